@@ -1,0 +1,265 @@
+"""The rules of the purse, pure: balances per scope, holds per call, and the three verbs on them.
+
+A *scope* is anything with a limit (a task, a task's spending on one model, a key's day, the global
+month). A *hold* is the money one call has set aside in all of its scopes at once. `Book` is the
+reference for every store: the SQLite store persists one, the Redis store's Lua script mirrors one,
+and a single contract suite runs over both.
+
+Invariants (property-tested): for each scope with a limit, a grant never makes spent + held pass the
+limit; `held` of a scope is the sum of its holds; a hold ends exactly once; every amount is >= 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """One scope a call draws on. `limit_nano` is the policy's (None: count only); `own_limit_nano` is a
+    lower one set by the client, remembered by the scope until the client sets another."""
+
+    scope: str
+    limit_nano: int | None = None
+    own_limit_nano: int | None = None
+
+
+class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
+    """Set money aside: at least `need_nano`, at most `want_nano`, in the scopes of `claims`, each named once.
+
+    With `share` > 1 no more than 1/share of the room is taken beyond the need, so that many
+    concurrent calls fit under one cap; 1 takes all it wants. `risk_nano` bounds what the call can
+    spend before its next verb: it is what an expired hold is charged beyond its recorded spending.
+    """
+
+    call_id: str
+    owner: str
+    claims: tuple[Claim, ...]
+    need_nano: int
+    want_nano: int
+    risk_nano: int
+    share: int = 1
+
+
+class Advance(msgspec.Struct, frozen=True, tag="advance"):
+    """Record the running cost so far (a total, never falling) and renew the hold for what comes next."""
+
+    call_id: str
+    spent_nano: int
+    need_nano: int
+    want_nano: int
+    risk_nano: int
+    share: int = 1
+
+
+class Settle(msgspec.Struct, frozen=True, tag="settle"):
+    """End the hold: charge `cost_nano` in all, refund the rest. `killed_scopes` are marked as cost-killed."""
+
+    call_id: str
+    cost_nano: int
+    killed_scopes: tuple[str, ...] = ()
+
+
+Op = Reserve | Advance | Settle
+
+
+class Granted(msgspec.Struct, frozen=True, tag="granted"):
+    """The hold now is `held_nano` beyond what is spent. `remaining_nano` is what the tightest scope has
+    left beyond all holds (None: no limit applies); `scope` names it. `contended` says that more room would be there
+    if other holds were given back."""
+
+    held_nano: int
+    remaining_nano: int | None
+    scope: str | None
+    contended: bool = False
+
+
+class Denied(msgspec.Struct, frozen=True, tag="denied"):
+    """Nothing was set aside. `scope` is the tightest; `contended`: other calls' holds are in the way, waiting
+    helps; `killed`: the scope was cut before and its limit has not been raised since."""
+
+    scope: str
+    limit_nano: int
+    spent_nano: int
+    held_nano: int
+    contended: bool
+    killed: bool
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """The hold has ended. `remaining_nano`/`scope` as in Granted, after the refund."""
+
+    charged_nano: int
+    refunded_nano: int
+    remaining_nano: int | None
+    scope: str | None
+
+
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """No such hold: it was settled before, or expired and charged its risk."""
+
+    call_id: str
+
+
+Result = Granted | Denied | Settled | Lost
+
+
+@dataclass(slots=True)
+class Balance:
+    """The state of one scope, in nano-dollars. `killed_at_nano` is written once; counting goes on."""
+
+    spent_nano: int = 0
+    held_nano: int = 0
+    calls: int = 0
+    limit_nano: int | None = None
+    own_limit_nano: int | None = None
+    killed_at_nano: int | None = None
+    killed_limit_nano: int | None = None
+
+    @property
+    def effective_limit_nano(self) -> int | None:
+        """The tighter of the policy's limit (as last seen) and the client's own."""
+        if self.limit_nano is None or self.own_limit_nano is None:
+            return self.limit_nano if self.own_limit_nano is None else self.own_limit_nano
+        return min(self.limit_nano, self.own_limit_nano)
+
+    @property
+    def room_nano(self) -> int | None:
+        """Limit minus spent minus held; None without a limit."""
+        limit = self.effective_limit_nano
+        return None if limit is None else limit - self.spent_nano - self.held_nano
+
+    @property
+    def exhausted(self) -> bool:
+        """True when the scope was cut and its limit has not been raised since."""
+        limit = self.effective_limit_nano
+        return self.killed_at_nano is not None and limit is not None and limit <= (self.killed_limit_nano or 0)
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one call has set aside (`held_nano`, beyond `spent_nano` already counted) in each of `scopes`."""
+
+    call_id: str
+    owner: str
+    scopes: tuple[str, ...]
+    spent_nano: int
+    held_nano: int
+    risk_nano: int
+
+
+@dataclass(slots=True)
+class Book:
+    """Balances and holds in memory, with the verbs. Not thread-safe; a store serialises access."""
+
+    balances: dict[str, Balance] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+
+    def apply(self, op: Op) -> Result:
+        """Carry out one verb; never raises for a money reason."""
+        if type(op) is Advance:
+            return self._advance(op)
+        if type(op) is Settle:
+            return self._settle(op)
+        assert type(op) is Reserve
+        return self._reserve(op)
+
+    def expire(self, call_id: str) -> int | None:
+        """End an abandoned hold, charging its recorded spending plus its risk; the charge, or None."""
+        hold = self.holds.get(call_id)
+        if hold is None:
+            return None
+        charge = hold.spent_nano + min(hold.held_nano, hold.risk_nano)
+        self._settle(Settle(call_id, charge))
+        return charge
+
+    def _reserve(self, op: Reserve) -> Result:
+        if op.call_id in self.holds:
+            return self._granted(self.holds[op.call_id])
+        scopes = [self._claimed(claim) for claim in op.claims]
+        for claim, balance in zip(op.claims, scopes, strict=True):
+            if balance.exhausted:
+                return self._denied(claim.scope, balance, contended=False, killed=True)
+        tightest, room = self._tightest(op.claims)
+        if room is not None and room < op.need_nano:
+            balance = self.balances[tightest]
+            # Waiting helps only if every scope would fit the need once the holds are given back.
+            contended = all(b.room_nano is None or b.room_nano + b.held_nano >= op.need_nano for b in scopes)
+            return self._denied(tightest, balance, contended=contended, killed=False)
+        held = op.want_nano if room is None else max(op.need_nano, min(op.want_nano, room // op.share))
+        for balance in scopes:
+            balance.held_nano += held
+            balance.calls += 1
+        hold = Hold(op.call_id, op.owner, tuple(c.scope for c in op.claims), 0, held, op.risk_nano)
+        self.holds[op.call_id] = hold
+        return self._granted(hold)
+
+    def _advance(self, op: Advance) -> Result:
+        hold = self.holds.get(op.call_id)
+        if hold is None:
+            return Lost(op.call_id)
+        delta = max(op.spent_nano - hold.spent_nano, 0)
+        scopes = [self.balances[scope] for scope in hold.scopes]
+        for balance in scopes:
+            balance.spent_nano += delta
+            balance.held_nano -= hold.held_nano
+        hold.spent_nano += delta
+        rooms = [b.room_nano for b in scopes if b.room_nano is not None]
+        if any(b.exhausted for b in scopes):
+            held = 0
+        elif rooms:
+            room = max(min(rooms), 0)
+            held = max(min(op.want_nano, room // op.share), min(op.need_nano, room))
+        else:
+            held = op.want_nano
+        hold.held_nano, hold.risk_nano = held, op.risk_nano
+        for balance in scopes:
+            balance.held_nano += held
+        return self._granted(
+            hold,
+            contended=held < op.need_nano
+            and not any(b.exhausted for b in scopes)
+            and all(b.room_nano is None or b.room_nano + b.held_nano >= op.need_nano for b in scopes),
+        )
+
+    def _settle(self, op: Settle) -> Result:
+        hold = self.holds.pop(op.call_id, None)
+        if hold is None:
+            return Lost(op.call_id)
+        for scope in hold.scopes:
+            balance = self.balances[scope]
+            balance.spent_nano += op.cost_nano - hold.spent_nano
+            balance.held_nano -= hold.held_nano
+            if scope in op.killed_scopes:
+                if balance.killed_at_nano is None:
+                    balance.killed_at_nano = balance.spent_nano
+                balance.killed_limit_nano = balance.effective_limit_nano
+        tightest, room = self._tightest(tuple(Claim(scope) for scope in hold.scopes))
+        refunded = max(hold.spent_nano + hold.held_nano - op.cost_nano, 0)
+        return Settled(op.cost_nano, refunded, room, tightest if room is not None else None)
+
+    def _claimed(self, claim: Claim) -> Balance:
+        balance = self.balances.get(claim.scope)
+        if balance is None:
+            balance = self.balances[claim.scope] = Balance()
+        balance.limit_nano = claim.limit_nano
+        if claim.own_limit_nano is not None:
+            balance.own_limit_nano = claim.own_limit_nano
+        return balance
+
+    def _tightest(self, claims: tuple[Claim, ...]) -> tuple[str, int | None]:
+        tightest, least = "", None
+        for claim in claims:
+            room = self.balances[claim.scope].room_nano
+            if room is not None and (least is None or room < least):
+                tightest, least = claim.scope, room
+        return tightest, least
+
+    def _granted(self, hold: Hold, *, contended: bool = False) -> Granted:
+        tightest, room = self._tightest(tuple(Claim(scope) for scope in hold.scopes))
+        return Granted(hold.held_nano, room, tightest if room is not None else None, contended)
+
+    def _denied(self, scope: str, balance: Balance, *, contended: bool, killed: bool) -> Denied:
+        limit = balance.effective_limit_nano
+        return Denied(scope, limit or 0, balance.spent_nano, balance.held_nano, contended, killed)

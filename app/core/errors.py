@@ -1,0 +1,146 @@
+"""The flat tree of errors. Each knows its HTTP status, its OpenAI `type` and `code`, whose fault it
+is and a low-cardinality label for metrics. Messages carry no amounts and no ids: agents match the
+text of a message to decide whether to retry (shared WIRE.md, trap 2)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BursarError(Exception):
+    """Base of all errors that reach a client."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "internal_error"
+    blame: ClassVar[str] = "gateway"
+    label: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = headers or {}
+
+
+class BadRequest(BursarError):
+    """The request itself is wrong."""
+
+    status, type, code, blame, label = 400, "invalid_request_error", "invalid_request", "client", "bad_request"
+
+
+class Unauthorized(BursarError):
+    """No key, or a key that the policy does not know."""
+
+    status, type, code, blame, label = 401, "invalid_request_error", "invalid_api_key", "client", "unauthorized"
+
+
+class Forbidden(BursarError):
+    """The key is known but may not do this."""
+
+    status, type, code, blame, label = 403, "invalid_request_error", "forbidden", "client", "forbidden"
+
+
+class NotFound(BursarError):
+    """No such path, request or task."""
+
+    status, type, code, blame, label = 404, "invalid_request_error", "not_found", "client", "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No route, tier or model of that name."""
+
+    code, label = "model_not_found", "model_not_found"
+
+
+class MethodNotAllowed(BursarError):
+    """The path exists, the method does not."""
+
+    status, type, code, blame, label = 405, "invalid_request_error", "method_not_allowed", "client", "method"
+
+
+class TooLarge(BursarError):
+    """The body is larger than the gateway accepts."""
+
+    status, type, code, blame, label = 413, "invalid_request_error", "request_too_large", "client", "too_large"
+
+
+class ContextTooLong(BadRequest):
+    """No candidate has a context window that the request fits into."""
+
+    code, label = "context_length_exceeded", "context_length"
+
+
+class NoCandidate(BadRequest):
+    """Every candidate lacks a capability that the request needs."""
+
+    code, label = "no_capable_model", "no_candidate"
+
+
+class Unpriced(BadRequest):
+    """A cap applies and the model's price is unknown: spending could not be bounded."""
+
+    code, label = "unpriced_model", "unpriced"
+
+
+class BudgetExceeded(BursarError):
+    """A hard cap is reached: 402, never retried. `final`: the task was cut before, so nothing cheaper helps."""
+
+    final: bool = False
+
+    status, type, code, blame, label = 402, "insufficient_quota", "budget_exceeded", "client", "budget"
+
+
+class BudgetContended(BursarError):
+    """Room exists but other calls hold it, or the window refills shortly: waiting helps."""
+
+    status, type, code, blame, label = 429, "rate_limit_exceeded", "budget_contended", "client", "contended"
+
+
+class LedgerDown(BursarError):
+    """The ledger does not answer and the policy says: closed."""
+
+    status, type, code, blame, label = 503, "server_error", "ledger_unavailable", "gateway", "ledger_down"
+
+
+class Draining(BursarError):
+    """The gateway is shutting down."""
+
+    status, type, code, blame, label = 503, "server_error", "shutting_down", "gateway", "draining"
+
+
+class UpstreamError(BursarError):
+    """Every candidate failed, or the chosen one did in a way that no other can mend."""
+
+    status, type, code, blame, label = 502, "server_error", "upstream_error", "provider", "upstream"
+
+
+class UpstreamTimeout(UpstreamError):
+    """A deadline passed before the upstream answered."""
+
+    status, code, label = 504, "upstream_timeout", "timeout"
+
+
+class UpstreamBusy(UpstreamError):
+    """Every candidate is rate-limited or overloaded; `Retry-After` says how long."""
+
+    status, type, code, label = 429, "rate_limit_exceeded", "rate_limit_exceeded", "rate_limit"
+
+
+class UpstreamQuota(UpstreamError):
+    """The operator's account at the provider is out of credit or its key is refused."""
+
+    code, label = "upstream_account", "quota"
+
+
+class UpstreamRejected(BursarError):
+    """The provider judged the request itself wrong; its status and error object go to the client as they came."""
+
+    status, type, code, blame, label = 400, "invalid_request_error", None, "client", "rejected"
+
+    def __init__(
+        self, message: str, *, upstream_status: int, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, headers=headers)
+        self.upstream_status = upstream_status
+        self.body = body

@@ -1,0 +1,90 @@
+"""Circuit breakers, pure: time is an argument, state is a small machine per candidate.
+
+closed --(failures in a row)--> open --(cooldown)--> half-open: one probe --ok--> closed | --fail--> open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+FAILURES_TO_OPEN = 3
+"""Failures in a row before a candidate is left out: one may be chance, three are a pattern."""
+COOLDOWN_S = 5.0
+MAX_COOLDOWN_S = 120.0
+PROBE_LIMIT_S = 30.0
+"""A probe whose outcome never came back frees its place after this long."""
+
+
+class Circuit(IntEnum):
+    """The state, as the metric shows it."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+@dataclass(slots=True)
+class Breaker:
+    """The circuit of one candidate."""
+
+    failures: int = 0
+    opened: int = 0
+    open_until_s: float = 0.0
+    probe_until_s: float = 0.0
+
+    def state(self, now_s: float) -> Circuit:
+        """The state at this monotonic time."""
+        if self.failures < FAILURES_TO_OPEN and not self.opened:
+            return Circuit.CLOSED
+        return Circuit.OPEN if now_s < self.open_until_s else Circuit.HALF_OPEN
+
+    def available(self, now_s: float) -> bool:
+        """True when a request may be sent: closed, or half-open with no probe under way."""
+        state = self.state(now_s)
+        return state is Circuit.CLOSED or (state is Circuit.HALF_OPEN and now_s >= self.probe_until_s)
+
+    def sent(self, now_s: float) -> None:
+        """A request goes out; in half-open it is the probe."""
+        if self.opened:
+            self.probe_until_s = now_s + PROBE_LIMIT_S
+
+    def succeeded(self) -> None:
+        """The upstream answered: the circuit closes."""
+        self.failures = self.opened = 0
+        self.probe_until_s = 0.0
+
+    def failed(self, now_s: float, retry_after_s: float | None = None) -> None:
+        """The upstream failed by its own fault. A `Retry-After` opens the circuit at once for that long."""
+        self.failures += 1
+        self.probe_until_s = 0.0
+        if self.failures >= FAILURES_TO_OPEN or self.opened or retry_after_s is not None:
+            self.opened += 1
+            cooldown = min(COOLDOWN_S * 2 ** (self.opened - 1), MAX_COOLDOWN_S)
+            self.open_until_s = now_s + min(
+                max(cooldown if self.failures >= FAILURES_TO_OPEN else 0.0, retry_after_s or 0.0), MAX_COOLDOWN_S
+            )
+
+
+@dataclass(slots=True)
+class Health:
+    """The breakers of all candidates; one is made when its candidate first fails or is asked for."""
+
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+
+    def of(self, candidate: str) -> Breaker:
+        """The breaker of a candidate."""
+        breaker = self.breakers.get(candidate)
+        if breaker is None:
+            breaker = self.breakers[candidate] = Breaker()
+        return breaker
+
+    def available(self, candidate: str, now_s: float) -> bool:
+        """May this candidate be asked now?"""
+        breaker = self.breakers.get(candidate)
+        return breaker is None or breaker.available(now_s)
+
+    def keep(self, candidates: frozenset[str]) -> None:
+        """Forget the breakers of candidates that the policy no longer has."""
+        for name in self.breakers.keys() - candidates:
+            del self.breakers[name]

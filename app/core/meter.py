@@ -1,0 +1,74 @@
+"""The meter of one call: a running cost in integers, exact as soon as the provider says so."""
+
+from __future__ import annotations
+
+from app.core.money import TOKENS_PER_PRICE, Price, Usage, cost_nano
+
+
+class Meter:
+    """Adds up one attempt at one candidate.
+
+    Until usage arrives the output is estimated: pieces times the model's calibration. A usage report
+    replaces the estimate whole (reports are cumulative: the larger output wins); pieces seen after it
+    are added on top. The running cost never falls between reports. Without a price only
+    tokens are metered: the cost is None.
+    """
+
+    __slots__ = ("_fixed_nano", "_permille", "_pieces_since", "_rate", "input_tokens", "pieces", "price", "usage")
+
+    def __init__(self, price: Price | None, input_tokens: int, output_permille: int) -> None:
+        self.price = price
+        self.input_tokens = input_tokens
+        self.pieces = 0
+        self.usage: Usage | None = None
+        self._permille = output_permille
+        self._pieces_since = 0
+        self._fixed_nano = 0
+        self._rate = 0
+        if price is not None:
+            rates = price.rates(input_tokens)
+            self._rate = rates.dearest_output
+            self._fixed_nano = -(-input_tokens * rates.dearest_input // TOKENS_PER_PRICE)
+
+    def add(self, pieces: int) -> None:
+        """Count the pieces of one event, of any kind and any choice."""
+        self.pieces += pieces
+        self._pieces_since += pieces
+
+    def report(self, usage: Usage) -> None:
+        """Take a usage report of the provider; an older cumulative one changes nothing."""
+        if self.usage is not None and usage.output < self.usage.output:
+            return
+        if not usage.output and not usage.input and self.pieces:
+            return  # a placeholder that some servers put on every chunk
+        self.usage = usage
+        self._pieces_since = 0
+        if self.price is not None:
+            self._fixed_nano = cost_nano(self.price, usage)
+        if usage.cost_nano is not None:
+            self._fixed_nano = usage.cost_nano
+
+    @property
+    def running_nano(self) -> int:
+        """The cost so far: estimated before a report, exact after one."""
+        if not self._pieces_since:
+            return self._fixed_nano
+        return self._fixed_nano - (-self._pieces_since * self._permille * self._rate // (1000 * TOKENS_PER_PRICE))
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens so far, estimated or exact."""
+        base = self.usage.output if self.usage is not None else 0
+        return base - (-self._pieces_since * self._permille // 1000)
+
+    @property
+    def exact(self) -> bool:
+        """True when the provider's own usage covers everything seen."""
+        return self.usage is not None and not self._pieces_since
+
+    @property
+    def cost_nano(self) -> int | None:
+        """What to settle: None when the price is unknown and the provider named no cost."""
+        if self.price is None and (self.usage is None or self.usage.cost_nano is None):
+            return None
+        return self.running_nano

@@ -1,0 +1,170 @@
+"""Money as integers: nano-dollars (`_nano`), and prices as nano-dollars per million tokens.
+
+A float never holds an amount: dollars enter through `nano_from_usd` and leave through
+`usd_text` or `usd_float`, both exact to the nano-dollar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
+
+NANO_PER_USD = 10**9
+TOKENS_PER_PRICE = 10**6
+MAX_NANO = 2**53 - 1
+"""Largest amount any store may hold: Redis' Lua numbers are exact up to 2^53 (9.0 million dollars)."""
+
+
+_SCALING = Context(prec=40, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
+"""Rounds up only, so that scaling and then rounding up to whole nano-dollars is rounding up once."""
+
+
+def _scaled(usd: float | int | str | Decimal, factor: int) -> int:
+    if isinstance(usd, bool):
+        raise ValueError("an amount in dollars must be a number")
+    try:
+        amount = _SCALING.multiply(Decimal(str(usd)), Decimal(factor))
+    except InvalidOperation:
+        raise ValueError("an amount in dollars must be a number") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("an amount in dollars must be finite and not negative")
+    if amount > MAX_NANO:
+        raise ValueError("an amount in dollars must be below nine million")
+    return int(amount.to_integral_value(ROUND_CEILING)) if amount else 0
+
+
+def nano_from_usd(usd: float | int | str | Decimal) -> int:
+    """Dollars to nano-dollars, rounded up; ValueError unless finite, >= 0 and below 9.0 million."""
+    return _scaled(usd, NANO_PER_USD)
+
+
+def usd_text(nano: int) -> str:
+    """Nano-dollars as plain decimal dollars without exponent or trailing zeros: 1500 -> "0.0000015"."""
+    sign, nano = ("-", -nano) if nano < 0 else ("", nano)
+    whole, part = divmod(nano, NANO_PER_USD)
+    if not part:
+        return f"{sign}{whole}"
+    return f"{sign}{whole}.{part:09d}".rstrip("0")
+
+
+def usd_float(nano: int) -> float:
+    """Nano-dollars as a float, for metrics and displays only."""
+    return nano / NANO_PER_USD
+
+
+def price_from_usd_per_1k(usd: float | int | str) -> int:
+    """Dollars per 1,000 tokens to nano-dollars per million tokens, rounded up; ValueError as `nano_from_usd`,
+    with the bound on the price of a million tokens."""
+    return _scaled(usd, NANO_PER_USD * TOKENS_PER_PRICE // 1000)
+
+
+def price_from_usd_per_token(usd: float | int | str) -> int:
+    """Dollars per token to nano-dollars per million tokens, rounded up; ValueError as `price_from_usd_per_1k`."""
+    return _scaled(usd, NANO_PER_USD * TOKENS_PER_PRICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What one token of each kind costs, in nano-dollars per million tokens.
+
+    `None` means undeclared. An undeclared cache rate is *not priced* (it is not the input rate:
+    that overstated a real run 3.8 times); an undeclared reasoning rate is the output rate.
+    """
+
+    input: int
+    output: int
+    cache_read: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    reasoning: int | None = None
+
+    @property
+    def dearest_input(self) -> int:
+        """The most one input token can cost: what a reservation has to assume."""
+        return max(self.input, self.cache_read or 0, self.cache_write or 0, self.cache_write_1h or 0)
+
+    @property
+    def dearest_output(self) -> int:
+        """The most one output token can cost, hidden reasoning included."""
+        return max(self.output, self.reasoning or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
+
+    A tier applies to the whole request once its input passes `above_tokens`, as providers bill it.
+    """
+
+    base: Rates
+    tiers: tuple[tuple[int, Rates], ...] = ()
+    source: str = "policy"
+
+    def rates(self, input_tokens: int) -> Rates:
+        """The rates in force for a request with this many input tokens."""
+        chosen = self.base
+        for above, rates in self.tiers:
+            if input_tokens > above:
+                chosen = rates
+        return chosen
+
+    @property
+    def free(self) -> bool:
+        """True when no token of any kind costs anything."""
+        every = (self.base, *(rates for _, rates in self.tiers))
+        return not any(rates.dearest_input or rates.dearest_output for rates in every)
+
+
+FREE = Price(Rates(0, 0), source="free")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
+    `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    cost_nano: int | None = None
+
+
+def cost_nano(price: Price, usage: Usage) -> int:
+    """What this usage costs in nano-dollars, rounded up once from the exact total."""
+    rates = price.rates(usage.input)
+    cached = usage.cache_read + usage.cache_write + usage.cache_write_1h
+    write_1h_rate = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h
+    reasoning_rate = rates.output if rates.reasoning is None else rates.reasoning
+    total = (
+        max(usage.input - cached, 0) * rates.input
+        + usage.cache_read * (rates.cache_read or 0)
+        + usage.cache_write * (rates.cache_write or 0)
+        + usage.cache_write_1h * (write_1h_rate or 0)
+        + max(usage.output - usage.reasoning, 0) * rates.output
+        + min(usage.reasoning, usage.output) * reasoning_rate
+    )
+    return -(-total // TOKENS_PER_PRICE)
+
+
+def tokens_cost(tokens: int, rate: int) -> int:
+    """Cost in nano-dollars of `tokens` at `rate` (nano-dollars per million), rounded up."""
+    return -(-tokens * rate // TOKENS_PER_PRICE)
+
+
+def affordable_tokens(nano: int, rate: int) -> int:
+    """How many tokens at `rate` fit into `nano` nano-dollars; `rate` must be positive."""
+    return max(nano, 0) * TOKENS_PER_PRICE // rate
+
+
+def default_model_cap(price: Price) -> int | None:
+    """The cap of a model whose policy names none: min($0.50, 64 input_per_1k + 32 output_per_1k).
+
+    Free models have none. The formula is the one agent benchmarks of the field use (shared PARTS.md).
+    """
+    if price.free:
+        return None
+    per_1k = TOKENS_PER_PRICE // 1000
+    return min(NANO_PER_USD // 2, -(-(64 * price.base.input + 32 * price.base.output) // per_1k))

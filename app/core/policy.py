@@ -1,0 +1,200 @@
+"""The policy as the gateway uses it: compiled, frozen, one reference per request.
+
+Compiling the YAML (strict parsing, environment variables, prices, errors with file and line) is
+`app/stores/policy_file.py`; this module holds only values and the questions asked of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from app.core.money import Price
+
+OnCut = Literal["error", "length"]
+
+BILLS_AFTER_CANCEL_HOSTS: tuple[str, ...] = (
+    "amazonaws.com",  # Bedrock
+    "api.groq.com",
+    "generativelanguage.googleapis.com",  # Google AI Studio
+    "api.mistral.ai",
+    "api.perplexity.ai",
+    "api.sambanova.ai",
+    "api.studio.nebius.com",
+    "dashscope.aliyuncs.com",  # Alibaba
+    "dashscope-intl.aliyuncs.com",
+)
+"""Providers that go on generating, and billing, after the client cancels a stream.
+Source: https://openrouter.ai/docs/api-reference/streaming (section on cancellation)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that never prints itself."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Network deadlines of one provider, in seconds: connecting, first event, silence between reads,
+    and one stalled write to the client."""
+
+    connect_s: float = 10.0
+    ttft_s: float = 120.0
+    idle_s: float = 120.0
+    write_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
+    field that carries the output limit where the client sent none."""
+
+    name: str
+    dialect: str
+    base_url: str
+    api_key: Secret | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    bills_after_cancel: bool = False
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    any_model: bool = False
+    free: bool = False
+    catalogue_prefixes: tuple[str, ...] = ("",)
+    deadlines: Deadlines = Deadlines()
+    embedded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBudget:
+    """Caps and clocks of one model. `max_cost_nano` bounds one task's spending on it; None: no
+    enforcement, a passive tally. The `expected_*` only warn."""
+
+    max_cost_nano: int | None
+    hard_timeout_s: float = 600.0
+    expected_ttft_s: float = 30.0
+    expected_ttf_solution_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can take. None: unknown, taken as yes (or unlimited)."""
+
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    tools: bool | None = None
+    vision: bool | None = None
+    json_schema: bool | None = None
+    hidden_reasoning: bool = False
+    embeddings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One provider+model with price, budget and capabilities: the arm the router chooses."""
+
+    name: str
+    provider: Provider
+    upstream_model: str
+    tier: int
+    price: Price | None
+    budget: ModelBudget
+    capabilities: Capabilities = Capabilities()
+    listed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Before the first event: how often one candidate is asked again, and the waits in seconds (full jitter)."""
+
+    attempts: int = 1
+    base_s: float = 0.25
+    max_wait_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A name that clients put into `model`, and the candidates it may choose from."""
+
+    name: str
+    candidates: tuple[str, ...]
+    adequacy: float = 0.8
+    min_confidence: float = 0.7
+    fallback: tuple[str, ...] = ()
+    retries: Retries = Retries()
+    on_cut: OnCut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Limits in nano-dollars per calendar window in UTC, and in total."""
+
+    day_nano: int | None = None
+    month_nano: int | None = None
+    total_nano: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The policy's caps: the tightest of all that apply wins."""
+
+    request_nano: int | None = None
+    task_nano: int | None = None
+    key: Windows = Windows()
+    everyone: Windows = Windows()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A client's key, known by its SHA-256 only."""
+
+    name: str
+    sha256: str
+    admin: bool = False
+    caps: Windows | None = None
+    routes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRules:
+    """What happens when the ledger does not answer: closed (503), or open up to an allowance per
+    gateway process until it is back."""
+
+    on_failure: Literal["closed", "open"] = "closed"
+    open_allowance_nano: int = 0
+    contention_wait_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
+    `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up."""
+
+    version: str
+    source: str
+    providers: Mapping[str, Provider]
+    models: Mapping[str, Candidate]
+    routes: Mapping[str, Route]
+    caps: Caps = Caps()
+    keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+    unknown_model: str | None = None
+    on_cut: OnCut = "error"
+    ledger: LedgerRules = LedgerRules()
+    prices_version: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def open_access(self) -> bool:
+        """True when no keys are set: anyone who can connect may spend, so loopback only."""
+        return not self.keys
+
+    def key_windows(self, key: Key | None) -> Windows:
+        """The windows that bind this key: its own, else the policy's for every key."""
+        return self.caps.key if key is None or key.caps is None else key.caps

@@ -1,0 +1,91 @@
+"""The canonical values that every dialect translates to and from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from app.core.money import Usage
+
+
+@dataclass(slots=True)
+class Prompt:
+    """What the request says, free of any dialect: for features, capability filters and token estimates.
+
+    `text_bytes` counts the JSON of messages and tools as sent, pictures and audio left out.
+    """
+
+    system: str = ""
+    first_user: str = ""
+    last_user: str = ""
+    history_chars: int = 0
+    turns: int = 0
+    messages: int = 0
+    tools: int = 0
+    tool_schema_bytes: int = 0
+    images: int = 0
+    text_bytes: int = 0
+    wants_json: bool = False
+    wants_schema: bool = False
+    in_tool_loop: bool = False
+    reasoning_effort: str | None = None
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """One chat call. `members` are the top-level members of the client's JSON, bytes as they came.
+
+    `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in.
+    """
+
+    members: dict[str, msgspec.Raw]
+    model: str
+    stream: bool
+    show_usage: bool
+    choices: int
+    output_limit: int | None
+    limit_fields: tuple[str, ...]
+    prompt: Prompt
+    max_cost_nano: int | None = None
+    task_id: str | None = None
+
+
+@dataclass(slots=True)
+class StreamEvent:
+    """One decoded event of an upstream's stream. `pieces` are estimated output tokens (core/tokens.py);
+    `finished` maps a choice's index to its finish reason; `in_tool`: it carries a part of a tool call."""
+
+    pieces: int = 0
+    has_choices: bool = False
+    usage: Usage | None = None
+    finished: dict[int, str] = field(default_factory=dict)
+    in_tool: bool = False
+    error: bytes | None = None
+
+
+class Outcome(StrEnum):
+    """How a call ended. Only errors are exceptions; a cut and a client that left are outcomes."""
+
+    COMPLETED = "completed"
+    COST_KILLED = "cost_killed"
+    DENIED = "denied"
+    CLIENT_GONE = "client_gone"
+    TIMEOUT = "timeout"
+    RATE_LIMIT = "rate_limit"
+    QUOTA = "quota"
+    API_ERROR = "api_error"
+    BAD_REQUEST = "bad_request"
+    LEDGER_DOWN = "ledger_down"
+    GATEWAY_ERROR = "gateway_error"
+
+
+class Provenance(StrEnum):
+    """Where a figure in dollars comes from; unknown is None in the record, never zero."""
+
+    METERED = "metered"
+    ESTIMATED = "estimated"
+    CONSERVATIVE = "conservative"
+    FREE = "free"
+    UNKNOWN = "unknown"

@@ -1,0 +1,207 @@
+"""OpenAI Chat Completions, reply side: what the meter must know of each event, and usage in every shape.
+
+The shapes differ by provider (tests/wire has one recording of each): usage in a chunk of its own, merged
+with the finish chunk, cumulative on every chunk, under `x_groq`, with or without reasoning inside
+`completion_tokens`; content as a string or as parts; tool calls whole or in pieces.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.money import NANO_PER_USD, Usage
+from app.core.tokens import pieces
+from app.core.types import StreamEvent
+
+AUDIO_BASE64_PER_TOKEN = 3200
+"""One audio token is 50 ms; pcm16 at 24 kHz is 3,200 base64 characters in that time
+(https://platform.openai.com/docs/guides/realtime-costs)."""
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class UsageShape(msgspec.Struct):
+    """`usage` as providers send it: every member optional."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cost: float | int | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    input: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+    custom: _Function | None = None
+
+
+class _Audio(msgspec.Struct):
+    data: str | None = None
+    transcript: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    audio: _Audio | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Groq(msgspec.Struct):
+    usage: UsageShape | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: UsageShape | None = None
+    error: msgspec.Raw | None = None
+    x_groq: _Groq | None = None
+
+
+class _Reply(msgspec.Struct):
+    usage: UsageShape | None = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+_reply = msgspec.json.Decoder(_Reply)
+
+
+class BadEvent(ValueError):
+    """The upstream sent an event that is not a chat completion chunk."""
+
+
+def decode_event(data: bytes) -> StreamEvent:
+    """One chunk, or one whole completion, as a StreamEvent. Raises BadEvent."""
+    try:
+        chunk = _chunk.decode(data)
+    except msgspec.MsgspecError as error:
+        raise BadEvent(str(error)) from None
+    event = StreamEvent()
+    if chunk.error is not None and chunk.error != b"null":
+        event.error = bytes(chunk.error)
+    if chunk.choices:
+        event.has_choices = True
+        for choice in chunk.choices:
+            _count(event, choice)
+    shape = chunk.usage
+    if shape is None and chunk.x_groq is not None:
+        shape = chunk.x_groq.usage
+    if shape is not None:
+        event.usage = usage_of(shape)
+    return event
+
+
+def decode_usage(data: bytes) -> Usage | None:
+    """The usage of a whole reply that is not a chat completion (embeddings). Raises BadEvent."""
+    try:
+        shape = _reply.decode(data).usage
+    except msgspec.MsgspecError as error:
+        raise BadEvent(str(error)) from None
+    return usage_of(shape) if shape is not None else None
+
+
+def _count(event: StreamEvent, choice: _Choice) -> None:
+    if choice.finish_reason is not None:
+        event.finished[choice.index] = choice.finish_reason
+    delta = choice.delta or choice.message
+    if delta is None:
+        return
+    if delta.content:
+        event.pieces += pieces(delta.content) if isinstance(delta.content, str) else _pieces_in(delta.content)
+    # Some providers send the same thought in both fields.
+    thought = delta.reasoning_content or delta.reasoning
+    if thought:
+        event.pieces += pieces(thought)
+    if delta.refusal:
+        event.pieces += pieces(delta.refusal)
+    for call in delta.tool_calls or ():
+        event.in_tool = True
+        event.pieces += _pieces_of_call(call.function or call.custom)
+    if delta.function_call is not None:
+        event.in_tool = True
+        event.pieces += _pieces_of_call(delta.function_call)
+    if delta.audio is not None:
+        event.pieces += pieces(delta.audio.transcript or "")
+        event.pieces += -(-len(delta.audio.data or "") // AUDIO_BASE64_PER_TOKEN)
+
+
+def _pieces_of_call(function: _Function | None) -> int:
+    if function is None:
+        return 1
+    arguments = function.arguments or function.input or ""
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    return pieces(function.name or "") + pieces(arguments)
+
+
+def _pieces_in(parts: list[Any]) -> int:
+    """Text anywhere in content parts (Mistral's thinking nests a list of text parts)."""
+    total = 0
+    for part in parts:
+        if isinstance(part, str):
+            total += pieces(part)
+        elif isinstance(part, dict):
+            for value in part.values():
+                if isinstance(value, list):
+                    total += _pieces_in(value)
+            text = part.get("text")
+            total += pieces(text) if isinstance(text, str) else 0
+    return total
+
+
+def usage_of(shape: UsageShape) -> Usage | None:
+    """A provider's usage as ours: cached input counted once, reasoning inside the output.
+
+    Where `total_tokens` is larger than the parts, the rest is thinking that `completion_tokens` leaves out
+    (Gemini's compatible endpoint does so); it is billed as output. None when it names no tokens.
+    """
+    if shape.prompt_tokens is None and shape.completion_tokens is None:
+        return None
+    given_input, output = shape.prompt_tokens or 0, shape.completion_tokens or 0
+    reasoning = (shape.completion_tokens_details.reasoning_tokens or 0) if shape.completion_tokens_details else 0
+    beyond = (shape.total_tokens or 0) - given_input - output
+    if beyond > 0:
+        output += beyond
+        reasoning = max(reasoning, beyond)
+    details = shape.prompt_tokens_details
+    read = (
+        (details.cached_tokens if details else None) or shape.prompt_cache_hit_tokens or shape.cache_read_input_tokens
+    )
+    write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
+    read = min(read or 0, given_input)
+    write = min(write or shape.cache_creation_input_tokens or 0, given_input - read)
+    cost = shape.cost
+    reported = round(cost * NANO_PER_USD) if cost is not None and 0 <= cost < 1e6 else None
+    return Usage(
+        max(given_input, 0), max(output, 0), max(read, 0), max(write, 0), 0, min(max(reasoning, 0), output), reported
+    )

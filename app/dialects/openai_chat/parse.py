@@ -1,0 +1,198 @@
+"""OpenAI Chat Completions, request side: bytes to ChatRequest, bad input to a clear error.
+
+Only what the gateway needs is decoded; every top-level member keeps its bytes (`msgspec.Raw`), so that
+unknown fields and prompt prefixes reach an upstream of the same dialect unchanged.
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.errors import BadRequest
+from app.core.money import nano_from_usd
+from app.core.types import ChatRequest, Prompt
+
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+MAX_TASK_ID_CHARS = 200
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    image_url: msgspec.Raw | None = None
+    input_audio: msgspec.Raw | None = None
+    file: msgspec.Raw | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part | str] | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str = "text"
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_messages = msgspec.json.Decoder(list[_Message])
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_format = msgspec.json.Decoder(_ResponseFormat | None)
+_options = msgspec.json.Decoder(_StreamOptions | None)
+_metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_string = msgspec.json.Decoder(str)
+_optional_string = msgspec.json.Decoder(str | None)
+_flag = msgspec.json.Decoder(bool | None)
+_integer = msgspec.json.Decoder(int | None)
+_dollars = msgspec.json.Decoder(int | float | str | None)
+
+
+def members_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The top-level members of a JSON object; BadRequest for anything else."""
+    try:
+        return _members.decode(body)
+    except msgspec.ValidationError:
+        raise BadRequest("The body must be a JSON object.") from None
+    except msgspec.DecodeError:
+        raise BadRequest("The body is not valid JSON.") from None
+    except RecursionError:
+        raise BadRequest("The body's JSON is nested too deeply.") from None
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """One request body as a ChatRequest. Raises BadRequest naming the parameter at fault."""
+    members = members_of(body)
+    if "messages" not in members:
+        raise BadRequest("The parameter messages is required.", param="messages")
+    if "model" not in members:
+        raise BadRequest("The parameter model is required.", param="model")
+    model = _field(_string, members, "model")
+    if not model:
+        raise BadRequest("The parameter model must name a route, a tier or a model.", param="model")
+    messages = _field(_messages, members, "messages")
+    if not messages:
+        raise BadRequest("The parameter messages must hold at least one message.", param="messages")
+    options = _field(_options, members, "stream_options") if "stream_options" in members else None
+    choices = _positive(members, "n")
+    limits = {name: _positive(members, name) for name in LIMIT_FIELDS if name in members}
+    set_limits = [limit for limit in limits.values() if limit is not None]
+    return ChatRequest(
+        members=members,
+        model=model,
+        stream=bool(_field(_flag, members, "stream")) if "stream" in members else False,
+        show_usage=bool(options and options.include_usage),
+        choices=1 if choices is None else choices,
+        output_limit=min(set_limits) if set_limits else None,
+        limit_fields=tuple(name for name, limit in limits.items() if limit is not None),
+        prompt=_prompt(members, messages),
+        max_cost_nano=max_cost_of(members),
+        task_id=_task_id(members),
+    )
+
+
+def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:
+    """The body's own cap for this request, `max_cost_usd`, in nano-dollars."""
+    if "max_cost_usd" not in members:
+        return None
+    value = _field(_dollars, members, "max_cost_usd")
+    return None if value is None else parse_dollars(value, "max_cost_usd")
+
+
+def parse_dollars(value: float | int | str, param: str) -> int:
+    """An amount given by a client, in nano-dollars; BadRequest naming `param`."""
+    try:
+        return nano_from_usd(value)
+    except ValueError as error:
+        raise BadRequest(f"The parameter {param} is wrong: {error}.", param=param) from None
+
+
+def checked_task_id(value: str, param: str) -> str:
+    """A task id given by a client: printable, at most 200 characters, no pipe; BadRequest naming `param`."""
+    if not value or len(value) > MAX_TASK_ID_CHARS or not value.isprintable() or "|" in value:
+        raise BadRequest(f"The parameter {param} must be printable, not too long, and hold no pipe.", param=param)
+    return value
+
+
+def _task_id(members: dict[str, msgspec.Raw]) -> str | None:
+    if "metadata" not in members:
+        return None
+    metadata = _field(_metadata, members, "metadata")
+    if not metadata or "task_id" not in metadata:
+        return None
+    value = _field(_optional_string, metadata, "task_id", prefix="metadata.")
+    return None if value is None else checked_task_id(value, "metadata.task_id")
+
+
+def _field(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str, prefix: str = "") -> Any:
+    try:
+        return decoder.decode(members[name])
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        param = f"{prefix}{name}{path.rstrip('`')}"
+        raise BadRequest(f"The parameter {param} is wrong: {problem.lower()}.".replace("`", ""), param=param) from None
+
+
+def _positive(members: dict[str, msgspec.Raw], name: str) -> int | None:
+    if name not in members:
+        return None
+    value: int | None = _field(_integer, members, name)
+    if value is not None and value < 1:
+        raise BadRequest(f"The parameter {name} must be a positive integer.", param=name)
+    return value
+
+
+def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt:
+    prompt = Prompt(messages=len(messages), text_bytes=len(members["messages"]))
+    system: list[str] = []
+    users: list[str] = []
+    total_chars = 0
+    for message in messages:
+        content = message.content
+        text = content if isinstance(content, str) else _text_of(content, prompt) if content else ""
+        if message.role in ("system", "developer"):
+            system.append(text)
+            continue
+        prompt.turns += 1
+        total_chars += len(text) + (len(message.tool_calls) if message.tool_calls is not None else 0)
+        if message.role == "user":
+            users.append(text)
+    prompt.system = "\n".join(system)
+    if users:
+        prompt.first_user, prompt.last_user = users[0], users[-1]
+    prompt.history_chars = total_chars - len(prompt.last_user)
+    prompt.in_tool_loop = messages[-1].role in ("tool", "function")
+    for name in ("tools", "functions"):
+        if name in members and members[name] != b"null":
+            prompt.tools += len(_field(_raws, members, name))
+            prompt.tool_schema_bytes += len(members[name])
+    prompt.text_bytes += prompt.tool_schema_bytes
+    if "response_format" in members:
+        wanted = _field(_format, members, "response_format")
+        kind = wanted.type if wanted else "text"
+        prompt.wants_json, prompt.wants_schema = kind != "text", kind == "json_schema"
+        prompt.text_bytes += len(members["response_format"])
+    if "reasoning_effort" in members:
+        prompt.reasoning_effort = _field(_optional_string, members, "reasoning_effort")
+    return prompt
+
+
+def _text_of(parts: list[_Part | str], prompt: Prompt) -> str:
+    texts = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.text is not None:
+            texts.append(part.text)
+        for attached in () if isinstance(part, str) else (part.image_url, part.input_audio, part.file):
+            if attached is not None:
+                prompt.images += 1
+                prompt.text_bytes -= len(attached)
+    return "\n".join(texts)

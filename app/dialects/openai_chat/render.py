@@ -1,0 +1,58 @@
+"""OpenAI Chat Completions, upstream side: patch what must change, forward the rest as it came."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.core.types import ChatRequest
+
+_encode = msgspec.json.encode
+_optional_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_USAGE_ONLY = msgspec.Raw(b'{"include_usage":true}')
+_TRUE = msgspec.Raw(b"true")
+
+
+def object_bytes(members: dict[str, msgspec.Raw]) -> bytes:
+    """A JSON object from members whose values are bytes already."""
+    return b"{" + b",".join([_encode(name) + b":" + bytes(value) for name, value in members.items()]) + b"}"
+
+
+def render_chat(
+    request: ChatRequest, *, upstream_model: str, limit_tokens: int | None, limit_field: str, stream: bool
+) -> bytes:
+    """The body for the upstream: its model's name, the clamped output limit, usage asked for.
+
+    `limit_tokens` (per choice) replaces the client's limit in every field that carries one, and is added as
+    `limit_field` where the client sent none; None leaves the client's own. `stream` may differ from
+    what the client asked (a folded call).
+    """
+    members = dict(request.members)
+    members["model"] = msgspec.Raw(_encode(upstream_model))
+    members.pop("max_cost_usd", None)
+    if request.task_id is not None and "metadata" in members:
+        _strip_task_id(members)
+    if limit_tokens is not None:
+        for name in request.limit_fields or (limit_field,):
+            members[name] = msgspec.Raw(b"%d" % limit_tokens)
+    if stream:
+        members["stream"] = _TRUE
+        members["stream_options"] = _with_usage(members.get("stream_options"))
+    return object_bytes(members)
+
+
+def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    found = _optional_members.decode(options) if options is not None else None
+    if not found:
+        return _USAGE_ONLY
+    found["include_usage"] = _TRUE
+    return msgspec.Raw(object_bytes(found))
+
+
+def _strip_task_id(members: dict[str, msgspec.Raw]) -> None:
+    """`metadata.task_id` is ours; providers that refuse metadata without `store` must not see it alone."""
+    metadata = _optional_members.decode(members["metadata"]) or {}
+    metadata.pop("task_id", None)
+    if metadata:
+        members["metadata"] = msgspec.Raw(object_bytes(metadata))
+    else:
+        del members["metadata"]

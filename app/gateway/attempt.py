@@ -1,0 +1,424 @@
+"""One attempt at one candidate: open, relay under the meter, and end it one of six ways, always settled.
+
+Before the first event a failure is returned as a Verdict, and the call may go elsewhere; from then on the
+attempt answers the client itself: complete, cut, broken, or to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.core.errors import BursarError, UpstreamError
+from app.core.meter import Meter
+from app.core.money import usd_text
+from app.core.policy import Candidate
+from app.core.sse import SseOverflow, SseParser
+from app.core.types import ChatRequest, Outcome, Provenance
+from app.dialects.openai_chat.decode import BadEvent, decode_event
+from app.dialects.openai_chat.errors import budget_error, error_object
+from app.dialects.openai_chat.fold import Folder
+from app.dialects.openai_chat.relay import ChatRelay
+from app.dialects.openai_chat.render import render_chat
+from app.dialects.openai_chat.whole import with_cost
+from app.gateway import verdict
+from app.gateway.calls import Downstream, Stop, Stopped, Waits
+from app.gateway.limits import scope_kind
+from app.gateway.plan import Mode
+from app.gateway.purse import Purse
+from app.gateway.upstream import ConnectionBroken, NotConnected, Reply, Upstreams
+from app.gateway.verdict import Verdict
+
+MAX_ERROR_BYTES = 64 * 1024
+DRAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """What the decision record keeps of an attempt."""
+
+    candidate: Candidate
+    outcome: Outcome = Outcome.API_ERROR
+    status: int | None = None
+    mode: str = ""
+    clamp_tokens: int | None = None
+    charged_nano: int | None = 0
+    provenance: Provenance = Provenance.METERED
+    ttft_s: float | None = None
+    cut: dict[str, Any] | None = None
+    error: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """What an attempt needs of its call."""
+
+    request: ChatRequest
+    waits: Waits
+    downstream: Downstream
+    upstreams: Upstreams
+    started: bool
+    soft_cut: bool
+    arrived_s: float
+
+    def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
+        """The reply's headers."""
+
+    async def fail(self, error: BursarError) -> None:
+        """Answer with an error where nothing was sent yet."""
+
+
+class Attempt:
+    """Owns one reservation and one upstream reply; `run` ends both."""
+
+    def __init__(self, session: Session, candidate: Candidate, purse: Purse) -> None:
+        self.session = session
+        self.candidate = candidate
+        self.purse = purse
+        self.meter: Meter = purse.meter
+        self.record = AttemptRecord(candidate, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
+        self._loop = asyncio.get_running_loop()
+        budget = candidate.budget
+        self._hard_s = self._loop.time() + budget.hard_timeout_s
+        folder = Folder() if purse.plan.mode is Mode.FOLD else None
+        self._folder = folder
+        self._sent = False
+        request = session.request
+        self.relay = ChatRelay(
+            self.meter,
+            choices=request.choices,
+            show_usage=request.show_usage and folder is None,
+            clamp_tokens=purse.clamp_tokens,
+            folder=folder,
+        )
+        self.relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
+
+    async def run(self) -> Verdict | None:
+        """Carry the attempt to its end. A Verdict: it failed before the first event, is settled, and sent nothing."""
+        try:
+            return await self._carry()
+        finally:
+            # Only a defect gets here unsettled; then the estimate stands, and the hold is not leaked.
+            if not self.purse.closed:
+                await self._settle(*self._stopped_cost())
+
+    async def _carry(self) -> Verdict | None:
+        reply: Reply | None = None
+        try:
+            reply = await self._open()
+            self.record.status = reply.status
+            if reply.status != 200:
+                body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
+                return await self._failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
+            streamed = "event-stream" in reply.headers.get("content-type", "")
+            if self.purse.plan.mode is Mode.STREAM or streamed:
+                return await self._stream(reply)
+            return await self._whole(reply)
+        except NotConnected:
+            return await self._failed(verdict.not_connected())
+        except ConnectionBroken:
+            return await self._failed(verdict.broken())
+        except Stopped:
+            if reply is not None:
+                reply.close()
+            return await self._stopped_early()
+
+    async def _open(self) -> Reply:
+        session, plan = self.session, self.purse.plan
+        provider = self.candidate.provider
+        body = render_chat(
+            session.request,
+            upstream_model=self.candidate.upstream_model,
+            limit_tokens=self.purse.clamp_tokens,
+            limit_field=provider.limit_field,
+            stream=plan.mode is not Mode.PLAIN,
+        )
+        # A plain reply has no first event to wait for: only the hard timeout bounds it.
+        self._await_until(None if plan.mode is Mode.PLAIN else provider.deadlines.ttft_s)
+        if session.waits.stopped is not None:
+            raise Stopped
+        self._sent = True
+        return await session.waits.io(session.upstreams.open(provider, "/chat/completions", body))
+
+    def _await_until(self, seconds: float | None) -> None:
+        hard = self._hard_s
+        self.session.waits.deadline_s = hard if seconds is None else min(self._loop.time() + seconds, hard)
+
+    async def _read_error(self, reply: Reply) -> bytes:
+        try:
+            return await self.session.waits.io(reply.read_all())
+        except ConnectionBroken:
+            return b""
+
+    async def _whole(self, reply: Reply) -> Verdict | None:
+        """One JSON reply: exact usage, one settlement, one answer."""
+        body = await self.session.waits.io(reply.read_all())
+        reply.release()
+        try:
+            event = decode_event(body)
+        except BadEvent:
+            return await self._failed(verdict.garbled())
+        if event.error is not None or not event.has_choices:
+            return await self._failed(verdict.garbled())
+        self.meter.add(event.pieces)
+        if event.usage is not None:
+            self.meter.report(event.usage)
+        self._first_event()
+        await self._settle(self.meter.cost_nano, self._provenance())
+        self.record.outcome = Outcome.COMPLETED
+        shown = with_cost(body, self.meter, self.record.charged_nano)
+        await self._answer(200, shown)
+        return None
+
+    async def _stream(self, reply: Reply) -> Verdict | None:
+        """Relay reads until the stream ends, is cut, breaks, or nobody listens."""
+        session, relay, purse = self.session, self.relay, self.purse
+        parser, idle_s = SseParser(), self.candidate.provider.deadlines.idle_s
+        loop_time, io = self._loop.time, session.waits.io
+        relay.allowance_nano = purse.allowance_nano
+        try:
+            while True:
+                data = await io(reply.read())
+                frames = parser.feed(data) if data else [f for f in (parser.close(),) if f is not None]
+                out = relay.feed(frames)
+                if relay.broken is not None or (not data and not relay.opened):
+                    break
+                if relay.blocked:
+                    out += relay.resume()
+                    while relay.blocked:
+                        if out:
+                            await self._send(out)
+                        if not await purse.extend(session.waits.is_over):
+                            await self._cut(reply)
+                            return None
+                        relay.allowance_nano = purse.allowance_nano
+                        out = relay.resume()
+                if out:
+                    await self._send(out)
+                if relay.done or not data:
+                    break
+                now_s = loop_time()
+                if purse.due(now_s):
+                    purse.flush(now_s)
+                relay.allowance_nano = purse.allowance_nano
+                if relay.opened:
+                    session.waits.deadline_s = min(now_s + idle_s, self._hard_s)
+        except SseOverflow:
+            relay.broken = "an event is too large"
+        except ConnectionBroken:
+            relay.broken = "the connection died"
+        except Stopped:
+            return await self._stopped(reply, parser)
+        if relay.broken is None and (relay.done or relay.ended):
+            await (self._cut(reply) if relay.clamped else self._complete(reply))
+            return None
+        return await self._broke(reply)
+
+    async def _send(self, out: bytes) -> None:
+        """Forward to the client; the head goes out with the first real event."""
+        session = self.session
+        if self._folder is not None or not self.relay.opened:
+            return
+        if not session.started:
+            self._first_event()
+            session.started = True
+            await session.waits.io(
+                session.downstream.start(
+                    200, session.headers(self.record, self.purse, b"text/event-stream; charset=utf-8")
+                )
+            )
+        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        await session.waits.io(session.downstream.write(out))
+
+    def _first_event(self) -> None:
+        if self.record.ttft_s is None:
+            self.record.ttft_s = self._loop.time() - self.session.arrived_s
+
+    async def _complete(self, reply: Reply) -> None:
+        await self._settle(self.meter.cost_nano, self._provenance())
+        self.record.outcome = Outcome.COMPLETED
+        if self._folder is not None:
+            self._first_event()
+            self.relay.end_complete(None)  # hands the last frames to the folder
+            await self._answer(200, self._fold(None))
+        else:
+            await self._end(self.relay.end_complete(self.record.charged_nano))
+        await self._drain(reply)
+
+    async def _drain(self, reply: Reply) -> None:
+        """Read past `[DONE]` to the end, so that the connection can serve again; not for long."""
+        self.session.waits.deadline_s = self._loop.time() + DRAIN_S
+        try:
+            while await self.session.waits.io(reply.read()):
+                pass
+            reply.release()
+        except (ConnectionBroken, Stopped):
+            reply.close()
+
+    async def _cut(self, reply: Reply) -> None:
+        """The cap is reached: stop the upstream at once, settle, tell the client as its protocol wants it told."""
+        purse, session = self.purse, self.session
+        if not (self.relay.done or self.relay.ended):
+            reply.close()
+        scope = purse.binding_scope
+        kind = scope_kind(scope)
+        cost_nano, provenance = self._stopped_cost()
+        await self._settle(cost_nano, provenance, killed=scope)
+        self.record.outcome = Outcome.COST_KILLED
+        self.record.cut = {
+            "scope": kind,
+            "by": "clamp" if self.relay.clamped else "meter",
+            "killed_at_usd": usd_text(self.record.charged_nano or 0),
+            "in_tool_call": self.relay.in_tool,
+        }
+        error = budget_error(kind, self._cut_headers(kind))
+        soft = session.soft_cut and not self.relay.in_tool and bool(self.record.ttft_s is not None or self._folder)
+        cut = b'{"scope":"%s","killed_at_usd":%s}' % (kind.encode(), usd_text(self.record.charged_nano or 0).encode())
+        if self._folder is not None and soft:
+            await self._answer(200, self._fold(cut))
+        elif not session.started:
+            await session.fail(error)
+        elif soft:
+            await self._end(self.relay.end_cut_softly(cut, self.record.charged_nano))
+        else:
+            await self._end(self.relay.end_cut(error_object(error), self.record.charged_nano))
+        if self.relay.done or self.relay.ended:
+            await self._drain(reply)
+
+    def _cut_headers(self, kind: str) -> dict[str, str]:
+        headers = {"x-bursar-scope": kind, "x-bursar-spent-usd": usd_text(self.record.charged_nano or 0)}
+        if self.purse.limits.call_nano is not None and kind == self.purse.limits.call_scope:
+            headers["x-bursar-limit-usd"] = usd_text(self.purse.limits.call_nano)
+        return headers
+
+    async def _broke(self, reply: Reply) -> Verdict | None:
+        """The upstream died or talked nonsense. After the first event that is an honest error, without `[DONE]`."""
+        reply.close()
+        if not self.session.started:
+            what = verdict.garbled() if self.relay.broken and not self.relay.error else verdict.broken()
+            if self.relay.error is not None:
+                what = verdict.of_stream_error(self.relay.error)
+            return await self._failed(what)
+        await self._settle(*self._stopped_cost())
+        self.record.outcome = Outcome.API_ERROR
+        self.record.error = self.relay.broken or "the stream ended before it was finished"
+        error = UpstreamError("The provider's stream broke off before it was finished.")
+        await self._end(self.relay.end_broken(self.relay.error or error_object(error)))
+        return None
+
+    async def _stopped(self, reply: Reply, parser: SseParser) -> Verdict | None:
+        """A wait was interrupted in mid-stream: the client left, a deadline passed, or the gateway shuts down."""
+        waits = self.session.waits
+        with contextlib.suppress(SseOverflow):
+            # What has arrived has been billed, whether anyone still reads it or not.
+            self.relay.feed(parser.feed(reply.buffered()))
+        reply.close()
+        if not self.session.started:
+            return await self._stopped_early()
+        await self._settle(*self._stopped_cost())
+        if waits.stopped is Stop.CLIENT_GONE:
+            self.record.outcome = Outcome.CLIENT_GONE
+            return None
+        late = waits.stopped is Stop.LATE
+        self.record.outcome = Outcome.TIMEOUT if late else Outcome.GATEWAY_ERROR
+        self.record.error = "a deadline passed" if late else "the gateway was shut down"
+        waits.clear_late()
+        waits.stopped = None
+        waits.deadline_s = self._loop.time() + DRAIN_S
+        error = UpstreamError("The provider took too long." if late else "The gateway is shutting down.")
+        try:
+            await self._end(self.relay.end_broken(error_object(error)))
+        except Stopped:
+            self.record.outcome = Outcome.CLIENT_GONE
+        return None
+
+    async def _stopped_early(self) -> Verdict | None:
+        """Interrupted before anything was sent."""
+        waits = self.session.waits
+        if waits.stopped is Stop.LATE:
+            waits.clear_late()
+            return await self._failed(verdict.too_late())
+        await self._settle(*self._stopped_cost())
+        self.record.outcome = Outcome.CLIENT_GONE if waits.stopped is Stop.CLIENT_GONE else Outcome.GATEWAY_ERROR
+        return None
+
+    async def _failed(self, what: Verdict) -> Verdict:
+        """Settle a failed attempt: zero where the provider cannot have billed, else at the estimate."""
+        if what.charged:
+            await self._settle(*self._stopped_cost())
+        else:
+            await self._settle(0, Provenance.METERED)
+        self.record.outcome = what.outcome
+        self.record.error = what.error.message
+        return what
+
+    def _provenance(self) -> Provenance:
+        if self.meter.cost_nano is None:
+            return Provenance.UNKNOWN
+        if self.meter.price is not None and self.meter.price.free:
+            return Provenance.FREE
+        return Provenance.METERED if self.meter.exact else Provenance.ESTIMATED
+
+    def _stopped_cost(self) -> tuple[int | None, Provenance]:
+        """What to charge when the stream did not end by itself."""
+        cost = self.meter.cost_nano
+        if not self._sent:
+            return 0, Provenance.METERED
+        if cost is None or self.meter.exact:
+            return cost, self._provenance()
+        if self.candidate.provider.bills_after_cancel:
+            return self.purse.conservative_nano(), Provenance.CONSERVATIVE
+        return cost, self._provenance()
+
+    async def _settle(self, cost_nano: int | None, provenance: Provenance, *, killed: str | None = None) -> None:
+        await self.purse.settle(cost_nano or 0, killed=killed)
+        self.record.charged_nano, self.record.provenance = cost_nano, provenance
+        usage, meter = self.meter.usage, self.meter
+        self.record.usage = {
+            "input_tokens": usage.input if usage else meter.input_tokens,
+            "output_tokens": meter.output_tokens,
+            "cache_read_tokens": usage.cache_read if usage else 0,
+            "reasoning_tokens": usage.reasoning if usage else 0,
+        }
+
+    def _fold(self, cut: bytes | None) -> bytes:
+        assert self._folder is not None
+        given, out = self.record.usage["input_tokens"], self.record.usage["output_tokens"]
+        usage = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
+        if not self.meter.exact:
+            usage["estimated"] = True
+        return self._folder.body(
+            usage=usage, cost_nano=self.record.charged_nano, finish="length" if cut is not None else None, cut=cut
+        )
+
+    async def _answer(self, status: int, body: bytes) -> None:
+        session = self.session
+        session.started = True
+        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        await self._unless_gone(
+            session.downstream.reply(status, session.headers(self.record, self.purse, b"application/json"), body)
+        )
+
+    async def _end(self, tail: bytes) -> None:
+        session = self.session
+        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        if not session.started:
+            self._first_event()
+            session.started = True
+            await self._unless_gone(
+                session.downstream.start(
+                    200, session.headers(self.record, self.purse, b"text/event-stream; charset=utf-8")
+                )
+            )
+        await self._unless_gone(session.downstream.finish(tail))
+
+    async def _unless_gone(self, sending: Any) -> None:
+        """The answer is settled: whether the client still takes it changes no money."""
+        try:
+            await self.session.waits.io(sending)
+        except Stopped:
+            if self.session.waits.stopped is Stop.CLIENT_GONE and self.record.outcome is Outcome.COMPLETED:
+                self.record.outcome = Outcome.CLIENT_GONE

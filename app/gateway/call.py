@@ -1,0 +1,149 @@
+"""A chat call: decide, then ask candidates in order until one answers. The hot path on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+from app.core.errors import BudgetContended, BudgetExceeded, BursarError
+from app.core.meter import Meter
+from app.core.policy import Candidate, Key
+from app.core.tokens import estimate_input
+from app.core.types import ChatRequest, Outcome
+from app.gateway.attempt import Attempt
+from app.gateway.calls import Downstream, Stopped
+from app.gateway.decide import Decision, decide, resolve
+from app.gateway.limits import ClientCaps
+from app.gateway.metrics import label_of
+from app.gateway.owned import OwnedCall
+from app.gateway.plan import plan_attempt
+from app.gateway.purse import Purse
+from app.gateway.record import CallRecord
+from app.gateway.services import Services
+from app.gateway.verdict import Move, Verdict
+
+
+class ChatCall(OwnedCall):
+    """One `POST /v1/chat/completions`. `soft_cut`: the client's wish for a cut's ending; None: the policy's."""
+
+    def __init__(
+        self,
+        services: Services,
+        request: ChatRequest,
+        downstream: Downstream,
+        *,
+        key: Key | None,
+        caps: ClientCaps,
+        soft_cut: bool | None,
+        record: CallRecord,
+    ) -> None:
+        super().__init__(services, downstream, key=key, caps=caps, record=record)
+        self.request = request
+        self.soft_cut = bool(soft_cut)
+        self._asked_softness = soft_cut
+        prompt = request.prompt
+        self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.images)
+
+    async def serve(self) -> None:
+        """Ask candidates in order; budgets may pass over one, failures go on to the next."""
+        decision = self._decide()
+        denial: BursarError | None = None
+        failure: BursarError | None = None
+        for candidate in self._in_order(decision):
+            try:
+                verdict = await self._ask(candidate, decision)
+            except (BudgetExceeded, BudgetContended) as error:
+                denial = denial or error
+                if isinstance(error, BudgetExceeded) and error.final:
+                    break
+                continue
+            if verdict is None:
+                return
+            failure = verdict.error
+            if verdict.move is Move.REJECT or self.waits.is_over():
+                break
+            self.services.metrics.fallbacks.labels(*label_of(candidate)).inc()
+        ending = failure or denial
+        assert ending is not None
+        raise ending
+
+    def _decide(self) -> Decision:
+        services, view = self.services, self.view
+        target = resolve(view, self.request.model, self.key)
+        if self._asked_softness is None:
+            route = view.policy.routes.get(target.route or "")
+            wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
+            self.soft_cut = wanted == "length"
+        now_s = self.arrived_s
+        decision = decide(
+            self.request,
+            target,
+            view,
+            input_tokens=lambda c: services.calibration(c.name).input_tokens(self._raw_input),
+            available=lambda name: services.health.available(name, now_s),
+            capped=lambda candidate: self.limits(candidate).capped,
+        )
+        self.record.decision = decision
+        return decision
+
+    def _in_order(self, decision: Decision) -> Iterator[Candidate]:
+        """The fallback chain; then, only if nothing but a budget stood in the way, cheaper candidates."""
+        yield from decision.order
+        if not self.attempts:
+            yield from decision.spare
+
+    async def _ask(self, candidate: Candidate, decision: Decision) -> Verdict | None:
+        """One candidate, again after a wait where that may help. None: the client has its answer."""
+        retries = decision.retries
+        for round_ in range(retries.attempts + 1):
+            verdict = await self._attempt(candidate)
+            if verdict is None or verdict.move is not Move.AGAIN or round_ == retries.attempts:
+                return verdict
+            pause = random.uniform(0, retries.base_s * 2**round_)  # noqa: S311  (full jitter, not a secret)
+            if verdict.retry_after_s is not None:
+                if verdict.retry_after_s > retries.max_wait_s:
+                    return verdict
+                pause += verdict.retry_after_s
+            try:
+                self.waits.deadline_s = float("inf")
+                await self.waits.io(asyncio.sleep(min(pause, retries.max_wait_s)))
+            except Stopped:
+                return verdict
+        return verdict
+
+    async def _attempt(self, candidate: Candidate) -> Verdict | None:
+        services, now = self.services, asyncio.get_running_loop().time
+        limits = self.record.limits = self.limits(candidate)
+        calibration = services.calibration(candidate.name)
+        input_tokens = calibration.input_tokens(self._raw_input)
+        plan = plan_attempt(self.request, candidate, limits, input_tokens)
+        meter = Meter(candidate.price, input_tokens, calibration.output_permille)
+        purse = Purse(services.ledger, self.view.policy.ledger, plan, limits, meter, self.next_call_id())
+        await purse.reserve(self.request, stopped=self.waits.is_over)
+        breaker = services.health.of(candidate.name)
+        breaker.sent(now())
+        self.note_overhead()
+        attempt = Attempt(self, candidate, purse)
+        self.attempts.append(attempt.record)
+        verdict = await attempt.run()
+        outcome = attempt.record.outcome
+        if verdict is not None and verdict.unhealthy:
+            breaker.failed(now(), verdict.retry_after_s)
+        elif verdict is None and outcome in (Outcome.API_ERROR, Outcome.TIMEOUT):
+            breaker.failed(now())
+        elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED):
+            breaker.succeeded()
+            self._learn(attempt)
+        return verdict
+
+    def _learn(self, attempt: Attempt) -> None:
+        """Exact usage teaches the estimates of the next call."""
+        usage = attempt.meter.usage
+        if usage is not None and attempt.meter.exact:
+            self.services.calibration(attempt.candidate.name).learn(
+                out_pieces=attempt.meter.pieces,
+                out_tokens=usage.output - usage.reasoning,
+                in_estimate=self._raw_input,
+                in_tokens=usage.input,
+            )

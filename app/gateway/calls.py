@@ -1,0 +1,157 @@
+"""Who owns the calls: every call is a task of its own here, so that it settles whatever its client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+log = structlog.get_logger()
+
+WATCH_EVERY_S = 0.1
+T = TypeVar("T")
+
+
+class Stop(Enum):
+    """Why a call was told to stop waiting."""
+
+    CLIENT_GONE = "client_gone"
+    SHUTDOWN = "shutdown"
+    LATE = "late"
+
+
+class Stopped(Exception):
+    """The wait was interrupted; the call's `stopped` says why."""
+
+
+class Downstream(Protocol):
+    """The client's side of one call. After the client has left, writes do nothing."""
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head of a stream."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of a stream; waits while the client is slow."""
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last part."""
+
+    async def reply(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole answer."""
+
+
+class Waits:
+    """The interruptible waits of one call. Only `io` can be stopped: money verbs always finish.
+
+    `deadline_s` (loop time) is checked by the watcher; a passed deadline stops the wait with Stop.LATE, which the
+    call may clear and go on from; a client that left cannot be cleared.
+    """
+
+    __slots__ = ("_task", "_waiting", "deadline_s", "stopped")
+
+    def __init__(self) -> None:
+        self.stopped: Stop | None = None
+        self.deadline_s = float("inf")
+        self._task: asyncio.Task[None] | None = None
+        self._waiting = False
+
+    def bind(self, task: asyncio.Task[None]) -> None:
+        """The task whose waits these are."""
+        self._task = task
+
+    def stop(self, why: Stop) -> None:
+        """Interrupt the present wait, or the next one."""
+        if self.stopped is None or self.stopped is Stop.LATE:
+            self.stopped = why
+            if self._waiting and self._task is not None:
+                self._task.cancel()
+
+    def clear_late(self) -> None:
+        """Go on after a passed deadline."""
+        if self.stopped is Stop.LATE:
+            self.stopped = None
+        self.deadline_s = float("inf")
+
+    def is_over(self) -> bool:
+        """True once nobody wants the answer any more."""
+        return self.stopped in (Stop.CLIENT_GONE, Stop.SHUTDOWN)
+
+    async def io(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Await network I/O; raises Stopped when told to stop."""
+        if self.stopped is not None:
+            wait.close()
+            raise Stopped
+        self._waiting = True
+        try:
+            return await wait
+        except asyncio.CancelledError:
+            if self.stopped is None or self._task is None:
+                raise
+            self._task.uncancel()
+            raise Stopped from None
+        finally:
+            self._waiting = False
+
+
+class Runner(Protocol):
+    """A call that can be run and watched."""
+
+    waits: Waits
+
+    async def run(self) -> None:
+        """Serve the client; must not raise."""
+
+
+class Calls:
+    """All calls under way in this process."""
+
+    def __init__(self) -> None:
+        self._running: dict[asyncio.Task[None], Runner] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, call: Runner) -> None:
+        """Start a call as a task that outlives its client."""
+        task = asyncio.get_running_loop().create_task(call.run())
+        call.waits.bind(task)
+        self._running[task] = call
+        self._idle.clear()
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if not self._running:
+            self._idle.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call ended with an unexpected error", exc_info=error)
+
+    async def watch(self) -> None:
+        """Stop the waits whose deadline has passed; runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            now_s = loop.time()
+            for call in list(self._running.values()):
+                if now_s > call.waits.deadline_s:
+                    call.waits.stop(Stop.LATE)
+
+    async def drain(self, limit_s: float) -> None:
+        """Let calls finish, then stop what is left: each is cut off honestly and settled."""
+        self.draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), limit_s)
+        except TimeoutError:
+            log.warning("calls were still running at shutdown", calls=len(self._running))
+            for call in list(self._running.values()):
+                call.waits.stop(Stop.SHUTDOWN)
+            try:
+                await asyncio.wait_for(self._idle.wait(), 5.0)
+            except TimeoutError:
+                log.error("calls did not settle in time", calls=len(self._running))

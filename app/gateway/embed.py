@@ -1,0 +1,147 @@
+"""An embeddings call: priced and capped like any other, its cost being its input; one JSON reply, no stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from app.core.errors import BadRequest, Unpriced
+from app.core.meter import Meter
+from app.core.money import tokens_cost
+from app.core.policy import Candidate, Key
+from app.core.types import Outcome, Provenance
+from app.dialects.openai_chat.decode import BadEvent, decode_usage
+from app.dialects.openai_chat.embeddings import EmbeddingsRequest
+from app.dialects.openai_chat.whole import with_cost
+from app.gateway import verdict
+from app.gateway.attempt import AttemptRecord
+from app.gateway.calls import Downstream, Stop, Stopped
+from app.gateway.decide import resolve
+from app.gateway.limits import ClientCaps
+from app.gateway.owned import OwnedCall
+from app.gateway.plan import Mode, Plan
+from app.gateway.purse import Purse
+from app.gateway.record import CallRecord
+from app.gateway.services import Services
+from app.gateway.upstream import ConnectionBroken, NotConnected
+from app.gateway.verdict import Move, Verdict
+
+INPUT_MARGIN = 1.25
+"""Embedding inputs are reserved a quarter above their estimate: usage, which is always sent, settles them exactly."""
+
+
+class EmbeddingsCall(OwnedCall):
+    """One `POST /v1/embeddings`, to the model it names or to a route's candidates in order."""
+
+    def __init__(
+        self,
+        services: Services,
+        request: EmbeddingsRequest,
+        downstream: Downstream,
+        *,
+        key: Key | None,
+        caps: ClientCaps,
+        record: CallRecord,
+    ) -> None:
+        super().__init__(services, downstream, key=key, caps=caps, record=record)
+        self._request = request
+
+    async def serve(self) -> None:
+        """Ask the candidates that embed, in order."""
+        target = resolve(self.view, self._request.model, self.key)
+        candidates = [
+            c for c in (*target.candidates, *target.fallback) if c.capabilities.embeddings or not target.route
+        ]
+        if not candidates:
+            raise BadRequest("No candidate of this route makes embeddings.", param="model")
+        failed: Verdict | None = None
+        for candidate in {c.name: c for c in candidates}.values():
+            failed = await self._attempt(candidate)
+            if failed is None:
+                return
+            if failed.move is Move.REJECT or self.waits.is_over():
+                break
+        assert failed is not None
+        raise failed.error
+
+    async def _attempt(self, candidate: Candidate) -> Verdict | None:
+        limits = self.record.limits = self.limits(candidate)
+        if candidate.price is None and limits.capped:
+            raise Unpriced(
+                "A cost cap applies and the price of this model is unknown: add its pricing to the policy.",
+                param="model",
+            )
+        tokens = int(self._request.input_estimate * INPUT_MARGIN) + 1
+        meter = Meter(candidate.price, tokens, 1000)
+        purse = Purse(
+            self.services.ledger,
+            self.view.policy.ledger,
+            self._plan(candidate, tokens),
+            limits,
+            meter,
+            self.next_call_id(),
+        )
+        await purse.reserve(None, stopped=self.waits.is_over)
+        self.note_overhead()
+        record = AttemptRecord(candidate, mode=Mode.PLAIN.value)
+        self.attempts.append(record)
+        sent = False
+        try:
+            sent = self.waits.stopped is None
+            return await self._carry(candidate, purse, record)
+        except Stopped:
+            late = self.waits.stopped is Stop.LATE
+            self.waits.clear_late()
+            record.outcome = Outcome.TIMEOUT if late else Outcome.CLIENT_GONE
+            await self._settle(purse, record, meter.cost_nano if sent else 0, Provenance.ESTIMATED)
+            return verdict.too_late()
+        finally:
+            await purse.settle(meter.cost_nano or 0)
+
+    @staticmethod
+    def _plan(candidate: Candidate, tokens: int) -> Plan:
+        nano = tokens_cost(tokens, candidate.price.rates(tokens).dearest_input) if candidate.price is not None else 0
+        return Plan(Mode.PLAIN, True, tokens, nano, 0, 0, nano, nano, nano)
+
+    async def _carry(self, candidate: Candidate, purse: Purse, record: AttemptRecord) -> Verdict | None:
+        provider, meter = candidate.provider, purse.meter
+        now = asyncio.get_running_loop().time
+        self.waits.deadline_s = now() + candidate.budget.hard_timeout_s
+        body = self._request.render(candidate.upstream_model)
+        try:
+            reply = await self.waits.io(self.upstreams.open(provider, "/embeddings", body))
+            record.status = reply.status
+            data = await self.waits.io(reply.read_all())
+            reply.release()
+        except NotConnected:
+            return await self._failed(purse, record, verdict.not_connected())
+        except ConnectionBroken:
+            return await self._failed(purse, record, verdict.broken())
+        if record.status != 200:
+            return await self._failed(purse, record, verdict.of_status(record.status, reply.headers, data, time.time()))
+        try:
+            usage = decode_usage(data)
+        except BadEvent:
+            return await self._failed(purse, record, verdict.garbled())
+        if usage is not None:
+            meter.report(usage)
+        await self._settle(purse, record, meter.cost_nano, Provenance.METERED if meter.exact else Provenance.ESTIMATED)
+        record.outcome = Outcome.COMPLETED
+        shown = with_cost(data, meter, record.charged_nano)
+        self.started = True
+        self.waits.deadline_s = now() + provider.deadlines.write_s
+        await self.waits.io(self.downstream.reply(200, self.headers(record, purse, b"application/json"), shown))
+        return None
+
+    async def _failed(self, purse: Purse, record: AttemptRecord, what: Verdict) -> Verdict:
+        record.outcome, record.error = what.outcome, what.error.message
+        await self._settle(purse, record, purse.meter.cost_nano if what.charged else 0, Provenance.ESTIMATED)
+        return what
+
+    @staticmethod
+    async def _settle(purse: Purse, record: AttemptRecord, cost_nano: int | None, provenance: Provenance) -> None:
+        record.charged_nano = cost_nano
+        record.provenance = provenance if cost_nano is not None else Provenance.UNKNOWN
+        usage = purse.meter.usage
+        record.usage = {"input_tokens": usage.input if usage else purse.meter.input_tokens, "output_tokens": 0}
+        await purse.settle(cost_nano or 0)

@@ -1,0 +1,105 @@
+"""Which caps bind a call, as claims on the ledger and as one limit of the call's own. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from app.core.budget import Claim
+from app.core.policy import Candidate, Key, Policy, Windows
+
+ANONYMOUS = "-"
+"""Stands for the key where the gateway is open on loopback."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCaps:
+    """What the client itself asked for; it can lower the policy's caps, never raise them."""
+
+    request_nano: int | None = None
+    task_nano: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`claims` are for the ledger; `call_nano` is the tightest cap that is this call's alone and
+    `call_scope` what it is called: request, task or model (a call without a task is a task of its own)."""
+
+    claims: tuple[Claim, ...]
+    call_nano: int | None
+    call_scope: str
+
+    @property
+    def capped(self) -> bool:
+        """True when any limit applies, so that an unknown price cannot be let through."""
+        return self.call_nano is not None or any(
+            c.limit_nano is not None or c.own_limit_nano is not None for c in self.claims
+        )
+
+
+def task_scope(key_name: str, task_id: str) -> str:
+    """The ledger's name of a task. Tasks of different keys never share money."""
+    return f"task:{key_name}:{task_id}"
+
+
+def limits_for(
+    policy: Policy, candidate: Candidate, key: Key | None, task_id: str | None, caps: ClientCaps, day: dt.date
+) -> Limits:
+    """Every cap that binds this call on this candidate; `day` is today in UTC."""
+    own = [(nano, "request") for nano in (policy.caps.request_nano, caps.request_nano) if nano is not None]
+    claims: list[Claim] = []
+    model_nano = candidate.budget.max_cost_nano
+    name = key.name if key is not None else ANONYMOUS
+    if task_id is None:
+        own += [(nano, "task") for nano in (policy.caps.task_nano, caps.task_nano) if nano is not None]
+        if model_nano is not None:
+            own.append((model_nano, "model"))
+    else:
+        scope = task_scope(name, task_id)
+        claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano))
+        claims.append(Claim(f"{scope}|model:{candidate.name}", model_nano))
+    if key is not None:
+        claims += _window_claims(f"key:{name}", policy.key_windows(key), day)
+    claims += _window_claims("global", policy.caps.everyone, day)
+    call_nano, call_scope = min(own) if own else (None, "request")
+    return Limits(tuple(claims), call_nano, call_scope)
+
+
+def _window_claims(owner: str, windows: Windows, day: dt.date) -> list[Claim]:
+    text = day.isoformat()
+    return [
+        Claim(f"{owner}:day:{text}", windows.day_nano),
+        Claim(f"{owner}:month:{text[:7]}", windows.month_nano),
+        Claim(f"{owner}:total", windows.total_nano),
+    ]
+
+
+def scope_kind(scope: str) -> str:
+    """request, task, model, key or global: the low-cardinality word for metrics, headers and messages."""
+    if scope.startswith("task:"):
+        return "model" if "|model:" in scope else "task"
+    return scope.partition(":")[0]
+
+
+def scope_window(scope: str) -> str | None:
+    """day, month or total for a key's or the global scope; None for the rest."""
+    for window in ("day", "month", "total"):
+        if f":{window}" in scope and not scope.startswith("task:"):
+            return window
+    return None
+
+
+def resets_at(scope: str, now: dt.datetime) -> dt.datetime | None:
+    """When a window refills (UTC midnight, the first of the next month); None where it never does."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    window = scope_window(scope)
+    if window == "day":
+        return midnight + dt.timedelta(days=1)
+    if window == "month":
+        return (midnight.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+    return None
+
+
+def is_task_scope(scope: str) -> bool:
+    """True for scopes that a cut closes for good: a task, and a task's spending on one model."""
+    return scope.startswith("task:")

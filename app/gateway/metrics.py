@@ -1,0 +1,139 @@
+"""All metrics, in one place; label values are bounded (names from the policy, or fixed words), children are cached."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from app.core.money import usd_float
+from app.core.policy import Candidate
+from app.core.types import Outcome
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and no dashboard reads them
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TTFT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_OVERHEAD = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+UNLISTED = "unlisted"
+"""Stands for models that the policy does not list: clients name them, so they cannot be label values."""
+
+
+def label_of(candidate: Candidate) -> tuple[str, str]:
+    """The model and provider labels of a candidate."""
+    return (candidate.name if candidate.listed else UNLISTED), candidate.provider.name
+
+
+class CallMetrics:
+    """The children of one (route, model, provider): found once, then plain increments."""
+
+    __slots__ = ("cost", "duration", "input_tokens", "outcomes", "output_tokens", "ttft")
+
+    def __init__(self, metrics: Metrics, route: str, model: str, provider: str) -> None:
+        self.outcomes = {o: metrics.requests.labels(route, model, provider, o.value) for o in Outcome}
+        self.cost = metrics.cost.labels(route, model, provider)
+        self.input_tokens = metrics.tokens.labels(model, provider, "input")
+        self.output_tokens = metrics.tokens.labels(model, provider, "output")
+        self.duration = metrics.duration.labels(model, provider)
+        self.ttft = metrics.ttft.labels(model, provider)
+
+
+class Metrics:
+    """Everything `/metrics` shows; with several workers prometheus_client's multiprocess mode sums them."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        model = ["model", "provider"]
+
+        def counter(name: str, text: str, labels: list[str]) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: list[str] | None = None, mode: str = "livesum") -> Gauge:
+            return Gauge(name, text, labels or [], registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        self.requests = counter("bursar_requests_total", "Calls by how they ended.", ["route", *model, "outcome"])
+        self.cost = counter("bursar_cost_usd_total", "Dollars settled.", ["route", *model])
+        self.tokens = counter("bursar_tokens_total", "Tokens billed, estimated where a call was cut.", [*model, "kind"])
+        self.duration = Histogram(
+            "bursar_request_duration_seconds", "From request to last byte.", model, buckets=_SECONDS, registry=registry
+        )
+        self.ttft = Histogram(
+            "bursar_time_to_first_token_seconds",
+            "From request to first event.",
+            model,
+            buckets=_TTFT,
+            registry=registry,
+        )
+        self.overhead = Histogram(
+            "bursar_overhead_seconds",
+            "The gateway's own time before the upstream is asked.",
+            buckets=_OVERHEAD,
+            registry=registry,
+        )
+        self.inflight = gauge("bursar_requests_in_flight", "Calls under way.")
+        self.cuts = counter("bursar_cuts_total", "Calls cut at a cap.", ["scope"])
+        self.denials = counter(
+            "bursar_denials_total", "Calls denied before the upstream was asked.", ["scope", "reason"]
+        )
+        self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
+        self.attempts = counter(
+            "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]
+        )
+        self.fallbacks = counter("bursar_fallbacks_total", "Attempts that went on to another candidate.", model)
+        self.slow = counter("bursar_slow_total", "Calls past an expected time, which only warns.", [*model, "kind"])
+        self.circuit = gauge("bursar_circuit_state", "0 closed, 1 half-open, 2 open.", model, mode="max")
+        self.decisions = counter(
+            "bursar_decisions_total", "Decisions by route, task type and choice.", ["route", "task_type", "model"]
+        )
+        self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="min")
+        self.ledger_up.set(1)
+        self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)
+        self.ledger_open_calls = Counter(
+            "bursar_ledger_open_calls_total", "Calls let through on the open allowance.", registry=registry
+        )
+        self.ledger_owed = gauge("bursar_ledger_owed_settlements", "Settlements waiting for the ledger.")
+        self.reservations_lost = Counter(
+            "bursar_reservations_lost_total", "Holds that expired before they were settled.", registry=registry
+        )
+        self.reservations_expired = Counter(
+            "bursar_reservations_expired_total",
+            "Holds of dead processes that were charged and ended.",
+            registry=registry,
+        )
+        self.policy_swaps = Counter("bursar_policy_swaps_total", "Policies taken into force.", registry=registry)
+        self.policy_failed = gauge(
+            "bursar_policy_last_load_failed", "1 while the policy on disk is not the one in force.", mode="max"
+        )
+        self.policy_loaded = gauge(
+            "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="max"
+        )
+        self._calls: dict[tuple[str, str, str], CallMetrics] = {}
+
+    def call(self, route: str, model: str, provider: str) -> CallMetrics:
+        """The cached children for a call."""
+        key = (route, model, provider)
+        found = self._calls.get(key)
+        if found is None:
+            found = self._calls[key] = CallMetrics(self, *key)
+        return found
+
+    def ended(
+        self,
+        children: CallMetrics,
+        outcome: Outcome,
+        *,
+        cost_nano: int,
+        input_tokens: int,
+        output_tokens: int,
+        duration_s: float,
+        ttft_s: float | None,
+    ) -> None:
+        """Count one finished call."""
+        children.outcomes[outcome].inc()
+        children.duration.observe(duration_s)
+        if cost_nano:
+            children.cost.inc(usd_float(cost_nano))
+        if input_tokens:
+            children.input_tokens.inc(input_tokens)
+        if output_tokens:
+            children.output_tokens.inc(output_tokens)
+        if ttft_s is not None:
+            children.ttft.observe(ttft_s)

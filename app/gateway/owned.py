@@ -1,0 +1,147 @@
+"""What every call is, whatever it asks for: an owned task that answers, settles and records exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from abc import ABC, abstractmethod
+
+import structlog
+
+from app.core.errors import BudgetContended, BudgetExceeded, BursarError, LedgerDown, UpstreamRejected
+from app.core.money import usd_text
+from app.core.policy import Candidate, Key
+from app.core.types import Outcome
+from app.dialects.openai_chat.errors import error_body
+from app.gateway.attempt import AttemptRecord
+from app.gateway.calls import Downstream, Stop, Stopped, Waits
+from app.gateway.limits import ClientCaps, Limits, limits_for
+from app.gateway.purse import Purse
+from app.gateway.record import CallRecord
+from app.gateway.services import Services
+
+log = structlog.get_logger()
+
+WRITE_ERROR_S = 10.0
+
+
+class OwnedCall(ABC):
+    """Runs one request to its end; `run` never raises and always leaves every reservation settled."""
+
+    def __init__(
+        self, services: Services, downstream: Downstream, *, key: Key | None, caps: ClientCaps, record: CallRecord
+    ) -> None:
+        self.services = services
+        self.view = record.view
+        self.downstream = downstream
+        self.upstreams = services.upstreams
+        self.waits = Waits()
+        self.started = False
+        self.key = key
+        self.caps = caps
+        self.record = record
+        self.attempts: list[AttemptRecord] = []
+        self.arrived_s = asyncio.get_running_loop().time()
+        self._day = dt.datetime.now(dt.UTC).date()
+
+    @abstractmethod
+    async def serve(self) -> None:
+        """Answer the client, or raise a BursarError where nothing was sent yet."""
+
+    async def run(self) -> None:
+        """Serve the client."""
+        metrics = self.services.metrics
+        metrics.inflight.inc()
+        try:
+            await self.serve()
+        except BursarError as error:
+            await self.fail(error)
+        except Exception:
+            log.exception("a call failed unexpectedly", request_id=self.record.request_id)
+            self.record.error = "internal error"
+            await self.fail(BursarError("The gateway failed to serve the request."))
+        finally:
+            metrics.inflight.dec()
+            self._finish()
+
+    def limits(self, candidate: Candidate) -> Limits:
+        """Every cap that binds this call on this candidate."""
+        return limits_for(self.view.policy, candidate, self.key, self.record.task_id, self.caps, self._day)
+
+    def next_call_id(self) -> str:
+        """The ledger's name for the next attempt's reservation."""
+        return f"{self.record.request_id}.{len(self.attempts)}"
+
+    def note_overhead(self) -> None:
+        """The gateway's own work is done: the upstream is asked now."""
+        if self.record.overhead_s is None:
+            self.record.overhead_s = asyncio.get_running_loop().time() - self.arrived_s
+            self.services.metrics.overhead.observe(self.record.overhead_s)
+
+    def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
+        """The reply's headers: what ran, where, what it cost if known, what is left."""
+        candidate = attempt.candidate
+        found = [
+            (b"content-type", content_type),
+            *self._id_headers(),
+            (b"x-bursar-model", candidate.name.encode("latin-1", "replace")),
+            (b"x-bursar-provider", candidate.provider.name.encode("latin-1", "replace")),
+        ]
+        if content_type.startswith(b"text/event-stream"):
+            found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        elif attempt.charged_nano is not None:
+            found.append((b"x-bursar-cost-usd", usd_text(attempt.charged_nano).encode()))
+        remaining = purse.remaining_nano
+        if remaining is not None:
+            found.append((b"x-bursar-remaining-usd", usd_text(remaining).encode()))
+        if self.record.task_id is not None:
+            found.append((b"x-bursar-task-id", self.record.task_id.encode("latin-1", "replace")))
+        return found
+
+    async def fail(self, error: BursarError) -> None:
+        """Answer with an error where nothing was sent yet."""
+        record, metrics = self.record, self.services.metrics
+        if record.outcome is Outcome.GATEWAY_ERROR and not self.waits.is_over():
+            record.outcome = outcome_of(error)
+            record.error = record.error or error.message
+        if self.started or self.waits.is_over():
+            return
+        self.started = True
+        metrics.errors.labels(error.label).inc()
+        if isinstance(error, BudgetExceeded | BudgetContended) and not self.attempts:
+            record.denied_scope = error.headers.get("x-bursar-scope")
+            metrics.denials.labels(record.denied_scope or "", error.label).inc()
+        status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
+        headers = [(b"content-type", b"application/json"), *self._id_headers()]
+        headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+        self.waits.clear_late()
+        self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
+        try:
+            await self.waits.io(self.downstream.reply(status, headers, error_body(error)))
+        except Stopped:
+            log.debug("the client left before its error", request_id=record.request_id)
+
+    def _id_headers(self) -> list[tuple[bytes, bytes]]:
+        request_id = self.record.request_id.encode()
+        return [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id)]
+
+    def _finish(self) -> None:
+        """Count and record; the money is settled by now."""
+        record, attempts = self.record, self.attempts
+        record.duration_s = asyncio.get_running_loop().time() - self.arrived_s
+        if attempts and (record.outcome is Outcome.GATEWAY_ERROR or attempts[-1].outcome is Outcome.COST_KILLED):
+            record.outcome, record.error = attempts[-1].outcome, attempts[-1].error or record.error
+        if self.waits.stopped is Stop.CLIENT_GONE and record.outcome is Outcome.GATEWAY_ERROR:
+            record.outcome = Outcome.CLIENT_GONE
+        self.services.count(record, attempts)
+        self.services.traces.append(record.request_id, record.key_name, record.as_trace(attempts))
+
+
+def outcome_of(error: BursarError) -> Outcome:
+    """The outcome category of a call that ended in this error before any attempt answered."""
+    if isinstance(error, BudgetExceeded | BudgetContended):
+        return Outcome.DENIED
+    if isinstance(error, LedgerDown):
+        return Outcome.LEDGER_DOWN
+    by_blame = {"client": Outcome.BAD_REQUEST, "provider": Outcome.API_ERROR}
+    return by_blame.get(error.blame, Outcome.GATEWAY_ERROR)

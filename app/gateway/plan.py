@@ -1,0 +1,111 @@
+"""How one attempt is paid for and carried: what to hold, how far to clamp, streamed or not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from app.core.budget import Granted
+from app.core.money import affordable_tokens, tokens_cost
+from app.core.policy import Candidate
+from app.core.types import ChatRequest
+from app.gateway.limits import Limits
+
+STEP_TOKENS = 256
+"""A call writes its cost at the latest after this many output tokens: what a killed process can have
+spent without a record, and what an expired hold is charged for it."""
+SHARE = 8
+"""A metered stream holds at most this part of what a scope has left, beyond its need, and asks for more as
+it goes: many calls fit under one cap, and the whole `max_tokens` is not held for the whole stream."""
+
+
+class Mode(Enum):
+    """PLAIN: one JSON reply. STREAM: the client streams. FOLD: streamed upstream, one reply to the client."""
+
+    PLAIN = "plain"
+    STREAM = "stream"
+    FOLD = "fold"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
+    cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
+
+    `worst_tokens` is the most output that all choices together may have, None where nobody knows.
+    """
+
+    mode: Mode
+    strict: bool
+    input_tokens: int
+    input_nano: int
+    output_rate: int
+    worst_tokens: int | None
+    need_nano: int
+    want_nano: int
+    risk_nano: int
+    blind: bool = False
+
+    @property
+    def share(self) -> int:
+        """How the ledger is asked to divide what is left."""
+        return 1 if self.strict else SHARE
+
+
+def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, input_tokens: int) -> Plan:
+    """The first plan for a candidate. `input_tokens` is the estimate to reserve for."""
+    price, capabilities = candidate.price, candidate.capabilities
+    rates = price.rates(input_tokens) if price is not None else None
+    output_rate = rates.dearest_output if rates else 0
+    input_nano = tokens_cost(input_tokens, rates.dearest_input) if rates else 0
+    bounds = [b for b in (request.output_limit, capabilities.max_output_tokens) if b is not None]
+    worst_tokens = min(bounds) * request.choices if bounds else None
+    step_nano = tokens_cost(STEP_TOKENS, output_rate)
+    blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
+    if worst_tokens is not None:
+        want = input_nano + tokens_cost(worst_tokens, output_rate)
+    else:
+        want = input_nano + step_nano if limits.call_nano is None else limits.call_nano
+    affordable = limits.call_nano is None or want <= limits.call_nano
+    if limits.call_nano is not None:
+        want = min(want, limits.call_nano)
+    if request.stream:
+        mode = Mode.STREAM
+    else:
+        bounded = worst_tokens is not None or not limits.capped or not output_rate
+        mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
+    strict = blind or mode is Mode.PLAIN
+    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(1, output_rate)
+    risk = want if strict else input_nano + step_nano
+    return Plan(mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, max(want, need), risk, blind)
+
+
+def folded(plan: Plan) -> Plan:
+    """The same attempt, streamed upstream so that it can be cut: when its worst case finds no room."""
+    step = tokens_cost(STEP_TOKENS, plan.output_rate)
+    return replace(
+        plan,
+        mode=Mode.FOLD,
+        strict=plan.blind,
+        need_nano=plan.input_nano + tokens_cost(1, plan.output_rate),
+        risk_nano=plan.want_nano if plan.blind else plan.input_nano + step,
+    )
+
+
+def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> int | None:
+    """The output limit to send upstream, per choice, or None where the client's own (or the model's) is tighter.
+
+    min(asked, floor((cap - input cost) / output price)), the cap being what this call may still spend:
+    its hold and, for a metered stream, what its tightest scope has left beside it.
+    """
+    if not plan.output_rate:
+        return None
+    ceilings = [limits.call_nano] if limits.call_nano is not None else []
+    if grant.remaining_nano is not None:
+        ceilings.append(grant.held_nano + (0 if plan.strict else max(grant.remaining_nano, 0)))
+    if not ceilings:
+        return None
+    tokens = affordable_tokens(min(ceilings) - plan.input_nano, plan.output_rate) // request.choices
+    if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
+        return None
+    return max(tokens, 1)

@@ -1,0 +1,185 @@
+"""The money of one attempt: set aside, recorded as it runs, renewed, and settled exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from app.core.budget import Advance, Granted, Reserve, Result, Settle, Settled
+from app.core.errors import BudgetContended, BudgetExceeded
+from app.core.meter import Meter
+from app.core.money import tokens_cost
+from app.core.policy import LedgerRules
+from app.core.types import ChatRequest
+from app.gateway.ledger import FIRST_WAIT_S, LAST_WAIT_S, Ledger, call_denial
+from app.gateway.limits import Limits, is_task_scope
+from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded
+from app.stores.budgets import LedgerUnavailable
+
+FLUSH_EVERY_S = 0.25
+"""A running cost is written at most this often, or on a step (half of what may be spent unrecorded)."""
+STEP_AHEAD_TOKENS = 16
+"""What a renewed hold must at least allow; where less is left, that is taken."""
+
+
+class Purse:
+    """`reserve` opens it, `settle` ends it. `allowance_nano` is how far the running cost may go without asking
+    again (None: nothing to guard); it never passes what the ledger granted."""
+
+    def __init__(
+        self, ledger: Ledger, rules: LedgerRules, plan: Plan, limits: Limits, meter: Meter, call_id: str
+    ) -> None:
+        self.plan = plan
+        self.limits = limits
+        self.meter = meter
+        self.call_id = call_id
+        self.clamp_tokens: int | None = None
+        self.allowance_nano: int | None = None
+        self.charged_nano = 0
+        self.settled: Settled | None = None
+        self.closed = False
+        self._ledger = ledger
+        self._rules = rules
+        self._reserve: Reserve | None = None
+        self._grant = Granted(0, None, None)
+        self._flush: asyncio.Future[Result] | None = None
+        self._flush_spent_nano = 0
+        self._flushed_at_s = 0.0
+        self._recorded_nano = 0
+        self._guarded = meter.price is not None and bool(plan.output_rate)
+
+    async def reserve(self, request: ChatRequest | None, *, stopped: Callable[[], bool]) -> None:
+        """Hold what the plan needs, before a byte goes upstream. A plain plan that finds no room is folded.
+
+        Raises BudgetExceeded, BudgetContended or LedgerDown, and then holds nothing.
+        """
+        limits = self.limits
+        if limits.call_nano is not None and self.plan.need_nano > limits.call_nano:
+            raise call_denial(limits.call_scope, limits.call_nano, 0)
+        try:
+            await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
+        except (BudgetExceeded, BudgetContended):
+            if self.plan.mode is not Mode.PLAIN or not self.plan.output_rate:
+                raise
+            self.plan = folded(self.plan)
+            await self._hold(wait=True, stopped=stopped)
+        if request is not None:
+            self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
+
+    async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
+        plan, owner = self.plan, self._ledger.budgets.owner
+        op = Reserve(
+            self.call_id, owner, self.limits.claims, plan.need_nano, plan.want_nano, plan.risk_nano, plan.share
+        )
+        self._grant = await self._ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        self._reserve = op
+        self._allow(0, self._grant, plan.risk_nano)
+
+    @property
+    def remaining_nano(self) -> int | None:
+        """What the tightest cap had left when money was last set aside, this call's own hold included."""
+        left = [] if self.limits.call_nano is None else [max(self.limits.call_nano - self.meter.running_nano, 0)]
+        if self._grant.remaining_nano is not None:
+            left.append(max(self._grant.remaining_nano + self._grant.held_nano, 0))
+        return min(left) if left else None
+
+    @property
+    def binding_scope(self) -> str:
+        """The ledger's scope that binds this call now, or the word for its own cap."""
+        call, grant = self.limits.call_nano, self._grant
+        if grant.remaining_nano is None or grant.scope is None:
+            return self.limits.call_scope
+        shared = self._recorded_nano + grant.held_nano + max(grant.remaining_nano, 0)
+        return self.limits.call_scope if call is not None and call <= shared else grant.scope
+
+    def due(self, now_s: float) -> bool:
+        """True when the running cost should be written: by time, or because half the window is used."""
+        if self._flush is not None or not self._guarded:
+            return False
+        fresh = self.meter.running_nano - self._recorded_nano
+        if fresh <= 0:
+            return False
+        window = (self.allowance_nano or 0) - self._recorded_nano
+        return now_s - self._flushed_at_s >= FLUSH_EVERY_S or 2 * fresh >= window
+
+    def flush(self, now_s: float) -> None:
+        """Write the running cost without waiting for the answer; one write is under way at a time."""
+        self._flushed_at_s = now_s
+        self._flush_spent_nano = self.meter.running_nano
+        self._flush = self._ledger.advance(self._advance())
+        self._flush.add_done_callback(self._flushed)
+
+    def _advance(self) -> Advance:
+        plan, running = self.plan, self.meter.running_nano
+        ahead = max(plan.want_nano - running, tokens_cost(STEP_TOKENS, plan.output_rate))
+        if self.limits.call_nano is not None:
+            ahead = min(ahead, max(self.limits.call_nano - running, 0))
+        need = min(tokens_cost(STEP_AHEAD_TOKENS, plan.output_rate), ahead)
+        risk = ahead if plan.strict else tokens_cost(STEP_TOKENS, plan.output_rate)
+        return Advance(self.call_id, running, need, ahead, risk, plan.share)
+
+    def _flushed(self, future: asyncio.Future[Result]) -> None:
+        self._flush = None
+        if future.cancelled() or future.exception() is not None:
+            return  # the allowance stays as it was: the call may spend what it holds, and no more
+        result = future.result()
+        if isinstance(result, Granted):
+            self._grant = result
+            plan = self.plan
+            risk = result.held_nano if plan.strict else tokens_cost(STEP_TOKENS, plan.output_rate)
+            self._allow(self._flush_spent_nano, result, risk)
+        else:
+            self.allowance_nano = self._recorded_nano  # the hold is gone: nothing more may be spent
+
+    def _allow(self, recorded_nano: int, grant: Granted, risk_nano: int) -> None:
+        self._recorded_nano = recorded_nano
+        if self._guarded:
+            allowance = recorded_nano + min(grant.held_nano, risk_nano)
+            call = self.limits.call_nano
+            self.allowance_nano = allowance if call is None else min(allowance, call)
+
+    async def extend(self, stopped: Callable[[], bool]) -> bool:
+        """Ask for more until the running cost fits; False where there is no more to have.
+
+        Waits while other calls' holds are in the way, up to the policy's patience.
+        """
+        loop = asyncio.get_running_loop()
+        give_up, pause = loop.time() + self._rules.contention_wait_s, FIRST_WAIT_S
+        call = self.limits.call_nano
+        while True:
+            running = self.meter.running_nano
+            if call is not None and running >= call:
+                return False
+            before = self._flush
+            if before is None:
+                self.flush(loop.time())
+                before = self._flush
+            assert before is not None
+            try:
+                result = await before
+            except LedgerUnavailable:
+                return False
+            if self.allowance_nano is None or running <= self.allowance_nano:
+                return True
+            contended = isinstance(result, Granted) and result.contended
+            if not contended or stopped() or loop.time() + pause > give_up:
+                return False
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+            pause = min(pause * 2, LAST_WAIT_S)
+
+    async def settle(self, cost_nano: int, *, killed: str | None = None) -> None:
+        """Charge `cost_nano` in all and give back the rest; a second call does nothing. Never raises.
+
+        `killed` names the ledger's scope that cut the call; a task's is closed by it.
+        """
+        if self.closed or self._reserve is None:
+            return
+        self.closed = True
+        self.charged_nano = cost_nano
+        scopes = (killed,) if killed is not None and is_task_scope(killed) else ()
+        self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
+
+    def conservative_nano(self) -> int:
+        """What a provider that bills after a cancel may still charge: all that this call was allowed to spend."""
+        return max(self.meter.running_nano, self._recorded_nano + self._grant.held_nano)

@@ -1,0 +1,178 @@
+"""The record of a finished call: why this route, why this cut, what it cost. Made from values, encoded elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.money import Price, Rates, usd_float
+from app.core.types import Outcome, Provenance
+from app.gateway.attempt import AttemptRecord
+from app.gateway.decide import Considered, Decision
+from app.gateway.limits import Limits, scope_kind
+from app.gateway.view import View
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What a call knows of itself when it ends; `as_trace` turns it into the stored form."""
+
+    request_id: str
+    created_s: float
+    key_name: str
+    task_id: str | None
+    requested_model: str
+    stream: bool
+    view: View
+    decision: Decision | None = None
+    limits: Limits | None = None
+    outcome: Outcome = Outcome.GATEWAY_ERROR
+    error: str | None = None
+    denied_scope: str | None = None
+    duration_s: float = 0.0
+    overhead_s: float | None = None
+    client_request_id: str | None = None
+    retry_count: str | None = None
+
+    def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
+        """The stored record, JSON-ready; dollars as numbers, unknown cost as null."""
+        last = attempts[-1] if attempts else None
+        decision, policy = self.decision, self.view.policy
+        return {
+            "request_id": self.request_id,
+            "created_s": self.created_s,
+            "key": self.key_name,
+            "task_id": self.task_id,
+            "requested_model": self.requested_model,
+            "stream": self.stream,
+            "outcome": self.outcome.value,
+            "error": self.error,
+            "model": last.candidate.name if last else None,
+            "provider": last.candidate.provider.name if last else None,
+            "cost_usd": total_usd(attempts),
+            "provenance": worst_provenance(attempts).value,
+            "usage": last.usage if last else {},
+            "cut": last.cut if last else None,
+            "denied_scope": self.denied_scope,
+            "decision": decision_json(decision) if decision else None,
+            "caps": caps_json(self.limits) if self.limits else [],
+            "attempts": [attempt_json(a) for a in attempts],
+            "timings": {
+                "duration_ms": _ms(self.duration_s),
+                "ttft_ms": _ms(last.ttft_s) if last else None,
+                "overhead_ms": _ms(self.overhead_s),
+            },
+            "versions": {
+                "policy": policy.version,
+                "prices": policy.prices_version,
+                "router": decision.router if decision else None,
+            },
+            "client": {"request_id": self.client_request_id, "retry_count": self.retry_count},
+        }
+
+
+def total_usd(attempts: list[AttemptRecord]) -> float | None:
+    """What all attempts together were charged, in dollars; None when any of it is unknown."""
+    if any(a.charged_nano is None for a in attempts):
+        return None
+    return usd_float(sum(a.charged_nano or 0 for a in attempts))
+
+
+def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:
+    """The least certain provenance among the attempts that cost something."""
+    rank = [
+        Provenance.FREE,
+        Provenance.METERED,
+        Provenance.ESTIMATED,
+        Provenance.CONSERVATIVE,
+        Provenance.UNKNOWN,
+    ]
+    return max((a.provenance for a in attempts), key=rank.index, default=Provenance.METERED)
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """The decision: what was considered, at which price and score, and why the first was taken."""
+    return {
+        "route": decision.route,
+        "reason": decision.reason,
+        "chosen": decision.chosen.name,
+        "order": [c.name for c in decision.order],
+        "task_type": decision.task_type,
+        "adequacy": decision.adequacy,
+        "min_confidence": decision.min_confidence,
+        "propensity": decision.propensity,
+        "router": decision.router,
+        "candidates": [considered_json(c) for c in decision.considered],
+    }
+
+
+def considered_json(seen: Considered) -> dict[str, Any]:
+    """One candidate as it was seen."""
+    score, candidate = seen.score, seen.candidate
+    return {
+        "model": candidate.name,
+        "provider": candidate.provider.name,
+        "tier": candidate.tier,
+        "verdict": seen.verdict,
+        "p_success": round(score.p_success, 4) if score else None,
+        "confidence": round(score.confidence, 4) if score else None,
+        "expected_output_tokens": round(score.output_tokens) if score else None,
+        "expected_cost_usd": usd_float(seen.expected_nano) if seen.expected_nano is not None else None,
+        "price_usd_per_1k": price_json(candidate.price),
+    }
+
+
+def price_json(price: Price | None) -> dict[str, Any] | None:
+    """A price in dollars per 1,000 tokens, with where it comes from."""
+    if price is None:
+        return None
+    return {**rates_json(price.base), "source": price.source}
+
+
+def rates_json(rates: Rates) -> dict[str, Any]:
+    """Declared rates in dollars per 1,000 tokens."""
+    named = {
+        "input": rates.input,
+        "output": rates.output,
+        "cache_read": rates.cache_read,
+        "cache_write": rates.cache_write,
+        "cache_write_1h": rates.cache_write_1h,
+        "reasoning": rates.reasoning,
+    }
+    return {name: usd_float(rate) / 1000 for name, rate in named.items() if rate is not None}
+
+
+def caps_json(limits: Limits) -> list[dict[str, Any]]:
+    """The caps that bound the call: its own, and those of shared scopes."""
+    own = [] if limits.call_nano is None else [{"scope": limits.call_scope, "limit_usd": usd_float(limits.call_nano)}]
+    shared = [
+        {"scope": scope_kind(c.scope), "name": c.scope, "limit_usd": usd_float(c.limit_nano)}
+        for c in limits.claims
+        if c.limit_nano is not None
+    ]
+    asked = [
+        {"scope": scope_kind(c.scope), "name": c.scope, "limit_usd": usd_float(c.own_limit_nano), "by": "client"}
+        for c in limits.claims
+        if c.own_limit_nano is not None
+    ]
+    return [*own, *shared, *asked]
+
+
+def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
+    """One attempt: where, how, what came of it, what it was charged."""
+    return {
+        "model": attempt.candidate.name,
+        "provider": attempt.candidate.provider.name,
+        "outcome": attempt.outcome.value,
+        "status": attempt.status,
+        "mode": attempt.mode,
+        "clamp_tokens": attempt.clamp_tokens,
+        "cost_usd": usd_float(attempt.charged_nano) if attempt.charged_nano is not None else None,
+        "provenance": attempt.provenance.value,
+        "ttft_ms": _ms(attempt.ttft_s),
+        "error": attempt.error,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,0 +1,98 @@
+"""What calls share in one process, wired by `app/main.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from app.core.health import Health
+from app.core.tokens import Calibration
+from app.core.types import Outcome
+from app.gateway.attempt import AttemptRecord
+from app.gateway.calls import Calls
+from app.gateway.ledger import Ledger
+from app.gateway.metrics import Metrics, label_of
+from app.gateway.record import CallRecord
+from app.gateway.upstream import Upstreams
+from app.gateway.view import View
+from app.stores.traces import Traces
+
+log = structlog.get_logger()
+
+MAX_CALIBRATIONS = 4096
+NO_ROUTE = "-"
+
+
+@dataclass(slots=True)
+class Services:
+    """One per process. `view` is replaced whole when policy, prices or router change."""
+
+    view: View
+    ledger: Ledger
+    upstreams: Upstreams
+    traces: Traces
+    metrics: Metrics
+    calls: Calls = field(default_factory=Calls)
+    health: Health = field(default_factory=Health)
+    _calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def calibration(self, candidate: str) -> Calibration:
+        """What has been learnt about a candidate's token counts."""
+        known = self._calibrations.get(candidate)
+        if known is None:
+            if len(self._calibrations) >= MAX_CALIBRATIONS:
+                self._calibrations.clear()
+            known = self._calibrations[candidate] = Calibration.fresh()
+        return known
+
+    def swap(self, view: View) -> None:
+        """Take a new view into force: calls under way keep theirs."""
+        self.view = view
+        self.health.keep(frozenset(view.policy.models))
+
+    def show_circuits(self) -> None:
+        """Bring the gauge of circuit states up to date; called when metrics are read."""
+        now_s = asyncio.get_running_loop().time()
+        for name, breaker in self.health.breakers.items():
+            candidate = self.view.policy.models.get(name)
+            if candidate is not None:
+                self.metrics.circuit.labels(*label_of(candidate)).set(breaker.state(now_s))
+
+    def count(self, record: CallRecord, attempts: list[AttemptRecord]) -> None:
+        """Metrics and warnings of a finished call."""
+        metrics = self.metrics
+        for attempt in attempts:
+            metrics.attempts.labels(*label_of(attempt.candidate), attempt.outcome.value).inc()
+        decision = record.decision
+        route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
+        if decision is not None:
+            metrics.decisions.labels(route, decision.task_type, label_of(decision.chosen)[0]).inc()
+        last = attempts[-1] if attempts else None
+        model, provider = label_of(last.candidate) if last is not None else ("-", "-")
+        metrics.ended(
+            metrics.call(route, model, provider),
+            record.outcome,
+            cost_nano=sum(a.charged_nano or 0 for a in attempts),
+            input_tokens=last.usage.get("input_tokens", 0) if last else 0,
+            output_tokens=last.usage.get("output_tokens", 0) if last else 0,
+            duration_s=record.duration_s,
+            ttft_s=last.ttft_s if last else None,
+        )
+        if record.outcome is Outcome.COST_KILLED and last is not None and last.cut is not None:
+            metrics.cuts.labels(last.cut["scope"]).inc()
+            log.info("a call was cut at its cap", request_id=record.request_id, model=model, **last.cut)
+        if last is not None:
+            self._warn_if_slow(record, last)
+
+    def _warn_if_slow(self, record: CallRecord, last: AttemptRecord) -> None:
+        budget = last.candidate.budget
+        late = []
+        if last.ttft_s is not None and last.ttft_s > budget.expected_ttft_s:
+            late.append("ttft")
+        if budget.expected_ttf_solution_s is not None and record.duration_s > budget.expected_ttf_solution_s:
+            late.append("ttf_solution")
+        for kind in late:
+            self.metrics.slow.labels(*label_of(last.candidate), kind).inc()
+            log.warning("slower than expected", kind=kind, request_id=record.request_id, model=last.candidate.name)

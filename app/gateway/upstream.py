@@ -1,0 +1,144 @@
+"""Connections to providers, behind a seam of four verbs (open, read, release, close) that a thinner pool can fill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from app.core.policy import Provider
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+READ_BUFFER_BYTES = 64 * 1024
+"""How much of a stream waits here for a slow client before the provider is made to wait."""
+
+
+class NotConnected(Exception):
+    """No connection was made: the provider has seen nothing."""
+
+
+class ConnectionBroken(Exception):
+    """The connection died after the request was (or may have been) sent."""
+
+
+class Reply(Protocol):
+    """An upstream's answer, its head received."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes:
+        """The next bytes as they come; b"" at the end. Raises ConnectionBroken."""
+
+    def buffered(self) -> bytes:
+        """What has arrived and was not read yet; never waits."""
+
+    async def read_all(self) -> bytes:
+        """The whole rest of the body. Raises ConnectionBroken."""
+
+    def release(self) -> None:
+        """Finished with: the connection may serve again."""
+
+    def close(self) -> None:
+        """Cancel: the connection is closed at once, so that the provider stops."""
+
+
+class Upstreams(Protocol):
+    """What opens replies."""
+
+    async def open(self, provider: Provider, path: str, body: bytes) -> Reply:
+        """POST a JSON body. Raises NotConnected or ConnectionBroken; the caller owns every deadline."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class AiohttpReply:
+    """A reply of aiohttp's client."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionBroken(str(error)) from error
+
+    def buffered(self) -> bytes:
+        try:
+            return self._response.content.read_nowait()
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            return b""
+
+    async def read_all(self) -> bytes:
+        parts, size = [], 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > MAX_REPLY_BYTES:
+                self.close()
+                raise ConnectionBroken("the reply is larger than the gateway accepts")
+        return b"".join(parts)
+
+    def release(self) -> None:
+        self._response.release()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class AiohttpUpstreams:
+    """One client session for all providers. Deadlines are the call's: its watcher stops it."""
+
+    def __init__(self) -> None:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            read_bufsize=READ_BUFFER_BYTES,
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+        )
+        self._targets: dict[tuple[int, str], tuple[Provider, URL, CIMultiDict[str]]] = {}
+
+    async def open(self, provider: Provider, path: str, body: bytes) -> AiohttpReply:
+        url, headers = self._target(provider, path)
+        try:
+            return AiohttpReply(await self._session.post(url, data=body, headers=headers, allow_redirects=False))
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            raise NotConnected(str(error)) from error
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise ConnectionBroken(str(error)) from error
+
+    def _target(self, provider: Provider, path: str) -> tuple[URL, CIMultiDict[str]]:
+        known = self._targets.get((id(provider), path))
+        if known is not None and known[0] is provider:
+            return known[1], known[2]
+        headers: CIMultiDict[str] = CIMultiDict(
+            {
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "bursar",
+                **provider.headers,
+            }
+        )
+        if provider.api_key is not None:
+            headers["Authorization"] = f"Bearer {provider.api_key.value}"
+        url = URL(provider.base_url.rstrip("/") + path, encoded=True)
+        if len(self._targets) > 256:  # old policies' providers
+            self._targets.clear()
+        self._targets[(id(provider), path)] = (provider, url, headers)
+        return url, headers
+
+    async def close(self) -> None:
+        await self._session.close()

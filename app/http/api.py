@@ -1,0 +1,214 @@
+"""Everything that is not hot, as a FastAPI app: models, decisions, tasks, health, metrics, embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.exceptions import HTTPException
+
+from app.core.budget import Balance
+from app.core.errors import BadRequest, BursarError, LedgerDown, MethodNotAllowed, ModelNotFound, NotFound
+from app.core.money import usd_float
+from app.core.policy import Candidate, Key, Policy
+from app.dialects.openai_chat.errors import error_body
+from app.gateway.limits import task_scope
+from app.gateway.record import price_json
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.hot import key_name, new_request_id
+from app.stores.budgets import LedgerUnavailable
+
+
+def error_response(error: BursarError) -> Response:
+    """An error in the OpenAI shape."""
+    request_id = new_request_id()
+    headers = {"x-request-id": request_id, "x-bursar-request-id": request_id, **error.headers}
+    return Response(error_body(error), error.status, headers, media_type="application/json")
+
+
+def build_api(services: Services) -> FastAPI:
+    """The app; the raw ASGI front gives it what is not a hot route."""
+    api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
+    _errors(api)
+
+    def caller(request: Request) -> Key | None:
+        return KeyRing(services.view.policy).authenticate(request.headers)
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        problems = []
+        if services.calls.draining:
+            problems.append("draining")
+        if not services.ledger.up:
+            problems.append("the ledger does not answer")
+        body = error_body(LedgerDown(", ".join(problems))) if problems else b'{"status":"ready"}'
+        return Response(body, 503 if problems else 200, media_type="application/json")
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        services.show_circuits()
+        return Response(await asyncio.to_thread(exposition, services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/v1/models")
+    async def models(request: Request) -> dict[str, Any]:
+        key = caller(request)
+        return {"object": "list", "data": [m for m in _models(services.view.policy) if _may_use(key, m["id"])]}
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str, request: Request) -> dict[str, Any]:
+        key = caller(request)
+        view = services.view
+        listed = next((m for m in _models(view.policy) if m["id"] == name), None)
+        candidate = view.find(name) if listed is None else None
+        if not _may_use(key, name) or (listed is None and candidate is None):
+            raise ModelNotFound("The policy has no route or model of that name.", param="model")
+        return listed if listed is not None else _model(candidate)  # type: ignore[arg-type]
+
+    @api.get("/v1/decisions/{request_id}")
+    async def decision(request_id: str, request: Request) -> dict[str, Any]:
+        key = caller(request)
+        record = await services.traces.get(request_id)
+        if record is None or not _may_see(key, record["key"]):
+            raise NotFound("No such request is on record.")
+        return record
+
+    @api.get("/v1/tasks/{task_id:path}")
+    async def task(task_id: str, request: Request) -> dict[str, Any]:
+        key = caller(request)
+        owner = request.query_params.get("key", key_name(key))
+        if not _may_see(key, owner):
+            raise NotFound("No such task is on record.")
+        return await task_json(services, owner, task_id)
+
+    return api
+
+
+def _errors(api: FastAPI) -> None:
+    @api.exception_handler(BursarError)
+    async def ours(_: Request, error: BursarError) -> Response:
+        return error_response(error)
+
+    @api.exception_handler(LedgerUnavailable)
+    async def ledger(_: Request, __: LedgerUnavailable) -> Response:
+        return error_response(LedgerDown("The ledger does not answer."))
+
+    @api.exception_handler(HTTPException)
+    async def starlettes(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return error_response(NotFound("There is nothing at this path."))
+        if error.status_code == 405:
+            allowed = dict(error.headers or {})
+            return error_response(MethodNotAllowed("This path does not take that method.", headers=allowed))
+        return error_response(BadRequest(str(error.detail)))
+
+    @api.exception_handler(RequestValidationError)
+    async def validation(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:])
+        return error_response(BadRequest(f"The parameter {param} is wrong: {first['msg'].lower()}.", param=param))
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """The metrics as text; of all workers where prometheus_client runs in multiprocess mode."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _models(policy: Policy) -> list[dict[str, Any]]:
+    routes = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "bursar", "bursar": {"candidates": route.candidates}}
+        for name, route in policy.routes.items()
+    ]
+    return [*routes, *(_model(candidate) for candidate in policy.models.values())]
+
+
+def _model(candidate: Candidate) -> dict[str, Any]:
+    cap = candidate.budget.max_cost_nano
+    return {
+        "id": candidate.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": candidate.provider.name,
+        "bursar": {
+            "tier": candidate.tier,
+            "price_usd_per_1k": price_json(candidate.price),
+            "max_cost_usd": None if cap is None else usd_float(cap),
+            "context_tokens": candidate.capabilities.context_tokens,
+        },
+    }
+
+
+def _may_use(key: Key | None, name: str) -> bool:
+    return key is None or key.routes is None or name in key.routes
+
+
+def _may_see(key: Key | None, owner: str) -> bool:
+    return key is None or key.admin or key.name == owner
+
+
+async def task_json(services: Services, owner: str, task_id: str) -> dict[str, Any]:
+    """A task's money: spent, reserved, limit, calls, per model too; a lone call is a task of its own."""
+    scope = task_scope(owner, task_id)
+    budgets = services.ledger.budgets
+    (balance,) = await budgets.balances([scope])
+    if balance is None:
+        record = await services.traces.get(task_id)
+        if record is None or record["key"] != owner:
+            raise NotFound("No such task is on record.")
+        return lone_call_json(record)
+    models = await budgets.scopes(f"{scope}|model:", 100)
+    return {
+        "id": task_id,
+        "object": "task",
+        **balance_json(balance),
+        "models": {name.partition("|model:")[2]: balance_json(part) for name, part in models},
+        "as_of": dt.datetime.now(dt.UTC).isoformat(),
+    }
+
+
+def balance_json(balance: Balance) -> dict[str, Any]:
+    """A balance in dollars."""
+    limit, killed = balance.effective_limit_nano, balance.killed_at_nano
+    return {
+        "spent_usd": usd_float(balance.spent_nano),
+        "reserved_usd": usd_float(balance.held_nano),
+        "limit_usd": None if limit is None else usd_float(limit),
+        "remaining_usd": None if limit is None else usd_float(max(limit - balance.spent_nano - balance.held_nano, 0)),
+        "calls": balance.calls,
+        "cost_killed_at_usd": None if killed is None else usd_float(killed),
+        "exhausted": balance.exhausted,
+    }
+
+
+def lone_call_json(record: dict[str, Any]) -> dict[str, Any]:
+    """A call without a task, seen as the task it is."""
+    limits = [cap["limit_usd"] for cap in record["caps"] if cap["scope"] in ("request", "task", "model")]
+    limit, spent = min(limits, default=None), record["cost_usd"]
+    killed = spent if record["cut"] is not None else None
+    return {
+        "id": record["request_id"],
+        "object": "task",
+        "spent_usd": spent,
+        "reserved_usd": 0.0,
+        "limit_usd": limit,
+        "remaining_usd": None if limit is None or spent is None else max(limit - spent, 0.0),
+        "calls": 1,
+        "cost_killed_at_usd": killed,
+        "exhausted": killed is not None,
+        "models": {},
+        "as_of": dt.datetime.now(dt.UTC).isoformat(),
+    }

@@ -1,0 +1,64 @@
+"""Who is asking: a key known by its hash, or anyone on loopback where the policy sets no keys."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from app.core.errors import Forbidden, Unauthorized
+from app.core.policy import Key, Policy
+
+_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+
+
+class KeyRing:
+    """The keys of one policy, by hash."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._by_hash = {key.sha256: key for key in policy.keys.values()}
+
+    def authenticate(self, headers: Mapping[str, str]) -> Key | None:
+        """The key of this request; None where the policy sets no keys. Raises Unauthorized or Forbidden."""
+        if self.policy.open_access:
+            _refuse_other_sites(headers)
+            return None
+        for name in _HEADERS:
+            value = headers.get(name)
+            if value:
+                secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
+                key = self._by_hash.get(hashlib.sha256(secret.encode()).hexdigest())
+                if key is not None:
+                    return key
+        raise Unauthorized("No key, or not one that this gateway knows.", headers={"www-authenticate": "Bearer"})
+
+
+def _refuse_other_sites(headers: Mapping[str, str]) -> None:
+    """Without keys, a web page in the operator's browser must not be able to spend (DNS rebinding, simple POSTs)."""
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    if not _is_local_name(urlsplit(f"//{host}").hostname) or (origin and not _is_local_name(urlsplit(origin).hostname)):
+        raise Forbidden("Without keys this gateway answers local clients only: no web sites, no other host names.")
+
+
+def _is_local_name(host: str | None) -> bool:
+    """True for localhost and for any address: only a name can be rebound."""
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """True when a server bound to `host` is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

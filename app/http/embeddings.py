@@ -1,0 +1,27 @@
+"""`POST /v1/embeddings` as a raw ASGI handler: the same checks as chat, another call."""
+
+from __future__ import annotations
+
+from app.core.policy import Key
+from app.dialects.openai_chat.embeddings import parse_embeddings
+from app.gateway.embed import EmbeddingsCall
+from app.gateway.limits import ClientCaps
+from app.gateway.owned import OwnedCall
+from app.http.hot import AsgiDownstream, HotRoute, asked_task, dollars_header, tightest
+
+
+class EmbeddingsRoute(HotRoute):
+    """Serves embeddings; one per process."""
+
+    def begin(
+        self, headers: dict[str, str], body: bytes, key: Key | None, downstream: AsgiDownstream, path_task: str | None
+    ) -> OwnedCall:
+        """The call for a request that passed the gate."""
+        request = parse_embeddings(body)
+        caps = ClientCaps(
+            tightest(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), request.max_cost_nano),
+            dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd"),
+        )
+        task_id = asked_task(headers) or path_task
+        record = self.new_record(headers, key, task_id, model=request.model, stream=False)
+        return EmbeddingsCall(self.services, request, downstream, key=key, caps=caps, record=record)

@@ -1,0 +1,181 @@
+"""What hot routes share: raw ASGI handlers that read, check, start an owned call, and then only listen for the
+client to leave."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from app.core.errors import BadRequest, BursarError, Draining, TooLarge
+from app.core.money import nano_from_usd
+from app.core.policy import Key
+from app.dialects.openai_chat.errors import error_body
+from app.dialects.openai_chat.parse import checked_task_id
+from app.gateway.calls import Stop
+from app.gateway.limits import ANONYMOUS
+from app.gateway.owned import OwnedCall
+from app.gateway.record import CallRecord
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Head = list[tuple[bytes, bytes]]
+
+
+class AsgiDownstream:
+    """The client's side of a call over ASGI. The server ignores what is sent after the client has left."""
+
+    __slots__ = ("_send", "finished")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.finished = False
+
+    async def start(self, status: int, headers: Head) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes) -> None:
+        self.finished = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def reply(self, status: int, headers: Head, body: bytes) -> None:
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(body)
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return "req_" + secrets.token_hex(12)
+
+
+class HotRoute(ABC):
+    """One route; one per process. Subclasses say what call a body makes."""
+
+    def __init__(self, services: Services, *, max_body_bytes: int) -> None:
+        self.services = services
+        self._max_body_bytes = max_body_bytes
+        self._keys = KeyRing(services.view.policy)
+
+    @abstractmethod
+    def begin(
+        self, headers: dict[str, str], body: bytes, key: Key | None, downstream: AsgiDownstream, path_task: str | None
+    ) -> OwnedCall:
+        """The call for a request that passed the gate. Raises BadRequest."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, path_task: str | None = None) -> None:
+        """One request."""
+        downstream = AsgiDownstream(send)
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            key = self._gate(headers)
+            body = await read_body(headers, receive, self._max_body_bytes)
+            call = self.begin(headers, body, key, downstream, path_task)
+        except BursarError as error:
+            self.services.metrics.errors.labels(error.label).inc()
+            await refuse(downstream, error)
+            return
+        except ClientLeft:
+            return
+        self.services.calls.spawn(call)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not downstream.finished:
+            call.waits.stop(Stop.CLIENT_GONE)
+
+    def _gate(self, headers: dict[str, str]) -> Key | None:
+        if self.services.calls.draining:
+            raise Draining("The gateway is shutting down.", headers={"retry-after": "1"})
+        policy = self.services.view.policy
+        if self._keys.policy is not policy:
+            self._keys = KeyRing(policy)
+        return self._keys.authenticate(headers)
+
+    def new_record(
+        self, headers: dict[str, str], key: Key | None, task_id: str | None, *, model: str, stream: bool
+    ) -> CallRecord:
+        """The record of a call that begins now, on the view in force."""
+        return CallRecord(
+            request_id=new_request_id(),
+            created_s=time.time(),
+            key_name=key_name(key),
+            task_id=task_id,
+            requested_model=model,
+            stream=stream,
+            view=self.services.view,
+            client_request_id=headers.get("x-request-id", "")[:200] or None,
+            retry_count=headers.get("x-stainless-retry-count", "")[:10] or None,
+        )
+
+
+async def read_body(headers: dict[str, str], receive: Receive, max_bytes: int) -> bytes:
+    """The whole request body. Raises TooLarge, before reading where the client declares it, or ClientLeft."""
+    too_large = TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
+    declared = headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > max_bytes:
+            raise too_large
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def refuse(downstream: AsgiDownstream, error: BursarError) -> None:
+    """An error reply for a request that never became a call."""
+    request_id = new_request_id().encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", request_id),
+        (b"x-bursar-request-id", request_id),
+    ]
+    headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+    await downstream.reply(error.status, headers, error_body(error))
+
+
+def asked_task(headers: dict[str, str]) -> str | None:
+    """The task id in `X-Bursar-Task-Id`."""
+    given = headers.get("x-bursar-task-id")
+    return None if given is None else checked_task_id(given, "X-Bursar-Task-Id")
+
+
+def dollars_header(headers: dict[str, str], name: str) -> int | None:
+    """An amount in dollars from a header, in nano-dollars; BadRequest naming the header."""
+    value = headers.get(name.lower())
+    if value is None:
+        return None
+    try:
+        return nano_from_usd(value.strip())
+    except ValueError as error:
+        raise BadRequest(f"The header {name} is wrong: {error}.", param=name) from None
+
+
+def tightest(*caps: int | None) -> int | None:
+    """The least of the caps that are set."""
+    given = [cap for cap in caps if cap is not None]
+    return min(given) if given else None
+
+
+def key_name(key: Key | None) -> str:
+    """The name a key goes by in scopes and records."""
+    return key.name if key is not None else ANONYMOUS

@@ -1,0 +1,201 @@
+"""Builds and wires everything; the only module that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from app.core.policy import Policy
+from app.gateway.ledger import Ledger
+from app.gateway.metrics import Metrics
+from app.gateway.services import Services
+from app.gateway.upstream import AiohttpUpstreams
+from app.gateway.view import View
+from app.http.api import build_api
+from app.http.auth import is_loopback
+from app.http.chat import ChatRoute
+from app.http.embeddings import EmbeddingsRoute
+from app.http.front import Front
+from app.http.hot import Receive, Scope, Send
+from app.settings import Settings
+from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
+from app.stores.budgets_sqlite import SqliteBudgets
+from app.stores.policies import Policies
+from app.stores.policy_yaml import Problem
+from app.stores.prices import PriceBook
+from app.stores.traces import SqliteTraces, Traces
+from routers.heuristic import HeuristicRouter
+
+log = structlog.get_logger()
+
+NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
+
+
+def configure_logging(settings: Settings) -> None:
+    """JSON lines when piped, colours on a terminal; levels as the settings say."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    level = logging.getLevelName(settings.log_level.upper())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level if isinstance(level, int) else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def make_budgets(settings: Settings) -> Budgets:
+    """The ledger the settings ask for: Redis when shared, SQLite otherwise."""
+    if settings.redis_url is None:
+        return SqliteBudgets(settings.data_dir / "ledger.sqlite")
+    from app.stores.budgets_redis import RedisBudgets  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+    return RedisBudgets(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+def make_traces(settings: Settings) -> Traces:
+    """Where records go: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteTraces(settings.data_dir / "traces.sqlite")
+    from app.stores.traces_redis import RedisTraces  # noqa: PLC0415  (see make_budgets)
+
+    return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+class Gateway:
+    """One process's gateway: an ASGI app whose lifespan opens and closes everything."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.book = PriceBook(settings.prices_url, interval_s=settings.prices_every_s, on_change=self._reprice)
+        self.policies = Policies(
+            settings.policy,
+            self.book,
+            env=os.environ,
+            accept=self._accept,
+            on_swap=self._swapped,
+            on_error=self._not_swapped,
+        )
+        self.router = HeuristicRouter()
+        self.services: Services | None = None
+        self.front: Front | None = None
+        self._loaded(self.policies.current)
+
+    def _accept(self, policy: Policy) -> str | None:
+        return NO_KEYS if policy.open_access and not is_loopback(self.settings.host) else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: the lifespan builds the front, which serves the rest."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self.front is not None:
+            await self.front(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        started = False
+        try:
+            async with self.running():
+                started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except (LedgerUnavailable, OSError) as error:
+            log.error("the gateway cannot run", error=str(error))
+            await send({"type": f"lifespan.{'shutdown' if started else 'startup'}.failed", "message": "see the log"})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Services]:
+        """Open the stores, run the background loops, serve; then drain, settle and close."""
+        settings, stop = self.settings, asyncio.Event()
+        budgets, traces = make_budgets(settings), make_traces(settings)
+        await budgets.start()
+        await traces.start()
+        view = View(self.policies.current, self.router, self.book.current)
+        services = Services(view, Ledger(budgets, self.metrics), AiohttpUpstreams(), traces, self.metrics)
+        self.services = services
+        chat = ChatRoute(services, max_body_bytes=settings.max_body_bytes)
+        embeddings = EmbeddingsRoute(services, max_body_bytes=settings.max_body_bytes)
+        self.front = Front(chat, embeddings, build_api(services))
+        try:
+            async with asyncio.TaskGroup() as background:
+                loops: list[Callable[[], Awaitable[None]]] = [
+                    services.calls.watch,
+                    lambda: self.policies.watch(stop),
+                    lambda: self.book.run(stop),
+                    lambda: _tend_ledger(services),
+                ]
+                tasks = [background.create_task(_forever(loop)) for loop in loops]
+                yield services
+                await services.calls.drain(settings.drain_s)
+                stop.set()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await services.ledger.pay_owed()
+            await services.upstreams.close()
+            await traces.close()
+            await budgets.close()
+
+    async def _reprice(self) -> None:
+        await self.policies.recompile()
+
+    def _loaded(self, policy: Policy) -> None:
+        self.metrics.policy_loaded.set(time.time())
+        self.metrics.policy_failed.set(0)
+        for warning in policy.warnings:
+            log.info("policy", note=warning)
+
+    def _swapped(self, _: Policy, new: Policy, changes: list[str]) -> None:
+        self.metrics.policy_swaps.inc()
+        self._loaded(new)
+        if self.services is not None:
+            self.services.swap(View(new, self.router, self.book.current))
+
+    def _not_swapped(self, _: tuple[Problem, ...]) -> None:
+        self.metrics.policy_failed.set(1)
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """A background loop must not end the gateway: its failure is logged and it starts again."""
+    while True:
+        try:
+            await loop()
+            return
+        except Exception:
+            log.exception("a background loop failed and starts again")
+            await asyncio.sleep(1.0)
+
+
+async def _tend_ledger(services: Services) -> None:
+    """Keep this process's lease, end the holds of dead ones, write what is owed."""
+    ledger = services.ledger
+    while True:
+        try:
+            for expired in await ledger.budgets.beat():
+                services.metrics.reservations_expired.inc()
+                log.warning("a dead process's reservation was charged and ended", call_id=expired.call_id)
+            await ledger.pay_owed()
+        except LedgerUnavailable as error:
+            ledger.is_down(error)
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+def app_from_env() -> Gateway:
+    """The ASGI app of one worker, from the environment."""
+    settings = Settings()
+    configure_logging(settings)
+    return Gateway(settings)

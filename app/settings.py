@@ -1,0 +1,30 @@
+"""The environment, read once: `BURSAR_*` variables become one frozen value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_POLICY = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
+
+
+class Settings(BaseSettings):
+    """What the process needs to know before it reads a policy."""
+
+    model_config = SettingsConfigDict(env_prefix="BURSAR_", frozen=True, extra="ignore")
+
+    policy: Path = Field(default=DEFAULT_POLICY, description="policy file or folder")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1)
+    data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
+    redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
+    redis_namespace: str = "bursar"
+    prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
+    prices_every_s: float = Field(default=6 * 3600.0, gt=0)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after SIGTERM")
+    log_level: str = "info"
+    log_format: str = Field(default="auto", pattern="^(auto|json|console)$")

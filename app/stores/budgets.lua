@@ -1,0 +1,371 @@
+-- The shared ledger: app/core/budget.py's Book, line for line, run where the balances are.
+--
+-- One call carries all verbs of one event-loop tick of one gateway. It reads every balance it needs
+-- once, carries out the verbs in order on tables in memory, and writes at the end: an error before that
+-- leaves no effect, and a scope that 30 calls draw on is read and written once.
+--
+-- Exactness: a Lua number is a double, exact for integers up to 2^53, so one scope may hold, spend and be
+-- limited to 9.0 million dollars (in nano-dollars) and no more; app.core.money.MAX_NANO is that bound and
+-- the gateway refuses greater amounts. Numbers go to Redis as they are: Redis prints them with 17 digits,
+-- where tostring() would keep 14.
+--
+-- KEYS, all with the namespace's hash tag, so that one Cluster slot has them all:
+--   1 owners    zset: owner -> end of its lease (microseconds of this server's clock)
+--   2..4        zsets: scope -> time of its last Reserve, one per retention (tasks, windows, totals)
+--   5..         every hold, owner's set and scope that this call may touch, in any order
+-- ARGV: 1 mode, 2 prefix of all keys, 3 lease in microseconds, 4 payload of the mode (msgpack)
+--
+-- Records under the prefix:
+--   s:SCOPE     hash: spent held calls limit own killed_at killed_limit ('' for none), kept: when its expiry was set
+--   h:CALL      hash: owner scopes (msgpack) spent held risk
+--   o:OWNER     set of the calls that have a hold of this owner
+
+local mode, prefix, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
+local OWNERS, TASKS, WINDOWS, TOTALS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local FIRST_KEY = 5
+local TASK_S, WINDOW_S, RENEW_S = 30 * 86400, 400 * 86400, 3600
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local function call_key(call_id) return prefix .. 'h:' .. call_id end
+local function owner_key(owner) return prefix .. 'o:' .. owner end
+local function scope_key(scope) return prefix .. 's:' .. scope end
+
+-- The index that lists a scope, and for how many seconds an idle scope is kept (nil: for good). Tasks come
+-- first: clients choose their names, and none may make itself immortal by ending in ':total'.
+local function retention(scope)
+  if string.sub(scope, 1, 5) == 'task:' then return TASKS, TASK_S end
+  if string.sub(scope, -6) == ':total' then return TOTALS, nil end
+  return WINDOWS, WINDOW_S
+end
+
+local function lapsed(owner)
+  local till = redis.call('ZSCORE', OWNERS, owner)
+  return not till or tonumber(till) <= now
+end
+
+---- Balances and holds, read once a call ---------------------------------------------------------
+
+local declared = {}
+local balances, scopes_used = {}, {}
+local holds, calls_used, ended = {}, {}, {}
+
+local function balance(scope)
+  local b = balances[scope]
+  if b then return b end
+  local v = redis.call('HMGET', scope_key(scope), 'spent', 'held', 'calls', 'limit', 'own', 'killed_at', 'killed_limit',
+    'kept')
+  b = {
+    spent = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, calls = tonumber(v[3]) or 0,
+    limit = tonumber(v[4]), own = tonumber(v[5]), killed_at = tonumber(v[6]), killed_limit = tonumber(v[7]),
+    kept = tonumber(v[8]) or 0,
+  }
+  balances[scope] = b
+  scopes_used[#scopes_used + 1] = scope
+  return b
+end
+
+local function find_hold(call_id)
+  local hold = holds[call_id]
+  if hold ~= nil then return hold end
+  local v = redis.call('HMGET', call_key(call_id), 'owner', 'scopes', 'spent', 'held', 'risk')
+  hold = v[1] and {
+    call_id = call_id, owner = v[1], scopes = cmsgpack.unpack(v[2]), stored = true,
+    spent = tonumber(v[3]), held = tonumber(v[4]), risk = tonumber(v[5]),
+  }
+  holds[call_id] = hold
+  calls_used[#calls_used + 1] = call_id
+  return hold
+end
+
+local function covered(hold)
+  if not declared[owner_key(hold.owner)] then return false end
+  for _, scope in ipairs(hold.scopes) do
+    if not declared[scope_key(scope)] then return false end
+  end
+  return true
+end
+
+local function write_scopes(reserved)
+  local recent = {[TASKS] = {}, [WINDOWS] = {}, [TOTALS] = {}}
+  for order, scope in ipairs(scopes_used) do
+    local b, key = balances[scope], scope_key(scope)
+    local index, keep_s = retention(scope)
+    if reserved[scope] then
+      local list = recent[index]
+      list[#list + 1], list[#list + 2] = now + order, scope
+    end
+    local renew = reserved[scope] and keep_s and now - b.kept > RENEW_S * 1000000
+    if renew then b.kept = now end
+    redis.call('HSET', key, 'spent', b.spent, 'held', b.held, 'calls', b.calls, 'limit', b.limit or '',
+      'own', b.own or '', 'killed_at', b.killed_at or '', 'killed_limit', b.killed_limit or '', 'kept', b.kept)
+    if renew then redis.call('EXPIRE', key, keep_s) end
+  end
+  for index, list in pairs(recent) do
+    if #list > 0 then redis.call('ZADD', index, unpack(list)) end
+  end
+end
+
+local function write_holds()
+  for _, hold in ipairs(ended) do
+    redis.call('DEL', call_key(hold.call_id))
+    redis.call('SREM', owner_key(hold.owner), hold.call_id)
+  end
+  local registered = {}
+  for _, call_id in ipairs(calls_used) do
+    local hold = holds[call_id]
+    if hold and hold.stored then
+      redis.call('HSET', call_key(call_id), 'spent', hold.spent, 'held', hold.held, 'risk', hold.risk)
+    elseif hold then
+      redis.call('HSET', call_key(call_id), 'owner', hold.owner, 'scopes', cmsgpack.pack(hold.scopes),
+        'spent', hold.spent, 'held', hold.held, 'risk', hold.risk)
+      redis.call('SADD', owner_key(hold.owner), call_id)
+      hold.stored = true
+      if not registered[hold.owner] then -- else a hold could outlive an owner that nobody has heard of
+        registered[hold.owner] = true
+        redis.call('ZADD', OWNERS, 'NX', now + lease, hold.owner)
+      end
+    end
+  end
+end
+
+---- The rules, as in Book ------------------------------------------------------------------------
+
+local function effective_limit(b)
+  if not b.limit then return b.own end
+  if not b.own then return b.limit end
+  return math.min(b.limit, b.own)
+end
+
+local function room_of(b)
+  local limit = effective_limit(b)
+  return limit and limit - b.spent - b.held
+end
+
+local function exhausted(b)
+  local limit = effective_limit(b)
+  return b.killed_at ~= nil and limit ~= nil and limit <= (b.killed_limit or 0)
+end
+
+-- Floor of a / b for a >= 0, b >= 1. fmod is exact; a / b is rounded and may reach the next integer.
+local function share_of(a, b) return (a - math.fmod(a, b)) / b end
+
+local function tightest_of(scopes)
+  local tightest, least = nil, nil
+  for _, scope in ipairs(scopes) do
+    local room = room_of(balance(scope))
+    if room and (not least or room < least) then tightest, least = scope, room end
+  end
+  return tightest, least
+end
+
+local function any_exhausted(scopes)
+  for _, scope in ipairs(scopes) do
+    if exhausted(balance(scope)) then return true end
+  end
+  return false
+end
+
+-- True when every scope would fit the need once all holds are given back.
+local function fits_without_holds(scopes, need)
+  for _, scope in ipairs(scopes) do
+    local b = balance(scope)
+    local room = room_of(b)
+    if room and room + b.held < need then return false end
+  end
+  return true
+end
+
+-- Results are packed by hand, a map header (128 + fields) and its fields: a Lua table cannot hold a nil.
+local function granted(hold, contended)
+  local tightest, room = tightest_of(hold.scopes)
+  return '\133' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
+    'scope', tightest, 'contended', contended)
+end
+
+local function denied(scope, contended, killed)
+  local b = balance(scope)
+  return '\135' .. cmsgpack.pack('type', 'denied', 'scope', scope, 'limit_nano', effective_limit(b) or 0,
+    'spent_nano', b.spent, 'held_nano', b.held, 'contended', contended, 'killed', killed)
+end
+
+local function lost(call_id)
+  return '\130' .. cmsgpack.pack('type', 'lost', 'call_id', call_id)
+end
+
+local function undeclared(hold)
+  return '\132' .. cmsgpack.pack('type', 'undeclared', 'call_id', hold.call_id, 'owner', hold.owner, 'scopes', hold.scopes)
+end
+
+---- The verbs ------------------------------------------------------------------------------------
+
+local verbs, reserved = {}, {}
+
+function verbs.reserve(op)
+  local hold = find_hold(op.call_id)
+  if hold then
+      return granted(hold, false)
+  end
+  local scopes = {}
+  for i, claim in ipairs(op.claims) do
+    local scope, limit, own = claim[1], claim[2], claim[3]
+    local b = balance(scope)
+    b.limit, b.own = limit, own or b.own
+    scopes[i], reserved[scope] = scope, true
+  end
+  for _, scope in ipairs(scopes) do
+    if exhausted(balance(scope)) then return denied(scope, false, true) end
+  end
+  local tightest, room = tightest_of(scopes)
+  if room and room < op.need_nano then
+    return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
+  end
+  local held = op.want_nano
+  if room then held = math.max(op.need_nano, math.min(op.want_nano, share_of(room, op.share))) end
+  for _, scope in ipairs(scopes) do
+    local b = balance(scope)
+    b.held, b.calls = b.held + held, b.calls + 1
+  end
+  hold = {call_id = op.call_id, owner = op.owner, scopes = scopes, spent = 0, held = held, risk = op.risk_nano}
+  holds[op.call_id] = hold
+  return granted(hold, false)
+end
+
+function verbs.advance(op)
+  local hold = find_hold(op.call_id)
+  if not hold then return lost(op.call_id) end
+  local delta = math.max(op.spent_nano - hold.spent, 0)
+  for _, scope in ipairs(hold.scopes) do
+    local b = balance(scope)
+    b.spent, b.held = b.spent + delta, b.held - hold.held
+  end
+  hold.spent = hold.spent + delta
+  local shut = any_exhausted(hold.scopes)
+  local _, room = tightest_of(hold.scopes)
+  local held = op.want_nano
+  if shut then
+    held = 0
+  elseif room then
+    room = math.max(room, 0)
+    held = math.max(math.min(op.want_nano, share_of(room, op.share)), math.min(op.need_nano, room))
+  end
+  hold.held, hold.risk = held, op.risk_nano
+  for _, scope in ipairs(hold.scopes) do
+    local b = balance(scope)
+    b.held = b.held + held
+  end
+  return granted(hold, held < op.need_nano and not shut and fits_without_holds(hold.scopes, op.need_nano))
+end
+
+local function end_hold(hold, cost, killed_scopes)
+  local killed = {}
+  for _, scope in ipairs(killed_scopes) do killed[scope] = true end
+  for _, scope in ipairs(hold.scopes) do
+    local b = balance(scope)
+    b.spent, b.held = b.spent + cost - hold.spent, b.held - hold.held
+    if killed[scope] then
+      b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
+    end
+  end
+  holds[hold.call_id] = false
+  if hold.stored then ended[#ended + 1] = hold end
+end
+
+function verbs.settle(op)
+  local hold = find_hold(op.call_id)
+  if not hold then return lost(op.call_id) end
+  end_hold(hold, op.cost_nano, op.killed_scopes)
+  local tightest, room = tightest_of(hold.scopes)
+  return '\133' .. cmsgpack.pack('type', 'settled', 'charged_nano', op.cost_nano,
+    'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
+end
+
+-- Only for an owner whose lease has run out by this server's clock at this moment: whoever asks, and however
+-- many ask at once, a hold is ended once and a living owner's never.
+function verbs.expire(op)
+  local hold = find_hold(op.call_id)
+  if not hold then
+    redis.call('SREM', owner_key(op.owner), op.call_id)
+    return lost(op.call_id)
+  end
+  if not lapsed(hold.owner) then return lost(op.call_id) end
+  local charge = hold.spent + math.min(hold.held, hold.risk)
+  end_hold(hold, charge, {})
+  return '\133' .. cmsgpack.pack('type', 'expired', 'call_id', op.call_id, 'owner', hold.owner,
+    'scopes', hold.scopes, 'charged_nano', charge)
+end
+
+---- The modes ------------------------------------------------------------------------------------
+
+local modes = {}
+
+local function packed_list(items)
+  return string.char(220, math.floor(#items / 256), #items % 256) .. table.concat(items)
+end
+
+-- All verbs of a tick, in order -> their results, in order. On a Cluster a script may touch only what KEYS names;
+-- a gateway knows that of the holds it made. If another's are meant, nothing is done and the answer says what
+-- they touch; the gateway then asks again.
+function modes.apply()
+  for i = FIRST_KEY, #KEYS do declared[KEYS[i]] = true end
+  local missing, results = {}, {}
+  for _, op in ipairs(payload) do
+    local hold = find_hold(op.call_id)
+    if hold and not covered(hold) then missing[#missing + 1] = undeclared(hold) end
+  end
+  if #missing > 0 then return packed_list(missing) end
+  for i, op in ipairs(payload) do results[i] = verbs[op.type](op) end
+  write_holds()
+  write_scopes(reserved)
+  return packed_list(results)
+end
+
+-- The fields of the scopes in KEYS from the fifth on; an empty record for one never used.
+function modes.read()
+  local found = {}
+  for i = FIRST_KEY, #KEYS do
+    found[#found + 1] = redis.call('HMGET', KEYS[i], 'spent', 'held', 'calls', 'limit', 'own', 'killed_at', 'killed_limit')
+  end
+  return found
+end
+
+-- A page of one index, the most recently used first: scope, time, scope, time ...
+function modes.recent()
+  return redis.call('ZREVRANGE', KEYS[payload.index], payload.start, payload.stop, 'WITHSCORES')
+end
+
+-- Renews the lease of an owner, forgets idle scopes -> whether the lease had run out, and whose else has.
+function modes.beat()
+  local till = redis.call('ZSCORE', OWNERS, payload.owner)
+  redis.call('ZADD', OWNERS, now + lease, payload.owner)
+  redis.call('ZREMRANGEBYSCORE', TASKS, '-inf', now - TASK_S * 1000000)
+  redis.call('ZREMRANGEBYSCORE', WINDOWS, '-inf', now - WINDOW_S * 1000000)
+  local came_back = till and tonumber(till) <= now
+  return {came_back and 1 or 0, redis.call('ZRANGEBYSCORE', OWNERS, '-inf', now, 'LIMIT', 0, payload.most)}
+end
+
+-- For each owner (its set in KEYS from the fifth on): some calls whose holds are to be expired. An owner that
+-- is dead and has none left is forgotten.
+function modes.lapsed()
+  local abandoned = {}
+  for i, owner in ipairs(payload.owners) do
+    abandoned[i] = {}
+    if lapsed(owner) then
+      abandoned[i] = redis.call('SRANDMEMBER', KEYS[FIRST_KEY + i - 1], payload.most)
+      if #abandoned[i] == 0 then redis.call('ZREM', OWNERS, owner) end
+    end
+  end
+  return abandoned
+end
+
+-- Gives up the lease of the owner whose set is the fifth key: holds it leaves are expired by the next beat.
+function modes.leave()
+  if redis.call('SCARD', KEYS[FIRST_KEY]) == 0 then
+    return redis.call('ZREM', OWNERS, payload.owner)
+  end
+  return redis.call('ZADD', OWNERS, now, payload.owner)
+end
+
+return modes[mode]()

@@ -1,0 +1,193 @@
+"""The policy in force: one pointer, swapped whole when its files change and the new text is good.
+
+A bad edit changes nothing: every problem is logged with file and line, `last_error` holds them, and
+the hooks let the gateway raise a gauge. A request that took `current` keeps what it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+from watchfiles import Change, awatch
+
+from app.core.policy import Policy
+from app.stores.policy_diff import diff_policies
+from app.stores.policy_file import build_policy
+from app.stores.policy_yaml import SUFFIXES, PolicyError, Problem, Source, read_sources
+from app.stores.prices import PriceBook
+
+SETTLE_MS = 100
+"""An edit is read once the files have been quiet this long: editors write, rename and chmod in bursts."""
+SETTLE_AT_MOST_MS = 1_000
+LOOK_EVERY_S = 5.0
+"""Looked at this often in any case: network file systems and replaced folders send no events."""
+LOGGED_PROBLEMS = 20
+
+OnSwap = Callable[[Policy, Policy, list[str]], None]
+OnError = Callable[[tuple[Problem, ...]], None]
+
+log = structlog.get_logger()
+
+
+class _Ended(asyncio.Event):
+    """Set when `stop` is; cancelling a watch sets its event, which must not stop the rest of the process."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._stop.is_set()
+
+
+class Policies:
+    """Keeps a policy current. `accept` may refuse a good policy with a reason (the gateway's own conditions)."""
+
+    def __init__(
+        self,
+        path: Path,
+        book: PriceBook,
+        *,
+        env: Mapping[str, str],
+        accept: Callable[[Policy], str | None] | None = None,
+        on_swap: OnSwap | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        """Read the policy now; PolicyError if it cannot be used, CatalogueError without a price catalogue.
+
+        The hooks run on the event loop, `on_swap(old, new, changes)` after the swap; an error that was
+        mended without a change swaps too, with no changes.
+        """
+        self.path = path.absolute()
+        self.book = book
+        self.last_error: tuple[Problem, ...] = ()
+        self._env = env
+        self._accept = accept
+        self._on_swap = on_swap
+        self._on_error = on_error
+        self._lock = asyncio.Lock()
+        self._seen = self._good = read_sources(self.path)
+        self._current = self._accepted(self._build(self._good))
+
+    @property
+    def current(self) -> Policy:
+        """The policy in force; take it once a request."""
+        return self._current
+
+    async def reload(self) -> bool:
+        """Read the files again; True when they are good and in force, False when the old policy stays."""
+        async with self._lock:
+            try:
+                self._seen = await asyncio.to_thread(read_sources, self.path)
+            except PolicyError as error:
+                self._seen = ()
+                return self._reject(error.problems)
+            return await self._adopt(self._seen)
+
+    async def recompile(self) -> bool:
+        """Compile the text in force again, for new prices; the files are not read."""
+        async with self._lock:
+            return await self._adopt(self._good)
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Follow the files until `stop` is set: edits, renames over them, symlinks swapped (Kubernetes)."""
+        ended = _Ended(stop)
+        while not ended.is_set():
+            try:
+                await self._watch_folders(ended)
+            except (OSError, RuntimeError) as error:
+                log.warning("policy_watch_failed", reason=type(error).__name__, looking_every_s=LOOK_EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+                await self._look()
+
+    async def _watch_folders(self, ended: _Ended) -> None:
+        """Watch the folders that the files are in now; returns when those have become others."""
+        folders = self._folders()
+        changes = awatch(
+            *sorted(folders),
+            watch_filter=self._concerns,
+            debounce=SETTLE_AT_MOST_MS,
+            step=SETTLE_MS,
+            stop_event=ended,
+            rust_timeout=int(LOOK_EVERY_S * 1000),
+            yield_on_timeout=True,
+            recursive=False,
+        )
+        async with contextlib.aclosing(changes):
+            async for _ in changes:
+                await self._look()
+                if self._folders() != folders:
+                    return
+
+    def _folders(self) -> set[Path]:
+        real = self.path.resolve()
+        folders = {self.path.parent, real.parent}
+        if real.is_dir():
+            folders |= {self.path, real}
+        return {folder for folder in folders if folder.is_dir()}
+
+    def _concerns(self, _: Change, changed: str) -> bool:
+        """Whether an event may be about the policy: Kubernetes swaps a link whose name begins with two dots."""
+        name = Path(changed).name
+        return name.startswith("..") or name.endswith(SUFFIXES) or name in (self.path.name, self.path.resolve().name)
+
+    async def _look(self) -> None:
+        """Reload if what the files hold is not what was last read, good or bad."""
+        try:
+            sources = await asyncio.to_thread(read_sources, self.path)
+        except PolicyError as error:
+            if error.problems != self.last_error:
+                await self.reload()
+        else:
+            if sources != self._seen:
+                await self.reload()
+
+    def _build(self, sources: Sequence[Source]) -> Policy:
+        return build_policy(sources, source=str(self.path), env=self._env, catalogue=self.book.current)
+
+    def _accepted(self, policy: Policy) -> Policy:
+        reason = self._accept(policy) if self._accept else None
+        if reason is not None:
+            raise PolicyError([Problem(str(self.path), 1, 1, "", reason)])
+        return policy
+
+    async def _adopt(self, sources: tuple[Source, ...]) -> bool:
+        try:
+            new = self._accepted(await asyncio.to_thread(self._build, sources))
+        except PolicyError as error:
+            return self._reject(error.problems)
+        old, mended = self._current, bool(self.last_error) and sources == self._seen
+        self._good = sources
+        if sources == self._seen:
+            self.last_error = ()
+        changes = diff_policies(old, new)
+        self._current = new
+        if changes or mended or old.version != new.version:
+            log.info("policy_swapped", old=old.version, new=new.version, changes=changes)
+            for warning in new.warnings:
+                if warning not in old.warnings:
+                    log.warning("policy_warning", warning=warning)
+            if self._on_swap is not None:
+                self._on_swap(old, new, changes)
+        return True
+
+    def _reject(self, problems: tuple[Problem, ...]) -> bool:
+        self.last_error = problems
+        for problem in problems[:LOGGED_PROBLEMS]:
+            log.error(
+                "policy_rejected",
+                file=problem.file,
+                line=problem.line,
+                column=problem.column,
+                where=problem.where,
+                problem=problem.message,
+            )
+        log.error("policy_kept", version=self._current.version, problems=len(problems))
+        if self._on_error is not None:
+            self._on_error(problems)
+        return False

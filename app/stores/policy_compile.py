@@ -1,0 +1,314 @@
+"""From the policy as people write it to the policy as the gateway uses it: integers, defaults, prices.
+
+Pure: what it needs (the checked spec, the catalogue, what has dropped out) are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
+from app.core.policy import (
+    BILLS_AFTER_CANCEL_HOSTS,
+    Candidate,
+    Capabilities,
+    Caps,
+    Deadlines,
+    Key,
+    LedgerRules,
+    ModelBudget,
+    Policy,
+    Provider,
+    Retries,
+    Route,
+    Secret,
+    Windows,
+)
+from app.stores.policy_model import (
+    BudgetsSpec,
+    CapSpec,
+    DeadlinesSpec,
+    ModelSpec,
+    PolicySpec,
+    PricingSpec,
+    ProviderSpec,
+    RatesSpec,
+    RouteSpec,
+    WindowsSpec,
+)
+from app.stores.prices import Catalogue, Entry
+
+COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
+"""Here `max_tokens` is deprecated and refused by reasoning models:
+https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
+
+CATALOGUE_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "api.cerebras.ai": ("cerebras/",),
+    "api.deepinfra.com": ("deepinfra/",),
+    "api.deepseek.com": ("deepseek/",),
+    "api.fireworks.ai": ("fireworks_ai/", "fireworks_ai/accounts/fireworks/models/"),
+    "api.groq.com": ("groq/",),
+    "api.mistral.ai": ("mistral/",),
+    "api.perplexity.ai": ("perplexity/",),
+    "api.sambanova.ai": ("sambanova/",),
+    "api.together.ai": ("together_ai/",),
+    "api.together.xyz": ("together_ai/",),
+    "api.x.ai": ("xai/",),
+    "generativelanguage.googleapis.com": ("gemini/",),
+    "openai.azure.com": ("azure/", ""),
+    "openrouter.ai": ("openrouter/",),
+}
+"""How litellm's catalogue spells the models of a host. Of any other host: as the host does."""
+
+TIER_STEPS_USD = (0.5, 2, 8, 32, 128, 512, 2048, 8192)
+"""Dollars per million tokens (three of input to one of output) beyond which a model is a tier up."""
+
+UNPRICED_TIER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedOut:
+    """Optional providers whose variables are not set, with those; models, with their provider and their own
+    unset variables (none: it is the provider's fault)."""
+
+    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    models: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+
+
+def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Catalogue, dropped: DroppedOut) -> Policy:
+    """The policy in force, from a checked spec without what dropped out (routes may still name that)."""
+    hosts = spec.bills_after_cancel.hosts if spec.bills_after_cancel else BILLS_AFTER_CANCEL_HOSTS
+    providers = {name: _provider(name, given, hosts) for name, given in spec.providers.items()}
+    models = {
+        name: _candidate(name, given, providers[given.provider], catalogue) for name, given in spec.models.items()
+    }
+    every_route = {name: _route(name, given, models) for name, given in spec.routes.items()}
+    routes = {name: route for name, route in every_route.items() if route.candidates}
+    policy = Policy(
+        version=version,
+        source=source,
+        providers=MappingProxyType(providers),
+        models=MappingProxyType(models),
+        routes=MappingProxyType(routes),
+        caps=Caps(
+            request_nano=_nano(spec.caps.request),
+            task_nano=_nano(spec.caps.task),
+            key=_windows(spec.caps.key),
+            everyone=_windows(spec.caps.everyone),
+        ),
+        keys=MappingProxyType(_keys(spec, routes)),
+        unknown_model=spec.unknown_model if spec.unknown_model in routes else None,
+        on_cut=spec.on_cut,
+        ledger=LedgerRules(
+            on_failure=spec.ledger.on_failure,
+            open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),
+            contention_wait_s=spec.ledger.contention_wait_secs,
+        ),
+        prices_version=catalogue.version,
+    )
+    return replace(policy, warnings=tuple(_warnings(spec, policy, dropped)))
+
+
+def unlisted_candidate(provider: Provider, upstream_model: str, catalogue: Catalogue) -> Candidate:
+    """The candidate for `PROVIDER/upstream_model` at a provider with `any_model`; price None if not catalogued."""
+    name = f"{provider.name}/{upstream_model}"
+    given = ModelSpec(provider=provider.name, upstream_model=upstream_model)
+    return replace(_candidate(name, given, provider, catalogue), listed=False)
+
+
+def tier_of(price: Price | None) -> int:
+    """The tier of a model whose policy names none, from its price: dearer is taken to be abler."""
+    if price is None:
+        return UNPRICED_TIER
+    nano_per_million = (3 * price.base.input + price.base.output) / 4
+    return 1 + sum(nano_per_million > nano_from_usd(step) for step in TIER_STEPS_USD)
+
+
+def host_matches(host: str, listed: str) -> bool:
+    """True for the listed host itself and for its subdomains."""
+    return host == listed or host.endswith("." + listed)
+
+
+def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> Provider:
+    host = urlsplit(given.base_url).hostname or ""
+    bills = given.bills_after_cancel
+    if bills is None:
+        bills = any(host_matches(host, listed.lower()) for listed in billing_hosts)
+    prefixes = given.catalogue_prefixes
+    if prefixes is None:
+        prefixes = list(next((p for at, p in CATALOGUE_PREFIXES.items() if host_matches(host, at)), ("",)))
+    return Provider(
+        name=name,
+        dialect=given.dialect,
+        base_url=given.base_url,
+        api_key=Secret(given.api_key) if given.api_key else None,
+        headers=MappingProxyType(dict(given.headers)),
+        bills_after_cancel=bills,
+        limit_field=given.limit_field or _limit_field(host),
+        any_model=given.any_model,
+        free=given.free,
+        catalogue_prefixes=tuple(prefixes),
+        deadlines=_deadlines(given.deadlines),
+        embedded=given.embedded,
+    )
+
+
+def _limit_field(host: str) -> Literal["max_tokens", "max_completion_tokens"]:
+    modern = any(host_matches(host, listed) for listed in COMPLETION_TOKENS_HOSTS)
+    return "max_completion_tokens" if modern else "max_tokens"
+
+
+def _deadlines(given: DeadlinesSpec) -> Deadlines:
+    default = Deadlines()
+    return Deadlines(
+        connect_s=given.connect_secs or default.connect_s,
+        ttft_s=given.ttft_secs or default.ttft_s,
+        idle_s=given.idle_secs or default.idle_s,
+        write_s=given.write_secs or default.write_s,
+    )
+
+
+def _candidate(name: str, given: ModelSpec, provider: Provider, catalogue: Catalogue) -> Candidate:
+    upstream_model = given.upstream_model or name
+    # A free provider is the operator's own: a namesake in the catalogue has other limits and a price.
+    entry = None if provider.free else catalogue.find(provider, upstream_model)
+    price = _price(given, provider, entry)
+    return Candidate(
+        name=name,
+        provider=provider,
+        upstream_model=upstream_model,
+        tier=given.tier or tier_of(price),
+        price=price,
+        budget=_budget(given.budgets, price),
+        capabilities=_capabilities(given, entry.capabilities if entry else Capabilities()),
+    )
+
+
+def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price | None:
+    """The policy's own price first, then the provider's being free, then the catalogue; else unknown."""
+    if isinstance(given.pricing, PricingSpec):
+        base = _rates(given.pricing)
+        tiers = ((tier.above_tokens, _rates(tier, base)) for tier in given.pricing.tiers)
+        return Price(base, tuple(sorted(tiers, key=lambda tier: tier[0])), source="policy")
+    if given.pricing == "free" or provider.free:
+        return FREE
+    return entry.price if entry else None
+
+
+def _rates(given: RatesSpec, base: Rates | None = None) -> Rates:
+    def rate(usd_per_1k: float | None, otherwise: int | None) -> int | None:
+        return otherwise if usd_per_1k is None else price_from_usd_per_1k(usd_per_1k)
+
+    return Rates(
+        input=price_from_usd_per_1k(given.input_per_1k),
+        output=price_from_usd_per_1k(given.output_per_1k),
+        cache_read=rate(given.cache_read_per_1k, base.cache_read if base else None),
+        cache_write=rate(given.cache_write_per_1k, base.cache_write if base else None),
+        cache_write_1h=rate(given.cache_write_1h_per_1k, base.cache_write_1h if base else None),
+        # Undeclared reasoning is this tier's output rate, never the base's reasoning rate.
+        reasoning=rate(given.reasoning_per_1k, None),
+    )
+
+
+def _budget(given: BudgetsSpec, price: Price | None) -> ModelBudget:
+    """Omitted, 0 and above 0 are three things: the formula, no enforcement, the cap. Free models have none."""
+    if price is not None and price.free:
+        cap = None
+    elif given.max_cost_usd is None:
+        cap = None if price is None else default_model_cap(price)
+    else:
+        cap = nano_from_usd(given.max_cost_usd) or None
+    return ModelBudget(
+        max_cost_nano=cap,
+        hard_timeout_s=given.hard_timeout_secs,
+        expected_ttft_s=given.expected_ttft_secs,
+        expected_ttf_solution_s=given.expected_ttf_solution_secs,
+    )
+
+
+T = TypeVar("T")
+
+
+def _first(said: T | None, otherwise: T) -> T:
+    return otherwise if said is None else said
+
+
+def _capabilities(given: ModelSpec, known: Capabilities) -> Capabilities:
+    """What the policy says, and where it says nothing, what the catalogue knows."""
+
+    return Capabilities(
+        context_tokens=_first(given.context_tokens, known.context_tokens),
+        max_output_tokens=_first(given.max_output_tokens, known.max_output_tokens),
+        tools=_first(given.tools, known.tools),
+        vision=_first(given.vision, known.vision),
+        json_schema=_first(given.json_schema, known.json_schema),
+        hidden_reasoning=_first(given.hidden_reasoning, known.hidden_reasoning),
+        embeddings=_first(given.embeddings, known.embeddings),
+    )
+
+
+def _route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Route:
+    return Route(
+        name=name,
+        candidates=tuple(model for model in given.candidates if model in models),
+        adequacy=given.adequacy,
+        min_confidence=given.min_confidence,
+        fallback=tuple(model for model in given.fallback if model in models),
+        retries=Retries(given.retries.attempts, given.retries.base_secs, given.retries.max_wait_secs),
+        on_cut=given.on_cut,
+    )
+
+
+def _nano(cap: CapSpec | None) -> int | None:
+    return None if cap is None else nano_from_usd(cap.max_cost_usd)
+
+
+def _windows(given: WindowsSpec) -> Windows:
+    return Windows(_nano(given.day), _nano(given.month), _nano(given.total))
+
+
+def _keys(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
+    return {
+        given.sha256: Key(
+            name=given.name,
+            sha256=given.sha256,
+            admin=given.admin,
+            caps=None if given.caps is None else _windows(given.caps),
+            routes=None if given.routes is None else tuple(name for name in given.routes if name in routes),
+        )
+        for given in spec.keys
+    }
+
+
+def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]:
+    """What is allowed and yet may surprise: shown by `bursar policy check` and at start."""
+    for name, variables in dropped.providers.items():
+        gone = [model for model, (provider, _) in dropped.models.items() if provider == name]
+        yield f"provider {name} is off: {_unset(variables)}" + (f" (models: {', '.join(gone)})" if gone else "")
+    for name, (provider, variables) in dropped.models.items():
+        if provider not in dropped.providers:
+            yield f"model {name} is off: {_unset(variables)}"
+    if not policy.providers:
+        yield "no provider is on: every call will be refused"
+    for name in sorted(spec.routes.keys() - policy.routes.keys()):
+        yield f"route {name} is off: all of its candidates are"
+    if spec.unknown_model and not policy.unknown_model:
+        yield f"unknown_model is off: route {spec.unknown_model} is"
+    for name, model in policy.models.items():
+        if model.price is None:
+            yield f"model {name} has no price: wherever a cap applies it is refused"
+        if model.budget.expected_ttft_s > model.budget.hard_timeout_s:
+            yield f"model {name}: expected_ttft_secs is longer than hard_timeout_secs"
+    caps = policy.caps
+    if caps.request_nano and caps.task_nano and caps.request_nano > caps.task_nano:
+        yield "caps.request is above caps.task: it never binds within a task"
+    if policy.ledger.on_failure == "open" and not policy.ledger.open_allowance_nano:
+        yield "ledger.on_failure is open with an allowance of 0: that is closed"
+
+
+def _unset(variables: tuple[str, ...]) -> str:
+    return f"{', '.join(variables)} {'is' if len(variables) == 1 else 'are'} not set"

@@ -1,0 +1,268 @@
+"""Load the policy: read, expand, validate, check references, compile; or say all that is wrong with it.
+
+Every problem is collected before any is reported, each with its file and line, and none quotes a
+value that came from the environment or from a field that may hold a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.core.policy import Policy
+from app.stores.policy_compile import DroppedOut, compile_policy
+from app.stores.policy_model import PolicySpec
+from app.stores.policy_yaml import (
+    Document,
+    KeyPath,
+    PolicyError,
+    Problem,
+    Source,
+    digest,
+    read_document,
+    read_sources,
+)
+from app.stores.prices import Catalogue
+
+_MESSAGES = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "missing": "is required",
+    "model_type": "must be a mapping",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text; a number or true/false needs quotes",
+    "too_short": "must not be empty",
+}
+_BAD_NAME = "a name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`, at most {limit}"
+
+
+def load_policy(path: Path, *, env: Mapping[str, str], catalogue: Catalogue) -> Policy:
+    """The policy in a file, or in a directory's YAML files taken as one; PolicyError with all problems."""
+    return build_policy(read_sources(path), source=str(path), env=env, catalogue=catalogue)
+
+
+def build_policy(sources: Sequence[Source], *, source: str, env: Mapping[str, str], catalogue: Catalogue) -> Policy:
+    """The same from files already read, so that what was checked is what is compiled."""
+    document = read_document(sources, env)
+    dropped = _dropped_out(document)
+    problems = [*document.problems, *_unset_problems(document, dropped), *_reference_problems(document)]
+    problems += _shape_problems(document)
+    if problems:
+        raise PolicyError(problems)
+    spec = PolicySpec.model_validate(_without(document.data, dropped))
+    return compile_policy(spec, version=digest(sources), source=source, catalogue=catalogue, dropped=dropped)
+
+
+# What is not set
+
+
+def _dropped_out(document: Document) -> DroppedOut:
+    """Optional providers and models with unset variables, and the models of those providers."""
+    providers, models = _unset_optional(document, "providers"), _unset_optional(document, "models")
+    orphans = {
+        name: (provider, ())
+        for name, model in _section(document, "models").items()
+        if (provider := _mapping(model).get("provider")) in providers
+    }
+    own = {name: (str(_section(document, "models")[name].get("provider")), gone) for name, gone in models.items()}
+    return DroppedOut(providers, own | orphans)
+
+
+def _unset_optional(document: Document, section: str) -> dict[str, tuple[str, ...]]:
+    gone: dict[str, tuple[str, ...]] = {}
+    for path, variables in document.unset.items():
+        if path[0] == section and len(path) > 2:
+            name = str(path[1])
+            if _mapping(_section(document, section).get(name)).get("optional") in (True, "true"):
+                gone[name] = tuple(dict.fromkeys((*gone.get(name, ()), *variables)))
+    return gone
+
+
+def _unset_problems(document: Document, dropped: DroppedOut) -> Iterator[Problem]:
+    for path, variables in document.unset.items():
+        gone: Collection[str] = getattr(dropped, str(path[0]), ())
+        if len(path) > 1 and path[1] in gone:
+            continue
+        for variable in variables:
+            yield document.problem(path, f"the variable {variable} is not set; ${{{variable}:-...}} gives a default")
+
+
+def _without(data: Mapping[str, Any], dropped: DroppedOut) -> dict[str, Any]:
+    """The policy as if what dropped out had never been written; routes still name it."""
+    kept = dict(data)
+    for section, gone in (("providers", dropped.providers), ("models", dropped.models)):
+        if section in kept:
+            kept[section] = {name: value for name, value in kept[section].items() if name not in gone}
+    return kept
+
+
+# What has the wrong shape
+
+
+def _shape_problems(document: Document) -> list[Problem]:
+    """Everything that the models refuse, in what has dropped out too: a typo there is one all the same."""
+    try:
+        PolicySpec.model_validate(document.data)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        return [problem for detail in details if (problem := _shape_problem(document, detail))]
+    return []
+
+
+def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
+    """Pydantic's complaint in our words, at the place in the file; None where an unset variable explains it."""
+    path: KeyPath = ()
+    rest: list[str | int] = []
+    for part in error["loc"]:
+        # Parts that stand nowhere in the file are pydantic's own: union tags, "[key]", the missing field.
+        if not rest and (*path, part) in document.marks:
+            path = (*path, part)
+        elif part not in ("rates", "free"):
+            rest.append(part)
+    kind = error["type"]
+    if path in document.unset:
+        return None
+    if kind == "extra_forbidden":
+        message = "unknown field" + did_you_mean(str(path[-1]), _fields_at(path[:-1]))
+        return document.problem(path, message, at_key=True)
+    if kind == "missing":
+        return document.problem((*path, *rest), _MESSAGES[kind])
+    if kind == "string_pattern_mismatch":
+        limit = 128 if path[:1] == ("models",) or path[-2:-1] in (("candidates",), ("fallback",)) else 64
+        extra = "; a model's name may also hold `:`, `/`, `@`, `+`" if limit == 128 else ""
+        return document.problem(path, _BAD_NAME.format(limit=limit) + extra, at_key="[key]" in rest)
+    message = _MESSAGES.get(kind) or error["msg"].replace("Input should be", "must be")
+    if path[-1:] == ("dialect",):
+        message += ", the only dialect so far"
+    if path[-1:] == ("pricing",) and kind == "literal_error":
+        message += " or a mapping of rates"
+    return document.problem(path, message)
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of a sentence that names the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.55)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _fields_at(path: KeyPath) -> set[str]:
+    """The names of the fields that the models of `policy_model.py` allow at a path."""
+    here: list[Any] = [PolicySpec]
+    for part in path:
+        here = [inner for kind in here for inner in _inside(kind, part)]
+    return {
+        info.alias or name
+        for kind in here
+        for choice in _choices(kind)
+        if isinstance(choice, type) and issubclass(choice, BaseModel)
+        for name, info in choice.model_fields.items()
+    }
+
+
+def _choices(kind: Any) -> list[Any]:
+    """The types that an annotation allows, without Annotated and Union around them."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _choices(get_args(kind)[0])
+    if origin in (Union, UnionType):
+        return [choice for arg in get_args(kind) for choice in _choices(arg)]
+    return [kind]
+
+
+def _inside(kind: Any, part: str | int) -> Iterable[Any]:
+    for choice in _choices(kind):
+        if get_origin(choice) in (dict, list):
+            yield get_args(choice)[-1]
+        elif isinstance(choice, type) and issubclass(choice, BaseModel):
+            yield from (info.annotation for name, info in choice.model_fields.items() if (info.alias or name) == part)
+
+
+# What refers to nothing. These look at the raw values, so that they speak even where the shape is wrong.
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _section(document: Document, name: str) -> dict[str, Any]:
+    return _mapping(document.data.get(name))
+
+
+def _reference_problems(document: Document) -> Iterator[Problem]:
+    providers, models, routes = (_section(document, name) for name in ("providers", "models", "routes"))
+    if document.data.get("providers") == {}:
+        yield document.problem(("providers",), "must not be empty")
+    for name, model in models.items():
+        yield from _unknown(
+            document, ("models", name, "provider"), _mapping(model).get("provider"), "provider", providers
+        )
+        yield from _tier_problems(document, ("models", name, "pricing", "tiers"), _mapping(model).get("pricing"))
+        if name.startswith("tier:"):
+            yield document.problem(("models", name), "`tier:` is how clients ask for a tier", at_key=True)
+        if name in routes:
+            yield document.problem(("routes", name), "is also the name of a model", at_key=True)
+    for name, route in routes.items():
+        for part in ("candidates", "fallback"):
+            yield from _name_list(document, ("routes", name, part), _mapping(route).get(part), "model", models)
+    yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
+    yield from _key_problems(document, routes)
+
+
+def _unknown(document: Document, path: KeyPath, name: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
+    if not isinstance(name, str) or name in known or path in document.unset:
+        return
+    if path in document.expanded:
+        yield document.problem(path, f"what the variable holds is not the name of a {what}")
+    else:
+        yield document.problem(path, f"there is no {what} '{name}'{did_you_mean(name, known)}")
+
+
+def _name_list(document: Document, path: KeyPath, names: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, name in enumerate(_list(names)):
+        yield from _unknown(document, (*path, index), name, what, known)
+        if isinstance(name, str):
+            if name in seen:
+                yield document.problem(
+                    (*path, index), f"is listed twice: the {what}s are asked in this order, once each"
+                )
+            seen.add(name)
+
+
+def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[Problem]:
+    seen: set[Any] = set()
+    for index, tier in enumerate(_list(_mapping(pricing).get("tiers"))):
+        above = _mapping(tier).get("above_tokens")
+        if isinstance(above, int) and above in seen:
+            yield document.problem((*path, index, "above_tokens"), "another tier starts at the same number of tokens")
+        seen.add(above if isinstance(above, int) else None)
+
+
+def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
+    for part, message in (("name", "another key has this name"), ("sha256", "another key has this hash")):
+        seen: set[str] = set()
+        for index, key in enumerate(_list(document.data.get("keys"))):
+            value = _mapping(key).get(part)
+            if isinstance(value, str):
+                if value.lower() in seen and ("keys", index, part) not in document.unset:
+                    yield document.problem(("keys", index, part), message)
+                seen.add(value.lower())
+    for index, key in enumerate(_list(document.data.get("keys"))):
+        yield from _name_list(document, ("keys", index, "routes"), _mapping(key).get("routes"), "route", routes)

@@ -1,0 +1,312 @@
+"""The policy file's shape: strict models of the YAML, and the JSON Schema that editors read.
+
+Amounts stay dollars and times stay seconds here, as people write them; `policy_compile.py` turns
+them into the gateway's integers. What each field means to a reader is its `description`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
+from pydantic_core import PydanticCustomError
+
+from app.core.money import nano_from_usd, price_from_usd_per_1k
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
+PLACEHOLDER = r"\$\{[A-Za-z_]"
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("not_a_number", "must be a number")
+    return value
+
+
+def _affordable(usd: float) -> float:
+    try:
+        nano_from_usd(usd)
+    except ValueError as error:
+        raise PydanticCustomError("amount", "{reason}", {"reason": str(error)}) from None
+    return usd
+
+
+def _above_zero(usd: float) -> float:
+    if usd == 0:
+        raise PydanticCustomError("zero_cap", "must be above 0; to set no cap, leave it out")
+    return usd
+
+
+def _rate(usd: float) -> float:
+    try:
+        price_from_usd_per_1k(usd)
+    except ValueError as error:
+        raise PydanticCustomError("rate", "{reason}", {"reason": str(error)}) from None
+    return usd
+
+
+def _base_url(url: str) -> str:
+    """An http(s) URL without credentials, query or fragment, and without a slash at its end."""
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_ok = urlsplit(""), False
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok or any(c.isspace() for c in url):
+        raise PydanticCustomError("base_url", "must be an http:// or https:// URL, such as https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PydanticCustomError("base_url", "must hold no user, password, query or fragment: use api_key or headers")
+    return url.rstrip("/")
+
+
+def _sha256(text: str) -> str:
+    lowered = text.lower()
+    if len(lowered) != 64 or set(lowered) - set("0123456789abcdef"):
+        raise PydanticCustomError("sha256", "must be 64 hex digits, as `bursar keys new NAME` prints them")
+    return lowered
+
+
+def _header_safe(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise PydanticCustomError("header", "must be printable ASCII: it is sent as an HTTP header")
+    return value
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN)]
+NotBool = BeforeValidator(_not_bool)
+Seconds = Annotated[float, Field(gt=0, le=86_400), NotBool]
+Tokens = Annotated[int, Field(gt=0, le=1_000_000_000), NotBool]
+Budget = Annotated[float, Field(ge=0), AfterValidator(_affordable), NotBool]
+Cap = Annotated[float, Field(ge=0), AfterValidator(_affordable), AfterValidator(_above_zero), NotBool]
+Rate = Annotated[float, Field(ge=0), AfterValidator(_rate), NotBool]
+Share = Annotated[float, Field(ge=0, le=1), NotBool]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+HeaderValue = Annotated[str, AfterValidator(_header_safe)]
+Sha256 = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"pattern": "^[0-9a-fA-F]{64}$"})]
+OnCut = Literal["error", "length"]
+
+
+class Spec(BaseModel):
+    """Base of all: unknown fields are errors, values are frozen, errors never quote what was written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class DeadlinesSpec(Spec):
+    """Network deadlines, in seconds."""
+
+    connect_secs: Seconds | None = Field(default=None, description="Until the connection stands. Default 10.")
+    ttft_secs: Seconds | None = Field(default=None, description="Until the first event. Default 120.")
+    idle_secs: Seconds | None = Field(default=None, description="Between two reads. Default 120.")
+    write_secs: Seconds | None = Field(default=None, description="For one stalled write to the client. Default 60.")
+
+
+class ProviderSpec(Spec):
+    """Who is paid."""
+
+    dialect: Literal["openai_chat"] = Field(default="openai_chat", description="The wire protocol it speaks.")
+    base_url: BaseUrl = Field(description="Up to and with /v1; /chat/completions is appended.")
+    api_key: HeaderValue | None = Field(
+        default=None, repr=False, description="Sent as a bearer token; write it as ${VARIABLE}."
+    )
+    headers: dict[str, HeaderValue] = Field(default_factory=dict, repr=False, description="Sent with every request.")
+    optional: bool = Field(default=False, description="If one of its variables is not set, it and its models drop out.")
+    bills_after_cancel: bool | None = Field(
+        default=None, description="Goes on billing a cancelled stream. Default: by host."
+    )
+    limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        default=None, description="Carries our output limit where the client sent none. Default: by host."
+    )
+    any_model: bool = Field(default=False, description="PROVIDER/anything is served without being listed under models.")
+    free: bool = Field(default=False, description="Its models cost nothing (your own hardware).")
+    catalogue_prefixes: list[str] | None = Field(
+        default=None, min_length=1, description="How litellm's catalogue spells its models' names. Default: by host."
+    )
+    deadlines: DeadlinesSpec = DeadlinesSpec()
+    embedded: Literal["smollm2"] | None = Field(default=None, description="The gateway runs this model itself.")
+
+
+class RatesSpec(Spec):
+    """Dollars per 1,000 tokens; a cache rate left out is not priced, reasoning left out is output."""
+
+    input_per_1k: Rate
+    output_per_1k: Rate
+    cache_read_per_1k: Rate | None = None
+    cache_write_per_1k: Rate | None = None
+    cache_write_1h_per_1k: Rate | None = None
+    reasoning_per_1k: Rate | None = None
+
+
+class TierSpec(RatesSpec):
+    """Rates for the whole request once its input passes `above_tokens`; cache rates left out are the base's."""
+
+    above_tokens: Tokens
+
+
+class PricingSpec(RatesSpec):
+    """What the model costs."""
+
+    tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
+
+
+def _pricing_kind(value: Any) -> str:
+    return "rates" if isinstance(value, dict | PricingSpec) else "free"
+
+
+Pricing = Annotated[
+    Annotated[PricingSpec, Tag("rates")] | Annotated[Literal["free"], Tag("free")], Discriminator(_pricing_kind)
+]
+
+
+class BudgetsSpec(Spec):
+    """Caps and clocks of one model."""
+
+    max_cost_usd: Budget | None = Field(
+        default=None,
+        description="Bounds one task's spending on this model. 0: no enforcement. "
+        "Left out: min(0.50, 64 * input_per_1k + 32 * output_per_1k).",
+    )
+    hard_timeout_secs: Seconds = Field(default=600.0, description="A call is ended after this long.")
+    expected_ttft_secs: Seconds = Field(default=30.0, description="A slower first token is warned about.")
+    expected_ttf_solution_secs: Seconds | None = Field(default=None, description="A slower answer is warned about.")
+
+
+class ModelSpec(Spec):
+    """One provider+model."""
+
+    provider: Name
+    upstream_model: str | None = Field(
+        default=None, min_length=1, description="Its name at the provider. Default: our name."
+    )
+    optional: bool = Field(default=False, description="If one of its variables is not set, it drops out.")
+    tier: Annotated[int, Field(ge=1, le=9), NotBool] | None = Field(
+        default=None, description="Ability. Default: from the price."
+    )
+    pricing: Pricing | None = Field(default=None, description="Default: litellm's catalogue.")
+    budgets: BudgetsSpec = BudgetsSpec()
+    context_tokens: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+    tools: bool | None = None
+    vision: bool | None = None
+    json_schema: bool | None = None
+    hidden_reasoning: bool | None = Field(default=None, description="Bills reasoning tokens that it does not stream.")
+    embeddings: bool | None = None
+
+
+class RetriesSpec(Spec):
+    """Before the first event: how often one candidate is asked again."""
+
+    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = 1
+    base_secs: Seconds = 0.25
+    max_wait_secs: Seconds = 2.0
+
+
+class RouteSpec(Spec):
+    """A name that clients put into `model`."""
+
+    candidates: list[ModelName] = Field(min_length=1)
+    adequacy: Share = Field(default=0.8, description="The score from which a candidate is good enough.")
+    min_confidence: Share = Field(default=0.7, description="Below it the router's score is not trusted.")
+    fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
+    retries: RetriesSpec = RetriesSpec()
+    on_cut: OnCut | None = None
+
+
+class CapSpec(Spec):
+    """One cap."""
+
+    max_cost_usd: Cap
+
+
+class WindowsSpec(Spec):
+    """Caps per calendar day and month (UTC), and in total."""
+
+    day: CapSpec | None = None
+    month: CapSpec | None = None
+    total: CapSpec | None = None
+
+
+class CapsSpec(Spec):
+    """The tightest of all caps that apply wins."""
+
+    request: CapSpec | None = None
+    task: CapSpec | None = None
+    key: WindowsSpec = Field(default=WindowsSpec(), description="For each key that sets no caps of its own.")
+    everyone: WindowsSpec = Field(default=WindowsSpec(), alias="global", description="For all keys together.")
+
+
+class KeySpec(Spec):
+    """A client's key; `bursar keys new NAME` prints one."""
+
+    name: Name
+    sha256: Sha256
+    admin: bool = False
+    caps: WindowsSpec | None = None
+    routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: all.")
+
+
+class LedgerSpec(Spec):
+    """What happens when the ledger does not answer."""
+
+    on_failure: Literal["closed", "open"] = Field(
+        default="closed", description="closed: 503. open: up to the allowance."
+    )
+    open_allowance_usd: Budget = Field(default=0.0, description="For each gateway process, until the ledger is back.")
+    contention_wait_secs: Annotated[float, Field(ge=0, le=60), NotBool] = 5.0
+
+
+class BillsAfterCancelSpec(Spec):
+    """Hosts that go on generating, and billing, after a stream is cancelled (their subdomains too)."""
+
+    source: str = Field(min_length=1, description="Where this is documented.")
+    hosts: list[str]
+
+
+class PolicySpec(Spec):
+    """Bursar's policy: who is paid, for which models, under which caps. Edited live."""
+
+    version: Literal[1]
+    # Emptiness is checked on the file: optional providers may leave none, which is a warning.
+    providers: dict[Name, ProviderSpec] = Field(json_schema_extra={"minProperties": 1})
+    models: dict[ModelName, ModelSpec] = Field(default_factory=dict)
+    routes: dict[Name, RouteSpec] = Field(default_factory=dict)
+    caps: CapsSpec = CapsSpec()
+    keys: list[KeySpec] = Field(default_factory=list)
+    unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
+    on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
+    ledger: LedgerSpec = LedgerSpec()
+    bills_after_cancel: BillsAfterCancelSpec | None = None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a policy file, in which every value may also be a `${VARIABLE}`."""
+    schema = PolicySpec.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    schema["patternProperties"] = {"^x-": {"description": "Yours: anchors, notes. Not read."}}
+    return {key: _with_placeholders(value) for key, value in schema.items()}
+
+
+def _with_placeholders(node: Any) -> Any:
+    """The same schema, where what is not free text may also be a text that holds a placeholder."""
+    if isinstance(node, list):
+        return [_with_placeholders(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    constrained = {"pattern", "enum", "const"} & node.keys()
+    if node.get("type") in {"number", "integer", "boolean"} or (node.get("type") == "string" and constrained):
+        kept = {key: node[key] for key in ("title", "description", "default") if key in node}
+        typed = {key: value for key, value in node.items() if key not in kept}
+        return {**kept, "anyOf": [typed, {"type": "string", "pattern": PLACEHOLDER}]}
+    return {key: _with_placeholders(value) for key, value in node.items()}

@@ -1,0 +1,258 @@
+"""The embedded ledger's file: its schema, and rows to and from the values of `core/budget.py`.
+
+Every statement takes many rows at once. Python gives up the interpreter lock at each step of a
+statement and has to win it back from the event loop, so a batch of verbs should cost a handful of
+steps and not one or two for each verb.
+"""
+
+# ruff: noqa: S608 (what is formatted into statements are placeholders and the column lists below)
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from app.core.budget import Balance, Hold
+from app.stores.budgets import LedgerUnavailable
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 2.0
+"""How long a verb waits for other processes' transactions, each well under a millisecond in health."""
+PAGE_BYTES = 1024
+"""A commit logs whole pages, and rows are small: 1 kB pages log a quarter of what 4 kB ones do, at the same CPU."""
+AUTOCHECKPOINT_PAGES = 65_536
+"""A net under `checkpoint`: 64 MB of log before a verb's own commit has to write it back (and fsync)."""
+RESTART_PAGES = 16_384
+"""From 16 MB on, `checkpoint` makes the writers wait a moment, so that the log begins anew."""
+PASSES = 2
+"""Passes of `checkpoint` beside the writers: the second has only what was logged during the first."""
+TASK_RETENTION_S = 30 * 86_400
+"""A task untouched for 30 days is over; naming it again begins a new one."""
+WINDOW_RETENTION_S = 400 * 86_400
+"""Days and months stay for a year and a month of reports; totals stay for good."""
+PRUNE_ROWS = 500
+"""Rows deleted in one transaction: verbs wait for it, so it has to be short."""
+
+SETTINGS = (
+    f"page_size = {PAGE_BYTES}",
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "secure_delete = OFF",  # some builds overwrite deleted rows, which doubles what a settle writes
+    f"wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}",
+    f"journal_size_limit = {AUTOCHECKPOINT_PAGES * PAGE_BYTES}",
+)
+SCHEMA = """
+CREATE TABLE scopes (
+    name TEXT PRIMARY KEY, spent_nano INTEGER NOT NULL, held_nano INTEGER NOT NULL, calls INTEGER NOT NULL,
+    limit_nano INTEGER, own_limit_nano INTEGER, killed_at_nano INTEGER, killed_limit_nano INTEGER,
+    updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE holds (
+    call_id TEXT PRIMARY KEY, owner TEXT NOT NULL, scopes BLOB NOT NULL,
+    spent_nano INTEGER NOT NULL, held_nano INTEGER NOT NULL, risk_nano INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE owners (
+    owner TEXT PRIMARY KEY, machine TEXT NOT NULL, pid INTEGER NOT NULL, lease_until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano"
+HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
+BALANCE_COLUMNS, HOLD_COLUMNS = 9, 6
+PRUNABLE = (
+    ("task:*", TASK_RETENTION_S),
+    ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
+    ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
+)
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Rows a statement is prepared for. Lists are filled up to one of these by repeating their last row,
+which no statement here minds, so that SQLite's cache of prepared statements stays small."""
+
+T = TypeVar("T")
+_scopes_of = msgspec.json.Decoder(tuple[str, ...]).decode
+_scopes_text = msgspec.json.Encoder().encode
+
+
+def now_ms() -> int:
+    """The wall clock, which processes share and which outlives them, in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def connect(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection, with explicit transactions, to a ledger that is there.
+
+    A commit reaches the operating system and not yet the disk. In WAL mode with synchronous=NORMAL a
+    killed process loses nothing and a power cut the last moments, but never consistency
+    (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    Raises LedgerUnavailable for a file written by a newer version, which is left as it is.
+    """
+    address = f"{path.as_uri()}?mode=rw"  # a file that went away is not made anew by accident
+    db = sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise LedgerUnavailable(f"the ledger's schema {version} is newer than this program's {SCHEMA_VERSION}")
+        for setting in SETTINGS:
+            db.execute(f"PRAGMA {setting}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    """Make the file (readable by its owner only) and its tables, unless they are there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    db = _patiently(lambda: connect(path, timeout_s), timeout_s)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone() == (0,):
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    finally:
+        db.close()
+
+
+def _patiently(action: Callable[[], T], timeout_s: float) -> T:
+    """Try again while the file is locked: SQLite does not wait where processes switch a new file to WAL at once."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+@cache
+def _upsert_scopes(rows: int) -> str:
+    return (
+        f"INSERT INTO scopes (name, {BALANCE}, updated_ms) VALUES {_tuples(rows, BALANCE_COLUMNS)}"
+        " ON CONFLICT (name) DO UPDATE SET spent_nano = excluded.spent_nano, held_nano = excluded.held_nano,"
+        " calls = excluded.calls, limit_nano = excluded.limit_nano, own_limit_nano = excluded.own_limit_nano,"
+        " killed_at_nano = excluded.killed_at_nano, killed_limit_nano = excluded.killed_limit_nano,"
+        " updated_ms = excluded.updated_ms"
+    )
+
+
+@cache
+def _upsert_holds(rows: int) -> str:
+    return (
+        f"INSERT INTO holds ({HOLD}) VALUES {_tuples(rows, HOLD_COLUMNS)}"
+        " ON CONFLICT (call_id) DO UPDATE SET spent_nano = excluded.spent_nano,"
+        " held_nano = excluded.held_nano, risk_nano = excluded.risk_nano"
+    )
+
+
+@cache
+def _delete_holds(rows: int) -> str:
+    return f"DELETE FROM holds WHERE call_id IN {_tuples(1, rows)}"
+
+
+@cache
+def _select_scopes(rows: int) -> str:
+    return f"SELECT name, {BALANCE} FROM scopes WHERE name IN {_tuples(1, rows)}"
+
+
+@cache
+def _select_holds(rows: int) -> str:
+    return f"SELECT {HOLD} FROM holds WHERE call_id IN {_tuples(1, rows)}"
+
+
+def _tuples(rows: int, columns: int) -> str:
+    return ", ".join(["(" + ", ".join("?" * columns) + ")"] * rows)
+
+
+def _padded(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows in pieces whose lengths are all in SIZES."""
+    for start in range(0, len(rows), SIZES[-1]):
+        piece = list(rows[start : start + SIZES[-1]])
+        piece += piece[-1:] * (SIZES[bisect_left(SIZES, len(piece))] - len(piece))
+        yield piece
+
+
+def load_balances(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, Balance]:
+    """The balances of those scopes that have any."""
+    return {
+        row[0]: Balance(*row[1:])
+        for piece in _padded(names)
+        for row in db.execute(_select_scopes(len(piece)), piece).fetchall()
+    }
+
+
+def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hold]:
+    """The holds of those calls that have one."""
+    return {
+        row[0]: Hold(row[0], row[1], _scopes_of(row[2]), *row[3:])
+        for piece in _padded(call_ids)
+        for row in db.execute(_select_holds(len(piece)), piece).fetchall()
+    }
+
+
+def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]], updated_ms: int) -> None:
+    """Write these balances over whatever was there."""
+    rows = [
+        (name, b.spent_nano, b.held_nano, b.calls, b.limit_nano, b.own_limit_nano,
+         b.killed_at_nano, b.killed_limit_nano, updated_ms)
+        for name, b in balances
+    ]  # fmt: skip
+    for piece in _padded(rows):
+        db.execute(_upsert_scopes(len(piece)), [value for row in piece for value in row])
+
+
+def save_holds(db: sqlite3.Connection, holds: Sequence[Hold]) -> None:
+    """Write these holds over whatever was there; a hold's owner and scopes never change."""
+    rows = [(h.call_id, h.owner, _scopes_text(h.scopes), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
+    for piece in _padded(rows):
+        db.execute(_upsert_holds(len(piece)), [value for row in piece for value in row])
+
+
+def delete_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> None:
+    """Forget these holds; ids without one are no harm."""
+    for piece in _padded(call_ids):
+        db.execute(_delete_holds(len(piece)), piece)
+
+
+def list_scopes(db: sqlite3.Connection, prefix: str, limit: int) -> list[tuple[str, Balance]]:
+    """Up to `limit` scopes beginning with `prefix`, the latest used first."""
+    rows = db.execute(
+        f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? ORDER BY updated_ms DESC, name LIMIT ?",
+        (prefix, prefix + "\U0010ffff", limit),  # the range, unlike LIKE, has no special characters
+    )
+    return [(row[0], Balance(*row[1:])) for row in rows]
+
+
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Write the log back into the file, and sync it, while verbs go on beside it."""
+    for _ in range(PASSES):
+        _, pages, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if pages >= RESTART_PAGES:
+        # Under constant load the last pages always escape. Taking them with the writers shut out (two small
+        # syncs long) lets the log begin anew; otherwise it would grow for as long as the load lasts.
+        db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+
+def prune(db: sqlite3.Connection, at_ms: int) -> int:
+    """Delete tasks and windows that nobody has touched for their retention; how many."""
+    deleted = 0
+    for pattern, retention_s in PRUNABLE:
+        idle = (pattern, at_ms - retention_s * 1000)
+        names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]
+        for start in range(0, len(names), PRUNE_ROWS):
+            piece = names[start : start + PRUNE_ROWS]
+            deleted += db.execute(
+                f"DELETE FROM scopes WHERE name IN {_tuples(1, len(piece))} AND updated_ms < ? AND held_nano = 0",
+                (*piece, idle[1]),
+            ).rowcount
+    return deleted

@@ -1,0 +1,94 @@
+"""Records in Redis, so that any gateway can show what another one did: one expiring key a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+
+import msgspec
+import structlog
+
+from app.stores.budgets import LedgerUnavailable
+from app.stores.redis_link import Script, open_server
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, MAX_PENDING, Record
+
+log = structlog.get_logger()
+
+DEADLINE_S = 2.0
+BATCH = 256
+_SCRIPT = Script(
+    """
+    if ARGV[1] == 'get' then return redis.call('GET', KEYS[1]) end
+    for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 2], 'EX', ARGV[2]) end
+    return #KEYS
+    """
+)
+
+
+class RedisTraces:
+    """Records wait in memory, bounded, and go out in batches every FLUSH_EVERY_S while there are any."""
+
+    def __init__(self, url: str, *, namespace: str = "bursar") -> None:
+        self._server = open_server(url, _SCRIPT, DEADLINE_S)
+        self._prefix = f"{{{namespace}}}:trace:"
+        self._pending: dict[str, Record] = {}
+        self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = False
+        self.dropped = 0
+
+    async def start(self) -> None:
+        """Begin writing; Redis may come later."""
+        self._writer = asyncio.get_running_loop().create_task(self._write_all())
+
+    def append(self, request_id: str, key_name: str, record: Record) -> None:
+        if len(self._pending) >= MAX_PENDING:
+            self.dropped += 1
+            return
+        self._pending[request_id] = record
+        self._wake.set()
+
+    async def get(self, request_id: str) -> Record | None:
+        waiting = self._pending.get(request_id)
+        if waiting is not None:
+            return waiting
+        for wait_s in (0.0, FLUSH_EVERY_S, 2 * FLUSH_EVERY_S):  # another gateway may hold it for one flush more
+            await asyncio.sleep(wait_s)
+            found = await self._server.link().call([self._prefix + request_id], ["get"])
+            if found is not None:
+                record: Record = msgspec.json.decode(found)
+                return record
+        return None
+
+    async def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        if self._writer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._writer, 2 * DEADLINE_S)
+        await self._server.close()
+
+    async def _write_all(self) -> None:
+        link = self._server.link()
+        while True:
+            await self._wake.wait()
+            if not self._closing:
+                await asyncio.sleep(FLUSH_EVERY_S)
+            self._wake.clear()
+            while self._pending:
+                batch = list(itertools.islice(self._pending.items(), BATCH))
+                keys = [self._prefix + request_id for request_id, _ in batch]
+                bodies = [msgspec.json.encode(record) for _, record in batch]
+                try:
+                    await link.call(keys, ["set", KEEP_DAYS * 86_400, *bodies])
+                except LedgerUnavailable as error:
+                    log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
+                    if self._closing:
+                        return
+                    await asyncio.sleep(1.0)
+                    continue
+                for request_id, _ in batch:
+                    self._pending.pop(request_id, None)
+            if self._closing:
+                return

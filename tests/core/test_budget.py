@@ -1,0 +1,246 @@
+"""The purse's rules hold under any interleaving of calls, limits, kills and deaths."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from app.core.budget import Advance, Balance, Book, Claim, Denied, Granted, Hold, Lost, Reserve, Settle, Settled
+
+SCOPES = ("task:k:1", "task:k:1|model:m", "key:k:day:2026-11-20", "global:total")
+
+amounts = st.integers(0, 100)
+limits = st.none() | amounts
+wishes = st.tuples(amounts, amounts, amounts, st.integers(1, 6))
+"""How much is needed, how much more is wanted, the risk, the share."""
+picks = st.integers(0, 50)
+claims = st.lists(
+    st.builds(Claim, st.sampled_from(SCOPES), limits, limits), min_size=1, max_size=4, unique_by=lambda c: c.scope
+).map(tuple)
+
+
+class Purse(RuleBasedStateMachine):
+    """Random calls on a few scopes. What each scope must have spent is kept beside the book."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Book()
+        self.serial = 0
+        self.charged = dict.fromkeys(SCOPES, 0)
+        self.grants = dict.fromkeys(SCOPES, 0)
+        self.killed_at: dict[str, int] = {}
+        self.ended: list[str] = []
+
+    @rule(claims=claims, wish=wishes)
+    def reserve(self, claims: tuple[Claim, ...], wish: tuple[int, int, int, int]) -> None:
+        self.serial += 1
+        need, more, risk, share = wish
+        call_id, before = f"c{self.serial}", copy.deepcopy(self.book)
+        result = self.book.apply(Reserve(call_id, "me", claims, need, need + more, risk, share))
+        if isinstance(result, Denied):
+            assert call_id not in self.book.holds
+            self.check_denial(result, claims, need, before)
+            return
+        assert isinstance(result, Granted)
+        assert need <= result.held_nano <= need + more
+        for claim in claims:
+            self.grants[claim.scope] += 1
+        self.check_grant(call_id, result)
+
+    def check_denial(self, result: Denied, claims: tuple[Claim, ...], need: int, before: Book) -> None:
+        """A denial changes no money, and has a reason in the scope it names."""
+        for name in SCOPES:
+            old, new = before.balances.get(name, Balance()), self.book.balances.get(name, Balance())
+            assert replace(new, limit_nano=old.limit_nano, own_limit_nano=old.own_limit_nano) == old
+        denier = self.book.balances[result.scope]
+        assert result.limit_nano == denier.effective_limit_nano
+        assert (result.spent_nano, result.held_nano) == (denier.spent_nano, denier.held_nano)
+        rooms = [self.book.balances[claim.scope].room_nano for claim in claims]
+        if result.killed:
+            assert denier.exhausted
+            assert not result.contended
+        else:
+            assert denier.room_nano == min(room for room in rooms if room is not None) < need
+            if result.contended:
+                assert denier.held_nano > 0
+
+    @precondition(lambda self: self.book.holds)
+    @rule(pick=picks, spend=amounts, wish=wishes)
+    def advance(self, pick: int, spend: int, wish: tuple[int, int, int, int]) -> None:
+        call_id = self.some_call(pick)
+        need, more, risk, share = wish
+        before = self.book.holds[call_id].spent_nano
+        spent = max(before + spend - 20, 0)  # a total that fell must change nothing
+        result = self.book.apply(Advance(call_id, spent, need, need + more, risk, share))
+        assert isinstance(result, Granted)
+        hold = self.book.holds[call_id]
+        assert hold.spent_nano == max(before, spent)
+        assert 0 <= result.held_nano <= need + more
+        self.check_grant(call_id, result)
+        balances = [self.book.balances[scope] for scope in hold.scopes]
+        if any(b.exhausted for b in balances):
+            assert result.held_nano == 0
+        elif result.held_nano < need:
+            assert min(b.room_nano for b in balances if b.room_nano is not None) <= 0
+
+    def check_grant(self, call_id: str, result: Granted) -> None:
+        """What was granted fits into every scope, and the answer names the tightest."""
+        hold = self.book.holds[call_id]
+        rooms = {scope: self.book.balances[scope].room_nano for scope in hold.scopes}
+        limited = {scope: room for scope, room in rooms.items() if room is not None}
+        assert result.held_nano == hold.held_nano
+        assert hold.held_nano == 0 or all(room >= 0 for room in limited.values())
+        if limited:
+            assert result.scope in limited
+            assert result.remaining_nano == min(limited.values()) == limited[result.scope]
+        else:
+            assert (result.scope, result.remaining_nano) == (None, None)
+
+    @precondition(lambda self: self.book.holds)
+    @rule(pick=picks, cost=amounts, killed=st.lists(st.sampled_from(SCOPES), max_size=2).map(tuple))
+    def settle(self, pick: int, cost: int, killed: tuple[str, ...]) -> None:
+        call_id = self.some_call(pick)
+        hold = self.book.holds[call_id]
+        result = self.book.apply(Settle(call_id, cost, killed))
+        assert isinstance(result, Settled)
+        assert result.charged_nano == cost
+        assert result.charged_nano + result.refunded_nano == max(hold.spent_nano + hold.held_nano, cost)
+        self.end(hold, cost)
+        for scope in set(killed) & set(hold.scopes):
+            self.killed_at.setdefault(scope, self.book.balances[scope].spent_nano)
+            assert self.book.balances[scope].effective_limit_nano is None or self.book.balances[scope].exhausted
+
+    @precondition(lambda self: self.book.holds)
+    @rule(pick=picks)
+    def expire(self, pick: int) -> None:
+        call_id = self.some_call(pick)
+        hold = copy.copy(self.book.holds[call_id])
+        charge = self.book.expire(call_id)
+        assert charge is not None
+        assert hold.spent_nano <= charge <= hold.spent_nano + hold.held_nano
+        assert charge == hold.spent_nano + min(hold.held_nano, hold.risk_nano)
+        self.end(hold, charge)
+
+    @precondition(lambda self: self.ended)
+    @rule(pick=picks)
+    def end_twice(self, pick: int) -> None:
+        call_id, before = self.ended[pick % len(self.ended)], copy.deepcopy(self.book)
+        assert self.book.apply(Settle(call_id, 5, SCOPES)) == Lost(call_id)
+        assert self.book.apply(Advance(call_id, 5, 5, 5, 5)) == Lost(call_id)
+        assert self.book.expire(call_id) is None
+        assert self.book == before
+
+    @precondition(lambda self: self.book.holds)
+    @rule(pick=picks, claims=claims)
+    def reserve_twice(self, pick: int, claims: tuple[Claim, ...]) -> None:
+        call_id, before = self.some_call(pick), copy.deepcopy(self.book)
+        result = self.book.apply(Reserve(call_id, "me", claims, 1, 99, 1))
+        assert isinstance(result, Granted)
+        assert result.held_nano == before.holds[call_id].held_nano
+        assert self.book == before
+
+    def some_call(self, pick: int) -> str:
+        return list(self.book.holds)[pick % len(self.book.holds)]
+
+    def end(self, hold: Hold, charge: int) -> None:
+        assert hold.call_id not in self.book.holds
+        self.ended.append(hold.call_id)
+        for scope in hold.scopes:
+            self.charged[scope] += charge
+
+    @invariant()
+    def every_nano_is_accounted_for(self) -> None:
+        for name, balance in self.book.balances.items():
+            mine = [hold for hold in self.book.holds.values() if name in hold.scopes]
+            assert balance.held_nano == sum(hold.held_nano for hold in mine)
+            assert balance.spent_nano == self.charged[name] + sum(hold.spent_nano for hold in mine)
+            assert balance.calls == self.grants[name]
+            assert min(balance.held_nano, balance.spent_nano) >= 0
+        assert all(hold.held_nano >= 0 for hold in self.book.holds.values())
+
+    @invariant()
+    def the_first_kill_stays_on_record(self) -> None:
+        assert self.killed_at == {
+            name: b.killed_at_nano for name, b in self.book.balances.items() if b.killed_at_nano is not None
+        }
+
+
+TestPurse = Purse.TestCase
+TestPurse.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def reserved(book: Book, call_id: str, *claims: Claim, need: int = 10, want: int = 10, share: int = 1) -> object:
+    return book.apply(Reserve(call_id, "me", claims, need, want, 0, share))
+
+
+@given(policy=amounts, own=amounts, want=st.integers(0, 200))
+def test_a_clients_own_limit_lowers_and_never_raises(policy: int, own: int, want: int) -> None:
+    plain, limited = Book(), Book()
+    without = reserved(plain, "c", Claim("s", policy), need=0, want=want)
+    granted = reserved(limited, "c", Claim("s", policy, own), need=0, want=want)
+    assert isinstance(without, Granted)
+    assert isinstance(granted, Granted)
+    assert granted.held_nano == min(without.held_nano, own)
+
+
+def test_a_clients_limit_is_remembered_and_the_policys_is_the_latest() -> None:
+    book = Book()
+    reserved(book, "1", Claim("s", 100, 20), need=0, want=0)
+    reserved(book, "2", Claim("s", 50), need=0, want=0)
+    assert book.balances["s"].effective_limit_nano == 20
+    reserved(book, "3", Claim("s", None, 70), need=0, want=0)
+    assert book.balances["s"].effective_limit_nano == 70
+    reserved(book, "4", Claim("s", 50), need=0, want=0)
+    assert book.balances["s"].effective_limit_nano == 50
+
+
+@given(limit=st.integers(1, 100), raised=st.integers(0, 200), later=amounts)
+def test_a_killed_scope_revives_when_its_limit_is_raised_and_only_then(limit: int, raised: int, later: int) -> None:
+    book = Book()
+    reserved(book, "1", Claim("s", limit), need=limit, want=limit)
+    reserved(book, "2", Claim("s", None), need=later, want=later)
+    book.balances["s"].limit_nano = limit
+    book.apply(Settle("1", limit, ("s",)))
+    assert book.balances["s"].killed_at_nano == limit
+    book.apply(Settle("2", later, ("s",)))  # counting goes on after a kill
+    assert (book.balances["s"].killed_at_nano, book.balances["s"].spent_nano) == (limit, limit + later)
+    result = reserved(book, "3", Claim("s", raised), need=0, want=0)
+    assert (isinstance(result, Denied) and result.killed) == (raised <= limit)
+
+
+def test_waiting_helps_only_if_every_scope_would_fit() -> None:
+    book = Book()
+    reserved(book, "1", Claim("a", 100), Claim("b", 100), need=90, want=90)
+    in_the_way = reserved(book, "2", Claim("a", 100), Claim("b", 100), need=50)
+    assert isinstance(in_the_way, Denied)
+    assert in_the_way.contended
+    hopeless = reserved(book, "2", Claim("a", 100), Claim("c", 49), need=50)
+    assert isinstance(hopeless, Denied)
+    assert not hopeless.contended
+
+
+def test_an_advance_says_when_other_calls_hold_the_room() -> None:
+    book = Book()
+    reserved(book, "1", Claim("s", 100), need=60, want=60)
+    reserved(book, "2", Claim("s", 100), need=40, want=40)
+    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=True)
+    book.apply(Settle("1", 60))
+    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=False)
+
+
+def test_a_share_leaves_room_for_others_but_never_less_than_the_need() -> None:
+    book = Book()
+    assert reserved(book, "1", Claim("s", 100), need=5, want=90, share=4) == Granted(25, 75, "s")
+    assert reserved(book, "2", Claim("s", 100), need=50, want=90, share=4) == Granted(50, 25, "s")
+    assert book.apply(Advance("1", 20, 4, 90, 0, 4)) == Granted(7, 23, "s")
+
+
+def test_spending_past_the_hold_is_recorded_in_full() -> None:
+    book = Book()
+    reserved(book, "1", Claim("s", 20), need=10)
+    assert book.apply(Advance("1", 35, 10, 10, 0)) == Granted(0, -15, "s")
+    assert book.apply(Settle("1", 40)) == Settled(40, 0, -20, "s")

@@ -1,0 +1,177 @@
+"""Money is exact: in and out of dollars, and from tokens to cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.money import (
+    FREE,
+    MAX_NANO,
+    NANO_PER_USD,
+    Price,
+    Rates,
+    Usage,
+    affordable_tokens,
+    cost_nano,
+    default_model_cap,
+    nano_from_usd,
+    price_from_usd_per_1k,
+    price_from_usd_per_token,
+    tokens_cost,
+    usd_float,
+    usd_text,
+)
+
+rate_values = st.integers(0, 10**12)
+maybe_rates = st.none() | rate_values
+rates = st.builds(Rates, rate_values, rate_values, maybe_rates, maybe_rates, maybe_rates, maybe_rates)
+tokens = st.integers(0, 10**7)
+prices = st.builds(
+    Price,
+    rates,
+    st.lists(st.tuples(st.integers(1, 10**6), rates), max_size=3, unique_by=lambda t: t[0]).map(
+        lambda tiers: tuple(sorted(tiers, key=lambda tier: tier[0]))
+    ),
+)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    """A consistent usage: parts never exceed their whole."""
+    fresh, read, write, write_1h, output = (draw(tokens) for _ in range(5))
+    reasoning = draw(st.integers(0, output))
+    return Usage(fresh + read + write + write_1h, output, read, write, write_1h, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("usd", "nano"),
+    [
+        (0, 0),
+        (1, 10**9),
+        (0.1, 10**8),
+        ("0.30", 3 * 10**8),
+        ("1e-9", 1),
+        ("0.0000000001", 1),
+        (0.1 + 0.2, 300_000_001),
+        (Decimal("2.5"), 25 * 10**8),
+        ("9007199.254740991", MAX_NANO),
+        ("1." + "0" * 40 + "1", 10**9 + 1),
+        ("1e-400", 1),
+        ("1e-999999999", 1),
+        ("0e999999999", 0),
+    ],
+)
+def test_dollars_enter_rounded_up(usd: float | str | Decimal, nano: int) -> None:
+    assert nano_from_usd(usd) == nano
+
+
+@pytest.mark.parametrize(
+    "usd",
+    ["", "abc", "NaN", "sNaN", "inf", "-inf", -0.01, "-1e-12", float("nan"), float("inf"), True, False,
+     "9007199.2547409911", 1e300, "1e999999", "1e999999999999999999999"],
+)  # fmt: skip
+def test_anything_else_is_refused(usd: float | str) -> None:
+    for enter in (nano_from_usd, price_from_usd_per_1k, price_from_usd_per_token):
+        with pytest.raises(ValueError, match="dollars"):
+            enter(usd)
+
+
+@given(st.integers(0, MAX_NANO))
+def test_text_and_back_is_exact(nano: int) -> None:
+    text = usd_text(nano)
+    assert nano_from_usd(text) == nano
+    assert "e" not in text.lower()
+    assert text == (text.rstrip("0") if "." in text else text)
+    assert text[-1] != "."
+    assert usd_text(-nano) == ("-" + text if nano else "0")
+
+
+@given(st.fractions(0, 9_000_000).map(lambda f: Decimal(f.numerator) / Decimal(f.denominator)))
+def test_entering_never_loses_a_nano(usd: Decimal) -> None:
+    exact = Fraction(usd) * NANO_PER_USD
+    assert exact <= nano_from_usd(usd) < exact + 1
+
+
+def test_floats_are_for_displays() -> None:
+    assert usd_float(1_500_000_000) == 1.5
+
+
+def test_prices_per_thousand_and_per_token_agree() -> None:
+    assert price_from_usd_per_1k(0.0001) == 100_000_000  # $0.10 a million
+    assert price_from_usd_per_1k("0.015") == price_from_usd_per_token("0.000015") == 15 * NANO_PER_USD
+    assert price_from_usd_per_token(1.5e-7) == 150_000_000
+
+
+@given(prices, usages())
+def test_a_cost_is_the_exact_total_rounded_up_once(price: Price, usage: Usage) -> None:
+    rates = price.base
+    for above, tier in price.tiers:
+        rates = tier if usage.input > above else rates
+    fresh = usage.input - usage.cache_read - usage.cache_write - usage.cache_write_1h
+    write_1h = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h
+    exact = Fraction(
+        fresh * rates.input
+        + usage.cache_read * (rates.cache_read or 0)
+        + usage.cache_write * (rates.cache_write or 0)
+        + usage.cache_write_1h * (write_1h or 0)
+        + (usage.output - usage.reasoning) * rates.output
+        + usage.reasoning * (rates.output if rates.reasoning is None else rates.reasoning),
+        10**6,
+    )
+    assert exact <= cost_nano(price, usage) < exact + 1
+
+
+@given(prices, usages())
+def test_a_reservation_at_the_dearest_rates_covers_any_usage(price: Price, usage: Usage) -> None:
+    rates = price.rates(usage.input)
+    bound = tokens_cost(usage.input, rates.dearest_input) + tokens_cost(usage.output, rates.dearest_output)
+    assert 0 <= cost_nano(price, usage) <= bound
+
+
+def test_a_declared_zero_is_a_rate_and_an_undeclared_one_is_not_priced() -> None:
+    usage = Usage(input=3_000_000, output=0, cache_write=1_000_000, cache_write_1h=1_000_000)
+    assert cost_nano(Price(Rates(5, 0)), usage) == 5
+    assert cost_nano(Price(Rates(5, 0, cache_write=7)), usage) == 5 + 7 + 7
+    assert cost_nano(Price(Rates(5, 0, cache_write=7, cache_write_1h=0)), usage) == 5 + 7
+
+
+def test_a_provider_that_counts_wrong_cannot_make_a_cost_negative() -> None:
+    usage = Usage(input=10, output=5, cache_read=10**6, reasoning=10**6)
+    assert cost_nano(Price(Rates(10**6, 10**6)), usage) == 5
+
+
+@given(st.integers(-(10**6), MAX_NANO), st.integers(1, 10**12))
+def test_affordable_is_the_most_that_fits(nano: int, rate: int) -> None:
+    count = affordable_tokens(nano, rate)
+    assert tokens_cost(count, rate) <= max(nano, 0)
+    assert (count + 1) * rate > max(nano, 0) * 10**6
+
+
+def test_a_long_context_tier_applies_past_its_threshold() -> None:
+    price = Price(Rates(1, 2), ((200_000, Rates(3, 4)), (1_000_000, Rates(5, 6))))
+    assert [price.rates(n).input for n in (200_000, 200_001, 1_000_000, 1_000_001)] == [1, 3, 3, 5]
+
+
+def test_free_means_every_rate_of_every_tier() -> None:
+    assert FREE.free
+    assert not Price(Rates(0, 0, cache_read=1)).free
+    assert not Price(Rates(0, 0, reasoning=1)).free
+    assert not Price(Rates(0, 0), ((100, Rates(0, 1)),)).free
+
+
+@pytest.mark.parametrize(
+    ("input_per_1k", "output_per_1k", "cap_usd"),
+    [(".0003", ".0012", "0.0576"), (".0006", ".00208", "0.10496"), (".015", ".075", "0.5")],
+)
+def test_the_default_cap_of_a_model(input_per_1k: str, output_per_1k: str, cap_usd: str) -> None:
+    price = Price(Rates(price_from_usd_per_1k(input_per_1k), price_from_usd_per_1k(output_per_1k)))
+    assert default_model_cap(price) == nano_from_usd(cap_usd)
+
+
+def test_a_free_model_has_no_default_cap() -> None:
+    assert default_model_cap(FREE) is None

