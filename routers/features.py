@@ -278,7 +278,7 @@ def extract(view: RequestView) -> Features:
         excerpt = f"{view.first_user[:OPENING_CHARS]}\n{excerpt}"
     system = view.system[:SYSTEM_CHARS]
     raw = b"\n" + excerpt.encode("utf-8", "replace")
-    size = len(raw)
+    size, lines = len(raw), raw.count(b"\n")
     words = raw.translate(_WORD_BYTES).split()
     distinct = set(words)
     asked = words if len(words) <= LEADING_WORDS + TRAILING_WORDS else words[:LEADING_WORDS] + words[-TRAILING_WORDS:]
@@ -294,18 +294,18 @@ def extract(view: RequestView) -> Features:
         len(view.last_user),
         len(view.last_user) + len(view.system) + view.history_chars + view.tool_schema_chars,
         len(words),
-        raw.count(b"\n"),
+        lines,
         non_latin,
         cjk,
         (size - len(raw.translate(None, _DIGITS))) / size,
         (size - len(raw.translate(None, _SYMBOLS))) / size,
         sum([len(word) >= LONG_WORD for word in distinct]) / (len(distinct) or 1),
         raw.count(b"```"),
-        raw.count(b";\n") + raw.count(b"{\n") + raw.count(b"}\n") + raw.count(b"):\n"),
+        _code_lines(raw) if lines > 1 else 0,
         symbols_of_math + raw.count(b"^") + (len(_LATEX.findall(raw)) if b"\\" in raw else 0),
-        _options(raw),
-        len(_ITEM.findall(raw)),
-        raw.count(b"?") + raw.count(b"\xef\xbc\x9f"),
+        _options(raw, lines),
+        len(_ITEM.findall(raw)) if lines > 1 else 0,
+        raw.count(b"?") + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
         Topics(*_counts(_TOPIC_OF, distinct, len(TOPICS))),
         instructions,
         _asked_words(sentence) if instructions.unit else 0,
@@ -353,9 +353,14 @@ def _scripts(raw: bytes, chars: int) -> tuple[float, float, int]:
     return min((cjk + other) / chars, 1.0), min(cjk / chars, 1.0), signs
 
 
-def _options(raw: bytes) -> int:
+def _code_lines(raw: bytes) -> int:
+    """Lines that end as statements and blocks do."""
+    return raw.count(b";\n") + raw.count(b"{\n") + raw.count(b"}\n") + raw.count(b"):\n")
+
+
+def _options(raw: bytes, lines: int) -> int:
     """Lettered answers to choose from: at the start of lines, or inline as "A) ... B) ..."."""
-    at_lines = len(_OPTION.findall(raw))
+    at_lines = len(_OPTION.findall(raw)) if lines > 1 or raw[1:2] in b"(ABCDEFGHIJ" else 0
     if at_lines or b"B)" not in raw:
         return at_lines
     return sum([letter + b")" in raw for letter in (b"A", b"B", b"C", b"D", b"E", b"F", b"G", b"H", b"I", b"J")])

@@ -12,6 +12,8 @@ FAILURES_TO_OPEN = 3
 """Failures in a row before a candidate is left out: one may be chance, three are a pattern."""
 COOLDOWN_S = 5.0
 MAX_COOLDOWN_S = 120.0
+MAX_OPENED = 16
+"""Openings counted: the cooldown doubles with each, and is at its longest well before."""
 PROBE_LIMIT_S = 30.0
 """A probe whose outcome never came back frees its place after this long."""
 
@@ -56,14 +58,18 @@ class Breaker:
 
     def failed(self, now_s: float, retry_after_s: float | None = None) -> None:
         """The upstream failed by its own fault. A `Retry-After` opens the circuit at once for that long."""
+        was_open = self.state(now_s) is Circuit.OPEN
         self.failures += 1
         self.probe_until_s = 0.0
-        if self.failures >= FAILURES_TO_OPEN or self.opened or retry_after_s is not None:
-            self.opened += 1
-            cooldown = min(COOLDOWN_S * 2 ** (self.opened - 1), MAX_COOLDOWN_S)
-            self.open_until_s = now_s + min(
-                max(cooldown if self.failures >= FAILURES_TO_OPEN else 0.0, retry_after_s or 0.0), MAX_COOLDOWN_S
-            )
+        wait_s = min(max(retry_after_s or 0.0, 0.0), MAX_COOLDOWN_S)
+        if was_open:
+            # A request sent before the circuit opened: old news, unless it says how long to wait.
+            self.open_until_s = max(self.open_until_s, now_s + wait_s)
+        elif self.failures >= FAILURES_TO_OPEN or self.opened or retry_after_s is not None:
+            self.opened = min(self.opened + 1, MAX_OPENED)
+            if self.failures >= FAILURES_TO_OPEN:
+                wait_s = max(wait_s, min(COOLDOWN_S * 2 ** (self.opened - 1), MAX_COOLDOWN_S))
+            self.open_until_s = now_s + wait_s
 
 
 @dataclass(slots=True)

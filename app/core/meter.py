@@ -10,8 +10,8 @@ class Meter:
 
     Until usage arrives the output is estimated: pieces times the model's calibration. A usage report
     replaces the estimate whole (reports are cumulative: the larger output wins); pieces seen after it
-    are added on top. The running cost never falls between reports. Without a price only
-    tokens are metered: the cost is None.
+    are added on top. The running cost never falls between reports. Without a price, and without a cost
+    named by the provider, only tokens are metered: the cost is None.
     """
 
     __slots__ = ("_fixed_nano", "_permille", "_pieces_since", "_rate", "input_tokens", "pieces", "price", "usage")
@@ -35,17 +35,23 @@ class Meter:
         self.pieces += pieces
         self._pieces_since += pieces
 
-    def report(self, usage: Usage) -> None:
-        """Take a usage report of the provider; an older cumulative one changes nothing."""
-        if self.usage is not None and usage.output < self.usage.output:
-            return
-        if not usage.output and not usage.input and self.pieces:
+    def report(self, usage: Usage, *, final: bool = True) -> None:
+        """Take a usage report of the provider. One that says less than was seen changes nothing.
+
+        With `final` false more may come: such a report is news only if its output has grown.
+        """
+        if not usage.output and self.pieces:
             return  # a placeholder that some servers put on every chunk
+        if self.usage is not None:
+            grown = usage.output - self.usage.output
+            if grown < 0 or (not grown and self._pieces_since and not final):
+                return
         self.usage = usage
         self._pieces_since = 0
         if self.price is not None:
             self._fixed_nano = cost_nano(self.price, usage)
-        if usage.cost_nano is not None:
+        # Zero for a model that has a price is a provider that does not know, or bills elsewhere.
+        if usage.cost_nano or (usage.cost_nano is not None and self.price is None):
             self._fixed_nano = usage.cost_nano
 
     @property

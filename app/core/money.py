@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 
+import msgspec
+
 NANO_PER_USD = 10**9
 TOKENS_PER_PRICE = 10**6
 MAX_NANO = 2**53 - 1
@@ -118,8 +120,7 @@ class Price:
 FREE = Price(Rates(0, 0), source="free")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
     `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one."""
 

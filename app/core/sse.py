@@ -73,11 +73,11 @@ class SseParser:
         self._keep(buffer[start:])
         return frames
 
-    def close(self) -> Frame | None:
-        """The last block where the stream ended without its blank line (some servers do), else None."""
+    def close(self) -> list[Frame]:
+        """The last block, where the stream ended without its blank line (some servers do)."""
         rest, self._rest = self._rest, b""
         block = rest.strip(b"\r\n")
-        return Frame(block + b"\n\n", _data_of(block)) if block else None
+        return [Frame(block + b"\n\n", _data_of(block))] if block else []
 
     def _keep(self, rest: bytes) -> None:
         if len(rest) > MAX_EVENT_BYTES:

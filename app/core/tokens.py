@@ -1,19 +1,17 @@
 """Counting tokens without a tokenizer: fast estimates, corrected by what providers report.
 
-Output is counted in *pieces*: what a byte-pair tokenizer of the GPT family would roughly emit
-(a word with its leading space, up to three digits, a run of punctuation, one character of other
-scripts). Per model, `Calibration` learns the ratio of billed tokens to pieces, and of billed
+Output is counted in *pieces*: what a byte-pair tokenizer of the GPT family would roughly emit, from
+three counts that run in C, since it is done for every event. Per model, `Calibration` learns the ratio of billed tokens to pieces, and of billed
 input tokens to prompt bytes, and leans to the safe side by their spread.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-_PIECE = re.compile(r" ?[A-Za-z]{1,12}|\d{1,3}|[^\x00-\x7f]| ?[^\sA-Za-z0-9\x80-\U0010ffff]{1,3}|\s{2,}|\n")
 _SHORT_CHARS = 8
-_MANY_CHARS = 4096
+_ORDINARY = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
+_LETTERS_PER_PIECE = 8
 
 BYTES_PER_INPUT_TOKEN = 3.3
 """Prompts as JSON run from 2.5 (code, digits) to 4.8 (English) bytes a token in o200k_base: start low, calibrate."""
@@ -30,16 +28,21 @@ PRIOR_WEIGHT = 3
 def pieces(text: str) -> int:
     """Estimated tokens of one streamed delta; a non-empty delta is at least one.
 
-    Short deltas without inner white space are one token: providers stream token by token. Long
-    texts are counted by length, so that the cost stays bounded.
+    Short deltas without inner white space are one token: providers stream token by token. Otherwise words count
+    one each (long ones more), signs and digits one for two, characters beyond ASCII one each.
     """
+    if not text:
+        return 0
     length = len(text)
-    if length <= _SHORT_CHARS and not any(c.isspace() for c in text[1:-1]) and text.isascii():
-        return 1 if length else 0
-    if length > _MANY_CHARS:
-        head = len(_PIECE.findall(text[:_MANY_CHARS]))
-        return -(-head * length // _MANY_CHARS)
-    return max(len(_PIECE.findall(text)), 1)
+    if not text.isascii():
+        ascii_part = text.encode("ascii", "ignore")
+        return length - len(ascii_part) + (pieces(ascii_part.decode()) if ascii_part else 0)
+    spaces = text.count(" ")
+    if length <= _SHORT_CHARS and (not spaces or " " not in text[1:-1]):
+        return 1
+    signs = len(text.encode().translate(None, _ORDINARY))
+    words = spaces + (text[0] != " ") - (text[-1] == " ")
+    return max(words, (length - spaces - signs) // _LETTERS_PER_PIECE) + (signs + 1) // 2 or 1
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from app.core.money import usd_text
 from app.core.policy import Candidate
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
-from app.dialects.openai_chat.decode import BadEvent, decode_event
+from app.dialects.openai_chat.decode import BadEvent, decode_whole
 from app.dialects.openai_chat.errors import budget_error, error_object
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
@@ -34,6 +34,7 @@ from app.gateway.verdict import Verdict
 
 MAX_ERROR_BYTES = 64 * 1024
 DRAIN_S = 1.0
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Attempt:
         self.record = AttemptRecord(candidate, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
+        self._write_s = candidate.provider.deadlines.write_s
         self._hard_s = self._loop.time() + budget.hard_timeout_s
         folder = Folder() if purse.plan.mode is Mode.FOLD else None
         self._folder = folder
@@ -158,7 +160,7 @@ class Attempt:
         body = await self.session.waits.io(reply.read_all())
         reply.release()
         try:
-            event = decode_event(body)
+            event = decode_whole(body)
         except BadEvent:
             return await self._failed(verdict.garbled())
         if event.error is not None or not event.has_choices:
@@ -175,37 +177,17 @@ class Attempt:
 
     async def _stream(self, reply: Reply) -> Verdict | None:
         """Relay reads until the stream ends, is cut, breaks, or nobody listens."""
-        session, relay, purse = self.session, self.relay, self.purse
-        parser, idle_s = SseParser(), self.candidate.provider.deadlines.idle_s
-        loop_time, io = self._loop.time, session.waits.io
-        relay.allowance_nano = purse.allowance_nano
+        session, relay = self.session, self.relay
+        parser = SseParser()
         try:
             while True:
-                data = await io(reply.read())
-                frames = parser.feed(data) if data else [f for f in (parser.close(),) if f is not None]
-                out = relay.feed(frames)
-                if relay.broken is not None or (not data and not relay.opened):
+                with session.waits:
+                    await self._pump(reply, parser)
+                if not relay.blocked:
                     break
-                if relay.blocked:
-                    out += relay.resume()
-                    while relay.blocked:
-                        if out:
-                            await self._send(out)
-                        if not await purse.extend(session.waits.is_over):
-                            await self._cut(reply)
-                            return None
-                        relay.allowance_nano = purse.allowance_nano
-                        out = relay.resume()
-                if out:
-                    await self._send(out)
-                if relay.done or not data:
-                    break
-                now_s = loop_time()
-                if purse.due(now_s):
-                    purse.flush(now_s)
-                relay.allowance_nano = purse.allowance_nano
-                if relay.opened:
-                    session.waits.deadline_s = min(now_s + idle_s, self._hard_s)
+                if not await self.purse.extend(session.waits.is_over):
+                    await self._cut(reply)
+                    return None
         except SseOverflow:
             relay.broken = "an event is too large"
         except ConnectionBroken:
@@ -217,21 +199,39 @@ class Attempt:
             return None
         return await self._broke(reply)
 
+    async def _pump(self, reply: Reply, parser: SseParser) -> None:
+        """Forward what comes until the stream is over, or blocked because its money is used up."""
+        relay, purse, waits = self.relay, self.purse, self.session.waits
+        idle_s, loop_time = self.candidate.provider.deadlines.idle_s, self._loop.time
+        relay.allowance_nano = purse.allowance_nano
+        if relay.blocked and (out := relay.resume()):
+            await self._send(out)
+        while not relay.blocked:
+            data = await reply.read()
+            out = relay.feed(parser.feed(data) if data else parser.close())
+            if relay.blocked:
+                out += relay.resume()  # exact usage in the same read may have lowered the cost
+            if out:
+                await self._send(out)
+            if relay.done or relay.broken is not None or not data:
+                return
+            if purse.running_short:
+                purse.flush()
+            relay.allowance_nano = purse.allowance_nano
+            if relay.opened:
+                waits.deadline_s = min(loop_time() + idle_s, self._hard_s)
+
     async def _send(self, out: bytes) -> None:
         """Forward to the client; the head goes out with the first real event."""
         session = self.session
         if self._folder is not None or not self.relay.opened:
             return
+        session.waits.deadline_s = self._loop.time() + self._write_s
         if not session.started:
             self._first_event()
             session.started = True
-            await session.waits.io(
-                session.downstream.start(
-                    200, session.headers(self.record, self.purse, b"text/event-stream; charset=utf-8")
-                )
-            )
-        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
-        await session.waits.io(session.downstream.write(out))
+            await session.downstream.start(200, session.headers(self.record, self.purse, EVENT_STREAM))
+        await session.downstream.write(out)
 
     def _first_event(self) -> None:
         if self.record.ttft_s is None:
@@ -397,20 +397,20 @@ class Attempt:
     async def _answer(self, status: int, body: bytes) -> None:
         session = self.session
         session.started = True
-        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        session.waits.deadline_s = self._loop.time() + self._write_s
         await self._unless_gone(
             session.downstream.reply(status, session.headers(self.record, self.purse, b"application/json"), body)
         )
 
     async def _end(self, tail: bytes) -> None:
         session = self.session
-        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        session.waits.deadline_s = self._loop.time() + self._write_s
         if not session.started:
             self._first_event()
             session.started = True
             await self._unless_gone(
                 session.downstream.start(
-                    200, session.headers(self.record, self.purse, b"text/event-stream; charset=utf-8")
+                    200, session.headers(self.record, self.purse, EVENT_STREAM)
                 )
             )
         await self._unless_gone(session.downstream.finish(tail))

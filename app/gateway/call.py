@@ -121,6 +121,7 @@ class ChatCall(OwnedCall):
         meter = Meter(candidate.price, input_tokens, calibration.output_permille)
         purse = Purse(services.ledger, self.view.policy.ledger, plan, limits, meter, self.next_call_id())
         await purse.reserve(self.request, stopped=self.waits.is_over)
+        self.purse = purse
         breaker = services.health.of(candidate.name)
         breaker.sent(now())
         self.note_overhead()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -11,7 +12,9 @@ import structlog
 
 log = structlog.get_logger()
 
-WATCH_EVERY_S = 0.1
+WATCH_EVERY_S = 0.125
+FLUSH_EVERY = 2
+"""Running costs are written on every second look, those of all calls together: every 250 ms, in one round trip."""
 T = TypeVar("T")
 
 
@@ -44,7 +47,7 @@ class Downstream(Protocol):
 
 
 class Waits:
-    """The interruptible waits of one call. Only `io` can be stopped: money verbs always finish.
+    """The interruptible waits of one call. Only blocks under `with waits` can be stopped: money verbs always finish.
 
     `deadline_s` (loop time) is checked by the watcher; a passed deadline stops the wait with Stop.LATE, which the
     call may clear and go on from; a client that left cannot be cleared.
@@ -79,21 +82,25 @@ class Waits:
         """True once nobody wants the answer any more."""
         return self.stopped in (Stop.CLIENT_GONE, Stop.SHUTDOWN)
 
-    async def io(self, wait: Coroutine[Any, Any, T]) -> T:
-        """Await network I/O; raises Stopped when told to stop."""
+    def __enter__(self) -> None:
+        """Waits in the block may be interrupted: they raise Stopped. No money verb may be awaited in it."""
         if self.stopped is not None:
-            wait.close()
             raise Stopped
         self._waiting = True
-        try:
-            return await wait
-        except asyncio.CancelledError:
-            if self.stopped is None or self._task is None:
-                raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._waiting = False
+        # `stop` cancels only a task that is suspended inside the block, so the cancellation always lands here.
+        if kind is asyncio.CancelledError and self.stopped is not None and self._task is not None:
             self._task.uncancel()
             raise Stopped from None
-        finally:
-            self._waiting = False
+
+    async def io(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Await one piece of network I/O; raises Stopped when told to stop."""
+        if self.stopped is not None:
+            wait.close()
+        with self:
+            return await wait
 
 
 class Runner(Protocol):
@@ -103,6 +110,9 @@ class Runner(Protocol):
 
     async def run(self) -> None:
         """Serve the client; must not raise."""
+
+    def flush(self) -> None:
+        """Write the running cost to the ledger, where it has risen."""
 
 
 class Calls:
@@ -133,14 +143,16 @@ class Calls:
             log.error("a call ended with an unexpected error", exc_info=error)
 
     async def watch(self) -> None:
-        """Stop the waits whose deadline has passed; runs until cancelled."""
+        """Stop the waits whose deadline has passed, and have running costs written; runs until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
+        for look in itertools.count():
             await asyncio.sleep(WATCH_EVERY_S)
             now_s = loop.time()
             for call in list(self._running.values()):
                 if now_s > call.waits.deadline_s:
                     call.waits.stop(Stop.LATE)
+                if look % FLUSH_EVERY:
+                    call.flush()
 
     async def drain(self, limit_s: float) -> None:
         """Let calls finish, then stop what is left: each is cut off honestly and settled."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from app.core.errors import BursarError, ContextTooLong, Forbidden, ModelNotFound, NoCandidate, Unpriced, UpstreamError
 from app.core.money import Rates, tokens_cost
@@ -15,8 +16,7 @@ from routers.features import extract
 from routers.tasks import classify
 
 
-@dataclass(frozen=True, slots=True)
-class Considered:
+class Considered(msgspec.Struct, frozen=True):
     """One candidate as it was seen: its score, expected cost in nano-dollars (None: unpriced), and the verdict."""
 
     candidate: Candidate
@@ -25,8 +25,7 @@ class Considered:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Where to go, in order, and why. `spare` are cheaper candidates for when a budget refuses those in `order`."""
 
     requested: str
@@ -48,8 +47,7 @@ class Decision:
         return self.order[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What the client's `model` stands for."""
 
     route: str | None

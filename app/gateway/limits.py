@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+import re
+
+import msgspec
 
 from app.core.budget import Claim
 from app.core.policy import Candidate, Key, Policy, Windows
 
 ANONYMOUS = "-"
 """Stands for the key where the gateway is open on loopback."""
+_WINDOW = re.compile(r":(day:\d{4}-\d\d-\d\d|month:\d{4}-\d\d|total)$")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCaps:
+class ClientCaps(msgspec.Struct, frozen=True):
     """What the client itself asked for; it can lower the policy's caps, never raise them."""
 
     request_nano: int | None = None
     task_nano: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """`claims` are for the ledger; `call_nano` is the tightest cap that is this call's alone and
     `call_scope` what it is called: request, task or model (a call without a task is a task of its own)."""
 
@@ -83,10 +84,8 @@ def scope_kind(scope: str) -> str:
 
 def scope_window(scope: str) -> str | None:
     """day, month or total for a key's or the global scope; None for the rest."""
-    for window in ("day", "month", "total"):
-        if f":{window}" in scope and not scope.startswith("task:"):
-            return window
-    return None
+    found = None if scope.startswith("task:") else _WINDOW.search(scope)
+    return found.group(1).partition(":")[0] if found else None
 
 
 def resets_at(scope: str, now: dt.datetime) -> dt.datetime | None:

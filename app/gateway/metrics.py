@@ -105,6 +105,7 @@ class Metrics:
         self.policy_loaded = gauge(
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="max"
         )
+        self._children: dict[tuple[int | str, ...], Counter] = {}
         self._calls: dict[tuple[str, str, str], CallMetrics] = {}
 
     def call(self, route: str, model: str, provider: str) -> CallMetrics:
@@ -113,6 +114,14 @@ class Metrics:
         found = self._calls.get(key)
         if found is None:
             found = self._calls[key] = CallMetrics(self, *key)
+        return found
+
+    def child(self, counter: Counter, *labels: str) -> Counter:
+        """The child of a counter, found once: `labels()` costs more than the increment."""
+        key: tuple[int | str, ...] = (id(counter), *labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = counter.labels(*labels)
         return found
 
     def ended(

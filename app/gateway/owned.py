@@ -41,6 +41,7 @@ class OwnedCall(ABC):
         self.caps = caps
         self.record = record
         self.attempts: list[AttemptRecord] = []
+        self.purse: Purse | None = None
         self.arrived_s = asyncio.get_running_loop().time()
         self._day = dt.datetime.now(dt.UTC).date()
 
@@ -67,6 +68,11 @@ class OwnedCall(ABC):
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call on this candidate."""
         return limits_for(self.view.policy, candidate, self.key, self.record.task_id, self.caps, self._day)
+
+    def flush(self) -> None:
+        """Write the running cost of the attempt under way, where it has risen."""
+        if self.purse is not None and self.purse.unrecorded:
+            self.purse.flush()
 
     def next_call_id(self) -> str:
         """The ledger's name for the next attempt's reservation."""

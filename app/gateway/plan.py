@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+
+import msgspec
 
 from app.core.budget import Granted
 from app.core.money import affordable_tokens, tokens_cost
@@ -11,7 +12,7 @@ from app.core.policy import Candidate
 from app.core.types import ChatRequest
 from app.gateway.limits import Limits
 
-STEP_TOKENS = 256
+STEP_TOKENS = 512
 """A call writes its cost at the latest after this many output tokens: what a killed process can have
 spent without a record, and what an expired hold is charged for it."""
 SHARE = 8
@@ -27,8 +28,7 @@ class Mode(Enum):
     FOLD = "fold"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
     cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
 
@@ -83,7 +83,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
 def folded(plan: Plan) -> Plan:
     """The same attempt, streamed upstream so that it can be cut: when its worst case finds no room."""
     step = tokens_cost(STEP_TOKENS, plan.output_rate)
-    return replace(
+    return msgspec.structs.replace(
         plan,
         mode=Mode.FOLD,
         strict=plan.blind,

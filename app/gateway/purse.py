@@ -17,8 +17,6 @@ from app.gateway.limits import Limits, is_task_scope
 from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded
 from app.stores.budgets import LedgerUnavailable
 
-FLUSH_EVERY_S = 0.25
-"""A running cost is written at most this often, or on a step (half of what may be spent unrecorded)."""
 STEP_AHEAD_TOKENS = 16
 """What a renewed hold must at least allow; where less is left, that is taken."""
 
@@ -45,7 +43,6 @@ class Purse:
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
         self._flush_spent_nano = 0
-        self._flushed_at_s = 0.0
         self._recorded_nano = 0
         self._guarded = meter.price is not None and bool(plan.output_rate)
 
@@ -93,19 +90,21 @@ class Purse:
         shared = self._recorded_nano + grant.held_nano + max(grant.remaining_nano, 0)
         return self.limits.call_scope if call is not None and call <= shared else grant.scope
 
-    def due(self, now_s: float) -> bool:
-        """True when the running cost should be written: by time, or because half the window is used."""
+    @property
+    def running_short(self) -> bool:
+        """True when half of what may be spent unrecorded is used: time to write, before the stream has to wait."""
         if self._flush is not None or not self._guarded:
             return False
-        fresh = self.meter.running_nano - self._recorded_nano
-        if fresh <= 0:
-            return False
-        window = (self.allowance_nano or 0) - self._recorded_nano
-        return now_s - self._flushed_at_s >= FLUSH_EVERY_S or 2 * fresh >= window
+        recorded = self._recorded_nano
+        return 2 * (self.meter.running_nano - recorded) >= (self.allowance_nano or 0) - recorded
 
-    def flush(self, now_s: float) -> None:
+    @property
+    def unrecorded(self) -> bool:
+        """True when the ledger does not know the running cost yet, and no write is under way."""
+        return self._guarded and self._flush is None and not self.closed and self.meter.running_nano > self._recorded_nano
+
+    def flush(self) -> None:
         """Write the running cost without waiting for the answer; one write is under way at a time."""
-        self._flushed_at_s = now_s
         self._flush_spent_nano = self.meter.running_nano
         self._flush = self._ledger.advance(self._advance())
         self._flush.add_done_callback(self._flushed)
@@ -153,7 +152,7 @@ class Purse:
                 return False
             before = self._flush
             if before is None:
-                self.flush(loop.time())
+                self.flush()
                 before = self._flush
             assert before is not None
             try:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from app.core.money import Price, Rates, usd_float
+from app.core.policy import Candidate
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt import AttemptRecord
 from app.gateway.decide import Considered, Decision
@@ -54,7 +57,7 @@ class CallRecord:
             "usage": last.usage if last else {},
             "cut": last.cut if last else None,
             "denied_scope": self.denied_scope,
-            "decision": decision_json(decision) if decision else None,
+            "decision": decision_json(decision, self.view) if decision else None,
             "caps": caps_json(self.limits) if self.limits else [],
             "attempts": [attempt_json(a) for a in attempts],
             "timings": {
@@ -90,7 +93,7 @@ def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:
     return max((a.provenance for a in attempts), key=rank.index, default=Provenance.METERED)
 
 
-def decision_json(decision: Decision) -> dict[str, Any]:
+def decision_json(decision: Decision, view: View) -> dict[str, Any]:
     """The decision: what was considered, at which price and score, and why the first was taken."""
     return {
         "route": decision.route,
@@ -102,11 +105,11 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "min_confidence": decision.min_confidence,
         "propensity": decision.propensity,
         "router": decision.router,
-        "candidates": [considered_json(c) for c in decision.considered],
+        "candidates": [considered_json(c, view) for c in decision.considered],
     }
 
 
-def considered_json(seen: Considered) -> dict[str, Any]:
+def considered_json(seen: Considered, view: View) -> dict[str, Any]:
     """One candidate as it was seen."""
     score, candidate = seen.score, seen.candidate
     return {
@@ -118,8 +121,13 @@ def considered_json(seen: Considered) -> dict[str, Any]:
         "confidence": round(score.confidence, 4) if score else None,
         "expected_output_tokens": round(score.output_tokens) if score else None,
         "expected_cost_usd": usd_float(seen.expected_nano) if seen.expected_nano is not None else None,
-        "price_usd_per_1k": price_json(candidate.price),
+        "price_usd_per_1k": view.once(("price", candidate.name), lambda: msgspec.Raw(encoded_price(candidate))),
     }
+
+
+def encoded_price(candidate: Candidate) -> bytes:
+    """`price_json` as bytes."""
+    return msgspec.json.encode(price_json(candidate.price))
 
 
 def price_json(price: Price | None) -> dict[str, Any] | None:

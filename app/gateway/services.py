@@ -64,11 +64,11 @@ class Services:
         """Metrics and warnings of a finished call."""
         metrics = self.metrics
         for attempt in attempts:
-            metrics.attempts.labels(*label_of(attempt.candidate), attempt.outcome.value).inc()
+            metrics.child(metrics.attempts, *label_of(attempt.candidate), attempt.outcome.value).inc()
         decision = record.decision
         route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
         if decision is not None:
-            metrics.decisions.labels(route, decision.task_type, label_of(decision.chosen)[0]).inc()
+            metrics.child(metrics.decisions, route, decision.task_type, label_of(decision.chosen)[0]).inc()
         last = attempts[-1] if attempts else None
         model, provider = label_of(last.candidate) if last is not None else ("-", "-")
         metrics.ended(

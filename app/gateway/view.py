@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from app.core.money import FREE, default_model_cap
-from app.core.policy import Candidate, Capabilities, ModelBudget, Policy
+from collections.abc import Callable
+from typing import TypeVar
+
+from app.core.policy import Candidate, Policy
+from app.stores.policy_compile import unlisted_candidate
 from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
 
+T = TypeVar("T")
+MAX_MADE = 4096
 MAX_UNLISTED = 512
 """`provider/model` names kept per view: clients choose them, so they are bounded."""
 
@@ -19,6 +24,7 @@ class View:
         self.router = router
         self.catalogue = catalogue
         self._arms: dict[str, Arm] = {}
+        self._made: dict[tuple[str, str], object] = {}
         self._unlisted: dict[str, Candidate | None] = {}
 
     def arm(self, candidate: Candidate) -> Arm:
@@ -27,6 +33,15 @@ class View:
         if arm is None:
             arm = self._arms[candidate.name] = arm_of(candidate)
         return arm
+
+    def once(self, what: tuple[str, str], make: Callable[[], T]) -> T:
+        """A value that is the same for every request on this view, made on first use."""
+        found = self._made.get(what)
+        if found is None:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            found = self._made[what] = make()
+        return found  # type: ignore[return-value]
 
     def find(self, name: str) -> Candidate | None:
         """A listed model, or `provider/model` where that provider serves any model; None if neither."""
@@ -45,19 +60,7 @@ class View:
         provider = self.policy.providers.get(provider_name)
         if not slash or not model or provider is None or not provider.any_model:
             return None
-        entry = self.catalogue.find(provider, model)
-        price = FREE if provider.free else entry.price if entry is not None else None
-        cap = default_model_cap(price) if price is not None else None
-        return Candidate(
-            name,
-            provider,
-            model,
-            tier=1,
-            price=price,
-            budget=ModelBudget(cap),
-            capabilities=entry.capabilities if entry is not None else Capabilities(),
-            listed=False,
-        )
+        return unlisted_candidate(provider, model, self.catalogue)
 
 
 def arm_of(candidate: Candidate) -> Arm:

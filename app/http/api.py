@@ -7,6 +7,7 @@ import datetime as dt
 import os
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, generate_latest
@@ -77,12 +78,12 @@ def build_api(services: Services) -> FastAPI:
         return listed if listed is not None else _model(candidate)  # type: ignore[arg-type]
 
     @api.get("/v1/decisions/{request_id}")
-    async def decision(request_id: str, request: Request) -> dict[str, Any]:
+    async def decision(request_id: str, request: Request) -> Response:
         key = caller(request)
         record = await services.traces.get(request_id)
         if record is None or not _may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
-        return record
+        return Response(msgspec.json.encode(record), media_type="application/json")
 
     @api.get("/v1/tasks/{task_id:path}")
     async def task(task_id: str, request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 from collections.abc import Mapping
@@ -37,10 +38,15 @@ class KeyRing:
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:
     """Without keys, a web page in the operator's browser must not be able to spend (DNS rebinding, simple POSTs)."""
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    if not _is_local_name(urlsplit(f"//{host}").hostname) or (origin and not _is_local_name(urlsplit(origin).hostname)):
+    if not _is_local_site(headers.get("host", ""), headers.get("origin")):
         raise Forbidden("Without keys this gateway answers local clients only: no web sites, no other host names.")
+
+
+@functools.lru_cache(maxsize=256)
+def _is_local_site(host: str, origin: str | None) -> bool:
+    return _is_local_name(urlsplit(f"//{host}").hostname) and (
+        not origin or _is_local_name(urlsplit(origin).hostname)
+    )
 
 
 def _is_local_name(host: str | None) -> bool:

@@ -94,7 +94,8 @@ class SqliteBudgets:
         The first beat also reports what `start` has ended, and the next one what a failed one has.
         """
         self._check_open()
-        self._expired += await self._in_thread(self._book.beat)
+        ended = await self._in_thread(self._book.beat)
+        self._expired += ended
         await self._beside(self._tend)
         expired, self._expired = self._expired, []
         return expired

@@ -18,6 +18,9 @@ from app.core.types import StreamEvent
 AUDIO_BASE64_PER_TOKEN = 3200
 """One audio token is 50 ms; pcm16 at 24 kHz is 3,200 base64 characters in that time
 (https://platform.openai.com/docs/guides/realtime-costs)."""
+MAX_TOKENS = 2**31 - 1
+"""A larger count is a defect of the provider's, and its cost would not fit the ledger."""
+_ABSENT = msgspec.Raw()
 
 
 class _InputDetails(msgspec.Struct):
@@ -30,6 +33,10 @@ class _OutputDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
+class _CostDetails(msgspec.Struct):
+    upstream_inference_cost: Any = None
+
+
 class UsageShape(msgspec.Struct):
     """`usage` as providers send it: every member optional."""
 
@@ -38,10 +45,14 @@ class UsageShape(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
-    cost: float | int | None = None
+    cost: Any = None
+    is_byok: bool | None = None
+    cost_details: _CostDetails | None = None
 
 
 class _Function(msgspec.Struct):
@@ -75,6 +86,7 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
+    usage: UsageShape | None = None
 
 
 class _Groq(msgspec.Struct):
@@ -84,7 +96,7 @@ class _Groq(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: UsageShape | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
     x_groq: _Groq | None = None
 
 
@@ -92,6 +104,14 @@ class _Reply(msgspec.Struct):
     usage: UsageShape | None = None
 
 
+class _Whole(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: UsageShape | None = None
+
+
+_whole = msgspec.json.Decoder(_Whole)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NO_ERROR = frozenset((b"", b"null", b"false", b'""', b"{}"))
 _chunk = msgspec.json.Decoder(_Chunk)
 _reply = msgspec.json.Decoder(_Reply)
 
@@ -104,10 +124,10 @@ def decode_event(data: bytes) -> StreamEvent:
     """One chunk, or one whole completion, as a StreamEvent. Raises BadEvent."""
     try:
         chunk = _chunk.decode(data)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise BadEvent(str(error)) from None
     event = StreamEvent()
-    if chunk.error is not None and chunk.error != b"null":
+    if chunk.error and bytes(chunk.error) not in _NO_ERROR:
         event.error = bytes(chunk.error)
     if chunk.choices:
         event.has_choices = True
@@ -116,22 +136,36 @@ def decode_event(data: bytes) -> StreamEvent:
     shape = chunk.usage
     if shape is None and chunk.x_groq is not None:
         shape = chunk.x_groq.usage
+    if shape is None and chunk.choices:
+        shape = chunk.choices[-1].usage
     if shape is not None:
         event.usage = usage_of(shape)
     return event
+
+
+def decode_whole(data: bytes) -> StreamEvent:
+    """One whole completion. Its text is only counted where the provider sent no usage. Raises BadEvent."""
+    try:
+        reply = _whole.decode(data)
+    except _UNREADABLE as error:
+        raise BadEvent(str(error)) from None
+    usage = usage_of(reply.usage) if reply.usage is not None else None
+    if usage is None or not reply.choices:
+        return decode_event(data)
+    return StreamEvent(has_choices=True, usage=usage)
 
 
 def decode_usage(data: bytes) -> Usage | None:
     """The usage of a whole reply that is not a chat completion (embeddings). Raises BadEvent."""
     try:
         shape = _reply.decode(data).usage
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise BadEvent(str(error)) from None
     return usage_of(shape) if shape is not None else None
 
 
 def _count(event: StreamEvent, choice: _Choice) -> None:
-    if choice.finish_reason is not None:
+    if choice.finish_reason:
         event.finished[choice.index] = choice.finish_reason
     delta = choice.delta or choice.message
     if delta is None:
@@ -187,21 +221,58 @@ def usage_of(shape: UsageShape) -> Usage | None:
     """
     if shape.prompt_tokens is None and shape.completion_tokens is None:
         return None
-    given_input, output = shape.prompt_tokens or 0, shape.completion_tokens or 0
-    reasoning = (shape.completion_tokens_details.reasoning_tokens or 0) if shape.completion_tokens_details else 0
-    beyond = (shape.total_tokens or 0) - given_input - output
+    given_input, output = _count_of(shape.prompt_tokens), _count_of(shape.completion_tokens)
+    detailed = shape.completion_tokens_details.reasoning_tokens if shape.completion_tokens_details else None
+    reasoning = _count_of(detailed or shape.reasoning_tokens)
+    beyond = _count_of(shape.total_tokens) - given_input - output
     if beyond > 0:
         output += beyond
         reasoning = max(reasoning, beyond)
     details = shape.prompt_tokens_details
     read = (
-        (details.cached_tokens if details else None) or shape.prompt_cache_hit_tokens or shape.cache_read_input_tokens
+        (details.cached_tokens if details else None)
+        or shape.prompt_cache_hit_tokens
+        or shape.cache_read_input_tokens
+        or shape.cached_tokens
     )
     write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
-    read = min(read or 0, given_input)
-    write = min(write or shape.cache_creation_input_tokens or 0, given_input - read)
-    cost = shape.cost
-    reported = round(cost * NANO_PER_USD) if cost is not None and 0 <= cost < 1e6 else None
+    read = min(_count_of(read), given_input)
+    write = min(_count_of(write or shape.cache_creation_input_tokens), given_input - read)
+    return Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape))
+
+
+def summed(reports: list[Usage]) -> Usage:
+    """One usage of several that each count one choice: the same input, the outputs together."""
+    costs = [report.cost_nano for report in reports if report.cost_nano is not None]
     return Usage(
-        max(given_input, 0), max(output, 0), max(read, 0), max(write, 0), 0, min(max(reasoning, 0), output), reported
+        max(report.input for report in reports),
+        sum(report.output for report in reports),
+        max(report.cache_read for report in reports),
+        max(report.cache_write for report in reports),
+        0,
+        sum(report.reasoning for report in reports),
+        sum(costs) if costs else None,
     )
+
+
+def _count_of(tokens: int | None) -> int:
+    return min(max(tokens or 0, 0), MAX_TOKENS)
+
+
+def _cost_of(shape: UsageShape) -> int | None:
+    """The provider's own figure: a number, or Perplexity's object with `total_cost`.
+
+    With a key of the operator's at OpenRouter, `cost` is its fee and the model's cost stands beside it
+    (https://openrouter.ai/docs/use-cases/usage-accounting).
+    """
+    cost: Any = shape.cost.get("total_cost") if isinstance(shape.cost, dict) else shape.cost
+    if not _is_amount(cost):
+        return None
+    if shape.is_byok and shape.cost_details is not None and _is_amount(shape.cost_details.upstream_inference_cost):
+        cost += shape.cost_details.upstream_inference_cost
+    nano: int = round(cost * NANO_PER_USD)
+    return nano
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6

@@ -45,7 +45,7 @@ def parse_embeddings(body: bytes) -> EmbeddingsRequest:
             raise BadRequest(f"The parameter {name} is required.", param=name)
     try:
         model = _string.decode(members["model"])
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The parameter model must be a string.", param="model") from None
     return EmbeddingsRequest(members, model, _estimate(members["input"]), max_cost_of(members))
 
@@ -61,7 +61,7 @@ def _estimate(raw: msgspec.Raw) -> int:
         if inner == b'"':
             return sum(int(len(text.encode()) / BYTES_PER_INPUT_TOKEN) + 1 for text in _texts.decode(raw))
         return len(_tokens.decode(raw))
-    except (msgspec.ValidationError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeError):
         raise BadRequest(
             "The parameter input must be a string, a list of strings, or lists of tokens.", param="input"
         ) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from app.core.errors import BudgetExceeded, BursarError, UpstreamRejected
+from app.core.errors import BudgetExceeded, BursarError, UpstreamError, UpstreamRejected
 
-_encode = msgspec.json.encode
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _SCOPE_WORDS = {
     "request": ("Request", "this request"),
@@ -43,31 +44,37 @@ def budget_error(scope: str, headers: dict[str, str] | None = None) -> BudgetExc
     return BudgetExceeded(budget_message(scope), headers={"x-should-retry": "false", **(headers or {})})
 
 
-_error_member = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
 def upstream_error_object(body: bytes) -> bytes | None:
     """The `error` object of a provider's error reply where it has the OpenAI shape (or is close), else None."""
     try:
-        members = _error_member.decode(body)
-    except msgspec.MsgspecError:
+        reply = _decode(body)
+        # Google's compatible endpoint wraps the object in a list.
+        reply = reply[0] if isinstance(reply, list) and reply else reply
+    except _UNREADABLE:
         return None
-    found = bytes(members.get("error", b""))
-    if not found and "message" in members:
-        found = body
+    if not isinstance(reply, dict):
+        return None
+    return _shaped(reply.get("error", reply), kind="invalid_request_error")
+
+
+def stream_error_object(error: bytes) -> bytes:
+    """The `error` of an event in a provider's stream, in the OpenAI shape whatever the provider made of it."""
     try:
-        fields = msgspec.json.decode(found, type=dict[str, object])
-    except msgspec.MsgspecError:
+        shaped = _shaped(_decode(error), kind="server_error")
+    except _UNREADABLE:
+        shaped = None
+    return shaped or error_object(UpstreamError("The provider reported an error in its stream."))
+
+
+def _shaped(error: object, kind: str) -> bytes | None:
+    fields = {"message": error} if isinstance(error, str) else error
+    if not isinstance(fields, dict) or not isinstance(fields.get("message"), str):
         return None
-    message = fields.get("message")
-    if not isinstance(message, str):
-        return None
-    code = fields.get("code")
+    code, given_kind = fields.get("code"), fields.get("type")
     return _encode(
         {
             **fields,
-            "message": message,
-            "type": fields.get("type") if isinstance(fields.get("type"), str) else "invalid_request_error",
+            "type": given_kind if isinstance(given_kind, str) else kind,
             "param": fields.get("param"),
             "code": code if code is None or isinstance(code, str) else str(code),
         }

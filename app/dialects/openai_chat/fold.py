@@ -1,5 +1,9 @@
 """Folding a stream of chunks into one chat completion, for calls that were streamed upstream only so that
-they could be metered. Unknown members of a delta are kept: strings are joined, lists appended."""
+they could be metered. Unknown members of a delta are kept: strings are joined, lists appended.
+
+How deltas add up: https://platform.openai.com/docs/api-reference/chat-streaming (tool calls by index), and
+for content in parts https://docs.mistral.ai/capabilities/reasoning (parts and plain strings in one stream).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from app.core.money import usd_text
 
 _decode = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
-_TOP = ("id", "created", "model", "system_fingerprint", "service_tier")
-_ONCE = ("id", "type", "name", "role", "index")
+_NOT_TOP = frozenset(("choices", "usage", "object", "obfuscation"))
+"""Obfuscation pads the events of a stream; a completion has none."""
+_ONCE = frozenset(("id", "type", "name", "role", "index", "format"))
 
 
 class Folder:
@@ -26,9 +31,10 @@ class Folder:
     def add(self, data: bytes) -> None:
         """Take one chunk that has been decoded without error before."""
         chunk = _decode.decode(data)
-        for name in chunk:
-            if name in _TOP or name not in ("choices", "usage", "object"):
-                self._top.setdefault(name, chunk[name])
+        for name, value in chunk.items():
+            # Azure's first chunk has an empty id and model: a later value beats an empty one.
+            if name not in _NOT_TOP and not self._top.get(name):
+                self._top[name] = value
         if chunk.get("usage"):
             self._usage = chunk["usage"]
         for choice in chunk.get("choices") or ():
@@ -46,27 +52,39 @@ class Folder:
             },
         )
         for name, value in choice.items():
-            if name in ("index", "delta") or value is None:
+            if name in ("index", "delta") or value is None or value == "":
                 continue
-            if name == "logprobs" and isinstance(folded.get("logprobs"), dict):
-                _merge(folded["logprobs"], value)
+            if name == "logprobs":
+                if isinstance(value, dict):
+                    folded[name] = folded[name] or {}
+                    _merge(folded[name], value)
+            elif name == "text" and isinstance(value, str):
+                folded[name] = folded.get(name, "") + value
             else:
                 folded[name] = value
         _merge(folded["message"], choice.get("delta") or {})
 
+    @property
+    def half_a_call(self) -> bool:
+        """A tool call's arguments end before their JSON does."""
+        messages = [choice["message"] for choice in self._choices.values()]
+        functions = [call.get("function") for message in messages for call in message.get("tool_calls") or ()]
+        functions += [message.get("function_call") for message in messages]
+        return any(not _whole_json((function or {}).get("arguments")) for function in functions)
+
     def body(
         self, *, usage: dict[str, Any], cost_nano: int | None, finish: str | None = None, cut: bytes | None = None
     ) -> bytes:
-        """The completion as JSON. `usage` serves where the upstream sent none; `finish` ends choices left open."""
-        shown = msgspec.json.encode({**(self._usage or usage), "cost": None})
-        cost = b"null" if cost_nano is None else usd_text(cost_nano).encode()
-        shown = shown[: -len(b"null}")] + cost + b"}"
+        """The completion as JSON. `usage` serves where the upstream sent none, or less than was seen (`estimated`
+        is in it); `finish` ends choices left open."""
+        shown = dict(usage if self._usage is None or "estimated" in usage else self._usage)
+        shown["cost"] = msgspec.Raw(b"null" if cost_nano is None else usd_text(cost_nano).encode())
         choices = [self._choices[index] for index in sorted(self._choices)]
         for choice in choices:
             choice["finish_reason"] = choice["finish_reason"] or finish
             for call in choice["message"].get("tool_calls") or ():
                 call.pop("index", None)
-        completion = {**self._top, "object": "chat.completion", "choices": choices, "usage": msgspec.Raw(shown)}
+        completion = {**self._top, "object": "chat.completion", "choices": choices, "usage": shown}
         if cut is not None:
             completion["bursar"] = {"cut": msgspec.Raw(cut)}
         return _encode(completion)
@@ -74,28 +92,86 @@ class Folder:
 
 def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
+        held = into.get(name)
         if value is None:
             into.setdefault(name, None)
         elif name == "tool_calls":
             _merge_calls(into, value)
-        elif isinstance(value, str) and isinstance(into.get(name), str):
-            into[name] = value if name in _ONCE else into[name] + value
-        elif isinstance(value, list) and isinstance(into.get(name), list):
-            into[name] = into[name] + value
-        elif isinstance(value, dict) and isinstance(into.get(name), dict):
-            _merge(into[name], value)
+        elif name == "content" and (isinstance(value, list) or isinstance(held, list)):
+            into[name] = _merged_parts(held, value)
+        elif isinstance(value, str) and isinstance(held, str):
+            into[name] = (value or held) if name in _ONCE else held + value
+        elif isinstance(value, list) and isinstance(held, list):
+            into[name] = _merged_list(held, value)
+        elif isinstance(value, dict) and isinstance(held, dict):
+            _merge(held, value)
         else:
             into[name] = dict(value) if isinstance(value, dict) else value
+
+
+def _merged_list(held: list[Any], more: list[Any]) -> list[Any]:
+    """Items are appended; those that say which they go on with (an `index`, as tool calls have) are merged."""
+    items = list(held)
+    for item in more:
+        index = item.get("index") if isinstance(item, dict) else None
+        known = next((i for i in items if isinstance(i, dict) and i.get("index") == index), None)
+        if index is None or known is None:
+            items.append(item)
+        else:
+            _merge(known, item)
+    return items
+
+
+def _merged_parts(held: Any, more: Any) -> list[Any]:
+    """Content in parts: a plain string is a text part, and a part goes on with the next of its type."""
+    parts: list[Any] = []
+    for content in (held, more):
+        for part in content if isinstance(content, list) else [{"type": "text", "text": content}] if content else ():
+            last = parts[-1] if parts else None
+            if isinstance(part, dict) and isinstance(last, dict) and last.get("type") == part.get("type"):
+                _merge_part(last, part)
+            else:
+                parts.append(dict(part) if isinstance(part, dict) else part)
+    return parts
+
+
+def _merge_part(last: dict[str, Any], part: dict[str, Any]) -> None:
+    for name, value in part.items():
+        if isinstance(value, list) and isinstance(last.get(name), list):
+            last[name] = _merged_parts(last[name], value)
+        else:
+            _merge(last, {name: value})
 
 
 def _merge_calls(into: dict[str, Any], deltas: list[dict[str, Any]]) -> None:
     calls: list[dict[str, Any]] = into.get("tool_calls") or []
     into["tool_calls"] = calls
     for delta in deltas:
-        index = delta.get("index")
-        # Some providers send whole calls without an index: each is a call of its own.
-        known = next((c for c in calls if index is not None and c.get("index") == index), None)
+        known = next((call for call in reversed(calls) if _goes_on(call, delta)), None)
         if known is None:
-            known = {"index": len(calls) if index is None else index}
+            known = {"index": delta.get("index", len(calls))}
             calls.append(known)
         _merge(known, delta)
+
+
+def _goes_on(call: dict[str, Any], delta: dict[str, Any]) -> bool:
+    """Whether a delta belongs to this call: by index, unless it names a new call.
+
+    Gemini sends whole calls without an index, or all with index 0; then the id tells them apart.
+    """
+    function = delta.get("function") or delta.get("custom") or {}
+    index, named = delta.get("index"), bool(function.get("name"))
+    if index is not None and call.get("index") != index:
+        return False
+    other_id = bool(delta.get("id")) and bool(call.get("id")) and delta["id"] != call["id"]
+    return not (other_id and named) if index is not None else not named and not other_id
+
+
+def _whole_json(arguments: object) -> bool:
+    if not isinstance(arguments, str) or not arguments:
+        return True
+    try:
+        msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False
+    return True

@@ -17,21 +17,27 @@ from app.core.types import ChatRequest, Prompt
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MAX_TASK_ID_CHARS = 200
+MAX_CHOICES = 128
+"""The largest `n` that the API takes."""
+MAX_LIMIT = 2**31 - 1
+"""No model writes as many tokens; beyond it an amount of money would not fit the ledger."""
+
+_ABSENT = msgspec.Raw()
+"""Stands for an absent member: msgspec does not decode a union of Raw and null."""
 
 
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str | None = None
-    refusal: str | None = None
-    image_url: msgspec.Raw | None = None
-    input_audio: msgspec.Raw | None = None
-    file: msgspec.Raw | None = None
+    image_url: msgspec.Raw = _ABSENT
+    input_audio: msgspec.Raw = _ABSENT
+    file: msgspec.Raw = _ABSENT
 
 
 class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part | str] | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = _ABSENT
 
 
 class _ResponseFormat(msgspec.Struct):
@@ -61,7 +67,7 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
         return _members.decode(body)
     except msgspec.ValidationError:
         raise BadRequest("The body must be a JSON object.") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body's JSON is nested too deeply.") from None
@@ -81,8 +87,8 @@ def parse_chat(body: bytes) -> ChatRequest:
     if not messages:
         raise BadRequest("The parameter messages must hold at least one message.", param="messages")
     options = _field(_options, members, "stream_options") if "stream_options" in members else None
-    choices = _positive(members, "n")
-    limits = {name: _positive(members, name) for name in LIMIT_FIELDS if name in members}
+    choices = _positive(members, "n", MAX_CHOICES)
+    limits = {name: _positive(members, name, MAX_LIMIT) for name in LIMIT_FIELDS if name in members}
     set_limits = [limit for limit in limits.values() if limit is not None]
     return ChatRequest(
         members=members,
@@ -138,14 +144,20 @@ def _field(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], 
         problem, _, path = str(error).partition(" - at `$")
         param = f"{prefix}{name}{path.rstrip('`')}"
         raise BadRequest(f"The parameter {param} is wrong: {problem.lower()}.".replace("`", ""), param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(f"The parameter {prefix}{name} is not valid JSON.", param=f"{prefix}{name}") from None
+    except RecursionError:
+        raise BadRequest(f"The parameter {prefix}{name} is nested too deeply.", param=f"{prefix}{name}") from None
 
 
-def _positive(members: dict[str, msgspec.Raw], name: str) -> int | None:
+def _positive(members: dict[str, msgspec.Raw], name: str, most: int) -> int | None:
     if name not in members:
         return None
     value: int | None = _field(_integer, members, name)
     if value is not None and value < 1:
         raise BadRequest(f"The parameter {name} must be a positive integer.", param=name)
+    if value is not None and value > most:
+        raise BadRequest(f"The parameter {name} is too large.", param=name)
     return value
 
 
@@ -161,7 +173,7 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
             system.append(text)
             continue
         prompt.turns += 1
-        total_chars += len(text) + (len(message.tool_calls) if message.tool_calls is not None else 0)
+        total_chars += len(text) + len(message.tool_calls)
         if message.role == "user":
             users.append(text)
     prompt.system = "\n".join(system)
@@ -170,7 +182,7 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
     prompt.history_chars = total_chars - len(prompt.last_user)
     prompt.in_tool_loop = messages[-1].role in ("tool", "function")
     for name in ("tools", "functions"):
-        if name in members and members[name] != b"null":
+        if name in members and bytes(members[name]) != b"null":
             prompt.tools += len(_field(_raws, members, name))
             prompt.tool_schema_bytes += len(members[name])
     prompt.text_bytes += prompt.tool_schema_bytes
@@ -192,7 +204,7 @@ def _text_of(parts: list[_Part | str], prompt: Prompt) -> str:
         elif part.text is not None:
             texts.append(part.text)
         for attached in () if isinstance(part, str) else (part.image_url, part.input_audio, part.file):
-            if attached is not None:
+            if attached and bytes(attached) != b"null":
                 prompt.images += 1
                 prompt.text_bytes -= len(attached)
     return "\n".join(texts)

@@ -2,7 +2,7 @@
 
 Frames that need no change are forwarded as they came. What is held back: everything before the first
 real event (so that a fallback is still possible), the usage chunk and `[DONE]` (the call settles first),
-and a finish reason `length` that our own clamp may have caused. Endings are shared WIRE.md's.
+and a finish reason that our own clamp may have caused, with all that follows it. Endings are shared WIRE.md's.
 """
 
 from __future__ import annotations
@@ -12,26 +12,32 @@ from typing import NamedTuple
 import msgspec
 
 from app.core.meter import Meter
-from app.core.money import usd_text
+from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
-from app.core.types import StreamEvent
-from app.dialects.openai_chat.decode import BadEvent, decode_event
+from app.dialects.openai_chat.chunks import one_line, said_and_finish, with_counts, without_usage
+from app.dialects.openai_chat.decode import BadEvent, decode_event, summed
+from app.dialects.openai_chat.errors import stream_error_object
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.render import object_bytes
 
 DONE = b"data: [DONE]\n\n"
+CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
+"""A stop this near below the clamp (four tokens, or one part in twenty) is the clamp's: some providers leave the
+last token, or thinking they hide, out of their count."""
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_EMPTY_CHOICES = msgspec.Raw(b"[]")
+_optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_EMPTY_CHOICES, _NULL = msgspec.Raw(b"[]"), msgspec.Raw(b"null")
 
 
 class _Item(NamedTuple):
-    """One frame on its way to the client; `at_limit`: a choice ends with `length` in it."""
+    """One frame on its way to the client, with what it holds: pieces, finish reasons, a part of a tool call."""
 
     raw: bytes
     data: bytes
     pieces: int
-    at_limit: bool
+    finished: dict[int, str]
+    in_tool: bool
 
 
 class ChatRelay:
@@ -39,7 +45,8 @@ class ChatRelay:
 
     `opened`: a first real event is there. `blocked`: the next event would pass the allowance, or the cost has
     reached `kill_nano`; raise the allowance and `resume`, or end. `clamped`: the upstream stopped at our clamp.
-    `ended`: all choices finished. `done`: `[DONE]` was seen. `broken`: why the stream cannot be trusted, if so.
+    `in_tool`: the client has a part of a tool call, and not yet its end. `ended`: all choices finished.
+    `done`: `[DONE]` was seen. `broken`: why the stream cannot be trusted, if so; `error`: what the provider said.
     """
 
     def __init__(
@@ -59,9 +66,13 @@ class ChatRelay:
         self._folder = folder
         self._preamble: list[_Item] = []
         self._pending: list[_Item] = []
-        self._held_finish: list[_Item] = []
+        self._held: list[_Item] = []
+        self._told: dict[int, str] = {}
+        self._tool_data: list[bytes] = []
+        self._alone: list[Usage] = []
+        self._early: tuple[Usage, bytes] | None = None
         self._usage_data: bytes | None = None
-        self._last_data = b"{}"
+        self._last_data: bytes | None = None
 
     @property
     def ended(self) -> bool:
@@ -71,23 +82,35 @@ class ChatRelay:
     @property
     def clamped(self) -> bool:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
-        if not self._held_finish:
+        if not self._held or self._clamp is None:
             return False
-        limit = (self._clamp or 0) * self._choices
         # The model's own window may end a choice earlier; exact usage tells the two apart.
-        return not self.meter.exact or self.meter.output_tokens >= limit or self._choices > 1
+        slack = max(CLAMP_SLACK_TOKENS, self._clamp // CLAMP_SLACK_PARTS)
+        if self.meter.exact and self.meter.output_tokens < self._clamp - slack:
+            return False
+        if any("length" in item.finished.values() for item in self._held):
+            return True
+        # vLLM says `tool_calls` even where the limit ended the call half-way.
+        calls = Folder()
+        for data in (*self._tool_data, *(item.data for item in self._held)):
+            calls.add(data)
+        return calls.half_a_call
 
     def feed(self, frames: list[Frame]) -> bytes:
         """Take the frames of one read; the bytes to send on now."""
         out: list[bytes] = []
         for raw, data in frames:
-            if data is None:
-                if self.opened and not self.blocked and self._folder is None:
-                    out.append(raw)
-            elif data.strip() == b"[DONE]":
+            if self.done or self.broken is not None:
+                break
+            word = data if data is None else data.strip()
+            if word == b"[DONE]":
                 self.done = True
-            elif not self.done and self.broken is None:
-                self._take(raw, data, out)
+                if self._early is not None and not self.meter.exact:
+                    self._accept(*self._early)
+            elif word:
+                self._take(raw, one_line(word), out)
+            elif data is None and self.opened and not self.blocked and self._folder is None:
+                out.append(raw)
         return b"".join(out)
 
     def resume(self) -> bytes:
@@ -109,63 +132,86 @@ class ChatRelay:
         except BadEvent:
             self.broken = "an event is not a chat completion chunk"
             return
-        if event.error is not None:
-            self.error = event.error
-            self.broken = "the provider reported an error"
-            return
         meter = self.meter
         meter.add(event.pieces)
-        if event.usage is not None:
-            meter.report(event.usage)
-            raw, data = self._take_usage(event, raw, data)
-        if event.in_tool:
-            self.in_tool = True
-        at_limit = False
         if event.finished:
             self.finished.update(event.finished)
-            at_limit = "length" in event.finished.values()
-            # Half a call must never look like a whole one: a call that ran into a limit stays open.
-            self.in_tool = self.in_tool and (at_limit or not self.ended)
-        if not raw:
+        if event.usage is not None:
+            raw, data = self._take_usage(event.usage, raw, data, alone=not event.has_choices)
+        if event.error is not None:
+            self.error = stream_error_object(event.error)
+            self.broken = "the provider reported an error"
             return
-        item = _Item(raw, data, event.pieces, at_limit)
-        if self.blocked or (
-            event.pieces and self.allowance_nano is not None and meter.running_nano > self.allowance_nano
-        ):
+        running = meter.running_nano
+        growing = event.pieces > 0 or not self.ended
+        if growing and self.allowance_nano is not None and running > self.allowance_nano:
             self.blocked = True
-            self._pending.append(item)
-            return
-        self._emit(item, out)
-        if event.pieces and self._reached(meter.running_nano) and not self.ended:
+        if raw:
+            item = _Item(raw, data, event.pieces, event.finished, event.in_tool)
+            if self.blocked:
+                self._pending.append(item)
+            else:
+                self._emit(item, out)
+        if growing and not self.ended and self._reached(running):
             self.blocked = True
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
-        if item.at_limit and self._clamp is not None:
-            self._held_finish.append(item)
+        if self._held and len(self._told) + sum(len(held.finished) for held in self._held) >= self._choices:
+            self._held.append(item)  # it came after the end: it stays after it
+            return
+        if item.finished and self._may_be_ours(item):
+            if item.pieces:
+                said, data = said_and_finish(item.data)
+                self._emit(_Item(sse_event(said), said, item.pieces, {}, item.in_tool), out)
+                item = _Item(sse_event(data), data, 0, item.finished, False)
+            self._held.append(item)
             self.opened = True
             return
         if not self.opened:
-            self.opened = bool(item.pieces or self.finished)
+            self.opened = bool(item.pieces or item.finished)
             if not self.opened:
                 self._preamble.append(item)
                 return
+        if self._preamble:
             self._flush_preamble(out)
         self._pass(item, out)
+
+    def _may_be_ours(self, item: _Item) -> bool:
+        """Our clamp may have caused this finish: `length`, or any word for the end of a tool call."""
+        if self._clamp is None:
+            return False
+        return self.in_tool or item.in_tool or "length" in item.finished.values()
 
     def _reached(self, running_nano: int) -> bool:
         return self.kill_nano is not None and running_nano >= self.kill_nano
 
-    def _take_usage(self, event: StreamEvent, raw: bytes, data: bytes) -> tuple[bytes, bytes]:
+    def _take_usage(self, usage: Usage, raw: bytes, data: bytes, *, alone: bool) -> tuple[bytes, bytes]:
         """A usage-only chunk is kept for the end; usage merged into another chunk is moved there."""
-        self._usage_data = data
+        if self._choices == 1:
+            data = self._accept(usage, data, final=alone or self.ended)
+        else:
+            # A report may count one choice only: llama.cpp sends one for each, vLLM's continuous ones are such.
+            if alone:
+                self._alone.append(usage)
+            if alone and self.ended:
+                data = self._accept(usage, data)
+            else:
+                self._early = usage, data
         if self._folder is not None:
             return raw, data
-        if not event.has_choices:
+        if alone:
             return b"", b""
-        members = _members.decode(data)
-        members.pop("usage", None)
-        data = object_bytes(members)
-        return sse_event(data), data
+        rest = without_usage(data)
+        return (raw, data) if rest is None else (sse_event(rest), rest)
+
+    def _accept(self, usage: Usage, data: bytes, *, final: bool = True) -> bytes:
+        if len(self._alone) > 1:
+            usage = summed(self._alone)
+        self.meter.report(usage, final=final)
+        if self.meter.usage is usage:
+            self._usage_data = with_counts(data, self._counts()) if len(self._alone) > 1 else data
+            return self._usage_data
+        return data
 
     def _flush_preamble(self, out: list[bytes]) -> None:
         preamble, self._preamble = self._preamble, []
@@ -173,7 +219,15 @@ class ChatRelay:
             self._pass(item, out)
 
     def _pass(self, item: _Item, out: list[bytes]) -> None:
-        self._last_data = item.data
+        if item.pieces or self._last_data is None:
+            self._last_data = item.data
+        if item.in_tool:
+            self.in_tool = True
+            if self._clamp is not None:
+                self._tool_data.append(item.data)
+        if item.finished:
+            self._told.update(item.finished)
+            self.in_tool = self.in_tool and len(self._told) < self._choices
         if self._folder is not None:
             self._folder.add(item.data)
         else:
@@ -183,7 +237,7 @@ class ChatRelay:
         """The ordinary end: what was held back, usage with cost for those who asked, `[DONE]`."""
         out: list[bytes] = []
         self._flush_preamble(out)
-        for item in (*self._held_finish, *self._pending):
+        for item in (*self._held, *self._pending):
             self._pass(item, out)
         return b"".join([*out, self._usage_chunk(cost_nano), DONE])
 
@@ -198,11 +252,10 @@ class ChatRelay:
         out: list[bytes] = []
         self._flush_preamble(out)
         chunk = self._envelope()
-        told = {index for index, why in self.finished.items() if why != "length" or not self._held_finish}
         cut_choices: list[dict[str, object]] = [
             {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}
             for index in range(self._choices)
-            if index not in told
+            if index not in self._told
         ]
         chunk["choices"] = msgspec.Raw(_encode(cut_choices))
         chunk["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
@@ -215,7 +268,7 @@ class ChatRelay:
         return b"".join([*out, sse_event(b'{"error":' + error_object + b"}")])
 
     def _envelope(self) -> dict[str, msgspec.Raw]:
-        members = _members.decode(self._last_data if self._last_data != b"{}" else self._usage_data or b"{}")
+        members = _members.decode(self._last_data or self._usage_data or b"{}")
         kept: dict[str, msgspec.Raw] = {
             k: members[k] for k in ("id", "object", "created", "model", "system_fingerprint") if k in members
         }
@@ -227,16 +280,16 @@ class ChatRelay:
             return b""
         if self._usage_data is not None and self.meter.exact:
             members = _members.decode(self._usage_data)
-            usage = _members.decode(members["usage"]) if "usage" in members else self._usage_members()
+            usage = _optional.decode(members.get("usage", _NULL)) or self._counts()
         else:
-            members, usage = self._envelope(), self._usage_members()
+            members, usage = self._envelope(), self._counts()
             usage["estimated"] = msgspec.Raw(b"true")
         members["choices"] = _EMPTY_CHOICES
         usage["cost"] = msgspec.Raw(b"null" if cost_nano is None else usd_text(cost_nano).encode())
         members["usage"] = msgspec.Raw(object_bytes(usage))
         return sse_event(object_bytes(members))
 
-    def _usage_members(self) -> dict[str, msgspec.Raw]:
+    def _counts(self) -> dict[str, msgspec.Raw]:
         meter = self.meter
         given = meter.usage.input if meter.usage is not None else meter.input_tokens
         counts = {

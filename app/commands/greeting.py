@@ -1,0 +1,146 @@
+"""What `bursar serve` says once it serves: where it is, what to try, where things live."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from app.commands.policy import installed_version
+from app.commands.terminal import heading, say
+from app.core.policy import Policy
+from app.model_keeper import ModelKeeper
+from app.settings import Settings
+
+LOOK_EVERY_S = 0.05
+READY_WITHIN_S = 60.0
+MODEL_WITHIN_S = 20.0
+_OFF = re.compile(r"provider (\S+) is off: (.+?) (?:is|are) not set")
+
+
+def greet_when_ready(
+    address: tuple[str, int], settings: Settings, policy: Policy, keeper: ModelKeeper | None, note: str | None
+) -> Callable[[], None]:
+    """Greet, from a thread, as soon as the gateway answers and the embedded model does; call the result to give up."""
+    stop = threading.Event()
+
+    def wait_and_greet() -> None:
+        if not _answers(address, stop):
+            return
+        if keeper is not None:
+            keeper.settled.wait(MODEL_WITHIN_S)
+        if not stop.is_set():
+            greet(base_url(address), settings, policy, _model_line(keeper, note))
+
+    threading.Thread(target=wait_and_greet, name="greeting", daemon=True).start()
+    return stop.set
+
+
+def reachable(address: tuple[str, int]) -> tuple[str, int]:
+    """The same address as a client on this machine would write it: not the "any" address."""
+    host, port = address
+    try:
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+    except ValueError:
+        pass
+    return host, port
+
+
+def base_url(address: tuple[str, int]) -> str:
+    """What clients take for OPENAI_BASE_URL."""
+    host, port = reachable(address)
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def greet(url: str, settings: Settings, policy: Policy, model_line: str | None) -> None:
+    """Print the greeting."""
+    model = _model_to_ask(policy)
+    say()
+    heading(f"Bursar {installed_version()} serves {url}")
+    if model is not None:
+        say()
+        _examples(url, model, with_key=not policy.open_access)
+    say()
+    for label, text in _places(settings, policy, model_line):
+        say(f"  {label:<10} {text}")
+    say()
+
+
+def _examples(url: str, model: str, *, with_key: bool) -> None:
+    auth = ' -H "Authorization: Bearer $BURSAR_KEY"' if with_key else ""
+    body = f'{{"model": "{model}", "max_cost_usd": 0.01, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+    say(f"  curl {url}/chat/completions -H 'Content-Type: application/json'{auth} \\")
+    say(f"    -d '{body}'")
+    say('  (a tiny cap, "max_cost_usd": 0.00002 with "stream": true, shows a stream being cut)')
+    say()
+    key = 'os.environ["BURSAR_KEY"]' if with_key else '"none"'
+    say(f"  from openai import OpenAI{'; import os' if with_key else ''}")
+    say(f'  bursar = OpenAI(base_url="{url}", api_key={key})')
+    say(
+        f'  reply = bursar.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hi!"}}],'
+        ' extra_body={"max_cost_usd": 0.01})'
+    )
+    say("  print(reply.choices[0].message.content, reply.usage.cost)")
+
+
+def _places(settings: Settings, policy: Policy, model_line: str | None) -> list[tuple[str, str]]:
+    data = str(settings.data_dir.absolute())
+    if settings.redis_url is not None:
+        data = f"Redis, by BURSAR_REDIS_URL (logs of the local model in {data})"
+    rows = [
+        ("Policy", f"{Path(policy.source).absolute()} (edits take effect at once)"),
+        ("Data", data),
+        ("Providers", providers_line(policy)),
+    ]
+    if missing := variables_off(policy):
+        rows.append(("More", f"set {', '.join(missing)} and start again"))
+    if model_line is not None:
+        rows.append(("Model", model_line))
+    rows.append(("Look", "bursar spend, bursar prices, /v1/models, /v1/decisions/REQUEST_ID, /metrics"))
+    return rows
+
+
+def providers_line(policy: Policy) -> str:
+    """The providers that take part."""
+    names = [f"{p.name} ({p.embedded} on this machine)" if p.embedded else p.name for p in policy.providers.values()]
+    return ", ".join(names) or "none: every call will be refused"
+
+
+def variables_off(policy: Policy) -> list[str]:
+    """The variables that would let the policy's optional providers join."""
+    found = (_OFF.match(warning) for warning in policy.warnings)
+    return [match[2] for match in found if match is not None]
+
+
+def _model_to_ask(policy: Policy) -> str | None:
+    if "auto" in policy.routes:
+        return "auto"
+    return next(iter((*policy.routes, *policy.models)), None)
+
+
+def _model_line(keeper: ModelKeeper | None, note: str | None) -> str | None:
+    if keeper is None or keeper.ready.is_set():
+        return note
+    state = "could not start yet" if keeper.settled.is_set() else "is still loading"
+    return f"the local model {state}: see {keeper.log_path}"
+
+
+def _answers(address: tuple[str, int], stop: threading.Event) -> bool:
+    """Wait until the gateway answers; False where it never does."""
+    for _ in range(int(READY_WITHIN_S / LOOK_EVERY_S)):
+        if stop.wait(LOOK_EVERY_S):
+            return False
+        connection = http.client.HTTPConnection(*reachable(address), timeout=1.0)
+        try:
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status == 200:
+                return True
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+    return False

@@ -1,0 +1,119 @@
+"""`bursar policy`: check a policy, print its schema; and how the commands read settings and policy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.commands.terminal import complain, heading, say, say_json, table
+from app.core.money import usd_text
+from app.core.policy import Candidate, Policy, Windows
+from app.settings import Settings
+from app.stores.policy_file import load_policy
+from app.stores.policy_model import json_schema
+from app.stores.policy_yaml import PolicyError
+from app.stores.prices import Catalogue, CatalogueError, load_bundled
+
+
+class Refused(Exception):
+    """Settings, policy or catalogue cannot be used; the message says why, a line for each problem."""
+
+
+def installed_version() -> str:
+    """The version of the installed package; "unknown" where the source runs uninstalled."""
+    try:
+        return importlib.metadata.version("bursar")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def read_settings() -> Settings:
+    """The settings of the environment; Refused where a variable is wrong. No value is quoted: it may be secret."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"BURSAR_{'_'.join(map(str, detail['loc'])).upper()}: {detail['msg']}"
+            for detail in error.errors(include_input=False, include_url=False)
+        ]
+        raise Refused("\n".join(lines)) from None
+
+
+def read_catalogue() -> Catalogue:
+    """The installed price catalogue; Refused where there is none."""
+    try:
+        return load_bundled()
+    except CatalogueError as error:
+        raise Refused(str(error)) from None
+
+
+def read_policy(path: Path, catalogue: Catalogue) -> Policy:
+    """The policy at a path in this environment; Refused with every problem as file:line:column."""
+    try:
+        return load_policy(path, env=os.environ, catalogue=catalogue)
+    except PolicyError as error:
+        raise Refused(str(error)) from None
+
+
+def check(path: Path) -> int:
+    """Print what a policy comes to, or all that is wrong with it; the exit code."""
+    try:
+        policy = read_policy(path, read_catalogue())
+    except Refused as problems:
+        complain(str(problems))
+        return 1
+    heading(f"{path}: good, version {policy.version}")
+    columns = ("model", "provider", "tier", "input $/1k", "output $/1k", "task cap $")
+    rows = [_row(candidate) for candidate in policy.models.values()]
+    table(columns, rows, right=("tier", "input $/1k", "output $/1k", "task cap $"))
+    for name, route in policy.routes.items():
+        say(f"route {name}: {', '.join(route.candidates)}")
+    for line in _caps(policy):
+        say(line)
+    say(f"keys: {', '.join(key.name for key in policy.keys.values()) or 'none, so it is served on loopback only'}")
+    for warning in policy.warnings:
+        say(f"note: {warning}")
+    return 0
+
+
+def schema() -> None:
+    """Print the policy's JSON Schema."""
+    say_json(json_schema())
+
+
+def per_1k(rate: int | None) -> str:
+    """A rate (nano-dollars per million tokens) as dollars per 1,000 tokens; a dash where undeclared."""
+    if rate is None:
+        return "-"
+    # usd_text is exact to the nano-dollar and a rate per 1,000 goes three digits further.
+    whole, part = divmod(rate, 10**12)
+    return f"{whole}.{part:012d}".rstrip("0").rstrip(".")
+
+
+def _row(candidate: Candidate) -> tuple[str, ...]:
+    price, cap = candidate.price, candidate.budget.max_cost_nano
+    if price is None:
+        rates: tuple[str, str] = ("no price", "no price")
+    else:
+        rates = (per_1k(price.base.input), per_1k(price.base.output))
+    limit = "none" if cap is None else usd_text(cap)
+    return (candidate.name, candidate.provider.name, str(candidate.tier), *rates, limit)
+
+
+def _caps(policy: Policy) -> list[str]:
+    caps = policy.caps
+    own = [("request", caps.request_nano), ("task", caps.task_nano)]
+    limits = [*own, *_windows("key", caps.key), *_windows("global", caps.everyone)]
+    shown = [f"{name} ${usd_text(nano)}" for name, nano in limits if nano is not None]
+    return [f"caps: {', '.join(shown) or 'none'}"]
+
+
+def _windows(owner: str, windows: Windows) -> list[tuple[str, int | None]]:
+    return [
+        (f"{owner} a day", windows.day_nano),
+        (f"{owner} a month", windows.month_nano),
+        (f"{owner} in total", windows.total_nano),
+    ]

@@ -1,0 +1,94 @@
+"""`bursar serve`: settings, policy, embedded model, server, greeting; each checked before the next begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+from app import local_model
+from app.commands.greeting import greet_when_ready
+from app.commands.policy import Refused, read_catalogue, read_policy, read_settings
+from app.commands.server import bound_socket, missing_parts, run
+from app.commands.terminal import complain
+from app.core.policy import Policy
+from app.http.auth import is_loopback
+from app.logs import configure_logging
+from app.model_keeper import ModelKeeper, embedded_port
+from app.settings import Settings
+
+LOCAL_PORT = "BURSAR_LOCAL_PORT"
+
+
+def serve(*, policy: Path | None, host: str | None, port: int | None, workers: int | None) -> int:
+    """Serve until told to stop; the exit code: 0 stopped, 1 could not go on, 2 wrong settings or policy."""
+    # Workers read the environment, so what was said on the command line goes there.
+    for name, value in (("POLICY", policy), ("HOST", host), ("PORT", port), ("WORKERS", workers)):
+        if value is not None:
+            os.environ[f"BURSAR_{name}"] = str(value)
+    try:
+        settings = read_settings()
+        if missing := missing_parts():
+            raise Refused(f"not installed: {', '.join(missing)}. Without them the gateway would be far slower.")
+        if not os.environ.get(LOCAL_PORT):
+            os.environ[LOCAL_PORT] = str(_free_port())
+        checked = _servable(read_policy(settings.policy, read_catalogue()), settings)
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    try:
+        sock = bound_socket(settings.host, settings.port)
+    except OSError as error:
+        complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; --port names another")
+        return 1
+    configure_logging(settings)
+    return _serve(settings, checked, sock)
+
+
+def _servable(policy: Policy, settings: Settings) -> Policy:
+    if policy.open_access and not is_loopback(settings.host):
+        from app.main import NO_KEYS  # noqa: PLC0415  (the parent of workers does without the gateway)
+
+        raise Refused(f"{settings.policy}: {NO_KEYS} (--host {settings.host}; bursar keys new NAME)")
+    return policy
+
+
+def _serve(settings: Settings, policy: Policy, sock: socket.socket) -> int:
+    signal.signal(signal.SIGTERM, _stop)
+    keeper, note = _start_model(policy, settings)
+    address = sock.getsockname()
+    give_up = greet_when_ready((address[0], address[1]), settings, policy, keeper, note)
+    try:
+        return run(settings, sock)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        give_up()
+        if keeper is not None:
+            keeper.stop()
+
+
+def _stop(*_: object) -> None:
+    """SIGTERM before and after uvicorn handles it: leave in order, the model and folders with us."""
+    raise SystemExit(0)
+
+
+def _start_model(policy: Policy, settings: Settings) -> tuple[ModelKeeper | None, str | None]:
+    """The embedded model, on its way, where the policy asks for it; and what the greeting says about it."""
+    port = embedded_port(policy)
+    if port is None:
+        return None, None
+    if missing := local_model.why_missing():
+        return None, f"the local model is off: {missing}"
+    keeper = ModelKeeper(port, settings.data_dir)
+    keeper.start()
+    return keeper, None
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number

@@ -1,0 +1,160 @@
+"""uvicorn as the gateway runs it: drains before it closes anything, alone or as several worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from importlib.util import find_spec
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import multiprocess
+
+from app.settings import Settings
+
+APP = "app.main:app_from_env"
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Longer than clients and balancers keep idle connections, so that it is they who close: no reset, no retry."""
+LAST_WORDS_S = 5
+"""What slow clients get for their last bytes, after all calls have ended."""
+WORKER_SILENT_S = 30
+LOOP = "asyncio" if sys.platform == "win32" else "uvloop"
+
+
+def missing_parts() -> list[str]:
+    """Packages without which uvicorn would fall back, in silence, to something far slower."""
+    needed = ["httptools"] if LOOP == "asyncio" else ["httptools", "uvloop"]
+    return [name for name in needed if find_spec(name) is None]
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not yet listening, so that nobody connects before the gateway is ready."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        if os.name != "nt":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(True)
+    return sock
+
+
+def run(settings: Settings, sock: socket.socket) -> int:
+    """Serve until told to stop; the exit code. SystemExit from a handler of SIGTERM passes through."""
+    config = uvicorn.Config(
+        APP,
+        factory=True,
+        interface="asgi3",
+        http="httptools",
+        loop=LOOP,
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        workers=settings.workers,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is, and the rewriting costs every request
+        log_config=None,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_WORDS_S,
+        timeout_worker_healthcheck=WORKER_SILENT_S,
+    )
+    return _run_workers(config, sock) if settings.workers > 1 else _run_alone(config, sock)
+
+
+class DrainingServer(uvicorn.Server):
+    """Ends calls as the gateway does, up to its own limit, before uvicorn cancels tasks and closes connections.
+
+    uvicorn would cancel first and shut the lifespan down last: streams would break off without a word.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, drain, close. A second Ctrl-C goes on to closing at once."""
+        for server in self.servers:
+            server.close()
+        async with asyncio.TaskGroup() as group:
+            drain = group.create_task(self._drain())
+            while not (drain.done() or self.force_exit):
+                await asyncio.wait({drain}, timeout=0.1)
+            drain.cancel()
+        await super().shutdown(sockets)
+
+    async def _drain(self) -> None:
+        from app.main import Gateway  # noqa: PLC0415  (loaded by now; the parent of workers never loads it)
+
+        gateway = self.config.loaded_app
+        if isinstance(gateway, Gateway) and gateway.services is not None:
+            await gateway.services.calls.drain(gateway.settings.drain_s)
+
+
+def _run_alone(config: uvicorn.Config, sock: socket.socket) -> int:
+    server = DrainingServer(config)
+    try:
+        server.run([sock])
+    except SystemExit as stop:
+        return 1 if stop.code == STARTUP_FAILURE else 0
+    return 0
+
+
+class _Worker(multiprocess.Process):
+    """One worker: a draining server that leaves when its parent is gone."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+        super().target(sockets)
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = DrainingServer(self.config)
+        return self._server
+
+
+def _leave_with_parent() -> None:
+    """Orphans would keep the port and serve unseen after the parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Workers(multiprocess.Multiprocess):
+    """uvicorn's manager of workers, that also forgets the gauges of those that are gone."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._known: set[int] = set()
+
+    def keep_subprocess_alive(self) -> None:
+        """Called twice a second."""
+        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  (needs the folder to be set)
+
+        super().keep_subprocess_alive()
+        running = {process.pid for process in self.processes if process.pid is not None}
+        for pid in self._known - running:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        self._known = running
+
+
+def _run_workers(config: uvicorn.Config, sock: socket.socket) -> int:
+    # uvicorn makes its workers by this name, in four places; it offers no other way to say what a worker is.
+    multiprocess.Process = _Worker  # type: ignore[misc]
+    with tempfile.TemporaryDirectory(prefix="bursar-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        workers = _Workers(config, [sock])
+        workers.run()
+        with contextlib.suppress(OSError):
+            sock.close()
+    return 1 if any(process.exitcode == STARTUP_FAILURE for process in workers.processes) else 0

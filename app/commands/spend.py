@@ -1,0 +1,219 @@
+"""`bursar spend`: what the ledger says was spent, read beside a running gateway and without taking part in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from app.commands.policy import Refused, read_settings
+from app.commands.terminal import complain, heading, say, say_json, table
+from app.core.budget import Balance
+from app.core.money import usd_text
+from app.gateway.limits import ANONYMOUS, task_scope
+from app.settings import Settings
+from app.stores import sqlite_tables
+from app.stores.budgets import LedgerUnavailable
+
+LATEST_TASKS = 20
+MODELS_OF_TASK = 100
+KEYS_LOOKED_AT = 1_000
+MODEL_PART = "|model:"
+
+Rows = list[tuple[str, Balance]]
+
+
+class Reading(Protocol):
+    """The two questions that are asked of a ledger here, as `stores/budgets.py` has them."""
+
+    async def balances(self, scopes: Sequence[str]) -> list[Balance | None]:
+        """The balances of these scopes, in order."""
+
+    async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
+        """The latest used scopes with a prefix."""
+
+
+class _SqliteReading:
+    """The embedded ledger, looked at: no owner is registered and no dead one's hold is ended."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    async def balances(self, scopes: Sequence[str]) -> list[Balance | None]:
+        found = sqlite_tables.load_balances(self._db, scopes)
+        return [found.get(scope) for scope in scopes]
+
+    async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
+        return sqlite_tables.list_scopes(self._db, prefix, limit)
+
+
+def spend(*, task: str | None, key: str | None, as_json: bool) -> int:
+    """Print the money of a task, of a key, or of everybody; the exit code."""
+    try:
+        settings = read_settings()
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    try:
+        return asyncio.run(_spend(settings, task, key, as_json))
+    except (LedgerUnavailable, sqlite3.Error, ValueError) as error:
+        complain(f"The ledger does not answer: {error}")
+        return 1
+
+
+@contextlib.asynccontextmanager
+async def open_reading(settings: Settings) -> AsyncIterator[Reading]:
+    """The ledger of these settings; LedgerUnavailable where there is none."""
+    if settings.redis_url is not None:
+        from app.stores.budgets_redis import RedisBudgets  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+        budgets = RedisBudgets(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+        try:
+            yield budgets
+        finally:
+            await budgets.close()
+        return
+    path = (settings.data_dir / "ledger.sqlite").absolute()
+    if not path.is_file():
+        raise LedgerUnavailable(f"there is none at {path}; BURSAR_DATA_DIR says where to look")
+    with contextlib.closing(sqlite_tables.connect(path)) as db:
+        yield _SqliteReading(db)
+
+
+async def _spend(settings: Settings, task: str | None, key: str | None, as_json: bool) -> int:
+    async with open_reading(settings) as ledger:
+        if task is not None:
+            return await _show_task(ledger, task, key, as_json)
+        if key is not None:
+            return await _show_key(ledger, key, as_json)
+        return await _show_all(ledger, as_json)
+
+
+async def _show_task(ledger: Reading, task: str, key: str | None, as_json: bool) -> int:
+    keys = [key] if key is not None else await _key_names(ledger)
+    names = [task_scope(name, task) for name in keys]
+    found = [(name, b) for name, b in zip(names, await ledger.balances(names), strict=True) if b is not None]
+    if not found:
+        complain(
+            f"No task '{task}' is on record. A call without a task id is a task of its own: ask the gateway for it,"
+            " GET /v1/decisions/REQUEST_ID."
+        )
+        return 1
+    parts = [await ledger.scopes(name + MODEL_PART, MODELS_OF_TASK) for name, _ in found]
+    if as_json:
+        say_json([_task_json(name, balance, models) for (name, balance), models in zip(found, parts, strict=True)])
+        return 0
+    for (name, balance), models in zip(found, parts, strict=True):
+        heading(_task_title(name))
+        rows = [("all models", balance), *((n.rpartition(MODEL_PART)[2], b) for n, b in models)]
+        _table("model", rows)
+    return 0
+
+
+async def _show_key(ledger: Reading, key: str, as_json: bool) -> int:
+    windows = await _windows(ledger, f"key:{key}")
+    tasks = await _tasks(ledger, f"task:{key}:")
+    if not windows and not tasks:
+        complain(f"Nothing is on record for a key '{key}'.")
+        return 1
+    if as_json:
+        say_json({"key": key, "windows": _windows_json(windows), "tasks": [_task_json(*t, []) for t in tasks]})
+        return 0
+    heading(f"Key {key}, windows in UTC")
+    _table("window", windows)
+    _latest(tasks)
+    return 0
+
+
+async def _show_all(ledger: Reading, as_json: bool) -> int:
+    windows = await _windows(ledger, "global")
+    tasks = await _tasks(ledger, "task:")
+    keys = [name for name in await _key_names(ledger) if name != ANONYMOUS]
+    of_keys = {name: await _windows(ledger, f"key:{name}") for name in keys}
+    if as_json:
+        say_json(
+            {
+                "global": _windows_json(windows),
+                "keys": {name: _windows_json(rows) for name, rows in of_keys.items()},
+                "tasks": [_task_json(*task, []) for task in tasks],
+            }
+        )
+        return 0
+    if not windows:
+        say("Nothing has been spent yet.")
+        return 0
+    heading("Everybody, windows in UTC")
+    _table("window", windows)
+    for name, rows in of_keys.items():
+        heading(f"Key {name}")
+        _table("window", rows)
+    _latest(tasks)
+    return 0
+
+
+async def _key_names(ledger: Reading) -> list[str]:
+    """Every key that has spent, and the name that stands for no key."""
+    scopes = await ledger.scopes("key:", KEYS_LOOKED_AT)
+    return [ANONYMOUS, *dict.fromkeys(name.split(":")[1] for name, _ in scopes)]
+
+
+async def _windows(ledger: Reading, owner: str) -> Rows:
+    """Today, this month and all time of a key or of everybody, as far as anything was spent."""
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    windows = {f"day {today}": f"day:{today}", f"month {today[:7]}": f"month:{today[:7]}", "total": "total"}
+    balances = await ledger.balances([f"{owner}:{window}" for window in windows.values()])
+    return [(label, b) for label, b in zip(windows, balances, strict=True) if b is not None]
+
+
+async def _tasks(ledger: Reading, prefix: str) -> Rows:
+    """The latest tasks. Their models' scopes stand among them, so more are asked for than are shown."""
+    scopes = await ledger.scopes(prefix, LATEST_TASKS * 10)
+    return [(name, balance) for name, balance in scopes if MODEL_PART not in name][:LATEST_TASKS]
+
+
+def _latest(tasks: Rows) -> None:
+    if tasks:
+        heading("Latest tasks")
+        _table("task", [(_task_title(name, short=True), balance) for name, balance in tasks])
+
+
+def _task_title(scope: str, *, short: bool = False) -> str:
+    _, key, task = scope.split(":", 2)
+    whose = "" if key == ANONYMOUS else f" of {key}"
+    return f"{task}{whose}" if short else f"Task {task}{whose}"
+
+
+def _table(what: str, rows: Rows) -> None:
+    columns = (what, "spent $", "reserved $", "limit $", "left $", "calls", "")
+    table(columns, [(name, *_cells(balance)) for name, balance in rows], right=columns[1:6])
+
+
+def _cells(balance: Balance) -> tuple[str, ...]:
+    limit, killed = balance.effective_limit_nano, balance.killed_at_nano
+    left = "-" if balance.room_nano is None else usd_text(max(balance.room_nano, 0))
+    state = "" if killed is None else f"cut at ${usd_text(killed)}" + ("" if balance.exhausted else ", raised since")
+    return (
+        usd_text(balance.spent_nano),
+        usd_text(balance.held_nano),
+        "none" if limit is None else usd_text(limit),
+        left,
+        str(balance.calls),
+        state,
+    )
+
+
+def _windows_json(rows: Rows) -> dict[str, Any]:
+    from app.http.api import balance_json  # noqa: PLC0415  (the API's own shape, and only --json pays for FastAPI)
+
+    return {label.partition(" ")[0]: balance_json(balance) for label, balance in rows}
+
+
+def _task_json(scope: str, balance: Balance, models: Rows) -> dict[str, Any]:
+    from app.http.api import balance_json  # noqa: PLC0415  (as above)
+
+    _, key, task = scope.split(":", 2)
+    parts = {name.rpartition(MODEL_PART)[2]: balance_json(part) for name, part in models}
+    return {"id": task, "key": None if key == ANONYMOUS else key, **balance_json(balance), "models": parts}

@@ -1,0 +1,130 @@
+"""The `bursar` command: what it understands. What it does is in the modules beside this one, imported when asked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_CODES = "Exit codes: 0 done; 1 the answer is no, or it could not go on; 2 wrong usage, settings or policy."
+
+cli = typer.Typer(
+    name="bursar",
+    help="An OpenAI-compatible gateway that holds the purse: cheapest adequate model, hard dollar caps.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+policy_commands = typer.Typer(no_args_is_help=True, help="Check policy files, print their schema.")
+keys_commands = typer.Typer(no_args_is_help=True, help="Make keys for clients.")
+cli.add_typer(policy_commands, name="policy")
+cli.add_typer(keys_commands, name="keys")
+
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option("--policy", help="Policy file or folder. [env: BURSAR_POLICY] [default: the shipped policy]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@cli.command(epilog=EXIT_CODES)
+def serve(
+    policy: PolicyOption = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [env: BURSAR_HOST] [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port, 0 for any free one. [env: BURSAR_PORT] [default: 8080]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Gateway processes. [env: BURSAR_WORKERS] [default: 1]")
+    ] = None,
+) -> None:
+    """Serve the gateway until it is told to stop (Ctrl-C, SIGTERM).
+
+    Options beat BURSAR_* variables, which beat the defaults. A policy without keys is served on loopback only.
+
+    Examples: bursar serve --port 9000 ; bursar serve --policy policies/ --host 0.0.0.0 --workers 4
+    """
+    from app.commands.serve import serve as run  # noqa: PLC0415  (each command pays for its own imports)
+
+    raise typer.Exit(run(policy=policy, host=host, port=port, workers=workers))
+
+
+@policy_commands.command("check", epilog="Exit codes: 0 the policy is good; 1 it is not.")
+def policy_check(path: Annotated[Path, typer.Argument(help="A policy file, or a folder of them.")]) -> None:
+    """Say all that is wrong with a policy, as file:line:column, or show what it comes to.
+
+    Variables are taken from the environment, as the gateway does. Example: bursar policy check policies/
+    """
+    from app.commands.policy import check  # noqa: PLC0415
+
+    raise typer.Exit(check(path))
+
+
+@policy_commands.command("schema")
+def policy_schema() -> None:
+    """Print the policy file's JSON Schema, for editors. Example: bursar policy schema > policy.schema.json"""
+    from app.commands.policy import schema  # noqa: PLC0415
+
+    schema()
+
+
+@cli.command(epilog="Exit codes: 0 found; 1 no model of that name.")
+def prices(
+    model: Annotated[str | None, typer.Argument(help="Part of a model's name. [default: the policy's models]")] = None,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show prices in dollars per 1,000 tokens: the policy's models, and the catalogue's where a name is given.
+
+    Examples: bursar prices ; bursar prices haiku ; bursar prices gpt-5 --json
+    """
+    from app.commands.prices import prices as show  # noqa: PLC0415
+
+    raise typer.Exit(show(model, policy=policy, as_json=as_json))
+
+
+@cli.command(epilog="Exit codes: 0 found; 1 nothing on record, or the ledger does not answer.")
+def spend(
+    task: Annotated[str | None, typer.Option(help="Show this task, model by model.")] = None,
+    key: Annotated[str | None, typer.Option(help="Show this key's windows and tasks; with --task, whose task.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what was spent, what is set aside and what the limits are, straight from the ledger.
+
+    The ledger is the one of BURSAR_DATA_DIR (default .bursar here), or of BURSAR_REDIS_URL.
+
+    Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json
+    """
+    from app.commands.spend import spend as show  # noqa: PLC0415
+
+    raise typer.Exit(show(task=task, key=key, as_json=as_json))
+
+
+@keys_commands.command("new")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May look at everybody's spending.")] = False,
+) -> None:
+    """Make a key: print the secret, once, and the line that lets the policy know it.
+
+    Nothing is kept here; the policy holds only the hash. Example: bursar keys new ci
+    """
+    from app.commands.keys import new  # noqa: PLC0415
+
+    raise typer.Exit(new(name, admin=admin))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    from app.commands.policy import installed_version  # noqa: PLC0415
+
+    typer.echo(f"bursar {installed_version()}")

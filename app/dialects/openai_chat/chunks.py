@@ -1,0 +1,44 @@
+"""Small surgery on the JSON of one chunk: what is not touched keeps its bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.dialects.openai_chat.render import object_bytes
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_NULL, _EMPTY = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
+_SAYING = frozenset(("delta", "logprobs", "text"))
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON that came in several data lines as one: outside of strings a line end is white space."""
+    return data.replace(b"\n", b" ") if b"\n" in data else data
+
+
+def without_usage(data: bytes) -> bytes | None:
+    """The chunk without its top-level `usage`; None where it has none (it came elsewhere in the chunk)."""
+    members = _members.decode(data)
+    return None if members.pop("usage", None) is None else object_bytes(members)
+
+
+def with_counts(data: bytes, counts: dict[str, msgspec.Raw]) -> bytes:
+    """The chunk with other token counts in its `usage`."""
+    members = _members.decode(data)
+    usage = _members.decode(members["usage"]) if "usage" in members else {}
+    members["usage"] = msgspec.Raw(object_bytes(usage | counts))
+    return object_bytes(members)
+
+
+def said_and_finish(data: bytes) -> tuple[bytes, bytes]:
+    """A chunk as two: what its choices say, and how they end."""
+    members = _members.decode(data)
+    choices = _choices.decode(members["choices"])
+    said = [choice | {"finish_reason": _NULL} for choice in choices]
+    ends = [{k: v for k, v in choice.items() if k not in _SAYING} | {"delta": _EMPTY} for choice in choices]
+    return object_bytes(members | {"choices": _array(said)}), object_bytes(members | {"choices": _array(ends)})
+
+
+def _array(choices: list[dict[str, msgspec.Raw]]) -> msgspec.Raw:
+    return msgspec.Raw(b"[" + b",".join([object_bytes(choice) for choice in choices]) + b"]")
