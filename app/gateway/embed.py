@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.core.errors import BadRequest, Unpriced
+from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, Unpriced
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
@@ -81,9 +81,13 @@ class EmbeddingsCall(OwnedCall):
             meter,
             self.next_call_id(),
         )
-        await purse.reserve(None, stopped=self.waits.is_over)
+        try:
+            await purse.reserve(None, stopped=self.waits.is_over)
+        except (BudgetExceeded, BudgetContended) as error:
+            self.note_denial(candidate, error)
+            raise
         self.note_overhead()
-        record = AttemptRecord(candidate, mode=Mode.PLAIN.value)
+        record = AttemptRecord(candidate, purse, mode=Mode.PLAIN.value)
         self.attempts.append(record)
         sent = False
         try:

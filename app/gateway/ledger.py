@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.core.budget import Advance, Denied, Granted, Lost, Reserve, Result, Settle, Settled
+from app.core.budget import Advance, Claim, Denied, Granted, Lost, Reserve, Result, Settle, Settled
 from app.core.errors import BudgetContended, BursarError, LedgerDown
-from app.core.money import usd_text
+from app.core.money import MAX_NANO, usd_text
 from app.core.policy import LedgerRules
 from app.dialects.openai_chat.errors import budget_error
 from app.gateway.limits import resets_at, scope_kind, scope_window
@@ -34,12 +34,13 @@ FIRST_WAIT_S, LAST_WAIT_S = 0.02, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A settlement that the store did not take. `unheld`: the call ran on the open allowance, so the store
-    has no hold of it and its cost is charged from nothing."""
+    """A settlement that the store did not take. `unheld`: the call ran without a hold in the store, so its cost
+    is charged from nothing. `lent_nano`: how much of the open allowance it has used up until it is written."""
 
     reserve: Reserve
     settle: Settle
     unheld: bool
+    lent_nano: int = 0
 
 
 class Ledger:
@@ -49,8 +50,10 @@ class Ledger:
         self.budgets = budgets
         self._metrics = metrics
         self._owed: deque[Owed] = deque()
-        self._open_spent_nano = 0
-        self._open_calls: set[str] = set()
+        self._lent: dict[str, int] = {}
+        self._owed_lent_nano = 0
+        self._unheld: dict[str, LedgerRules] = {}
+        self._unsure: deque[str] = deque(maxlen=MAX_OWED)
         self.up = True
 
     async def reserve(self, op: Reserve, rules: LedgerRules, *, wait: bool, stopped: Callable[[], bool]) -> Granted:
@@ -78,25 +81,52 @@ class Ledger:
 
     def advance(self, op: Advance) -> asyncio.Future[Result]:
         """Record the running cost and renew the hold; the future raises LedgerUnavailable."""
-        if op.call_id in self._open_calls:
-            granted: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            granted.set_result(Granted(op.want_nano, None, None))
-            return granted
-        return self.budgets.apply(op)
+        rules = self._unheld.get(op.call_id)
+        if rules is None:
+            written = self.budgets.apply(op)
+            written.add_done_callback(self._note_failure)
+            return written
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        free = self._allowance_left(rules) + self._lent[op.call_id] - op.spent_nano
+        held = max(min(op.want_nano, free), 0)
+        self._lent[op.call_id] = op.spent_nano + held
+        # As a store's, the answer comes later: callers count on their callbacks having run by then.
+        if held:
+            loop.call_soon(answer.set_result, Granted(held, free - held, None))
+        else:
+            loop.call_soon(answer.set_exception, LedgerUnavailable("the open allowance is used up"))
+        return answer
+
+    def _note_failure(self, written: asyncio.Future[Result]) -> None:
+        if not written.cancelled() and (error := written.exception()) is not None:
+            self.is_down(error)
+
+    def lend(self, call_id: str, need_nano: int, want_nano: int, rules: LedgerRules) -> int:
+        """Money for a call that the store cannot give it: from the open allowance. Raises LedgerDown."""
+        left = self._allowance_left(rules)
+        if rules.on_failure == "closed" or left < need_nano or not left:
+            raise LedgerDown("The ledger does not answer, so nothing may be spent.")
+        lent = min(want_nano, left)
+        self._lent[call_id] = self._lent.get(call_id, 0) + lent
+        return lent
+
+    def _allowance_left(self, rules: LedgerRules) -> int:
+        return rules.open_allowance_nano - self._owed_lent_nano - sum(self._lent.values())
 
     async def settle(self, reserve: Reserve, op: Settle) -> Settled | None:
         """End the hold, exactly once. None where the store could not take it: it is owed, and written later."""
-        if op.call_id in self._open_calls:
-            self._open_calls.discard(op.call_id)
-            self._open_spent_nano += op.cost_nano
-            self._owe(Owed(reserve, op, unheld=True))
+        lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
+        if self._unheld.pop(op.call_id, None) is not None:
+            self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))
             return None
         try:
             result = await self.budgets.apply(op)
         except LedgerUnavailable as error:
             self.is_down(error)
-            self._owe(Owed(reserve, op, unheld=False))
+            self._owe(Owed(reserve, op, unheld=False, lent_nano=lent))
             return None
+        self._is_up()
         if isinstance(result, Lost):
             # The lease ran out while this process was asleep: the hold was charged for what it risked.
             self._metrics.reservations_lost.inc()
@@ -107,46 +137,67 @@ class Ledger:
 
     async def pay_owed(self) -> None:
         """Write what is owed, oldest first, until the store fails again."""
-        while self._owed:
-            owed = self._owed[0]
-            try:
+        try:
+            while self._owed:
+                owed = self._owed[0]
                 if owed.unheld:
                     await self._charge_from_nothing(owed)
                 else:
                     await self.budgets.apply(owed.settle)
-            except LedgerUnavailable as error:
-                self.is_down(error)
-                return
-            self._owed.popleft()
-            self._metrics.ledger_owed.set(len(self._owed))
+                self._owed.popleft()
+                self._owed_lent_nano -= owed.lent_nano
+                self._metrics.ledger_owed.set(len(self._owed))
+            while self._unsure:
+                # A refused call, whose reservation may have been made before the store fell silent.
+                await self.budgets.apply(Settle(self._unsure[0], 0))
+                self._unsure.popleft()
+        except LedgerUnavailable as error:
+            self.is_down(error)
+            return
         self._is_up()
 
     async def _charge_from_nothing(self, owed: Owed) -> None:
-        """A call that ran on the open allowance never had a hold: make one of nothing, then settle it."""
-        unlimited = tuple(type(c)(c.scope, None, None) for c in owed.reserve.claims)
-        reserve = owed.reserve
-        await self.budgets.apply(Reserve(reserve.call_id, self.budgets.owner, unlimited, 0, 0, 0))
-        await self.budgets.apply(owed.settle)
-        self._open_spent_nano = max(self._open_spent_nano - owed.settle.cost_nano, 0)
+        """A call without a hold gets one of nothing, and is settled. No limit may refuse what is spent already, the
+        one that a client has set included: limits are lifted for the moment, and laid down again."""
+        reserve, owner = owed.reserve, self.budgets.owner
+        before = await self.budgets.balances([claim.scope for claim in reserve.claims])
+        lifted, kept = [], []
+        for claim, balance in zip(reserve.claims, before, strict=True):
+            own = balance.own_limit_nano if balance is not None else None
+            lifted.append(Claim(claim.scope, None, None if own is None else MAX_NANO))
+            kept.append(Claim(claim.scope, claim.limit_nano, own))
+        # Applied in one tick, they are carried out together: nobody else sees the limits lifted.
+        written = [
+            self.budgets.apply(Reserve(reserve.call_id, owner, tuple(lifted), 0, 0, 0)),
+            self.budgets.apply(owed.settle),
+        ]
+        if any(claim.limit_nano is not None or claim.own_limit_nano is not None for claim in kept):
+            # More than any limit allows: it is denied, and leaves nothing but the limits.
+            written.append(self.budgets.apply(Reserve(reserve.call_id, owner, tuple(kept), MAX_NANO, MAX_NANO, 0)))
+        for outcome in await asyncio.gather(*written, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def _without_store(self, op: Reserve, rules: LedgerRules, error: LedgerUnavailable) -> Granted:
         self.is_down(error)
-        left = rules.open_allowance_nano - self._open_spent_nano
-        if rules.on_failure == "closed" or left < op.need_nano:
-            raise LedgerDown("The ledger does not answer, so nothing may be spent.") from error
-        held = min(op.want_nano, left)
-        self._open_calls.add(op.call_id)
+        try:
+            held = self.lend(op.call_id, op.need_nano, op.want_nano, rules)
+        except LedgerDown:
+            self._unsure.append(op.call_id)
+            raise
+        self._unheld[op.call_id] = rules
         self._metrics.ledger_open_calls.inc()
-        return Granted(held, left - held, None)
+        return Granted(held, self._allowance_left(rules), None)
 
     def _owe(self, owed: Owed) -> None:
         if len(self._owed) >= MAX_OWED:
             log.error("too many settlements are owed: the oldest is dropped", call_id=self._owed[0].settle.call_id)
-            self._owed.popleft()
+            self._owed_lent_nano -= self._owed.popleft().lent_nano
         self._owed.append(owed)
+        self._owed_lent_nano += owed.lent_nano
         self._metrics.ledger_owed.set(len(self._owed))
 
-    def is_down(self, error: LedgerUnavailable) -> None:
+    def is_down(self, error: BaseException) -> None:
         """Note that the store did not answer; said once, shown until it does."""
         self._metrics.ledger_errors.inc()
         if self.up:

@@ -79,11 +79,11 @@ class Metrics:
         )
         self.fallbacks = counter("bursar_fallbacks_total", "Attempts that went on to another candidate.", model)
         self.slow = counter("bursar_slow_total", "Calls past an expected time, which only warns.", [*model, "kind"])
-        self.circuit = gauge("bursar_circuit_state", "0 closed, 1 half-open, 2 open.", model, mode="max")
+        self.circuit = gauge("bursar_circuit_state", "0 closed, 1 half-open, 2 open.", model, mode="livemax")
         self.decisions = counter(
             "bursar_decisions_total", "Decisions by route, task type and choice.", ["route", "task_type", "model"]
         )
-        self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="min")
+        self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)
         self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)
         self.ledger_open_calls = Counter(
@@ -100,10 +100,10 @@ class Metrics:
         )
         self.policy_swaps = Counter("bursar_policy_swaps_total", "Policies taken into force.", registry=registry)
         self.policy_failed = gauge(
-            "bursar_policy_last_load_failed", "1 while the policy on disk is not the one in force.", mode="max"
+            "bursar_policy_last_load_failed", "1 while the policy on disk is not the one in force.", mode="livemax"
         )
         self.policy_loaded = gauge(
-            "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="max"
+            "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
         )
         self._children: dict[tuple[int | str, ...], Counter] = {}
         self._calls: dict[tuple[str, str, str], CallMetrics] = {}

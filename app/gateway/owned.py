@@ -69,6 +69,15 @@ class OwnedCall(ABC):
         """Every cap that binds this call on this candidate."""
         return limits_for(self.view.policy, candidate, self.key, self.record.task_id, self.caps, self._day)
 
+    def note_denial(self, candidate: Candidate, error: BursarError) -> None:
+        """A budget stood in the way of this candidate: the record says which, and how it stood."""
+        amounts = {
+            name.removeprefix("x-bursar-").replace("-", "_"): value
+            for name, value in error.headers.items()
+            if name.startswith("x-bursar-")
+        }
+        self.record.denials.append({"model": candidate.name, **amounts})
+
     def flush(self) -> None:
         """Write the running cost of the attempt under way, where it has risen."""
         if self.purse is not None and self.purse.unrecorded:

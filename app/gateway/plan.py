@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 
 from app.core.budget import Granted
-from app.core.money import affordable_tokens, tokens_cost
+from app.core.money import MAX_NANO, affordable_tokens, tokens_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
 from app.gateway.limits import Limits
@@ -15,6 +15,9 @@ from app.gateway.limits import Limits
 STEP_TOKENS = 512
 """A call writes its cost at the latest after this many output tokens: what a killed process can have
 spent without a record, and what an expired hold is charged for it."""
+BLIND_TOKENS = 65_536
+"""What a blind call holds for each choice where nobody says how much it may generate: more than nearly any
+answer, and less than all that a scope has left."""
 SHARE = 8
 """A metered stream holds at most this part of what a scope has left, beyond its need, and asks for more as
 it goes: many calls fit under one cap, and the whole `max_tokens` is not held for the whole stream."""
@@ -45,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     want_nano: int
     risk_nano: int
     blind: bool = False
+    choices: int = 1
 
     @property
     def share(self) -> int:
@@ -64,20 +68,25 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
     if worst_tokens is not None:
         want = input_nano + tokens_cost(worst_tokens, output_rate)
+    elif limits.call_nano is not None:
+        want = limits.call_nano
     else:
-        want = input_nano + step_nano if limits.call_nano is None else limits.call_nano
+        want = input_nano + (tokens_cost(BLIND_TOKENS * request.choices, output_rate) if blind else step_nano)
     affordable = limits.call_nano is None or want <= limits.call_nano
-    if limits.call_nano is not None:
-        want = min(want, limits.call_nano)
+    want = min(want, MAX_NANO if limits.call_nano is None else limits.call_nano)
     if request.stream:
         mode = Mode.STREAM
     else:
         bounded = worst_tokens is not None or not limits.capped or not output_rate
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
     strict = blind or mode is Mode.PLAIN
-    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(1, output_rate)
+    # A clamp leaves each choice one token at the least.
+    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(request.choices, output_rate)
     risk = want if strict else input_nano + step_nano
-    return Plan(mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, max(want, need), risk, blind)
+    want = max(want, need)
+    return Plan(
+        mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, want, risk, blind, request.choices
+    )
 
 
 def folded(plan: Plan) -> Plan:
@@ -87,7 +96,7 @@ def folded(plan: Plan) -> Plan:
         plan,
         mode=Mode.FOLD,
         strict=plan.blind,
-        need_nano=plan.input_nano + tokens_cost(1, plan.output_rate),
+        need_nano=plan.input_nano + tokens_cost(plan.choices, plan.output_rate),
         risk_nano=plan.want_nano if plan.blind else plan.input_nano + step,
     )
 

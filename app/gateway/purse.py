@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from app.core.budget import Advance, Granted, Reserve, Result, Settle, Settled
-from app.core.errors import BudgetContended, BudgetExceeded
+from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import LedgerRules
@@ -19,11 +19,14 @@ from app.stores.budgets import LedgerUnavailable
 
 STEP_AHEAD_TOKENS = 16
 """What a renewed hold must at least allow; where less is left, that is taken."""
+STREAM_WAIT_S = 0.25
+"""How long a stream waits for money that other calls hold: what the provider generates meanwhile is billed."""
 
 
 class Purse:
     """`reserve` opens it, `settle` ends it. `allowance_nano` is how far the running cost may go without asking
-    again (None: nothing to guard); it never passes what the ledger granted."""
+    again (None: nothing to guard); it never passes what the ledger granted. `granted` and `settled` are the
+    ledger's first and last word."""
 
     def __init__(
         self, ledger: Ledger, rules: LedgerRules, plan: Plan, limits: Limits, meter: Meter, call_id: str
@@ -35,8 +38,10 @@ class Purse:
         self.clamp_tokens: int | None = None
         self.allowance_nano: int | None = None
         self.charged_nano = 0
+        self.granted: Granted | None = None
         self.settled: Settled | None = None
         self.closed = False
+        self.contended = False
         self._ledger = ledger
         self._rules = rules
         self._reserve: Reserve | None = None
@@ -69,15 +74,19 @@ class Purse:
         op = Reserve(
             self.call_id, owner, self.limits.claims, plan.need_nano, plan.want_nano, plan.risk_nano, plan.share
         )
-        self._grant = await self._ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        self._grant = self.granted = await self._ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
         self._reserve = op
         self._allow(0, self._grant, plan.risk_nano)
 
     @property
     def remaining_nano(self) -> int | None:
-        """What the tightest cap had left when money was last set aside, this call's own hold included."""
-        left = [] if self.limits.call_nano is None else [max(self.limits.call_nano - self.meter.running_nano, 0)]
-        if self._grant.remaining_nano is not None:
+        """What the tightest cap has left: once settled, beyond what all calls hold; until then when money was last
+        set aside, this call's own hold included."""
+        spent = self.charged_nano if self.closed else self.meter.running_nano
+        left = [] if self.limits.call_nano is None else [max(self.limits.call_nano - spent, 0)]
+        if self.settled is not None and self.settled.remaining_nano is not None:
+            left.append(max(self.settled.remaining_nano, 0))
+        elif self._grant.remaining_nano is not None:
             left.append(max(self._grant.remaining_nano + self._grant.held_nano, 0))
         return min(left) if left else None
 
@@ -141,42 +150,57 @@ class Purse:
     async def extend(self, stopped: Callable[[], bool]) -> bool:
         """Ask for more until the running cost fits; False where there is no more to have.
 
-        Waits while other calls' holds are in the way, up to the policy's patience.
+        Waits a moment while other calls' holds are in the way (`contended` says so afterwards), but not for long: the
+        provider goes on generating. Raises LedgerDown where the ledger does not answer, or knows no such hold.
         """
         loop = asyncio.get_running_loop()
-        give_up, pause = loop.time() + self._rules.contention_wait_s, FIRST_WAIT_S
+        give_up, pause = loop.time() + min(self._rules.contention_wait_s, STREAM_WAIT_S), FIRST_WAIT_S
         call = self.limits.call_nano
         while True:
             running = self.meter.running_nano
             if call is not None and running >= call:
                 return False
-            before = self._flush
-            if before is None:
+            stale = self._flush is not None  # a write under way knows less than the present cost
+            if not stale:
                 self.flush()
-                before = self._flush
-            assert before is not None
+            assert self._flush is not None
             try:
-                result = await before
+                result = await self._flush
             except LedgerUnavailable:
-                return False
-            if self.allowance_nano is None or running <= self.allowance_nano:
+                self._borrow(running)
                 return True
-            contended = isinstance(result, Granted) and result.contended
-            if not contended or stopped() or loop.time() + pause > give_up:
+            if not isinstance(result, Granted):
+                raise LedgerDown("The reservation of this call has expired, so nothing more may be spent.")
+            fits = self.allowance_nano is None or (running <= self.allowance_nano and result.held_nano > 0)
+            self.contended = result.contended and not fits
+            if fits:
+                return True
+            if stale:
+                continue
+            if not result.contended or stopped() or loop.time() + pause > give_up:
                 return False
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
             pause = min(pause * 2, LAST_WAIT_S)
 
+    def _borrow(self, running: int) -> None:
+        """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""
+        advance, call = self._advance(), self.limits.call_nano
+        over = max(running - (self.allowance_nano or 0), 0)
+        lent = self._ledger.lend(self.call_id, over + advance.need_nano, over + advance.want_nano, self._rules)
+        allowance = running - over + lent
+        self.allowance_nano = allowance if call is None else min(allowance, call)
+
     async def settle(self, cost_nano: int, *, killed: str | None = None) -> None:
         """Charge `cost_nano` in all and give back the rest; a second call does nothing. Never raises.
 
-        `killed` names the ledger's scope that cut the call; a task's is closed by it.
+        `killed` names the ledger's scope that cut the call; a task's is closed by it, unless other calls hold what
+        is left of it.
         """
         if self.closed or self._reserve is None:
             return
         self.closed = True
         self.charged_nano = cost_nano
-        scopes = (killed,) if killed is not None and is_task_scope(killed) else ()
+        scopes = (killed,) if killed is not None and is_task_scope(killed) and not self.contended else ()
         self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
 
     def conservative_nano(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -13,7 +13,17 @@ from app.core.types import Outcome, Provenance
 from app.gateway.attempt import AttemptRecord
 from app.gateway.decide import Considered, Decision
 from app.gateway.limits import Limits, scope_kind
+from app.gateway.purse import Purse
 from app.gateway.view import View
+
+
+_CERTAINTY = (
+    Provenance.FREE,
+    Provenance.METERED,
+    Provenance.ESTIMATED,
+    Provenance.CONSERVATIVE,
+    Provenance.UNKNOWN,
+)
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class CallRecord:
     outcome: Outcome = Outcome.GATEWAY_ERROR
     error: str | None = None
     denied_scope: str | None = None
+    denials: list[dict[str, str]] = field(default_factory=list)
     duration_s: float = 0.0
     overhead_s: float | None = None
     client_request_id: str | None = None
@@ -48,15 +59,16 @@ class CallRecord:
             "task_id": self.task_id,
             "requested_model": self.requested_model,
             "stream": self.stream,
-            "outcome": self.outcome.value,
+            "outcome": self.outcome,
             "error": self.error,
             "model": last.candidate.name if last else None,
             "provider": last.candidate.provider.name if last else None,
             "cost_usd": total_usd(attempts),
-            "provenance": worst_provenance(attempts).value,
+            "provenance": worst_provenance(attempts),
             "usage": last.usage if last else {},
             "cut": last.cut if last else None,
             "denied_scope": self.denied_scope,
+            "denials": self.denials,
             "decision": decision_json(decision, self.view) if decision else None,
             "caps": caps_json(self.limits) if self.limits else [],
             "attempts": [attempt_json(a) for a in attempts],
@@ -83,14 +95,9 @@ def total_usd(attempts: list[AttemptRecord]) -> float | None:
 
 def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:
     """The least certain provenance among the attempts that cost something."""
-    rank = [
-        Provenance.FREE,
-        Provenance.METERED,
-        Provenance.ESTIMATED,
-        Provenance.CONSERVATIVE,
-        Provenance.UNKNOWN,
-    ]
-    return max((a.provenance for a in attempts), key=rank.index, default=Provenance.METERED)
+    if len(attempts) == 1:
+        return attempts[0].provenance
+    return max((a.provenance for a in attempts), key=_CERTAINTY.index, default=Provenance.METERED)
 
 
 def decision_json(decision: Decision, view: View) -> dict[str, Any]:
@@ -171,15 +178,33 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
     return {
         "model": attempt.candidate.name,
         "provider": attempt.candidate.provider.name,
-        "outcome": attempt.outcome.value,
+        "outcome": attempt.outcome,
         "status": attempt.status,
         "mode": attempt.mode,
         "clamp_tokens": attempt.clamp_tokens,
         "cost_usd": usd_float(attempt.charged_nano) if attempt.charged_nano is not None else None,
-        "provenance": attempt.provenance.value,
+        "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),
         "error": attempt.error,
+        "budget": budget_json(attempt.purse) if attempt.purse is not None else None,
     }
+
+
+def budget_json(purse: Purse) -> dict[str, Any]:
+    """What the ledger said: when the money was set aside (`scope` had the least left, beyond all holds), and at
+    the end."""
+    granted, settled = purse.granted, purse.settled
+    return {
+        "scope": granted.scope if granted else None,
+        "held_usd": _usd(granted.held_nano) if granted else None,
+        "remaining_usd": _usd(granted.remaining_nano) if granted else None,
+        "refunded_usd": _usd(settled.refunded_nano) if settled else None,
+        "remaining_after_usd": _usd(settled.remaining_nano) if settled else None,
+    }
+
+
+def _usd(nano: int | None) -> float | None:
+    return None if nano is None else usd_float(nano)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -64,7 +64,7 @@ class Services:
         """Metrics and warnings of a finished call."""
         metrics = self.metrics
         for attempt in attempts:
-            metrics.child(metrics.attempts, *label_of(attempt.candidate), attempt.outcome.value).inc()
+            metrics.child(metrics.attempts, *label_of(attempt.candidate), attempt.outcome).inc()
         decision = record.decision
         route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
         if decision is not None:

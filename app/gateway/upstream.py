@@ -97,9 +97,14 @@ class AiohttpReply:
 
 
 class AiohttpUpstreams:
-    """One client session for all providers. Deadlines are the call's: its watcher stops it."""
+    """One client session for all providers. Deadlines are the call's: its watcher stops it.
 
-    def __init__(self) -> None:
+    `proxies` is what `proxies_of` found. Not aiohttp's own trust_env: that ignores ALL_PROXY, and takes a .netrc
+    entry for the provider's host for a second Authorization, which it then refuses to send.
+    """
+
+    def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
+        self._proxies = dict(proxies or {})
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -109,21 +114,23 @@ class AiohttpUpstreams:
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
         )
-        self._targets: dict[tuple[int, str], tuple[Provider, URL, CIMultiDict[str]]] = {}
+        self._targets: dict[tuple[int, str], tuple[Provider, URL, CIMultiDict[str], str | None]] = {}
 
     async def open(self, provider: Provider, path: str, body: bytes) -> AiohttpReply:
-        url, headers = self._target(provider, path)
+        url, headers, proxy = self._target(provider, path)
         try:
-            return AiohttpReply(await self._session.post(url, data=body, headers=headers, allow_redirects=False))
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            return AiohttpReply(
+                await self._session.post(url, data=body, headers=headers, proxy=proxy, allow_redirects=False)
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
             raise NotConnected(str(error)) from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise ConnectionBroken(str(error)) from error
 
-    def _target(self, provider: Provider, path: str) -> tuple[URL, CIMultiDict[str]]:
+    def _target(self, provider: Provider, path: str) -> tuple[URL, CIMultiDict[str], str | None]:
         known = self._targets.get((id(provider), path))
         if known is not None and known[0] is provider:
-            return known[1], known[2]
+            return known[1:]
         headers: CIMultiDict[str] = CIMultiDict(
             {
                 "Content-Type": "application/json",
@@ -137,8 +144,33 @@ class AiohttpUpstreams:
         url = URL(provider.base_url.rstrip("/") + path, encoded=True)
         if len(self._targets) > 256:  # old policies' providers
             self._targets.clear()
-        self._targets[(id(provider), path)] = (provider, url, headers)
-        return url, headers
+        proxy = proxy_for(self._proxies, url.scheme, url.raw_host or "")
+        self._targets[(id(provider), path)] = (provider, url, headers, proxy)
+        return url, headers, proxy
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def proxies_of(env: Mapping[str, str]) -> dict[str, str]:
+    """The proxy URL per scheme that an environment names, and under "no" the hosts that need none.
+
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in any case (lower case wins, as with curl); empty without any.
+    """
+    named = {name.lower(): env[name] for name in sorted(env) if env[name]}
+    proxies = {}
+    for scheme in ("http", "https"):
+        if proxy := named.get(f"{scheme}_proxy") or named.get("all_proxy"):
+            proxies[scheme] = proxy if "://" in proxy else f"http://{proxy}"
+    if proxies and "no_proxy" in named:
+        proxies["no"] = named["no_proxy"]
+    return proxies
+
+
+def proxy_for(proxies: Mapping[str, str], scheme: str, host: str) -> str | None:
+    """The proxy for a host; None if it needs none. NO_PROXY lists hosts, each with its subdomains, or `*`."""
+    for listed in proxies.get("no", "").lower().split(","):
+        name = listed.strip().lstrip(".")
+        if name and (name in ("*", host) or host.endswith("." + name)):
+            return None
+    return proxies.get(scheme)

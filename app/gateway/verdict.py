@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -40,21 +42,29 @@ class Verdict:
 
 
 _CLIENT_FAULTS = frozenset({400, 409, 413, 415, 422})
+_TOO_LONG = re.compile(
+    rb"context[ _](?:length|window|size)|maximum context|prompt is too long|input token count"
+    rb"|reduce the length of the messages"
+)
+"""How OpenAI, vLLM, llama.cpp, Anthropic and Gemini say that the prompt does not fit; another window may be larger."""
+_BAD_KEY = re.compile(rb'"message":\s*"api key not valid|"reason":\s*"api_key_invalid"')
+"""Google answers 400 to a wrong key: the operator's fault, not the client's. No prompt that is quoted in a message
+can look like this."""
 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
     """The verdict on an HTTP status other than 200; `now_s` is the wall clock, for a dated Retry-After."""
     error_object = upstream_error_object(body)
     text = body[:4096].lower()
-    if status in _CLIENT_FAULTS or status == 404:
+    bad_key = status == 400 and _BAD_KEY.search(text) is not None
+    if (status in _CLIENT_FAULTS or status == 404) and not bad_key:
         shown = error_object or _plain("The provider refused the request.", "invalid_request_error")
         rejected = UpstreamRejected("The provider refused the request.", upstream_status=status, body=shown)
         # Another candidate may have a larger window, or know the model.
-        move = Move.NEXT if status == 404 or b"context_length" in text or b"context length" in text else Move.REJECT
+        move = Move.NEXT if status == 404 or _TOO_LONG.search(text) else Move.REJECT
         return Verdict(move, rejected, Outcome.BAD_REQUEST, unhealthy=False)
-    if status in (401, 402, 403) or (
-        status == 429 and (b"insufficient_quota" in text or b"exceeded your current quota" in text)
-    ):
+    no_credit = status == 429 and (b"insufficient_quota" in text or b"exceeded your current quota" in text)
+    if bad_key or no_credit or status in (401, 402, 403):
         quota = UpstreamQuota("The provider refused the gateway's own account: its key or its credit.")
         return Verdict(Move.NEXT, quota, Outcome.QUOTA, unhealthy=True)
     wait_s = retry_after_s(headers, now_s)
@@ -98,15 +108,14 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """`retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); None if absent or unreadable."""
     try:
         if "retry-after-ms" in headers:
-            return max(float(headers["retry-after-ms"]) / 1000, 0.0)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if value.strip().replace(".", "", 1).isdigit():
-            return float(value)
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - now_s, 0.0)
+            wait_s = float(headers["retry-after-ms"]) / 1000
+        else:
+            value = headers.get("retry-after", "").strip()
+            plain = value.replace(".", "", 1).isdigit()
+            wait_s = float(value) if plain else email.utils.parsedate_to_datetime(value).timestamp() - now_s
     except (ValueError, TypeError, OverflowError):
         return None
+    return max(wait_s, 0.0) if math.isfinite(wait_s) else None
 
 
 def _plain(message: str, kind: str) -> bytes:

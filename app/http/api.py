@@ -1,4 +1,4 @@
-"""Everything that is not hot, as a FastAPI app: models, decisions, tasks, health, metrics, embeddings."""
+"""Everything that is not hot, as a FastAPI app: models, decisions, tasks, health, metrics."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.exceptions import HTTPException
 
 from app.core.budget import Balance
-from app.core.errors import BadRequest, BursarError, LedgerDown, MethodNotAllowed, ModelNotFound, NotFound
+from app.core.errors import (
+    BursarError,
+    Draining,
+    LedgerDown,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+)
 from app.core.money import usd_float
 from app.core.policy import Candidate, Key, Policy
 from app.dialects.openai_chat.errors import error_body
 from app.gateway.limits import task_scope
+from app.gateway.metrics import Metrics
 from app.gateway.record import price_json
 from app.gateway.services import Services
 from app.http.auth import KeyRing
-from app.http.hot import key_name, new_request_id
+from app.http.hot import key_name
 from app.stores.budgets import LedgerUnavailable
 
 
 def error_response(error: BursarError) -> Response:
     """An error in the OpenAI shape."""
-    request_id = new_request_id()
-    headers = {"x-request-id": request_id, "x-bursar-request-id": request_id, **error.headers}
-    return Response(error_body(error), error.status, headers, media_type="application/json")
+    return Response(error_body(error), error.status, error.headers, media_type="application/json")
 
 
 def build_api(services: Services) -> FastAPI:
-    """The app; the raw ASGI front gives it what is not a hot route."""
+    """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
-    _errors(api)
+    _errors(api, services.metrics)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)
@@ -48,14 +53,12 @@ def build_api(services: Services) -> FastAPI:
         return {"status": "ok"}
 
     @api.get("/readyz")
-    async def readyz() -> Response:
-        problems = []
+    async def readyz() -> dict[str, str]:
         if services.calls.draining:
-            problems.append("draining")
+            raise Draining("The gateway is shutting down.")
         if not services.ledger.up:
-            problems.append("the ledger does not answer")
-        body = error_body(LedgerDown(", ".join(problems))) if problems else b'{"status":"ready"}'
-        return Response(body, 503 if problems else 200, media_type="application/json")
+            raise LedgerDown("The ledger does not answer.")
+        return {"status": "ready"}
 
     @api.get("/metrics")
     async def metrics() -> Response:
@@ -83,6 +86,7 @@ def build_api(services: Services) -> FastAPI:
         record = await services.traces.get(request_id)
         if record is None or not _may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
+        record["caps_now"] = await caps_now(services, record["caps"])
         return Response(msgspec.json.encode(record), media_type="application/json")
 
     @api.get("/v1/tasks/{task_id:path}")
@@ -96,29 +100,32 @@ def build_api(services: Services) -> FastAPI:
     return api
 
 
-def _errors(api: FastAPI) -> None:
+def _errors(api: FastAPI, metrics: Metrics) -> None:
+    def reply(error: BursarError) -> Response:
+        metrics.errors.labels(error.label).inc()
+        return error_response(error)
+
     @api.exception_handler(BursarError)
     async def ours(_: Request, error: BursarError) -> Response:
-        return error_response(error)
+        return reply(error)
 
     @api.exception_handler(LedgerUnavailable)
     async def ledger(_: Request, __: LedgerUnavailable) -> Response:
-        return error_response(LedgerDown("The ledger does not answer."))
+        return reply(LedgerDown("The ledger does not answer."))
 
     @api.exception_handler(HTTPException)
-    async def starlettes(_: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            return error_response(NotFound("There is nothing at this path."))
+    async def starlettes(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            allowed = dict(error.headers or {})
-            return error_response(MethodNotAllowed("This path does not take that method.", headers=allowed))
-        return error_response(BadRequest(str(error.detail)))
+            allowed = {"allow": "GET, HEAD, OPTIONS"}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=allowed)
+            return reply(MethodNotAllowed("This path does not take that method.", headers=allowed))
+        return reply(NotFound("There is nothing at this path."))
 
-    @api.exception_handler(RequestValidationError)
-    async def validation(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"][1:])
-        return error_response(BadRequest(f"The parameter {param} is wrong: {first['msg'].lower()}.", param=param))
+    @api.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> Response:
+        # The server logs it: the exception goes on after this answer.
+        return reply(BursarError("The gateway failed to serve the request."))
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
@@ -168,7 +175,7 @@ async def task_json(services: Services, owner: str, task_id: str) -> dict[str, A
     (balance,) = await budgets.balances([scope])
     if balance is None:
         record = await services.traces.get(task_id)
-        if record is None or record["key"] != owner:
+        if record is None or record["key"] != owner or record["task_id"] is not None:
             raise NotFound("No such task is on record.")
         return lone_call_json(record)
     models = await budgets.scopes(f"{scope}|model:", 100)
@@ -179,6 +186,16 @@ async def task_json(services: Services, owner: str, task_id: str) -> dict[str, A
         "models": {name.partition("|model:")[2]: balance_json(part) for name, part in models},
         "as_of": dt.datetime.now(dt.UTC).isoformat(),
     }
+
+
+async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the shared scopes that bound a call stand at this moment; empty while the ledger does not answer."""
+    names = list(dict.fromkeys(cap["name"] for cap in caps if "name" in cap))
+    try:
+        balances = await services.ledger.budgets.balances(names)
+    except LedgerUnavailable:
+        return {}
+    return {name: balance_json(balance) for name, balance in zip(names, balances, strict=True) if balance is not None}
 
 
 def balance_json(balance: Balance) -> dict[str, Any]:

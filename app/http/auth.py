@@ -44,27 +44,30 @@ def _refuse_other_sites(headers: Mapping[str, str]) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _is_local_site(host: str, origin: str | None) -> bool:
-    return _is_local_name(urlsplit(f"//{host}").hostname) and (
-        not origin or _is_local_name(urlsplit(origin).hostname)
-    )
+    """An address is a good host, since only a name can be rebound; an origin must be this machine's own.
 
-
-def _is_local_name(host: str | None) -> bool:
-    """True for localhost and for any address: only a name can be rebound."""
-    if host is None or host == "localhost" or host.endswith(".localhost"):
-        return True
+    The origin `null` (a sandboxed frame, a file) may be anybody's page.
+    """
     try:
-        ipaddress.ip_address(host)
+        asked = urlsplit(f"//{host}").hostname
+        site = "localhost" if origin is None else urlsplit(origin).hostname
     except ValueError:
         return False
-    return True
+    return (asked is None or _is_localhost(asked) or _address(asked) is not None) and is_loopback(site or "")
 
 
 def is_loopback(host: str) -> bool:
     """True when a server bound to `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
+    address = _address(host)
+    return _is_localhost(host) or (address is not None and address.is_loopback)
+
+
+def _is_localhost(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None

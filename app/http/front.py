@@ -5,43 +5,70 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-from app.core.errors import BursarError
+from app.core.errors import BursarError, MethodNotAllowed
 from app.dialects.openai_chat.parse import checked_task_id
-from app.http.hot import AsgiDownstream, HotRoute, Receive, Scope, Send, refuse
+from app.gateway.metrics import Metrics
+from app.http.hot import AsgiDownstream, HotRoute, Message, Receive, Scope, Send, id_headers, refuse
 
 CHAT = "/v1/chat/completions"
+ALLOW = b"POST, OPTIONS"
+TASK_PREFIX = b"/t/"
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Front:
     """Sends each request to its hot route or to the API; `/t/TASK/...` names the task in the base URL's path."""
 
-    def __init__(self, chat: HotRoute, embeddings: HotRoute, api: ASGIApp) -> None:
+    def __init__(self, chat: HotRoute, embeddings: HotRoute, api: ASGIApp, metrics: Metrics) -> None:
         self._hot: dict[str, HotRoute] = {CHAT: chat, "/v1/embeddings": embeddings}
         self._api = api
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            task = None
-            if path.startswith("/t/"):
-                try:
-                    task, path = split_task(path)
-                except BursarError as error:
-                    await refuse(AsgiDownstream(send), error)
-                    return
-                scope = {**scope, "path": path, "raw_path": path.encode()}
-            hot = self._hot.get(path)
-            if hot is not None and scope["method"] == "POST":
-                await hot(scope, receive, send, task)
-            else:
-                await self._api(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
+            return
+        path: str = scope["path"]
+        task = None
+        if path.startswith("/t/"):
+            try:
+                task, raw_path = split_task(scope["raw_path"])
+            except BursarError as error:
+                await self._refuse(send, error)
+                return
+            path = unquote(raw_path.decode("ascii"))
+            scope = {**scope, "path": path, "raw_path": raw_path}
+        hot = self._hot.get(path)
+        if hot is None:
+            await self._serve_api(scope, receive, send)
+        elif scope["method"] == "POST":
+            await hot(scope, receive, send, task)
+        elif scope["method"] == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
+            await self._refuse(send, wrong)
+
+    async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The API's answer, with an id like every other; the server leaves the body out for HEAD."""
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *id_headers()]
+            await send(message)
+
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._api(scope, receive, send_with_id)
+
+    async def _refuse(self, send: Send, error: BursarError) -> None:
+        self._metrics.errors.labels(error.label).inc()
+        await refuse(AsgiDownstream(send), error)
 
 
-def split_task(path: str) -> tuple[str, str]:
-    """`/t/TASK/v1/...` as (TASK, "/v1/...")."""
-    task, slash, rest = path[len("/t/") :].partition("/")
-    return checked_task_id(unquote(task), "task in the path"), slash + rest
+def split_task(raw_path: bytes) -> tuple[str, bytes]:
+    """`/t/TASK/v1/...` as (TASK, b"/v1/..."); decoded after it is split, so that a task id may hold a slash."""
+    task, slash, rest = raw_path[len(TASK_PREFIX) :].partition(b"/")
+    return checked_task_id(unquote(task.decode("ascii")), "task in the path"), slash + rest

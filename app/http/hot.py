@@ -3,11 +3,15 @@ client to leave."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+import structlog
 
 from app.core.errors import BadRequest, BursarError, Draining, TooLarge
 from app.core.money import nano_from_usd
@@ -21,11 +25,16 @@ from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 
+log = structlog.get_logger()
+
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Head = list[tuple[bytes, bytes]]
+
+READ_AWAY_S = 5.0
+"""How long a body that is too large may go on arriving before its connection is closed."""
 
 
 class AsgiDownstream:
@@ -61,6 +70,12 @@ def new_request_id() -> str:
     return f"req_{time.time_ns() // 1_000_000:011x}{_ids.getrandbits(64):016x}"
 
 
+def id_headers() -> Head:
+    """A new request's id, as every answer carries it."""
+    request_id = new_request_id().encode()
+    return [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id)]
+
+
 _ids = random.Random()  # noqa: S311  (seeded by the system; an id is no secret: records are guarded by keys)
 
 
@@ -88,9 +103,16 @@ class HotRoute(ABC):
             call = self.begin(headers, body, key, downstream, path_task)
         except BursarError as error:
             self.services.metrics.errors.labels(error.label).inc()
+            if isinstance(error, TooLarge):
+                await read_away(headers, receive)
             await refuse(downstream, error)
             return
         except ClientLeft:
+            return
+        except Exception:
+            log.exception("a request failed unexpectedly")
+            self.services.metrics.errors.labels(BursarError.label).inc()
+            await refuse(downstream, BursarError("The gateway failed to serve the request."))
             return
         self.services.calls.spawn(call)
         while (await receive())["type"] != "http.disconnect":
@@ -144,14 +166,20 @@ async def read_body(headers: dict[str, str], receive: Receive, max_bytes: int) -
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+async def read_away(headers: dict[str, str], receive: Receive) -> None:
+    """Take what a client is still sending, for a while: closing on it would reset the connection, and the client
+    would never read why. One that asked first (`Expect: 100-continue`) has sent nothing yet."""
+    if "expect" in headers:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_AWAY_S):
+            while (message := await receive())["type"] != "http.disconnect" and message.get("more_body"):
+                pass
+
+
 async def refuse(downstream: AsgiDownstream, error: BursarError) -> None:
     """An error reply for a request that never became a call."""
-    request_id = new_request_id().encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"x-request-id", request_id),
-        (b"x-bursar-request-id", request_id),
-    ]
+    headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(error.status, headers, error_body(error))
 

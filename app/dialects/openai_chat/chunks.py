@@ -7,6 +7,7 @@ import msgspec
 from app.dialects.openai_chat.render import object_bytes
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NULL, _EMPTY = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
 _SAYING = frozenset(("delta", "logprobs", "text"))
@@ -23,10 +24,19 @@ def without_usage(data: bytes) -> bytes | None:
     return None if members.pop("usage", None) is None else object_bytes(members)
 
 
+def usage_members(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw] | None:
+    """The `usage` of a chunk, or Groq's under `x_groq`; None where it is elsewhere."""
+    found: dict[str, msgspec.Raw] | None = _optional.decode(members.get("usage", _NULL))
+    if found is None and "x_groq" in members:
+        groq = _optional.decode(members["x_groq"]) or {}
+        found = _optional.decode(groq.get("usage", _NULL))
+    return found
+
+
 def with_counts(data: bytes, counts: dict[str, msgspec.Raw]) -> bytes:
     """The chunk with other token counts in its `usage`."""
     members = _members.decode(data)
-    usage = _members.decode(members["usage"]) if "usage" in members else {}
+    usage = usage_members(members) or {}
     members["usage"] = msgspec.Raw(object_bytes(usage | counts))
     return object_bytes(members)
 

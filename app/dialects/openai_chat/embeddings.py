@@ -51,7 +51,7 @@ def parse_embeddings(body: bytes) -> EmbeddingsRequest:
 
 
 def _estimate(raw: msgspec.Raw) -> int:
-    first = bytes(raw[:64]).lstrip()
+    first = bytes(memoryview(raw)[:64]).lstrip()
     try:
         if first.startswith(b'"'):
             return int(len(_string.decode(raw).encode()) / BYTES_PER_INPUT_TOKEN) + 1

@@ -35,8 +35,7 @@ class Folder:
             # Azure's first chunk has an empty id and model: a later value beats an empty one.
             if name not in _NOT_TOP and not self._top.get(name):
                 self._top[name] = value
-        if chunk.get("usage"):
-            self._usage = chunk["usage"]
+        self._usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage") or self._usage
         for choice in chunk.get("choices") or ():
             self._add_choice(choice)
 
@@ -62,7 +61,11 @@ class Folder:
                 folded[name] = folded.get(name, "") + value
             else:
                 folded[name] = value
-        _merge(folded["message"], choice.get("delta") or {})
+        message, delta = folded["message"], choice.get("delta") or {}
+        if isinstance(message["content"], list) or isinstance(delta.get("content"), list):
+            message["content"] = _merged_parts(message["content"], delta.get("content"))
+            delta = {name: value for name, value in delta.items() if name != "content"}
+        _merge(message, delta)
 
     @property
     def half_a_call(self) -> bool:
@@ -97,8 +100,6 @@ def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
             into.setdefault(name, None)
         elif name == "tool_calls":
             _merge_calls(into, value)
-        elif name == "content" and (isinstance(value, list) or isinstance(held, list)):
-            into[name] = _merged_parts(held, value)
         elif isinstance(value, str) and isinstance(held, str):
             into[name] = (value or held) if name in _ONCE else held + value
         elif isinstance(value, list) and isinstance(held, list):

@@ -115,6 +115,8 @@ def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:
 def parse_dollars(value: float | int | str, param: str) -> int:
     """An amount given by a client, in nano-dollars; BadRequest naming `param`."""
     try:
+        if isinstance(value, str) and "_" in value:
+            raise ValueError("an amount in dollars must be a number")
         return nano_from_usd(value)
     except ValueError as error:
         raise BadRequest(f"The parameter {param} is wrong: {error}.", param=param) from None

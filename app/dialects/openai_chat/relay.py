@@ -14,7 +14,7 @@ import msgspec
 from app.core.meter import Meter
 from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
-from app.dialects.openai_chat.chunks import one_line, said_and_finish, with_counts, without_usage
+from app.dialects.openai_chat.chunks import one_line, said_and_finish, usage_members, with_counts, without_usage
 from app.dialects.openai_chat.decode import BadEvent, decode_event, summed
 from app.dialects.openai_chat.errors import stream_error_object
 from app.dialects.openai_chat.fold import Folder
@@ -26,8 +26,7 @@ CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
 last token, or thinking they hide, out of their count."""
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-_EMPTY_CHOICES, _NULL = msgspec.Raw(b"[]"), msgspec.Raw(b"null")
+_EMPTY_CHOICES = msgspec.Raw(b"[]")
 
 
 class _Item(NamedTuple):
@@ -280,7 +279,7 @@ class ChatRelay:
             return b""
         if self._usage_data is not None and self.meter.exact:
             members = _members.decode(self._usage_data)
-            usage = _optional.decode(members.get("usage", _NULL)) or self._counts()
+            usage = usage_members(members) or self._counts()
         else:
             members, usage = self._envelope(), self._counts()
             usage["estimated"] = msgspec.Raw(b"true")

@@ -1,0 +1,108 @@
+"""What all tests share: an environment without the operator's settings and keys, and gateways as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STEERING = ("BURSAR_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_MULTIPROC_DIR")
+STOP_S = 15.0
+
+
+def pytest_configure() -> None:
+    """No test may spend the operator's money, nor find the operator's settings where it expects the defaults."""
+    for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
+        del os.environ[name]
+
+
+class Served:
+    """`bursar serve` as a process of its own; `url` is its base URL, once it has greeted."""
+
+    def __init__(self, *options: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+        self.log = cwd / "serve.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "serve", "--port", "0", *options],
+                cwd=cwd,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "BURSAR_DATA_DIR": str(cwd / "data"), **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.greeting = ""
+
+    @property
+    def url(self) -> str:
+        """The base URL in the greeting, which comes as soon as the gateway serves."""
+        while " serves http" not in self.greeting:
+            line = self._line()
+            assert line, f"the gateway ended: {self.log.read_text()}"
+        line = next(line for line in self.greeting.splitlines() if " serves http" in line)
+        return line.rpartition(" ")[2]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self.url.removeprefix("http://").removesuffix("/v1").rpartition(":")
+        return host, int(port)
+
+    def rest_of_greeting(self) -> str:
+        """The whole greeting; its last line speaks of /metrics."""
+        while "/metrics" not in self.greeting:
+            assert self._line(), f"the gateway ended: {self.log.read_text()}"
+        return self.greeting
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(STOP_S)
+
+    def close(self) -> None:
+        """End it for sure."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.greeting += line
+        return line
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts gateways in an empty folder: `serve("--policy", str(path), env={...})`; they end with the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(*options: str, env: dict[str, str] | None = None) -> Served:
+            served = Served(*options, cwd=tmp_path, env=env)
+            running.callback(served.close)
+            return served
+
+        yield start
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,133 @@
+"""The running cost: an integer that never falls while adding, and is exact as soon as the provider reports."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.meter import Meter
+from app.core.money import FREE, Price, Rates, Usage, cost_nano, tokens_cost
+
+rates = st.builds(
+    Rates,
+    st.integers(0, 10**12),
+    st.integers(0, 10**12),
+    st.none() | st.integers(0, 10**12),
+    st.none() | st.integers(0, 10**12),
+    st.none() | st.integers(0, 10**12),
+    st.none() | st.integers(0, 10**12),
+)
+prices = st.builds(Price, rates)
+usages = st.builds(Usage, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**3), st.integers(0, 10**3))
+permilles = st.integers(1, 30_000)
+deltas = st.lists(st.integers(0, 5000), max_size=30)
+ONE_NANO = Price(Rates(1_000_000, 1_000_000))
+
+
+@given(prices, st.integers(0, 10**6), permilles, deltas)
+def test_the_running_cost_is_an_integer_that_never_falls(
+    price: Price, given_tokens: int, permille: int, added: list[int]
+) -> None:
+    meter = Meter(price, given_tokens, permille)
+    last = meter.running_nano
+    assert last == tokens_cost(given_tokens, price.base.dearest_input)
+    for pieces in added:
+        meter.add(pieces)
+        assert isinstance(meter.running_nano, int)
+        assert meter.running_nano >= last
+        last = meter.running_nano
+    assert meter.pieces == sum(added)
+    exact = sum(added) * permille * price.base.dearest_output
+    assert (last - tokens_cost(given_tokens, price.base.dearest_input)) == -(-exact // 10**9)
+    assert meter.cost_nano == last
+
+
+@given(prices, permilles, deltas, usages)
+def test_after_a_report_the_cost_is_exact(price: Price, permille: int, added: list[int], usage: Usage) -> None:
+    meter = Meter(price, 100, permille)
+    for pieces in added:
+        meter.add(pieces)
+    meter.report(usage)
+    if usage.output or not meter.pieces:
+        assert meter.exact
+        assert meter.running_nano == meter.cost_nano == cost_nano(price, usage)
+        assert meter.output_tokens == usage.output
+        meter.add(1)
+        assert not meter.exact
+        assert meter.running_nano >= cost_nano(price, usage)
+
+
+@given(prices, st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200), st.booleans()), max_size=20))
+def test_reports_only_ever_grow(price: Price, steps: list[tuple[int, int, bool]]) -> None:
+    meter = Meter(price, 10, 1000)
+    largest = 0
+    for pieces, output, final in steps:
+        meter.add(pieces)
+        meter.report(Usage(10, output), final=final)
+        reported = meter.usage.output if meter.usage else 0
+        assert reported >= largest
+        largest = reported
+        assert meter.output_tokens >= largest
+
+
+def test_a_placeholder_does_not_erase_what_was_seen() -> None:
+    meter = Meter(ONE_NANO, 10, 1000)
+    meter.add(5)
+    for placeholder in (Usage(0, 0), Usage(10, 0)):
+        for final in (True, False):
+            meter.report(placeholder, final=final)
+            assert (meter.running_nano, meter.exact) == (15, False)
+    meter.report(Usage(12, 4))
+    meter.add(1)
+    meter.report(Usage(0, 0))
+    assert meter.running_nano == 17
+
+
+def test_a_report_that_stands_still_covers_nothing_unless_it_is_the_last() -> None:
+    meter = Meter(ONE_NANO, 10, 1000)
+    meter.report(Usage(10, 1), final=False)
+    meter.add(3)
+    meter.report(Usage(10, 1), final=False)
+    assert (meter.running_nano, meter.exact) == (14, False)
+    meter.report(Usage(10, 1))
+    assert (meter.running_nano, meter.exact) == (11, True)
+
+
+def test_the_providers_own_figure_wins_and_zero_is_no_figure() -> None:
+    meter = Meter(ONE_NANO, 10, 1000)
+    meter.report(Usage(10, 5, cost_nano=99))
+    assert meter.cost_nano == 99
+    meter.report(Usage(10, 5, cost_nano=0))
+    assert meter.cost_nano == 15
+    free = Meter(FREE, 10, 1000)
+    free.report(Usage(10, 5))
+    assert free.cost_nano == 0
+
+
+def test_without_a_price_the_cost_is_unknown_until_the_provider_names_one() -> None:
+    meter = Meter(None, 10, 1000)
+    meter.add(7)
+    assert (meter.cost_nano, meter.running_nano, meter.output_tokens) == (None, 0, 7)
+    meter.report(Usage(10, 6))
+    assert meter.cost_nano is None
+    meter.report(Usage(10, 6, cost_nano=0))
+    assert meter.cost_nano == 0
+    meter.report(Usage(10, 7, cost_nano=42))
+    assert meter.cost_nano == 42
+
+
+def test_calibration_scales_the_estimate_and_not_the_report() -> None:
+    meter = Meter(ONE_NANO, 0, 1500)
+    meter.add(3)
+    assert (meter.running_nano, meter.output_tokens) == (5, 5)
+    meter.report(Usage(0, 4))
+    meter.add(1)
+    assert (meter.running_nano, meter.output_tokens) == (6, 6)
+
+
+def test_a_long_prompt_is_metered_at_the_rates_of_its_tier() -> None:
+    price = Price(Rates(1_000_000, 1_000_000), tiers=((100, Rates(2_000_000, 3_000_000)),))
+    short, long = Meter(price, 100, 1000), Meter(price, 101, 1000)
+    for meter in (short, long):
+        meter.add(10)
+    assert (short.running_nano, long.running_nano) == (110, 202 + 30)

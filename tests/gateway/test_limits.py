@@ -1,0 +1,152 @@
+"""Which caps bind a call: the tightest wins, the client can lower and never raise, and tasks keep apart."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.budget import Balance, Claim
+from app.core.policy import Caps, Key, Windows
+from app.gateway.ledger import denial_headers
+from app.gateway.limits import (
+    ANONYMOUS,
+    ClientCaps,
+    is_task_scope,
+    limits_for,
+    resets_at,
+    scope_kind,
+    scope_window,
+    task_scope,
+)
+from tests.gateway.policy_values import model, policy
+
+DAY = dt.date(2026, 11, 20)
+NOW = dt.datetime(2026, 12, 31, 23, 59, 50, tzinfo=dt.UTC)
+KEY = Key("k", "0" * 64)
+amounts = st.none() | st.integers(0, 100)
+
+
+@given(amounts, amounts, amounts, amounts, amounts)
+def test_the_tightest_cap_binds_a_call_without_a_task(
+    request_nano: int | None, task_nano: int | None, model_nano: int | None, own: int | None, own_task: int | None
+) -> None:
+    candidate = model("m", cap=model_nano)
+    caps = Caps(request_nano=request_nano, task_nano=task_nano)
+    limits = limits_for(policy([candidate], caps=caps), candidate, None, None, ClientCaps(own, own_task), DAY)
+    given_caps = {
+        "request": [c for c in (request_nano, own) if c is not None],
+        "task": [c for c in (task_nano, own_task) if c is not None],
+        "model": [c for c in (model_nano,) if c is not None],
+    }
+    every = [c for found in given_caps.values() for c in found]
+    assert limits.call_nano == (min(every) if every else None)
+    assert not every or limits.call_nano in given_caps[limits.call_scope]
+    assert limits.capped == bool(every)
+    assert not any(is_task_scope(claim.scope) for claim in limits.claims)
+
+
+@given(amounts, amounts, amounts, amounts)
+def test_a_client_lowers_and_never_raises(
+    policy_nano: int | None, own: int | None, task_nano: int | None, own_task: int | None
+) -> None:
+    candidate = model("m")
+    of = policy([candidate], caps=Caps(request_nano=policy_nano, task_nano=task_nano))
+    limits = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY)
+    if policy_nano is not None:
+        assert limits.call_nano is not None
+        assert limits.call_nano <= policy_nano
+    task = next(c for c in limits.claims if c.scope == task_scope(ANONYMOUS, "t"))
+    effective = Balance(limit_nano=task.limit_nano, own_limit_nano=task.own_limit_nano).effective_limit_nano
+    assert effective == min((c for c in (task_nano, own_task) if c is not None), default=None)
+
+
+def test_every_scope_that_applies_is_claimed_once() -> None:
+    candidate = model("m", cap=7)
+    caps = Caps(9, 8, key=Windows(1, 2, 3), everyone=Windows(4, 5, 6))
+    limits = limits_for(policy([candidate], caps=caps), candidate, KEY, "t", ClientCaps(task_nano=5), DAY)
+    assert limits.claims == (
+        Claim("task:k:t", 8, 5),
+        Claim("task:k:t|model:m", 7),
+        Claim("key:k:day:2026-11-20", 1),
+        Claim("key:k:month:2026-11", 2),
+        Claim("key:k:total", 3),
+        Claim("global:day:2026-11-20", 4),
+        Claim("global:month:2026-11", 5),
+        Claim("global:total", 6),
+    )
+    assert (limits.call_nano, limits.call_scope) == (9, "request")
+    own = Key("k", "0" * 64, caps=Windows(total_nano=99))
+    limits = limits_for(policy([candidate], caps=caps), candidate, own, "t", ClientCaps(), DAY)
+    assert Claim("key:k:day:2026-11-20", None) in limits.claims
+    assert Claim("key:k:total", 99) in limits.claims
+
+
+def test_zero_is_a_cap_and_not_no_cap() -> None:
+    candidate = model("m")
+    for caps in (ClientCaps(request_nano=0), ClientCaps(task_nano=0)):
+        limits = limits_for(policy([candidate]), candidate, None, None, caps, DAY)
+        assert (limits.call_nano, limits.capped) == (0, True)
+    assert limits_for(policy([candidate]), candidate, None, "t", ClientCaps(task_nano=0), DAY).capped
+    assert not limits_for(policy([candidate]), candidate, KEY, "t", ClientCaps(), DAY).capped
+
+
+key_names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,12}\Z")
+task_ids = st.text(st.characters(exclude_characters="|", exclude_categories=["C"]), min_size=1, max_size=12)
+windows = st.sampled_from(["day", "month", "total"])
+
+
+@given(key_names, task_ids, key_names, task_ids)
+def test_tasks_of_different_keys_never_share_a_scope(key: str, task: str, other_key: str, other_task: str) -> None:
+    same = (key, task) == (other_key, other_task)
+    assert (task_scope(key, task) == task_scope(other_key, other_task)) == same
+
+
+@given(key_names, task_ids, st.sampled_from(["m", "p/m:day:1|model:x", "total"]))
+def test_scopes_are_known_by_their_names_whatever_the_names_are(name: str, task: str, model_name: str) -> None:
+    candidate = model(model_name, cap=1)
+    claims = limits_for(policy([candidate]), candidate, Key(name, ""), task, ClientCaps(), DAY).claims
+    kinds = [(scope_kind(c.scope), scope_window(c.scope), is_task_scope(c.scope)) for c in claims]
+    assert kinds == [
+        ("task", None, True),
+        ("model", None, True),
+        *(("key", window, False) for window in ("day", "month", "total")),
+        *(("global", window, False) for window in ("day", "month", "total")),
+    ]
+
+
+@pytest.mark.parametrize("name", ["daytime", "month-end", "total", "day", "x.day"])
+def test_a_key_that_is_named_like_a_window_is_no_window(name: str) -> None:
+    assert scope_window(f"key:{name}:total") == "total"
+    assert resets_at(f"key:{name}:total", NOW) is None
+    assert scope_window(f"key:{name}:month:2026-11") == "month"
+    assert scope_window(f"key:{name}:day:2026-11-20") == "day"
+
+
+def test_words_for_a_calls_own_caps_are_kinds_already() -> None:
+    for word in ("request", "task", "model"):
+        assert (scope_kind(word), scope_window(word), is_task_scope(word)) == (word, None, False)
+
+
+def test_windows_refill_at_midnight_and_on_the_first() -> None:
+    new_year = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
+    assert resets_at("key:k:day:2026-12-31", NOW) == new_year
+    assert resets_at("global:month:2026-12", NOW) == new_year
+    january = dt.datetime(2027, 1, 31, 12, tzinfo=dt.UTC)
+    assert resets_at("global:month:2027-01", january) == dt.datetime(2027, 2, 1, tzinfo=dt.UTC)
+    assert resets_at("global:total", NOW) is None
+    assert resets_at("task:k:a:day:2026-12-31", NOW) is None
+
+
+def test_amounts_are_told_in_headers() -> None:
+    headers = denial_headers("key", "day", 5_000_000_000, 4_000_000_000, 500_000_000, NOW)
+    assert headers == {
+        "x-bursar-scope": "key_day",
+        "x-bursar-limit-usd": "5",
+        "x-bursar-spent-usd": "4",
+        "x-bursar-reserved-usd": "0.5",
+        "x-bursar-remaining-usd": "0.5",
+        "x-bursar-reset": "2026-12-31T23:59:50Z",
+    }

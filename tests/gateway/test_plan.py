@@ -1,0 +1,182 @@
+"""The plan of an attempt: what it holds covers what it may spend, and the clamp never lets it pass a cap."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from app.core.budget import Book, Claim, Granted, Reserve
+from app.core.money import MAX_NANO, Price, Rates, tokens_cost
+from app.core.policy import Candidate, Capabilities, ModelBudget
+from app.gateway.limits import ClientCaps, Limits, limits_for
+from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, clamp_tokens, folded, plan_attempt
+from tests.gateway.policy_values import model, policy, price, provider, request
+
+FREE_RIDE = Limits((), None, "request")
+
+
+def capped(nano: int, scope: str = "request") -> Limits:
+    """A cap that is the call's own."""
+    return Limits((), nano, scope)
+
+
+def test_a_small_whole_reply_is_plain_and_holds_its_worst_case() -> None:
+    plan = plan_attempt(request(stream=False, output_limit=50), model("m"), capped(1000), 100)
+    assert (plan.mode, plan.strict, plan.share) == (Mode.PLAIN, True, 1)
+    assert (plan.input_nano, plan.need_nano, plan.want_nano, plan.risk_nano) == (100, 150, 150, 150)
+
+
+def test_a_whole_reply_that_a_cap_would_clamp_is_folded() -> None:
+    for asked in (request(stream=False, output_limit=5000), request(stream=False)):
+        plan = plan_attempt(asked, model("m"), capped(1000), 100)
+        assert (plan.mode, plan.strict, plan.share) == (Mode.FOLD, False, SHARE)
+        assert (plan.need_nano, plan.want_nano, plan.risk_nano) == (101, 1000, 100 + STEP_TOKENS)
+
+
+def test_without_any_limit_or_price_a_whole_reply_is_plain() -> None:
+    for candidate in (model("m"), model("free", 0), model("unpriced", None)):
+        assert plan_attempt(request(stream=False), candidate, FREE_RIDE, 100).mode is Mode.PLAIN
+    plan = plan_attempt(request(stream=False), model("free", 0), capped(0), 100)
+    assert (plan.mode, plan.need_nano, plan.want_nano) == (Mode.PLAIN, 0, 0)
+
+
+def test_the_model_bounds_what_the_client_does_not() -> None:
+    candidate = model("m", max_output_tokens=40)
+    plan = plan_attempt(request(stream=False, choices=3), candidate, capped(1000), 100)
+    assert (plan.mode, plan.worst_tokens, plan.need_nano) == (Mode.PLAIN, 120, 220)
+    assert plan_attempt(request(output_limit=9), candidate, FREE_RIDE, 1).worst_tokens == 9
+
+
+@pytest.mark.parametrize(
+    "candidate", [model("m", hidden_reasoning=True), model("m", at=provider(bills_after_cancel=True))]
+)
+def test_what_cannot_be_seen_or_cancelled_is_held_whole(candidate: Candidate) -> None:
+    plan = plan_attempt(request(output_limit=5000), candidate, FREE_RIDE, 100)
+    assert (plan.mode, plan.strict, plan.blind, plan.share) == (Mode.STREAM, True, True, 1)
+    assert plan.want_nano == plan.risk_nano == 5100
+    assert folded(plan).strict
+    assert folded(plan).risk_nano == 5100
+    unknown = plan_attempt(request(choices=2), candidate, FREE_RIDE, 100)
+    assert unknown.want_nano == 100 + 2 * BLIND_TOKENS
+
+
+def test_a_plain_plan_folds_into_a_metered_one() -> None:
+    plan = plan_attempt(request(stream=False, output_limit=5000, choices=2), model("m"), FREE_RIDE, 100)
+    fold = folded(plan)
+    assert (fold.mode, fold.strict, fold.need_nano, fold.want_nano) == (Mode.FOLD, False, 102, 10_100)
+    assert fold.risk_nano == 100 + STEP_TOKENS
+
+
+def test_no_amount_is_too_large_for_the_ledger() -> None:
+    huge = request(stream=False, output_limit=2**31 - 1, choices=128)
+    plan = plan_attempt(huge, model("m", 10**12), FREE_RIDE, 10**6)
+    assert plan.need_nano == plan.want_nano == MAX_NANO
+
+
+def test_a_long_prompt_is_planned_at_the_rates_of_its_tier() -> None:
+    tiered = Price(Rates(10**6, 10**6), tiers=((1000, Rates(2 * 10**6, 3 * 10**6)),))
+    candidate = Candidate("m", provider(), "m", 1, tiered, ModelBudget(None))
+    assert plan_attempt(request(output_limit=10), candidate, FREE_RIDE, 1001).want_nano == 2002 + 30
+
+
+def test_the_clamp_is_what_the_tightest_cap_affords() -> None:
+    asked = request()
+    plan = plan_attempt(asked, model("m"), capped(1000), 100)
+    assert clamp_tokens(plan, asked, capped(1000), Granted(1000, None, None)) == 900
+    assert clamp_tokens(plan, asked, capped(1000), Granted(200, 300, "task:a:b")) == 400
+    assert clamp_tokens(plan, asked, FREE_RIDE, Granted(200, 300, "task:a:b")) == 400
+    assert clamp_tokens(plan, asked, FREE_RIDE, Granted(200, -50, "task:a:b")) == 100
+    assert clamp_tokens(plan, asked, FREE_RIDE, Granted(200, None, None)) is None
+    blind = plan_attempt(asked, model("m", hidden_reasoning=True), FREE_RIDE, 100)
+    assert clamp_tokens(blind, asked, FREE_RIDE, Granted(200, 300, "task:a:b")) == 100
+
+
+def test_a_tighter_limit_of_the_clients_or_the_models_needs_no_clamp() -> None:
+    for asked, candidate in ((request(output_limit=900), model("m")), (request(), model("m", max_output_tokens=900))):
+        plan = plan_attempt(asked, candidate, capped(1000), 100)
+        assert clamp_tokens(plan, asked, capped(1000), Granted(1000, None, None)) is None
+        assert clamp_tokens(plan, asked, capped(999), Granted(999, None, None)) == 899
+    free = plan_attempt(request(), model("m", 0), capped(10), 100)
+    assert clamp_tokens(free, request(), capped(10), Granted(0, 0, "x")) is None
+
+
+rates = st.builds(Rates, st.integers(0, 10**11), st.integers(0, 10**11), reasoning=st.none() | st.integers(0, 10**11))
+caps = st.none() | st.integers(0, 10**10)
+
+
+@given(
+    rates,
+    st.integers(0, 200_000),
+    st.integers(1, 9),
+    st.none() | st.integers(1, 10**6),
+    st.none() | st.integers(1, 10**6),
+    st.booleans(),
+    st.booleans(),
+    caps,
+    caps,
+    caps,
+)
+def test_input_and_clamped_output_never_pass_a_cap(
+    given_rates: Rates,
+    input_tokens: int,
+    choices: int,
+    asked_limit: int | None,
+    model_limit: int | None,
+    stream: bool,
+    hidden: bool,
+    call_cap: int | None,
+    scope_limit: int | None,
+    other_hold: int | None,
+) -> None:
+    """For any prices, caps and inputs: input cost + clamp x choices x dearest output rate <= every cap."""
+    can = Capabilities(max_output_tokens=model_limit, hidden_reasoning=hidden)
+    candidate = Candidate("m", provider(), "m", 1, Price(given_rates), ModelBudget(None), can)
+    asked = request(stream=stream, output_limit=asked_limit, choices=choices)
+    limits = Limits((Claim("s", scope_limit),), call_cap, "request")
+    plan = plan_attempt(asked, candidate, limits, input_tokens)
+    assert 0 <= plan.need_nano <= plan.want_nano <= MAX_NANO
+    book = Book()
+    book.apply(Reserve("other", "me", (Claim("s"),), 0, other_hold or 0, 0))
+    for attempt in (plan, folded(plan)):
+        assume(call_cap is None or attempt.need_nano <= call_cap)
+        op = Reserve(attempt.mode.value, "me", limits.claims, attempt.need_nano, attempt.want_nano, 0, attempt.share)
+        grant = book.apply(op)
+        if not isinstance(grant, Granted):
+            continue
+        clamp = clamp_tokens(attempt, asked, limits, grant)
+        if clamp is None:
+            bound = attempt.worst_tokens
+        else:
+            bound = clamp * choices
+            assert clamp >= 1
+            assert attempt.worst_tokens is None or bound <= attempt.worst_tokens
+        if bound is not None and attempt.output_rate:
+            cost = attempt.input_nano + tokens_cost(bound, given_rates.dearest_output)
+            assert call_cap is None or cost <= call_cap
+            assert scope_limit is None or cost <= scope_limit - (other_hold or 0)
+        elif attempt.output_rate:
+            assert call_cap is None
+            assert scope_limit is None
+        return
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**4), st.booleans(), st.none() | st.integers(1, 10**4))
+def test_a_plan_needs_no_more_than_it_wants_and_risks_no_more_than_it_holds(
+    cap: int, input_tokens: int, stream: bool, limit: int | None
+) -> None:
+    candidate = model("m", 2_000_000, cap=cap)
+    bound = limits_for(policy([candidate]), candidate, None, None, ClientCaps(), dt.date(2026, 11, 20))
+    plan = plan_attempt(request(stream=stream, output_limit=limit), candidate, bound, input_tokens)
+    assert plan.need_nano <= plan.want_nano
+    if plan.strict:
+        assert plan.risk_nano <= plan.want_nano
+    assert (plan.mode is Mode.STREAM) == stream
+
+
+def test_prices_are_rounded_up_not_down() -> None:
+    plan = plan_attempt(request(output_limit=1), model("m", 1), FREE_RIDE, 1)
+    assert (plan.input_nano, plan.want_nano) == (1, 2)
+    assert price(1, 1).base.dearest_output == 1

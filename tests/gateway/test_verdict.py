@@ -1,0 +1,162 @@
+"""What an upstream's refusal means: again, elsewhere, or the client's own fault."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.errors import (
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamQuota,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
+from app.core.types import Outcome
+from app.gateway import verdict
+from app.gateway.verdict import Move, of_status, of_stream_error, retry_after_s
+from tests.wire_cases import wire_case
+
+NOW_S = 1_800_000_000.0
+
+
+def error(message: str, **more: object) -> bytes:
+    return json.dumps({"error": {"message": message, **more}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "move", "kind", "outcome", "unhealthy"),
+    [
+        (400, Move.REJECT, UpstreamRejected, Outcome.BAD_REQUEST, False),
+        (409, Move.REJECT, UpstreamRejected, Outcome.BAD_REQUEST, False),
+        (413, Move.REJECT, UpstreamRejected, Outcome.BAD_REQUEST, False),
+        (422, Move.REJECT, UpstreamRejected, Outcome.BAD_REQUEST, False),
+        (404, Move.NEXT, UpstreamRejected, Outcome.BAD_REQUEST, False),
+        (401, Move.NEXT, UpstreamQuota, Outcome.QUOTA, True),
+        (402, Move.NEXT, UpstreamQuota, Outcome.QUOTA, True),
+        (403, Move.NEXT, UpstreamQuota, Outcome.QUOTA, True),
+        (429, Move.AGAIN, UpstreamBusy, Outcome.RATE_LIMIT, True),
+        (408, Move.AGAIN, UpstreamTimeout, Outcome.TIMEOUT, True),
+        (504, Move.AGAIN, UpstreamTimeout, Outcome.TIMEOUT, True),
+        (500, Move.AGAIN, UpstreamError, Outcome.API_ERROR, True),
+        (502, Move.AGAIN, UpstreamError, Outcome.API_ERROR, True),
+        (503, Move.AGAIN, UpstreamError, Outcome.API_ERROR, True),
+        (529, Move.AGAIN, UpstreamError, Outcome.API_ERROR, True),
+        (302, Move.AGAIN, UpstreamError, Outcome.API_ERROR, True),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", error("no"), b"[]", b'{"error":"\xff"}'])
+def test_each_status_has_its_meaning(
+    status: int, move: Move, kind: type, outcome: Outcome, unhealthy: bool, body: bytes
+) -> None:
+    found = of_status(status, {}, body, NOW_S)
+    assert (found.move, type(found.error), found.outcome, found.unhealthy) == (move, kind, outcome, unhealthy)
+    assert not found.charged
+
+
+def test_a_rejection_keeps_the_providers_status_and_object() -> None:
+    found = of_status(422, {}, error("bad tool", type="t", param="tools", code="c"), NOW_S)
+    assert isinstance(found.error, UpstreamRejected)
+    assert found.error.upstream_status == 422
+    assert json.loads(found.error.body) == {"message": "bad tool", "type": "t", "param": "tools", "code": "c"}
+    plain = of_status(400, {}, b"<html>400 Bad Request</html>", NOW_S)
+    assert isinstance(plain.error, UpstreamRejected)
+    assert json.loads(plain.error.body)["message"] == "The provider refused the request."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error("This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
+        error("prompt is too long: 210000 tokens > 200000 maximum", type="invalid_request_error"),
+        error("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."),
+        error("Requested token count exceeds the model's maximum context window."),
+        error("Please reduce the length of the messages or completion.", code="context_length_exceeded"),
+        wire_case("llamacpp_too_long").body,
+    ],
+)
+def test_a_prompt_that_is_too_long_here_may_fit_elsewhere(body: bytes) -> None:
+    found = of_status(400, {}, body, NOW_S)
+    assert (found.move, found.unhealthy) == (Move.NEXT, False)
+    assert isinstance(found.error, UpstreamRejected)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, error("You exceeded your current quota, please check your plan.", code="insufficient_quota")),
+        (429, error("no", type="insufficient_quota")),
+        (400, b'[{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}]'),
+    ],
+)
+def test_an_account_without_credit_or_key_is_the_operators_matter(status: int, body: bytes) -> None:
+    found = of_status(status, {}, body, NOW_S)
+    assert (found.move, found.outcome, found.unhealthy) == (Move.NEXT, Outcome.QUOTA, True)
+    assert found.error.status == 502
+
+
+def test_a_prompt_cannot_talk_a_provider_ill() -> None:
+    quoted = error('bad content: {"message": "API key not valid"}, api_key_invalid')
+    assert of_status(400, {}, quoted, NOW_S).move is Move.REJECT
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "-5"}, 0.0),
+        ({"retry-after": email.utils.formatdate(NOW_S + 90, usegmt=True)}, 90.0),
+        ({"retry-after": email.utils.formatdate(NOW_S - 90, usegmt=True)}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "."}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "1e400"}, None),
+        ({"retry-after-ms": "x"}, None),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], expected: float | None) -> None:
+    assert retry_after_s(headers, NOW_S) == expected
+    found = of_status(429, headers, b"", NOW_S)
+    assert found.retry_after_s == expected
+    assert ("retry-after" in found.error.headers) == (expected is not None)
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.sampled_from([429, 500, 503, 408]))
+def test_no_header_breaks_the_verdict(seconds: str, milliseconds: str, status: int) -> None:
+    found = of_status(status, {"retry-after": seconds, "retry-after-ms": milliseconds}, b"", NOW_S)
+    assert found.retry_after_s is None or found.retry_after_s >= 0
+    assert found.error.headers.get("retry-after", "1").isdigit()
+
+
+def test_a_dead_connection_may_have_cost_something_and_a_missing_one_not() -> None:
+    assert not verdict.not_connected().charged
+    assert verdict.broken().charged
+    assert verdict.too_late().charged
+    assert verdict.garbled().charged
+    assert verdict.too_late().move is verdict.garbled().move is Move.NEXT
+    assert isinstance(verdict.too_late().error, UpstreamTimeout)
+
+
+def test_an_error_as_the_first_event() -> None:
+    busy = of_stream_error(b'{"message":"Overloaded","type":"overloaded_error"}')
+    assert (busy.move, busy.outcome) == (Move.AGAIN, Outcome.RATE_LIMIT)
+    assert of_stream_error(b'{"code":"rate_limit_exceeded"}').outcome is Outcome.RATE_LIMIT
+    assert of_stream_error(b'{"message":"boom"}').move is Move.NEXT
+
+
+def test_errors_for_clients_carry_no_numbers_of_the_provider() -> None:
+    for status in (401, 429, 500, 503, 504):
+        found = of_status(status, {}, error("limit 500 reached, try again in 20s"), NOW_S)
+        assert not any(c.isdigit() for c in found.error.message)

@@ -1,0 +1,243 @@
+"""A real gateway for tests: `app.main.Gateway` under uvicorn on a loopback port, in a thread of its own.
+
+with ScriptedUpstream() as upstream, LiveGateway(contract(upstream), tmp_path) as gateway:
+    answer = gateway.chat(model="auto")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import uvicorn
+
+from app.commands.server import DrainingServer
+from app.main import Gateway
+from app.settings import Settings
+from tests.upstream import ScriptedUpstream
+
+T = TypeVar("T")
+SAY = [{"role": "user", "content": "Say hello."}]
+
+CONTRACT = """\
+version: 1
+providers:
+  a: {dialect: openai_chat, base_url: "http://127.0.0.1:9001/v1", api_key: "${A_KEY:-none}"}
+  b: {dialect: openai_chat, base_url: "http://127.0.0.1:9002/v1"}
+models:
+  small:   {provider: a, upstream_model: small-v1, tier: 1, pricing: {input_per_1k: 0.0001, output_per_1k: 0.0004}}
+  small-b: {provider: b, upstream_model: small-v1, tier: 1, pricing: {input_per_1k: 0.0002, output_per_1k: 0.0006}}
+  large:   {provider: b, upstream_model: large-v1, tier: 4, pricing: {input_per_1k: 0.015, output_per_1k: 0.075},
+            budgets: {max_cost_usd: 0.30, hard_timeout_secs: 600}}
+routes:
+  auto: {candidates: [small, small-b, large], adequacy: 0.8, min_confidence: 0.7, fallback: [small-b, large]}
+caps:
+  task: {max_cost_usd: 1.00}
+keys: []          # none: open, on loopback only; serving elsewhere without keys is refused
+"""
+
+
+def contract(upstream: ScriptedUpstream, other: ScriptedUpstream | None = None) -> str:
+    """The issue's policy as it stands, its two providers being these."""
+    second = upstream if other is None else other
+    return CONTRACT.replace("http://127.0.0.1:9001/v1", upstream.url).replace("http://127.0.0.1:9002/v1", second.url)
+
+
+def sha256(secret: str) -> str:
+    """A key as policies hold it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object, its shape checked."""
+        assert self.headers["content-type"].startswith("application/json")
+        said: dict[str, Any] = self.json
+        assert set(said) == {"error"}
+        assert set(said["error"]) >= {"message", "type", "param", "code"}
+        return said["error"]  # type: ignore[no-any-return]
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of a stream, decoded; the text [DONE] for the last."""
+        blocks = self.body.decode().split("\n\n")
+        assert blocks[-1] == ""
+        datas = [block.removeprefix("data: ") for block in blocks[:-1]]
+        return [data if data == "[DONE]" else json.loads(data) for data in datas]
+
+    @property
+    def text(self) -> str:
+        """What the first choice said in a stream."""
+        chunks = [event for event in self.events if event != "[DONE]" and event.get("choices")]
+        return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+class Streaming:
+    """An answer whose body is read event by event."""
+
+    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+        self.response = response
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self._connection = connection
+
+    def event(self) -> bytes:
+        """The data of the next event; b"" at the end."""
+        line = self.response.readline()
+        self.response.readline()
+        return line.removeprefix(b"data: ").rstrip(b"\n")
+
+    def rest(self) -> Answer:
+        """Everything that is still to come."""
+        body = self.response.read()
+        self._connection.close()
+        return Answer(self.status, self.headers, body)
+
+    def leave(self) -> None:
+        """Close the connection in mid-stream."""
+        self.response.close()
+        self._connection.close()
+
+
+class LiveGateway:
+    """One gateway process's worth, serving while the `with` block runs."""
+
+    def __init__(self, policy: str, folder: Path, **settings: Any) -> None:
+        self.policy_path = folder / "policy.yaml"
+        self.policy_path.write_text(policy)
+        self.data_dir = folder / "data"
+        self.gateway = Gateway(
+            Settings(policy=self.policy_path, data_dir=self.data_dir, **{"drain_s": 1.0, **settings})
+        )
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            self.gateway,
+            interface="asgi3",
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            log_config=None,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="gateway", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The base URL for an SDK."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._server.ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await on the gateway's own loop."""
+        loop = self._server.loop
+        assert loop is not None
+        waiting: Future[T] = asyncio.run_coroutine_threadsafe(work, loop)
+        return waiting.result(10)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request over a connection of its own; a body that is not bytes is sent as JSON."""
+        return self.stream(method, path, body, headers).rest()
+
+    def stream(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Streaming:
+        """As `ask`, returning as soon as the answer's head is there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
+        return Streaming(connection, connection.getresponse())
+
+    def chat(self, headers: Mapping[str, str] | None = None, path: str = "/v1/chat/completions", **body: Any) -> Answer:
+        """One chat call, to `small` saying SAY where nothing else is said."""
+        return self.ask("POST", path, {"model": "small", "messages": SAY, **body}, headers)
+
+    def decision(self, answer: Answer, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The record of the call that this answered."""
+        found = self.ask("GET", f"/v1/decisions/{answer.headers['x-request-id']}", headers=headers)
+        assert found.status == 200
+        record: dict[str, Any] = found.json
+        return record
+
+    def metrics(self) -> str:
+        """The metrics page."""
+        return self.ask("GET", "/metrics").body.decode()
+
+    def edit_policy(self, text: str) -> None:
+        """Write the policy as editors do: aside, then renamed over."""
+        aside = self.policy_path.with_suffix(".tmp")
+        aside.write_text(text)
+        aside.replace(self.policy_path)
+
+    def until(self, true: Callable[[], object], timeout_s: float = 10.0) -> None:
+        """Wait for something that nothing announces."""
+        end = time.monotonic() + timeout_s
+        while not true():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.01)
+
+
+class _Server(DrainingServer):
+    """The gateway's own server, that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what would steer a gateway or an SDK."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BURSAR_", "OPENAI_"))}
+    return {**kept, **extra}

@@ -1,0 +1,318 @@
+"""Caps over HTTP: where they may be set, that the tightest wins, and that the answer names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.http.live import Answer, LiveGateway, sha256
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Gate, ListPrice, Script, hidden, text, tool, words
+
+PRICE = ListPrice("0", "1")
+"""A tenth of a cent per output token; what is said is five tokens."""
+FIVE = "one two three four five"
+SLACK_USD = 0.006
+"""Tokens that a loaded machine reads at once from an upstream that writes one a millisecond past its limit."""
+
+
+def policy(upstream: ScriptedUpstream, more: str = "") -> str:
+    return f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models:
+  m: {{provider: p, tier: 1, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}
+  dear: {{provider: p, tier: 2, pricing: {{input_per_1k: 0, output_per_1k: 10}}, budgets: {{max_cost_usd: 0.5}}}}
+routes: {{auto: {{candidates: [m]}}}}
+ledger: {{contention_wait_secs: 0.2}}
+{more}"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    caps = "caps: {request: {max_cost_usd: 0.050}, task: {max_cost_usd: 0.100}}"
+    with LiveGateway(policy(upstream, caps), tmp_path_factory.mktemp("caps")) as live:
+        yield live
+
+
+@pytest.fixture(autouse=True)
+def says_five_words(upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(FIVE))
+    upstream.requests.clear()
+
+
+def denied(answer: Answer, scope: str, limit_usd: str) -> None:
+    """The contract's denial: shared WIRE.md."""
+    assert answer.status == 402
+    error = answer.error
+    assert (error["type"], error["code"], error["param"]) == ("insufficient_quota", "budget_exceeded", None)
+    assert "(billing limit). Do not resend." in error["message"]
+    assert not re.search(r"\d|try again|rate limit", error["message"])
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    assert (answer.headers["x-bursar-scope"], answer.headers["x-bursar-limit-usd"]) == (scope, limit_usd)
+
+
+class TestRequestCaps:
+    @pytest.mark.parametrize(
+        ("body", "header", "limit"),
+        [
+            (0.0004, None, "0.0004"),
+            (None, "0.0005", "0.0005"),
+            ("0.0003", "0.0004", "0.0003"),
+            (0.0004, "0.0003", "0.0003"),
+            (0, None, "0"),
+        ],
+    )
+    def test_the_lesser_of_body_and_header(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream, body: object, header: str | None, limit: str
+    ) -> None:
+        headers = {} if header is None else {"X-Bursar-Max-Cost-Usd": header}
+        given: dict[str, Any] = {} if body is None else {"max_cost_usd": body}
+        for stream in (False, True):
+            denied(gateway.chat(headers, model="m", stream=stream, **given), "request", limit)
+        assert not upstream.requests
+
+    @pytest.mark.parametrize("asked", [None, 0.2])
+    def test_the_client_cannot_raise_the_policys(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream, asked: float | None
+    ) -> None:
+        upstream.source = Script.of(words("word " * 200))
+        given = {} if asked is None else {"max_cost_usd": asked}
+        answer = gateway.chat(model="m", stream=True, max_tokens=100, **given)
+        assert upstream.requests[0].body["max_tokens"] == 50
+        assert "max_cost_usd" not in upstream.requests[0].body
+        assert answer.events[-2]["error"]["code"] == "budget_exceeded"
+        assert upstream.bill(PRICE) <= 50_000_000
+        assert gateway.decision(answer)["cut"]["scope"] == "request"
+
+    def test_a_cap_clamps_every_field_that_carries_a_limit(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream
+    ) -> None:
+        gateway.chat(model="m", stream=True, max_cost_usd=0.007, max_tokens=30, max_completion_tokens=40)
+        gateway.chat(model="m", stream=True, max_cost_usd=0.007)
+        gateway.chat(model="m", stream=True, max_cost_usd=0.007, max_tokens=6)
+        first, second, third = (request.body for request in upstream.requests)
+        assert (first["max_tokens"], first["max_completion_tokens"]) == (7, 7)
+        assert (second["max_tokens"], third["max_tokens"]) == (7, 6)
+
+    def test_the_clients_own_limit_is_no_cut(self, gateway: LiveGateway) -> None:
+        answer = gateway.chat(model="m", stream=True, max_cost_usd=0.007, max_tokens=3)
+        assert answer.events[-2]["choices"][0]["finish_reason"] == "length"
+        assert gateway.decision(answer)["outcome"] == "completed"
+
+    def test_free_of_a_cap_it_costs_what_it_costs(self, gateway: LiveGateway) -> None:
+        answer = gateway.chat(model="m", max_cost_usd=0.02, max_tokens=20)
+        assert (answer.headers["x-bursar-cost-usd"], answer.json["usage"]["cost"]) == ("0.005", 0.005)
+        assert answer.headers["x-bursar-remaining-usd"] == "0.015"
+
+
+class TestCuts:
+    def test_a_cut_stream_ends_as_the_contract_says(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        upstream.source = Script.of(words("w " * 40), obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat(model="m", stream=True, max_cost_usd=0.010, stream_options={"include_usage": True})
+        *chunks, usage, error, done = answer.events
+        assert (answer.status, done) == (200, "[DONE]")
+        assert error["error"]["code"] == "budget_exceeded"
+        assert not re.search(r"\d", error["error"]["message"])
+        assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+        assert (usage["choices"], usage["usage"]["estimated"]) == ([], True)
+        assert 0.01 <= usage["usage"]["cost"] <= 0.01 + SLACK_USD
+        upstream.wait_for_end(0)
+        record = gateway.decision(answer)
+        assert (record["outcome"], record["cost_usd"]) == ("cost_killed", usage["usage"]["cost"])
+        assert (record["cut"]["by"], float(record["cut"]["killed_at_usd"])) == ("meter", record["cost_usd"])
+
+    def test_without_usage_asked_a_cut_shows_none(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        upstream.source = Script.of(words("w " * 40), obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat(model="m", stream=True, max_cost_usd=0.010)
+        assert not [event for event in answer.events[:-1] if event.get("usage")]
+
+    @pytest.mark.parametrize("obeys_limit", [True, False])
+    def test_a_whole_answer_is_cut_too(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream, obeys_limit: bool
+    ) -> None:
+        upstream.source = Script.of(words("w " * 40), obeys_limit=obeys_limit, delay_s=0.001)
+        answer = gateway.chat(model="m", max_cost_usd=0.010)
+        assert upstream.requests[0].stream
+        assert (answer.status, answer.error["code"]) == (402, "budget_exceeded")
+        assert answer.headers["x-bursar-scope"] == "request"
+        assert answer.headers["x-should-retry"] == "false"
+        record = gateway.decision(answer)
+        assert record["outcome"] == "cost_killed"
+        assert 0.01 <= record["cost_usd"] <= 0.01 + SLACK_USD
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_the_softer_ending_is_opt_in(self, gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
+        upstream.source = Script.of(words("w " * 40), obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat({"x-bursar-on-cut": "length"}, model="m", stream=stream, max_cost_usd=0.010)
+        assert answer.status == 200
+        last = answer.events[-2] if stream else answer.json
+        assert last["choices"][0]["finish_reason"] == "length"
+        cut = last["bursar"]["cut"]
+        assert cut["scope"] == "request"
+        assert 0.01 <= cut["killed_at_usd"] <= 0.01 + SLACK_USD
+
+    def test_but_never_inside_a_tool_call(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        arguments = [tool("x") for _ in range(30)]
+        upstream.source = Script.of(tool(id="c1", name="run"), arguments, obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat({"x-bursar-on-cut": "length"}, model="m", stream=True, max_cost_usd=0.010)
+        assert answer.events[-2]["error"]["code"] == "budget_exceeded"
+        assert gateway.decision(answer)["cut"]["in_tool_call"] is True
+
+
+class TestTasks:
+    def test_three_ways_to_name_one(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        gateway.chat({"x-bursar-task-id": "three"}, model="m", max_tokens=5)
+        gateway.chat(model="m", max_tokens=5, metadata={"task_id": "three"})
+        gateway.chat(path="/t/three/v1/chat/completions", model="m", max_tokens=5)
+        gateway.ask("POST", "/t/three/v1/embeddings", {"model": "m", "input": "x"})
+        task = gateway.ask("GET", "/v1/tasks/three").json
+        assert (task["id"], task["calls"], task["spent_usd"], task["remaining_usd"]) == ("three", 4, 0.015, 0.085)
+        assert "metadata" not in upstream.requests[1].body
+        assert gateway.ask("GET", "/t/anything/v1/tasks/three").json["calls"] == 4
+
+    def test_the_header_beats_the_body_and_the_body_the_path(self, gateway: LiveGateway) -> None:
+        path = "/t/by-path/v1/chat/completions"
+        metadata = {"task_id": "by-body", "other": "kept"}
+        first = gateway.chat({"x-bursar-task-id": "by-header"}, path, model="m", metadata=metadata)
+        second = gateway.chat(path=path, model="m", metadata=metadata)
+        assert first.headers["x-bursar-task-id"] == "by-header"
+        assert second.headers["x-bursar-task-id"] == "by-body"
+
+    @pytest.mark.parametrize(
+        ("segment", "task"), [("a%20b", "a b"), ("100%2525", "100%25"), ("org%2Frepo", "org/repo"), ("%C3%BC", "ü")]
+    )
+    def test_a_path_is_decoded_once(self, gateway: LiveGateway, segment: str, task: str) -> None:
+        answer = gateway.chat(path=f"/t/{segment}/v1/chat/completions", model="m")
+        assert gateway.decision(answer)["task_id"] == task
+        assert gateway.ask("GET", f"/v1/tasks/{segment}").json["id"] == task
+
+    def test_other_metadata_goes_upstream(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        gateway.chat(model="m", metadata={"task_id": "meta", "run": "7"})
+        assert upstream.requests[0].body["metadata"] == {"run": "7"}
+
+    def test_the_clients_cap_lowers_and_is_remembered(self, gateway: LiveGateway) -> None:
+        task = {"x-bursar-task-id": "lowered"}
+        capped = {**task, "x-bursar-task-max-cost-usd": "0.007"}
+        assert gateway.chat(capped, model="m", max_tokens=5).status == 200
+        shown = gateway.ask("GET", "/v1/tasks/lowered").json
+        assert (shown["limit_usd"], shown["remaining_usd"]) == (0.007, 0.002)
+        cut = gateway.chat(task, model="m", stream=True)  # says nothing of a cap: the task remembers
+        assert cut.events[-2]["error"]["code"] == "budget_exceeded"
+        assert cut.text in ("one", "one two")
+        shown = gateway.ask("GET", "/v1/tasks/lowered").json
+        assert (shown["exhausted"], shown["cost_killed_at_usd"]) == (True, 0.007)
+        for stream in (True, False):
+            denied(gateway.chat(task, model="m", stream=stream), "task", "0.007")
+        raised = gateway.chat({**task, "x-bursar-task-max-cost-usd": "5"}, model="m", max_tokens=5)
+        assert raised.status == 200  # its own cap may be raised again, up to the policy's
+        assert gateway.ask("GET", "/v1/tasks/lowered").json["limit_usd"] == 0.1
+
+    def test_the_client_cannot_raise_the_policys(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        upstream.source = Script.of(words("w " * 200))
+        generous = {"x-bursar-task-id": "raised", "x-bursar-task-max-cost-usd": "9"}
+        for _ in range(2):
+            gateway.chat(generous, model="m", stream=True)
+        third = gateway.chat(generous, model="m", stream=True)
+        denied(third, "task", "0.1")
+        assert gateway.ask("GET", "/v1/tasks/raised").json["spent_usd"] <= 0.1
+
+    def test_a_call_without_a_task_is_a_task_of_its_own(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+        upstream.source = Script.of(words("w " * 40), obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat({"x-bursar-task-max-cost-usd": "0.012"}, model="m", stream=True)
+        record = gateway.decision(answer)
+        cost = record["cost_usd"]
+        assert record["cut"]["scope"] == "task"
+        assert 0.012 <= cost <= 0.012 + SLACK_USD
+        shown = gateway.ask("GET", f"/v1/tasks/{record['request_id']}").json
+        assert (shown["spent_usd"], shown["limit_usd"], shown["cost_killed_at_usd"]) == (cost, 0.012, cost)
+
+    def test_a_models_budget_bounds_a_tasks_spending_on_it(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.source = Script.of(words("w " * 90), obeys_limit=False, delay_s=0.001)
+        answer = gateway.chat(model="dear", stream=True)
+        assert gateway.decision(answer)["cut"]["scope"] == "request"  # the policy's 0.05 is tighter than 0.5
+        assert upstream.requests[0].body["max_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("caps", "scope", "resets"),
+    [
+        ("caps: {key: {day: {max_cost_usd: 0.005}}}", "key_day", True),
+        ("caps: {key: {month: {max_cost_usd: 0.005}}}", "key_month", True),
+        ("caps: {key: {total: {max_cost_usd: 0.005}}}", "key_total", False),
+        ("caps: {global: {day: {max_cost_usd: 0.005}}}", "global_day", True),
+        ("caps: {global: {month: {max_cost_usd: 0.005}}}", "global_month", True),
+        ("caps: {global: {total: {max_cost_usd: 0.005}}}", "global_total", False),
+        ("caps: {key: {day: {max_cost_usd: 9}}, global: {total: {max_cost_usd: 0.005}}}", "global_total", False),
+    ],
+)
+def test_windows_of_keys_and_of_all(tmp_path: Path, caps: str, scope: str, resets: bool) -> None:
+    keys = f"keys: [{{name: alice, sha256: {sha256('sk-a')}}}, {{name: bob, sha256: {sha256('sk-b')}}}]"
+    alice, bob = {"authorization": "Bearer sk-a"}, {"x-api-key": "sk-b"}
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, f"{caps}\n{keys}"), tmp_path) as gateway,
+    ):
+        assert gateway.chat(alice, model="m", max_tokens=5).headers["x-bursar-remaining-usd"] == "0"
+        second = gateway.chat({**alice, "x-bursar-max-cost-usd": "5"}, model="m", max_tokens=5)
+        denied(second, scope, "0.005")
+        assert (second.headers["x-bursar-spent-usd"], second.headers["x-bursar-remaining-usd"]) == ("0.005", "0")
+        assert ("x-bursar-reset" in second.headers) == resets
+        assert gateway.chat(bob, model="m", max_tokens=5).status == (402 if scope.startswith("global") else 200)
+        assert gateway.decision(second, alice)["denied_scope"] == scope
+        assert len(upstream.requests) == (1 if scope.startswith("global") else 2)
+
+
+def test_a_keys_own_caps_replace_those_for_all_keys(tmp_path: Path) -> None:
+    more = f"""
+caps: {{key: {{day: {{max_cost_usd: 0.005}}}}}}
+keys: [{{name: rich, sha256: {sha256("sk-r")}, caps: {{day: {{max_cost_usd: 0.010}}}}}}]
+"""
+    key = {"authorization": "Bearer sk-r"}
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, more), tmp_path) as gateway,
+    ):
+        assert [gateway.chat(key, model="m", max_tokens=5).status for _ in range(3)] == [200, 200, 402]
+
+
+def test_held_money_is_waited_for_and_then_says_so(tmp_path: Path) -> None:
+    """Room exists but another call holds it: 429 with a short Retry-After, since waiting helps."""
+    gate = Gate()
+    with ScriptedUpstream(Script.of(words(FIVE), gate=gate)) as upstream:
+        caps = "caps: {task: {max_cost_usd: 0.005}}"
+        with LiveGateway(policy(upstream, caps), tmp_path) as gateway:
+            task = {"x-bursar-task-id": "held"}
+            with ThreadPoolExecutor(1) as pool:
+                first = pool.submit(gateway.chat, task, model="m", max_tokens=5)
+                upstream.wait_for_requests(1)
+                for stream in (True, False):
+                    busy = gateway.chat(task, model="m", max_tokens=5, stream=stream)
+                    assert (busy.status, busy.error["code"]) == (429, "budget_contended")
+                    assert (busy.headers["retry-after"], busy.headers["x-bursar-scope"]) == ("1", "task")
+                    assert busy.headers["x-bursar-reserved-usd"] == "0.005"
+                gate.open()
+                assert first.result().status == 200
+            denied(gateway.chat(task, model="m", max_tokens=5), "task", "0.005")
+            assert len(upstream.requests) == 1
+
+
+def test_hidden_reasoning_cannot_pass_a_cap(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(hidden(500), text("so"))
+    answer = gateway.chat(model="m", stream=True, max_cost_usd=0.010, stream_options={"include_usage": True})
+    assert upstream.bill(PRICE) <= 10_000_000
+    assert gateway.decision(answer)["cost_usd"] == 0.01

@@ -1,0 +1,277 @@
+"""Errors have one shape on every path, and every answer has an id."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.http.live import SAY, Answer, LiveGateway, sha256
+from tests.upstream import ScriptedUpstream
+
+CHAT = "/v1/chat/completions"
+
+
+def test_every_answer_has_an_id_of_its_own(gateway: LiveGateway) -> None:
+    answers = [
+        gateway.ask(method, path, body, headers)
+        for method, path, body, headers in [
+            ("GET", "/healthz", None, {}),
+            ("GET", "/readyz", None, {}),
+            ("GET", "/metrics", None, {}),
+            ("GET", "/v1/models", None, {}),
+            ("GET", "/nowhere", None, {}),
+            ("HEAD", "/api/hello", None, {}),
+            ("OPTIONS", "/v1/models", None, {}),
+            ("OPTIONS", CHAT, None, {}),
+            ("GET", CHAT, None, {}),
+            ("POST", CHAT, b"{", {}),
+            ("POST", CHAT, {"model": "small", "messages": SAY}, {"x-request-id": "the client's own"}),
+            ("POST", CHAT, {"model": "small", "messages": SAY, "stream": True}, {}),
+            ("POST", "/v1/embeddings", {"model": "nothing", "input": "x"}, {}),
+            ("POST", "/t//v1/chat/completions", None, {}),
+        ]
+    ]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == len(answers)
+    assert all(answer.headers["x-bursar-request-id"] == answer.headers["x-request-id"] for answer in answers)
+    assert all(request_id.startswith("req_") for request_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/", 404, "not_found"),
+        ("POST", "/v1/chat/completions/", 404, "not_found"),
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("DELETE", CHAT, 405, "method_not_allowed"),
+        ("GET", "/v1/embeddings", 405, "method_not_allowed"),
+        ("GET", "/t/some-task/v1/chat/completions", 405, "method_not_allowed"),
+        ("POST", "/v1/models", 405, "method_not_allowed"),
+        ("PATCH", "/metrics", 405, "method_not_allowed"),
+        ("GET", "/v1/models/nothing", 404, "model_not_found"),
+        ("GET", "/v1/decisions/req_nothing", 404, "not_found"),
+        ("GET", "/v1/tasks/nothing", 404, "not_found"),
+        ("POST", "/t//v1/chat/completions", 400, "invalid_request"),
+        ("POST", "/t/a%7Cb/v1/chat/completions", 400, "invalid_request"),
+    ],
+)
+def test_paths_and_methods(gateway: LiveGateway, method: str, path: str, status: int, code: str) -> None:
+    answer = gateway.ask(method, path)
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert answer.error["type"] == "invalid_request_error"
+
+
+def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway) -> None:
+    assert gateway.ask("GET", CHAT).headers["allow"] == "POST, OPTIONS"
+    assert gateway.ask("POST", "/v1/models").headers["allow"] == "GET, HEAD, OPTIONS"
+    for path, allow in [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")]:
+        answer = gateway.ask("OPTIONS", path)
+        assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_head_is_get_without_the_body(gateway: LiveGateway) -> None:
+    for path in ("/healthz", "/v1/models", "/nowhere"):
+        head, get = gateway.ask("HEAD", path), gateway.ask("GET", path)
+        assert (head.status, head.body) == (get.status, b"")
+        assert head.headers["content-length"] == str(len(get.body))
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "says"),
+    [
+        (b"", None, "not valid JSON"),
+        (b"{", None, "not valid JSON"),
+        (b"\xff{}", None, "not valid JSON"),
+        (b"[1]", None, "JSON object"),
+        (b"null", None, "JSON object"),
+        (b"[" * 5000, None, "JSON"),
+        ({"model": "small"}, "messages", "required"),
+        ({"messages": SAY}, "model", "required"),
+        ({"model": 7, "messages": SAY}, "model", "wrong"),
+        ({"model": "", "messages": SAY}, "model", "must name"),
+        ({"model": "small", "messages": []}, "messages", "at least one"),
+        ({"model": "small", "messages": "hi"}, "messages", "wrong"),
+        ({"model": "small", "messages": [{"content": "x"}]}, "messages[0]", "role"),
+        ({"model": "small", "messages": [*SAY, {"role": "user", "content": 5}]}, "messages[1].content", "wrong"),
+        ({"model": "small", "messages": SAY, "n": 0}, "n", "positive"),
+        ({"model": "small", "messages": SAY, "n": 1000}, "n", "too large"),
+        ({"model": "small", "messages": SAY, "n": "two"}, "n", "wrong"),
+        ({"model": "small", "messages": SAY, "max_tokens": 0}, "max_tokens", "positive"),
+        ({"model": "small", "messages": SAY, "max_tokens": 2**40}, "max_tokens", "too large"),
+        ({"model": "small", "messages": SAY, "max_completion_tokens": 1.5}, "max_completion_tokens", "wrong"),
+        ({"model": "small", "messages": SAY, "stream": "yes"}, "stream", "wrong"),
+        ({"model": "small", "messages": SAY, "stream_options": 1}, "stream_options", "wrong"),
+        (
+            {"model": "small", "messages": SAY, "stream_options": {"include_usage": 1}},
+            "stream_options.include_usage",
+            "wrong",
+        ),
+        ({"model": "small", "messages": SAY, "max_cost_usd": -1}, "max_cost_usd", "wrong"),
+        ({"model": "small", "messages": SAY, "max_cost_usd": "lots"}, "max_cost_usd", "wrong"),
+        ({"model": "small", "messages": SAY, "max_cost_usd": "nan"}, "max_cost_usd", "wrong"),
+        ({"model": "small", "messages": SAY, "max_cost_usd": True}, "max_cost_usd", "wrong"),
+        ({"model": "small", "messages": SAY, "metadata": {"task_id": 5}}, "metadata.task_id", "wrong"),
+        ({"model": "small", "messages": SAY, "metadata": {"task_id": "x" * 201}}, "metadata.task_id", "too long"),
+        ({"model": "small", "messages": SAY, "metadata": {"task_id": "a\nb"}}, "metadata.task_id", "printable"),
+        ({"model": "small", "messages": SAY, "tools": {}}, "tools", "wrong"),
+        ({"model": "small", "messages": SAY, "response_format": "json"}, "response_format", "wrong"),
+    ],
+)
+def test_a_bad_body_is_told_what_is_wrong(
+    gateway: LiveGateway, upstream: ScriptedUpstream, given: Any, param: str | None, says: str
+) -> None:
+    answer = gateway.ask("POST", CHAT, given)
+    assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+    assert answer.error["param"] == param
+    assert says in answer.error["message"]
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Bursar-Max-Cost-Usd", "-0.1"),
+        ("X-Bursar-Max-Cost-Usd", "a penny"),
+        ("X-Bursar-Max-Cost-Usd", ""),
+        ("X-Bursar-Task-Max-Cost-Usd", "inf"),
+        ("X-Bursar-Task-Id", "a|b"),
+        ("X-Bursar-Task-Id", ""),
+        ("X-Bursar-On-Cut", "politely"),
+    ],
+)
+def test_a_bad_header_is_named(gateway: LiveGateway, header: str, value: str) -> None:
+    answer = gateway.chat({header: value})
+    assert (answer.status, answer.error["param"]) == (400, header)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"input": "x"}, "model"),
+        ({"model": "small"}, "input"),
+        ({"model": 1, "input": "x"}, "model"),
+        ({"model": "small", "input": 5}, "input"),
+        ({"model": "small", "input": ["x", 5]}, "input"),
+        ({"model": "small", "input": "x", "max_cost_usd": -1}, "max_cost_usd"),
+    ],
+)
+def test_a_bad_embeddings_body_is_told_what_is_wrong(gateway: LiveGateway, given: Any, param: str) -> None:
+    answer = gateway.ask("POST", "/v1/embeddings", given)
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("model", ["nothing", "a/nothing", "tier:9", "tier:", "tier:x", "😀", "a" * 5000])
+def test_unknown_models(gateway: LiveGateway, model: str) -> None:
+    for answer in (
+        gateway.chat(model=model),
+        gateway.chat(model=model, stream=True),
+        gateway.ask("POST", "/v1/embeddings", {"model": model, "input": "x"}),
+    ):
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+
+
+class TestTooLarge:
+    """The gateway of these tests takes 64 KiB."""
+
+    BODY = json.dumps({"model": "small", "messages": [{"role": "user", "content": "x" * 10_000_000}]}).encode()
+
+    def check(self, answer: Answer) -> None:
+        assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+        assert answer.headers["connection"] == "close"
+
+    def test_the_answer_arrives_although_the_client_sends_everything_first(self, gateway: LiveGateway) -> None:
+        self.check(gateway.ask("POST", CHAT, self.BODY))
+        self.check(gateway.ask("POST", "/v1/embeddings", self.BODY))
+
+    def test_chunked_bodies_are_counted(self, gateway: LiveGateway) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        parts = (self.BODY[at : at + 50_000] for at in range(0, 1_000_000, 50_000))
+        connection.request("POST", CHAT, parts, {"content-type": "application/json"}, encode_chunked=True)
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        self.check(Answer(response.status, headers, response.read()))
+        connection.close()
+
+    def test_who_asks_first_need_not_send(self, gateway: LiveGateway) -> None:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10000000\r\n"
+                b"expect: 100-continue\r\n\r\n"
+            )
+            assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+    def test_the_limit_itself_is_not_too_large(self, gateway: LiveGateway) -> None:
+        body = json.dumps({"model": "small", "messages": SAY}).encode()
+        assert gateway.ask("POST", CHAT, body + b" " * (65_536 - len(body))).status == 200
+        self.check(gateway.ask("POST", CHAT, body + b" " * (65_537 - len(body))))
+
+
+def test_keys_are_asked_for_on_every_path_but_the_public_ones(tmp_path: Any) -> None:
+    with ScriptedUpstream() as upstream:
+        policy = f"""
+version: 1
+providers: {{a: {{base_url: "{upstream.url}"}}}}
+models:
+  small: {{provider: a, pricing: {{input_per_1k: 0.1, output_per_1k: 0.1}}}}
+  other: {{provider: a, pricing: {{input_per_1k: 0.1, output_per_1k: 0.1}}}}
+routes: {{auto: {{candidates: [small]}}}}
+keys:
+  - {{name: limited, sha256: {sha256("sk-limited")}, routes: [auto]}}
+"""
+        with LiveGateway(policy, tmp_path) as gateway:
+            for method, path in [
+                ("POST", CHAT),
+                ("POST", "/v1/embeddings"),
+                ("GET", "/v1/models"),
+                ("GET", "/v1/models/auto"),
+                ("GET", "/v1/decisions/x"),
+                ("GET", "/v1/tasks/x"),
+            ]:
+                for headers in ({}, {"authorization": "Bearer sk-wrong"}, {"authorization": "sk-limited-not"}):
+                    answer = gateway.ask(method, path, headers=headers)
+                    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+                    assert answer.headers["www-authenticate"] == "Bearer"
+            for path in ("/healthz", "/readyz", "/metrics"):
+                assert gateway.ask("GET", path).status == 200
+            key = {"authorization": "Bearer sk-limited"}
+            refused = gateway.chat(key, model="other")
+            assert (refused.status, refused.error["code"], refused.error["param"]) == (403, "forbidden", "model")
+            assert gateway.chat(key, model="unheard-of").status == 403
+            assert gateway.ask("GET", "/v1/models/other", headers=key).status == 404
+            assert not upstream.requests
+
+
+def test_a_defect_is_answered_in_shape_too(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = gateway.gateway.services
+    assert services is not None
+    secret = "it was /secret/place"
+
+    async def fails(_: str) -> None:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr(services.traces, "get", fails)
+    answer = gateway.ask("GET", "/v1/decisions/x")
+    assert (answer.status, answer.error["code"]) == (500, "internal_error")
+    assert secret.encode() not in answer.body
+
+
+def test_errors_are_counted(gateway: LiveGateway) -> None:
+    def counted(label: str) -> float:
+        lines = [x for x in gateway.metrics().splitlines() if x.startswith(f'bursar_errors_total{{label="{label}"}}')]
+        return float(lines[0].split()[1]) if lines else 0.0
+
+    for label, ask in {
+        "method": lambda: gateway.ask("GET", CHAT),
+        "not_found": lambda: gateway.ask("GET", "/nowhere"),
+        "bad_request": lambda: gateway.ask("POST", CHAT, b"{"),
+        "model_not_found": lambda: gateway.chat(model="nothing"),
+    }.items():
+        before = counted(label)
+        ask()
+        assert counted(label) == before + 1
