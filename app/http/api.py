@@ -86,8 +86,8 @@ def build_api(services: Services) -> FastAPI:
         record = await services.traces.get(request_id)
         if record is None or not _may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
-        record["caps_now"] = await caps_now(services, record["caps"])
-        return Response(msgspec.json.encode(record), media_type="application/json")
+        shown = {**record, "caps_now": await caps_now(services, record["caps"])}
+        return Response(msgspec.json.encode(shown), media_type="application/json")
 
     @api.get("/v1/tasks/{task_id:path}")
     async def task(task_id: str, request: Request) -> dict[str, Any]:

@@ -1,0 +1,222 @@
+"""Keys keep clients apart, secrets and prompts stay out of everything written, and an open gateway serves this
+machine only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.core.policy import Policy
+from app.http.auth import KeyRing, is_loopback
+from tests.http.live import LiveGateway, sha256
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import END, Event, Script, error_body, text
+
+ALICE, BOB, LIMITED, ADMIN = (
+    {"authorization": f"Bearer sk-bursar-{name}-0123456789"} for name in ("alice", "bob", "limited", "admin")
+)
+PROVIDER_KEY = "sk-provider-key-0123456789"
+PROMPT = "the quick brown secret of the lazy dog"
+SAID = "an answer that nobody else should read"
+
+
+def policy(upstream: ScriptedUpstream) -> str:
+    return f"""
+version: 1
+providers: {{a: {{base_url: "{upstream.url}", api_key: "${{PROVIDER_KEY}}", headers: {{x-own: header-secret-0123}}}}}}
+models:
+  small: {{provider: a, pricing: {{input_per_1k: 0.0001, output_per_1k: 0.0004}}}}
+  large: {{provider: a, pricing: {{input_per_1k: 0.015, output_per_1k: 0.075}}}}
+routes: {{auto: {{candidates: [small, large], fallback: [large]}}, cheap: {{candidates: [small]}}}}
+caps: {{task: {{max_cost_usd: 1.0}}}}
+keys:
+  - {{name: alice, sha256: {sha256("sk-bursar-alice-0123456789")}}}
+  - {{name: bob, sha256: {sha256("sk-bursar-bob-0123456789").upper()}}}
+  - {{name: limited, sha256: {sha256("sk-bursar-limited-0123456789")}, routes: [cheap]}}
+  - {{name: admin, sha256: {sha256("sk-bursar-admin-0123456789")}, admin: true}}
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROVIDER_KEY", PROVIDER_KEY)
+        with LiveGateway(policy(upstream), tmp_path_factory.mktemp("keys")) as live:
+            yield live
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "api-key", "x-goog-api-key"])
+def test_a_key_may_come_in_any_dialects_header(gateway: LiveGateway, name: str) -> None:
+    secret = "sk-bursar-alice-0123456789"
+    for value in (secret, f"Bearer {secret}", f"bearer  {secret}"):
+        answer = gateway.chat({name: value})
+        assert answer.status == 200
+        assert gateway.decision(answer, ALICE)["key"] == "alice"
+    assert gateway.chat({"authorization": "Bearer nonsense", "x-api-key": secret}).status == 200
+
+
+def test_the_clients_key_does_not_go_upstream(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    gateway.chat({**ALICE, "x-client": "own", "cookie": "session=1"})
+    sent = upstream.requests[-1].headers
+    assert sent["authorization"] == f"Bearer {PROVIDER_KEY}"
+    assert sent["x-own"] == "header-secret-0123"
+    assert {"x-client", "cookie", "x-api-key"} & set(sent) == set()
+
+
+def test_tasks_of_two_keys_do_not_mix(gateway: LiveGateway) -> None:
+    for headers, calls in ((ALICE, 2), (BOB, 1)):
+        for _ in range(calls):
+            assert gateway.chat({**headers, "x-bursar-task-id": "same-name"}).status == 200
+    for headers, calls in ((ALICE, 2), (BOB, 1)):
+        assert gateway.ask("GET", "/v1/tasks/same-name", headers=headers).json["calls"] == calls
+    assert gateway.ask("GET", "/v1/tasks/same-name", headers=ADMIN).status == 404
+    shown = gateway.ask("GET", "/v1/tasks/same-name?key=bob", headers=ADMIN)
+    assert (shown.status, shown.json["calls"]) == (200, 1)
+    for name in ("alice", "nobody", "-"):
+        assert gateway.ask("GET", f"/v1/tasks/same-name?key={name}", headers=BOB).status == 404
+
+
+def test_a_task_that_looks_like_anothers_scope_is_another_task(gateway: LiveGateway) -> None:
+    gateway.chat({**ALICE, "x-bursar-task-id": "t%_*"})
+    gateway.chat({**ALICE, "x-bursar-task-id": "t100"}, model="large")
+    shown = gateway.ask("GET", "/v1/tasks/t%25_*", headers=ALICE).json
+    assert (shown["id"], list(shown["models"])) == ("t%_*", ["small"])
+    assert gateway.ask("GET", "/v1/tasks/alice:t100", headers=BOB).status == 404
+    assert gateway.ask("GET", "/v1/tasks/t100|model:large", headers=ALICE).status in (400, 404)
+
+
+def test_decisions_are_for_their_key_and_for_admins(gateway: LiveGateway) -> None:
+    answer = gateway.chat(ALICE)
+    path = f"/v1/decisions/{answer.headers['x-request-id']}"
+    assert gateway.ask("GET", path, headers=ALICE).json["key"] == "alice"
+    assert gateway.ask("GET", path, headers=ADMIN).json["key"] == "alice"
+    others = gateway.ask("GET", path, headers=BOB)
+    assert (others.status, others.body) == (404, gateway.ask("GET", "/v1/decisions/req_0", headers=BOB).body)
+    lone = f"/v1/tasks/{answer.headers['x-request-id']}"
+    assert [gateway.ask("GET", lone, headers=key).status for key in (ALICE, BOB)] == [200, 404]
+
+
+def test_a_key_limited_to_routes(gateway: LiveGateway) -> None:
+    assert [m["id"] for m in gateway.ask("GET", "/v1/models", headers=LIMITED).json["data"]] == ["cheap"]
+    assert gateway.chat(LIMITED, model="cheap").status == 200
+    for model in ("auto", "small", "tier:1", "nothing"):
+        assert gateway.chat(LIMITED, model=model).status == 403
+    assert gateway.ask("POST", "/v1/embeddings", {"model": "small", "input": "x"}, LIMITED).status == 403
+
+
+def test_what_is_said_and_every_secret_stay_out_of_all_that_is_written(
+    gateway: LiveGateway,
+    upstream: ScriptedUpstream,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Over an answer, a cut, a denial, a broken stream, a refusal that quotes the prompt, and a bad request."""
+    caplog.set_level(logging.DEBUG)
+    task = {**ALICE, "x-bursar-task-id": "private"}
+    content = [{"role": "user", "content": PROMPT}]
+    quoting = error_body(f"I cannot read: {PROMPT} (key {PROVIDER_KEY})")
+    with structlog.testing.capture_logs() as logs:
+        for script, body in [
+            (Script.of(text(SAID)), {}),
+            (Script.of(text(SAID)), {"stream": True, "tools": [{"type": "function", "function": {"name": PROMPT}}]}),
+            (Script.of([text(SAID)] * 50, obeys_limit=False), {"stream": True, "max_cost_usd": 0.00001}),
+            (Script.of(text(SAID), END), {"stream": True}),
+            (Script.of(text(SAID), Event(quoting), END), {"stream": True}),
+            (Script.failure(400, f"I cannot read: {PROMPT}"), {}),
+            (Script.failure(500, f"I cannot read: {PROMPT}"), {"stream": True}),
+            (Script.html(503, PROMPT), {}),
+            (Script(), {"max_cost_usd": 0}),
+            (Script(), {"n": PROMPT}),
+        ]:
+            upstream.source = script
+            answer = gateway.chat(task, model="auto", messages=content, **body)
+            gateway.ask("GET", f"/v1/decisions/{answer.headers['x-request-id']}", headers=ALICE)
+        gateway.ask("GET", "/v1/decisions/x", headers={"authorization": "Bearer sk-bursar-guess"})
+    metrics = gateway.metrics()
+    services = gateway.gateway.services
+    assert services is not None
+    gateway.until(lambda: not services.traces._pending)  # type: ignore[attr-defined]
+    files = {path: path.read_bytes() for path in gateway.data_dir.rglob("*") if path.is_file()}
+    assert {path.name for path in files} >= {"ledger.sqlite", "traces.sqlite"}
+    output = capfd.readouterr()
+    written = [repr(logs), caplog.text, output.out, output.err, metrics, repr(gateway.gateway.policies.current)]
+    secrets = ["0123456789", "sk-bursar", PROVIDER_KEY, "header-secret", "brown secret", "nobody else should"]
+    for secret in secrets:
+        assert not [place for place in written if secret in place]
+        assert not [path for path, data in files.items() if secret.encode() in data]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
+def open_policy(upstream: ScriptedUpstream) -> str:
+    return f'version: 1\nproviders: {{a: {{base_url: "{upstream.url}"}}}}\nmodels: {{small: {{provider: a}}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8080", None, 200),
+        ("127.0.0.1:8080", None, 200),
+        ("[::1]:8080", None, 200),
+        ("192.168.1.7:8080", None, 200),  # an address cannot be rebound
+        ("my.localhost", None, 200),
+        ("localhost", "http://localhost:3000", 200),
+        ("localhost", "http://127.0.0.1:5173", 200),
+        ("localhost", "https://[::1]", 200),
+        ("evil.example", None, 403),
+        ("localhost.evil.example", None, 403),
+        ("127.0.0.1.nip.io", None, 403),
+        ("[", None, 403),
+        ("localhost", "https://evil.example", 403),
+        ("localhost", "null", 403),  # a sandboxed frame on anybody's page
+        ("localhost", "file://", 403),
+        ("localhost", "http://203.0.113.9", 403),
+        ("localhost", "http://192.168.1.7", 403),
+        ("localhost", "http://[", 403),
+        ("localhost", "", 403),
+    ],
+)
+def test_an_open_gateway_serves_this_machine_only(
+    open_gateway: LiveGateway, host: str, origin: str | None, status: int
+) -> None:
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    for answer in (open_gateway.chat(headers), open_gateway.ask("GET", "/v1/models", headers=headers)):
+        assert answer.status == status
+        assert status == 200 or answer.error["code"] == "forbidden"
+
+
+@pytest.fixture(scope="module")
+def open_gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    text_ = open_policy(upstream).replace("{provider: a}", "{provider: a, pricing: free}")
+    with LiveGateway(text_, tmp_path_factory.mktemp("open")) as live:
+        yield live
+
+
+@pytest.fixture(autouse=True)
+def plain_script(upstream: ScriptedUpstream) -> None:
+    upstream.source = Script()
+
+
+def test_keys_make_any_host_and_origin_welcome(gateway: LiveGateway) -> None:
+    headers = {**ALICE, "host": "llm.example.com", "origin": "https://app.example.com"}
+    assert gateway.chat(headers).status == 200
+
+
+def test_what_counts_as_loopback() -> None:
+    assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "", "192.168.1.7", "example.com"))
+
+
+def test_a_ring_belongs_to_one_policy(gateway: LiveGateway) -> None:
+    current: Policy = gateway.gateway.policies.current
+    key = KeyRing(current).authenticate({"x-api-key": "sk-bursar-admin-0123456789"})
+    assert key is not None
+    assert (key.name, key.admin) == ("admin", True)
