@@ -14,8 +14,8 @@ import structlog
 from app.core.policy import Policy
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
-from app.gateway.services import Services
 from app.gateway.pool import make_upstreams
+from app.gateway.services import Services
 from app.gateway.view import View
 from app.http.api import build_api
 from app.http.auth import is_loopback

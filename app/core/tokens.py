@@ -17,9 +17,10 @@ BYTES_PER_INPUT_TOKEN = 3.3
 """Prompts as JSON run from 2.5 (code, digits) to 4.8 (English) bytes a token in o200k_base: start low, calibrate."""
 TOKENS_PER_MESSAGE = 5
 """Chat templates add three to five tokens a message (OpenAI cookbook, "How to count tokens")."""
-TOKENS_PER_IMAGE = 1105
+TOKENS_PER_ATTACHMENT = 1105
 """OpenAI bills 85 + 170 per 512-pixel tile: 1,105 for a 2048 x 1024 picture at high detail
-(https://platform.openai.com/docs/guides/images-vision)."""
+(https://platform.openai.com/docs/guides/images-vision). Audio and files are taken as one picture each: usage
+settles them."""
 MAX_RATIO = 8.0
 PRIOR_WEIGHT = 3
 """The starting value counts as this many observations."""
@@ -97,6 +98,7 @@ class Calibration:
         return max(int(self.output.upper * 1000), 1)
 
 
-def estimate_input(text_bytes: int, messages: int, images: int) -> int:
+def estimate_input(text_bytes: int, messages: int, attachments: int) -> int:
     """Estimated input tokens of a request, before calibration."""
-    return int(text_bytes / BYTES_PER_INPUT_TOKEN) + TOKENS_PER_MESSAGE * messages + TOKENS_PER_IMAGE * images + 3
+    text_tokens = int(text_bytes / BYTES_PER_INPUT_TOKEN)
+    return text_tokens + TOKENS_PER_MESSAGE * messages + TOKENS_PER_ATTACHMENT * attachments + 3

@@ -14,7 +14,7 @@ from app.core.money import Usage
 class Prompt:
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
-    `text_bytes` counts the JSON of messages and tools as sent, pictures and audio left out.
+    `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
     """
 
     system: str = ""
@@ -26,6 +26,7 @@ class Prompt:
     tools: int = 0
     tool_schema_bytes: int = 0
     images: int = 0
+    attachments: int = 0
     text_bytes: int = 0
     wants_json: bool = False
     wants_schema: bool = False

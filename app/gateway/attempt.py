@@ -18,7 +18,7 @@ from app.core.money import usd_text
 from app.core.policy import Candidate
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
-from app.dialects.openai_chat.decode import BadEvent, decode_whole
+from app.dialects.openai_chat.decode import BadEvent, decode_event, decode_whole
 from app.dialects.openai_chat.errors import budget_error, error_object
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
@@ -166,8 +166,10 @@ class Attempt:
             return await self._failed(verdict.garbled())
         if event.error is not None or not event.has_choices:
             return await self._failed(verdict.garbled())
-        self.meter.add(event.pieces)
-        if event.usage is not None:
+        if event.usage is None or self.session.request.choices > 1:
+            self.meter.add(decode_event(body).pieces)
+        # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
+        if event.usage is not None and 2 * event.usage.output >= self.meter.pieces:
             self.meter.report(event.usage)
         self._first_event()
         await self._settle(self.meter.cost_nano, self._provenance())
@@ -212,6 +214,8 @@ class Attempt:
         relay.allowance_nano = purse.allowance_nano
         if relay.blocked and (out := relay.resume()):
             await self._send(out)
+        if relay.done:
+            return
         while not relay.blocked:
             data = await reply.read()
             out = relay.feed(parser.feed(data) if data else parser.close())
@@ -386,7 +390,8 @@ class Attempt:
         cost = self.meter.cost_nano
         if not self._sent:
             return 0, Provenance.METERED
-        if cost is None or self.meter.exact:
+        over = self.relay.ended or self.relay.done
+        if cost is None or (self.meter.exact and (over or not self.candidate.provider.bills_after_cancel)):
             return cost, self._provenance()
         if self.candidate.provider.bills_after_cancel:
             return self.purse.conservative_nano(), Provenance.CONSERVATIVE

@@ -43,7 +43,7 @@ class ChatCall(OwnedCall):
         self.soft_cut = bool(soft_cut)
         self._asked_softness = soft_cut
         prompt = request.prompt
-        self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.images)
+        self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""

@@ -135,6 +135,9 @@ def decide(
         chosen, reason = min(adequate, key=_cost_key), "cheapest with P(success) at or above adequacy"
     else:
         chosen, reason = min(primary, key=_doubt_key), "none is adequate: likeliest to succeed"
+    sure = chosen.score is None or chosen.score.confidence >= (target.min_confidence or 0.0)
+    if target.route is not None and not sure:
+        reason += "; the scores' confidence is below min_confidence, so the heuristic's word stands"
     by_name = {c.candidate.name: c.candidate for c in usable}
     backups = [by_name[f.name] for f in target.fallback if f.name in by_name and f.name != chosen.candidate.name]
     order = (chosen.candidate, *backups)
@@ -224,9 +227,7 @@ def _doubt_key(considered: Considered) -> tuple[float, tuple[bool, int, int]]:
     return -considered.score.p_success if considered.score is not None else 0.0, _cost_key(considered)
 
 
-def _name_verdicts(
-    usable: list[Considered], adequate: list[Considered], chosen: Considered, backups: set[str]
-) -> None:
+def _name_verdicts(usable: list[Considered], adequate: list[Considered], chosen: Considered, backups: set[str]) -> None:
     """Say of every usable candidate what became of it; the rest keep what ruled them out."""
     for seen in usable:
         seen.verdict = "fallback" if seen.candidate.name in backups else "below adequacy"

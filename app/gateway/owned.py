@@ -117,7 +117,9 @@ class OwnedCall(ABC):
         """Answer with an error where nothing was sent yet."""
         record, metrics = self.record, self.services.metrics
         if record.outcome is Outcome.GATEWAY_ERROR and not self.waits.is_over():
-            record.outcome = outcome_of(error)
+            # Which of the provider's faults it was, the last attempt knows best.
+            blamed = self.attempts and error.blame == "provider"
+            record.outcome = self.attempts[-1].outcome if blamed else outcome_of(error)
             record.error = record.error or error.message
         if self.started or self.waits.is_over():
             return

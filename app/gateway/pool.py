@@ -19,7 +19,6 @@ from app.gateway.pool_origin import Origin
 from app.gateway.pool_target import Target, build_target
 from app.gateway.upstream import (
     MAX_REPLY_BYTES,
-    AiohttpUpstreams,
     ConnectionBroken,
     NotConnected,
     Upstreams,
@@ -188,4 +187,8 @@ def _default_tls() -> ssl.SSLContext:
 def make_upstreams(env: Mapping[str, str]) -> Upstreams:
     """The pool; aiohttp's client where the environment names a proxy, which the pool does not speak to."""
     proxies = proxies_of(env)
-    return AiohttpUpstreams(proxies) if proxies else PooledUpstreams()
+    if not proxies:
+        return PooledUpstreams()
+    from app.gateway.upstream_aiohttp import AiohttpUpstreams  # noqa: PLC0415  # 14 MB that only this needs
+
+    return AiohttpUpstreams(proxies)

@@ -110,7 +110,8 @@ class Purse:
     @property
     def unrecorded(self) -> bool:
         """True when the ledger does not know the running cost yet, and no write is under way."""
-        return self._guarded and self._flush is None and not self.closed and self.meter.running_nano > self._recorded_nano
+        idle = self._guarded and self._flush is None and not self.closed
+        return idle and self.meter.running_nano > self._recorded_nano
 
     def flush(self) -> None:
         """Write the running cost without waiting for the answer; one write is under way at a time."""
@@ -200,8 +201,19 @@ class Purse:
             return
         self.closed = True
         self.charged_nano = cost_nano
-        scopes = (killed,) if killed is not None and is_task_scope(killed) and not self.contended else ()
+        closes = killed is not None and is_task_scope(killed) and not await self._still_contended()
+        scopes = (killed,) if killed is not None and closes else ()
         self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
+
+    async def _still_contended(self) -> bool:
+        """Whether there would be room but for other calls' holds, now that all that was generated is counted."""
+        if not self.contended:
+            return False
+        try:
+            result = await (self._flush or self._ledger.advance(self._advance()))
+        except LedgerUnavailable:
+            return True
+        return isinstance(result, Granted) and result.contended
 
     def conservative_nano(self) -> int:
         """What a provider that bills after a cancel may still charge: all that this call was allowed to spend."""

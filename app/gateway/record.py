@@ -16,7 +16,6 @@ from app.gateway.limits import Limits, scope_kind
 from app.gateway.purse import Purse
 from app.gateway.view import View
 
-
 _CERTAINTY = (
     Provenance.FREE,
     Provenance.METERED,

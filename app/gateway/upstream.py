@@ -1,14 +1,9 @@
-"""Connections to providers, behind a seam of four verbs (open, read, release, close) that a thinner pool can fill."""
+"""Connections to providers, behind a seam of four verbs (open, read, release, close), and the proxies on the way."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Protocol
-
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
 
 from app.core.policy import Provider
 
@@ -55,101 +50,6 @@ class Upstreams(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
-
-
-class AiohttpReply:
-    """A reply of aiohttp's client."""
-
-    __slots__ = ("_response", "headers", "status")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-
-    async def read(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionBroken(str(error)) from error
-
-    def buffered(self) -> bytes:
-        try:
-            return self._response.content.read_nowait()
-        except (aiohttp.ClientError, OSError, RuntimeError):
-            return b""
-
-    async def read_all(self) -> bytes:
-        parts, size = [], 0
-        while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            if size > MAX_REPLY_BYTES:
-                self.close()
-                raise ConnectionBroken("the reply is larger than the gateway accepts")
-        return b"".join(parts)
-
-    def release(self) -> None:
-        self._response.release()
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class AiohttpUpstreams:
-    """One client session for all providers. Deadlines are the call's: its watcher stops it.
-
-    `proxies` is what `proxies_of` found. Not aiohttp's own trust_env: that ignores ALL_PROXY, and takes a .netrc
-    entry for the provider's host for a second Authorization, which it then refuses to send.
-    """
-
-    def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
-        self._proxies = dict(proxies or {})
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-            read_bufsize=READ_BUFFER_BYTES,
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-        )
-        self._targets: dict[tuple[int, str], tuple[Provider, URL, CIMultiDict[str], str | None]] = {}
-
-    async def open(self, provider: Provider, path: str, body: bytes) -> AiohttpReply:
-        url, headers, proxy = self._target(provider, path)
-        try:
-            return AiohttpReply(
-                await self._session.post(url, data=body, headers=headers, proxy=proxy, allow_redirects=False)
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
-            raise NotConnected(str(error)) from error
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            raise ConnectionBroken(str(error)) from error
-
-    def _target(self, provider: Provider, path: str) -> tuple[URL, CIMultiDict[str], str | None]:
-        known = self._targets.get((id(provider), path))
-        if known is not None and known[0] is provider:
-            return known[1:]
-        headers: CIMultiDict[str] = CIMultiDict(
-            {
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": "bursar",
-                **provider.headers,
-            }
-        )
-        if provider.api_key is not None:
-            headers["Authorization"] = f"Bearer {provider.api_key.value}"
-        url = URL(provider.base_url.rstrip("/") + path, encoded=True)
-        if len(self._targets) > 256:  # old policies' providers
-            self._targets.clear()
-        proxy = proxy_for(self._proxies, url.scheme, url.raw_host or "")
-        self._targets[(id(provider), path)] = (provider, url, headers, proxy)
-        return url, headers, proxy
-
-    async def close(self) -> None:
-        await self._session.close()
 
 
 def proxies_of(env: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from app.core.errors import (
 from app.core.money import usd_float
 from app.core.policy import Candidate, Key, Policy
 from app.dialects.openai_chat.errors import error_body
+from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import task_scope
 from app.gateway.metrics import Metrics
 from app.gateway.record import price_json
@@ -92,6 +93,7 @@ def build_api(services: Services) -> FastAPI:
     @api.get("/v1/tasks/{task_id:path}")
     async def task(task_id: str, request: Request) -> dict[str, Any]:
         key = caller(request)
+        checked_task_id(task_id, "task_id")
         owner = request.query_params.get("key", key_name(key))
         if not _may_see(key, owner):
             raise NotFound("No such task is on record.")

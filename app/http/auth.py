@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from app.core.errors import Forbidden, Unauthorized
 from app.core.policy import Key, Policy
 
+MAX_SITE_CHARS = 1024
+"""Longer than any two host names; answers for shorter ones are remembered."""
 _HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -38,7 +40,8 @@ class KeyRing:
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:
     """Without keys, a web page in the operator's browser must not be able to spend (DNS rebinding, simple POSTs)."""
-    if not _is_local_site(headers.get("host", ""), headers.get("origin")):
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if len(host) + len(origin or "") > MAX_SITE_CHARS or not _is_local_site(host, origin):
         raise Forbidden("Without keys this gateway answers local clients only: no web sites, no other host names.")
 
 

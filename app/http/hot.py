@@ -33,6 +33,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Head = list[tuple[bytes, bytes]]
 
+MAX_MODEL_CHARS = 256
+"""What a record keeps of the model asked for: longer than any name in a policy."""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
 
@@ -98,8 +100,11 @@ class HotRoute(ABC):
         downstream = AsgiDownstream(send)
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            view = self.services.view
             key = self._gate(headers)
             body = await read_body(headers, receive, self._max_body_bytes)
+            if self.services.view is not view:  # the policy was edited while the body came in: one view a request
+                key = self._gate(headers)
             call = self.begin(headers, body, key, downstream, path_task)
         except BursarError as error:
             self.services.metrics.errors.labels(error.label).inc()
@@ -137,7 +142,7 @@ class HotRoute(ABC):
             created_s=time.time(),
             key_name=key_name(key),
             task_id=task_id,
-            requested_model=model,
+            requested_model=model[:MAX_MODEL_CHARS],
             stream=stream,
             view=self.services.view,
             client_request_id=headers.get("x-request-id", "")[:200] or None,

@@ -64,6 +64,8 @@ class SqliteTraces:
 
     def append(self, request_id: str, key_name: str, record: Record) -> None:
         if len(self._pending) >= MAX_PENDING:
+            if not self.dropped:
+                log.error("traces are written too slowly: some are dropped", waiting=len(self._pending))
             self.dropped += 1
             return
         self._pending[request_id] = record
@@ -128,8 +130,9 @@ class SqliteTraces:
                     if written >= PRUNE_EVERY:
                         written = 0
                         self._prune(connection)
-                except sqlite3.Error as error:
+                except Exception as error:  # whatever it is, the thread goes on: the next batch may be better
                     log.error("traces could not be written", error=str(error), records=len(batch))
+                    self.dropped += len(batch)
                 for request_id, _, _ in batch:
                     self._pending.pop(request_id, None)
 
@@ -137,8 +140,8 @@ class SqliteTraces:
         now_ms = int(time.time() * 1000)
         rows = [(request_id, now_ms, key, msgspec.json.encode(record)) for request_id, key, record in batch]
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?)", rows)
-        connection.execute("COMMIT")
+        with connection:  # commits, or rolls back
+            connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?)", rows)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         oldest_ms = int((time.time() - KEEP_DAYS * 86_400) * 1000)

@@ -9,14 +9,18 @@ import itertools
 import msgspec
 import structlog
 
+from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, MAX_PENDING, Record
+from app.stores.redis_link import Link, Script, open_server
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, Record
 
 log = structlog.get_logger()
 
 DEADLINE_S = 2.0
-BATCH = 256
+AGAIN_S = 1.0
+"""After a failed write the next one is tried this much later."""
+BATCH = 64
+"""Records encoded and sent in one go: under a millisecond of the event loop."""
 _SCRIPT = Script(
     """
     if ARGV[1] == 'get' then return redis.call('GET', KEYS[1]) end
@@ -34,8 +38,8 @@ class RedisTraces:
         self._prefix = f"{{{namespace}}}:trace:"
         self._pending: dict[str, Record] = {}
         self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._closing = False
         self.dropped = 0
 
     async def start(self) -> None:
@@ -43,7 +47,9 @@ class RedisTraces:
         self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
     def append(self, request_id: str, key_name: str, record: Record) -> None:
-        if len(self._pending) >= MAX_PENDING:
+        if len(self._pending) >= traces.MAX_PENDING:
+            if not self.dropped:
+                log.error("records are written too slowly: some are dropped", waiting=len(self._pending))
             self.dropped += 1
             return
         self._pending[request_id] = record
@@ -62,33 +68,50 @@ class RedisTraces:
         return None
 
     async def close(self) -> None:
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._writer is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._writer, 2 * DEADLINE_S)
+            await asyncio.wait({self._writer}, timeout=2 * DEADLINE_S)
+            self._writer.cancel()
         await self._server.close()
 
     async def _write_all(self) -> None:
         link = self._server.link()
-        while True:
+        while not self._closing.is_set() or self._pending:
             await self._wake.wait()
-            if not self._closing:
-                await asyncio.sleep(FLUSH_EVERY_S)
+            await self._pause(FLUSH_EVERY_S)
             self._wake.clear()
             while self._pending:
-                batch = list(itertools.islice(self._pending.items(), BATCH))
-                keys = [self._prefix + request_id for request_id, _ in batch]
-                bodies = [msgspec.json.encode(record) for _, record in batch]
-                try:
-                    await link.call(keys, ["set", KEEP_DAYS * 86_400, *bodies])
-                except LedgerUnavailable as error:
-                    log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
-                    if self._closing:
-                        return
-                    await asyncio.sleep(1.0)
+                if await self._write(link):
                     continue
-                for request_id, _ in batch:
-                    self._pending.pop(request_id, None)
-            if self._closing:
-                return
+                if self._closing.is_set():
+                    return
+                await self._pause(AGAIN_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not on while the store is being closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+    async def _write(self, link: Link) -> bool:
+        """Write the oldest records; False where Redis did not take them, and they go on waiting."""
+        batch = list(itertools.islice(self._pending.items(), BATCH))
+        keys: list[str] = []
+        bodies: list[bytes] = []
+        for request_id, record in batch:
+            try:
+                bodies.append(msgspec.json.encode(record))
+                keys.append(self._prefix + request_id)
+            except (TypeError, ValueError) as error:
+                log.error("a record could not be encoded", error=str(error), request_id=request_id)
+                self.dropped += 1
+                del self._pending[request_id]
+        try:
+            if keys:
+                await link.call(keys, ["set", KEEP_DAYS * 86_400, *bodies])
+        except LedgerUnavailable as error:
+            log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
+            return False
+        for request_id, _ in batch:
+            self._pending.pop(request_id, None)
+        return True

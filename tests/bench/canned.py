@@ -21,9 +21,9 @@ STAMP = re.compile(rb"@(\d{19})")
 PACE = re.compile(rb"\[pace (\d+) ms\]")
 TASK_HEADER = b"X-Bursar-Task-Id"
 
-_IDS = {"id": "chatcmpl-Zq8Lw3Tn5Rv7Xb1Ym4Kd9Hc2Jf6Gs", "created": 1750000000, "model": "bench-1", "service_tier": "default"}
+_IDS = {"id": "chatcmpl-Zq8Lw3Tn5Rv7Xb1Ym4Kd9Hc2Jf6Gs", "created": 1750000000, "model": "bench-1"}
 _SAID = "Every figure in this answer was typed beforehand, so that nothing but the way here takes any time at all."
-_SENTENCE = "The eastern warehouse shipped nine hundred crates in May, hired four packers and closed one of its two gates; "
+_SENTENCE = "The eastern warehouse shipped nine hundred crates in May, hired four packers and closed one of two gates; "
 _ASKED = "Read the notes below, list the three largest risks for the coming season and name an owner for each. "
 
 

@@ -63,7 +63,6 @@ class Result(msgspec.Struct, frozen=True):
     first_p99_us: float
     late_p50_us: float
     late_p99_us: float
-    own_cpu_s: float
     first_error: str | None = None
 
 
@@ -126,14 +125,18 @@ class Run:
 
     def result(self) -> Result:
         """Everything, as numbers."""
-        ends = [_percentile(times, at) for times in (self.total_ns, self.first_ns, self.late_ns) for at in (0.5, 0.99)]
+        total, first, late = (sorted(times) for times in (self.total_ns, self.first_ns, self.late_ns))
         return Result(
-            len(self.total_ns),
-            self.errors + self._under_way,
-            round((self.ended_ns - self.began_ns) / 1e9, 3),
-            len(self.late_ns),
-            *ends,
-            own_cpu_s=time.process_time(),
+            requests=len(total),
+            errors=self.errors + self._under_way,
+            seconds=round((self.ended_ns - self.began_ns) / 1e9, 3),
+            chunks=len(late),
+            p50_us=_percentile(total, 0.5),
+            p99_us=_percentile(total, 0.99),
+            first_p50_us=_percentile(first, 0.5),
+            first_p99_us=_percentile(first, 0.99),
+            late_p50_us=_percentile(late, 0.5),
+            late_p99_us=_percentile(late, 0.99),
             first_error=self.first_error,
         )
 
@@ -171,6 +174,7 @@ class Client(asyncio.Protocol):
             return
         self._busy = True
         self._head = b""
+        self._in_head = True
         self._left: int | None = None
         self._began_ns = time.monotonic_ns()
         self._first_ns = 0
@@ -183,11 +187,11 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take a part of the reply; at its end, count it and send the next request."""
         now_ns = time.monotonic_ns()
-        if not self._first_ns:
+        if self._in_head:
             data = self._take_head(data)
-            if not data:
-                return
-            self._first_ns = now_ns
+        if not data:
+            return
+        self._first_ns = self._first_ns or now_ns
         if self._run.load.stream:
             self._take_chunks(data, now_ns)
         if self._left is not None:
@@ -205,13 +209,14 @@ class Client(asyncio.Protocol):
         end = self._head.find(b"\r\n\r\n")
         if end < 0:
             return b""
+        self._in_head = False
         data = self._head[end + 4 :]
         self._head = self._head[: end + 2]
         length = _LENGTH.search(self._head)
         self._left = int(length[1]) if length is not None else None
         if length is None and _CHUNKED.search(self._head) is None:
-            self._end("a reply without a length")
-            self._transport.abort()
+            self._transport.abort()  # its end would be the connection's: this load keeps connections
+            return b""
         return data
 
     def _take_chunks(self, data: bytes, now_ns: int) -> None:
@@ -242,10 +247,9 @@ class Client(asyncio.Protocol):
         self._run.finished(error)
 
 
-def _percentile(times_ns: Sequence[int], at: float) -> float:
-    if not times_ns:
-        return 0.0
-    return round(sorted(times_ns)[min(int(len(times_ns) * at), len(times_ns) - 1)] / 1000, 1)
+def _percentile(sorted_ns: Sequence[int], at: float) -> float:
+    """In microseconds; 0.0 of nothing."""
+    return round(sorted_ns[int((len(sorted_ns) - 1) * at + 0.5)] / 1000, 1) if sorted_ns else 0.0
 
 
 async def generate(load: Load) -> Result:

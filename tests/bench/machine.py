@@ -89,14 +89,14 @@ def how_taken(store: str) -> dict[str, str]:
     """What a reader must know to judge the figures. The date is the reader's to add."""
     first, second = cores()
     load = os.getloadavg()[0]
+    beside = "stub, load generator and Redis" if store == "redis" else "stub and load generator"
+    one = "everything on one core: latencies hold the stub's and the load generator's work too"
     return {
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores seen, {len(os.sched_getaffinity(0))} usable",
-        "cores": "everything on one core: latencies are not comparable with others"
-        if first == second
-        else f"gateway on core {first}; stub, load generator{' and Redis' if store == 'redis' else ''} on core {second}",
+        "cores": one if first == second else f"gateway on core {first}; {beside} on core {second}",
         "system": f"Linux {platform.release()}, Python {platform.python_version()} ({sys.implementation.name})",
         "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
-        "busy before": f"load average {load:.2f}" + (" (others are at work: repeat on a quiet machine)" if load > 1 else ""),
+        "busy before": f"load average {load:.2f}{' (others are at work: repeat when it is quiet)' if load > 1 else ''}",
     }
 
 

@@ -72,6 +72,8 @@ class Row(msgspec.Struct, frozen=True):
     added_first_p99_us: float | None
     late_p50_us: float
     late_p99_us: float
+    added_late_p50_us: float | None
+    added_late_p99_us: float | None
     rss_mb: float | None
     ready_s: float | None
     first_error: str | None = None
@@ -124,10 +126,13 @@ def measure(
     warm_s: float = WARM_S,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Every scenario on every system, interleaved, `reps` times after a warm-up; `seconds` overrides their own."""
+    """Every scenario on every system, interleaved, `reps` times; `seconds` overrides their own.
+
+    Each is warmed up for `warm_s` first; 0: not at all.
+    """
     wanted = list(scenarios)
     samples: dict[tuple[str, str], list[Sample]] = {}
-    for rep in range(-1, reps):
+    for rep in range(-1 if warm_s else 0, reps):
         for scenario in wanted:
             for system in systems:
                 say(f"{'warming up' if rep < 0 else f'{rep + 1} of {reps}'}: {scenario.name} {system.name}")
@@ -166,6 +171,8 @@ def _row(scenario: Scenario, system: System, samples: list[Sample], direct: list
     p99, added_p99 = time_us("p99_us")
     first_p50, added_first_p50 = time_us("first_p50_us")
     first_p99, added_first_p99 = time_us("first_p99_us")
+    late_p50, added_late_p50 = time_us("late_p50_us")
+    late_p99, added_late_p99 = time_us("late_p99_us")
     return Row(
         system=system.name,
         scenario=scenario.name,
@@ -185,8 +192,10 @@ def _row(scenario: Scenario, system: System, samples: list[Sample], direct: list
         first_p99_us=first_p99,
         added_first_p50_us=added_first_p50,
         added_first_p99_us=added_first_p99,
-        late_p50_us=time_us("late_p50_us")[0],
-        late_p99_us=time_us("late_p99_us")[0],
+        late_p50_us=late_p50,
+        late_p99_us=late_p99,
+        added_late_p50_us=added_late_p50,
+        added_late_p99_us=added_late_p99,
         rss_mb=max((sample.rss_mb for sample in samples if sample.rss_mb is not None), default=None),
         ready_s=system.ready_s,
         first_error=next((s.result.first_error for s in samples if s.result.first_error), None),

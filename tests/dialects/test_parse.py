@@ -216,7 +216,7 @@ def test_the_prompt_as_features_see_it() -> None:
 def test_audio_and_files_are_attachments_too() -> None:
     parts = [{"type": "input_audio", "input_audio": {"data": "A" * 900}}, {"type": "file", "file": {"file_data": "B"}}]
     prompt = request(messages=[{"role": "user", "content": parts}]).prompt
-    assert prompt.images == 2
+    assert (prompt.attachments, prompt.images) == (2, 0)
     assert prompt.text_bytes < 300
 
 

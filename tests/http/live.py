@@ -7,11 +7,14 @@ with ScriptedUpstream() as upstream, LiveGateway(contract(upstream), tmp_path) a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import http.client
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -241,3 +244,53 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's environment without what would steer a gateway or an SDK."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BURSAR_", "OPENAI_"))}
     return {**kept, **extra}
+
+
+class Served:
+    """`bursar serve` as a process of its own, ready inside the `with` block and gone after it."""
+
+    def __init__(self, policy: str, folder: Path, drain_s: float = 20.0) -> None:
+        self.folder = folder
+        (folder / "policy.yaml").write_text(policy)
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        options = ["--policy", str(folder / "policy.yaml"), "--port", str(self.port)]
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "serve", *options],
+                env=environment(BURSAR_DATA_DIR=str(folder / "data"), BURSAR_DRAIN_S=str(drain_s)),
+                cwd=Path(__file__).parents[2],
+                stdout=log,
+                stderr=log,
+            )
+
+    def __enter__(self) -> Self:
+        end = time.monotonic() + 10
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.process.kill()
+                raise AssertionError((self.folder / "log").read_text())
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError), contextlib.closing(self.connect()) as connection:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        return False
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection of its own."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+    def stream(self, model: str, headers: Mapping[str, str]) -> Streaming:
+        """A streamed chat call, begun."""
+        connection = self.connect()
+        body = json.dumps({"model": model, "messages": SAY, "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", **headers})
+        return Streaming(connection, connection.getresponse())

@@ -89,7 +89,7 @@ class TestRequestCaps:
         self, gateway: LiveGateway, upstream: ScriptedUpstream, asked: float | None
     ) -> None:
         upstream.source = Script.of(words("word " * 200))
-        given = {} if asked is None else {"max_cost_usd": asked}
+        given: dict[str, Any] = {} if asked is None else {"max_cost_usd": asked}
         answer = gateway.chat(model="m", stream=True, max_tokens=100, **given)
         assert upstream.requests[0].body["max_tokens"] == 50
         assert "max_cost_usd" not in upstream.requests[0].body

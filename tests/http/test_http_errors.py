@@ -261,17 +261,28 @@ def test_a_defect_is_answered_in_shape_too(gateway: LiveGateway, monkeypatch: py
     assert secret.encode() not in answer.body
 
 
+def test_a_defect_on_the_hot_path_is_too(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("it was /secret/place")
+
+    monkeypatch.setattr("app.http.chat.parse_chat", fails)
+    answer = gateway.chat()
+    assert (answer.status, answer.error["code"]) == (500, "internal_error")
+    assert b"secret" not in answer.body
+    assert answer.headers["x-request-id"]
+
+
 def test_errors_are_counted(gateway: LiveGateway) -> None:
     def counted(label: str) -> float:
         lines = [x for x in gateway.metrics().splitlines() if x.startswith(f'bursar_errors_total{{label="{label}"}}')]
         return float(lines[0].split()[1]) if lines else 0.0
 
-    for label, ask in {
-        "method": lambda: gateway.ask("GET", CHAT),
-        "not_found": lambda: gateway.ask("GET", "/nowhere"),
-        "bad_request": lambda: gateway.ask("POST", CHAT, b"{"),
-        "model_not_found": lambda: gateway.chat(model="nothing"),
-    }.items():
+    for label, method, path, body in [
+        ("method", "GET", CHAT, None),
+        ("not_found", "GET", "/nowhere", None),
+        ("bad_request", "POST", CHAT, b"{"),
+        ("model_not_found", "POST", CHAT, {"model": "nothing", "messages": SAY}),
+    ]:
         before = counted(label)
-        ask()
+        gateway.ask(method, path, body)
         assert counted(label) == before + 1

@@ -205,8 +205,11 @@ def _text_of(parts: list[_Part | str], prompt: Prompt) -> str:
             texts.append(part)
         elif part.text is not None:
             texts.append(part.text)
-        for attached in () if isinstance(part, str) else (part.image_url, part.input_audio, part.file):
+        if isinstance(part, str):
+            continue
+        for attached in (part.image_url, part.input_audio, part.file):
             if attached and bytes(attached) != b"null":
-                prompt.images += 1
+                prompt.attachments += 1
+                prompt.images += attached is part.image_url
                 prompt.text_bytes -= len(attached)
     return "\n".join(texts)

@@ -6,10 +6,10 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, cast
 
-from app.core.policy import Deadlines, Provider, Secret
+from app.core.policy import Provider, Secret
 
 Answer = Callable[["Peer"], Coroutine[Any, Any, None]]
 
@@ -75,7 +75,7 @@ class RawServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def provider(self, *, host: str | None = None, connect_s: float = 5.0, **headers: str) -> Provider:
+    def provider(self, headers: Mapping[str, str] | None = None, *, host: str | None = None) -> Provider:
         """The provider that this server is."""
         named = host or (f"[{self._host}]" if ":" in self._host else self._host)
         scheme = "http" if self._tls is None else "https"
@@ -84,8 +84,7 @@ class RawServer:
             "openai_chat",
             f"{scheme}://{named}:{self.port}/v1",
             api_key=Secret("sk-test"),
-            headers=headers,
-            deadlines=Deadlines(connect_s=connect_s),
+            headers=headers or {},
         )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

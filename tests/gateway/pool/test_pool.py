@@ -25,7 +25,7 @@ async def test_a_request_carries_its_headers_and_its_body(pool: PooledUpstreams)
             await peer.say(OK)
 
     async with RawServer(answer) as server:
-        provider = server.provider(**{"X-Team": "blue", "user-agent": "other"})
+        provider = server.provider({"X-Team": "blue", "user-agent": "other"})
         assert await exchange(pool, provider) == (200, b"ok")
         large = b"x" * 300_000
         assert await exchange(pool, provider, large) == (200, b"ok")

@@ -11,7 +11,8 @@ import pytest
 from app.core.policy import Deadlines, Provider
 from app.gateway import upstream as upstream_module
 from app.gateway.pool import PooledUpstreams, make_upstreams
-from app.gateway.upstream import AiohttpUpstreams, ConnectionBroken, NotConnected
+from app.gateway.upstream import ConnectionBroken, NotConnected
+from app.gateway.upstream_aiohttp import AiohttpUpstreams
 from tests.gateway.pool.exchanges import OK, PATH, WHOLE, exchange, serving, until
 from tests.gateway.pool.raw_server import Peer, RawServer, saying
 

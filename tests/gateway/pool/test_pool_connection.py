@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def hear(loop: asyncio.AbstractEventLoop, segments: Sequence[bytes], *, ends: bo
 def cut(wire: bytes, places: Sequence[int]) -> list[bytes]:
     """The bytes in segments that end at these places."""
     edges = [0, *sorted(place % (len(wire) + 1) for place in places), len(wire)]
-    return [wire[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [wire[start:end] for start, end in pairwise(edges) if start < end]
 
 
 interims = st.lists(

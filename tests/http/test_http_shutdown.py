@@ -1,0 +1,89 @@
+"""SIGTERM: the gateway says that it is going, lets streams finish, settles, and leaves with 0."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.http.live import Served
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Gate, Script, words
+
+SAID = "one two three four five"
+TASK = {"x-bursar-task-id": "draining"}
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as live:
+        yield live
+
+
+def settled(served: Served) -> tuple[int, int, int]:
+    """Spent and held of the task, in nano-dollars, and how many holds are left."""
+    with contextlib.closing(sqlite3.connect(served.folder / "data" / "ledger.sqlite")) as db:
+        spent, held = db.execute("SELECT spent_nano, held_nano FROM scopes WHERE name = 'task:-:draining'").fetchone()
+        (holds,) = db.execute("SELECT count(*) FROM holds").fetchone()
+    return spent, held, holds
+
+
+def serve(upstream: ScriptedUpstream, folder: Path, drain_s: float = 20) -> Served:
+    policy = f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 1}}}}}}
+"""
+    return Served(policy, folder, drain_s)
+
+
+def test_streams_finish_and_the_ledger_is_settled(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words(SAID), gate=gate)
+    with serve(upstream, tmp_path) as served:
+        kept = served.connect()
+        kept.request("GET", "/readyz")
+        assert json.loads(kept.getresponse().read()) == {"status": "ready"}
+        gate.release(2)
+        stream = served.stream("m", TASK)
+        served.process.send_signal(signal.SIGTERM)
+        while True:  # the signal is handled at the loop's next turn
+            kept.request("GET", "/readyz")
+            ready = kept.getresponse()
+            said = json.loads(ready.read())
+            if ready.status != 200:
+                break
+        assert (ready.status, said["error"]["code"]) == (503, "shutting_down")
+        kept.request("POST", "/v1/chat/completions", b"{}")
+        late = kept.getresponse()
+        assert (late.status, json.loads(late.read())["error"]["code"]) == (503, "shutting_down")
+        assert late.headers["retry-after"] == "1"
+        with pytest.raises(OSError):
+            served.connect().connect()
+        assert served.process.poll() is None
+        gate.open()
+        answer = stream.rest()
+        assert (answer.text, answer.events[-1]) == (SAID, "[DONE]")
+        kept.close()
+        assert served.process.wait(10) == 0
+    assert settled(served) == (5_000_000, 0, 0)
+
+
+def test_what_does_not_finish_in_time_is_ended_honestly(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words(SAID), gate=gate)
+    with serve(upstream, tmp_path, drain_s=0.2) as served:
+        gate.release(2)
+        stream = served.stream("m", TASK)
+        served.process.send_signal(signal.SIGTERM)
+        answer = stream.rest()
+        assert "[DONE]" not in answer.events
+        assert answer.events[-1]["error"]["message"] == "The gateway is shutting down."
+        assert served.process.wait(10) == 0
+    upstream.wait_for_disconnect(0)
+    assert settled(served) == (2_000_000, 0, 0)
