@@ -18,6 +18,10 @@ PROBE_LIMIT_S = 30.0
 """A probe whose outcome never came back frees its place after this long."""
 
 
+MAX_BREAKERS = 4096
+"""Clients name unlisted models: beyond this many, the breakers that have nothing to say are forgotten."""
+
+
 class Circuit(IntEnum):
     """The state, as the metric shows it."""
 
@@ -82,6 +86,8 @@ class Health:
         """The breaker of a candidate."""
         breaker = self.breakers.get(candidate)
         if breaker is None:
+            if len(self.breakers) >= MAX_BREAKERS:
+                self.breakers = {name: b for name, b in self.breakers.items() if b.failures or b.opened}
             breaker = self.breakers[candidate] = Breaker()
         return breaker
 

@@ -26,7 +26,7 @@ from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
-from app.gateway.limits import scope_kind
+from app.gateway.limits import scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
 from app.gateway.upstream import ConnectionBroken, NotConnected, Reply, Upstreams
@@ -64,7 +64,7 @@ class Session(Protocol):
     upstreams: Upstreams
     started: bool
     soft_cut: bool
-    arrived_s: float
+    arrived_s: float  # perf_counter: uvloop's own clock ticks in whole milliseconds
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers."""
@@ -188,9 +188,7 @@ class Attempt:
                     await self._pump(reply, parser)
                 if not relay.blocked:
                     break
-                if not await self.purse.extend(session.waits.is_over):
-                    if session.waits.is_over():
-                        raise Stopped
+                if not await self.purse.extend():
                     await self._cut(reply, parser)
                     return None
         except SseOverflow:
@@ -245,7 +243,7 @@ class Attempt:
 
     def _first_event(self) -> None:
         if self.record.ttft_s is None:
-            self.record.ttft_s = self._loop.time() - self.session.arrived_s
+            self.record.ttft_s = time.perf_counter() - self.session.arrived_s
 
     async def _complete(self, reply: Reply) -> None:
         await self._settle(self.meter.cost_nano, self._provenance())
@@ -279,14 +277,15 @@ class Attempt:
         await self._settle(cost_nano, provenance, killed=scope)
         self.record.outcome = Outcome.COST_KILLED
         self.record.cut = {
-            "scope": kind,
+            "scope": scope_word(scope),
             "by": "clamp" if self.relay.clamped else "meter",
             "killed_at_usd": usd_text(self.record.charged_nano or 0),
             "in_tool_call": self.relay.in_tool,
         }
-        error = budget_error(kind, self._cut_headers(kind))
+        error = budget_error(kind, self._cut_headers(scope))
         soft = session.soft_cut and not self.relay.in_tool and bool(self.record.ttft_s is not None or self._folder)
-        cut = b'{"scope":"%s","killed_at_usd":%s}' % (kind.encode(), usd_text(self.record.charged_nano or 0).encode())
+        killed_at = self.record.cut["killed_at_usd"]
+        cut = f'{{"scope":"{scope_word(scope)}","killed_at_usd":{killed_at}}}'.encode()
         if self._folder is not None and soft:
             await self._answer(200, self._fold(cut))
         elif not session.started:
@@ -298,9 +297,9 @@ class Attempt:
         if self.relay.done or self.relay.ended:
             await self._drain(reply)
 
-    def _cut_headers(self, kind: str) -> dict[str, str]:
-        headers = {"x-bursar-scope": kind, "x-bursar-spent-usd": usd_text(self.record.charged_nano or 0)}
-        if self.purse.limits.call_nano is not None and kind == self.purse.limits.call_scope:
+    def _cut_headers(self, scope: str) -> dict[str, str]:
+        headers = {"x-bursar-scope": scope_word(scope), "x-bursar-spent-usd": usd_text(self.record.charged_nano or 0)}
+        if self.purse.limits.call_nano is not None and scope == self.purse.limits.call_scope:
             headers["x-bursar-limit-usd"] = usd_text(self.purse.limits.call_nano)
         return headers
 

@@ -76,7 +76,7 @@ class ChatCall(OwnedCall):
             route = view.policy.routes.get(target.route or "")
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
             self.soft_cut = wanted == "length"
-        now_s = self.arrived_s
+        now_s = asyncio.get_running_loop().time()
         decision = decide(
             self.request,
             target,

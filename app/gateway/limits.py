@@ -82,6 +82,12 @@ def scope_kind(scope: str) -> str:
     return scope.partition(":")[0]
 
 
+def scope_word(scope: str) -> str:
+    """The kind, with its window where it has one: request, task, model, key_day, global_month ..."""
+    kind, window = scope_kind(scope), scope_window(scope)
+    return f"{kind}_{window}" if window else kind
+
+
 def scope_window(scope: str) -> str | None:
     """day, month or total for a key's or the global scope; None for the rest."""
     found = None if scope.startswith("task:") else _WINDOW.search(scope)

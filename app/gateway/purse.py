@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
+
+import msgspec
 
 from app.core.budget import Advance, Granted, Reserve, Result, Settle, Settled
 from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
@@ -12,15 +13,16 @@ from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import LedgerRules
 from app.core.types import ChatRequest
-from app.gateway.ledger import FIRST_WAIT_S, LAST_WAIT_S, Ledger, call_denial
+from app.gateway.ledger import Ledger, call_denial
 from app.gateway.limits import Limits, is_task_scope
 from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded
 from app.stores.budgets import LedgerUnavailable
 
+START_TOKENS = 64
+"""What a metered stream sets aside for each choice at first, and at least when it asks for more: little, so that many
+calls fit under one cap, and yet more than the fastest providers generate during a round trip to the ledger."""
 STEP_AHEAD_TOKENS = 16
 """What a renewed hold must at least allow; where less is left, that is taken."""
-STREAM_WAIT_S = 0.25
-"""How long a stream waits for money that other calls hold: what the provider generates meanwhile is billed."""
 
 
 class Purse:
@@ -41,7 +43,6 @@ class Purse:
         self.granted: Granted | None = None
         self.settled: Settled | None = None
         self.closed = False
-        self.contended = False
         self._ledger = ledger
         self._rules = rules
         self._reserve: Reserve | None = None
@@ -68,15 +69,35 @@ class Purse:
             await self._hold(wait=True, stopped=stopped)
         if request is not None:
             self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
+            if self.clamp_tokens is not None and not self.plan.strict and self._grant.remaining_nano is not None:
+                # What others hold may come back: a clamp that ignored it would cut this call for good.
+                shared = await self._shared_nano()
+                if shared is not None:
+                    grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
+                    self.clamp_tokens = clamp_tokens(self.plan, request, limits, grant)
 
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner
-        op = Reserve(
-            self.call_id, owner, self.limits.claims, plan.need_nano, plan.want_nano, plan.risk_nano, plan.share
-        )
-        self._grant = self.granted = await self._ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        ledger, least = self._ledger, plan.need_nano
+        need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._start_nano)
+        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, plan.share)
+        try:
+            self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        except BudgetExceeded as error:
+            if need == least or error.final:
+                raise
+            # Less than a good start is left, and nobody else has it: then it is served with what there is.
+            op = msgspec.structs.replace(op, need_nano=least)
+            self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        self.granted = self._grant
         self._reserve = op
         self._allow(0, self._grant, plan.risk_nano)
+
+    @property
+    def _start_nano(self) -> int:
+        plan = self.plan
+        start = plan.input_nano + tokens_cost(START_TOKENS * plan.choices, plan.output_rate)
+        return max(min(start, plan.want_nano), plan.need_nano)
 
     @property
     def remaining_nano(self) -> int | None:
@@ -121,11 +142,16 @@ class Purse:
 
     def _advance(self) -> Advance:
         plan, running = self.plan, self.meter.running_nano
-        ahead = max(plan.want_nano - running, tokens_cost(STEP_TOKENS, plan.output_rate))
+        step = tokens_cost(STEP_TOKENS, plan.output_rate)
+        if plan.strict:
+            ahead = max(plan.want_nano - running, step)
+        else:  # twice what the last one was used for: a fast stream asks for more, and not more often
+            start = tokens_cost(START_TOKENS * plan.choices, plan.output_rate)
+            ahead = min(max(2 * (running - self._recorded_nano), start), step)
         if self.limits.call_nano is not None:
             ahead = min(ahead, max(self.limits.call_nano - running, 0))
         need = min(tokens_cost(STEP_AHEAD_TOKENS, plan.output_rate), ahead)
-        risk = ahead if plan.strict else tokens_cost(STEP_TOKENS, plan.output_rate)
+        risk = ahead if plan.strict else step
         return Advance(self.call_id, running, need, ahead, risk, plan.share)
 
     def _flushed(self, future: asyncio.Future[Result]) -> None:
@@ -148,40 +174,32 @@ class Purse:
             call = self.limits.call_nano
             self.allowance_nano = allowance if call is None else min(allowance, call)
 
-    async def extend(self, stopped: Callable[[], bool]) -> bool:
-        """Ask for more until the running cost fits; False where there is no more to have.
+    async def extend(self) -> bool:
+        """Ask for more until the running cost fits; False where there is no more to have now.
 
-        Waits a moment while other calls' holds are in the way (`contended` says so afterwards), but not for long: the
-        provider goes on generating. Raises LedgerDown where the ledger does not answer, or knows no such hold.
+        It does not wait for what other calls hold: the provider goes on generating meanwhile, and bills that. Raises
+        LedgerDown where the ledger does not answer, or knows no such hold.
         """
-        loop = asyncio.get_running_loop()
-        give_up, pause = loop.time() + min(self._rules.contention_wait_s, STREAM_WAIT_S), FIRST_WAIT_S
-        call = self.limits.call_nano
-        while True:
-            running = self.meter.running_nano
-            if call is not None and running >= call:
-                return False
-            stale = self._flush is not None  # a write under way knows less than the present cost
-            if not stale:
-                self.flush()
-            assert self._flush is not None
-            try:
-                result = await self._flush
-            except LedgerUnavailable:
-                self._borrow(running)
-                return True
-            if not isinstance(result, Granted):
-                raise LedgerDown("The reservation of this call has expired, so nothing more may be spent.")
-            fits = self.allowance_nano is None or (running <= self.allowance_nano and result.held_nano > 0)
-            self.contended = result.contended and not fits
-            if fits:
-                return True
-            if stale:
-                continue
-            if not result.contended or stopped() or loop.time() + pause > give_up:
-                return False
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
-            pause = min(pause * 2, LAST_WAIT_S)
+        running, call = self.meter.running_nano, self.limits.call_nano
+        if call is not None and running >= call:
+            return False
+        while self._flush is not None:  # it knows less than the present cost; its answer may do all the same
+            await asyncio.wait({self._flush})
+        if self._fits(running):
+            return True
+        self.flush()
+        assert self._flush is not None
+        try:
+            result = await self._flush
+        except LedgerUnavailable:
+            self._borrow(running)
+            return True
+        if not isinstance(result, Granted):
+            raise LedgerDown("The reservation of this call has expired, so nothing more may be spent.")
+        return self._fits(running)
+
+    def _fits(self, running: int) -> bool:
+        return self.allowance_nano is None or (running <= self.allowance_nano and self._grant.held_nano > 0)
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""
@@ -201,19 +219,28 @@ class Purse:
             return
         self.closed = True
         self.charged_nano = cost_nano
-        closes = killed is not None and is_task_scope(killed) and not await self._still_contended()
-        scopes = (killed,) if killed is not None and closes else ()
+        scopes = (killed,) if killed is not None and is_task_scope(killed) and await self._closes(killed) else ()
         self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
 
-    async def _still_contended(self) -> bool:
-        """Whether there would be room but for other calls' holds, now that all that was generated is counted."""
-        if not self.contended:
-            return False
+    async def _closes(self, scope: str) -> bool:
+        """Whether a cut by this scope leaves nothing for later: not so where others hold money that may come back."""
         try:
-            result = await (self._flush or self._ledger.advance(self._advance()))
+            (balance,) = await self._ledger.budgets.balances([scope])
         except LedgerUnavailable:
             return True
-        return isinstance(result, Granted) and result.contended
+        if balance is None or balance.effective_limit_nano is None:
+            return True
+        spent = balance.spent_nano - self._recorded_nano + self.charged_nano
+        return balance.held_nano <= self._grant.held_nano or spent >= balance.effective_limit_nano
+
+    async def _shared_nano(self) -> int | None:
+        """What this call could have if all others gave back what they hold; None where no scope has a limit."""
+        try:
+            found = await self._ledger.budgets.balances([claim.scope for claim in self.limits.claims])
+        except LedgerUnavailable:
+            return None
+        rooms = [b.room_nano + b.held_nano for b in found if b is not None and b.room_nano is not None]
+        return min(rooms) if rooms else None
 
     def conservative_nano(self) -> int:
         """What a provider that bills after a cancel may still charge: all that this call was allowed to spend."""

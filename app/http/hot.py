@@ -17,7 +17,7 @@ from app.core.errors import BadRequest, BursarError, Draining, TooLarge
 from app.core.money import nano_from_usd
 from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
-from app.dialects.openai_chat.parse import checked_task_id
+from app.dialects.openai_chat.parse import MAX_MODEL_CHARS, checked_task_id
 from app.gateway.calls import Stop
 from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
@@ -33,7 +33,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Head = list[tuple[bytes, bytes]]
 
-MAX_MODEL_CHARS = 256
 """What a record keeps of the model asked for: longer than any name in a policy."""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""

@@ -24,7 +24,7 @@ class Report:
     def __init__(self, out: TextIO) -> None:
         self._rich = out.isatty()
         self._console = Console(file=out, highlight=False, soft_wrap=not self._rich)
-        self._progress = Console(stderr=True)
+        self._progress = Console(stderr=True, highlight=False)
 
     def progress(self, what: str) -> None:
         """What is going on."""
@@ -131,4 +131,6 @@ def _number(value: float | None, digits: int = 0) -> str:
 
 
 def _times(p50_us: float | None, p99_us: float | None) -> str:
-    return "" if p50_us is None or p99_us is None else f"{p50_us / 1000:.2f}/{p99_us / 1000:.2f}"
+    if p50_us is None or p99_us is None:
+        return ""
+    return "/".join(f"{round(us / 1000, 2) + 0.0:.2f}" for us in (p50_us, p99_us))  # + 0.0: no negative zero

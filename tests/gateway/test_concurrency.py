@@ -1,58 +1,101 @@
-"""Many calls under one cap at once: the cap holds, and is used."""
+"""Many calls under one cap at once: the cap holds, and is used.
+
+The bound on overshoot, stated: for each call under way when the cap is reached, one event and what its provider
+generates before it hears of the cut (a round trip to the ledger and one to the provider).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Answer, Live, policy, usd
-from tests.gateway.test_cut import assert_cut, assert_denied
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Answer, Client, Killable, Live, policy, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
 CALLS = 200
 WORDS = 100
-INPUT_TOKENS = 10
+INPUT_TOKENS = 20
+DELAY_S = 0.005
 DEMAND_NANO = CALLS * (INPUT_TOKENS * INPUT_NANO + WORDS * OUTPUT_NANO)
 CAP_NANO = DEMAND_NANO * 2 // 5
+BOUND_TOKENS = 5
+"""Per call under way: one event, and four more in the 20 ms that a busy machine may take to cut."""
+CAPS = {"task": {"max_cost_usd": usd(CAP_NANO)}}
+PACED = Script.of(words(" ".join("w" * 5 for _ in range(WORDS))), delay_s=DELAY_S, input_tokens=INPUT_TOKENS)
 
 
-def paced(delay_s: float = 0.005) -> Script:
-    return Script.of(words(" ".join("w" * 5 for _ in range(WORDS))), delay_s=delay_s, input_tokens=INPUT_TOKENS)
+async def ask_all(clients: Sequence[Client], stream: bool | None, **asked: Any) -> list[Answer]:
+    """All calls at once, over all gateways; half of them streams where `stream` is None."""
 
+    def streams(n: int) -> bool:
+        return n % 4 < 2 if stream is None else stream
 
-async def ask_all(lives: Sequence[Live], **asked: Any) -> list[Answer]:
-    """All calls at once, over all gateways; every other one a stream unless `stream` says."""
-    streams = [asked.get("stream", n % 2 == 0) for n in range(CALLS)]
     return await asyncio.gather(
-        *(lives[n % len(lives)].chat(**{**asked, "task": "t1", "stream": s}) for n, s in enumerate(streams))
+        *(clients[n % len(clients)].chat(task="t1", stream=streams(n), **asked) for n in range(CALLS))
     )
 
-async def check(lives: Sequence[Live], upstream: ScriptedUpstream, answers: list[Answer], bound=0) -> None:
-    for live in lives:
-        await live.idle()
-    b = await lives[0].balance("task:t1")
-    from collections import Counter
-    print(Counter((a.status, a.error_code, a.finishes[0] if a.headers["content-type"].startswith("text/ev") and a.finishes else None) for a in answers))
-    print("cap", CAP_NANO, "spent", b.spent_nano, b.spent_nano/CAP_NANO, "bill", upstream.bill(PRICE)/CAP_NANO, "held", b.held_nano, "calls", b.calls, "killed", b.killed_at_nano, len(upstream.requests))
+
+async def check(live: Live, upstream: ScriptedUpstream, answers: list[Answer]) -> None:
+    """The cap held and was used, the books agree with the provider's, and nobody was told a lie."""
+    for answer in answers:
+        served = answer.status == 200 and answer.error is None
+        assert served or (answer.status, answer.error_code) in {
+            (200, "budget_exceeded"), (402, "budget_exceeded"), (429, "budget_contended"),
+        }  # fmt: skip
+    await live.idle()
+    balance = await live.balance("task:t1")
+    bill = upstream.bill(PRICE)
+    assert balance.held_nano == 0
+    assert balance.calls == len(upstream.requests)
+    assert 0.9 * CAP_NANO <= balance.spent_nano <= CAP_NANO + len(upstream.requests) * BOUND_TOKENS * OUTPUT_NANO
+    # A word may be on its way when its stream is cut.
+    assert bill <= balance.spent_nano + len(upstream.requests) * BOUND_TOKENS * OUTPUT_NANO
+    task = await live.task("t1")
+    assert task["spent_usd"] == usd(balance.spent_nano)
+    assert task["reserved_usd"] == 0
+    assert (await live.chat(task="t1", messages=[{"role": "user", "content": "again " * 5000}])).status == 402
 
 
 @pytest.mark.parametrize("stream", [True, False, None], ids=["streams", "whole", "mixed"])
-@pytest.mark.parametrize("limit", [None, WORDS])
-@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02])
-async def test_many_calls(tmp_path, upstream, ledger_url, stream, limit, delay) -> None:
-    upstream.source = paced(delay)
-    caps = {"task": {"max_cost_usd": usd(CAP_NANO)}}
-    asked = {} if stream is None else {"stream": stream}
-    if limit: asked["max_tokens"] = limit
-    import time
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": WORDS}], ids=["unlimited", "limited"])
+async def test_a_cap_holds_and_is_used_by_many_calls_at_once(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, stream: bool | None, asked: dict[str, int]
+) -> None:
+    upstream.source = PACED
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS), ledger_url) as live:
+        await check(live, upstream, await ask_all([live.client], stream, **asked))
+
+
+async def test_two_gateway_processes_share_one_purse(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    upstream.source = PACED
+    rules = policy({"a": upstream}, caps=CAPS)
+    async with Live(tmp_path, rules, ledger_url) as live, Killable(
+        tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=10
+    ) as other:
+        clients = [live.client, Client(other.url, live.client.session)]
+        answers = await ask_all(clients, None)
+        served = {id(client): 0 for client in clients}
+        for n, answer in enumerate(answers):
+            served[id(clients[n % 2])] += answer.status == 200
+        assert all(served.values()), "both must have had their part"
+        await check(live, upstream, answers)
+
+
+async def test_a_cap_that_suffices_cuts_nobody(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    """Reservations are not spending: calls that fit together are all served, whatever each holds."""
+    upstream.source = PACED
+    caps = {"task": {"max_cost_usd": usd(DEMAND_NANO * 5 // 4)}}
     async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
-        t=time.monotonic()
-        answers = await ask_all([live], **asked)
-        print(stream, limit, delay, ledger_url, time.monotonic()-t)
-        await check([live], upstream, answers)
+        answers = await ask_all([live.client], None)
+        assert [a.status for a in answers] == [200] * CALLS
+        assert [a.error for a in answers if a.error is not None] == []
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)

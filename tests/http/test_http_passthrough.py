@@ -115,10 +115,6 @@ def test_every_recorded_stream_arrives_intact(
     assert answer.status == 200
     got = frames_of(answer.body)
     sent = [data for data in up_to_done(frames_of(case.body)) if is_plain(data)]
-    if model == "capped" and case.usage is None and case.choices[0].finish == "length":
-        # Nobody says how much was generated: a stop by `length` is then taken for our clamp's.
-        assert json.loads(got[-2])["error"]["code"] == "budget_exceeded"
-        return
     passed = [data for data in got if data in set(sent)]
     # Under a clamp a choice's `length` waits for the other choices: which of them it ends is known only then.
     assert passed == sent if model == "free" else sorted(passed) == sorted(sent)

@@ -11,7 +11,7 @@ import msgspec
 
 from app.core.errors import BadRequest
 from app.core.tokens import BYTES_PER_INPUT_TOKEN
-from app.dialects.openai_chat.parse import max_cost_of, members_of
+from app.dialects.openai_chat.parse import check_model, max_cost_of, members_of
 from app.dialects.openai_chat.render import object_bytes
 
 _texts = msgspec.json.Decoder(list[str])
@@ -47,6 +47,7 @@ def parse_embeddings(body: bytes) -> EmbeddingsRequest:
         model = _string.decode(members["model"])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The parameter model must be a string.", param="model") from None
+    check_model(model)
     return EmbeddingsRequest(members, model, _estimate(members["input"]), max_cost_of(members))
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, ModelNotFound
 from app.core.money import nano_from_usd
 from app.core.types import ChatRequest, Prompt
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MAX_TASK_ID_CHARS = 200
+MAX_MODEL_CHARS = 256
 MAX_CHOICES = 128
 """The largest `n` that the API takes."""
 MAX_LIMIT = 2**31 - 1
@@ -81,8 +82,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     if "model" not in members:
         raise BadRequest("The parameter model is required.", param="model")
     model = _field(_string, members, "model")
-    if not model:
-        raise BadRequest("The parameter model must name a route, a tier or a model.", param="model")
+    check_model(model)
     messages = _field(_messages, members, "messages")
     if not messages:
         raise BadRequest("The parameter messages must hold at least one message.", param="messages")
@@ -102,6 +102,14 @@ def parse_chat(body: bytes) -> ChatRequest:
         max_cost_nano=max_cost_of(members),
         task_id=_task_id(members),
     )
+
+
+def check_model(model: str) -> None:
+    """Refuse what cannot be a model's name: BadRequest for none, ModelNotFound for an endless one, unremembered."""
+    if not model:
+        raise BadRequest("The parameter model must name a route, a tier or a model.", param="model")
+    if len(model) > MAX_MODEL_CHARS:
+        raise ModelNotFound("The policy has no route or model of that name.", param="model")
 
 
 def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:

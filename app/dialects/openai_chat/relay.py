@@ -21,6 +21,8 @@ from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.render import object_bytes
 
 DONE = b"data: [DONE]\n\n"
+FAR_TOKENS = 1024
+"""Without usage, a `length` this far below our clamp is the model's own."""
 CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
 """A stop this near below the clamp (four tokens, or one part in twenty) is the clamp's: some providers leave the
 last token, or thinking they hide, out of their count."""
@@ -83,9 +85,9 @@ class ChatRelay:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
         if not self._held or self._clamp is None:
             return False
-        # The model's own window may end a choice earlier; exact usage tells the two apart.
+        # The model's own window may end a choice earlier; usage tells the two apart, or an estimate far below.
         slack = max(CLAMP_SLACK_TOKENS, self._clamp // CLAMP_SLACK_PARTS)
-        if self.meter.exact and self.meter.output_tokens < self._clamp - slack:
+        if self.meter.output_tokens < self._clamp - (slack if self.meter.exact else max(self._clamp // 2, FAR_TOKENS)):
             return False
         if any("length" in item.finished.values() for item in self._held):
             return True

@@ -11,11 +11,17 @@ from app.core.types import ChatRequest
 _encode = msgspec.json.encode
 _optional_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _USAGE_ONLY = msgspec.Raw(b'{"include_usage":true}')
+KNOWN_NAME_CHARS = 64
 _TRUE = msgspec.Raw(b"true")
 
 
-@functools.lru_cache(maxsize=1024)
 def _lead(name: str) -> bytes:
+    """A member's comma, name and colon; clients choose names, so only short ones are remembered."""
+    return _known_lead(name) if len(name) <= KNOWN_NAME_CHARS else _known_lead.__wrapped__(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_lead(name: str) -> bytes:
     return b"," + _encode(name) + b":"
 
 
