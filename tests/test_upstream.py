@@ -208,16 +208,14 @@ def test_odd_endings_of_the_body() -> None:
     scripts = [eof, replace(eof, chunked=False), Script.of(text("a"), done=False), broken]
     with ScriptedUpstream(scripts) as upstream:
         bodies = [chat(upstream, stream=True).text for _ in scripts]
-        assert ["finish_reason\":\"stop" in b for b in bodies] == [False, False, True, False]
+        assert ['finish_reason":"stop' in b for b in bodies] == [False, False, True, False]
         assert not any("[DONE]" in b for b in bodies)
         assert events(bodies[3])[-1]["error"]["code"] == "server_error"
 
 
 @pytest.mark.parametrize(("newline", "segment", "multi_line"), [("\r\n", 1, False), ("\n", 3, True), ("\r\n", 1, True)])
 def test_the_sdk_reads_any_framing(newline: Any, segment: int, multi_line: bool) -> None:
-    script = Script.of(
-        comment(), text("größe "), text("🦉"), newline=newline, segment=segment, multi_line=multi_line
-    )
+    script = Script.of(comment(), text("größe "), text("🦉"), newline=newline, segment=segment, multi_line=multi_line)
     with ScriptedUpstream(script) as upstream:
         stream = sdk(upstream).chat.completions.create(**ASK, stream=True)
         assert "".join(c.choices[0].delta.content or "" for c in stream if c.choices) == "größe 🦉"

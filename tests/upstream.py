@@ -229,9 +229,15 @@ class _Connection(asyncio.Protocol):
         except ValueError:
             body = None
         request = Received(
-            index=len(self._upstream.requests), connection=self._number, method=self._parser.get_method().decode(),
-            path=path, query=query, headers={n.decode().lower(): v.decode() for n, v in self._headers},
-            raw=raw, body=body, received_at_s=time.monotonic(),
+            index=len(self._upstream.requests),
+            connection=self._number,
+            method=self._parser.get_method().decode(),
+            path=path,
+            query=query,
+            headers={n.decode().lower(): v.decode() for n, v in self._headers},
+            raw=raw,
+            body=body,
+            received_at_s=time.monotonic(),
         )
         self._upstream.requests.append(request)
         self._request = request

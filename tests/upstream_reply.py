@@ -214,15 +214,19 @@ class Reply:
         if self._asked.get("encoding_format") == "base64":
             packed = [base64.b64encode(struct.pack(f"<{len(v)}f", *v)).decode() for v in vectors]
         return {
-            "object": "list", "model": self._asked.get("model"),
+            "object": "list",
+            "model": self._asked.get("model"),
             "data": [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(packed)],
             "usage": {"prompt_tokens": tokens.input, "total_tokens": tokens.input},
         }
 
     def _base(self, kind: str) -> dict[str, Any]:
         return {
-            "id": f"chatcmpl-{self._request.index}", "object": kind, "created": CREATED,
-            "model": self._asked.get("model"), "system_fingerprint": "fp_scripted",
+            "id": f"chatcmpl-{self._request.index}",
+            "object": kind,
+            "created": CREATED,
+            "model": self._asked.get("model"),
+            "system_fingerprint": "fp_scripted",
         }
 
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:

@@ -154,7 +154,12 @@ def audio(data: str, transcript: str = "", tokens: int = 1, choice: int | None =
 
 
 def tool(
-    arguments: str = "", *, id: str | None = None, name: str | None = None, index: int = 0, tokens: int = 1,
+    arguments: str = "",
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    index: int = 0,
+    tokens: int = 1,
     choice: int | None = None,
 ) -> Delta:
     """A chunk of a tool call: the opening one carries `id` and `name`, later ones only `arguments`."""
@@ -236,8 +241,12 @@ class Script:
 
     @staticmethod
     def failure(
-        status: int, message: str = "The upstream refused", *, type: str = "invalid_request_error",
-        code: str | None = None, headers: Mapping[str, str] | None = None,
+        status: int,
+        message: str = "The upstream refused",
+        *,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Script:
         """A status error with OpenAI's error body (`headers` for Retry-After and the like)."""
         body = json.dumps(error_body(message, type=type, code=code)).encode()

@@ -29,11 +29,14 @@ from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.limits import scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
+from app.gateway.unstreamed import UnstreamedReply
 from app.gateway.upstream import ConnectionBroken, NotConnected, Reply, Upstreams
 from app.gateway.verdict import Verdict
 
 MAX_ERROR_BYTES = 64 * 1024
 DRAIN_S = 1.0
+CATCH_UP_S, CAUGHT_UP_S = 0.7, 0.02
+"""How long the meter reads on after a client that did not, and how long a silence shows that it has read all."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
@@ -89,6 +92,7 @@ class Attempt:
         folder = Folder() if purse.plan.mode is Mode.FOLD else None
         self._folder = folder
         self._sent = False
+        self._stalled = False
         request = session.request
         self.relay = ChatRelay(
             self.meter,
@@ -116,14 +120,20 @@ class Attempt:
             if reply.status != 200:
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
                 return await self._failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
-            streamed = "event-stream" in reply.headers.get("content-type", "")
-            if self.purse.plan.mode is Mode.STREAM or streamed:
-                return await self._stream(reply)
-            return await self._whole(reply)
+            kind = reply.headers.get("content-type", "")
+            if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:
+                return await self._whole(reply)
+            if "json" in kind:
+                body = await self.session.waits.io(reply.read_all())
+                reply.release()
+                reply = UnstreamedReply(reply.status, reply.headers, body)
+            return await self._stream(reply)
+        except BadEvent:
+            return await self._failed(verdict.garbled())
         except NotConnected:
             return await self._failed(verdict.not_connected())
         except ConnectionBroken:
-            return await self._failed(verdict.broken())
+            return await self._failed(verdict.broken(), unseen=reply is not None)
         except Stopped:
             if reply is not None:
                 reply.close()
@@ -188,7 +198,7 @@ class Attempt:
                     await self._pump(reply, parser)
                 if not relay.blocked:
                     break
-                if not await self.purse.extend():
+                if self.purse.overrun or not await self.purse.extend():
                     await self._cut(reply, parser)
                     return None
         except SseOverflow:
@@ -226,6 +236,9 @@ class Attempt:
             if purse.running_short:
                 purse.flush()
             relay.allowance_nano = purse.allowance_nano
+            if purse.overruns() and not relay.ended:
+                relay.blocked = purse.overrun = True
+                return
             if relay.opened:
                 waits.deadline_s = min(loop_time() + idle_s, self._hard_s)
 
@@ -239,7 +252,9 @@ class Attempt:
             self._first_event()
             session.started = True
             await session.downstream.start(200, session.headers(self.record, self.purse, EVENT_STREAM))
+        self._stalled = True
         await session.downstream.write(out)
+        self._stalled = False
 
     def _first_event(self) -> None:
         if self.record.ttft_s is None:
@@ -282,7 +297,7 @@ class Attempt:
             "killed_at_usd": usd_text(self.record.charged_nano or 0),
             "in_tool_call": self.relay.in_tool,
         }
-        error = budget_error(kind, self._cut_headers(scope))
+        error = budget_error(kind, purse.cut_headers)
         soft = session.soft_cut and not self.relay.in_tool and bool(self.record.ttft_s is not None or self._folder)
         killed_at = self.record.cut["killed_at_usd"]
         cut = f'{{"scope":"{scope_word(scope)}","killed_at_usd":{killed_at}}}'.encode()
@@ -297,12 +312,6 @@ class Attempt:
         if self.relay.done or self.relay.ended:
             await self._drain(reply)
 
-    def _cut_headers(self, scope: str) -> dict[str, str]:
-        headers = {"x-bursar-scope": scope_word(scope), "x-bursar-spent-usd": usd_text(self.record.charged_nano or 0)}
-        if self.purse.limits.call_nano is not None and scope == self.purse.limits.call_scope:
-            headers["x-bursar-limit-usd"] = usd_text(self.purse.limits.call_nano)
-        return headers
-
     async def _broke(self, reply: Reply) -> Verdict | None:
         """The upstream died or talked nonsense. After the first event that is an honest error, without `[DONE]`."""
         reply.close()
@@ -310,7 +319,7 @@ class Attempt:
             what = verdict.garbled() if self.relay.broken and not self.relay.error else verdict.broken()
             if self.relay.error is not None:
                 what = verdict.of_stream_error(self.relay.error)
-            return await self._failed(what)
+            return await self._failed(what, unseen=self.relay.error is None)
         await self._settle(*self._stopped_cost())
         self.record.outcome = Outcome.API_ERROR
         self.record.error = self.relay.broken or "the stream ended before it was finished"
@@ -321,6 +330,8 @@ class Attempt:
     async def _stopped(self, reply: Reply, parser: SseParser) -> Verdict | None:
         """A wait was interrupted in mid-stream: the client left, a deadline passed, or the gateway shuts down."""
         waits = self.session.waits
+        if self._stalled:
+            await self._catch_up(reply, parser)
         self._cancel(reply, parser)
         if not self.session.started:
             return await self._stopped_early()
@@ -340,6 +351,19 @@ class Attempt:
         except Stopped:
             self.record.outcome = Outcome.CLIENT_GONE
         return None
+
+    async def _catch_up(self, reply: Reply, parser: SseParser) -> None:
+        """The client did not read, so nor did we: meter what lies in the buffers on the way, for it is billed."""
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                while True:
+                    async with asyncio.timeout(CAUGHT_UP_S):
+                        data = await reply.read()
+                    if not data:
+                        return
+                    self.relay.feed(parser.feed(data))
+        except (TimeoutError, ConnectionBroken, SseOverflow):
+            return
 
     def _cancel(self, reply: Reply, parser: SseParser) -> None:
         """Stop the upstream at once. What has arrived has been billed, whether anyone still reads it or not."""
@@ -362,15 +386,20 @@ class Attempt:
         waits = self.session.waits
         if waits.stopped is Stop.LATE:
             waits.clear_late()
-            return await self._failed(verdict.too_late())
+            return await self._failed(verdict.too_late(), unseen=True)
         await self._settle(*self._stopped_cost())
         self.record.outcome = Outcome.CLIENT_GONE if waits.stopped is Stop.CLIENT_GONE else Outcome.GATEWAY_ERROR
         return None
 
-    async def _failed(self, what: Verdict) -> Verdict:
-        """Settle a failed attempt: zero where the provider cannot have billed, else at the estimate."""
-        if what.charged:
+    async def _failed(self, what: Verdict, *, unseen: bool = False) -> Verdict:
+        """Settle a failed attempt: zero where the provider cannot have billed, else at the estimate of what was seen.
+
+        `unseen`: it may have gone on, or have generated what never arrived.
+        """
+        if unseen:
             await self._settle(*self._stopped_cost())
+        elif what.charged:
+            await self._settle(self.meter.cost_nano, self._provenance())
         else:
             await self._settle(0, Provenance.METERED)
         self.record.outcome = what.outcome
@@ -392,7 +421,8 @@ class Attempt:
         over = self.relay.ended or self.relay.done
         if cost is None or (self.meter.exact and (over or not self.candidate.provider.bills_after_cancel)):
             return cost, self._provenance()
-        if self.candidate.provider.bills_after_cancel:
+        if self.purse.plan.strict and self.purse.plan.output_rate:
+            # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
             return self.purse.conservative_nano(), Provenance.CONSERVATIVE
         return cost, self._provenance()
 
@@ -432,9 +462,7 @@ class Attempt:
             self._first_event()
             session.started = True
             await self._unless_gone(
-                session.downstream.start(
-                    200, session.headers(self.record, self.purse, EVENT_STREAM)
-                )
+                session.downstream.start(200, session.headers(self.record, self.purse, EVENT_STREAM))
             )
         await self._unless_gone(session.downstream.finish(tail))
 

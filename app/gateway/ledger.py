@@ -214,11 +214,8 @@ class Ledger:
 
 def denial(denied: Denied, now: dt.datetime) -> BursarError:
     """A store's denial as an error: 402 for a hard cap, 429 only where a short wait helps."""
-    kind = scope_kind(denied.scope)
-    reset = resets_at(denied.scope, now)
-    headers = denial_headers(
-        kind, scope_window(denied.scope), denied.limit_nano, denied.spent_nano, denied.held_nano, reset
-    )
+    kind, reset = scope_kind(denied.scope), resets_at(denied.scope, now)
+    headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano, now)
     if denied.contended and not denied.killed:
         return BudgetContended(
             "Other calls hold what is left of this budget at the moment.", headers={**headers, "retry-after": "1"}
@@ -232,6 +229,14 @@ def denial(denied: Denied, now: dt.datetime) -> BursarError:
     error = budget_error(kind, headers)
     error.final = denied.killed and kind == "task"
     return error
+
+
+def scope_headers(
+    scope: str, limit_nano: int, spent_nano: int, held_nano: int, now: dt.datetime | None = None
+) -> dict[str, str]:
+    """The amounts of one of the ledger's scopes."""
+    reset = resets_at(scope, now or dt.datetime.now(dt.UTC))
+    return denial_headers(scope_kind(scope), scope_window(scope), limit_nano, spent_nano, held_nano, reset)
 
 
 def denial_headers(

@@ -13,14 +13,16 @@ from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import LedgerRules
 from app.core.types import ChatRequest
-from app.gateway.ledger import Ledger, call_denial
+from app.gateway.ledger import Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, is_task_scope
 from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded
 from app.stores.budgets import LedgerUnavailable
 
-START_TOKENS = 64
-"""What a metered stream sets aside for each choice at first, and at least when it asks for more: little, so that many
-calls fit under one cap, and yet more than the fastest providers generate during a round trip to the ledger."""
+START_TOKENS = 32
+"""What a metered stream needs for each choice to begin: little, so that many calls fit under one cap. A stream
+that uses more than half of its window before the next one comes is given a larger one."""
+PLENTY = 1024
+"""A stream sets a whole step aside where that is at most this part of what a scope has left."""
 STEP_AHEAD_TOKENS = 16
 """What a renewed hold must at least allow; where less is left, that is taken."""
 
@@ -28,7 +30,7 @@ STEP_AHEAD_TOKENS = 16
 class Purse:
     """`reserve` opens it, `settle` ends it. `allowance_nano` is how far the running cost may go without asking
     again (None: nothing to guard); it never passes what the ledger granted. `granted` and `settled` are the
-    ledger's first and last word."""
+    ledger's first and last word; `cut_headers` are the amounts at a cut, for a client that has no head yet."""
 
     def __init__(
         self, ledger: Ledger, rules: LedgerRules, plan: Plan, limits: Limits, meter: Meter, call_id: str
@@ -43,11 +45,15 @@ class Purse:
         self.granted: Granted | None = None
         self.settled: Settled | None = None
         self.closed = False
+        self.cut_headers: dict[str, str] = {}
         self._ledger = ledger
         self._rules = rules
         self._reserve: Reserve | None = None
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
+        self._dry = False
+        self._read_nano = 0
+        self.overrun = False
         self._flush_spent_nano = 0
         self._recorded_nano = 0
         self._guarded = meter.price is not None and bool(plan.output_rate)
@@ -79,8 +85,9 @@ class Purse:
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner
         ledger, least = self._ledger, plan.need_nano
-        need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._start_nano)
-        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, plan.share)
+        need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._window_nano)
+        share = 1 if plan.strict else PLENTY
+        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share)
         try:
             self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
         except BudgetExceeded as error:
@@ -95,9 +102,16 @@ class Purse:
 
     @property
     def _start_nano(self) -> int:
+        return self._at_first(START_TOKENS)
+
+    @property
+    def _window_nano(self) -> int:
+        return self._at_first(STEP_TOKENS)
+
+    def _at_first(self, tokens: int) -> int:
         plan = self.plan
-        start = plan.input_nano + tokens_cost(START_TOKENS * plan.choices, plan.output_rate)
-        return max(min(start, plan.want_nano), plan.need_nano)
+        nano = plan.input_nano + tokens_cost(tokens * plan.choices, plan.output_rate)
+        return max(min(nano, plan.want_nano), plan.need_nano)
 
     @property
     def remaining_nano(self) -> int | None:
@@ -123,7 +137,7 @@ class Purse:
     @property
     def running_short(self) -> bool:
         """True when half of what may be spent unrecorded is used: time to write, before the stream has to wait."""
-        if self._flush is not None or not self._guarded:
+        if self._flush is not None or not self._guarded or self._dry:
             return False
         recorded = self._recorded_nano
         return 2 * (self.meter.running_nano - recorded) >= (self.allowance_nano or 0) - recorded
@@ -144,15 +158,24 @@ class Purse:
         plan, running = self.plan, self.meter.running_nano
         step = tokens_cost(STEP_TOKENS, plan.output_rate)
         if plan.strict:
-            ahead = max(plan.want_nano - running, step)
+            ahead = plan.want_nano - running if plan.want_nano > running else step
+        elif self._plenty(step):
+            ahead = step
         else:  # twice what the last one was used for: a fast stream asks for more, and not more often
             start = tokens_cost(START_TOKENS * plan.choices, plan.output_rate)
             ahead = min(max(2 * (running - self._recorded_nano), start), step)
         if self.limits.call_nano is not None:
             ahead = min(ahead, max(self.limits.call_nano - running, 0))
-        need = min(tokens_cost(STEP_AHEAD_TOKENS, plan.output_rate), ahead)
+        # What is held and not used yet is kept, also where there is no more.
+        kept = max((self.allowance_nano or 0) - running, tokens_cost(STEP_AHEAD_TOKENS, plan.output_rate))
+        need = min(kept, ahead)
         risk = ahead if plan.strict else step
         return Advance(self.call_id, running, need, ahead, risk, plan.share)
+
+    def _plenty(self, step_nano: int) -> bool:
+        """Whether a whole step is so little of what is left that it stands in nobody's way."""
+        left = self._grant.remaining_nano
+        return left is None or left >= PLENTY * step_nano
 
     def _flushed(self, future: asyncio.Future[Result]) -> None:
         self._flush = None
@@ -161,9 +184,12 @@ class Purse:
         result = future.result()
         if isinstance(result, Granted):
             self._grant = result
-            plan = self.plan
+            plan, before = self.plan, self.allowance_nano
             risk = result.held_nano if plan.strict else tokens_cost(STEP_TOKENS, plan.output_rate)
             self._allow(self._flush_spent_nano, result, risk)
+            # Not grown for want of room, and not because a share of the room is less than what is kept.
+            used_up = result.remaining_nano is not None and result.remaining_nano <= 0
+            self._dry = used_up and before is not None and (self.allowance_nano or 0) <= before
         else:
             self.allowance_nano = self._recorded_nano  # the hold is gone: nothing more may be spent
 
@@ -183,6 +209,8 @@ class Purse:
         running, call = self.meter.running_nano, self.limits.call_nano
         if call is not None and running >= call:
             return False
+        if self._dry and not self._grant.contended and self._flush is None and not self._fits(running):
+            return False  # said before: asking again would only let the provider generate more
         while self._flush is not None:  # it knows less than the present cost; its answer may do all the same
             await asyncio.wait({self._flush})
         if self._fits(running):
@@ -200,6 +228,15 @@ class Purse:
 
     def _fits(self, running: int) -> bool:
         return self.allowance_nano is None or (running <= self.allowance_nano and self._grant.held_nano > 0)
+
+    def overruns(self) -> bool:
+        """Called after each read: True when no more is to be had and another read like this one would pass the
+        allowance. A busy gateway reads more at a time, so this keeps the overshoot small just when it would grow."""
+        running, allowance = self.meter.running_nano, self.allowance_nano
+        read_nano, self._read_nano = running - self._read_nano, running
+        if not self._dry or allowance is None or self._grant.contended:
+            return False
+        return running + read_nano > allowance
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""
@@ -219,19 +256,27 @@ class Purse:
             return
         self.closed = True
         self.charged_nano = cost_nano
-        scopes = (killed,) if killed is not None and is_task_scope(killed) and await self._closes(killed) else ()
+        scopes = () if killed is None else await self._cut_by(killed)
         self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
 
-    async def _closes(self, scope: str) -> bool:
-        """Whether a cut by this scope leaves nothing for later: not so where others hold money that may come back."""
+    async def _cut_by(self, scope: str) -> tuple[str, ...]:
+        """Note the amounts for the client; the scopes to close: none where others hold money that may come back."""
+        call, charged = self.limits.call_nano or 0, self.charged_nano
+        if scope == self.limits.call_scope:
+            self.cut_headers = scope_headers(scope, call, charged, 0)
+            return ()
+        found = (scope,) if is_task_scope(scope) else ()
         try:
             (balance,) = await self._ledger.budgets.balances([scope])
         except LedgerUnavailable:
-            return True
-        if balance is None or balance.effective_limit_nano is None:
-            return True
-        spent = balance.spent_nano - self._recorded_nano + self.charged_nano
-        return balance.held_nano <= self._grant.held_nano or spent >= balance.effective_limit_nano
+            return found
+        limit = balance.effective_limit_nano if balance is not None else None
+        if balance is None or limit is None:
+            return found
+        spent = balance.spent_nano - self._recorded_nano + charged
+        others_nano = max(balance.held_nano - self._grant.held_nano, 0)
+        self.cut_headers = scope_headers(scope, limit, spent, others_nano)
+        return found if not others_nano or spent >= limit else ()
 
     async def _shared_nano(self) -> int | None:
         """What this call could have if all others gave back what they hold; None where no scope has a limit."""

@@ -168,12 +168,18 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, *, headers: Mapping[str, str] | None = None, task: str | None = None, path: str = "/v1/chat/completions",
+        self,
+        *,
+        headers: Mapping[str, str] | None = None,
+        task: str | None = None,
+        path: str = "/v1/chat/completions",
         **body: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A reply whose head has come; leaving closes the connection, whatever has been read."""
         sent = {**(headers or {}), **({} if task is None else {"x-bursar-task-id": task})}
-        response = await self.session.post(self.url + path, json={"model": "a", "messages": PROMPT, **body}, headers=sent)
+        response = await self.session.post(
+            self.url + path, json={"model": "a", "messages": PROMPT, **body}, headers=sent
+        )
         try:
             yield response
         finally:
@@ -219,7 +225,7 @@ async def read(response: aiohttp.ClientResponse) -> Answer:
     """A reply to its end."""
     parts, broken = [], False
     try:
-        async for part in response.content.iter_any():
+        while part := await response.content.readany():
             parts.append(part)
     except aiohttp.ClientError:
         broken = True
@@ -238,6 +244,35 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
             return found
         assert time.monotonic() < give_up, "waited in vain"
         await asyncio.sleep(0.005)
+
+
+class PromptServer(uvicorn.Server):
+    """uvicorn without its looks at the clock ten times a second: it stops when told."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        await self.on_tick(0)
+        await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything, once clients' closed connections are seen to be closed."""
+        for server in self.servers:
+            server.close()
+        for _ in range(100):
+            if not self.server_state.connections:
+                break
+            await asyncio.sleep(0)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self.lifespan.shutdown()
+
+    def stop(self) -> None:
+        """Stop."""
+        self._told.set()
 
 
 @dataclass
@@ -259,10 +294,18 @@ class Live:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self.gateway, interface="asgi3", http="httptools", ws="none", lifespan="on", access_log=False,
-            log_config=None, log_level="warning", backlog=1024, timeout_graceful_shutdown=3,
+            self.gateway,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            backlog=1024,
+            timeout_graceful_shutdown=3,
         )
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
         self._serving = asyncio.create_task(self._server._serve(sockets=[self._socket]))
         await until(lambda: self._server.started or self._serving.done())
         assert self._server.started, "the gateway did not start"
@@ -287,7 +330,7 @@ class Live:
                 if not self.may_hold:
                     assert await self.held() == {}, "reservations were left"
         finally:
-            self._server.should_exit = True
+            self._server.stop()
             await self._serving
         gc.collect()
         await asyncio.sleep(0)
@@ -333,8 +376,12 @@ def make_settings(
 ) -> Settings:
     """Settings with this policy on disk; the ledger is in `folder`, or on Redis."""
     return Settings(
-        policy=write_policy(folder, policy), data_dir=folder / "data", redis_url=redis_url,
-        redis_namespace=namespace, drain_s=1.0, **more,
+        policy=write_policy(folder, policy),
+        data_dir=folder / "data",
+        redis_url=redis_url,
+        redis_namespace=namespace,
+        drain_s=1.0,
+        **more,
     )
 
 
@@ -368,6 +415,7 @@ class Killable:
 
     async def ready(self) -> None:
         """Wait until it serves."""
+
         def connects() -> bool:
             assert self._process.poll() is None, "the gateway's process ended"
             with socket.socket() as probe:

@@ -155,9 +155,7 @@ async def test_an_input_that_alone_passes_the_cap_is_denied(tmp_path: Path, upst
         assert upstream.requests == []
 
 
-async def test_a_whole_tool_call_that_ends_at_the_clamp_is_not_lost(
-    tmp_path: Path, upstream: ScriptedUpstream
-) -> None:
+async def test_a_whole_tool_call_that_ends_at_the_clamp_is_not_lost(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     """Its arguments are complete JSON and the model itself says `tool_calls`: a client may run it."""
     upstream.source = Script.of(tool('{"a": 1}', id="c", name="f"))
     async with Live(tmp_path, policy({"a": upstream})) as live:

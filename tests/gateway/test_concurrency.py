@@ -18,13 +18,13 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
 CALLS = 200
-WORDS = 100
+WORDS = 60
 INPUT_TOKENS = 20
-DELAY_S = 0.005
+DELAY_S = 0.02
 DEMAND_NANO = CALLS * (INPUT_TOKENS * INPUT_NANO + WORDS * OUTPUT_NANO)
 CAP_NANO = DEMAND_NANO * 2 // 5
 BOUND_TOKENS = 5
-"""Per call under way: one event, and four more in the 20 ms that a busy machine may take to cut."""
+"""Per call under way: one event, and four more in the 80 ms that a busy machine may take to cut."""
 CAPS = {"task": {"max_cost_usd": usd(CAP_NANO)}}
 PACED = Script.of(words(" ".join("w" * 5 for _ in range(WORDS))), delay_s=DELAY_S, input_tokens=INPUT_TOKENS)
 
@@ -76,9 +76,10 @@ async def test_two_gateway_processes_share_one_purse(
 ) -> None:
     upstream.source = PACED
     rules = policy({"a": upstream}, caps=CAPS)
-    async with Live(tmp_path, rules, ledger_url) as live, Killable(
-        tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=10
-    ) as other:
+    async with (
+        Live(tmp_path, rules, ledger_url) as live,
+        Killable(tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=10) as other,
+    ):
         clients = [live.client, Client(other.url, live.client.session)]
         answers = await ask_all(clients, None)
         served = {id(client): 0 for client in clients}
@@ -93,7 +94,7 @@ async def test_a_cap_that_suffices_cuts_nobody(
 ) -> None:
     """Reservations are not spending: calls that fit together are all served, whatever each holds."""
     upstream.source = PACED
-    caps = {"task": {"max_cost_usd": usd(DEMAND_NANO * 5 // 4)}}
+    caps = {"task": {"max_cost_usd": usd(DEMAND_NANO * 3 // 2)}}
     async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
         answers = await ask_all([live.client], None)
         assert [a.status for a in answers] == [200] * CALLS

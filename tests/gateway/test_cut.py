@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.live import OUTPUT_NANO, PRICE, Answer, Live, policy, read, usd
+from tests.gateway.live import OUTPUT_NANO, PRICE, Answer, Live, policy, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, tool, words
 
@@ -156,9 +157,10 @@ async def test_the_upstream_is_stopped_at_the_event_that_reaches_the_cap(
     gate = Gate()
     upstream.source = Script.of(STORY, obeys_limit=False, gate=gate, input_tokens=10)
     gate.release()
-    async with Live(tmp_path, policy({"a": upstream})) as live, live.client.open(
-        stream=True, task="t1", max_cost_usd=usd(CAP_NANO)
-    ) as response:
+    async with (
+        Live(tmp_path, policy({"a": upstream})) as live,
+        live.client.open(stream=True, task="t1", max_cost_usd=usd(CAP_NANO)) as response,
+    ):
         parts = []
         async for part in response.content.iter_any():  # each word is let go when the one before it has arrived
             parts.append(part)
@@ -171,26 +173,39 @@ async def test_the_upstream_is_stopped_at_the_event_that_reaches_the_cap(
 
 
 async def test_a_cut_is_recorded_once_and_counting_goes_on(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    """A call that was under way when the task was cut adds to what is spent, and not to where it was cut."""
+    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.0005)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        recorded = []
+        for cap in (CAP_NANO, 2 * CAP_NANO):
+            headers = {"x-bursar-task-max-cost-usd": str(usd(cap))}
+            assert_cut(await live.chat(stream=True, task="t1", headers=headers))
+            balance = await live.balance("task:t1")
+            assert balance.exhausted
+            assert balance.spent_nano >= cap
+            recorded.append(balance.killed_at_nano)
+        assert recorded[0] == recorded[1] < 2 * CAP_NANO
+
+
+async def test_a_cut_does_not_close_a_task_whose_money_others_hold(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    """A plain call holds most of the cap, and will give most of it back."""
     gate = Gate()
-    slow = Script.of(STORY[:20], gate=gate, input_tokens=10)
-    gate.release()
-    upstream.source = [slow, Script.of(STORY, obeys_limit=False, delay_s=0.0005)]
-    caps = {"task": {"max_cost_usd": usd(2 * CAP_NANO)}}
-    async with Live(tmp_path, policy({"a": upstream}, caps=caps)) as live, live.client.open(
-        stream=True, task="t1"
-    ) as first:
-        await upstream.until(lambda u: u.requests[0].deltas_sent == 1)
+    upstream.source = [
+        Script.of(words("Not much."), gate=gate, input_tokens=10),
+        Script.of(STORY, obeys_limit=False, delay_s=0.0005),
+        Script.of(words("And they lived.")),
+    ]
+    caps = {"task": {"max_cost_usd": usd(3 * CAP_NANO)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
+        holder = asyncio.ensure_future(live.chat(task="t1", max_tokens=200))
+        await upstream.until(lambda u: u.requests)
         assert_cut(await live.chat(stream=True, task="t1"))
-        killed_at = (await live.balance("task:t1")).killed_at_nano
-        assert killed_at is not None
+        assert not (await live.balance("task:t1")).exhausted
         gate.open()
-        await read(first)
-        after = await live.balance("task:t1")
-        assert after.killed_at_nano == killed_at
-        assert after.spent_nano >= killed_at
-        assert_denied(await live.chat(stream=True, task="t1"), "task")
-        assert len(upstream.requests) == 2
+        assert (await holder).status == 200
+        answer = await live.chat(stream=True, task="t1")
+        assert (answer.text, answer.finishes) == ("And they lived.", ["stop"])
 
 
 async def test_a_raised_cap_opens_the_task_again(tmp_path: Path, upstream: ScriptedUpstream) -> None:

@@ -34,8 +34,9 @@ serial = itertools.count()
 
 
 @asynccontextmanager
-async def opened(url: str, *, namespace: str = "bursar", lease_s: float = OWNER_LEASE_S, timeout_s: float = 1.0,
-                 lanes: int = 2) -> AsyncIterator[RedisBudgets]:
+async def opened(
+    url: str, *, namespace: str = "bursar", lease_s: float = OWNER_LEASE_S, timeout_s: float = 1.0, lanes: int = 2
+) -> AsyncIterator[RedisBudgets]:
     """A started store, closed on leaving."""
     store = RedisBudgets(url, namespace=namespace, lease_s=lease_s, timeout_s=timeout_s, lanes=lanes)
     await store.start()
@@ -165,10 +166,17 @@ async def test_verbs_of_one_call_keep_their_order_over_ticks_and_lanes(server: R
 async def test_a_hold_may_be_ended_by_a_gateway_that_did_not_make_it(server: RedisServer) -> None:
     async with opened(server.url) as one, opened(server.url) as two:
         await granted(one, reserve(one, "c", Claim("task:t", 100), Claim("key:k:total", 100), need=30))
-        mixed = [two.apply(reserve(two, "d", Claim("task:t", 100), need=5)), two.apply(advance("c", 10, need=20)),
-                 two.apply(Settle("c", 11, ("task:t",))), two.apply(Settle("c", 11))]
+        mixed = [
+            two.apply(reserve(two, "d", Claim("task:t", 100), need=5)),
+            two.apply(advance("c", 10, need=20)),
+            two.apply(Settle("c", 11, ("task:t",))),
+            two.apply(Settle("c", 11)),
+        ]
         assert await asyncio.gather(*mixed) == [
-            Granted(5, 65, "task:t"), Granted(20, 65, "task:t"), Settled(11, 19, 84, "task:t"), Lost("c"),
+            Granted(5, 65, "task:t"),
+            Granted(20, 65, "task:t"),
+            Settled(11, 19, 84, "task:t"),
+            Lost("c"),
         ]
         assert await one.apply(Settle("c", 12)) == Lost("c")
 

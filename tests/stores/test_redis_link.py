@@ -96,7 +96,9 @@ def test_a_bad_url_is_refused_and_not_repeated(url: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("url", ["rediss://u:p@h:1/2", "rediss+sentinel://u:p@[::1]:5,h/s", "rediss+cluster://u:p@h,i:7"])
+@pytest.mark.parametrize(
+    "url", ["rediss://u:p@h:1/2", "rediss+sentinel://u:p@[::1]:5,h/s", "rediss+cluster://u:p@h,i:7"]
+)
 async def test_tls_urls_are_understood(url: str) -> None:
     await open_server(url, Script("return 1"), 1.0).close()
 

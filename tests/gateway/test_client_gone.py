@@ -1,0 +1,228 @@
+"""A client that leaves, at every await of a call: the upstream is stopped within a second, the call settles once,
+and never for less than what the provider has billed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.budget import Settle
+from tests.gateway.live import OUTPUT_NANO, PRICE, PROMPT, Live, model, policy, until, usd
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import HANG, Gate, Script, Wait, hidden, text, words
+
+STORY = words(" ".join(f"w{n}" for n in range(400)))
+ROOMY = {"task": {"max_cost_usd": 0.1}}
+STOP_S = 1.0
+
+
+class Settlements:
+    """Counts how often each call is settled in the ledger."""
+
+    def __init__(self, live: Live) -> None:
+        self.seen: dict[str, int] = {}
+        budgets, apply = live.services.ledger.budgets, live.services.ledger.budgets.apply
+
+        def counting(op: Any) -> Any:
+            if isinstance(op, Settle):
+                self.seen[op.call_id] = self.seen.get(op.call_id, 0) + 1
+            return apply(op)
+
+        budgets.apply = counting  # type: ignore[method-assign]
+
+    def each_once(self, calls: int) -> None:
+        assert list(self.seen.values()) == [1] * calls
+
+
+async def leave(live: Live, upstream: ScriptedUpstream, ready: Any, **asked: Any) -> None:
+    """Ask, leave when `ready` holds, and see that the upstream is told within a second."""
+    asking = asyncio.ensure_future(live.chat(task="t1", **asked))
+    await until(ready)
+    left_s = time.monotonic()
+    asking.cancel()
+    await asyncio.wait([asking])
+    await live.idle(STOP_S)
+    if upstream.requests and upstream.requests[-1].state != "answered":
+        await upstream.until(lambda u: u.requests[-1].state != "open")
+        ended_s = upstream.requests[-1].ended_at_s
+        assert ended_s is not None
+        assert ended_s - left_s < STOP_S
+
+
+async def check(live: Live, upstream: ScriptedUpstream, settlements: Settlements, calls: int = 1) -> int:
+    """Settled once, not below the bill; what was settled."""
+    settlements.each_once(calls)
+    balance = await live.balance("task:t1")
+    assert balance.held_nano == 0
+    assert balance.spent_nano >= upstream.bill(PRICE)
+    assert not balance.exhausted
+    return balance.spent_nano
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_before_the_upstream_has_answered(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, stream: bool
+) -> None:
+    upstream.source = Script(opening=[HANG])
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY), ledger_url) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests, stream=stream)
+        await check(live, upstream, settlements)
+
+
+async def test_before_the_first_event(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(HANG)
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests and upstream.requests[0].tokens.input, stream=True)
+        await check(live, upstream, settlements)
+
+
+@pytest.mark.parametrize("asked", [{"stream": True}, {"stream": False}], ids=["stream", "folded"])
+async def test_in_mid_stream(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, asked: dict[str, Any]
+) -> None:
+    gate = Gate()
+    upstream.source = Script.of(STORY, gate=gate)
+    gate.release(30)
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY), ledger_url) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests and upstream.requests[0].deltas_sent == 30, **asked)
+        assert upstream.requests[0].stream
+        spent = await check(live, upstream, settlements)
+        assert spent < 40 * OUTPUT_NANO + 100_000
+
+
+async def test_in_mid_stream_at_full_speed(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(STORY, delay_s=0.002)
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests and upstream.requests[0].deltas_sent >= 30, stream=True)
+        await check(live, upstream, settlements)
+
+
+async def test_during_a_plain_call(tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None) -> None:
+    """Nobody sees what a plain call generates until it is whole: all that it may have cost is charged."""
+    gate = Gate()
+    upstream.source = Script.of(STORY, gate=gate)
+    gate.release(50)
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY), ledger_url) as live:
+        settlements = Settlements(live)
+        await leave(
+            live, upstream, lambda: upstream.requests and upstream.requests[0].tokens.output == 50, max_tokens=100
+        )
+        assert not upstream.requests[0].stream
+        spent = await check(live, upstream, settlements)
+        assert spent >= 100 * OUTPUT_NANO
+
+
+async def test_while_it_waits_for_money(tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None) -> None:
+    """The second call waits for what the first one holds; it has asked nobody yet, so it costs nothing."""
+    gate = Gate()
+    upstream.source = Script.of(STORY, gate=gate)
+    caps = {"task": {"max_cost_usd": usd(300_000)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
+        first = asyncio.ensure_future(live.chat(task="t1", max_tokens=100))
+        await until(lambda: upstream.requests)
+        settlements = Settlements(live)
+        await leave_unasked(live)
+        assert len(upstream.requests) == 1
+        assert settlements.seen == {}
+        gate.open()
+        assert (await first).status == 200
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+async def leave_unasked(live: Live) -> None:
+    asking = asyncio.ensure_future(live.chat(task="t1", stream=True))
+    await until(lambda: len(live.services.calls) == 2)
+    await asyncio.sleep(0.1)
+    asking.cancel()
+    await until(lambda: len(live.services.calls) == 1, STOP_S)
+
+
+async def test_while_it_waits_to_try_again(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.failure(500)
+    retries = {"auto": {"retries": {"attempts": 3, "base_secs": 60, "max_wait_secs": 60}}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY, routes=retries)) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests and settlements.seen, model="auto")
+        assert len(upstream.requests) == 1
+        assert (await live.balance("task:t1")).spent_nano == 0
+        settlements.each_once(1)
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["leaves", "stays"])
+async def test_a_client_that_does_not_read(tmp_path: Path, upstream: ScriptedUpstream, stays: bool) -> None:
+    """Its stream fills every buffer on the way. What the provider has sent by then has been billed, read or not."""
+    upstream.source = Script.of([text("yyyyyyy " * 250, tokens=250) for _ in range(10_000)])
+    deadlines = {"a": {"deadlines": {"write_secs": 60 if not stays else 0.5}}}
+    caps = {"task": {"max_cost_usd": 100}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps, providers=deadlines)) as live:
+        settlements = Settlements(live)
+        body = json.dumps({"model": "a", "messages": PROMPT, "stream": True}).encode()
+        host, port = live.url.removeprefix("http://").split(":")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await asyncio.to_thread(client.connect, (host, int(port)))
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"x-bursar-task-id: t1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            sent = -1
+
+            def stalled() -> bool:
+                nonlocal sent
+                before, sent = sent, upstream.requests[0].deltas_sent if upstream.requests else -1
+                return sent == before and sent > 0
+
+            async def stuck() -> bool:
+                await asyncio.sleep(0.2)
+                return stalled()
+
+            await until(stuck)
+            assert upstream.requests[0].deltas_sent < 10_000
+            if stays:
+                await live.idle(5)
+        await live.idle(3)
+        await upstream.until(lambda u: u.requests[0].state != "open")
+        await check(live, upstream, settlements)
+
+
+@pytest.mark.parametrize("kind", ["bills_after_cancel", "hidden_reasoning"])
+async def test_what_cannot_be_seen_is_charged_in_full(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, kind: str
+) -> None:
+    """The provider goes on billing, or has billed what it never shows: the conservative figure is booked."""
+    gate = Gate()
+    upstream.source = Script.of(
+        words("One two three."), hidden(30), Wait(gate), STORY, bills_after_cancel=kind != "hidden_reasoning"
+    )
+    more: dict[str, Any] = {"caps": ROOMY}
+    if kind == "bills_after_cancel":
+        more["providers"] = {"a": {"bills_after_cancel": True}}
+    else:
+        more["models"] = {"a": model("a", hidden_reasoning=True)}
+    async with Live(tmp_path, policy({"a": upstream}, **more), ledger_url) as live:
+        settlements = Settlements(live)
+        ready = lambda: upstream.requests and upstream.requests[0].tokens.reasoning == 30  # noqa: E731
+        await leave(live, upstream, ready, stream=True, max_tokens=200)
+        spent = await check(live, upstream, settlements)
+        assert spent >= 200 * OUTPUT_NANO
+
+
+async def test_after_the_answer_it_changes_nothing(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:
+        settlements = Settlements(live)
+        async with live.client.open(task="t1", stream=True) as response:
+            await response.read()
+        await live.idle()
+        assert await check(live, upstream, settlements) == upstream.bill(PRICE)
+        assert live.services.metrics is not None

@@ -1,0 +1,103 @@
+"""Deadlines: an upstream that hangs costs a second, not a minute; each ends in a fallback or an honest error."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import HANG, Pause, Script, words
+
+CAPS = {"task": {"max_cost_usd": 0.1}}
+GOOD = Script.of(words("One two three."))
+HANGS = {
+    "no head": Script(opening=[HANG]),
+    "no event": Script.of(HANG),
+}
+HARD = {"a": {"budgets": {"max_cost_usd": 0, "hard_timeout_secs": 1}}}
+TTFT = {"a": {"deadlines": {"ttft_secs": 0.3}}}
+
+
+@pytest.mark.parametrize("how", HANGS)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_hanging_upstream_meets_the_hard_timeout_and_the_next_one_answers(
+    tmp_path: Path, upstream: ScriptedUpstream, how: str, stream: bool
+) -> None:
+    upstream.source = HANGS[how]
+    with ScriptedUpstream(GOOD) as second:
+        async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS, models=HARD)) as live:
+            started_s = time.monotonic()
+            answer = await live.chat(model="auto", task="t1", stream=stream, max_tokens=50)
+            assert 0.9 < time.monotonic() - started_s < 2.5
+            assert answer.status == 200
+            assert answer.headers["x-bursar-model"] == "b"
+            assert upstream.requests[0].client_gone
+            assert [a["outcome"] for a in await live.attempts(answer)] == ["timeout", "completed"]
+            assert (await live.balance("task:t1")).spent_nano >= upstream.bill(PRICE) + second.bill(PRICE)
+
+
+async def test_without_a_fallback_it_is_504(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = HANGS["no head"]
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS, models=HARD)) as live:
+        answer = await live.chat(model="auto", task="t1", stream=True)
+        assert (answer.status, answer.error_code) == (504, "upstream_timeout")
+
+
+async def test_a_first_event_that_does_not_come_is_not_waited_for_as_long(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = HANGS["no event"]
+    with ScriptedUpstream(GOOD) as second:
+        rules = policy({"a": upstream, "b": second}, caps=CAPS, providers=TTFT)
+        async with Live(tmp_path, rules) as live:
+            started_s = time.monotonic()
+            assert (await live.chat(model="auto", task="t1", stream=True)).headers["x-bursar-model"] == "b"
+            assert time.monotonic() - started_s < 1.5
+
+
+ENDLESS: dict[str, tuple[Script, dict[str, Any]]] = {
+    "idle": (Script.of(words("One two"), HANG), {"providers": {"a": {"deadlines": {"idle_secs": 0.3}}}}),
+    "hard": (Script.of(words(" ".join(["w"] * 1000)), delay_s=0.01), {"models": HARD}),
+}
+
+
+@pytest.mark.parametrize("how", ENDLESS)
+async def test_a_deadline_in_mid_stream_is_an_error_in_the_stream(
+    tmp_path: Path, upstream: ScriptedUpstream, how: str
+) -> None:
+    upstream.source, more = ENDLESS[how]
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS, **more)) as live:
+        started_s = time.monotonic()
+        answer = await live.chat(task="t1", stream=True)
+        assert time.monotonic() - started_s < 2.5
+        assert answer.status == 200
+        assert answer.error is not None
+        assert answer.finishes == []
+        assert not answer.done
+        await upstream.until(lambda u: u.requests[0].client_gone)
+        record = await live.client.decision(answer.request_id)
+        assert record["outcome"] == "timeout"
+        spent = (await live.balance("task:t1")).spent_nano
+        assert upstream.bill(PRICE) - 3 * OUTPUT_NANO <= spent
+
+
+async def test_a_slow_stream_is_no_idle_one(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    pieces = [piece for word in words("One two three") for piece in (word, Pause(0.2))]
+    upstream.source = Script.of(*pieces)
+    deadlines = {"a": {"deadlines": {"idle_secs": 0.5, "ttft_secs": 0.5}}}
+    async with Live(tmp_path, policy({"a": upstream}, providers=deadlines)) as live:
+        answer = await live.chat(stream=True)
+        assert (answer.text, answer.error) == ("One two three", None)
+
+
+async def test_slower_than_expected_only_warns(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(Pause(0.15), words("One"))
+    slow = {"a": {"budgets": {"max_cost_usd": 0, "expected_ttft_secs": 0.1, "expected_ttf_solution_secs": 0.1}}}
+    async with Live(tmp_path, policy({"a": upstream}, models=slow)) as live:
+        assert (await live.chat(stream=True)).text == "One"
+        await live.idle()
+        assert await live.client.metric("bursar_slow_total") == 2

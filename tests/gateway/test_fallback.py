@@ -1,0 +1,266 @@
+"""What becomes of a call whose provider fails: the next one, the client's own fault, or an honest error; every attempt
+is settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.health import COOLDOWN_S
+from tests.gateway.live import PRICE, Live, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import (
+    CLOSE,
+    END,
+    RESET,
+    Delta,
+    Event,
+    Gate,
+    Raw,
+    Script,
+    Wait,
+    error_body,
+    error_event,
+    text,
+    words,
+)
+
+CAPS = {"task": {"max_cost_usd": 0.1}}
+GOOD = Script.of(words("One two three."))
+BROKEN: dict[str, Script] = {
+    "500": Script.failure(500),
+    "503": Script.failure(503, headers={"retry-after": "0"}),
+    "429": Script.failure(429, code="rate_limit_exceeded"),
+    "429, long": Script.failure(429, headers={"retry-after": "3600"}),
+    "401": Script.failure(401, code="invalid_api_key"),
+    "402": Script.failure(402, code="insufficient_quota"),
+    "403": Script.failure(403),
+    "404": Script.failure(404, code="model_not_found"),
+    "context": Script.failure(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded"),
+    "html": Script.html(),
+    "html 200": Script.replay(b"<html><body>Welcome to the hotel's network</body></html>", "text/html"),
+    "reset": Script(opening=[RESET]),
+    "close": Script(opening=[CLOSE]),
+    "reset after the head": Script.of(RESET),
+    "empty stream": Script.of(END),
+    "role only": Script.of(text(""), END),
+    "garbage": Script.of(Raw(b"data: {not json}\n\n"), END),
+    "error event first": Script.of(error_event("The server is overloaded"), END),
+    "redirect": Script(status=302, body=b"", headers={"location": "http://127.0.0.1:1/"}),
+}
+
+
+@pytest.fixture
+def second() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(GOOD) as running:
+        yield running
+
+
+async def check_settled(live: Live, *upstreams: ScriptedUpstream) -> None:
+    """Every attempt is settled, and none for less than was billed."""
+    await live.idle()
+    balance = await live.balance("task:t1")
+    assert balance.held_nano == 0
+    assert balance.spent_nano >= sum(u.bill(PRICE) for u in upstreams)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("how", BROKEN)
+async def test_the_next_one_is_asked(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, how: str, stream: bool
+) -> None:
+    upstream.source = BROKEN[how]
+    if not stream and BROKEN[how].pieces and BROKEN[how].body is None and how not in ("reset", "close"):
+        pytest.skip("only a stream fails like that")
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        answer = await live.chat(model="auto", task="t1", stream=stream, max_tokens=50)
+        assert (answer.status, answer.error) == (200, None)
+        assert (answer.text if stream else answer.json["choices"][0]["message"]["content"]) == "One two three."
+        assert answer.headers["x-bursar-model"] == "b"
+        assert len(second.requests) == 1
+        assert 1 <= len(upstream.requests) <= 2
+        assert await live.client.metric("bursar_fallbacks_total") == 1
+        # A provider that reports an error in the place of an answer does not bill it.
+        await check_settled(live, *([] if how == "error event first" else [upstream]), second)
+
+
+async def test_nobody_there_is_the_next_one(tmp_path: Path, second: ScriptedUpstream) -> None:
+    with ScriptedUpstream() as gone:
+        url = gone.url
+    async with Live(tmp_path, policy({"a": url, "b": second}, caps=CAPS)) as live:
+        assert (await live.chat(model="auto", task="t1", stream=True)).text == "One two three."
+        await check_settled(live, second)
+
+
+async def test_the_third_one_is_asked_when_two_fail(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.source = Script.failure(500)
+    second.source = Script.failure(429)
+    with ScriptedUpstream(GOOD) as third:
+        async with Live(tmp_path, policy({"a": upstream, "b": second, "c": third}, caps=CAPS)) as live:
+            answer = await live.chat(model="auto", task="t1")
+            assert answer.headers["x-bursar-model"] == "c"
+            outcomes = [(a["model"], a["outcome"]) for a in await live.attempts(answer)]
+            assert outcomes == [
+                ("a", "api_error"), ("a", "api_error"), ("b", "rate_limit"), ("b", "rate_limit"), ("c", "completed"),
+            ]  # fmt: skip
+            await check_settled(live, upstream, second, third)
+
+
+async def test_one_retry_may_be_enough(tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream) -> None:
+    upstream.source = [Script.failure(503), GOOD]
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        answer = await live.chat(model="auto", task="t1", stream=True)
+        assert answer.headers["x-bursar-model"] == "a"
+        assert second.requests == []
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+async def test_a_short_retry_after_is_waited_for(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = [Script.failure(429, headers={"retry-after-ms": "150"}), GOOD]
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        assert (await live.chat(model="auto", task="t1")).status == 200
+        first, again = upstream.requests
+        assert again.received_at_s - first.received_at_s >= 0.15
+
+
+async def test_a_long_retry_after_goes_to_the_client(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.failure(429, headers={"retry-after": "17"})
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        started_s = time.monotonic()
+        answer = await live.chat(model="auto", task="t1")
+        assert (answer.status, answer.error_code) == (429, "rate_limit_exceeded")
+        assert answer.headers["retry-after"] == "17"
+        assert time.monotonic() - started_s < 5
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_the_clients_own_fault_is_passed_on_as_it_came(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, status: int
+) -> None:
+    upstream.source = Script.failure(status, "Invalid 'temperature': too hot", code="invalid_value")
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        for stream in (True, False):
+            answer = await live.chat(model="auto", task="t1", stream=stream)
+            assert answer.status == status
+            assert answer.error == {
+                "message": "Invalid 'temperature': too hot", "type": "invalid_request_error", "param": None,
+                "code": "invalid_value",
+            }  # fmt: skip
+        assert len(upstream.requests) == 2
+        assert second.requests == []
+        assert (await live.balance("task:t1")).spent_nano == 0
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "code"),
+    [
+        (Script.failure(500), 502, "upstream_error"),
+        (Script.failure(401), 502, "upstream_account"),
+        (Script.failure(429), 429, "rate_limit_exceeded"),
+        (Script(opening=[RESET]), 502, "upstream_error"),
+    ],
+)
+async def test_when_nobody_is_left_the_error_says_what_failed(
+    tmp_path: Path, upstream: ScriptedUpstream, failing: Script, status: int, code: str
+) -> None:
+    upstream.source = failing
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        for stream in (True, False):
+            answer = await live.chat(model="auto", task="t1", stream=stream)
+            assert (answer.status, answer.error_code) == (status, code)
+        await check_settled(live, upstream)
+
+
+ENDINGS: dict[str, list[Any]] = {
+    "reset": [RESET],
+    "close": [CLOSE],
+    "end": [END],
+    "garbage": [Raw(b"data: {no\n\n"), END],
+    "error event": [error_event("The model crashed"), END],
+    "error, then done": [Event(error_body("The model crashed", type="server_error")), Raw(b"data: [DONE]\n\n"), END],
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_stream_that_dies_after_its_first_event_is_an_honest_error(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, ending: str
+) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One two three"), Wait(gate), *ENDINGS[ending])
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        async with live.client.open(model="auto", task="t1", stream=True) as response:
+            seen = b""
+            while b"three" not in seen:
+                seen += await response.content.readany()
+            gate.open()
+            seen += await response.read()
+        body = seen.decode()
+        assert body.count('"error":') == 1
+        assert "[DONE]" not in body
+        assert '"finish_reason":"' not in body
+        assert second.requests == []
+        await check_settled(live, upstream)
+        record = await live.client.decision(response.headers["x-bursar-request-id"])
+        assert (record["outcome"], record["attempts"][0]["provenance"]) == ("api_error", "estimated")
+
+
+async def test_a_folded_call_whose_stream_dies_goes_to_the_next_one(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    """The client has seen nothing yet: what the first one said is paid for and thrown away."""
+    upstream.source = Script.of(words("One two"), CLOSE)
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        answer = await live.chat(model="auto", task="t1")
+        assert answer.json["choices"][0]["message"]["content"] == "One two three."
+        assert answer.headers["x-bursar-model"] == "b"
+        await check_settled(live, upstream, second)
+
+
+async def test_a_circuit_opens_and_lets_one_probe_through(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.source = Script.failure(500)
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        for _ in range(4):
+            assert (await live.chat(model="auto", task="t1", stream=True)).headers["x-bursar-model"] == "b"
+        failures = len(upstream.requests)
+        assert failures in (3, 4)
+        assert await live.client.metric("bursar_circuit_state") == 2
+        breaker = live.services.health.of("a")
+        breaker.open_until_s -= 2 * COOLDOWN_S
+        assert await live.client.metric("bursar_circuit_state") == 1
+        upstream.source = GOOD
+        assert (await live.chat(model="auto", task="t1", stream=True)).headers["x-bursar-model"] == "a"
+        assert await live.client.metric("bursar_circuit_state") == 0
+        await check_settled(live, upstream, second)
+
+
+async def test_an_open_circuit_without_a_fallback_answers_at_once(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.failure(500)
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        statuses = [(await live.chat(model="auto", task="t1")).status for _ in range(5)]
+        assert statuses == [502] * 5
+        assert len(upstream.requests) < 5
+
+
+async def test_a_first_delta_of_white_space_is_an_event(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(Delta({"content": "\n"}), words("yes"))
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        assert (await live.chat(stream=True)).text == "\nyes"
+
+
+async def test_a_dearer_fallback_is_paid_for_at_its_own_price(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.source = Script.failure(500)
+    dear = {"b": {"pricing": {"input_per_1k": 0.01, "output_per_1k": 0.02}}}
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS, models=dear)) as live:
+        await live.chat(model="auto", task="t1", stream=True)
+        assert (await live.balance("task:t1")).spent_nano == 10 * second.bill(PRICE)

@@ -1,0 +1,223 @@
+"""Calls not streamed to the client: plain ones, and those streamed upstream and folded so that they can be cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.live import OUTPUT_NANO, PRICE, Live, model, policy, usd
+from tests.gateway.test_clamp import AFFORDABLE, CAP_NANO
+from tests.gateway.test_cut import CALL, STORY, assert_denied
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Script, hidden, reasoning, text, tool, words
+
+
+async def test_a_plain_call_settles_what_the_provider_says(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}}), ledger_url) as live:
+        answer = await live.chat(task="t1", max_tokens=50)
+        assert answer.json["choices"][0]["message"]["content"] == "One two three."
+        assert answer.json["usage"]["cost"] == usd(upstream.bill(PRICE))
+        assert float(answer.headers["x-bursar-cost-usd"]) == usd(upstream.bill(PRICE))
+        assert not upstream.requests[0].stream
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+async def test_without_a_cap_nothing_is_folded_or_clamped(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(STORY)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat()
+        assert answer.json["choices"][0]["finish_reason"] == "stop"
+        assert not upstream.requests[0].stream
+        assert "max_tokens" not in upstream.requests[0].body
+
+
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": 400}], ids=["unlimited", "too much"])
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_a_call_that_cannot_be_afforded_whole_is_folded_and_cut(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, obeys: bool, asked: dict[str, int]
+) -> None:
+    upstream.source = Script.of(STORY, obeys_limit=obeys, delay_s=0.0005)
+    caps = {"task": {"max_cost_usd": usd(CAP_NANO)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
+        answer = await live.chat(task="t1", **asked)
+        assert_denied(answer, "task")
+        assert upstream.requests[0].stream
+        balance = await live.balance("task:t1")
+        assert upstream.bill(PRICE) <= balance.spent_nano <= CAP_NANO + 2 * OUTPUT_NANO
+        assert balance.exhausted
+        assert_denied(await live.chat(task="t1"), "task")
+        assert len(upstream.requests) == 1
+
+
+async def test_a_folded_call_cut_softly_returns_what_there_is(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(STORY)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(max_cost_usd=usd(CAP_NANO), headers={"x-bursar-on-cut": "length"})
+        assert answer.status == 200
+        (choice,) = answer.json["choices"]
+        assert choice["finish_reason"] == "length"
+        assert len(choice["message"]["content"].split()) == AFFORDABLE
+        assert answer.json["bursar"]["cut"]["scope"] == "request"
+
+
+async def test_a_folded_call_cut_in_a_tool_call_is_an_error_all_the_same(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = Script.of(words("I will."), CALL)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(max_cost_usd=usd(CAP_NANO), headers={"x-bursar-on-cut": "length"})
+        assert_denied_by_cut(answer)
+
+
+def assert_denied_by_cut(answer: Any) -> None:
+    assert answer.status == 402
+    assert answer.error_code == "budget_exceeded"
+    assert answer.headers["x-should-retry"] == "false"
+
+
+SAID: dict[str, list[Any]] = {
+    "text": words("One two three."),
+    "reasoning": [reasoning("Let me think."), *words("Four.")],
+    "tools": [
+        tool(id="c1", name="f"), tool('{"a":'), tool(" 1}"),
+        tool(id="c2", name="g", index=1), tool("{}", index=1),
+    ],
+    "choices": [text("left", choice=0), text("right", choice=1), text(" end", choice=0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("usage", ["asked", "merged", "missing"])
+async def test_a_folded_completion_equals_the_plain_one(
+    tmp_path: Path, upstream: ScriptedUpstream, said: str, usage: Any
+) -> None:
+    upstream.source = Script.of(SAID[said], usage=usage, role_chunk=False)
+    asked = {"n": 2} if said == "choices" else {}
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        plain = (await live.chat(**asked)).json
+        folded = (await live.chat(max_cost_usd=usd(CAP_NANO), **asked)).json
+        assert [request.stream for request in upstream.requests] == [False, True]
+        for differs in ("id", "created", "usage", "system_fingerprint"):
+            plain.pop(differs, None)
+            folded.pop(differs, None)
+        assert folded == plain
+
+
+async def test_folded_usage_is_the_providers(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("One two three."), hidden(5), input_tokens=20, cached_tokens=4)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        usage = (await live.chat(max_cost_usd=usd(CAP_NANO))).json["usage"]
+        assert usage["prompt_tokens_details"] == {"cached_tokens": 4}
+        assert usage["completion_tokens_details"] == {"reasoning_tokens": 5}
+        assert usage["completion_tokens"] == 8
+
+
+@pytest.mark.parametrize("limit", [None, 10])
+async def test_an_upstream_that_answers_json_to_a_folded_call(
+    tmp_path: Path, upstream: ScriptedUpstream, limit: int | None
+) -> None:
+    """It ignores `stream`; its one reply is as good."""
+    count = 10 if limit else 3
+    body = (
+        b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+        b'{"role":"assistant","content":"One two three."},"logprobs":null,"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":10,"completion_tokens":%d,"total_tokens":%d}}' % (count, count + 10)
+    )
+    upstream.source = Script.replay(body, "application/json")
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(task="t1", max_cost_usd=usd(CAP_NANO))
+        assert answer.json["choices"][0]["message"]["content"] == "One two three."
+        assert answer.json["usage"]["cost"] == usd(10 * 1000 + count * OUTPUT_NANO)
+        assert (await live.balance("task:t1")).spent_nano == 10 * 1000 + count * OUTPUT_NANO
+
+
+async def test_json_that_ends_at_our_clamp_is_a_cut_too(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    body = (
+        b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+        b'{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":'
+        b'{"name":"bash","arguments":"{\\"cmd\\": \\"rm -rf /tm"}}]},"logprobs":null,"finish_reason":"length"}],'
+        b'"usage":{"prompt_tokens":10,"completion_tokens":%d,"total_tokens":%d}}' % (AFFORDABLE, AFFORDABLE + 10)
+    )
+    upstream.source = Script.replay(body, "application/json")
+    caps = {"task": {"max_cost_usd": usd(CAP_NANO)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps)) as live:
+        assert_denied_by_cut(await live.chat(task="t1"))
+        balance = await live.balance("task:t1")
+        assert balance.spent_nano == 10 * 1000 + AFFORDABLE * OUTPUT_NANO
+        assert balance.exhausted
+
+
+@pytest.mark.parametrize("tools", [False, True])
+async def test_a_stream_answered_with_json_reaches_the_client_as_a_stream(
+    tmp_path: Path, upstream: ScriptedUpstream, tools: bool
+) -> None:
+    message = (
+        b'{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":'
+        b'{"name":"f","arguments":"{\\"a\\": 1}"}}]}'
+        if tools
+        else b'{"role":"assistant","content":"One two three."}'
+    )
+    finish = b"tool_calls" if tools else b"stop"
+    body = (
+        b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":%b,'
+        b'"logprobs":null,"finish_reason":"%b"}],\n"usage":{"prompt_tokens":10,"completion_tokens":90,"total_tokens":100}}'
+        % (message, finish)
+    )
+    upstream.source = Script.replay(body, "application/json")
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(task="t1", stream=True, stream_options={"include_usage": True})
+        assert (answer.error, answer.finishes, answer.done) == (None, [finish.decode()], True)
+        if tools:
+            (call,) = answer.events[0]["choices"][0]["delta"]["tool_calls"]
+            assert (call["index"], call["function"]["arguments"]) == (0, '{"a": 1}')
+        else:
+            assert answer.text == "One two three."
+        assert answer.usage is not None
+        assert answer.usage["cost"] == usd(10 * 1000 + 90 * OUTPUT_NANO)
+        assert (await live.balance("task:t1")).spent_nano == 10 * 1000 + 90 * OUTPUT_NANO
+
+
+async def test_json_that_is_no_completion_is_an_honest_error(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        for body in (b"{}", b"[]", b"not json", b'{"choices": 1}', b'{"error": {"message": "no"}}'):
+            upstream.source = Script.replay(body, "application/json")
+            for stream in (True, False):
+                answer = await live.chat(stream=stream, max_cost_usd=usd(CAP_NANO))
+                assert answer.status in (429, 502)
+                assert answer.error is not None
+
+
+async def test_a_plain_call_that_finds_no_room_for_its_worst_case_is_folded(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    """`max_tokens` is what it may say, not what it will: a cap with room for the answer serves it."""
+    upstream.source = Script.of(words("One two three."))
+    caps = {"task": {"max_cost_usd": usd(CAP_NANO)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
+        answer = await live.chat(task="t1", max_tokens=30_000)
+        assert answer.json["choices"][0]["message"]["content"] == "One two three."
+        assert upstream.requests[0].stream
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+async def test_embeddings_are_priced_and_capped(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    rules = policy(
+        {"a": upstream}, models={"a": model("a", embeddings=True)}, caps={"task": {"max_cost_usd": usd(60_000)}}
+    )
+    async with Live(tmp_path, rules, ledger_url) as live:
+        ask = {"path": "/v1/embeddings", "messages": None, "input": "some words to embed", "task": "t1"}
+        answer = await live.chat(**ask)
+        assert answer.status == 200
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE) > 0
+        for _ in range(20):
+            answer = await live.chat(**{**ask, "input": "some words to embed " * 4})
+        assert_denied(answer, "task")
+        balance = await live.balance("task:t1")
+        assert balance.spent_nano == upstream.bill(PRICE) <= 60_000
