@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.core.errors import BursarError, LedgerDown, UpstreamError
+from app.core.errors import BursarError, Draining, LedgerDown, UpstreamError
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
@@ -388,7 +388,10 @@ class Attempt:
             waits.clear_late()
             return await self._failed(verdict.too_late(), unseen=True)
         await self._settle(*self._stopped_cost())
-        self.record.outcome = Outcome.CLIENT_GONE if waits.stopped is Stop.CLIENT_GONE else Outcome.GATEWAY_ERROR
+        gone = waits.stopped is Stop.CLIENT_GONE
+        self.record.outcome = Outcome.CLIENT_GONE if gone else Outcome.GATEWAY_ERROR
+        if not gone:
+            await self.session.fail(Draining("The gateway is shutting down.", headers={"retry-after": "1"}))
         return None
 
     async def _failed(self, what: Verdict, *, unseen: bool = False) -> Verdict:

@@ -122,7 +122,7 @@ class OwnedCall(ABC):
             blamed = self.attempts and error.blame == "provider"
             record.outcome = self.attempts[-1].outcome if blamed else outcome_of(error)
             record.error = record.error or error.message
-        if self.started or self.waits.is_over():
+        if self.started or self.waits.stopped is Stop.CLIENT_GONE:
             return
         self.started = True
         metrics.errors.labels(error.label).inc()
@@ -132,7 +132,7 @@ class OwnedCall(ABC):
         status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
         headers = [(b"content-type", b"application/json"), *self._id_headers()]
         headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
-        self.waits.clear_late()
+        self.waits.stopped = None  # a late call and a shutdown leave time for a last word
         self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
         try:
             await self.waits.io(self.downstream.reply(status, headers, error_body(error)))

@@ -138,7 +138,8 @@ class SqliteTraces:
 
     def _write(self, connection: sqlite3.Connection, batch: list[tuple[str, str, Record]]) -> None:
         now_ms = int(time.time() * 1000)
-        rows = [(request_id, now_ms, key, msgspec.json.encode(record)) for request_id, key, record in batch]
+        # Encoded one by one between SQLite's steps, each of which lets the event loop have the interpreter.
+        rows = ((request_id, now_ms, key, msgspec.json.encode(record)) for request_id, key, record in batch)
         connection.execute("BEGIN IMMEDIATE")
         with connection:  # commits, or rolls back
             connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?)", rows)

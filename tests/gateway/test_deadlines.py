@@ -35,7 +35,7 @@ async def test_a_hanging_upstream_meets_the_hard_timeout_and_the_next_one_answer
             assert 0.9 < time.monotonic() - started_s < 2.5
             assert answer.status == 200
             assert answer.headers["x-bursar-model"] == "b"
-            assert upstream.requests[0].client_gone
+            await upstream.until(lambda u: u.requests[0].client_gone)
             assert [a["outcome"] for a in await live.attempts(answer)] == ["timeout", "completed"]
             assert (await live.balance("task:t1")).spent_nano >= upstream.bill(PRICE) + second.bill(PRICE)
 

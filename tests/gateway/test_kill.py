@@ -14,7 +14,7 @@ from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Client, Killable,
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, text, words
 
-LEASE_S = 1.0
+LEASE_S = 0.6
 CAPS = {"task": {"max_cost_usd": 0.1}}
 UNRECORDED_TOKENS = 512
 """What a stream may spend between two writes (plan.STEP_TOKENS): the stated risk of a killed process."""
@@ -34,7 +34,7 @@ async def kill_in_mid_call(
     doomed = Killable(folder, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=LEASE_S)
     async with doomed, aiohttp.ClientSession() as session:
         asking = asyncio.ensure_future(Client(doomed.url, session).chat(task="t1", **asked))
-        await upstream.until(lambda u: u.requests and u.requests[0].tokens.output == deltas)
+        await until(lambda: upstream.requests and upstream.requests[0].tokens.output == deltas)
         await asyncio.sleep(0.3)  # the running cost is written every quarter of a second
         doomed.kill()
         with contextlib.suppress(aiohttp.ClientError):
@@ -79,10 +79,13 @@ async def test_before_the_first_write(tmp_path: Path, upstream: ScriptedUpstream
     rules = policy({"a": upstream}, caps=CAPS)
     live = Live(tmp_path, rules, ledger_url)
     doomed = Killable(tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=LEASE_S)
-    async with doomed, aiohttp.ClientSession() as session:
-        async with Client(doomed.url, session).open(task="t1", stream=True) as response:
-            await response.content.readany()
-            doomed.kill()
+    async with (
+        doomed,
+        aiohttp.ClientSession() as session,
+        Client(doomed.url, session).open(task="t1", stream=True) as response,
+    ):
+        await response.content.readany()
+        doomed.kill()
     async with live:
         spent = await after_the_lease(live)
         assert upstream.bill(PRICE) <= spent <= 100 * INPUT_NANO + UNRECORDED_TOKENS * OUTPUT_NANO
