@@ -62,7 +62,9 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     rates = price.rates(input_tokens) if price is not None else None
     output_rate = rates.dearest_output if rates else 0
     input_nano = tokens_cost(input_tokens, rates.dearest_input) if rates else 0
-    bounds = [b for b in (request.output_limit, capabilities.max_output_tokens) if b is not None]
+    # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
+    limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
+    bounds = [b for b in limits_known if b is not None]
     worst_tokens = min(bounds) * request.choices if bounds else None
     step_nano = tokens_cost(STEP_TOKENS, output_rate)
     blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
