@@ -116,7 +116,7 @@ class Gateway:
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(5_000, 20, 500)
         try:
             async with asyncio.TaskGroup() as background:
                 loops: list[Callable[[], Awaitable[None]]] = [

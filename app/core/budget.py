@@ -127,6 +127,8 @@ class Balance:
     @property
     def room_nano(self) -> int | None:
         """Limit minus spent minus held; None without a limit."""
+        if self.limit_nano is None and self.own_limit_nano is None:
+            return None  # the common case: a scope that only counts
         limit = self.effective_limit_nano
         return None if limit is None else limit - self.spent_nano - self.held_nano
 
@@ -179,9 +181,10 @@ class Book:
             return self._granted(self.holds[op.call_id])
         scopes = [self._claimed(claim) for claim in op.claims]
         for claim, balance in zip(op.claims, scopes, strict=True):
-            if balance.exhausted:
+            if balance.killed_at_nano is not None and balance.exhausted:
                 return self._denied(claim.scope, balance, contended=False, killed=True)
-        tightest, room = self._tightest(op.claims)
+        names = tuple(claim.scope for claim in op.claims)
+        tightest, room = self._tightest(names)
         if room is not None and room < op.need_nano:
             balance = self.balances[tightest]
             # Waiting helps only if every scope would fit the need once the holds are given back.
@@ -191,9 +194,9 @@ class Book:
         for balance in scopes:
             balance.held_nano += held
             balance.calls += 1
-        hold = Hold(op.call_id, op.owner, tuple(c.scope for c in op.claims), 0, held, op.risk_nano)
-        self.holds[op.call_id] = hold
-        return self._granted(hold)
+        self.holds[op.call_id] = Hold(op.call_id, op.owner, names, 0, held, op.risk_nano)
+        # Every scope holds the same more, so the tightest is the tightest still.
+        return Granted(held, None if room is None else room - held, tightest if room is not None else None)
 
     def _advance(self, op: Advance) -> Result:
         hold = self.holds.get(op.call_id)
@@ -235,7 +238,7 @@ class Book:
                 if balance.killed_at_nano is None:
                     balance.killed_at_nano = balance.spent_nano
                 balance.killed_limit_nano = balance.effective_limit_nano
-        tightest, room = self._tightest(tuple(Claim(scope) for scope in hold.scopes))
+        tightest, room = self._tightest(hold.scopes)
         refunded = max(hold.spent_nano + hold.held_nano - op.cost_nano, 0)
         return Settled(op.cost_nano, refunded, room, tightest if room is not None else None)
 
@@ -248,16 +251,16 @@ class Book:
             balance.own_limit_nano = claim.own_limit_nano
         return balance
 
-    def _tightest(self, claims: tuple[Claim, ...]) -> tuple[str, int | None]:
+    def _tightest(self, scopes: tuple[str, ...]) -> tuple[str, int | None]:
         tightest, least = "", None
-        for claim in claims:
-            room = self.balances[claim.scope].room_nano
+        for scope in scopes:
+            room = self.balances[scope].room_nano
             if room is not None and (least is None or room < least):
-                tightest, least = claim.scope, room
+                tightest, least = scope, room
         return tightest, least
 
     def _granted(self, hold: Hold, *, contended: bool = False) -> Granted:
-        tightest, room = self._tightest(tuple(Claim(scope) for scope in hold.scopes))
+        tightest, room = self._tightest(hold.scopes)
         return Granted(hold.held_nano, room, tightest if room is not None else None, contended)
 
     def _denied(self, scope: str, balance: Balance, *, contended: bool, killed: bool) -> Denied:

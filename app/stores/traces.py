@@ -21,7 +21,10 @@ log = structlog.get_logger()
 
 MAX_PENDING = 20_000
 """Records waiting to be written; beyond it new ones are dropped and counted: memory stays bounded."""
-FLUSH_EVERY_S = 0.05
+FLUSH_EVERY_S = 0.01
+"""Small batches: what writes them shares the interpreter with the event loop."""
+SEEN_AFTER_S = 0.05
+"""Another process has surely written what it had after this long."""
 KEEP_ROWS = 200_000
 KEEP_DAYS = 7
 PRUNE_EVERY = 5_000
@@ -84,7 +87,7 @@ class SqliteTraces:
         if waiting is not None:
             return waiting
         # Another worker may hold it for one flush more.
-        for wait_s in (0.0, FLUSH_EVERY_S, 2 * FLUSH_EVERY_S):
+        for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):
             await asyncio.sleep(wait_s)
             found = await asyncio.to_thread(self._read, request_id)
             if found is not None:

@@ -12,7 +12,7 @@ import structlog
 from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Link, Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, Record
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class RedisTraces:
         waiting = self._pending.get(request_id)
         if waiting is not None:
             return waiting
-        for wait_s in (0.0, FLUSH_EVERY_S, 2 * FLUSH_EVERY_S):  # another gateway may hold it for one flush more
+        for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
             found = await self._server.link().call([self._prefix + request_id], ["get"])
             if found is not None:
