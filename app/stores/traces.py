@@ -29,6 +29,8 @@ KEEP_ROWS = 200_000
 KEEP_DAYS = 7
 PRUNE_EVERY = 5_000
 
+LOCK_WAIT_S = 5.0
+
 Record = dict[str, Any]
 
 
@@ -103,8 +105,7 @@ class SqliteTraces:
             await asyncio.to_thread(self._thread.join)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, isolation_level=None)
         connection.execute("PRAGMA synchronous=OFF")  # records may be lost in a power cut; money is elsewhere
         return connection
 
@@ -112,6 +113,7 @@ class SqliteTraces:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
         with contextlib.closing(self._connect()) as connection:
+            _switch_to_wal(connection)
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS traces"
                 " (request_id TEXT PRIMARY KEY, created_ms INTEGER, key TEXT, body BLOB) WITHOUT ROWID"
@@ -156,3 +158,17 @@ class SqliteTraces:
                 "DELETE FROM traces WHERE request_id IN (SELECT request_id FROM traces ORDER BY created_ms LIMIT ?)",
                 (count - KEEP_ROWS,),
             )
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log, which the file remembers. SQLite does not wait for the lock that this takes, and several
+    workers start at once: so we do."""
+    give_up = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
