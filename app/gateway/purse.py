@@ -254,9 +254,9 @@ class Purse:
         """
         if self.closed or self._reserve is None:
             return
-        self.closed = True
         self.charged_nano = cost_nano
         scopes = () if killed is None else await self._cut_by(killed)
+        self.closed = True  # only now: had that failed, the attempt's last resort must still find it open
         self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
 
     async def _cut_by(self, scope: str) -> tuple[str, ...]:
