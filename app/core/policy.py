@@ -14,6 +14,13 @@ from typing import Literal
 from app.core.money import Price
 
 OnCut = Literal["error", "length"]
+Objective = Literal["cheapest_adequate", "quality", "utility"]
+
+LEARNED, HEURISTIC = "learned", "heuristic"
+ROUTERS = (LEARNED, HEURISTIC)
+"""The routers that a route may name. The heuristic is always there; the learned one where weights are."""
+ANY_TASK = "*"
+"""Stands for every task type in `Route.pin`."""
 
 BILLS_AFTER_CANCEL_HOSTS: tuple[str, ...] = (
     "amazonaws.com",  # Bedrock
@@ -121,7 +128,13 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A name that clients put into `model`, and the candidates it may choose from."""
+    """A name that clients put into `model`, the candidates it may choose from, and how it chooses.
+
+    `objective`: the cheapest with P(success) >= `adequacy`; or the best P(success) whose expected cost is within
+    `max_expected_nano`; or the largest P(success) * `success_value_nano` - expected cost. `pin`: the model of a
+    task type, or of ANY_TASK, which no score moves. `router`: whose scores decide (None: the learned router's
+    where there is one); `split`: or the shares of traffic that each router decides, by its name.
+    """
 
     name: str
     candidates: tuple[str, ...]
@@ -130,6 +143,12 @@ class Route:
     fallback: tuple[str, ...] = ()
     retries: Retries = Retries()
     on_cut: OnCut | None = None
+    objective: Objective = "cheapest_adequate"
+    max_expected_nano: int | None = None
+    success_value_nano: int | None = None
+    pin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    router: str | None = None
+    split: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

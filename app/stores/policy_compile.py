@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
 from app.core.policy import (
+    ANY_TASK,
     BILLS_AFTER_CANCEL_HOSTS,
     Candidate,
     Capabilities,
@@ -260,7 +261,21 @@ def _route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Rout
         fallback=tuple(model for model in given.fallback if model in models),
         retries=Retries(given.retries.attempts, given.retries.base_secs, given.retries.max_wait_secs),
         on_cut=given.on_cut,
+        objective=given.objective,
+        max_expected_nano=_usd_nano(given.max_expected_cost_usd),
+        success_value_nano=_usd_nano(given.success_value_usd),
+        pin=MappingProxyType({task: model for task, model in _pins(given).items() if model in models}),
+        router=given.router,
+        split=MappingProxyType({name: share for name, share in (given.split or {}).items() if share}),
     )
+
+
+def _pins(given: RouteSpec) -> Mapping[str, str]:
+    return {ANY_TASK: given.pin} if isinstance(given.pin, str) else given.pin or {}
+
+
+def _usd_nano(usd: float | None) -> int | None:
+    return None if usd is None else nano_from_usd(usd)
 
 
 def _nano(cap: CapSpec | None) -> int | None:
@@ -296,6 +311,10 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
         yield "no provider is on: every call will be refused"
     for name in sorted(spec.routes.keys() - policy.routes.keys()):
         yield f"route {name} is off: all of its candidates are"
+    for name in policy.routes:
+        for model in dict.fromkeys(_pins(spec.routes[name]).values()):
+            if model not in policy.models:
+                yield f"route {name}: the pin to {model} is off, for that model is"
     if spec.unknown_model and not policy.unknown_model:
         yield f"unknown_model is off: route {spec.unknown_model} is"
     for name, model in policy.models.items():

@@ -11,6 +11,8 @@ from app.core.policy import Policy, Provider, Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route"}
 _SETTINGS = ("caps", "ledger", "unknown_model", "on_cut")
+_SHOWN_MAPPINGS = ("pin", "split")
+"""Every other mapping holds headers, which may be secret."""
 
 
 def diff_policies(old: Policy, new: Policy) -> list[str]:
@@ -51,6 +53,8 @@ def _facts(members: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         key = prefix + name
         if isinstance(value, Provider):
             facts[key] = value.name
+        elif name in _SHOWN_MAPPINGS:
+            facts[key] = ", ".join(f"{at}: {what}" for at, what in value.items()) or None
         elif isinstance(value, Mapping):
             facts[key] = Secret(repr(sorted(value.items())))
         elif name == "sha256":

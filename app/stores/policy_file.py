@@ -6,7 +6,6 @@ value that came from the environment or from a field that may hold a secret.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from app.core.policy import Policy
 from app.stores.policy_compile import DroppedOut, compile_policy
 from app.stores.policy_model import PolicySpec
+from app.stores.policy_references import did_you_mean, mapping, reference_problems, section_of
 from app.stores.policy_yaml import (
     Document,
     KeyPath,
@@ -58,7 +58,7 @@ def build_policy(sources: Sequence[Source], *, source: str, env: Mapping[str, st
     """The same from files already read, so that what was checked is what is compiled."""
     document = read_document(sources, env)
     dropped = _dropped_out(document)
-    problems = [*document.problems, *_unset_problems(document, dropped), *_reference_problems(document)]
+    problems = [*document.problems, *_unset_problems(document, dropped), *reference_problems(document)]
     problems += _shape_problems(document)
     if problems:
         raise PolicyError(problems)
@@ -74,10 +74,10 @@ def _dropped_out(document: Document) -> DroppedOut:
     providers, models = _unset_optional(document, "providers"), _unset_optional(document, "models")
     orphans = {
         name: (provider, ())
-        for name, model in _section(document, "models").items()
-        if (provider := _mapping(model).get("provider")) in providers
+        for name, model in section_of(document, "models").items()
+        if (provider := mapping(model).get("provider")) in providers
     }
-    own = {name: (str(_section(document, "models")[name].get("provider")), gone) for name, gone in models.items()}
+    own = {name: (str(section_of(document, "models")[name].get("provider")), gone) for name, gone in models.items()}
     return DroppedOut(providers, own | orphans)
 
 
@@ -86,7 +86,7 @@ def _unset_optional(document: Document, section: str) -> dict[str, tuple[str, ..
     for path, variables in document.unset.items():
         if path[0] == section and len(path) > 2:
             name = str(path[1])
-            if _mapping(_section(document, section).get(name)).get("optional") in (True, "true"):
+            if mapping(section_of(document, section).get(name)).get("optional") in (True, "true"):
                 gone[name] = tuple(dict.fromkeys((*gone.get(name, ()), *variables)))
     return gone
 
@@ -141,7 +141,7 @@ def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
     if kind == "missing":
         return document.problem((*path, *rest), _MESSAGES[kind])
     if kind == "string_pattern_mismatch":
-        limit = 128 if path[:1] == ("models",) or path[-2:-1] in (("candidates",), ("fallback",)) else 64
+        limit = 128 if path[:1] == ("models",) or path[2:3] in (("candidates",), ("fallback",), ("pin",)) else 64
         extra = "; a model's name may also hold `:`, `/`, `@`, `+`" if limit == 128 else ""
         return document.problem(path, _BAD_NAME.format(limit=limit) + extra, at_key="[key]" in rest)
     message = _MESSAGES.get(kind) or error["msg"].replace("Input should be", "must be")
@@ -149,13 +149,9 @@ def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
         message += ", the only dialect so far"
     if path[-1:] == ("pricing",) and kind == "literal_error":
         message += " or a mapping of rates"
+    if path[-1:] == ("pin",) and kind == "string_type":
+        message = "must be a model, or a mapping of task types to models"
     return document.problem(path, message)
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of a sentence that names the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.55)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _fields_at(path: KeyPath) -> set[str]:
@@ -188,81 +184,3 @@ def _inside(kind: Any, part: str | int) -> Iterable[Any]:
             yield get_args(choice)[-1]
         elif isinstance(choice, type) and issubclass(choice, BaseModel):
             yield from (info.annotation for name, info in choice.model_fields.items() if (info.alias or name) == part)
-
-
-# What refers to nothing. These look at the raw values, so that they speak even where the shape is wrong.
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _section(document: Document, name: str) -> dict[str, Any]:
-    return _mapping(document.data.get(name))
-
-
-def _reference_problems(document: Document) -> Iterator[Problem]:
-    providers, models, routes = (_section(document, name) for name in ("providers", "models", "routes"))
-    if document.data.get("providers") == {}:
-        yield document.problem(("providers",), "must not be empty")
-    for name, model in models.items():
-        yield from _unknown(
-            document, ("models", name, "provider"), _mapping(model).get("provider"), "provider", providers
-        )
-        yield from _tier_problems(document, ("models", name, "pricing", "tiers"), _mapping(model).get("pricing"))
-        if name.startswith("tier:"):
-            yield document.problem(("models", name), "`tier:` is how clients ask for a tier", at_key=True)
-        if name in routes:
-            yield document.problem(("routes", name), "is also the name of a model", at_key=True)
-    for name, route in routes.items():
-        for part in ("candidates", "fallback"):
-            yield from _name_list(document, ("routes", name, part), _mapping(route).get(part), "model", models)
-    yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
-    yield from _key_problems(document, routes)
-
-
-def _unknown(document: Document, path: KeyPath, name: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
-    if not isinstance(name, str) or name in known or path in document.unset:
-        return
-    if path in document.expanded:
-        yield document.problem(path, f"what the variable holds is not the name of a {what}")
-    else:
-        yield document.problem(path, f"there is no {what} '{name}'{did_you_mean(name, known)}")
-
-
-def _name_list(document: Document, path: KeyPath, names: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
-    seen: set[str] = set()
-    for index, name in enumerate(_list(names)):
-        yield from _unknown(document, (*path, index), name, what, known)
-        if isinstance(name, str):
-            if name in seen:
-                yield document.problem(
-                    (*path, index), f"is listed twice: the {what}s are asked in this order, once each"
-                )
-            seen.add(name)
-
-
-def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[Problem]:
-    seen: set[Any] = set()
-    for index, tier in enumerate(_list(_mapping(pricing).get("tiers"))):
-        above = _mapping(tier).get("above_tokens")
-        if isinstance(above, int) and above in seen:
-            yield document.problem((*path, index, "above_tokens"), "another tier starts at the same number of tokens")
-        seen.add(above if isinstance(above, int) else None)
-
-
-def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
-    for part, message in (("name", "another key has this name"), ("sha256", "another key has this hash")):
-        seen: set[str] = set()
-        for index, key in enumerate(_list(document.data.get("keys"))):
-            value = _mapping(key).get(part)
-            if isinstance(value, str):
-                if value.lower() in seen and ("keys", index, part) not in document.unset:
-                    yield document.problem(("keys", index, part), message)
-                seen.add(value.lower())
-    for index, key in enumerate(_list(document.data.get("keys"))):
-        yield from _name_list(document, ("keys", index, "routes"), _mapping(key).get("routes"), "route", routes)

@@ -6,6 +6,7 @@ them into the gateway's integers. What each field means to a reader is its `desc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.core.money import nano_from_usd, price_from_usd_per_1k
+from app.core.policy import ROUTERS, Objective
+from routers.tasks import TaskType
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
@@ -213,12 +216,49 @@ class RetriesSpec(Spec):
     max_wait_secs: Seconds = 2.0
 
 
+def _pin_kind(value: Any) -> str:
+    return "task_types" if isinstance(value, dict) else "model"
+
+
+def _keys(known: Iterable[str]) -> Any:
+    """For editors; what is no known key is told by `policy_references.py`, with what may have been meant."""
+    return {"propertyNames": {"enum": list(known)}}
+
+
+PinByTask = Annotated[dict[str, ModelName], Field(min_length=1, json_schema_extra=_keys(TaskType))]
+Pin = Annotated[Annotated[ModelName, Tag("model")] | Annotated[PinByTask, Tag("task_types")], Discriminator(_pin_kind)]
+Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=_keys(ROUTERS))]
+
+
 class RouteSpec(Spec):
     """A name that clients put into `model`."""
 
     candidates: list[ModelName] = Field(min_length=1)
-    adequacy: Share = Field(default=0.8, description="The score from which a candidate is good enough.")
-    min_confidence: Share = Field(default=0.7, description="Below it the router's score is not trusted.")
+    objective: Objective = Field(
+        default="cheapest_adequate",
+        description="cheapest_adequate: the lowest expected cost with P(success) >= adequacy. quality: the highest "
+        "P(success) within max_expected_cost_usd. utility: the highest P(success) * success_value_usd - expected cost.",
+    )
+    adequacy: Share = Field(default=0.8, description="The P(success) from which a candidate is good enough.")
+    max_expected_cost_usd: Budget | None = Field(
+        default=None, description="For objective quality: the most that an answer may be expected to cost."
+    )
+    success_value_usd: Budget | None = Field(
+        default=None, description="For objective utility: what an answer that succeeds is worth."
+    )
+    min_confidence: Share = Field(
+        default=0.7, description="Where the learned router trusts its choice less, the heuristic decides."
+    )
+    pin: Pin | None = Field(
+        default=None,
+        description="A model, or one by task type, that is asked whatever the scores; only `fallback` follows it.",
+    )
+    router: Literal["learned", "heuristic"] | None = Field(
+        default=None, description="Whose scores decide. Default: learned, where its weights are there."
+    )
+    split: Split | None = Field(
+        default=None, description="An A/B test: the share of tasks that each router decides, together 1."
+    )
     fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
     retries: RetriesSpec = RetriesSpec()
     on_cut: OnCut | None = None

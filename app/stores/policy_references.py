@@ -1,0 +1,140 @@
+"""What in a policy refers to nothing, or contradicts itself.
+
+This looks at the raw values and not at the checked ones, so that it speaks even where the shape is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from app.core.policy import ROUTERS
+from app.stores.policy_yaml import Document, KeyPath, Problem
+from routers.tasks import TaskType
+
+SHARES_TOLERANCE = 1e-6
+OBJECTIVE_FIELDS = {"quality": "max_expected_cost_usd", "utility": "success_value_usd"}
+"""What an objective cannot do without, and no other objective uses."""
+
+
+def reference_problems(document: Document) -> Iterator[Problem]:
+    """Names of nothing, names used twice, and settings that exclude each other."""
+    providers, models, routes = (section_of(document, name) for name in ("providers", "models", "routes"))
+    if document.data.get("providers") == {}:
+        yield document.problem(("providers",), "must not be empty")
+    for name, model in models.items():
+        yield from _unknown(
+            document, ("models", name, "provider"), mapping(model).get("provider"), "provider", providers
+        )
+        yield from _tier_problems(document, ("models", name, "pricing", "tiers"), mapping(model).get("pricing"))
+        if name.startswith("tier:"):
+            yield document.problem(("models", name), "`tier:` is how clients ask for a tier", at_key=True)
+        if name in routes:
+            yield document.problem(("routes", name), "is also the name of a model", at_key=True)
+    for name, route in routes.items():
+        for part in ("candidates", "fallback"):
+            yield from _name_list(document, ("routes", name, part), mapping(route).get(part), "model", models)
+        yield from _pin_problems(document, ("routes", name, "pin"), mapping(route).get("pin"), models)
+        yield from _objective_problems(document, ("routes", name), mapping(route))
+        yield from _split_problems(document, ("routes", name), mapping(route))
+    yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
+    yield from _key_problems(document, routes)
+
+
+def _unknown(document: Document, path: KeyPath, name: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
+    if not isinstance(name, str) or name in known or path in document.unset:
+        return
+    if path in document.expanded:
+        yield document.problem(path, f"what the variable holds is not the name of a {what}")
+    else:
+        yield document.problem(path, f"there is no {what} '{name}'{did_you_mean(name, known)}")
+
+
+def _name_list(document: Document, path: KeyPath, names: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, name in enumerate(_list(names)):
+        yield from _unknown(document, (*path, index), name, what, known)
+        if isinstance(name, str):
+            if name in seen:
+                yield document.problem(
+                    (*path, index), f"is listed twice: the {what}s are asked in this order, once each"
+                )
+            seen.add(name)
+
+
+def _unknown_keys(
+    document: Document, path: KeyPath, names: Any, what: str, known: Collection[str]
+) -> Iterator[Problem]:
+    for name in mapping(names):
+        if name not in known:
+            message = f"there is no {what} '{name}' (only {', '.join(known)}){did_you_mean(str(name), known)}"
+            yield document.problem((*path, name), message, at_key=True)
+
+
+def _pin_problems(document: Document, path: KeyPath, pin: Any, models: Collection[str]) -> Iterator[Problem]:
+    yield from _unknown(document, path, pin, "model", models)
+    yield from _unknown_keys(document, path, pin, "task type", [task.value for task in TaskType])
+    for task, model in mapping(pin).items():
+        yield from _unknown(document, (*path, task), model, "model", models)
+
+
+def _objective_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:
+    objective = route.get("objective")
+    for wanted, field in OBJECTIVE_FIELDS.items():
+        if objective == wanted and route.get(field) is None and (*path, field) not in document.unset:
+            yield document.problem((*path, "objective"), f"{wanted} needs {field} beside it")
+        elif objective != wanted and field in route:
+            yield document.problem((*path, field), f"only `objective: {wanted}` uses this", at_key=True)
+
+
+def _split_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:
+    split = mapping(route.get("split"))
+    yield from _unknown_keys(document, (*path, "split"), split, "router", ROUTERS)
+    if split and "router" in route:
+        yield document.problem((*path, "router"), "`split` says whose scores decide: leave one out", at_key=True)
+    shares = [share for share in split.values() if isinstance(share, int | float) and not isinstance(share, bool)]
+    if split and len(shares) == len(split) and abs(sum(shares) - 1) > SHARES_TOLERANCE:
+        yield document.problem((*path, "split"), f"the shares must add up to 1, not to {sum(shares):g}")
+
+
+def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[Problem]:
+    seen: set[Any] = set()
+    for index, tier in enumerate(_list(mapping(pricing).get("tiers"))):
+        above = mapping(tier).get("above_tokens")
+        if isinstance(above, int) and above in seen:
+            yield document.problem((*path, index, "above_tokens"), "another tier starts at the same number of tokens")
+        seen.add(above if isinstance(above, int) else None)
+
+
+def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
+    for part, message in (("name", "another key has this name"), ("sha256", "another key has this hash")):
+        seen: set[str] = set()
+        for index, key in enumerate(_list(document.data.get("keys"))):
+            value = mapping(key).get(part)
+            if isinstance(value, str):
+                if value.lower() in seen and ("keys", index, part) not in document.unset:
+                    yield document.problem(("keys", index, part), message)
+                seen.add(value.lower())
+    for index, key in enumerate(_list(document.data.get("keys"))):
+        yield from _name_list(document, ("keys", index, "routes"), mapping(key).get("routes"), "route", routes)
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of a sentence that names the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.55)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, or an empty mapping where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def section_of(document: Document, name: str) -> dict[str, Any]:
+    """A section of the policy at the top level."""
+    return mapping(document.data.get(name))
