@@ -30,7 +30,8 @@ from app.stores.budgets_sqlite import SqliteBudgets
 from app.stores.policies import Policies
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
-from app.stores.traces import SqliteTraces, Traces
+from app.stores.traces import Traces
+from app.stores.traces_files import FileTraces
 from routers.heuristic import HeuristicRouter
 
 log = structlog.get_logger()
@@ -50,7 +51,7 @@ def make_budgets(settings: Settings) -> Budgets:
 def make_traces(settings: Settings) -> Traces:
     """Where records go: beside the ledger."""
     if settings.redis_url is None:
-        return SqliteTraces(settings.data_dir / "traces.sqlite")
+        return FileTraces(settings.data_dir / "traces")
     from app.stores.traces_redis import RedisTraces  # noqa: PLC0415  (see make_budgets)
 
     return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)

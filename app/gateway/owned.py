@@ -152,7 +152,7 @@ class OwnedCall(ABC):
         if self.waits.stopped is Stop.CLIENT_GONE and record.outcome is Outcome.GATEWAY_ERROR:
             record.outcome = Outcome.CLIENT_GONE
         self.services.count(record, attempts)
-        self.services.traces.append(record.request_id, record.key_name, record.as_trace(attempts))
+        self.services.traces.append(record.request_id, record.as_trace(attempts))
 
 
 def outcome_of(error: BursarError) -> Outcome:

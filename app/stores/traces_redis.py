@@ -46,7 +46,7 @@ class RedisTraces:
         """Begin writing; Redis may come later."""
         self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
-    def append(self, request_id: str, key_name: str, record: Record) -> None:
+    def append(self, request_id: str, record: Record) -> None:
         if len(self._pending) >= traces.MAX_PENDING:
             if not self.dropped:
                 log.error("records are written too slowly: some are dropped", waiting=len(self._pending))

@@ -1,11 +1,9 @@
-"""Records of finished calls, over both stores; then what only the SQLite file can get wrong."""
+"""Records of finished calls, over both stores; then what only files can get wrong."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,20 +13,27 @@ import msgspec
 import pytest
 
 from app.stores import traces as module
-from app.stores.traces import SqliteTraces, Traces
+from app.stores import traces_files as files
+from app.stores.traces import Traces
+from app.stores.traces_files import FileTraces
 from app.stores.traces_redis import RedisTraces
 from tests.redis_server import shared_server
 
 
+def name(number: int, *, at_s: float | None = None) -> str:
+    """A request id as `app.http.hot` makes them."""
+    return f"req_{int((at_s or time.time()) * 1000) // 3_600_000 * 3_600_000:011x}{number:016x}"
+
+
 def record(number: int, **more: Any) -> dict[str, Any]:
-    return {"request_id": f"req_{number}", "key": "k", "cost_usd": number / 1000, "attempts": [], **more}
+    return {"request_id": name(number), "key": "k", "cost_usd": number / 1000, "attempts": [], **more}
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["files", "redis"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Traces]:
     made: Traces
-    if request.param == "sqlite":
-        made = SqliteTraces(tmp_path / "sub" / "traces.sqlite")
+    if request.param == "files":
+        made = FileTraces(tmp_path / "sub" / "traces")
     else:
         made = RedisTraces(shared_server().url, namespace=f"t{time.time_ns()}")
     await made.start()
@@ -38,7 +43,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def flushed(store: Traces) -> None:
     """Wait until nothing waits to be written."""
-    assert isinstance(store, SqliteTraces | RedisTraces)
+    assert isinstance(store, FileTraces | RedisTraces)
     async with asyncio.timeout(10):
         while store._pending:
             await asyncio.sleep(0.01)
@@ -46,10 +51,10 @@ async def flushed(store: Traces) -> None:
 
 class TestEveryStore:
     async def test_a_record_can_be_read_at_once_and_later(self, store: Traces) -> None:
-        store.append("req_1", "k", record(1))
-        assert await store.get("req_1") == record(1)
+        store.append(name(1), record(1))
+        assert await store.get(name(1)) == record(1)
         await flushed(store)
-        assert await store.get("req_1") == record(1)
+        assert await store.get(name(1)) == record(1)
 
     async def test_an_unknown_one_is_none(self, store: Traces) -> None:
         assert await store.get("req_nothing") is None
@@ -58,117 +63,152 @@ class TestEveryStore:
 
     async def test_what_msgspec_can_encode_comes_back_as_json(self, store: Traces) -> None:
         given = record(1, error="quote ' \" \n é 😀", price=msgspec.Raw(b'{"input":1.5}'), unknown=None)
-        store.append("req_1", "k", given)
+        store.append(name(1), given)
         await flushed(store)
-        assert await store.get("req_1") == msgspec.json.decode(msgspec.json.encode(given))
+        assert await store.get(name(1)) == msgspec.json.decode(msgspec.json.encode(given))
 
     async def test_many_and_in_bursts(self, store: Traces) -> None:
         for burst in range(3):
             for number in range(burst * 300, burst * 300 + 300):
-                store.append(f"req_{number}", "k", record(number))
+                store.append(name(number), record(number))
             await asyncio.sleep(0)
         await flushed(store)
         for number in (0, 299, 300, 899):
-            assert await store.get(f"req_{number}") == record(number)
+            assert await store.get(name(number)) == record(number)
 
     async def test_beyond_what_may_wait_new_ones_are_dropped_and_counted(
-        self, store: SqliteTraces | RedisTraces, monkeypatch: pytest.MonkeyPatch
+        self, store: FileTraces | RedisTraces, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "MAX_PENDING", 5)
         for number in range(8):
-            store.append(f"req_{number}", "k", record(number))
+            store.append(name(number), record(number))
         assert store.dropped == 3
-        assert await store.get("req_4") == record(4)
-        assert await store.get("req_7") is None
+        assert await store.get(name(4)) == record(4)
+        assert await store.get(name(7)) is None
 
-    async def test_one_that_cannot_be_encoded_does_not_stop_the_rest(self, store: SqliteTraces | RedisTraces) -> None:
-        store.append("req_1", "k", record(1, broken=object()))
+    async def test_one_that_cannot_be_encoded_does_not_stop_the_rest(self, store: FileTraces | RedisTraces) -> None:
+        store.append(name(1), record(1, broken=object()))
         await flushed(store)
-        store.append("req_2", "k", record(2))
+        store.append(name(2), record(2))
         await flushed(store)
-        assert await store.get("req_2") == record(2)
-        assert await store.get("req_1") is None
+        assert await store.get(name(2)) == record(2)
+        assert await store.get(name(1)) is None
         assert store.dropped == 1
 
     async def test_closing_twice_is_once(self, store: Traces) -> None:
-        store.append("req_1", "k", record(1))
+        store.append(name(1), record(1))
         await store.close()
         await store.close()
 
 
-def rows(path: Path) -> dict[str, dict[str, Any]]:
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        return {name: msgspec.json.decode(body) for name, body in db.execute("SELECT request_id, body FROM traces")}
+def lines(folder: Path) -> list[dict[str, Any]]:
+    found = b"".join(path.read_bytes() for path in sorted(folder.glob("*.jsonl")))
+    return [msgspec.json.decode(line) for line in found.splitlines()]
 
 
-async def written(path: Path, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(rows(path)) < count:
-            await asyncio.sleep(0.01)
+async def opened(folder: Path) -> FileTraces:
+    store = FileTraces(folder)
+    await store.start()
+    return store
 
 
-class TestSqlite:
+class TestFiles:
     async def test_closing_writes_what_waits(self, tmp_path: Path) -> None:
-        path = tmp_path / "traces.sqlite"
-        store = SqliteTraces(path)
-        await store.start()
-        store.append("req_1", "k", record(1))
+        store = await opened(tmp_path)
+        store.append(name(1), record(1))
         await store.close()
-        assert rows(path) == {"req_1": record(1)}
-        assert path.stat().st_mode & 0o077 == 0
+        assert lines(tmp_path) == [record(1)]
+        assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
-    async def test_two_workers_share_the_file(self, tmp_path: Path) -> None:
-        path = tmp_path / "traces.sqlite"
-        one, other = SqliteTraces(path), SqliteTraces(path)
-        await asyncio.gather(one.start(), other.start())
-        one.append("req_1", "k", record(1))
-        other.append("req_2", "k", record(2))
+    async def test_two_workers_share_the_folder(self, tmp_path: Path) -> None:
+        one, other = await opened(tmp_path), await opened(tmp_path)
+        one.append(name(1), record(1))
+        other.append(name(2), record(2))
         # Neither is written yet: reading waits for the flush of whoever has it.
-        assert await other.get("req_1") == record(1)
-        assert await one.get("req_2") == record(2)
+        assert await other.get(name(1)) == record(1)
+        assert await one.get(name(2)) == record(2)
         await asyncio.gather(one.close(), other.close())
 
-    async def test_a_failed_write_loses_its_batch_and_no_other(self, tmp_path: Path) -> None:
-        path = tmp_path / "traces.sqlite"
-        store = SqliteTraces(path)
-        await store.start()
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("CREATE TRIGGER full BEFORE INSERT ON traces BEGIN SELECT RAISE(FAIL, 'disk full'); END")
-            store.append("req_1", "k", record(1))
-            async with asyncio.timeout(10):
-                while store.dropped == 0:
-                    await asyncio.sleep(0.01)
-            db.execute("DROP TRIGGER full")
-        store.append("req_2", "k", record(2))
-        await written(path, 1)
-        await store.close()
-        assert rows(path) == {"req_2": record(2)}
+    async def test_a_failed_write_loses_its_batch_and_no_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = await opened(tmp_path)
+        real, room = os.write, 20
 
-    async def test_old_ones_and_too_many_are_removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "traces.sqlite"
-        monkeypatch.setattr(module, "PRUNE_EVERY", 10)
-        monkeypatch.setattr(module, "KEEP_ROWS", 6)
-        store = SqliteTraces(path)
-        await store.start()
-        long_ago_ms = int((time.time() - 8 * 86_400) * 1000)
-        with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("INSERT INTO traces VALUES ('req_old', ?, 'k', '{}')", (long_ago_ms,))
-            db.commit()
-        for number in range(10):
-            store.append(f"req_{number}", "k", record(number))
-        await store.close()
-        kept = rows(path)
-        assert len(kept) == 6
-        assert "req_old" not in kept
+        def full(file: int, data: bytes) -> int:
+            nonlocal room
+            if file != store._segment._file:  # type: ignore[union-attr]
+                return real(file, data)
+            if not room:
+                raise OSError(28, "No space left on device")
+            part, room = data[:room], 0
+            return real(file, part)
 
-    async def test_a_file_from_before_is_read(self, tmp_path: Path) -> None:
-        path = tmp_path / "traces.sqlite"
-        first = SqliteTraces(path)
-        await first.start()
-        first.append("req_1", "k", record(1))
+        monkeypatch.setattr(os, "write", full)
+        store.append(name(1), record(1))
+        async with asyncio.timeout(10):
+            while store.dropped == 0:
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(os, "write", real)
+        store.append(name(2), record(2))
+        await flushed(store)
+        assert await store.get(name(1)) is None
+        assert await store.get(name(2)) == record(2)
+        await store.close()
+
+    async def test_a_segment_that_was_removed_is_begun_anew(self, tmp_path: Path) -> None:
+        store = await opened(tmp_path)
+        store.append(name(1), record(1))
+        await flushed(store)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        store.append(name(2), record(2))
+        await flushed(store)
+        assert await store.get(name(1)) is None
+        assert await store.get(name(2)) == record(2)
+        await store.close()
+
+    async def test_full_segments_are_followed_by_new_ones(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files, "SEGMENT_BYTES", 100)
+        store = await opened(tmp_path)
+        for number in range(6):
+            store.append(name(number), record(number))
+            await flushed(store)
+        assert len(list(tmp_path.iterdir())) == 3
+        for number in range(6):
+            assert await store.get(name(number)) == record(number)
+        await store.close()
+
+    async def test_old_segments_and_too_many_are_removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "KEEP_BYTES", 250)
+        now_s = time.time()
+        for age_days, size in ((9, 10), (3, 200), (2, 100), (1, 100)):
+            path = tmp_path / f"{int((now_s - age_days * 86_400) * 1000):011x}-{age_days}.jsonl"
+            path.write_bytes(b"x" * size)
+            os.utime(path, (now_s, now_s - age_days * 86_400))
+        (tmp_path / "notes.txt").write_text("not ours")
+        files.prune(tmp_path, now_s)
+        assert sorted(path.name.partition("-")[2] or path.name for path in tmp_path.iterdir()) == [
+            "1.jsonl",
+            "2.jsonl",
+            "notes.txt",
+        ]
+
+    async def test_a_client_cannot_pass_a_value_off_as_a_record(self, tmp_path: Path) -> None:
+        store = await opened(tmp_path)
+        store.append(name(1), record(1, client={"request_id": name(2), "more": 1}))
+        store.append(name(2), record(2))
+        await flushed(store)
+        assert await store.get(name(2)) == record(2)
+        await store.close()
+
+    async def test_files_from_before_are_read(self, tmp_path: Path) -> None:
+        first = await opened(tmp_path)
+        first.append(name(1), record(1))
         await first.close()
-        os.chmod(path, 0o600)
-        second = SqliteTraces(path)
-        await second.start()
-        assert await second.get("req_1") == record(1)
+        second = await opened(tmp_path)
+        assert await second.get(name(1)) == record(1)
+        assert await second.get(name(1, at_s=time.time() + 86_400)) is None
         await second.close()
