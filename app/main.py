@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import structlog
 
-from app.core.policy import Policy
+from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
@@ -32,6 +34,7 @@ from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
+from routers.base import Router
 from routers.heuristic import HeuristicRouter
 
 log = structlog.get_logger()
@@ -57,6 +60,26 @@ def make_traces(settings: Settings) -> Traces:
     return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
 
 
+def load_routers(weights: Path) -> dict[str, Router]:
+    """The routers that policies may name: the heuristic, and the learned one where its weights can be used."""
+    found: dict[str, Router] = {HEURISTIC: HeuristicRouter()}
+    if not weights.exists():
+        log.info("no weights for the learned router: the heuristic decides", weights=str(weights))
+        return found
+    load = importlib.import_module("routers.learned").load
+    try:
+        found[LEARNED] = load(weights)
+    except FileNotFoundError:
+        log.info("no weights for the learned router: the heuristic decides", weights=str(weights))
+    except (OSError, ValueError) as error:
+        log.error(
+            "the learned router's weights cannot be used: the heuristic decides",
+            weights=str(weights),
+            reason=str(error),
+        )
+    return found
+
+
 class Gateway:
     """One process's gateway: an ASGI app whose lifespan opens and closes everything."""
 
@@ -72,7 +95,7 @@ class Gateway:
             on_swap=self._swapped,
             on_error=self._not_swapped,
         )
-        self.router = HeuristicRouter()
+        self.routers = load_routers(settings.router_weights)
         self.services: Services | None = None
         self.front: Front | None = None
         self._loaded(self.policies.current)
@@ -108,7 +131,7 @@ class Gateway:
         budgets, traces = make_budgets(settings), make_traces(settings)
         await budgets.start()
         await traces.start()
-        view = View(self.policies.current, self.router, self.book.current)
+        view = View(self.policies.current, self.routers, self.book.current)
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
         chat = ChatRoute(services, max_body_bytes=settings.max_body_bytes)
@@ -146,12 +169,19 @@ class Gateway:
         self.metrics.policy_failed.set(0)
         for warning in policy.warnings:
             log.debug("policy", note=warning)
+        for route in policy.routes.values():
+            if missing := {route.router, *route.split} - {None, *self.routers}:
+                log.warning(
+                    "a route names a router that is not there: the heuristic decides",
+                    route=route.name,
+                    routers=sorted(str(name) for name in missing),
+                )
 
     def _swapped(self, _: Policy, new: Policy, changes: list[str]) -> None:
         self.metrics.policy_swaps.inc()
         self._loaded(new)
         if self.services is not None:
-            self.services.swap(View(new, self.router, self.book.current))
+            self.services.swap(View(new, self.routers, self.book.current))
 
     def _not_swapped(self, _: tuple[Problem, ...]) -> None:
         self.metrics.policy_failed.set(1)

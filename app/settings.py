@@ -7,12 +7,15 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import routers
+
 _APP = Path(__file__).resolve().parent
 DEFAULT_POLICY = next(
     (p for p in (_APP.parent / "policies" / "default.yaml", _APP / "policies" / "default.yaml") if p.is_file()),
     _APP.parent / "policies" / "default.yaml",
 )
 """In a checkout beside the package, in a wheel inside it."""
+SHIPPED_WEIGHTS = Path(routers.__file__).resolve().parent / "weights"
 
 
 class Settings(BaseSettings):
@@ -27,6 +30,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
     redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
     redis_namespace: str = "bursar"
+    router_weights: Path = Field(
+        default=SHIPPED_WEIGHTS, description="what `bursar train` wrote for the learned router"
+    )
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
     prices_every_s: float = Field(default=6 * 3600.0, gt=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)

@@ -13,7 +13,7 @@ from app.core.tokens import estimate_input
 from app.core.types import ChatRequest, Outcome
 from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
-from app.gateway.decide import Decision, decide, resolve
+from app.gateway.decide import Decision, decide
 from app.gateway.limits import ClientCaps
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
@@ -21,6 +21,7 @@ from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
+from app.gateway.target import resolve
 from app.gateway.verdict import Move, Verdict
 
 
@@ -70,7 +71,7 @@ class ChatCall(OwnedCall):
         raise ending
 
     def _decide(self) -> Decision:
-        services, view = self.services, self.view
+        services, view, record = self.services, self.view, self.record
         target = resolve(view, self.request.model, self.key)
         if self._asked_softness is None:
             route = view.policy.routes.get(target.route or "")
@@ -81,11 +82,12 @@ class ChatCall(OwnedCall):
             self.request,
             target,
             view,
+            unit=f"{record.key_name}:{record.task_id or record.request_id}",
             input_tokens=lambda c: services.calibration(c.name).input_tokens(self._raw_input),
             available=lambda name: services.health.available(name, now_s),
             capped=lambda candidate: self.limits(candidate).capped,
         )
-        self.record.decision = decision
+        record.decision = decision
         return decision
 
     def _in_order(self, decision: Decision) -> Iterator[Candidate]:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, Forbidden, ModelNotFound, NoCandidate, Unpriced, UpstreamError
-from app.core.money import Rates, tokens_cost
-from app.core.policy import Candidate, Key, Retries
+from app.core.errors import BursarError, ContextTooLong, NoCandidate, Unpriced, UpstreamError
+from app.core.money import tokens_cost
+from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
+from app.gateway.choose import Considered, choose, cost_key, passed_over
+from app.gateway.split import assigned
+from app.gateway.target import Target
 from app.gateway.view import View
-from routers.base import RequestView, Score
-from routers.features import extract
+from routers.base import RequestView
+from routers.features import Features, extract
 from routers.tasks import classify
 
 SURE_PERMILLE = 550
 """The estimate of the input leans high: of English, it is nearly twice the tokens that are there. A prompt is
 refused for its length only where this part of the estimate does not fit either."""
 _CAPABLE, _TIGHT = "capable", "context may be too small"
+_DEFERRED = "; the heuristic decided, for the router's confidence in its own choice was below min_confidence"
 
 
-class Considered(msgspec.Struct):
-    """One candidate as it was seen: its score, expected cost in nano-dollars (None: unpriced), and the verdict."""
+class Opinion(msgspec.Struct, frozen=True):
+    """What one router (`name@version`) made of the candidates, and what it would choose."""
 
-    candidate: Candidate
-    score: Score | None
-    expected_nano: int | None
-    verdict: str
+    router: str
+    considered: tuple[Considered, ...]
+    chosen: Considered
+    reason: str
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Where to go, in order, and why. `spare` are cheaper candidates for when a budget refuses those in `order`."""
+    """Where to go, in order, and why. `spare` are cheaper candidates for when a budget refuses those in `order`.
+
+    `router` is whose scores decided; `arm` the router that the call was assigned to (None: there was nothing to
+    choose), with its `share` where traffic is split; where they are not the same, `deferred` is True and the arm's
+    own opinion is among `others`. `propensity`: the probability, over all assignments of this call, that
+    `chosen` is chosen.
+    """
 
     requested: str
     route: str | None
@@ -39,11 +49,14 @@ class Decision(msgspec.Struct, frozen=True):
     spare: tuple[Candidate, ...]
     considered: tuple[Considered, ...]
     reason: str
-    adequacy: float | None
-    min_confidence: float | None
+    rules: Route | None
     retries: Retries
     task_type: str
     router: str
+    arm: str | None = None
+    share: float | None = None
+    deferred: bool = False
+    others: tuple[Opinion, ...] = ()
     propensity: float = 1.0
 
     @property
@@ -52,131 +65,137 @@ class Decision(msgspec.Struct, frozen=True):
         return self.order[0]
 
 
-class Target(msgspec.Struct, frozen=True):
-    """What the client's `model` stands for."""
-
-    route: str | None
-    candidates: tuple[Candidate, ...]
-    fallback: tuple[Candidate, ...]
-    adequacy: float | None = None
-    min_confidence: float | None = None
-    retries: Retries = Retries()
-
-
-def resolve(view: View, name: str, key: Key | None = None) -> Target:
-    """A route, `tier:N`, a listed model, `provider/model`, or the policy's home for unknown names.
-
-    Raises ModelNotFound, or Forbidden where the key is limited to other routes.
-    """
-    policy = view.policy
-    allowed = key.routes if key is not None else None
-    if policy.unknown_model is not None and not _known(view, name):
-        name = policy.unknown_model
-    if allowed is not None and name not in allowed:
-        raise Forbidden("This key may not use that model.", param="model")
-    route = policy.routes.get(name)
-    if route is not None:
-        return Target(
-            route.name,
-            tuple(policy.models[n] for n in route.candidates),
-            tuple(policy.models[n] for n in route.fallback),
-            route.adequacy,
-            route.min_confidence,
-            route.retries,
-        )
-    if name.startswith("tier:"):
-        tier = name.removeprefix("tier:")
-        found = tuple(m for m in policy.models.values() if str(m.tier) == tier and not m.capabilities.embeddings)
-        if not found:
-            raise ModelNotFound("The policy has no model of that tier.", param="model")
-        return Target(name, found, found, adequacy=0.0)
-    candidate = view.find(name)
-    if candidate is None:
-        raise ModelNotFound("The policy has no route or model of that name.", param="model")
-    return Target(None, (candidate,), ())
-
-
-def _known(view: View, name: str) -> bool:
-    return name in view.policy.routes or name.startswith("tier:") or view.find(name) is not None
-
-
 def decide(
     request: ChatRequest,
     target: Target,
     view: View,
     *,
+    unit: str,
     input_tokens: Callable[[Candidate], int],
     available: Callable[[str], bool],
     capped: Callable[[Candidate], bool],
 ) -> Decision:
-    """Filter by capability, price and health; then the cheapest with P(success) >= adequacy.
+    """Filter by capability, price and health; then choose by the route's objective.
 
-    Where none is adequate the likeliest to succeed is taken. Raises ContextTooLong, NoCandidate,
+    `unit` is what a split keeps together: the task, or the call. Raises ContextTooLong, NoCandidate,
     Unpriced (all candidates fail for one reason) or UpstreamError (all circuits open).
     """
-    every = tuple({c.name: c for c in (*target.candidates, *target.fallback)}.values())
     features = extract(view_of(request))
-    router = view.router
-    scores = router.score(features, [view.arm(c) for c in every])
-    considered = [
-        _consider(request, candidate, score, input_tokens(candidate), available, capped)
-        for candidate, score in zip(every, scores, strict=True)
+    task_type = classify(features).type.value
+    target = target.of_task(task_type)
+    tokens = [input_tokens(candidate) for candidate in target.every]
+    verdicts = [
+        _verdict(request, candidate, n, available, capped) for candidate, n in zip(target.every, tokens, strict=True)
     ]
-    usable = [c for c in considered if c.verdict == _CAPABLE] or [c for c in considered if c.verdict == _TIGHT]
-    if not usable:
-        raise _nothing_usable(considered)
-    primaries = {c.name for c in target.candidates}
-    primary = [c for c in usable if c.candidate.name in primaries] or usable
-    adequacy = target.adequacy or 0.0
-    adequate = [c for c in primary if c.score is not None and c.score.p_success >= adequacy]
-    if target.route is None:
-        chosen, reason = primary[0], "the client named this model"
-    elif adequate:
-        chosen, reason = min(adequate, key=_cost_key), "cheapest with P(success) at or above adequacy"
+    serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
+    if serviceable not in verdicts:
+        raise _nothing_usable(verdicts)
+    scoring = _Scoring(request.choices, features, target, view, tokens, verdicts, serviceable)
+    arm, share, propensity = None, None, 1.0
+    if target.rules is None:
+        opinion = scoring.opinion(HEURISTIC)
     else:
-        chosen, reason = min(primary, key=_doubt_key), "none is adequate: likeliest to succeed"
-    sure = chosen.score is None or chosen.score.confidence >= (target.min_confidence or 0.0)
-    if target.route is not None and not sure:
-        reason += "; the scores' confidence is below min_confidence, so the heuristic's word stands"
+        arm, share = _arm(view, target.rules, unit)
+        opinion = scoring.decided(arm)
+        if share is not None:
+            propensity = _propensity(view, target.rules, scoring, opinion.chosen.candidate)
+    chosen = opinion.chosen
+    usable = [c for c in opinion.considered if c.verdict == serviceable]
     by_name = {c.candidate.name: c.candidate for c in usable}
-    backups = [by_name[f.name] for f in target.fallback if f.name in by_name and f.name != chosen.candidate.name]
-    order = (chosen.candidate, *backups)
-    placed = {c.name for c in order}
-    spare = sorted((c for c in usable if c.candidate.name not in placed), key=_cost_key)
-    _name_verdicts(usable, adequate, chosen, {c.name for c in backups})
+    backups = [by_name[f.name] for f in target.fallback if f.name in by_name and f is not chosen.candidate]
+    _name_verdicts(target.rules, usable, chosen, backups)
+    deferred = arm is not None and opinion is not scoring.opinion(arm)
     return Decision(
         requested=request.model,
         route=target.route,
-        order=order,
-        spare=tuple(c.candidate for c in spare),
-        considered=tuple(considered),
-        reason=reason,
-        adequacy=target.adequacy,
-        min_confidence=target.min_confidence,
+        order=(chosen.candidate, *backups),
+        spare=_spare(usable, (chosen.candidate, *backups)),
+        considered=opinion.considered,
+        reason=opinion.reason + _DEFERRED if deferred else opinion.reason,
+        rules=target.rules,
         retries=target.retries,
-        task_type=classify(features).type,
-        router=f"{router.name}@{router.version}",
+        task_type=task_type,
+        router=opinion.router,
+        arm=arm,
+        share=share,
+        deferred=deferred,
+        others=tuple(other for other in scoring.opinions.values() if other is not opinion),
+        propensity=propensity,
     )
 
 
-def _consider(
-    request: ChatRequest,
-    candidate: Candidate,
-    score: Score,
-    input_tokens: int,
-    available: Callable[[str], bool],
-    capped: Callable[[Candidate], bool],
-) -> Considered:
-    expected = None
-    if candidate.price is not None:
-        expected = expected_nano(
-            candidate.price.rates(input_tokens), input_tokens, score.output_tokens * request.choices
+def _arm(view: View, rules: Route, unit: str) -> tuple[str, float | None]:
+    """The router that this call is assigned to, and the share of traffic that is, where it is split."""
+    if not rules.split:
+        return view.serving(rules.router), None
+    arm = view.serving(assigned(rules.split, rules.name, unit))
+    mine = sum(share for name, share in rules.split.items() if view.serving(name) == arm)
+    return arm, mine / sum(rules.split.values())
+
+
+def _propensity(view: View, rules: Route, scoring: _Scoring, chosen: Candidate) -> float:
+    """The shares of all routers whose decision on this request is the same."""
+    same = (s for name, s in rules.split.items() if scoring.decided(view.serving(name)).chosen.candidate is chosen)
+    return sum(same) / sum(rules.split.values())
+
+
+class _Scoring:
+    """Scores of one request by as many routers as are asked, each asked once."""
+
+    __slots__ = ("_choices", "_features", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions")
+
+    def __init__(
+        self,
+        choices: int,
+        features: Features,
+        target: Target,
+        view: View,
+        tokens: Sequence[int],
+        verdicts: Sequence[str],
+        serviceable: str,
+    ) -> None:
+        self.opinions: dict[str, Opinion] = {}
+        self._choices, self._features, self._target, self._view = choices, features, target, view
+        self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
+
+    def decided(self, arm: str) -> Opinion:
+        """The opinion that decides for an arm: its own, or the heuristic's where it does not trust its choice."""
+        own, rules = self.opinion(arm), self._target.rules
+        if arm == HEURISTIC or rules is None or own.chosen.score.confidence >= rules.min_confidence:
+            return own
+        return self.opinion(HEURISTIC)
+
+    def opinion(self, arm: str) -> Opinion:
+        """What one router makes of the candidates."""
+        found = self.opinions.get(arm)
+        if found is None:
+            found = self.opinions[arm] = self._ask(arm)
+        return found
+
+    def _ask(self, arm: str) -> Opinion:
+        target, router = self._target, self._view.routers[arm]
+        scores = router.score(self._features, target.arms)
+        considered = tuple(
+            [
+                Considered(candidate, score, _expected(candidate, n, score.output_tokens * self._choices), verdict)
+                for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True)
+            ]
         )
-    return Considered(candidate, score, expected, _verdict(request, candidate, input_tokens, available, capped))
+        usable = [c for c in considered if c.verdict == self._serviceable]
+        if target.rules is None:
+            chosen, reason = usable[0], target.fixed
+        else:
+            primaries = len(target.candidates)  # they stand first in `every`
+            primary = [c for c in considered[:primaries] if c.verdict == self._serviceable]
+            chosen, reason = choose(target.rules, primary or usable)
+        return Opinion(f"{router.name}@{router.version}", considered, chosen, reason)
 
 
-def expected_nano(rates: Rates, input_tokens: int, output_tokens: float) -> int:
-    """Expected cost: what makes a cheap but wordy model comparable with a dear but terse one."""
+def _expected(candidate: Candidate, input_tokens: int, output_tokens: float) -> int | None:
+    """Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced."""
+    if candidate.price is None:
+        return None
+    rates = candidate.price.rates(input_tokens)
     return tokens_cost(input_tokens, rates.input) + tokens_cost(int(output_tokens), rates.output)
 
 
@@ -206,8 +225,7 @@ def _verdict(
     return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
 
 
-def _nothing_usable(considered: list[Considered]) -> BursarError:
-    verdicts = {c.verdict for c in considered}
+def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
     if "circuit open" in verdicts:
         return UpstreamError("Every provider that could serve this is failing at the moment.")
     if "unpriced under a cap" in verdicts:
@@ -216,24 +234,23 @@ def _nothing_usable(considered: list[Considered]) -> BursarError:
         )
     if "context too small" in verdicts:
         return ContextTooLong("The messages are longer than the context window of every candidate.", param="messages")
-    return NoCandidate("No candidate of this route can take such a request: " + ", ".join(sorted(verdicts)) + ".")
+    return NoCandidate("No candidate of this route can take such a request: " + ", ".join(sorted(set(verdicts))) + ".")
 
 
-def _cost_key(considered: Considered) -> tuple[bool, int, int]:
-    return considered.expected_nano is None, considered.expected_nano or 0, considered.candidate.tier
+def _spare(usable: list[Considered], placed: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    if len(usable) == len(placed):
+        return ()
+    names = {candidate.name for candidate in placed}
+    return tuple(c.candidate for c in sorted(usable, key=cost_key) if c.candidate.name not in names)
 
 
-def _doubt_key(considered: Considered) -> tuple[float, tuple[bool, int, int]]:
-    return -considered.score.p_success if considered.score is not None else 0.0, _cost_key(considered)
-
-
-def _name_verdicts(usable: list[Considered], adequate: list[Considered], chosen: Considered, backups: set[str]) -> None:
+def _name_verdicts(
+    rules: Route | None, usable: list[Considered], chosen: Considered, backups: Sequence[Candidate]
+) -> None:
     """Say of every usable candidate what became of it; the rest keep what ruled them out."""
+    names = {backup.name for backup in backups}
     for seen in usable:
-        seen.verdict = "fallback" if seen.candidate.name in backups else "below adequacy"
-    for seen in adequate:
-        if seen.verdict != "fallback":
-            seen.verdict = "adequate, dearer"
+        seen.verdict = "fallback" if seen.candidate.name in names else passed_over(rules, seen)
     chosen.verdict = "chosen"
 
 

@@ -16,13 +16,13 @@ from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
 from app.gateway.attempt import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped
-from app.gateway.decide import resolve
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import Mode, Plan
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
+from app.gateway.target import resolve
 from app.gateway.upstream import ConnectionBroken, NotConnected
 from app.gateway.verdict import Move, Verdict
 
@@ -48,7 +48,7 @@ class EmbeddingsCall(OwnedCall):
 
     async def serve(self) -> None:
         """Ask the candidates that embed, in order."""
-        target = resolve(self.view, self._request.model, self.key)
+        target = resolve(self.view, self._request.model, self.key).of_task(None)
         candidates = [
             c for c in (*target.candidates, *target.fallback) if c.capabilities.embeddings or not target.route
         ]

@@ -81,8 +81,18 @@ class Metrics:
         self.slow = counter("bursar_slow_total", "Calls past an expected time, which only warns.", [*model, "kind"])
         self.circuit = gauge("bursar_circuit_state", "0 closed, 1 half-open, 2 open.", model, mode="livemax")
         self.decisions = counter(
-            "bursar_decisions_total", "Decisions by route, task type and choice.", ["route", "task_type", "model"]
+            "bursar_decisions_total",
+            "Decisions by route, router they were assigned to, task type and choice.",
+            ["route", "router", "task_type", "model"],
         )
+        self.deferrals = counter(
+            "bursar_router_deferrals_total",
+            "Decisions that a router left to the heuristic: its confidence was below min_confidence.",
+            ["route", "router"],
+        )
+        arm = ["route", "router"]
+        self.split_calls = counter("bursar_split_calls_total", "Calls of split routes, by router.", [*arm, "outcome"])
+        self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", arm)
         self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)
         self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from app.core.money import Price, Rates, usd_float
-from app.core.policy import Candidate
+from app.core.policy import Candidate, Route
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt import AttemptRecord
-from app.gateway.decide import Considered, Decision
+from app.gateway.choose import Considered
+from app.gateway.decide import Decision, Opinion
 from app.gateway.limits import Limits, scope_kind
 from app.gateway.purse import Purse
 from app.gateway.view import View
@@ -107,27 +108,63 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "chosen": decision.chosen.name,
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
-        "adequacy": decision.adequacy,
-        "min_confidence": decision.min_confidence,
+        **rules_json(decision.rules),
         "propensity": decision.propensity,
         "router": decision.router,
+        "arm": decision.arm,
+        "share": decision.share,
+        "deferred": decision.deferred,
         "candidates": [considered_json(c, view) for c in decision.considered],
+        "others": [opinion_json(other) for other in decision.others],
+    }
+
+
+def rules_json(rules: Route | None) -> dict[str, Any]:
+    """By which rules was chosen; all null where there was nothing to choose."""
+    if rules is None:
+        return {"objective": None, "adequacy": None, "min_confidence": None}
+    found: dict[str, Any] = {
+        "objective": rules.objective,
+        "adequacy": rules.adequacy,
+        "min_confidence": rules.min_confidence,
+    }
+    if rules.max_expected_nano is not None:
+        found["max_expected_cost_usd"] = usd_float(rules.max_expected_nano)
+    if rules.success_value_nano is not None:
+        found["success_value_usd"] = usd_float(rules.success_value_nano)
+    return found
+
+
+def opinion_json(opinion: Opinion) -> dict[str, Any]:
+    """What a router that was asked, and did not decide, made of the same candidates."""
+    return {
+        "router": opinion.router,
+        "would_choose": opinion.chosen.candidate.name,
+        "reason": opinion.reason,
+        "candidates": [{"model": seen.candidate.name, **score_json(seen)} for seen in opinion.considered],
     }
 
 
 def considered_json(seen: Considered, view: View) -> dict[str, Any]:
     """One candidate as it was seen."""
-    score, candidate = seen.score, seen.candidate
+    candidate = seen.candidate
     return {
         "model": candidate.name,
         "provider": candidate.provider.name,
         "tier": candidate.tier,
         "verdict": seen.verdict,
-        "p_success": round(score.p_success, 4) if score else None,
-        "confidence": round(score.confidence, 4) if score else None,
-        "expected_output_tokens": round(score.output_tokens) if score else None,
-        "expected_cost_usd": usd_float(seen.expected_nano) if seen.expected_nano is not None else None,
+        **score_json(seen),
         "price_usd_per_1k": view.once(("price", candidate.name), lambda: msgspec.Raw(encoded_price(candidate))),
+    }
+
+
+def score_json(seen: Considered) -> dict[str, Any]:
+    """What a router expects of one candidate, and what that is expected to cost."""
+    return {
+        "p_success": round(seen.score.p_success, 4),
+        "confidence": round(seen.score.confidence, 4),
+        "expected_output_tokens": round(seen.score.output_tokens),
+        "expected_cost_usd": _usd(seen.expected_nano),
     }
 
 

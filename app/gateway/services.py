@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.core.health import Health
+from app.core.money import usd_float
 from app.core.tokens import Calibration
 from app.core.types import Outcome
 from app.gateway.attempt import AttemptRecord
@@ -22,7 +23,7 @@ from app.stores.traces import Traces
 log = structlog.get_logger()
 
 MAX_CALIBRATIONS = 4096
-NO_ROUTE = "-"
+NO_ROUTE = NO_ROUTER = "-"
 
 
 @dataclass(slots=True)
@@ -65,16 +66,23 @@ class Services:
         metrics = self.metrics
         for attempt in attempts:
             metrics.child(metrics.attempts, *label_of(attempt.candidate), attempt.outcome).inc()
+        cost_nano = sum(a.charged_nano or 0 for a in attempts)
         decision = record.decision
         route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
         if decision is not None:
-            metrics.child(metrics.decisions, route, decision.task_type, label_of(decision.chosen)[0]).inc()
+            arm = decision.arm or NO_ROUTER
+            metrics.child(metrics.decisions, route, arm, decision.task_type, label_of(decision.chosen)[0]).inc()
+            if decision.deferred:
+                metrics.child(metrics.deferrals, route, arm).inc()
+            if decision.share is not None:
+                metrics.child(metrics.split_calls, route, arm, record.outcome).inc()
+                metrics.child(metrics.split_cost, route, arm).inc(usd_float(cost_nano))
         last = attempts[-1] if attempts else None
         model, provider = label_of(last.candidate) if last is not None else ("-", "-")
         metrics.ended(
             metrics.call(route, model, provider),
             record.outcome,
-            cost_nano=sum(a.charged_nano or 0 for a in attempts),
+            cost_nano=cost_nano,
             input_tokens=last.usage.get("input_tokens", 0) if last else 0,
             output_tokens=last.usage.get("output_tokens", 0) if last else 0,
             duration_s=record.duration_s,

@@ -1,11 +1,11 @@
-"""What one request sees of everything that can change under it: policy, prices, router, in one reference."""
+"""What one request sees of everything that can change under it: policy, prices, routers, in one reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from app.core.policy import Candidate, Policy
+from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
 from app.stores.policy_compile import unlisted_candidate
 from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
@@ -17,15 +17,22 @@ MAX_UNLISTED = 512
 
 
 class View:
-    """Immutable for its readers; swapped whole when the policy, the prices or the router change."""
+    """Immutable for its readers; swapped whole when the policy, the prices or a router change."""
 
-    def __init__(self, policy: Policy, router: Router, catalogue: Catalogue) -> None:
+    def __init__(self, policy: Policy, routers: Mapping[str, Router], catalogue: Catalogue) -> None:
+        """`routers` by the names that policies give them; the heuristic must be among them."""
         self.policy = policy
-        self.router = router
+        self.routers = routers
         self.catalogue = catalogue
         self._arms: dict[str, Arm] = {}
         self._made: dict[tuple[str, str], object] = {}
         self._unlisted: dict[str, Candidate | None] = {}
+
+    def serving(self, name: str | None) -> str:
+        """The router that serves under a name that a policy gives (None: the best there is): itself where it is
+        loaded, else the heuristic."""
+        name = name or LEARNED
+        return name if name in self.routers else HEURISTIC
 
     def arm(self, candidate: Candidate) -> Arm:
         """The router's view of a candidate, made once."""

@@ -17,16 +17,17 @@ import uvloop
 
 from app.core.budget import Claim, Granted, Reserve, Settle, Settled
 from app.core.meter import Meter
-from app.core.policy import Candidate, Policy
+from app.core.policy import HEURISTIC, Candidate, Policy
 from app.core.sse import Frame, SseParser
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
-from app.gateway.decide import decide, resolve, view_of
+from app.gateway.decide import decide, view_of
 from app.gateway.limits import ClientCaps, limits_for
 from app.gateway.plan import plan_attempt
+from app.gateway.target import resolve
 from app.gateway.view import View
 from app.stores.budgets import Budgets
 from app.stores.budgets_redis import RedisBudgets
@@ -83,7 +84,7 @@ def request_parts(batch_s: float = BATCH_S) -> Iterator[Part]:
         request = parse_chat(body)
         yield Part(f"parse, {size}", "request", cpu_us(partial(parse_chat, body), batch_s=batch_s))
         for arms in (3, 10):
-            view = View(policy_with(arms), HeuristicRouter(), Catalogue(b"{}"))
+            view = View(policy_with(arms), {HEURISTIC: HeuristicRouter()}, Catalogue(b"{}"))
             yield Part(f"features and score, {arms} arms, {size}", "request", _scoring_us(request, view, batch_s))
             yield Part(f"decide, {arms} candidates, {size}", "request", _deciding_us(request, view, batch_s))
         candidate = view.policy.models["m1"]
@@ -96,7 +97,7 @@ def request_parts(batch_s: float = BATCH_S) -> Iterator[Part]:
 
 def _scoring_us(request: ChatRequest, view: View, batch_s: float) -> float:
     arms = [view.arm(candidate) for candidate in view.policy.models.values()]
-    return cpu_us(lambda: view.router.score(extract(view_of(request)), arms), batch_s=batch_s)
+    return cpu_us(lambda: view.routers[HEURISTIC].score(extract(view_of(request)), arms), batch_s=batch_s)
 
 
 def _deciding_us(request: ChatRequest, view: View, batch_s: float) -> float:
@@ -105,6 +106,7 @@ def _deciding_us(request: ChatRequest, view: View, batch_s: float) -> float:
             request,
             resolve(view, ROUTE),
             view,
+            unit="task",
             input_tokens=lambda _: INPUT_TOKENS,
             available=lambda _: True,
             capped=lambda _: True,

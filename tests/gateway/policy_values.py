@@ -73,4 +73,4 @@ class FixedRouter:
 
 def view(of: Policy, scores: Mapping[str, tuple[float, float]] | None = None) -> View:
     """A view with fixed scores and an empty catalogue."""
-    return View(of, FixedRouter(scores or {}), Catalogue(b"{}"))
+    return View(of, {"heuristic": FixedRouter(scores or {})}, Catalogue(b"{}"))

@@ -20,9 +20,10 @@ from app.core.errors import (
 )
 from app.core.policy import Candidate, Key, Retries, Route
 from app.core.types import ChatRequest
-from app.gateway.decide import Decision, decide, expected_nano, resolve
+from app.gateway.decide import Decision, decide
+from app.gateway.target import resolve
 from app.gateway.view import View
-from tests.gateway.policy_values import model, policy, price, provider, request, view
+from tests.gateway.policy_values import model, policy, provider, request, view
 
 CHEAP, MID, DEAR = model("cheap", 10**6), model("mid", 10**7, tier=2), model("dear", 10**8, tier=4)
 AUTO = Route("auto", ("cheap", "mid", "dear"), adequacy=0.8, min_confidence=0.6, fallback=("mid", "dear"))
@@ -38,6 +39,7 @@ def choose(
         asked,
         resolve(of, asked.model),
         of,
+        unit="k:task",
         input_tokens=lambda candidate: tokens,
         available=lambda name: name not in open_,
         capped=lambda candidate: capped,
@@ -58,7 +60,7 @@ def test_the_cheapest_adequate_is_chosen_and_the_rest_are_in_order() -> None:
     assert names(decision.order) == ["mid", "dear"]
     assert names(decision.spare) == ["cheap"]
     assert verdicts(decision) == {"cheap": "below adequacy", "mid": "chosen", "dear": "fallback"}
-    assert (decision.route, decision.adequacy, decision.min_confidence) == ("auto", 0.8, 0.6)
+    assert (decision.route, decision.rules) == ("auto", AUTO)
     assert (decision.router, decision.propensity, decision.requested) == ("fixed@7", 1.0, "auto")
     assert [seen.expected_nano for seen in decision.considered] == [110, 1100, 11_000]
 
@@ -68,7 +70,6 @@ def test_a_wordy_cheap_model_can_be_the_dearer_one() -> None:
     decision = choose(view(policy([CHEAP, MID, DEAR], [AUTO]), scores))
     assert decision.chosen is MID
     assert verdicts(decision)["cheap"] == "adequate, dearer"
-    assert expected_nano(price(10**6, 2 * 10**6).base, 10, 20) == 50
 
 
 def test_where_none_is_adequate_the_likeliest_is_taken() -> None:

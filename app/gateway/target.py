@@ -1,0 +1,105 @@
+"""What the client's `model` stands for: the candidates, and by which rules one of them is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.core.errors import Forbidden, ModelNotFound
+from app.core.policy import ANY_TASK, Candidate, Key, Retries, Route
+from app.gateway.view import View
+from routers.base import Arm
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`every` is each candidate and fallback once, `arms` the routers' view of them in that order.
+
+    `rules` say how to choose; where there is nothing to choose they are None, the candidates stand in the order
+    to ask, and `fixed` says why. `pinned` holds what a task type (or ANY_TASK) is pinned to.
+    """
+
+    route: str | None
+    candidates: tuple[Candidate, ...]
+    fallback: tuple[Candidate, ...]
+    every: tuple[Candidate, ...]
+    arms: tuple[Arm, ...]
+    rules: Route | None = None
+    fixed: str = ""
+    retries: Retries = Retries()
+    pinned: Mapping[str, Target] = {}
+
+    def of_task(self, task_type: str | None) -> Target:
+        """The target for a task type (None: no chat), which may be pinned."""
+        if not self.pinned:
+            return self
+        return self.pinned.get(task_type or ANY_TASK) or self.pinned.get(ANY_TASK) or self
+
+
+def resolve(view: View, name: str, key: Key | None = None) -> Target:
+    """A route, `tier:N`, a listed model, `provider/model`, or the policy's home for unknown names.
+
+    Raises ModelNotFound, or Forbidden where the key is limited to other routes.
+    """
+    policy = view.policy
+    allowed = key.routes if key is not None else None
+    if policy.unknown_model is not None and not _known(view, name):
+        name = policy.unknown_model
+    if allowed is not None and name not in allowed:
+        raise Forbidden("This key may not use that model.", param="model")
+    if name in policy.routes:
+        return view.once(("target", name), lambda: _of_route(view, policy.routes[name]))
+    if name.startswith("tier:"):
+        return _of_tier(view, name)
+    candidate = view.find(name)
+    if candidate is None:
+        raise ModelNotFound("The policy has no route or model of that name.", param="model")
+    return _target(view, None, (candidate,), fixed="the client named this model")
+
+
+def _known(view: View, name: str) -> bool:
+    return name in view.policy.routes or name.startswith("tier:") or view.find(name) is not None
+
+
+def _of_route(view: View, route: Route) -> Target:
+    models = view.policy.models
+    fallback = tuple(models[n] for n in route.fallback)
+    pinned = {
+        task: _target(
+            view,
+            route.name,
+            (models[model],),
+            fallback,
+            fixed=f"the policy pins {'this route' if task == ANY_TASK else task} to {model}",
+            retries=route.retries,
+        )
+        for task, model in route.pin.items()
+    }
+    candidates = tuple(models[n] for n in route.candidates)
+    return _target(view, route.name, candidates, fallback, rules=route, retries=route.retries, pinned=pinned)
+
+
+def _of_tier(view: View, name: str) -> Target:
+    tier = name.removeprefix("tier:")
+    found = tuple(m for m in view.policy.models.values() if str(m.tier) == tier and not m.capabilities.embeddings)
+    if not found:
+        raise ModelNotFound("The policy has no model of that tier.", param="model")
+    # Who asks for a tier has said what is good enough: the cheapest of it.
+    rules = Route(name, tuple(m.name for m in found), adequacy=0.0, min_confidence=0.0)
+    return _target(view, name, found, found, rules=rules)
+
+
+def _target(
+    view: View,
+    route: str | None,
+    candidates: tuple[Candidate, ...],
+    fallback: tuple[Candidate, ...] = (),
+    *,
+    rules: Route | None = None,
+    fixed: str = "",
+    retries: Retries = Retries(),  # noqa: B008  (frozen)
+    pinned: Mapping[str, Target] | None = None,
+) -> Target:
+    every = tuple({c.name: c for c in (*candidates, *fallback)}.values())
+    arms = tuple(view.arm(c) for c in every)
+    return Target(route, candidates, fallback, every, arms, rules, fixed, retries, pinned or {})
