@@ -35,7 +35,7 @@ class Opinion(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Where to go, in order, and why. `spare` are cheaper candidates for when a budget refuses those in `order`.
+    """Where to go, in order, and why. `usable` are all who could serve, `considered` those who cannot as well.
 
     `router` is whose scores decided; `arm` the router that the call was assigned to (None: there was nothing to
     choose), with its `share` where traffic is split; where they are not the same, `deferred` is True and the arm's
@@ -46,7 +46,7 @@ class Decision(msgspec.Struct, frozen=True):
     requested: str
     route: str | None
     order: tuple[Candidate, ...]
-    spare: tuple[Candidate, ...]
+    usable: tuple[Considered, ...]
     considered: tuple[Considered, ...]
     reason: str
     rules: Route | None
@@ -63,6 +63,13 @@ class Decision(msgspec.Struct, frozen=True):
     def chosen(self) -> Candidate:
         """The first choice."""
         return self.order[0]
+
+    @property
+    def spare(self) -> tuple[Candidate, ...]:
+        """Who else could serve, cheapest first: for when a budget refuses those in `order`."""
+        placed = {candidate.name for candidate in self.order}
+        left = [seen for seen in self.usable if seen.candidate.name not in placed]
+        return tuple(seen.candidate for seen in sorted(left, key=cost_key))
 
 
 def decide(
@@ -100,16 +107,16 @@ def decide(
         if share is not None:
             propensity = _propensity(view, target.rules, scoring, opinion.chosen.candidate)
     chosen = opinion.chosen
-    usable = [c for c in opinion.considered if c.verdict == serviceable]
-    by_name = {c.candidate.name: c.candidate for c in usable}
-    backups = [by_name[f.name] for f in target.fallback if f.name in by_name and f is not chosen.candidate]
+    usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
+    names = {c.candidate.name for c in usable}
+    backups = [f for f in target.fallback if f.name in names and f is not chosen.candidate]
     _name_verdicts(target.rules, usable, chosen, backups)
     deferred = arm is not None and opinion is not scoring.opinion(arm)
     return Decision(
         requested=request.model,
         route=target.route,
         order=(chosen.candidate, *backups),
-        spare=_spare(usable, (chosen.candidate, *backups)),
+        usable=usable,
         considered=opinion.considered,
         reason=opinion.reason + _DEFERRED if deferred else opinion.reason,
         rules=target.rules,
@@ -237,15 +244,8 @@ def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
     return NoCandidate("No candidate of this route can take such a request: " + ", ".join(sorted(set(verdicts))) + ".")
 
 
-def _spare(usable: list[Considered], placed: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    if len(usable) == len(placed):
-        return ()
-    names = {candidate.name for candidate in placed}
-    return tuple(c.candidate for c in sorted(usable, key=cost_key) if c.candidate.name not in names)
-
-
 def _name_verdicts(
-    rules: Route | None, usable: list[Considered], chosen: Considered, backups: Sequence[Candidate]
+    rules: Route | None, usable: Sequence[Considered], chosen: Considered, backups: Sequence[Candidate]
 ) -> None:
     """Say of every usable candidate what became of it; the rest keep what ruled them out."""
     names = {backup.name for backup in backups}
