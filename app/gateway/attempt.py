@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from app.core.errors import BursarError, Draining, LedgerDown, UpstreamError
@@ -93,15 +94,20 @@ class Attempt:
         self._folder = folder
         self._sent = False
         self._stalled = False
-        request = session.request
-        self.relay = ChatRelay(
+
+    @cached_property
+    def relay(self) -> ChatRelay:
+        """The stream's state; a plain reply needs none."""
+        request, purse, folder = self.session.request, self.purse, self._folder
+        relay = ChatRelay(
             self.meter,
             choices=request.choices,
             show_usage=request.show_usage and folder is None,
             clamp_tokens=purse.clamp_tokens,
             folder=folder,
         )
-        self.relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
+        relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
+        return relay
 
     async def run(self) -> Verdict | None:
         """Carry the attempt to its end. A Verdict: it failed before the first event, is settled, and sent nothing."""
