@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeGuard
 
 from app.core.money import Rates, usd_text
-from app.core.policy import Policy, Provider, Secret
+from app.core.policy import ANY_TASK, Policy, Provider, Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route"}
 _SETTINGS = ("caps", "ledger", "unknown_model", "on_cut")
@@ -54,7 +54,8 @@ def _facts(members: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Provider):
             facts[key] = value.name
         elif name in _SHOWN_MAPPINGS:
-            facts[key] = ", ".join(f"{at}: {what}" for at, what in value.items()) or None
+            shown = ", ".join(f"{at}: {what}" for at, what in value.items())
+            facts[key] = shown.removeprefix(f"{ANY_TASK}: ") or None
         elif isinstance(value, Mapping):
             facts[key] = Secret(repr(sorted(value.items())))
         elif name == "sha256":

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.core.money import Price, Rates
-from app.core.policy import Candidate, Capabilities, Caps, ModelBudget, Policy, Provider, Route
+from app.core.policy import (
+    HEURISTIC,
+    LEARNED,
+    Candidate,
+    Capabilities,
+    Caps,
+    ModelBudget,
+    Policy,
+    Provider,
+    Route,
+)
 from app.core.types import ChatRequest, Prompt
 from app.gateway.view import View
 from app.stores.prices import Catalogue
@@ -58,19 +68,24 @@ def request(name: str = "auto", **values: Any) -> ChatRequest:
 
 
 class FixedRouter:
-    """Scores by name: (probability of success, expected output tokens)."""
+    """Scores by name: (probability of success, expected output tokens), all with one confidence."""
 
-    name, version = "fixed", "7"
+    version = "7"
 
-    def __init__(self, scores: Mapping[str, tuple[float, float]]) -> None:
-        self.scores = scores
+    def __init__(self, scores: Mapping[str, tuple[float, float]], name: str = "fixed", confidence: float = 1.0) -> None:
+        self.scores, self.name, self.confidence = scores, name, confidence
+        self.asked = 0
 
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         """One score per arm; an unknown one is sure to succeed with 100 tokens."""
+        self.asked += 1
         found = [self.scores.get(arm.name, (1.0, 100.0)) for arm in arms]
-        return [Score(p, 1.0, tokens) for p, tokens in found]
+        return [Score(p, self.confidence, tokens) for p, tokens in found]
 
 
-def view(of: Policy, scores: Mapping[str, tuple[float, float]] | None = None) -> View:
-    """A view with fixed scores and an empty catalogue."""
-    return View(of, {"heuristic": FixedRouter(scores or {})}, Catalogue(b"{}"))
+def view(
+    of: Policy, scores: Mapping[str, tuple[float, float]] | None = None, learned: FixedRouter | None = None
+) -> View:
+    """A view with fixed scores of the heuristic, a learned router where one is given, and an empty catalogue."""
+    routers = {HEURISTIC: FixedRouter(scores or {})} | ({LEARNED: learned} if learned else {})
+    return View(of, routers, Catalogue(b"{}"))
