@@ -41,15 +41,6 @@ class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
     risk_nano: int
     share: int = 1
 
-    @property
-    def unlimited(self) -> bool:
-        """True where no scope can refuse it: none has a limit, nor is a task's, which may have one from before or
-        have been closed."""
-        return not any(
-            claim.limit_nano is not None or claim.own_limit_nano is not None or claim.scope.startswith("task:")
-            for claim in self.claims
-        )
-
 
 class Advance(msgspec.Struct, frozen=True, tag="advance"):
     """Record the running cost so far (a total, never falling) and renew the hold for what comes next."""

@@ -54,7 +54,6 @@ class Ledger:
         self._owed_lent_nano = 0
         self._unheld: dict[str, LedgerRules] = {}
         self._unsure: deque[str] = deque(maxlen=MAX_OWED)
-        self._early: dict[str, asyncio.Future[Result]] = {}
         self.up = True
 
     async def reserve(self, op: Reserve, rules: LedgerRules, *, wait: bool, stopped: Callable[[], bool]) -> Granted:
@@ -63,8 +62,6 @@ class Ledger:
         Waits while other calls' holds are in the way, up to the policy's patience, unless `stopped` says that nobody
         wants the answer. Raises BudgetExceeded, BudgetContended or LedgerDown; then nothing is held.
         """
-        if self.up and self.budgets.embedded and op.unlimited:
-            return self._reserve_early(op, rules)
         give_up = asyncio.get_running_loop().time() + rules.contention_wait_s
         pause = FIRST_WAIT_S
         while True:
@@ -82,22 +79,6 @@ class Ledger:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
             pause = min(pause * 2, LAST_WAIT_S)
 
-    def _reserve_early(self, op: Reserve, rules: LedgerRules) -> Granted:
-        """A hold that no limit can refuse is written while the upstream is asked: only a failing disk could deny it,
-        and then the call is carried like any whose ledger dies after it was sent."""
-        call_id = op.call_id
-        written = self._early[call_id] = self.budgets.apply(op)
-
-        def note(done: asyncio.Future[Result]) -> None:
-            if not done.cancelled() and (error := done.exception()) is not None:
-                self.is_down(error)
-                if call_id in self._early:  # not settled yet
-                    self._unheld[call_id] = rules
-                    self._lent[call_id] = 0
-
-        written.add_done_callback(note)
-        return Granted(op.want_nano, None, None)
-
     def advance(self, op: Advance) -> asyncio.Future[Result]:
         """Record the running cost and renew the hold; the future raises LedgerUnavailable."""
         rules = self._unheld.get(op.call_id)
@@ -108,7 +89,7 @@ class Ledger:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         free = self._allowance_left(rules) + self._lent[op.call_id] - op.spent_nano
-        held = 0 if rules.on_failure == "closed" else max(min(op.want_nano, free), 0)
+        held = max(min(op.want_nano, free), 0)
         self._lent[op.call_id] = op.spent_nano + held
         # As a store's, the answer comes later: callers count on their callbacks having run by then.
         if held:
@@ -135,12 +116,8 @@ class Ledger:
 
     async def settle(self, reserve: Reserve, op: Settle) -> Settled | None:
         """End the hold, exactly once. None where the store could not take it: it is owed, and written later."""
-        early = self._early.pop(op.call_id, None)
-        if early is not None and not early.done():
-            await asyncio.wait({early})  # whether there is a hold to settle
         lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
-        unheld = self._unheld.pop(op.call_id, None) is not None
-        if unheld or (early is not None and early.exception() is not None):
+        if self._unheld.pop(op.call_id, None) is not None:
             self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))
             return None
         try:

@@ -44,8 +44,6 @@ class Budgets(Protocol):
     """Where money is kept. Every method raises LedgerUnavailable when the store cannot answer."""
 
     owner: str
-    embedded: bool
-    """True where no network lies between: such a store fails only with its disk."""
 
     async def start(self) -> None:
         """Open the store, register this process as an owner, end the holds of dead ones."""

@@ -86,8 +86,6 @@ class RedisBudgets:
     a verb that has waited that long for a lane is given up unsent, so none waits longer than twice that.
     """
 
-    embedded = False
-
     def __init__(
         self,
         url: str,

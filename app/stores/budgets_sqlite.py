@@ -34,8 +34,6 @@ Job = Callable[[], None]
 class SqliteBudgets:
     """Budgets (see `stores/budgets.py`) in a SQLite file, made with its folders where it is not there."""
 
-    embedded = True
-
     def __init__(
         self, path: Path, *, lease_s: float = OWNER_LEASE_S, busy_timeout_s: float = tables.BUSY_TIMEOUT_S
     ) -> None:
