@@ -312,9 +312,9 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
     for name in sorted(spec.routes.keys() - policy.routes.keys()):
         yield f"route {name} is off: all of its candidates are"
     for name in policy.routes:
-        for model in dict.fromkeys(_pins(spec.routes[name]).values()):
-            if model not in policy.models:
-                yield f"route {name}: the pin to {model} is off, for that model is"
+        for pinned in dict.fromkeys(_pins(spec.routes[name]).values()):
+            if pinned not in policy.models:
+                yield f"route {name}: the pin to {pinned} is off, for that model is"
     if spec.unknown_model and not policy.unknown_model:
         yield f"unknown_model is off: route {spec.unknown_model} is"
     for name, model in policy.models.items():
