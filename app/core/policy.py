@@ -105,7 +105,8 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One provider+model with price, budget and capabilities: the arm the router chooses."""
+    """One provider+model with price, budget and capabilities: the arm the router chooses. `like`: a model of a
+    known name that it resembles, where its own name says nothing."""
 
     name: str
     provider: Provider
@@ -115,6 +116,7 @@ class Candidate:
     budget: ModelBudget
     capabilities: Capabilities = Capabilities()
     listed: bool = True
+    like: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,7 @@ def _candidate(name: str, given: ModelSpec, provider: Provider, catalogue: Catal
         price=price,
         budget=_budget(given.budgets, price),
         capabilities=_capabilities(given, entry.capabilities if entry else Capabilities()),
+        like=given.like,
     )
 
 

@@ -197,6 +197,12 @@ class ModelSpec(Spec):
     tier: Annotated[int, Field(ge=1, le=9), NotBool] | None = Field(
         default=None, description="Ability. Default: from the price."
     )
+    like: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A well-known model that it resembles (what it was tuned from, what a deployment runs): what is "
+        "expected of it starts there. Default: by upstream_model.",
+    )
     pricing: Pricing | None = Field(default=None, description="Default: litellm's catalogue.")
     budgets: BudgetsSpec = BudgetsSpec()
     context_tokens: Tokens | None = None

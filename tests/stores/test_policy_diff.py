@@ -38,6 +38,7 @@ def changes(old: str, new: str, **env: str) -> list[str]:
             "objective: quality, max_expected_cost_usd: 0.01",
             "route auto: max_expected none -> $0.01",
         ),
+        ("tier: 4", "like: gpt-4o", "model large: like none -> gpt-4o"),
         ("adequacy: 0.8", "pin: large", "route auto: pin none -> large"),
         ("adequacy: 0.8", "pin: {code: large, math: small}", "route auto: pin none -> code: large, math: small"),
         ("adequacy: 0.8", "router: heuristic", "route auto: router none -> heuristic"),
