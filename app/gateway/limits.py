@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 
 import msgspec
@@ -66,13 +67,15 @@ def limits_for(
     return Limits(tuple(claims), call_nano, call_scope)
 
 
-def _window_claims(owner: str, windows: Windows, day: dt.date) -> list[Claim]:
+@functools.lru_cache(maxsize=1024)
+def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
+    """The same for all calls of a key on one day, so they are made once."""
     text = day.isoformat()
-    return [
+    return (
         Claim(f"{owner}:day:{text}", windows.day_nano),
         Claim(f"{owner}:month:{text[:7]}", windows.month_nano),
         Claim(f"{owner}:total", windows.total_nano),
-    ]
+    )
 
 
 def scope_kind(scope: str) -> str:

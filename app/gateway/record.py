@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.money import Price, Rates, usd_float
+from app.core.money import Price, Rates, usd_float, usd_text
 from app.core.policy import Candidate, Route
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt import AttemptRecord
@@ -24,6 +24,9 @@ _CERTAINTY = (
     Provenance.CONSERVATIVE,
     Provenance.UNKNOWN,
 )
+
+_SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"expected_cost_usd":%b'
+"""What a router expects of a candidate, and what that is expected to cost."""
 
 
 @dataclass(slots=True)
@@ -141,36 +144,34 @@ def opinion_json(opinion: Opinion) -> dict[str, Any]:
         "router": opinion.router,
         "would_choose": opinion.chosen.candidate.name,
         "reason": opinion.reason,
-        "candidates": [{"model": seen.candidate.name, **score_json(seen)} for seen in opinion.considered],
+        "candidates": [opined_json(seen) for seen in opinion.considered],
     }
 
 
-def considered_json(seen: Considered, view: View) -> dict[str, Any]:
-    """One candidate as it was seen."""
+def considered_json(seen: Considered, view: View) -> msgspec.Raw:
+    """One candidate as it was seen; as bytes, because every call has several of them."""
     candidate = seen.candidate
-    return {
-        "model": candidate.name,
-        "provider": candidate.provider.name,
-        "tier": candidate.tier,
-        "verdict": seen.verdict,
-        **score_json(seen),
-        "price_usd_per_1k": view.once(("price", candidate.name), lambda: msgspec.Raw(encoded_price(candidate))),
-    }
+    form = view.once(("considered", candidate.name), lambda: _considered_form(candidate))
+    return msgspec.Raw(form % (seen.verdict.encode(), *_score_values(seen)))
 
 
-def score_json(seen: Considered) -> dict[str, Any]:
-    """What a router expects of one candidate, and what that is expected to cost."""
-    return {
-        "p_success": round(seen.score.p_success, 4),
-        "confidence": round(seen.score.confidence, 4),
-        "expected_output_tokens": round(seen.score.output_tokens),
-        "expected_cost_usd": _usd(seen.expected_nano),
-    }
+def _considered_form(candidate: Candidate) -> bytes:
+    """What is the same in every record, with places for the rest."""
+    fixed = {"model": candidate.name, "provider": candidate.provider.name, "tier": candidate.tier}
+    price = {"price_usd_per_1k": price_json(candidate.price)}
+    head, tail = (msgspec.json.encode(part).replace(b"%", b"%%")[1:-1] for part in (fixed, price))
+    return b'{%b,"verdict":"%%b",%b,%b}' % (head, _SCORE, tail)
 
 
-def encoded_price(candidate: Candidate) -> bytes:
-    """`price_json` as bytes."""
-    return msgspec.json.encode(price_json(candidate.price))
+def _score_values(seen: Considered) -> tuple[float, float, float, bytes]:
+    """The values of `_SCORE`."""
+    score, cost = seen.score, seen.expected_nano
+    return score.p_success, score.confidence, score.output_tokens, b"null" if cost is None else usd_text(cost).encode()
+
+
+def opined_json(seen: Considered) -> msgspec.Raw:
+    """What a router that did not decide expects of one candidate."""
+    return msgspec.Raw(b'{"model":%b,%b}' % (msgspec.json.encode(seen.candidate.name), _SCORE % _score_values(seen)))
 
 
 def price_json(price: Price | None) -> dict[str, Any] | None:

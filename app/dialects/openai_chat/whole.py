@@ -8,6 +8,12 @@ from app.core.meter import Meter
 from app.core.money import usd_text
 from app.dialects.openai_chat.render import object_bytes
 
+
+class _Usage(msgspec.Struct):
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+_usage = msgspec.json.Decoder(_Usage)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
@@ -17,6 +23,26 @@ def with_cost(body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
 
     Where the provider sent no usage, an estimate is added and says so.
     """
+    return _spliced(body, cost_nano) or _remade(body, meter, cost_nano)
+
+
+def _cost(cost_nano: int | None) -> bytes:
+    return b"null" if cost_nano is None else usd_text(cost_nano).encode()
+
+
+def _spliced(body: bytes, cost_nano: int | None) -> bytes | None:
+    """The body with the cost put at the end of `usage`; None where that is not all there is to do, or not sure.
+
+    An object's bytes cannot stand in a JSON string, whose quotes are escaped; found once, they are the usage.
+    """
+    usage = bytes(_usage.decode(body).usage)
+    if usage[:1] != b"{" or b'"' not in usage or b'"cost"' in usage or body.count(usage) != 1:
+        return None
+    before, _, after = body.partition(usage)
+    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), _cost(cost_nano), after)
+
+
+def _remade(body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
     members = _members.decode(body)
     usage = _optional.decode(members["usage"]) if "usage" in members else None
     if not usage:
@@ -24,6 +50,6 @@ def with_cost(body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         counts = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
         usage = {name: msgspec.Raw(b"%d" % count) for name, count in counts.items()}
         usage["estimated"] = msgspec.Raw(b"true")
-    usage["cost"] = msgspec.Raw(b"null" if cost_nano is None else usd_text(cost_nano).encode())
+    usage["cost"] = msgspec.Raw(_cost(cost_nano))
     members["usage"] = msgspec.Raw(object_bytes(usage))
     return object_bytes(members)
