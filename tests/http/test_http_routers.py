@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.main import load_routers
+from app.main import Gateway, load_routers
+from app.settings import Settings
 from tests.gateway.policy_values import FixedRouter
 from tests.http.live import LiveGateway
+from tests.stores.policy_texts import BASE
 from tests.tools import promtool
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
@@ -150,5 +155,38 @@ def test_objectives_and_pins(gateway: LiveGateway, router: FixedRouter) -> None:
     assert 'bursar_decisions_total{model="large",route="pinned",router="-",task_type=' in gateway.metrics()
 
 
-def test_without_weights_there_is_the_heuristic(tmp_path: Path) -> None:
-    assert list(load_routers(tmp_path / "nowhere")) == ["heuristic"]
+def learned_by(load: Callable[[Path], FixedRouter], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("routers.learned")
+    module.load = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "routers.learned", module)
+
+
+def test_weights_bring_the_learned_router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned_by(lambda path: FixedRouter({}, f"from {path.name}"), monkeypatch)
+    assert load_routers(tmp_path)["learned"].name == f"from {tmp_path.name}"
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(FileNotFoundError("a file"), "info"), (ValueError("garbled"), "error"), (None, "info")]
+)
+def test_without_weights_that_can_be_used_there_is_the_heuristic(
+    error: Exception | None, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: Path) -> FixedRouter:
+        assert error is not None
+        raise error
+
+    learned_by(load, monkeypatch)
+    with capture_logs() as logs:
+        assert list(load_routers(tmp_path if error else tmp_path / "nowhere")) == ["heuristic"]
+    assert [entry["log_level"] for entry in logs] == [level]
+    assert "the heuristic decides" in logs[0]["event"]
+
+
+def test_a_route_that_names_a_router_that_is_not_there_is_warned_about(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(BASE + "routes: {auto: {candidates: [m], split: {learned: 0.5, heuristic: 0.5}}}\n")
+    with capture_logs() as logs:
+        Gateway(Settings(policy=policy, data_dir=tmp_path, router_weights=tmp_path / "nowhere"))
+    (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert (said["route"], said["routers"]) == ("auto", ["learned"])
