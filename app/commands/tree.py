@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from app.commands.tree_eval import eval_commands
+
 EXIT_CODES = "Exit codes: 0 done; 1 the answer is no, or it could not go on; 2 wrong usage, settings or policy."
 
 cli = typer.Typer(
@@ -24,6 +26,7 @@ policy_commands = typer.Typer(no_args_is_help=True, help="Check policy files, pr
 keys_commands = typer.Typer(no_args_is_help=True, help="Make keys for clients.")
 cli.add_typer(policy_commands, name="policy")
 cli.add_typer(keys_commands, name="keys")
+cli.add_typer(eval_commands, name="eval")
 
 PolicyOption = Annotated[
     Path | None,

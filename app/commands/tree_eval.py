@@ -1,0 +1,70 @@
+"""`bursar eval`: what it understands; what it does is in `app/commands/evaluate.py`, imported when asked."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_CODES = "Exit codes: 0 done; 1 it could not go on; 2 wrong usage, data or router."
+
+eval_commands = typer.Typer(no_args_is_help=True, help="Evaluate routers on recorded outcomes.")
+
+
+class CvChoice(StrEnum):
+    """What is held out: nothing trained, random questions, whole families, whole sources."""
+
+    NONE = "none"
+    RANDOM = "random"
+    FAMILY = "family"
+    SOURCE = "source"
+
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of *.jsonl[.gz] files of rows with outcomes, or one.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of splits, simulations and the bootstrap.")]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices", help="YAML or JSON, `model: [input, output]` in $ per million tokens. It beats recalled ones."
+    ),
+]
+
+
+@eval_commands.command("router", epilog=EXIT_CODES)
+def eval_router(
+    data: DataOption,
+    router: Annotated[
+        list[str] | None,
+        typer.Option("--router", help="heuristic, learned, or module:callable; may be repeated. [default: heuristic]"),
+    ] = None,
+    cv: Annotated[CvChoice, typer.Option(help="none: the shipped weights as they are.")] = CvChoice.NONE,
+    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write tables and plots as one HTML file.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the plots as PNG.")] = None,
+    seed: SeedOption = 0,
+    prices: PricesOption = None,
+    models: Annotated[str, typer.Option(help="Only these models, with commas between. [default: all]")] = "",
+    strong: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the best single model]")] = None,
+    weak: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the cheapest model]")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of question groups for intervals.")] = 1000,
+    baselines: Annotated[bool, typer.Option(help="Fit and show the baselines too.")] = True,
+) -> None:
+    """Evaluate routers on recorded outcomes of any models, beside baselines, with 95 % intervals.
+
+    Settings are chosen on validation rows and tested on others: with --cv none on one half and the other in turn. A
+    plug-in is `callable(prompts, models)` -> matrix of P(success), or RouteLLM's `callable(prompt)` -> how much the
+    strong model of the pair is needed.
+
+    Examples: bursar eval router --data rows/ ; bursar eval router --data rows/ --router learned --cv family --json -
+    """
+    from app.commands.evaluate import Asked, Outputs  # noqa: PLC0415  (each command pays for its own imports)
+    from app.commands.evaluate import router as run  # noqa: PLC0415
+
+    asked = Asked(tuple(router or ["heuristic"]), cv.value, seed, bootstrap, _names(models), strong, weak, baselines)
+    raise typer.Exit(run(data, asked, prices=prices, outputs=Outputs(json, html, png)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))

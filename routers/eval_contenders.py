@@ -1,0 +1,165 @@
+"""The routers that can be put to the test: the project's own by name, other people's as `module:callable`.
+
+Another router is one of
+* `callable(prompts, models)` -> P(success), a matrix (prompts, models); NaN for a model it does not know;
+* `callable(prompt)` -> how much the strong model of the pair is needed, in [0, 1], as RouteLLM's routers say it; an
+  object with their method `calculate_strong_win_rate(prompt)` serves as well;
+* an object (or a class of no arguments) with `score(features, arms)`, as `routers.base.Router`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from routers.base import Arm, Router
+from routers.eval_policies import Forecast
+from routers.eval_split import Fold
+from routers.eval_table import Floats, Table
+from routers.facts import arm_of_name
+from routers.features import Features, extract
+from routers.heuristic import HeuristicRouter
+from routers.rows import Indices, Row, view_of
+
+Asked = Callable[[Table, Fold, tuple[int, int] | None], tuple[Forecast, Forecast]]
+"""(table, fold, pair of strong and weak model) -> forecasts of its validation and of its test rows."""
+Train = Callable[[Sequence[Row], int], Router]
+"""(rows, seed) -> a router that was trained on them alone."""
+
+
+class UnknownRouter(ValueError):
+    """The router cannot be had; the message says why."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A router under test. `calibrated`: what it says is a probability of success of each model."""
+
+    name: str
+    version: str
+    ask: Asked
+    calibrated: bool = True
+    note: str = ""
+
+
+class Readings:
+    """Features of a table's rows and arms of its models, made once."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, list[Features]] = {}
+        self._arms: dict[str, list[Arm]] = {}
+
+    def features(self, table: Table) -> list[Features]:
+        if table.source not in self._features:
+            self._features[table.source] = [extract(view_of(row)) for row in table.rows]
+        return self._features[table.source]
+
+    def arms(self, table: Table) -> list[Arm]:
+        """Candidates as a policy would list them: a tier and a family by name, with the price of the table."""
+        if table.source not in self._arms:
+            rates = [None if np.isnan(rate).any() else (float(rate[0]), float(rate[1])) for rate in table.rates]
+            arms = [arm_of_name(name, rate) for name, rate in zip(table.models, rates, strict=True)]
+            self._arms[table.source] = arms
+        return self._arms[table.source]
+
+
+def scored(router: Router, table: Table, rows: Indices, readings: Readings) -> Forecast:
+    """What a router of the gateway's protocol expects on some rows."""
+    features, arms = readings.features(table), readings.arms(table)
+    p, tokens = np.empty((len(rows), len(arms))), np.empty((len(rows), len(arms)))
+    for line, row in enumerate(rows):
+        for j, score in enumerate(router.score(features[int(row)], arms)):
+            p[line, j], tokens[line, j] = score.p_success, score.output_tokens
+    return Forecast(p, tokens)
+
+
+def from_router(router: Router, readings: Readings, *, name: str | None = None, note: str = "") -> Contender:
+    """A router as it is, trained on nothing here."""
+    made: dict[str, Forecast] = {}
+
+    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        if table.source not in made:
+            made[table.source] = scored(router, table, np.arange(len(table.rows)), readings)
+        whole = made[table.source]
+        return whole.take(fold.validation), whole.take(fold.test)
+
+    return Contender(name or router.name, router.version, ask, note=note)
+
+
+def from_training(
+    name: str, train: Train, plans: Callable[[int], Sequence[Row]], seed: int, readings: Readings
+) -> Contender:
+    """A router trained anew for each plan, on the rows that `plans` names."""
+    trained: dict[int, Router] = {}
+
+    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        if fold.plan not in trained:
+            trained[fold.plan] = train(plans(fold.plan), seed)
+        router = trained[fold.plan]
+        return scored(router, table, fold.validation, readings), scored(router, table, fold.test, readings)
+
+    return Contender(name, "trained here", ask)
+
+
+def plugged_in(where: str, readings: Readings) -> Contender:
+    """Another's router from `module:callable`; UnknownRouter where it cannot be imported or is of no known form."""
+    module, _, attribute = where.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownRouter(f"--router {where}: {error}") from None
+    if inspect.isclass(found):
+        found = found()
+    if hasattr(found, "score") and not inspect.isfunction(found):
+        return from_router(found, readings, name=where)
+    if hasattr(found, "calculate_strong_win_rate"):
+        return _of_pair(where, found.calculate_strong_win_rate)
+    if not callable(found):
+        raise UnknownRouter(f"--router {where}: not callable")
+    return _of_matrix(where, found) if _arguments(found) >= 2 else _of_pair(where, found)
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(each.kind in kinds and each.default is inspect.Parameter.empty for each in parameters)
+
+
+def _of_matrix(name: str, function: Callable[[list[str], list[str]], Any]) -> Contender:
+    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        found = []
+        for rows in (fold.validation, fold.test):
+            p = np.asarray(function([row.prompt for row in table.take(rows)], list(table.models)), dtype=np.float64)
+            if p.shape != (len(rows), len(table.models)):
+                raise UnknownRouter(f"--router {name}: gave {p.shape}, wanted {(len(rows), len(table.models))}")
+            found.append(Forecast(p))
+        return found[0], found[1]
+
+    return Contender(name, "", ask)
+
+
+def _of_pair(name: str, function: Callable[[str], float]) -> Contender:
+    def ask(table: Table, fold: Fold, pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        found = []
+        for rows in (fold.validation, fold.test):
+            needed: Floats = np.array([float(function(row.prompt)) for row in table.take(rows)], dtype=np.float64)
+            # Only the order of the score is meant: as a choice between the two it is a threshold on it.
+            p = np.full((len(rows), len(table.models)), np.nan)
+            if pair is not None:
+                p[:, pair[0]], p[:, pair[1]] = 1.0, 1.0 - needed
+            found.append(Forecast(p, needed=needed))
+        return found[0], found[1]
+
+    return Contender(name, "", ask, calibrated=False, note="ranks prompts for the pair alone")
+
+
+def heuristic(readings: Readings) -> Contender:
+    """The router without learning."""
+    return from_router(HeuristicRouter(), readings)

@@ -1,0 +1,151 @@
+"""An evaluation as tables of text and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Final
+
+from routers.eval_bootstrap import Estimate
+from routers.eval_measure import Measured
+from routers.eval_policies import SHARES
+from routers.evaluate import Report, SourceReport
+
+NOTHING: Final = "-"
+METRICS: Final = (
+    ("APGR", "APGR", 1.0),
+    ("CPT50 %", "CPT50", 100.0),
+    ("CPT80 %", "CPT80", 100.0),
+    ("AIQ", "AIQ", 1.0),
+    ("gap closed %", "gap to the oracle closed", 100.0),
+    ("ECE", "ECE", 1.0),
+    ("length, log2", "length error, log2", 1.0),
+)
+"""Column, key and scale of what is one number a router."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table to print: `right` names the columns of numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    right: tuple[str, ...]
+
+
+def shown(estimate: Estimate | None, scale: float = 1.0) -> str:
+    """A value with its interval; percentages without decimals where they are large."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return NOTHING
+    digits = 1 if scale >= 100 else 3
+    parts = [f"{part * scale:.{digits}f}" for part in (estimate.value, estimate.low, estimate.high)]
+    if not math.isfinite(estimate.low):
+        return parts[0]
+    return f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """The tables of a report, source by source; the verdicts against the static mix of all sources stand last."""
+    found = [sheet for source in report.sources for sheet in _source_sheets(source)]
+    lines = [
+        (source.source, measured.name, "yes" if measured.against_static[0].verdict != "worse" else "NO",
+         shown(measured.against_static[0].average, 100), _families(measured))
+        for source in report.sources for measured in source.routers if measured.against_static
+    ]  # fmt: skip
+    if lines:
+        columns = ("source", "router", "not worse", "difference, points", "families better / level / worse")
+        found.append(Sheet("Against the static mix at equal spend", columns, lines, columns[3:]))
+    return found
+
+
+def _families(measured: Measured) -> str:
+    verdicts = [against.verdict for against in measured.against_static[1:]]
+    return " / ".join(str(verdicts.count(word)) for word in ("better", "level", "worse")) if verdicts else NOTHING
+
+
+def _source_sheets(source: SourceReport) -> list[Sheet]:
+    everyone = [*source.routers, *source.baselines]
+    pair = f"; pair {source.pair[0]} / {source.pair[1]}" if source.pair else ""
+    title = f"{source.source}: {source.rows} rows, {len(source.models)} models, best {source.best or 'unknown'}{pair}"
+    found = [_metric_sheet(title, everyone)]
+    if any(measured.points for measured in everyone):
+        found += [
+            _saving_sheet(f"{source.source}: dollars saved, settings chosen on validation rows", everyone),
+            _hindsight_sheet(f"{source.source}: dollars saved, read off the test curve in hindsight", everyone),
+        ]
+    if any("unsafe cheap misses" in point for measured in everyone for point in measured.points.values()):
+        found.append(_adequacy_sheet(f"{source.source}: cheapest model with P(success) >= adequacy", everyone))
+    found += [_family_sheet(source.source, measured) for measured in source.routers if measured.against_static]
+    found.append(_model_sheet(source))
+    return found
+
+
+def _metric_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
+    columns = ("router", *(column for column, _, _ in METRICS))
+    rows = [(m.name, *(shown(m.values.get(key), scale) for _, key, scale in METRICS)) for m in everyone]
+    return Sheet(title, columns, rows, columns[1:])
+
+
+def _saving_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
+    names = [f"{share:.0%} of best" for share in SHARES]
+    columns = ("router", *(part for name in names for part in (f"saved % at {name}", "reached %")), "arena")
+    rows = []
+    for m in everyone:
+        cells = [shown(m.points.get(name, {}).get(key), 100) for name in names for key in ("saved", "of best")]
+        rows.append((m.name, *cells, shown(m.points.get(names[1], {}).get("arena"))))
+    return Sheet(title, columns, rows, columns[1:])
+
+
+def _hindsight_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
+    columns = ("router", *(f"{share:.0%}" for share in SHARES))
+    keys = [f"saved at {share:.0%}, in hindsight" for share in SHARES]
+    rows = [(m.name, *(shown(m.values.get(key), 100) for key in keys)) for m in everyone]
+    return Sheet(title, columns, rows, columns[1:])
+
+
+def _adequacy_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
+    columns = ("router", "adequacy", "quality", "saved %", "unsafe cheap misses %", "missed escalations %")
+    rows = []
+    for m in everyone:
+        for name, point in m.points.items():
+            if name.startswith("adequacy"):
+                misses = [shown(point.get(key), 100) for key in ("saved", "unsafe cheap misses", "missed escalations")]
+                rows.append((m.name, name.removeprefix("adequacy "), shown(point.get("quality")), *misses))
+    return Sheet(title, columns, rows, columns[1:])
+
+
+def _family_sheet(source: str, measured: Measured) -> Sheet:
+    names = list(measured.against_static[0].points)
+    columns = ("family", "rows", "over all spends", "verdict", *names)
+    rows = [
+        (a.family, str(a.rows), shown(a.average, 100), a.verdict, *(shown(a.points.get(name), 100) for name in names))
+        for a in measured.against_static
+    ]
+    title = f"{source}, {measured.name}: points of quality above the static mix at equal spend"
+    return Sheet(title, columns, rows, ("rows", "over all spends", *names))
+
+
+def _model_sheet(source: SourceReport) -> Sheet:
+    columns = ("model", "quality", "dollars a call")
+    order = sorted(source.models, key=lambda model: -model[1].value)
+    rows = [
+        (name, shown(quality), f"{cost.value:.6f}" if math.isfinite(cost.value) else NOTHING)
+        for name, quality, cost in order
+    ]
+    return Sheet(f"{source.source}: each model alone", columns, rows, columns[1:])
+
+
+def as_json(value: Any) -> Any:
+    """A report as JSON values: dataclasses as objects, what is not a finite number as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {name: as_json(part) for name, part in ((f, getattr(value, f)) for f in value.__dataclass_fields__)}
+        return {**named, "verdict": value.verdict} if hasattr(value, "verdict") else named
+    if isinstance(value, dict):
+        return {str(key): as_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
