@@ -11,10 +11,10 @@ from app.core.money import tokens_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
-from app.gateway.split import assigned
+from app.gateway.split import assign
 from app.gateway.target import Target
 from app.gateway.view import View
-from routers.base import RequestView
+from routers.base import RequestView, Router
 from routers.features import Features, extract
 from routers.tasks import classify
 
@@ -37,10 +37,10 @@ class Opinion(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """Where to go, in order, and why. `usable` are all who could serve, `considered` those who cannot as well.
 
-    `router` is whose scores decided; `arm` the router that the call was assigned to (None: there was nothing to
-    choose), with its `share` where traffic is split; where they are not the same, `deferred` is True and the arm's
-    own opinion is among `others`. `propensity`: the probability, over all assignments of this call, that
-    `chosen` is chosen.
+    `router` is whose scores decided; `assigned` names the router whose turn it was (None: there was nothing to
+    choose), with its `share` where traffic is split. Where that one left it to the heuristic, `deferred` is True and
+    its opinion is among `others`. `propensity`: the probability, over all assignments of this call, that `chosen`
+    is chosen.
     """
 
     requested: str
@@ -53,7 +53,7 @@ class Decision(msgspec.Struct, frozen=True):
     retries: Retries
     task_type: str
     router: str
-    arm: str | None = None
+    assigned: str | None = None
     share: float | None = None
     deferred: bool = False
     others: tuple[Opinion, ...] = ()
@@ -98,12 +98,12 @@ def decide(
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts)
     scoring = _Scoring(request.choices, features, target, view, tokens, verdicts, serviceable)
-    arm, share, propensity = None, None, 1.0
+    assigned, share, propensity = None, None, 1.0
     if target.rules is None:
         opinion = scoring.opinion(HEURISTIC)
     else:
-        arm, share = _arm(view, target.rules, unit)
-        opinion = scoring.decided(arm)
+        assigned, share = _assigned(view, target.rules, unit)
+        opinion = scoring.decided(assigned)
         if share is not None:
             propensity = _propensity(view, target.rules, scoring, opinion.chosen.candidate)
     chosen = opinion.chosen
@@ -111,7 +111,7 @@ def decide(
     names = {c.candidate.name for c in usable}
     backups = [f for f in target.fallback if f.name in names and f is not chosen.candidate]
     _name_verdicts(target.rules, usable, chosen, backups)
-    deferred = arm is not None and opinion is not scoring.opinion(arm)
+    deferred = assigned is not None and opinion is not scoring.opinion(assigned)
     return Decision(
         requested=request.model,
         route=target.route,
@@ -123,7 +123,7 @@ def decide(
         retries=target.retries,
         task_type=task_type,
         router=opinion.router,
-        arm=arm,
+        assigned=assigned,
         share=share,
         deferred=deferred,
         others=tuple(other for other in scoring.opinions.values() if other is not opinion),
@@ -131,13 +131,13 @@ def decide(
     )
 
 
-def _arm(view: View, rules: Route, unit: str) -> tuple[str, float | None]:
+def _assigned(view: View, rules: Route, unit: str) -> tuple[str, float | None]:
     """The router that this call is assigned to, and the share of traffic that is, where it is split."""
     if not rules.split:
         return view.serving(rules.router), None
-    arm = view.serving(assigned(rules.split, rules.name, unit))
-    mine = sum(share for name, share in rules.split.items() if view.serving(name) == arm)
-    return arm, mine / sum(rules.split.values())
+    router = view.serving(assign(rules.split, rules.name, unit))
+    mine = sum(share for name, share in rules.split.items() if view.serving(name) == router)
+    return router, mine / sum(rules.split.values())
 
 
 def _propensity(view: View, rules: Route, scoring: _Scoring, chosen: Candidate) -> float:
@@ -165,22 +165,22 @@ class _Scoring:
         self._choices, self._features, self._target, self._view = choices, features, target, view
         self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
 
-    def decided(self, arm: str) -> Opinion:
-        """The opinion that decides for an arm: its own, or the heuristic's where it does not trust its choice."""
-        own, rules = self.opinion(arm), self._target.rules
-        if arm == HEURISTIC or rules is None or own.chosen.score.confidence >= rules.min_confidence:
+    def decided(self, router: str) -> Opinion:
+        """The opinion that decides where it is a router's turn: its own, or the heuristic's if it does not trust it."""
+        own, rules = self.opinion(router), self._target.rules
+        if router == HEURISTIC or rules is None or own.chosen.score.confidence >= rules.min_confidence:
             return own
         return self.opinion(HEURISTIC)
 
-    def opinion(self, arm: str) -> Opinion:
+    def opinion(self, router: str) -> Opinion:
         """What one router makes of the candidates."""
-        found = self.opinions.get(arm)
+        found = self.opinions.get(router)
         if found is None:
-            found = self.opinions[arm] = self._ask(arm)
+            found = self.opinions[router] = self._ask(self._view.routers[router])
         return found
 
-    def _ask(self, arm: str) -> Opinion:
-        target, router = self._target, self._view.routers[arm]
+    def _ask(self, router: Router) -> Opinion:
+        target = self._target
         scores = router.score(self._features, target.arms)
         considered = tuple(
             [

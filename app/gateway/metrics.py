@@ -90,9 +90,11 @@ class Metrics:
             "Decisions that a router left to the heuristic: its confidence was below min_confidence.",
             ["route", "router"],
         )
-        arm = ["route", "router"]
-        self.split_calls = counter("bursar_split_calls_total", "Calls of split routes, by router.", [*arm, "outcome"])
-        self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", arm)
+        router = ["route", "router"]
+        self.split_calls = counter(
+            "bursar_split_calls_total", "Calls of split routes, by router.", [*router, "outcome"]
+        )
+        self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", router)
         self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)
         self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)

@@ -114,7 +114,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         **rules_json(decision.rules),
         "propensity": decision.propensity,
         "router": decision.router,
-        "arm": decision.arm,
+        "assigned": decision.assigned,
         "share": decision.share,
         "deferred": decision.deferred,
         "candidates": [considered_json(c, view) for c in decision.considered],

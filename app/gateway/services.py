@@ -70,13 +70,13 @@ class Services:
         decision = record.decision
         route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
         if decision is not None:
-            arm = decision.arm or NO_ROUTER
-            metrics.child(metrics.decisions, route, arm, decision.task_type, label_of(decision.chosen)[0]).inc()
+            router = decision.assigned or NO_ROUTER
+            metrics.child(metrics.decisions, route, router, decision.task_type, label_of(decision.chosen)[0]).inc()
             if decision.deferred:
-                metrics.child(metrics.deferrals, route, arm).inc()
+                metrics.child(metrics.deferrals, route, router).inc()
             if decision.share is not None:
-                metrics.child(metrics.split_calls, route, arm, record.outcome).inc()
-                metrics.child(metrics.split_cost, route, arm).inc(usd_float(cost_nano))
+                metrics.child(metrics.split_calls, route, router, record.outcome).inc()
+                metrics.child(metrics.split_cost, route, router).inc(usd_float(cost_nano))
         last = attempts[-1] if attempts else None
         model, provider = label_of(last.candidate) if last is not None else ("-", "-")
         metrics.ended(

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from math import inf, log
 
 
-def assigned(shares: Mapping[str, float], route: str, unit: str) -> str:
+def assign(shares: Mapping[str, float], route: str, unit: str) -> str:
     """The name that a unit of traffic (a task, or a call without one) falls to, with the probability of its share.
 
     Weighted rendezvous hashing (https://en.wikipedia.org/wiki/Rendezvous_hashing): each name draws a number for the

@@ -55,7 +55,7 @@ def names(candidates: tuple[Candidate, ...]) -> list[str]:
 def test_the_learned_router_decides_and_the_heuristic_is_not_asked() -> None:
     of = on(AUTO, learned())
     decision = choose(of)
-    assert (decision.chosen, decision.router, decision.arm) == (MID, "learned@7", "learned")
+    assert (decision.chosen, decision.router, decision.assigned) == (MID, "learned@7", "learned")
     assert (decision.deferred, decision.others, decision.share, decision.propensity) == (False, (), None, 1.0)
     assert of.routers["heuristic"].asked == 0  # type: ignore[attr-defined]
 
@@ -63,7 +63,7 @@ def test_the_learned_router_decides_and_the_heuristic_is_not_asked() -> None:
 @pytest.mark.parametrize("route", [AUTO, replace(AUTO, router="learned"), SPLIT])
 def test_without_weights_the_heuristic_decides(route: Route) -> None:
     decision = choose(on(route))
-    assert (decision.chosen, decision.router, decision.arm) == (CHEAP, "fixed@7", "heuristic")
+    assert (decision.chosen, decision.router, decision.assigned) == (CHEAP, "fixed@7", "heuristic")
     assert (decision.deferred, decision.propensity) == (False, 1.0)
     assert decision.share == (1.0 if route is SPLIT else None)
 
@@ -71,12 +71,17 @@ def test_without_weights_the_heuristic_decides(route: Route) -> None:
 def test_a_route_may_ask_for_the_heuristic() -> None:
     router = learned()
     decision = choose(on(replace(AUTO, router="heuristic"), router))
-    assert (decision.chosen, decision.router, decision.arm, router.asked) == (CHEAP, "fixed@7", "heuristic", 0)
+    assert (decision.chosen, decision.router, decision.assigned, router.asked) == (CHEAP, "fixed@7", "heuristic", 0)
 
 
 def test_below_min_confidence_the_heuristic_decides_and_both_opinions_are_kept() -> None:
     decision = choose(on(AUTO, learned(confidence=0.69)))
-    assert (decision.chosen, decision.router, decision.arm, decision.deferred) == (CHEAP, "fixed@7", "learned", True)
+    assert (decision.chosen, decision.router, decision.assigned, decision.deferred) == (
+        CHEAP,
+        "fixed@7",
+        "learned",
+        True,
+    )
     assert decision.reason == (
         "cheapest with P(success) at or above adequacy; the heuristic decided, for the router's confidence in its own "
         "choice was below min_confidence"
@@ -108,13 +113,13 @@ def test_a_tier_asks_for_no_confidence() -> None:
 
 def test_a_split_keeps_a_task_with_one_router_and_both_opinions() -> None:
     of = on(SPLIT, learned())
-    arms = Counter(choose(of, unit=f"k:{i}").arm for i in range(300))
+    arms = Counter(choose(of, unit=f"k:{i}").assigned for i in range(300))
     assert 240 <= arms["learned"] <= 290
     for i in range(30):
         decision = choose(of, unit=f"k:{i}")
-        assert choose(of, unit=f"k:{i}", asked=request(prompt=CODE)).arm == decision.arm
+        assert choose(of, unit=f"k:{i}", asked=request(prompt=CODE)).assigned == decision.assigned
         shares = {"learned": (MID, 0.9, "fixed@7"), "heuristic": (CHEAP, 0.1, "learned@7")}
-        assert (decision.chosen, decision.share, decision.others[0].router) == shares[decision.arm or ""]
+        assert (decision.chosen, decision.share, decision.others[0].router) == shares[decision.assigned or ""]
         assert decision.propensity == pytest.approx(decision.share)
 
 
@@ -140,7 +145,7 @@ def test_propensities_are_true(scores: dict[str, tuple[float, float]], share: fl
     by_arm = {}
     for i in range(200):
         decision = choose(of, unit=f"k:{i}")
-        by_arm[decision.arm] = decision
+        by_arm[decision.assigned] = decision
         if len(by_arm) == 2:
             break
     for decision in by_arm.values():
@@ -153,7 +158,7 @@ def test_a_pinned_route_asks_its_model_and_then_its_fallback() -> None:
     of = on(replace(SPLIT, pin={ANY_TASK: "mid"}, fallback=("dear", "cheap")), router := learned())
     decision = choose(of)
     assert names(decision.order) == ["mid", "dear", "cheap"]
-    assert (decision.reason, decision.arm, decision.share) == ("the policy pins this route to mid", None, None)
+    assert (decision.reason, decision.assigned, decision.share) == ("the policy pins this route to mid", None, None)
     assert (decision.route, decision.spare, decision.rules, decision.propensity) == ("auto", (), None, 1.0)
     assert router.asked == 0
     assert names(choose(of, open_=("mid",)).order) == ["dear", "cheap"]
@@ -175,7 +180,7 @@ def test_a_pin_of_one_task_type_leaves_the_others_alone() -> None:
     assert (decision.task_type, decision.chosen, decision.reason) == ("code", DEAR, "the policy pins code to dear")
     assert decision.retries == AUTO.retries
     plain = choose(of, request(prompt={"last_user": "hello"}))
-    assert (plain.chosen, plain.rules is not None, plain.arm) == (MID, True, "learned")
+    assert (plain.chosen, plain.rules is not None, plain.assigned) == (MID, True, "learned")
 
 
 def test_embeddings_know_only_the_pin_of_all_tasks() -> None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.gateway.split import assigned
+from app.gateway.split import assign
 
 UNITS = [f"key:task-{i}" for i in range(4_000)]
 shares_of = st.floats(0.01, 0.99)
 
 
 def drawn(shares: dict[str, float], route: str = "auto") -> list[str]:
-    return [assigned(shares, route, unit) for unit in UNITS]
+    return [assign(shares, route, unit) for unit in UNITS]
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_each_name_gets_its_share(shares: dict[str, float]) -> None:
 def test_assignments_are_fixed_for_good() -> None:
     """A change here moves every running test's tasks between its arms."""
     shares = {"learned": 0.5, "heuristic": 0.5}
-    assert "".join(assigned(shares, "auto", f"k:{i}")[0] for i in range(24)) == "lhhllhhlhhllhhhllhllhhhh"
+    assert "".join(assign(shares, "auto", f"k:{i}")[0] for i in range(24)) == "lhhllhhlhhllhhhllhllhhhh"
 
 
 @given(st.text(), st.text(), shares_of)
 def test_the_same_unit_falls_to_the_same_name_in_any_order(route: str, unit: str, share: float) -> None:
     shares = {"learned": share, "heuristic": 1 - share}
-    name = assigned(shares, route, unit)
+    name = assign(shares, route, unit)
     assert name in shares
-    assert assigned(dict(reversed(shares.items())), route, unit) == name
-    assert assigned({"learned": 7 * share, "heuristic": 7 * (1 - share)}, route, unit) == name
+    assert assign(dict(reversed(shares.items())), route, unit) == name
+    assert assign({"learned": 7 * share, "heuristic": 7 * (1 - share)}, route, unit) == name
 
 
 @settings(max_examples=20, deadline=None)

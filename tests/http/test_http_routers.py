@@ -28,7 +28,7 @@ CANDIDATE = {
 }  # fmt: skip
 DECISION = {
     "route", "reason", "chosen", "order", "task_type", "objective", "adequacy", "min_confidence", "propensity",
-    "router", "arm", "share", "deferred", "candidates", "others",
+    "router", "assigned", "share", "deferred", "candidates", "others",
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def decided(gateway: LiveGateway, route: str, task: str = "job", **body: Any) ->
 def test_the_learned_router_decides(gateway: LiveGateway) -> None:
     decision = decided(gateway, "auto")
     assert set(decision) == DECISION
-    assert (decision["router"], decision["arm"], decision["chosen"]) == ("learned@7", "learned", "large")
+    assert (decision["router"], decision["assigned"], decision["chosen"]) == ("learned@7", "learned", "large")
     assert (decision["deferred"], decision["others"], decision["share"], decision["propensity"]) == (False, [], None, 1)
     small, large = decision["candidates"]
     assert set(small) == set(large) == CANDIDATE
@@ -91,7 +91,7 @@ def test_the_learned_router_decides(gateway: LiveGateway) -> None:
 
 def test_an_unsure_router_leaves_it_to_the_heuristic(gateway: LiveGateway) -> None:
     decision = decided(gateway, "sure")
-    assert (decision["router"], decision["arm"], decision["chosen"]) == ("heuristic@1", "learned", "small")
+    assert (decision["router"], decision["assigned"], decision["chosen"]) == ("heuristic@1", "learned", "small")
     assert decision["deferred"]
     assert decision["reason"].endswith("confidence in its own choice was below min_confidence")
     (other,) = decision["others"]
@@ -110,12 +110,12 @@ def test_a_split_keeps_each_task_with_its_router_and_counts_both(gateway: LiveGa
     for i in range(20):
         decision = decided(gateway, "split", f"task-{i}", stream=bool(i % 2))
         again = decided(gateway, "split", f"task-{i}", messages=[{"role": "user", "content": "Go on."}])
-        assert again["arm"] == decision["arm"]
+        assert again["assigned"] == decision["assigned"]
         assert (decision["share"], decision["propensity"]) == (0.5, 0.5)
         shown = {"learned": ("learned@7", "large", "heuristic@1"), "heuristic": ("heuristic@1", "small", "learned@7")}
         other = decision["others"][0]["router"]
-        assert (decision["router"], decision["chosen"], other) == shown[decision["arm"]]
-        arms[decision["arm"]] += 2
+        assert (decision["router"], decision["chosen"], other) == shown[decision["assigned"]]
+        arms[decision["assigned"]] += 2
     assert min(arms.values()) >= 6
     page = gateway.metrics()
     if (tool := promtool()) is not None:
@@ -136,7 +136,7 @@ def test_the_shares_can_be_changed_while_it_runs(gateway: LiveGateway) -> None:
     gateway.until(lambda: gateway.gateway.policies.current.routes["split"].split == {"heuristic": 1.0})
     for i in range(5):
         decision = decided(gateway, "split", f"task-{i}")
-        assert (decision["arm"], decision["propensity"], decision["share"]) == ("heuristic", 1.0, 1.0)
+        assert (decision["assigned"], decision["propensity"], decision["share"]) == ("heuristic", 1.0, 1.0)
 
 
 def test_objectives_and_pins(gateway: LiveGateway, router: FixedRouter) -> None:
@@ -147,10 +147,10 @@ def test_objectives_and_pins(gateway: LiveGateway, router: FixedRouter) -> None:
     assert (worth["chosen"], worth["objective"], worth["success_value_usd"]) == ("large", "utility", 1.0)
     router.asked = 0
     pinned = decided(gateway, "pinned")
-    assert (pinned["chosen"], pinned["order"], pinned["arm"]) == ("large", ["large", "small"], None)
+    assert (pinned["chosen"], pinned["order"], pinned["assigned"]) == ("large", ["large", "small"], None)
     assert (pinned["reason"], pinned["objective"]) == ("the policy pins this route to large", None)
     named = decided(gateway, "small")
-    assert (named["reason"], named["arm"], named["route"]) == ("the client named this model", None, None)
+    assert (named["reason"], named["assigned"], named["route"]) == ("the client named this model", None, None)
     assert router.asked == 0
     assert 'bursar_decisions_total{model="large",route="pinned",router="-",task_type=' in gateway.metrics()
 
