@@ -36,9 +36,11 @@ class Prompt:
 
 @dataclass(slots=True)
 class ChatRequest:
-    """One chat call. `members` are the top-level members of the client's JSON, bytes as they came.
+    """One call, in any dialect. `members` are the top-level members of the client's JSON, bytes as they came.
 
-    `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in.
+    `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in. `forward`: the
+    client's headers that an upstream of the same dialect must see (`anthropic-beta`). `array`: the stream is a JSON
+    array instead of server-sent events (Gemini without `alt=sse`).
     """
 
     members: dict[str, msgspec.Raw]
@@ -51,6 +53,9 @@ class ChatRequest:
     prompt: Prompt
     max_cost_nano: int | None = None
     task_id: str | None = None
+    dialect: str = "openai_chat"
+    forward: dict[str, str] = field(default_factory=dict)
+    array: bool = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,97 @@
+"""What a reply says, event by event, in no dialect's words. A whole reply is the same events at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.core.money import Usage
+
+
+@dataclass(slots=True)
+class Begin:
+    """The reply begins: the provider's id for it, and the model it names; either may be empty."""
+
+    id: str = ""
+    model: str = ""
+
+
+@dataclass(slots=True)
+class Said:
+    """A piece of text of one choice; `refusal`: of a refusal."""
+
+    text: str
+    choice: int = 0
+    refusal: bool = False
+
+
+@dataclass(slots=True)
+class Thought:
+    """A piece of thinking. `signature` and `encrypted`: see `core/conversation.py`; `ends`: this thought is whole."""
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+    ends: bool = False
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class CallBegins:
+    """A tool call begins. `index` counts the calls of a choice from 0; pieces and the end of a call name it again."""
+
+    index: int
+    id: str
+    name: str
+    custom: bool = False
+    choice: int = 0
+    signature: str | None = None
+
+
+@dataclass(slots=True)
+class CallPiece:
+    """A piece of a call's arguments, which are JSON text (free text where the call is custom)."""
+
+    index: int
+    text: str
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class CallEnds:
+    """The provider says that this call is whole. Dialects that do not say so end calls with `Finished`."""
+
+    index: int
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class Finished:
+    """A choice ends. `reason`: stop, length, tool_calls, content_filter, or the provider's own word."""
+
+    reason: str
+    choice: int = 0
+    stop_sequence: str | None = None
+
+
+@dataclass(slots=True)
+class Used:
+    """A usage report, cumulative. `final`: no later one will say more."""
+
+    usage: Usage
+    final: bool = True
+
+
+@dataclass(slots=True)
+class Failed:
+    """The provider reports an error in its stream: a message to show, and words by which to classify it."""
+
+    message: str
+    kind: str = ""
+
+
+@dataclass(slots=True)
+class Done:
+    """The provider's own mark of the end (`[DONE]`, `message_stop`, `response.completed`)."""
+
+
+Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Failed | Done
