@@ -40,7 +40,8 @@ class ChatRequest:
 
     `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in. `forward`: the
     client's headers that an upstream of the same dialect must see (`anthropic-beta`). `array`: the stream is a JSON
-    array instead of server-sent events (Gemini without `alt=sse`).
+    array instead of server-sent events (Gemini without `alt=sse`). `session`: what a client's body says of itself
+    unasked; `task_id`, which it says on purpose, beats it.
     """
 
     members: dict[str, msgspec.Raw]
@@ -56,6 +57,7 @@ class ChatRequest:
     dialect: str = "openai_chat"
     forward: dict[str, str] = field(default_factory=dict)
     array: bool = False
+    session: str | None = None
 
 
 @dataclass(slots=True)
