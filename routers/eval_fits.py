@@ -27,6 +27,7 @@ NEIGHBOURS: Final = 40
 PRIOR_NEIGHBOURS: Final = 4.0
 """The model's mean counts as this many neighbours."""
 ITERATIONS: Final = 60
+SINGLE_RIDGE: Final = 20.0
 
 Fit = Callable[[Table, Indices, Indices], Floats]
 """(table, rows to fit on, rows to forecast) -> P(success) of each model, (rows, models)."""
@@ -165,3 +166,21 @@ def _factors(x: Floats, table: Table, fit: Indices, ask: Indices) -> Floats:
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     project, model, bias = parts(found.x)
     return np.asarray(expit(x[ask] @ project @ model + bias))
+
+
+def fit_single(x: Floats, score: Floats, fit: Indices, ask: Indices) -> Floats:
+    """One model's logistic regression on dense features, from few labels: a strong ridge, and the mean drawn to 1/2."""
+    inputs, labels = x[fit], score[fit]
+    start = np.zeros(x.shape[1] + 1)
+    start[-1] = _log_odds(np.asarray((labels.sum() + 0.5) / (len(labels) + 1.0)))
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        z = inputs @ weights[:-1] + weights[-1]
+        residual = expit(z) - labels
+        penalty = SINGLE_RIDGE / 2 * float((weights[:-1] ** 2).sum()) + 0.5 * float((weights[-1] - start[-1]) ** 2)
+        value = float((np.logaddexp(0.0, z) - labels * z).sum()) + penalty
+        slope = np.append(inputs.T @ residual + SINGLE_RIDGE * weights[:-1], residual.sum() + weights[-1] - start[-1])
+        return value, slope
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    return np.asarray(expit(x[ask] @ found.x[:-1] + found.x[-1]))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from routers.eval_bootstrap import Estimate
 from routers.eval_measure import Measured
+from routers.eval_newcomer import Newcomer
 from routers.eval_policies import SHARES
 from routers.evaluate import Report, SourceReport
 
@@ -135,6 +136,24 @@ def _model_sheet(source: SourceReport) -> Sheet:
         for name, quality, cost in order
     ]
     return Sheet(f"{source.source}: each model alone", columns, rows, columns[1:])
+
+
+def newcomer_sheets(found: Newcomer) -> list[Sheet]:
+    """A new model's lines: the error of its rate and the regret; then the error by family."""
+    costs = list(dict.fromkeys(key for line in found.lines for key in line.regret))
+    columns = ("method", "labels", "error of its rate, points", *(f"regret at {float(c):.0%}, points" for c in costs))
+    rows = [
+        (line.method, str(line.labels), shown(line.error, 100), *(shown(line.regret.get(c), 100) for c in costs))
+        for line in found.lines
+    ]
+    title = f"{found.source}: {found.model} as a new model, {found.rows} rows, succeeds on {found.rate:.1%}"
+    families = list(dict.fromkeys(key for line in found.lines for key in line.by_family))
+    sheets = [Sheet(title, columns, rows, columns[1:])]
+    if len(families) > 1:
+        named = ("method", "labels", *families)
+        by = [(x.method, str(x.labels), *(shown(x.by_family.get(f), 100) for f in families)) for x in found.lines]
+        sheets.append(Sheet(f"{found.source}: error of its rate by family, points", named, by, named[1:]))
+    return sheets
 
 
 def as_json(value: Any) -> Any:

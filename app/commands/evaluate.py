@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -71,6 +72,52 @@ def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -
         (outputs.png, lambda path: write_png(report, path)),
     ]
     return _write(whole, outputs.json, writers)
+
+
+def new_model(
+    data: Path, model: str, labels: Sequence[int], *, draws: int, seed: int, prices: Path | None, to: str | None
+) -> int:
+    """Evaluate one model of the data as if it were new, and print the tables; the exit code."""
+    try:
+        from routers.eval_contenders import UnknownRouter  # noqa: PLC0415  (scikit-learn is an extra)
+        from routers.eval_learned import updatable  # noqa: PLC0415
+        from routers.eval_newcomer import newcomer  # noqa: PLC0415
+        from routers.eval_report import as_json, newcomer_sheets  # noqa: PLC0415
+        from routers.eval_table import tables  # noqa: PLC0415
+    except ImportError as error:
+        complain(f"{NEEDS_EXTRA} ({error})")
+        return 1
+    try:
+        notes, rows = _read(data)
+        names = sorted({name for row in rows for name in row.outcomes})
+        if model not in names:
+            close = difflib.get_close_matches(model, names, n=3)
+            raise Refused(f"{data}: no outcomes of '{model}'." + (f" Close: {', '.join(close)}." if close else ""))
+        price = _prices(prices)
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    try:
+        learner = updatable()
+    except UnknownRouter as problem:
+        learner = None
+        notes.append(f"{problem}: the other methods stand alone")
+    made = tables([row for row in rows if model in row.outcomes], price)
+    found = [one for one in (newcomer(t, model, labels, learner, draws=draws, seed=seed) for t in made) if one]
+    if not found:
+        complain(f"{data}: too few outcomes of '{model}' beside other models")
+        return 1
+    if to != "-":
+        own = {one.source: one.notes for one in found}
+        _show([sheet for one in found for sheet in newcomer_sheets(one)], notes, own)
+    whole = {
+        "bursar": installed_version(),
+        "data": str(data),
+        "seed": seed,
+        "skipped": notes,
+        "sources": as_json(found),
+    }
+    return _write(whole, to, [])
 
 
 def _options(asked: Asked) -> Options:

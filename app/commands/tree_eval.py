@@ -66,5 +66,31 @@ def eval_router(
     raise typer.Exit(run(data, asked, prices=prices, outputs=Outputs(json, html, png)))
 
 
+@eval_commands.command("new-model", epilog=EXIT_CODES)
+def eval_new_model(
+    data: DataOption,
+    model: Annotated[str, typer.Option("--model", help="Its name in the data.")],
+    labels: Annotated[
+        str, typer.Option(help="Numbers of its outcomes to learn from, with commas between.")
+    ] = "0,20,50",
+    draws: Annotated[int, typer.Option(min=1, help="How often outcomes are drawn and questions halved.")] = 30,
+    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
+    seed: SeedOption = 0,
+    prices: PricesOption = None,
+) -> None:
+    """Add one model by a few of its outcomes: the error of its predicted success rate, and what routing with it loses.
+
+    Beside it: a logistic regression from scratch, its own mean, the mean of all models and of those of its tier.
+
+    Example: bursar eval new-model --data rows/ --model gpt-4o-2024-08-06 --labels 0,20,50
+    """
+    from app.commands.evaluate import new_model as run  # noqa: PLC0415
+
+    counts = [int(part) if part.isdecimal() else -1 for part in _names(labels)]
+    if not counts or min(counts) < 0:
+        raise typer.BadParameter("must be whole numbers with commas between, such as 0,20,50", param_hint="--labels")
+    raise typer.Exit(run(data, model, counts, draws=draws, seed=seed, prices=prices, to=json))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip()))
