@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -66,7 +65,8 @@ def load_routers(weights: Path) -> dict[str, Router]:
     if not weights.exists():
         log.info("no weights for the learned router: the heuristic decides", weights=str(weights))
         return found
-    load = importlib.import_module("routers.learned").load
+    from routers.learned import load  # noqa: PLC0415  (numpy costs 100 ms to import)
+
     try:
         found[LEARNED] = load(weights)
     except FileNotFoundError:
