@@ -55,7 +55,7 @@ class Arm:
 
     Rates are nano-dollars per million tokens (None: unpriced); `context_tokens` and `max_output_tokens` are
     None where unknown, which is taken as unlimited. `family` is a model line as `family_of` names it.
-    `reasoning`: it bills reasoning tokens before it answers.
+    `reasoning`: it bills reasoning tokens before it answers. `model`: what the provider calls it, "" for as `name`.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Arm:
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     reasoning: bool = False
+    model: str = ""
 
     def __post_init__(self) -> None:
         if not MIN_TIER <= self.tier <= MAX_TIER:

@@ -1,0 +1,205 @@
+"""Abilities: the update is bounded, agrees with the posterior of the whole batch, and the prior knows what it lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routers.abilities import (
+    FACTS,
+    Ability,
+    AbilityStack,
+    AbilityWeights,
+    Vector,
+    completed,
+    predict,
+    prior,
+    regressed,
+    regressors,
+    update,
+)
+from routers.base import Arm
+from routers.facts import arm_of_name
+from routers.train_abilities import Observations, fit_abilities, posterior
+
+K = 3
+coordinates = st.lists(st.floats(-30, 30), min_size=K, max_size=K).map(np.array)
+outcomes = st.tuples(coordinates, st.floats(0, 1), st.floats(0, 50), st.floats(-20, 20), st.floats(0, 10))
+
+
+def start(k: int = K) -> Ability:
+    return Ability(np.zeros(k), np.eye(k))
+
+
+def drawn(rng: np.random.Generator, n: int, k: int = K) -> tuple[Any, Any]:
+    """Outcomes of a model with some abilities; synthetic."""
+    u = np.column_stack([np.ones(n), rng.normal(size=(n, k - 1)) * 0.7])
+    theta = rng.normal(size=k) * 0.7
+    return u, (rng.random(n) < 1 / (1 + np.exp(-u @ theta))).astype(float)
+
+
+@given(st.lists(outcomes, max_size=30))
+@settings(deadline=None)
+def test_updates_stay_finite_and_positive_definite(seen: list[tuple[Vector, float, float, float, float]]) -> None:
+    ability = start()
+    for u, outcome, weight, offset, noise in seen:
+        ability = update(ability, u, outcome, weight, offset=offset, noise=noise)
+    assert np.isfinite(ability.mean).all()
+    assert np.allclose(ability.cov, ability.cov.T, atol=1e-9)
+    assert np.linalg.eigvalsh(ability.cov).min() > 0
+    assert np.diag(ability.cov).max() <= 1 + 1e-9
+
+
+@given(coordinates, st.floats(0, 1), st.floats(0, 50))
+@settings(deadline=None)
+def test_a_success_never_lowers_p_and_a_failure_never_raises_it(u: Vector, noise: float, weight: float) -> None:
+    before, _ = predict(start(), u)
+    assert predict(update(start(), u, 1.0, weight, noise=noise), u)[0] >= before - 1e-9
+    assert predict(update(start(), u, 0.0, weight, noise=noise), u)[0] <= before + 1e-9
+
+
+@given(coordinates)
+@settings(deadline=None)
+def test_no_weight_is_no_change_and_noise_weakens_an_outcome(u: Vector) -> None:
+    ability = start()
+    assert update(ability, u, 1.0, 0.0) is ability
+    clear, noisy = (update(ability, u, 1.0, noise=noise).mean @ u for noise in (0.0, 5.0))
+    assert clear >= noisy - 1e-9
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_one_by_one_is_nearly_the_posterior_of_the_batch(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        u, y = drawn(rng, n)
+        sequential = start()
+        for row, outcome in zip(u, y, strict=True):
+            sequential = update(sequential, row, outcome)
+        mode = np.zeros(K)
+        for _ in range(5):
+            mode, cov = posterior(
+                Observations(np.zeros(n, int), u, y, np.zeros(n), np.ones(n)), mode * 0, np.eye(K), mode
+            )
+        sd = np.sqrt(np.diag(cov))
+        # The mode of a skewed posterior is not its mean, so that these are not expected to meet exactly.
+        assert (np.abs(sequential.mean - mode) / sd).max() < 0.45
+        assert np.abs(np.sqrt(np.diag(sequential.cov)) / sd - 1).max() < 0.25
+
+
+def test_the_order_of_outcomes_matters_little() -> None:
+    rng = np.random.default_rng(4)
+    u, y = drawn(rng, 60)
+    ends = []
+    for order in (np.arange(60), rng.permutation(60), np.arange(60)[::-1]):
+        ability = start()
+        for at in order:
+            ability = update(ability, u[at], y[at])
+        ends.append(ability)
+    for end in ends[1:]:
+        assert (np.abs(end.mean - ends[0].mean) / np.sqrt(np.diag(end.cov))).max() < 0.3
+
+
+def test_one_dimension_is_exact() -> None:
+    ability = update(Ability(np.zeros(1), np.array([[4.0]])), np.ones(1), 0.7, 2.0)
+    x = np.linspace(-15, 15, 20001)
+    density = np.exp(2 * (0.7 * x - np.logaddexp(0, x)) - x**2 / 8)
+    density /= density.sum()
+    mean = density @ x
+    assert ability.mean[0] == pytest.approx(mean, abs=2e-3)
+    assert ability.cov[0, 0] == pytest.approx(density @ (x - mean) ** 2, rel=5e-3)
+
+
+def test_bad_outcomes_are_refused() -> None:
+    for outcome, weight in ((1.5, 1.0), (-0.1, 1.0), (float("nan"), 1.0), (1.0, -1.0), (1.0, float("inf"))):
+        with pytest.raises(ValueError, match="outcome"):
+            update(start(), np.ones(K), outcome, weight)
+    with pytest.raises(ValueError, match="finite"):
+        update(start(), np.array([1.0, np.nan, 0.0]), 1.0)
+
+
+def test_a_prediction_integrates_what_is_uncertain() -> None:
+    ability, u = Ability(np.array([2.0, 0.0]), np.eye(2) * 0.01), np.array([1.0, 0.5])
+    sure, little = predict(ability, u)
+    unsure, much = predict(ability, u, np.array([1.0, 1.0]), offset_var=1.0)
+    assert 0.5 < unsure < sure < 1
+    assert much > little + 1
+    wide, _ = predict(Ability(ability.mean, np.eye(2) * 9), u)
+    # The probit approximation, against the integral itself.
+    x = 2.0 + np.sqrt(9 * 1.25) * np.random.default_rng(0).normal(size=200_000)
+    assert wide == pytest.approx((1 / (1 + np.exp(-x))).mean(), abs=0.02)
+
+
+def test_a_stack_is_its_arms() -> None:
+    rng = np.random.default_rng(1)
+    abilities = [Ability(rng.normal(size=K), np.eye(K) * (1 + i)) for i in range(4)]
+    u, u_var = rng.normal(size=K), rng.random(K)
+    p, variance = AbilityStack(abilities).predict(u, u_var, offset=0.3, offset_var=0.2)
+    for at, ability in enumerate(abilities):
+        assert (p[at], variance[at]) == pytest.approx(predict(ability, u, u_var, offset=0.3, offset_var=0.2))
+
+
+SIZES = (1, 2, 4, 7, 8, 13, 30, 34, 70, 72, 110, 200, 405)
+
+
+def fitted() -> tuple[AbilityWeights, list[Arm]]:
+    """Weights of a synthetic world where ability is the logarithm of size, and nothing but llamas and qwens live."""
+    rng = np.random.default_rng(0)
+    arms = [arm_of_name(f"{line}-{size}b-instruct") for size in SIZES for line in ("llama-3", "qwen2.5")]
+    theta = np.array([[np.log2(regressors(arm)[2] + 4) - 2, 0.2 * rng.normal()] for arm in arms])
+    n = 400
+    arm = np.repeat(np.arange(len(arms)), n)
+    u = np.column_stack([np.ones(len(arm)), rng.normal(size=len(arm)) * 0.5])
+    p = 1 / (1 + np.exp(-(u * theta[arm]).sum(axis=1)))
+    seen = Observations(arm, u, (rng.random(len(arm)) < p).astype(float), np.zeros(len(arm)), np.ones(len(arm)))
+    return AbilityWeights.of(fit_abilities(arms, seen, rounds=10)), arms
+
+
+WEIGHTS, ARMS = fitted()
+
+
+def test_the_prior_has_learned_what_size_is_worth() -> None:
+    means = [prior(arm_of_name(f"gemma-2-{size}b-it"), WEIGHTS).mean[0] for size in (1, 9, 27, 300)]
+    assert means == sorted(means)
+    assert means[-1] - means[0] > 0.5
+
+
+def test_a_known_model_starts_from_what_was_measured() -> None:
+    at = WEIGHTS.known_at("meta-llama/Llama-3-70B-Instruct")
+    assert at is not None
+    known, guess = prior(ARMS[0], WEIGHTS), regressed(ARMS[0], WEIGHTS)
+    assert np.trace(known.cov) < np.trace(guess.cov)
+    assert WEIGHTS.known_at("gpt-99") is None
+
+
+def test_unknown_facts_widen_the_prior() -> None:
+    named, nameless = regressed(arm_of_name("llama-3-13b-instruct"), WEIGHTS), regressed(Arm("x", 2), WEIGHTS)
+    assert nameless.cov[0, 0] > named.cov[0, 0]
+    for ability in (named, nameless):
+        assert np.linalg.eigvalsh(ability.cov).min() > 0
+    higher = regressed(Arm("x", 4), WEIGHTS)
+    assert higher.mean[0] > nameless.mean[0]
+
+
+def test_rates_of_the_arm_go_before_recalled_ones() -> None:
+    price = FACTS.index("price")
+    assert regressors(Arm("gpt-4o", 4, input_rate=10**9, output_rate=10**9))[price] == pytest.approx(0.0)
+    assert regressors(Arm("mine", 4, model="gpt-4o-2024-08-06"))[price] == pytest.approx(np.log2(4.375))
+    assert np.isnan(regressors(Arm("mine", 4, input_rate=0, output_rate=0))[price])
+
+
+@given(st.lists(st.floats(-50, 50) | st.just(float("nan")), min_size=len(FACTS) - 1, max_size=len(FACTS) - 1))
+@settings(deadline=None)
+def test_gaps_in_facts_are_filled(values: list[float]) -> None:
+    z, cov = completed(np.array([2.0, *values]), WEIGHTS)
+    assert np.isfinite(z).all()
+    assert np.linalg.eigvalsh(cov).min() > -1e-9
+
+
+def test_fitting_is_deterministic() -> None:
+    again, _ = fitted()
+    assert np.array_equal(again.coef, WEIGHTS.coef)
+    assert again.known == WEIGHTS.known

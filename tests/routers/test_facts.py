@@ -1,0 +1,126 @@
+"""What a model's name tells: sizes, ages, kinds, and that any string is survived."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routers.base import MAX_TIER, MIN_TIER
+from routers.facts import GUESSED_TIERS, arm_of_name, canonical, facts_of, spelled, tier_of
+from routers.facts_table import KNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "active"),
+    [
+        ("meta-llama_Meta-Llama-3-70B-Instruct", 70, 70),
+        ("Meta-Llama-3_1-8B", 8, 8),
+        ("Qwen2-1.5B-Instruct", 1.5, 1.5),
+        ("Qwen3-Coder 480B/A35B Instruct", 480, 35),
+        ("smollm2-360m-instruct", 0.36, 0.36),
+        ("deepseek-ai_deepseek-coder-6.7b-instruct", 6.7, 6.7),
+        ("Phi-3-mini-4k-instruct", 3.8, 3.8),
+        ("gpt-4o-2024-08-06-FC", None, None),
+        ("chat-128k-2024", None, None),
+    ],
+)
+def test_the_size_is_what_the_name_or_memory_says(name: str, size: float | None, active: float | None) -> None:
+    facts = facts_of(name)
+    assert (facts.size_b, facts.active_b) == (size, active)
+
+
+def test_experts_share_layers_and_only_some_are_active() -> None:
+    facts = facts_of("mixtral-8x7b-instruct-v0.1")
+    assert facts.size_b == pytest.approx(46.7, rel=0.02)
+    assert facts.active_b == pytest.approx(12.9, rel=0.02)
+    assert facts.effective_b == pytest.approx(24.5, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "released"),
+    [
+        ("Claude 4.5 Opus medium (20251101)", "claude", 2025.9),
+        ("claude-3-5-sonnet-20240620-FC", "claude", 2024.47),
+        ("20240620_sweagent_claude3.5sonnet", "claude", 2024.47),
+        ("20240623_moatless_claude35sonnet", "claude", 2024.47),
+        ("google/gemini-2.5-pro", "gemini", 2025.3),
+        ("gpt-4-1106-preview", "gpt", 2023.85),
+        ("GPT-5 (2025-08-07) (medium reasoning)", "gpt", 2025.62),
+        ("gpt-4o-2024-05-13", "gpt", 2024.37),
+        ("mistralai/mistral-large-2512", "mistral", 2025.95),
+        ("Devstral small (2512)", "devstral", 2025.95),
+        ("gpt-6-mini", "gpt", 2026.0),
+        ("deepseek-v4-pro", "deepseek", 2026.0),
+        ("claude-sonnet-5", "claude", 2026.0),
+    ],
+)
+def test_the_line_and_the_age(name: str, family: str, released: float) -> None:
+    facts = facts_of(name)
+    assert facts.family == family
+    assert facts.released == pytest.approx(released, abs=0.06)
+
+
+def test_the_kinds_of_a_model() -> None:
+    assert facts_of("o3-mini").reasoning
+    assert facts_of("Gemini 2.5 Pro (2025-05-06)").reasoning
+    assert facts_of("GPT-5.1 (2025-11-13) (medium reasoning)").reasoning
+    assert not facts_of("gpt-4o-mini").reasoning
+    assert not facts_of("Llama-2-70b-hf").tuned
+    assert not facts_of("Mistral-7B-v0.1").tuned
+    assert facts_of("Mistral-7B-Instruct-v0.1").tuned
+    assert facts_of("claude-3-haiku").tuned
+    assert facts_of("Qwen2.5-Coder 32B Instruct").code
+    assert facts_of("mistral-large-2407-FC-Any").tools
+
+
+def test_what_a_name_does_not_tell_is_none() -> None:
+    facts = facts_of("my-finetune")
+    assert (facts.family, facts.size_b, facts.released, facts.blended_price) == ("", None, None, None)
+
+
+def test_spellings_of_one_model_are_one() -> None:
+    same = ["claude-3-opus-20240229", "claude-3-opus-20240229-FC", "anthropic/claude-3-opus"]
+    assert len({canonical(name) for name in same}) == 1
+    assert canonical("Meta-Llama-3-70B-Instruct") == canonical("meta-llama_Meta-Llama-3-70B-Instruct")
+    assert canonical("Meta-Llama-3-70B") != canonical("Meta-Llama-3-70B-Instruct")
+    assert canonical("mistral-large-2407") != canonical("mistral-large-2512")
+
+
+def test_tiers_follow_size_price_and_age() -> None:
+    tiers = [arm_of_name(name).tier for name in ("smollm2-135m", "qwen2.5-7b", "llama-3.1-70b-instruct", "gpt-4o")]
+    assert tiers == sorted(tiers)
+    assert tiers[0] == MIN_TIER
+    assert tiers[-1] == 4
+    assert arm_of_name("who-knows").tier == 2
+
+
+def test_an_arm_of_a_name_has_its_prices() -> None:
+    arm = arm_of_name("gpt-4o-2024-08-06")
+    assert (arm.input_rate, arm.output_rate) == (2_500_000_000, 10_000_000_000)
+    assert arm_of_name("gpt-4o", price=(1.0, 2.0)).output_rate == 2_000_000_000
+    assert arm_of_name("who-knows").input_rate is None
+    assert arm.model == arm.name
+
+
+@given(st.text(max_size=300) | st.from_regex(r"[a-z]{2,8}[-_ ./]?[0-9.]{1,6}[xb]?[0-9]{0,4}b?", fullmatch=True))
+def test_any_string_is_a_name(name: str) -> None:
+    facts = facts_of(name)
+    assert facts.size_b is None or 0 < facts.size_b < 1e6
+    assert facts.active_b is None or 0 < facts.active_b <= (facts.size_b or 0)
+    assert facts.released is None or 2020 <= facts.released < 2031
+    assert MIN_TIER <= tier_of(facts) <= GUESSED_TIERS <= MAX_TIER
+    assert arm_of_name(name).name == name
+    assert isinstance(canonical(name), str)
+
+
+@given(st.text(max_size=80))
+def test_spelling_is_stable(name: str) -> None:
+    assert spelled(spelled(name)) == spelled(name)
+
+
+def test_the_table_is_plausible() -> None:
+    for known in KNOWN:
+        assert 2022 < known.released <= 2026
+        assert known.size is None or known.size[0] >= known.size[1] > 0
+        assert known.price is None or 0 < known.price[0] <= known.price[1] * 1.01
