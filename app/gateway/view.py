@@ -72,14 +72,15 @@ class View:
 
 def arm_of(candidate: Candidate) -> Arm:
     """The router's view of a candidate."""
-    price = candidate.price
+    price, model = candidate.price, candidate.like or candidate.upstream_model
     return Arm(
         candidate.name,
         candidate.tier,
-        family=family_of(candidate.upstream_model),
+        family=family_of(model),
         input_rate=price.base.input if price else None,
         output_rate=price.base.output if price else None,
         context_tokens=candidate.capabilities.context_tokens,
         max_output_tokens=candidate.capabilities.max_output_tokens,
         reasoning=candidate.capabilities.hidden_reasoning,
+        model=model,
     )
