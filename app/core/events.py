@@ -9,10 +9,12 @@ from app.core.money import Usage
 
 @dataclass(slots=True)
 class Begin:
-    """The reply begins: the provider's id for it, and the model it names; either may be empty."""
+    """The reply begins: the provider's id for it, and the model it names; either may be empty. `created`: Unix time in
+    whole seconds, 0 where the provider does not say."""
 
     id: str = ""
     model: str = ""
+    created: int = 0
 
 
 @dataclass(slots=True)

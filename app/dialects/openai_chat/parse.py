@@ -81,19 +81,19 @@ def parse_chat(body: bytes) -> ChatRequest:
         raise BadRequest("The parameter messages is required.", param="messages")
     if "model" not in members:
         raise BadRequest("The parameter model is required.", param="model")
-    model = _field(_string, members, "model")
+    model = field_of(_string, members, "model")
     check_model(model)
-    messages = _field(_messages, members, "messages")
+    messages = field_of(_messages, members, "messages")
     if not messages:
         raise BadRequest("The parameter messages must hold at least one message.", param="messages")
-    options = _field(_options, members, "stream_options") if "stream_options" in members else None
+    options = field_of(_options, members, "stream_options") if "stream_options" in members else None
     choices = _positive(members, "n", MAX_CHOICES)
     limits = {name: _positive(members, name, MAX_LIMIT) for name in LIMIT_FIELDS if name in members}
     set_limits = [limit for limit in limits.values() if limit is not None]
     return ChatRequest(
         members=members,
         model=model,
-        stream=bool(_field(_flag, members, "stream")) if "stream" in members else False,
+        stream=bool(field_of(_flag, members, "stream")) if "stream" in members else False,
         show_usage=bool(options and options.include_usage),
         choices=1 if choices is None else choices,
         output_limit=min(set_limits) if set_limits else None,
@@ -116,7 +116,7 @@ def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:
     """The body's own cap for this request, `max_cost_usd`, in nano-dollars."""
     if "max_cost_usd" not in members:
         return None
-    value = _field(_dollars, members, "max_cost_usd")
+    value = field_of(_dollars, members, "max_cost_usd")
     return None if value is None else parse_dollars(value, "max_cost_usd")
 
 
@@ -140,14 +140,15 @@ def checked_task_id(value: str, param: str) -> str:
 def _task_id(members: dict[str, msgspec.Raw]) -> str | None:
     if "metadata" not in members:
         return None
-    metadata = _field(_metadata, members, "metadata")
+    metadata = field_of(_metadata, members, "metadata")
     if not metadata or "task_id" not in metadata:
         return None
-    value = _field(_optional_string, metadata, "task_id", prefix="metadata.")
+    value = field_of(_optional_string, metadata, "task_id", prefix="metadata.")
     return None if value is None else checked_task_id(value, "metadata.task_id")
 
 
-def _field(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str, prefix: str = "") -> Any:
+def field_of(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str, prefix: str = "") -> Any:
+    """A member's value in the decoder's type; BadRequest naming the place in it that is wrong."""
     try:
         return decoder.decode(members[name])
     except msgspec.ValidationError as error:
@@ -163,7 +164,7 @@ def _field(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], 
 def _positive(members: dict[str, msgspec.Raw], name: str, most: int) -> int | None:
     if name not in members:
         return None
-    value: int | None = _field(_integer, members, name)
+    value: int | None = field_of(_integer, members, name)
     if value is not None and value < 1:
         raise BadRequest(f"The parameter {name} must be a positive integer.", param=name)
     if value is not None and value > most:
@@ -193,16 +194,16 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
     prompt.in_tool_loop = messages[-1].role in ("tool", "function")
     for name in ("tools", "functions"):
         if name in members and bytes(members[name]) != b"null":
-            prompt.tools += len(_field(_raws, members, name))
+            prompt.tools += len(field_of(_raws, members, name))
             prompt.tool_schema_bytes += len(members[name])
     prompt.text_bytes += prompt.tool_schema_bytes
     if "response_format" in members:
-        wanted = _field(_format, members, "response_format")
+        wanted = field_of(_format, members, "response_format")
         kind = wanted.type if wanted else "text"
         prompt.wants_json, prompt.wants_schema = kind != "text", kind == "json_schema"
         prompt.text_bytes += len(members["response_format"])
     if "reasoning_effort" in members:
-        prompt.reasoning_effort = _field(_optional_string, members, "reasoning_effort")
+        prompt.reasoning_effort = field_of(_optional_string, members, "reasoning_effort")
     return prompt
 
 
