@@ -17,18 +17,21 @@ from routers.facts_table import KNOWN, NEWEST, Known
 
 MAX_NAME_CHARS: Final = 200
 NANO: Final = 10**9
+LAST_BARE: Final = 2024.9
 GUESSED_TIERS: Final = 5
 """No guess goes beyond the frontier and one above: the rest of the scale is for who knows better."""
 
 _KNOWN: Final = tuple((re.compile(rf"(?<!\d)(?:{known.pattern})(?!\d)"), known) for known in KNOWN)
 _TOKENS: Final = re.compile(r"[a-z]+|\d+")
+_POINT: Final = re.compile(r"(?<=\d)p(?=\d)")
+"""Fireworks writes "v3p1" for 3.1."""
 _EXPERTS: Final = re.compile(r"(?<![a-z\d.])(\d{1,3})\s?x\s?(\d{1,3}(?:\.\d+)?)\s?b(?![a-z])")
 _BILLIONS: Final = re.compile(r"(?<![\d.])(\d{1,4}(?:\.\d{1,3})?)\s?b(?![a-z])")
 _ACTIVE: Final = re.compile(r"(?<![a-z\d])a(\d{1,3}(?:\.\d{1,2})?)\s?b(?![a-z])")
 _MILLIONS: Final = re.compile(r"(?<![\d.])(\d{2,3})\s?m(?![a-z])")
 _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
-_SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_](?:[0-2]\d|3[01]))?(?!\d)")
-_VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?(?! ?[bx\d])\b")
+_SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
+_VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
 _BASE: Final = re.compile(r"\bbase\b|\bhf$")
 _BARE: Final = re.compile(r"\d b(?: v 0 \d)?$")
 _TUNED: Final = re.compile(
@@ -80,7 +83,7 @@ class Facts:
 
 def spelled(name: str) -> str:
     """A name in lower case with letters and numbers apart: "Claude3.5-Sonnet" -> "claude 3 5 sonnet"."""
-    return " ".join(_TOKENS.findall(name[:MAX_NAME_CHARS].lower()))
+    return " ".join(_TOKENS.findall(name[:MAX_NAME_CHARS].lower())).replace("llama v ", "llama ")
 
 
 def canonical(name: str) -> str:
@@ -97,27 +100,31 @@ def canonical(name: str) -> str:
 @lru_cache(maxsize=4096)
 def facts_of(name: str) -> Facts:
     """What a model's name tells; any string will do."""
-    raw = name[:MAX_NAME_CHARS].lower()
+    raw = _POINT.sub(".", name[:MAX_NAME_CHARS].lower())
     words = spelled(raw)
     family = line_of(raw)
     known = _known(words)
     size, active = _size(raw)
     if size is None and known is not None and known.size is not None:
         size, active = known.size
-    elif size is not None and known is not None and known.size is not None and 0.8 < known.size[0] / size < 1.2:
-        active = known.size[1]
+    elif size is not None and known is not None and known.size is not None:
+        if 0.8 < known.size[0] / size < 1.25:
+            active = known.size[1]
+        else:
+            known = known._replace(price=None)  # a distillation that bears the name of its teacher
+    released = _released(raw, words, known, family)
     price = known.price if known is not None else None
     if price is None and size is not None:
         price = _hosted_price(size, active or size)
     return Facts(
         family,
-        _released(raw, words, known, family),
+        released,
         size,
         active,
         price[0] if price else None,
         price[1] if price else None,
         reasoning=_reasons(raw, words),
-        tuned=_tuned(words, family),
+        tuned=_tuned(words, family, released),
         code=_CODE.search(words) is not None,
         tools=_TOOLS.search(words) is not None,
     )
@@ -127,7 +134,7 @@ def line_of(name: str) -> str:
     """`family_of`, with lines that no policy is likely to name; for names of agents, the line of their model."""
     family = family_of(name) or family_of(spelled(name).replace(" ", "-"))
     if family:
-        return family
+        return "gpt" if family[0] == "o" else family  # OpenAI's o1 to o4
     found = _LINES.search(spelled(name))
     if found is None:
         return ""
@@ -237,8 +244,10 @@ def _reasons(raw: str, words: str) -> bool:
     return reasons_by_default(raw.replace(" ", "-")) or (_EFFORT.search(words) is not None and "reasoning" in words)
 
 
-def _tuned(words: str, family: str) -> bool:
-    """False for a model whose name says that it is a base model, or for open weights whose name says nothing."""
+def _tuned(words: str, family: str, released: float | None) -> bool:
+    """False for a model whose name says that it is a base model, or for weights whose name says nothing, as it was
+    the custom before LAST_BARE."""
     if _BASE.search(words):
         return False
-    return family not in _OPEN_BASES or _TUNED.search(words) is not None or _BARE.search(words) is None
+    bare = family in _OPEN_BASES and _BARE.search(words) is not None and _TUNED.search(words) is None
+    return not bare or (released or 0.0) > LAST_BARE

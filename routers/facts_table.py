@@ -23,6 +23,9 @@ class Known(NamedTuple):
     price: tuple[float, float] | None = None
 
 
+NEWEST: Final = 2026.0
+"""Where the recalled table ends: a later version of a line that it knows is taken to be from about then."""
+
 _OPENAI: Final = (
     Known("gpt 5 pro", 2025.8, None, (15, 120)),
     Known("gpt 5 1 codex mini|gpt 5 (?:1 )?mini", 2025.6, None, (0.25, 2)),
@@ -56,6 +59,11 @@ _OPENAI: Final = (
     Known("\\bo 3 pro", 2025.45, None, (20, 80)),
     Known("\\bo 3\\b", 2025.3, None, (2, 8)),
     Known("\\bo 4 mini", 2025.3, None, (1.1, 4.4)),
+    Known("gpt \\d nano|gpt \\d \\d nano", NEWEST, None, (0.1, 0.6)),
+    Known("gpt \\d mini|gpt \\d \\d mini", NEWEST, None, (0.4, 2.5)),
+    Known("gpt (?:5 )?[3-9]", NEWEST, None, (2, 14)),
+    Known("\\bo [5-9] mini", NEWEST, None, (1.1, 4.4)),
+    Known("\\bo [5-9]", NEWEST, None, (2, 8)),
 )
 
 _ANTHROPIC: Final = (
@@ -72,9 +80,12 @@ _ANTHROPIC: Final = (
     Known("claude 3 sonnet|3 sonnet", 2024.17, None, (3, 15)),
     Known("claude 3 haiku|3 haiku", 2024.2, None, (0.25, 1.25)),
     Known("claude instant", 2023.6, None, (0.8, 2.4)),
-    Known("claude 2", 2023.6, None, (8, 24)),
-    Known("claude 1|claude v 1", 2023.2, None, (8, 24)),
+    Known("claude (?:v )?2", 2023.6, None, (8, 24)),
+    Known("claude (?:v )?1", 2023.2, None, (8, 24)),
     Known("claude 35\\b|claude 3 5", 2024.47, None, (3, 15)),
+    Known("claude.* opus|opus [5-9]", NEWEST, None, (5, 25)),
+    Known("claude.* sonnet|sonnet [5-9]", NEWEST, None, (3, 15)),
+    Known("claude.* haiku|haiku [5-9]", NEWEST, None, (1, 5)),
 )
 
 _GOOGLE: Final = (
@@ -91,7 +102,10 @@ _GOOGLE: Final = (
     Known("gemini 1 5 pro (?:002|exp)", 2024.7, None, (1.25, 5)),
     Known("gemini 1 5 pro", 2024.3, None, (1.25, 5)),
     Known("gemini (?:1 0 )?ultra", 2024.1, None, (7, 21)),
-    Known("gemini (?:1 0 )?pro", 2023.95, None, (0.5, 1.5)),
+    Known("gemini (?:1 0 )?pro(?! latest)", 2023.95, None, (0.5, 1.5)),
+    Known("gemini.* flash lite", NEWEST, None, (0.1, 0.4)),
+    Known("gemini.* flash", NEWEST, None, (0.4, 2.5)),
+    Known("gemini \\d(?: \\d)? pro|gemini pro latest", NEWEST, None, (2, 12)),
     Known("palm 2|text bison|chat bison", 2023.4, None, (0.5, 1.5)),
     Known("gemma 3 n", 2025.5, (6, 4), (0.03, 0.06)),
     Known("gemma 3", 2025.2),
@@ -117,6 +131,8 @@ _META: Final = (
 )
 
 _MISTRAL: Final = (
+    Known("mistral large (?:[4-9]|latest|26\\d\\d)", NEWEST, (675, 41), (0.5, 1.5)),
+    Known("mistral (?:medium|small) (?:[4-9]|latest|26\\d\\d)", NEWEST, None, (0.2, 0.8)),
     Known("mistral large (?:3|2512)", 2025.92, (675, 41), (0.5, 1.5)),
     Known("mistral large (?:2|2407|2411)", 2024.6, (123, 123), (2, 6)),
     Known("mistral large", 2024.15, None, (4, 12)),
@@ -142,6 +158,8 @@ _MISTRAL: Final = (
 )
 
 _ASIA: Final = (
+    Known("deepseek v [4-9].*flash", NEWEST, None, (0.14, 0.28)),
+    Known("deepseek v [4-9]", NEWEST, None, (0.5, 1.5)),
     Known("deepseek v 3 [1-9]", 2025.75, (671, 37), (0.28, 0.42)),
     Known("deepseek v 3|deepseek chat", 2024.98, (671, 37), (0.27, 1.1)),
     Known("deepseek r 1 distill", 2025.05),
@@ -162,6 +180,8 @@ _ASIA: Final = (
     Known("qwen 2(?! 5\\b)", 2024.43),
     Known("qwen 1 5", 2024.15),
     Known("qwen", 2023.75),
+    Known("kimi k [3-9]", NEWEST, None, (0.6, 2.5)),
+    Known("glm [5-9]", NEWEST, None, (0.6, 2.2)),
     Known("kimi k 2", 2025.55, (1000, 32), (0.6, 2.5)),
     Known("glm 4 [67]", 2025.75, (355, 32), (0.6, 2.2)),
     Known("glm 4 5 air", 2025.55, (106, 12), (0.2, 1.1)),
@@ -223,5 +243,3 @@ _OTHERS: Final = (
 )
 
 KNOWN: Final[tuple[Known, ...]] = (*_OPENAI, *_ANTHROPIC, *_GOOGLE, *_META, *_MISTRAL, *_ASIA, *_OTHERS)
-NEWEST: Final = 2026.0
-"""Where the recalled table ends: a later version of a line that it knows is taken to be from about then."""

@@ -53,6 +53,10 @@ def test_experts_share_layers_and_only_some_are_active() -> None:
         ("gpt-6-mini", "gpt", 2026.0),
         ("deepseek-v4-pro", "deepseek", 2026.0),
         ("claude-sonnet-5", "claude", 2026.0),
+        ("qwen3.5-35b-a3b", "qwen", 2026.0),
+        ("mistral-small-latest", "mistral", 2026.0),
+        ("accounts/fireworks/models/llama-v3p1-70b-instruct", "llama", 2024.55),
+        ("o3-mini", "gpt", 2025.08),
     ],
 )
 def test_the_line_and_the_age(name: str, family: str, released: float) -> None:
@@ -72,6 +76,17 @@ def test_the_kinds_of_a_model() -> None:
     assert facts_of("claude-3-haiku").tuned
     assert facts_of("Qwen2.5-Coder 32B Instruct").code
     assert facts_of("mistral-large-2407-FC-Any").tools
+
+
+def test_a_distillation_is_not_priced_as_its_teacher() -> None:
+    teacher, student = facts_of("deepseek-r1"), facts_of("deepseek-r1-0528-qwen3-8b")
+    assert student.size_b == 8
+    assert (student.blended_price or 9) < (teacher.blended_price or 0) / 3
+
+
+def test_new_weights_without_a_word_are_tuned() -> None:
+    assert facts_of("qwen3.5-35b-a3b").tuned
+    assert not facts_of("Qwen1.5-110B").tuned
 
 
 def test_what_a_name_does_not_tell_is_none() -> None:
