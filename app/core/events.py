@@ -28,13 +28,15 @@ class Said:
 
 @dataclass(slots=True)
 class Thought:
-    """A piece of thinking. `signature` and `encrypted`: see `core/conversation.py`; `ends`: this thought is whole."""
+    """A piece of thinking. `signature`, `encrypted` and `origin`: see `core/conversation.py`; `ends`: this thought is
+    whole."""
 
     text: str = ""
     signature: str | None = None
     encrypted: str | None = None
     ends: bool = False
     choice: int = 0
+    origin: str = ""
 
 
 @dataclass(slots=True)
