@@ -111,6 +111,21 @@ def spend(
     raise typer.Exit(show(task=task, key=key, as_json=as_json))
 
 
+@cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
+def train(
+    data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the weights. [default: the installed router's]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and rows give the same bytes.")] = 0,
+) -> None:
+    """Train the learned router from outcomes of models on questions, and write its weights.
+
+    Example: bursar train --data outcomes/ --out routers/weights
+    """
+    from app.commands.train import train as run  # noqa: PLC0415
+
+    raise typer.Exit(run(data, out, seed=seed))
+
+
 @keys_commands.command("new")
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],

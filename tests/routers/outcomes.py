@@ -1,54 +1,62 @@
-"""Synthetic rows of outcomes for tests of training and evaluation; no real question is among them."""
+"""Synthetic rows of outcomes (no benchmark's): four models, two kinds of question, hard and easy ones of each."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from math import exp
 
 import numpy as np
 
+from routers.artifact import Weights
 from routers.rows import Outcome, Row
 
-TOPICS = ("planets", "ledgers", "verbs", "beetles", "bridges", "tides")
+MODELS = {"gpt-4o": 1.6, "gpt-4o-mini": 0.4, "llama-3.1-8b-instruct": -0.6, "mistral-7b-instruct": -1.2}
+"""Names of real models, with invented abilities in the order of their facts."""
+THINGS = ["apples", "pears", "coins", "stamps", "tiles", "bolts", "cards", "shells", "bricks", "lamps"]
+PLACES = ["Arden", "Bexley", "Corwen", "Dunmore", "Elstow", "Farley", "Gorran", "Hythe", "Ilkley", "Jarrow"]
 
 
-def made_rows(
-    count: int = 120,
-    *,
-    source: str = "made",
-    families: Sequence[str] = ("a", "b", "c"),
-    seed: int = 0,
-    costs: bool = True,
-) -> list[Row]:
-    """Three models: cheap 40 %, middle 60 %, dear 80 %; what is easy for one is easier for all."""
+def rows(count: int = 240, seed: int = 1) -> list[Row]:
+    """Sums and questions of place, half of each long with conditions; the long ones are harder."""
     rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(count):
-        hard = float(rng.random())
-        words = " ".join(rng.choice(TOPICS, 6))
-        outcomes = {
-            name: Outcome(float(rng.random() < rate + 0.4 * (0.5 - hard)), cost_usd=cost if costs else None)
-            for name, rate, cost in (("cheap-7b", 0.4, 0.001), ("middle-70b", 0.6, 0.004), ("dear-405b", 0.8, 0.02))
-        }
-        rows.append(Row(f"{source}:{i}", source, families[i % len(families)], f"{source} {i}: {words}?", (), outcomes))
-    return rows
+    return [_row(number, rng) for number in range(count)]
 
 
-def line_of(row: Row) -> dict[str, Any]:
-    """The JSON object of a row."""
+def _row(number: int, rng: np.random.Generator) -> Row:
+    sums, hard = number % 2 == 0, rng.random() < 0.5
+    prompt = _sum(rng, hard) if sums else _place(rng, hard)
+    ease = 0.8 - 1.8 * hard
     outcomes = {
-        model: {key: value for key in o.__slots__ if (value := getattr(o, key)) is not None}
-        for model, o in row.outcomes.items()
+        model: Outcome(float(rng.random() < 1.0 / (1.0 + exp(-(ability + ease)))), out_tokens=60.0 + 60.0 * hard)
+        for model, ability in MODELS.items()
     }
-    named = {"id": row.id, "source": row.source, "family": row.family, "prompt": row.prompt, "outcomes": outcomes}
-    return {**named, "tools": list(row.tools)} if row.tools else named
+    return Row(f"r{number}", "made" if number % 3 else "up", "sums" if sums else "places", prompt, (), outcomes)
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> Path:
-    """A file of rows, gzipped where its name says so."""
-    text = "".join(json.dumps(line_of(row)) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith(".gz") else text.encode())
-    return path
+def _sum(rng: np.random.Generator, hard: bool) -> str:
+    a, b, c = rng.integers(2, 99, 3)
+    thing = rng.choice(THINGS)
+    if not hard:
+        return f"What is {a} + {b} {thing}?"
+    return (
+        f"A box holds {a} {thing}, each of them worth {b} cents. If exactly {c} percent are lost, calculate the value "
+        "of what remains, subject to the condition that each lost one costs 2 cents more; round only the final result."
+    )
+
+
+def _place(rng: np.random.Generator, hard: bool) -> str:
+    place, other = rng.choice(PLACES, 2, replace=False)
+    if not hard:
+        return f"Who founded {place}? Founded number {rng.integers(9999)}."
+    return (
+        f"Compare the charters of {place} and {other} of {rng.integers(1100, 1900)}, and explain which statement "
+        "about jurisdiction, fiduciary obligations and constitutional precedent is NOT supported by either of them."
+    )
+
+
+@lru_cache(maxsize=1)
+def weights() -> Weights:
+    """Weights trained on them, once for all tests."""
+    from routers.train import train
+
+    return train(rows(), seed=0)

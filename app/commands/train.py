@@ -1,0 +1,35 @@
+"""`bursar train`: from outcomes to the weights of the learned router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import routers
+from app.commands.terminal import complain, say
+
+SHIPPED = Path(routers.__path__[0]) / "weights"
+NEEDS_EXTRA = "`bursar train` needs scikit-learn: pip install 'bursar[train]'"
+
+
+def train(data: Path, out: Path | None, *, seed: int) -> int:
+    """Train on the rows of a folder and write the artifact; the exit code."""
+    try:
+        from routers.artifact import save  # noqa: PLC0415
+        from routers.rows import RowsError, read_rows  # noqa: PLC0415
+        from routers.train import train as fit  # noqa: PLC0415  (scipy comes with an extra)
+    except ImportError as error:
+        complain(f"{NEEDS_EXTRA} ({error})")
+        return 1
+    notes: list[str] = []
+    try:
+        rows = read_rows(data, notes)
+        say(f"{len(rows)} questions of {len({row.source for row in rows})} sources")
+        for note in notes:
+            say(f"  {note}")
+        weights = fit(rows, seed=seed)
+    except (RowsError, ValueError) as error:
+        complain(str(error))
+        return 1
+    file = save(weights, SHIPPED if out is None else out)
+    say(f"{file}: version {weights.version}, {file.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,159 @@
+"""The learned router: P(success) of any arm on any request, from outcomes of many models on many questions.
+
+A request becomes coordinates u: what its surface tells (learned within families, so that it carries over to new
+ones) and what its words tell (the kind of question, as far as its words are known). An arm has abilities, a known
+model's measured ones or a prior from its facts. Both are uncertain, and P(success) integrates over both; where
+nothing is known of a kind of request, its own part fades and what remains is how good each arm is on the whole, which
+is the best static choice. Fitted by `routers.train`; numpy is all it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import erf, sqrt
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, prior
+from routers.artifact import Weights, read
+from routers.base import Arm, Score
+from routers.features import Features
+from routers.lengths import ArmLengths, LengthWeights, arm_lengths, expected_tokens, request_length
+from routers.vector import SURFACE, excerpt_words, surface, terms, vocabulary
+
+MAX_STACKS: Final = 64
+"""Sets of arms whose abilities are kept side by side; a policy has a few."""
+CLIP: Final = 3.0
+CONFIDENT_LOGITS: Final = 1.5
+"""`Score.confidence` is the probability that an arm's true logit on this kind of request is within this much of the
+expected one: at P = 0.8, between 0.47 and 0.95."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a request demands. `u` (K,): its coordinates, the constant first; `var` (K,): their variance over kinds of
+    request that look like this; `ood` in [0, 1]: how little of its words training knows."""
+
+    u: Vector
+    var: Vector
+    ood: float
+
+
+class LearnedRouter:
+    """Scores arms by learned abilities. `abilities` (by arm name) go before what the weights know of an arm.
+
+    An arm's `confidence` is the probability that its logit on this kind of request is within CONFIDENT_LOGITS of what
+    is expected: it falls with the arm's own uncertainty and with `Item.ood`, and not with a question's own chance.
+    """
+
+    name: Final = "learned"
+
+    def __init__(self, weights: Weights, abilities: Mapping[str, Ability] | None = None) -> None:
+        self.version = weights.version
+        self.ability_weights = AbilityWeights.of(weights.part("ability"))
+        self.length_weights = LengthWeights.of(weights.part("length"))
+        self._items = ItemModel(weights)
+        self._abilities = dict(abilities or {})
+        self._stacks: dict[tuple[Arm, ...], tuple[AbilityStack, ArmLengths, bool]] = {}
+
+    def item(self, features: Features) -> Item:
+        """What a request demands."""
+        return self._items.item(features)
+
+    def ability(self, arm: Arm) -> Ability:
+        """What is believed of an arm."""
+        given = self._abilities.get(arm.name)
+        return prior(arm, self.ability_weights) if given is None else given
+
+    def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
+        """One score per arm, in order."""
+        if not arms:
+            return []
+        stack, lengths, reasons = self._stack(tuple(arms))
+        item = self._items.item(features)
+        p, doubt = stack.predict(item.u, item.var)
+        request = request_length(features, self.length_weights, reasoning=reasons)
+        tokens = expected_tokens(request, lengths, features.max_output_tokens)
+        return [
+            Score(chance, erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
+            for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens.tolist(), strict=True)
+        ]
+
+    def _stack(self, arms: tuple[Arm, ...]) -> tuple[AbilityStack, ArmLengths, bool]:
+        found = self._stacks.get(arms)
+        if found is None:
+            if len(self._stacks) >= MAX_STACKS:
+                self._stacks.clear()
+            stack = AbilityStack([self.ability(arm) for arm in arms])
+            found = stack, arm_lengths(arms, self.length_weights), any(arm.reasoning for arm in arms)
+            self._stacks[arms] = found
+        return found
+
+
+class ItemModel:
+    """From features to coordinates."""
+
+    __slots__ = (
+        "_centre",
+        "_familiar",
+        "_known",
+        "_rare",
+        "_scale",
+        "_slope",
+        "_strange",
+        "_terms",
+        "_unknown",
+        "_words",
+    )
+
+    def __init__(self, weights: Weights) -> None:
+        part, term = weights.part("item"), weights.part("term")
+        if tuple(str(name) for name in part["surface"]) != SURFACE:
+            raise ValueError("the weights were trained for other features than this version reads; train again")
+        self._centre = part["centre"].astype(np.float64)
+        self._scale = 1.0 / part["scale"].astype(np.float64)
+        self._slope = part["slope"].astype(np.float64)
+        # Variance of the coordinates where the words of a request are known, and where they are not.
+        self._known = part["variance_known"].astype(np.float64)
+        self._unknown = part["variance_unknown"].astype(np.float64)
+        self._words = vocabulary(term["words"].tobytes())
+        idf = term["idf"].astype(np.float32)
+        single = np.array([b" " not in word for word in self._words], dtype=np.float32)
+        self._terms = np.column_stack([term["table"].astype(np.float32) * idf[:, None], idf**2, single])
+        self._rare = float(term["rare"])
+        self._familiar, self._strange = (float(share) for share in term["shares"])
+
+    def item(self, features: Features) -> Item:
+        """What a request demands."""
+        words = excerpt_words(features)
+        x = (np.array(surface(features, words), dtype=np.float64) - self._centre) * self._scale
+        np.clip(x, -CLIP, CLIP, out=x)
+        u = np.empty(1 + self._slope.shape[1])
+        u[0] = 1.0
+        u[1:] = x @ self._slope
+        local, ood = self._local(words)
+        u[1:] += local
+        return Item(u, self._variance(ood), ood)
+
+    def _variance(self, ood: float) -> Vector:
+        return self._known + ood * (self._unknown - self._known)
+
+    def _local(self, words: list[bytes]) -> tuple[Any, float]:
+        """What the words tell, and the share of their weight that training does not know."""
+        distinct = terms(words)
+        places = [self._words[term] for term in self._words.keys() & distinct]
+        if not places:
+            return 0.0, 1.0
+        rows = self._terms[places].sum(axis=0)
+        unknown = (len(set(words)) - float(rows[-1])) * self._rare
+        total = float(rows[-2]) + unknown
+        ood = (unknown / total - self._familiar) / (self._strange - self._familiar)
+        return rows[:-2] / sqrt(total), min(max(ood, 0.0), 1.0)
+
+
+def load(path: Path | str) -> LearnedRouter:
+    """The router of an artifact, a file or the folder that holds it; raises OSError or ValueError."""
+    return LearnedRouter(read(Path(path)))

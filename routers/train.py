@@ -1,0 +1,139 @@
+"""Trains the learned router from rows of real outcomes: deterministic, in a minute or two for all the data there is.
+
+In order: coordinates of the questions in turn with the models' abilities (`train_items`), the effect of a question's
+kind on its words (`train_terms`), abilities of known and unknown models (`train_abilities`), lengths
+(`train_lengths`). What is uncertain is measured by cross-validation over families inside the training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from routers.abilities import Matrix, Vector
+from routers.artifact import Weights
+from routers.base import Arm, reasons_by_default
+from routers.facts import arm_of_name
+from routers.features import Features, extract
+from routers.rows import Row, deduplicated, folds, view_of
+from routers.train_items import Items, Outcomes, Places, abilities_at, fit_items
+from routers.train_lengths import Lengths, fit_lengths
+from routers.train_terms import Bag, bag_of, fit_terms, unknown_square, weighted
+from routers.vector import SURFACE, excerpt_words, surface, terms
+
+CLIP: Final = 3.0
+MIN_SCALE: Final = 1e-6
+CONSTANT_SCALE: Final = 1e6
+"""Divides a feature that never changes in training, so that it says nothing when it does."""
+FINAL_ABILITY_ROUNDS: Final = 25
+SKILL_TRUST: Final = (1.0, 0.5, 0.5, 0.5)
+"""How much of what words tell is used, by coordinate: how easy a kind is carries over to its neighbours, which
+models are good at it does less. Chosen by leaving out families and sources."""
+CHARS_PER_TOKEN: Final = 4.0
+FAMILIAR_SHARE, STRANGE_SHARE = 0.5, 0.9
+"""Quantiles of the share of unknown words: in questions of known families, at which nothing is strange; in questions
+of sources never seen, at which all is."""
+
+
+def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
+    """Weights learned from these rows alone; raises ValueError where they hold no outcomes."""
+    rows = [row for row in deduplicated(rows) if row.outcomes]
+    if not rows:
+        raise ValueError("there are no outcomes to train on")
+    features = [extract(view_of(row)) for row in rows]
+    words = [excerpt_words(f) for f in features]
+    raw = np.array([surface(f, w) for f, w in zip(features, words, strict=True)], dtype=np.float64)
+    centre, scale = raw.mean(axis=0), raw.std(axis=0)
+    scale = np.where(scale < MIN_SCALE, CONSTANT_SCALE, scale)
+    arms, seen = _outcomes(rows, np.clip((raw - centre) / scale, -CLIP, CLIP))
+    items = fit_items(arms, seen, seed=seed)
+    arrays: dict[str, Any] = {
+        "item/surface": np.array(SURFACE),
+        "item/centre": centre,
+        "item/scale": scale,
+        "item/slope": items.slope,
+    }
+    arrays |= _terms(rows, [terms(w) for w in words], seen, items, seed)
+    abilities = abilities_at(arms, seen, items.u, rounds=FINAL_ABILITY_ROUNDS)
+    arrays |= {f"ability/{name}": np.asarray(value) for name, value in abilities.items()}
+    arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
+    return Weights({name: _stored(array) for name, array in arrays.items()})
+
+
+def _stored(array: Any) -> np.ndarray[Any, Any]:
+    """Single precision is plenty, and hides what the order of a sum changes in the last digits."""
+    kept: np.ndarray[Any, Any] = np.asarray(array)
+    return kept.astype(np.float32) if kept.dtype == np.float64 else kept
+
+
+def _outcomes(rows: Sequence[Row], x: Matrix) -> tuple[list[Arm], Outcomes]:
+    """The outcomes of all rows; a family is one of its source."""
+    arms: dict[str, int] = {}
+    families: dict[tuple[str, str], int] = {}
+    family = [families.setdefault((row.source, row.family), len(families)) for row in rows]
+    flat = [
+        (number, arms.setdefault(model, len(arms)), outcome.score)
+        for number, row in enumerate(rows)
+        for model, outcome in row.outcomes.items()
+    ]
+    item, arm, score = (np.array(column) for column in zip(*flat, strict=True))
+    seen = Outcomes(item, arm, score.astype(np.float64), np.array(family, dtype=np.int64), x)
+    return [arm_of_name(name) for name in arms], seen
+
+
+def _terms(rows: Sequence[Row], texts: Sequence[set[bytes]], seen: Outcomes, items: Items, seed: int) -> dict[str, Any]:
+    """What words tell of a question's kind, and how far that can be trusted."""
+    bag = bag_of(texts)
+    target, everything = items.effect[seen.family], np.arange(len(rows))
+    x, _, idf = weighted(bag, everything, everything)
+    table = fit_terms(x, target) * np.array(SKILL_TRUST)
+    known, familiar = _held_out(bag, target, folds(rows, "random", seed))
+    unknown, _ = _held_out(bag, target, folds(rows, "family", seed))
+    strange = [weighted(bag, fit, ask)[1] for fit, ask in folds(rows, "source", seed)]
+    low = float(np.quantile(familiar, FAMILIAR_SHARE))
+    high = max(float(np.quantile(np.concatenate(strange), STRANGE_SHARE)) if strange else 1.0, low + 0.05)
+    return {
+        "term/words": np.frombuffer(b"\n".join(bag.terms), dtype=np.uint8),
+        "term/table": table.astype(np.float16),
+        "term/idf": idf,
+        "term/rare": np.float64(unknown_square(len(rows))),
+        "term/shares": np.array([low, high]),
+        "item/variance_known": np.concatenate([[0.0], known]),
+        "item/variance_unknown": np.concatenate([[0.0], np.maximum(unknown, known)]),
+    }
+
+
+def _held_out(bag: Bag, target: Matrix, splits: Sequence[tuple[Places, Places]]) -> tuple[Vector, Vector]:
+    """Mean squared error by coordinate of what words tell on held-out rows, and the shares of unknown words there."""
+    if not splits:
+        return target.var(axis=0), np.ones(1)
+    errors: list[Matrix] = []
+    shares: list[Vector] = []
+    for fit, ask in splits:
+        table = fit_terms(weighted(bag, fit, fit)[0], target[fit]) * np.array(SKILL_TRUST)
+        x, share, _ = weighted(bag, fit, ask)
+        errors.append((x @ table - target[ask]) ** 2)
+        shares.append(share)
+    return np.concatenate(errors).mean(axis=0), np.concatenate(shares)
+
+
+def _lengths(rows: Sequence[Row], features: Sequence[Features]) -> dict[str, Any]:
+    """Lengths of answers where they were recorded, of models whose reasoning is not hidden in them."""
+    arms: dict[str, int] = {}
+    sources: dict[str, int] = {}
+    flat: list[tuple[int, int, float, int]] = []
+    for number, row in enumerate(rows):
+        source = sources.setdefault(row.source, len(sources))
+        for model, outcome in row.outcomes.items():
+            arm = arms.setdefault(model, len(arms))
+            tokens = outcome.out_tokens
+            if tokens is None and outcome.out_chars is not None:
+                tokens = outcome.out_chars / CHARS_PER_TOKEN
+            if tokens and not reasons_by_default(model):
+                flat.append((number, arm, tokens, source))
+    columns = np.array(flat, dtype=np.float64).reshape(len(flat), 4)
+    request, arm, source_of = (columns[:, place].astype(np.int64) for place in (0, 1, 3))
+    seen = Lengths(request, arm, columns[:, 2], source_of)
+    return fit_lengths(features, [arm_of_name(name) for name in arms], seen)

@@ -1,0 +1,62 @@
+"""Training on synthetic rows: deterministic, and it finds what was put in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.commands import train as command
+from routers.artifact import read
+from routers.rows import Outcome, Row
+from routers.train import train
+from tests.routers import outcomes
+
+
+def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
+    again = train(outcomes.rows(), seed=0)
+    assert again.version == outcomes.weights().version
+    for name, array in outcomes.weights().arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+
+
+def test_other_rows_give_another_version() -> None:
+    assert train(outcomes.rows(120, seed=4), seed=0).version != outcomes.weights().version
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    with pytest.raises(ValueError, match="no outcomes"):
+        train([])
+    with pytest.raises(ValueError, match="no outcomes"):
+        train([Row("a", "s", "f", "why?")])
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_handful_of_rows_is_enough_to_train(count: int) -> None:
+    weights = train(outcomes.rows(count), seed=0)
+    for name, array in weights.arrays.items():
+        if array.dtype.kind == "f" and name != "length/known_verbosity":  # NaN there: not measured
+            assert np.isfinite(array).all(), name
+
+
+def test_one_model_and_one_family_are_enough_to_train() -> None:
+    rows = [replace(row, outcomes={"m": Outcome(1.0)}, family="f", source="s") for row in outcomes.rows(30)]
+    train(rows)
+
+
+def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    lines = [
+        {
+            "id": row.id, "source": row.source, "family": row.family, "prompt": row.prompt,
+            "outcomes": {model: {"score": outcome.score} for model, outcome in row.outcomes.items()},
+        }
+        for row in outcomes.rows(60)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert command.train(tmp_path, tmp_path / "out", seed=0) == 0
+    assert read(tmp_path / "out").version in capsys.readouterr().out
+    assert command.train(tmp_path / "none", None, seed=0) == 1
+    assert "none" in capsys.readouterr().err
