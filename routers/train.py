@@ -127,13 +127,13 @@ def _lengths(rows: Sequence[Row], features: Sequence[Features]) -> dict[str, Any
     for number, row in enumerate(rows):
         source = sources.setdefault(row.source, len(sources))
         for model, outcome in row.outcomes.items():
-            arm = arms.setdefault(model, len(arms))
+            place = arms.setdefault(model, len(arms))
             tokens = outcome.out_tokens
             if tokens is None and outcome.out_chars is not None:
                 tokens = outcome.out_chars / CHARS_PER_TOKEN
             if tokens and not reasons_by_default(model):
-                flat.append((number, arm, tokens, source))
+                flat.append((number, place, tokens, source))
     columns = np.array(flat, dtype=np.float64).reshape(len(flat), 4)
-    request, arm, source_of = (columns[:, place].astype(np.int64) for place in (0, 1, 3))
+    request, arm, source_of = (columns[:, at].astype(np.int64) for at in (0, 1, 3))
     seen = Lengths(request, arm, columns[:, 2], source_of)
     return fit_lengths(features, [arm_of_name(name) for name in arms], seen)
