@@ -1,42 +1,137 @@
-"""The learned router under test: as shipped, and trained for each fold."""
+"""The learned router under test: as shipped, trained for each fold, and with abilities updated by outcomes."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import pi
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
+import numpy as np
+
+from routers.abilities import Ability, regressed, update
+from routers.artifact import Weights, read
 from routers.base import Router
-from routers.eval_contenders import UnknownRouter
-from routers.eval_newcomer import Updatable
-from routers.rows import Row
+from routers.eval_contenders import Contender, Readings, UnknownRouter, scored
+from routers.eval_policies import Forecast
+from routers.eval_split import Fold
+from routers.eval_table import Floats, Table
+from routers.facts import canonical
+from routers.learned import LearnedRouter
+from routers.rows import Indices, Row
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
+UPDATED: Final = "learned, abilities updated"
 
 
-def load_learned(weights: Path = WEIGHTS) -> Router:
-    """The router with the shipped weights; UnknownRouter where there are none or they cannot be used."""
+def load_weights(folder: Path = WEIGHTS) -> Weights:
+    """The shipped weights; UnknownRouter where there are none or they cannot be used."""
     try:
-        return cast("Router", _module("routers.learned").load(weights))
+        return read(folder)
     except (OSError, ValueError) as error:
         raise UnknownRouter(f"the learned router's weights cannot be used: {error}") from None
 
 
 def train_learned(rows: Sequence[Row], seed: int) -> Router:
     """A router trained on these rows alone."""
-    weights = _module("routers.train").train(rows, seed=seed)
-    return cast("Router", _module("routers.learned").LearnedRouter(weights))
+    return LearnedRouter(train_weights(rows, seed))
 
 
-def updatable() -> Updatable:
-    """The shipped router as one that learns a new model; UnknownRouter where there is none."""
-    load_learned()
-    raise UnknownRouter("the learned router cannot be updated here")
+def train_weights(rows: Sequence[Row], seed: int) -> Weights:
+    """Weights trained on these rows alone."""
+    from routers.train import train  # noqa: PLC0415  (it evaluates, too)
+
+    return train(rows, seed=seed)
 
 
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UnknownRouter(f"the learned router is not installed: {error}") from None
+@dataclass(frozen=True)
+class Items:
+    """What rows demand: coordinates and their variances, (rows, K)."""
+
+    u: Floats
+    var: Floats
+
+
+class Learning:
+    """The learned router as one that is told outcomes of models one by one, as the gateway's learner does.
+
+    Of the model that is new it knows the name and the price alone, whatever the weights know of it.
+    """
+
+    name: Final = "learned"
+
+    def __init__(self, weights: Weights, readings: Readings) -> None:
+        self._weights, self._readings = weights, readings
+        self.router = LearnedRouter(weights)
+        self._items: dict[str, Items] = {}
+        self._others: dict[str, Floats] = {}
+
+    def items(self, table: Table) -> Items:
+        """The demands of all rows of a table."""
+        if table.source not in self._items:
+            found = [self.router.item(features) for features in self._readings.features(table)]
+            self._items[table.source] = Items(np.array([i.u for i in found]), np.array([i.var for i in found]))
+        return self._items[table.source]
+
+    def start(self, table: Table, model: int) -> Ability:
+        return regressed(self._readings.arms(table)[model], self.router.ability_weights)
+
+    def learn(self, state: Ability, table: Table, row: int, outcome: float) -> Ability:
+        items = self.items(table)
+        # What the question has of its own blurs what an outcome tells of the model.
+        noise = float(items.var[row] @ (state.mean**2 + np.diag(state.cov)))
+        return update(state, items.u[row], outcome, noise=noise)
+
+    def predict(self, state: Ability, table: Table, rows: Indices) -> Floats:
+        items = self.items(table)
+        return predicted(state, items.u[rows], items.var[rows])
+
+    def others(self, table: Table, rows: Indices) -> Floats:
+        if table.source not in self._others:
+            everything = np.arange(len(table.rows), dtype=np.int64)
+            self._others[table.source] = scored(self.router, table, everything, self._readings).p
+        return self._others[table.source][rows]
+
+    def after(self, table: Table, rows: Indices) -> LearnedRouter:
+        """The router after all outcomes on some rows, of every model, starting from what the weights know of it."""
+        items = self.items(table)
+        abilities: dict[str, Ability] = {}
+        for j, arm in enumerate(self._readings.arms(table)):
+            state = self.router.ability(arm)
+            for row in rows[~np.isnan(table.score[rows, j])]:
+                noise = float(items.var[row] @ (state.mean**2 + np.diag(state.cov)))
+                state = update(state, items.u[row], float(table.score[row, j]), noise=noise)
+            abilities[arm.name] = state
+        return self.with_abilities(abilities)
+
+    def with_abilities(self, abilities: Mapping[str, Ability]) -> LearnedRouter:
+        """The same router with these abilities before the weights'."""
+        return LearnedRouter(self._weights, abilities)
+
+
+def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:
+    """P(success) of one model on many requests at once: `abilities.AbilityStack.predict`, row by row."""
+    mean = u @ ability.mean
+    spread = np.einsum("ik,kl,il->i", u, ability.cov, u) + var @ (ability.mean**2 + np.diag(ability.cov))
+    return np.asarray(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + pi / 8.0 * spread))))
+
+
+def updating(learning: Learning, readings: Readings) -> Contender:
+    """The router after the outcomes of the validation rows, as the learning loop would leave it."""
+
+    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        router = learning.after(table, fold.validation)
+        return scored(router, table, fold.validation, readings), scored(router, table, fold.test, readings)
+
+    note = "abilities alone, by the validation rows' outcomes; the weights as they are"
+    return Contender(UPDATED, learning.router.version, ask, note=note)
+
+
+def learning_of(rows: Sequence[Row], without: str | None, seed: int) -> Learning:
+    """The shipped router, or one trained on these rows without any outcome of a model; UnknownRouter for no weights."""
+    if without is None:
+        return Learning(load_weights(), Readings())
+    gone = canonical(without)
+    kept = [replace(r, outcomes={m: o for m, o in r.outcomes.items() if canonical(m) != gone}) for r in rows]
+    return Learning(train_weights([row for row in kept if row.outcomes], seed), Readings())

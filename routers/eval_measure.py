@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from routers.eval_runs import Run, best_of_all
 from routers.eval_table import Floats, Table
 from routers.rows import Indices
 
-POOLED = "all"
+POOLED: Final = "all"
+NOISE: Final = 5e-5
+"""A difference below it is rounding."""
+NARROW: Final = 0.002
+"""Mean distance from static mix to oracle below which no share of it is told."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def verdict(difference: Estimate) -> str:
     """How a difference reads: `better`, `worse`, `level` where its interval holds 0, `unknown` without one."""
     if not np.isfinite(difference.low):
         return "unknown"
-    return "worse" if difference.high < 0 else "better" if difference.low > 0 else "level"
+    return "worse" if difference.high < -NOISE else "better" if difference.low > NOISE else "level"
 
 
 def ground_of(
@@ -101,7 +106,11 @@ def _pair(table: Table, rows: Indices, strong: str | None, weak: str | None) -> 
     if weak in table.models:
         second = table.models.index(weak)
     else:
-        rank = np.where(np.isfinite(cost), cost, np.inf) if np.isfinite(cost).any() else -order
+        rank = (
+            np.where(np.isfinite(cost), cost, np.inf)
+            if np.isfinite(cost).any()
+            else np.where(np.isnan(quality), np.inf, quality)
+        )
         rank[first] = np.inf
         second = int(rank.argmin())
     return None if first == second or len(table.models) < 2 else (first, second)
@@ -178,7 +187,8 @@ def _gap(ground: Ground, quality: Floats, cost: Floats, static: Run, oracle: Run
     )
     reached = at_spend(spends, quality, cost)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((reached - base).sum(axis=1) / (top - base).sum(axis=1))
+        gap = (top - base).mean(axis=1)
+        return np.asarray(np.where(gap > NARROW, (reached - base).mean(axis=1) / gap, np.nan))
 
 
 def _budgets(spent: Floats, best: int | None) -> Floats:

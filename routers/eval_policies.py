@@ -114,12 +114,13 @@ def picked(values: Floats, chosen: Indices) -> Floats:
 def setting_for(share: float, quality: Floats, cost: Floats, best: float) -> int:
     """The cheapest setting whose mean quality on validation rows reaches a share of the best single model's.
 
-    The best setting where none does.
+    The best setting (the cheaper, where level) where none does.
     """
     with np.errstate(invalid="ignore"):
         reached = quality >= share * best - 1e-12
     if not reached.any():
-        return int(np.nanargmax(quality)) if np.isfinite(quality).any() else 0
+        top = quality >= np.nanmax(quality) - 1e-12 if np.isfinite(quality).any() else np.isnan(quality)
+        return int(np.argmin(np.where(top, cost, np.inf)))
     return int(np.argmin(np.where(reached, cost, np.inf)))
 
 

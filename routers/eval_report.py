@@ -11,6 +11,7 @@ from routers.eval_bootstrap import Estimate
 from routers.eval_measure import Measured
 from routers.eval_newcomer import Newcomer
 from routers.eval_policies import SHARES
+from routers.eval_runs import HIGHEST
 from routers.evaluate import Report, SourceReport
 
 NOTHING: Final = "-"
@@ -84,8 +85,11 @@ def _source_sheets(source: SourceReport) -> list[Sheet]:
 
 
 def _metric_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
-    columns = ("router", *(column for column, _, _ in METRICS))
-    rows = [(m.name, *(shown(m.values.get(key), scale) for _, key, scale in METRICS)) for m in everyone]
+    columns = ("router", *(column for column, _, _ in METRICS), "highest quality, % of best", "saved % there")
+    rows = []
+    for m in everyone:
+        top = [shown(m.points.get(HIGHEST, {}).get(key), 100) for key in ("of best", "saved")]
+        rows.append((m.name, *(shown(m.values.get(key), scale) for _, key, scale in METRICS), *top))
     return Sheet(title, columns, rows, columns[1:])
 
 

@@ -28,6 +28,11 @@ SUCCESS: Final = 0.5
 """A fractional score from here on counts as a success where one must be told from a failure."""
 
 
+HIGHEST: Final = "highest"
+_SETTINGS: Final = {**{f"{share:.0%} of best": share for share in SHARES}, HIGHEST: float("inf")}
+"""Operating points: the cheapest setting that reaches a share of the best single model's quality; the best one."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Score and dollars of a router's calls on some rows, at each of its settings: (rows, settings)."""
@@ -85,9 +90,9 @@ def run(name: str, table: Table, folds: Sequence[Fold], attempt: Callable[[Fold]
         made.quality[fold.test], made.cost[fold.test] = trial.test.quality, trial.test.cost
         best = best_single(table, fold)
         quality, cost = column_means(trial.validation.quality), column_means(trial.validation.cost)
-        for share in SHARES if best is not None else ():
+        for setting, share in _SETTINGS.items() if best is not None else ():
             k = setting_for(share, quality, cost, float(np.nanmean(table.score[fold.validation, best])))
-            point = made.points.setdefault(_share_name(share), _no_point(size, misses=False))
+            point = made.points.setdefault(setting, _no_point(size, misses=False))
             point.quality[fold.test], point.cost[fold.test] = trial.test.quality[:, k], trial.test.cost[:, k]
         for level, of_test in trial.points.items():
             _keep(made.points.setdefault(level, _no_point(size, misses=True)), of_test, fold.test)
@@ -154,10 +159,6 @@ def _adequacy_point(table: Table, fold: Fold, chosen: Indices) -> Point:
     unsafe = np.where(known, (cheaper & failed & could).astype(np.float64), np.nan)
     wanted = known & could & (score[:, cheap] < SUCCESS)
     return Point(quality, spent, unsafe, np.where(wanted, failed.astype(np.float64), np.nan))
-
-
-def _share_name(share: float) -> str:
-    return f"{share:.0%} of best"
 
 
 def _no_point(size: int, *, misses: bool) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,8 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Prices = Callable[[str], tuple[float, float] | None]
 """Dollars per million input and output tokens of a model by its name in the data; None where unknown."""
 
+AGENT: Final = re.compile(r"^20\d{6}_")
+"""A dated submission to a leaderboard (SWE-bench's) is an agent around a model: its calls have no list price."""
 CHARS_PER_TOKEN: Final = 4.0
 FEW_SHOT_TOKENS: Final[Mapping[str, int]] = {"mmlu_pro": 1200, "routellm_mmlu": 1200}
 """Input that stood before the prompt in every call and is not in the rows (README of the data)."""
@@ -99,7 +102,7 @@ def _table(source: str, rows: list[Row], group: Indices, index: Indices, prices:
                 out[i, j] = outcome.out_tokens
             elif outcome.out_chars is not None and not reasons_by_default(model):
                 out[i, j] = outcome.out_chars / CHARS_PER_TOKEN
-    rates = np.array([prices(name) or (np.nan, np.nan) for name in names], dtype=np.float64).reshape(-1, 2)
+    rates = np.array([_price(name, prices) for name in names], dtype=np.float64).reshape(-1, 2)
     notes: list[str] = []
     estimated = np.array([_input_tokens(row) for row in rows])
     cost = _costs(names, score, recorded, out, np.where(np.isnan(asked), estimated[:, None], asked), rates, notes)
@@ -110,6 +113,11 @@ def _table(source: str, rows: list[Row], group: Indices, index: Indices, prices:
         source, tuple(rows), tuple(names), score, cost, out, _mean_or(asked, estimated), rates, dollars,
         tuple(families), np.array([number_of[row.family] for row in rows], dtype=np.int64), group, index, tuple(notes),
     )  # fmt: skip
+
+
+def _price(name: str, prices: Prices) -> tuple[float, float]:
+    found = None if AGENT.match(name) else prices(name)
+    return found or (np.nan, np.nan)
 
 
 def _input_tokens(row: Row) -> float:
@@ -128,12 +136,15 @@ def _costs(
     names: list[str], score: Floats, recorded: Floats, out: Floats, asked: Floats, rates: Floats, notes: list[str]
 ) -> Floats:
     """Dollars of every call that was made: recorded, else tokens times price, lengths filled in where unknown."""
-    lengths = _filled(names, score, out, notes)
+    guessed: list[str] = []
+    lengths = _filled(names, score, out, guessed)
     by_tokens = (asked * rates[:, 0] + lengths * rates[:, 1]) / 1e6
     hidden = [j for j, name in enumerate(names) if reasons_by_default(name) and np.isnan(out[:, j]).all()]
     by_tokens[:, hidden] = np.nan
     # One way of counting per model: recorded dollars and recalled prices are not mixed.
     has_record = ~np.isnan(recorded).all(axis=0)
+    if not has_record.all():
+        notes += guessed
     cost = np.where(has_record, recorded, by_tokens)
     cost[np.isnan(score)] = np.nan
     left_out = [j for j in range(len(names)) if np.isnan(cost[:, j]).all()]

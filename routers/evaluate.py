@@ -23,7 +23,7 @@ from routers.eval_contenders import (
     heuristic,
     plugged_in,
 )
-from routers.eval_learned import load_learned, train_learned
+from routers.eval_learned import Learning, load_weights, train_learned, updating
 from routers.eval_measure import Ground, Measured, find, ground_of, measure
 from routers.eval_runs import Run, Trial, forecast_trial, run
 from routers.eval_split import Cv, Fold, Plan, plans
@@ -112,7 +112,8 @@ def _contenders(
         return [heuristic(readings)]
     if name == "learned":
         if options.cv == "none" or not any(len(plan.train) for plan in split):
-            return [from_router(load_learned(), readings)]
+            learning = Learning(load_weights(), readings)
+            return [from_router(learning.router, readings), updating(learning, readings)]
         return [trained(name, train_learned, rows, split, options.seed, readings)]
     if ":" in name:
         return [plugged_in(name, readings)]

@@ -75,12 +75,20 @@ def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -
 
 
 def new_model(
-    data: Path, model: str, labels: Sequence[int], *, draws: int, seed: int, prices: Path | None, to: str | None
+    data: Path,
+    model: str,
+    labels: Sequence[int],
+    *,
+    draws: int,
+    seed: int,
+    retrain: bool,
+    prices: Path | None,
+    to: str | None,
 ) -> int:
     """Evaluate one model of the data as if it were new, and print the tables; the exit code."""
     try:
         from routers.eval_contenders import UnknownRouter  # noqa: PLC0415  (scikit-learn is an extra)
-        from routers.eval_learned import updatable  # noqa: PLC0415
+        from routers.eval_learned import learning_of  # noqa: PLC0415
         from routers.eval_newcomer import newcomer  # noqa: PLC0415
         from routers.eval_report import as_json, newcomer_sheets  # noqa: PLC0415
         from routers.eval_table import tables  # noqa: PLC0415
@@ -98,7 +106,7 @@ def new_model(
         complain(str(problem))
         return 2
     try:
-        learner = updatable()
+        learner = learning_of(rows, model if retrain else None, seed)
     except UnknownRouter as problem:
         learner = None
         notes.append(f"{problem}: the other methods stand alone")

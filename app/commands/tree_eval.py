@@ -74,6 +74,7 @@ def eval_new_model(
         str, typer.Option(help="Numbers of its outcomes to learn from, with commas between.")
     ] = "0,20,50",
     draws: Annotated[int, typer.Option(min=1, help="How often outcomes are drawn and questions halved.")] = 30,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train on the data without the model first.")] = False,
     json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
     seed: SeedOption = 0,
     prices: PricesOption = None,
@@ -89,7 +90,7 @@ def eval_new_model(
     counts = [int(part) if part.isdecimal() else -1 for part in _names(labels)]
     if not counts or min(counts) < 0:
         raise typer.BadParameter("must be whole numbers with commas between, such as 0,20,50", param_hint="--labels")
-    raise typer.Exit(run(data, model, counts, draws=draws, seed=seed, prices=prices, to=json))
+    raise typer.Exit(run(data, model, counts, draws=draws, seed=seed, retrain=retrain, prices=prices, to=json))
 
 
 def _names(text: str) -> tuple[str, ...]:

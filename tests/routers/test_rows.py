@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routers.rows import Outcome, Row, RowsError, deduplicated, folds, groups, question_key, read_rows, view_of
-from tests.routers.outcomes import line_of, made_rows, write_rows
+from tests.routers.made_rows import line_of, made_rows, write_rows
 
 GOOD: dict[str, Any] = {"id": "x:1", "source": "x", "family": "f", "prompt": "Why?", "outcomes": {"m": {"score": 1}}}
 

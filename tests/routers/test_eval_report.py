@@ -1,0 +1,234 @@
+"""Whole evaluations on synthetic rows: routers of every form, newcomers, tables, JSON, plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from routers.base import Score
+from routers.eval_bootstrap import Estimate
+from routers.eval_contenders import Readings, UnknownRouter, plugged_in
+from routers.eval_newcomer import newcomer
+from routers.eval_plots import write_html, write_png
+from routers.eval_report import as_json, newcomer_sheets, sheets, shown
+from routers.eval_table import tables
+from routers.evaluate import Options, Report, evaluate, trained
+from routers.rows import Outcome, Row
+from tests.routers.made_rows import made_rows
+from tests.routers.plugged import CHANCE, GatewayLike, Learner
+
+HERE = "tests.routers.plugged"
+
+
+def no_price(_name: str) -> None:
+    return None
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    rows = [*made_rows(90), *made_rows(60, source="unpaid", families=["only"], costs=False)]
+    options = Options(routers=("heuristic", f"{HERE}:matrix", f"{HERE}:needed", f"{HERE}:GatewayLike"), resamples=40)
+    return evaluate(rows, options, no_price)
+
+
+def test_every_source_and_router_is_reported(report: Report) -> None:
+    assert [source.source for source in report.sources] == ["made", "unpaid"]
+    for source in report.sources:
+        assert [m.name for m in source.routers] == [
+            "heuristic",
+            f"{HERE}:matrix",
+            f"{HERE}:needed",
+            f"{HERE}:GatewayLike",
+        ]
+        assert source.pair is not None
+    assert report.sources[0].pair == ("dear-405b", "cheap-7b")
+
+
+def test_forms_that_say_the_same_measure_the_same(report: Report) -> None:
+    _, matrix, _, gateway = report.sources[0].routers
+    for key in ("APGR", "ECE", "AIQ"):
+        assert matrix.values[key].value == pytest.approx(gateway.values[key].value, abs=0.02), key
+    assert matrix.values["APGR"].value == pytest.approx(0.5)
+
+
+def test_a_router_of_a_pair_has_no_calibration(report: Report) -> None:
+    pair = report.sources[0].routers[2]
+    assert {"APGR", "CPT50", "CPT80", "AIQ"} <= pair.values.keys()
+    assert "ECE" not in pair.values
+    assert not any(name.startswith("adequacy") for name in pair.points)
+
+
+def test_without_dollars_there_are_no_dollar_figures(report: Report) -> None:
+    unpaid = report.sources[1]
+    assert unpaid.best is None
+    assert any("no price and no cost" in note for note in unpaid.notes)
+    for measured in unpaid.routers:
+        assert not measured.points
+        assert "AIQ" not in measured.values
+        assert "APGR" in measured.values
+
+
+def test_every_figure_has_an_interval_around_it(report: Report) -> None:
+    for measured in (*report.sources[0].routers, *report.sources[0].baselines):
+        for key, found in measured.values.items():
+            if math.isfinite(found.value) and math.isfinite(found.low):
+                assert found.low <= found.high, key
+
+
+def test_the_last_table_says_who_is_worse_than_the_static_mix(report: Report) -> None:
+    last = sheets(report)[-1]
+    assert last.title == "Against the static mix at equal spend"
+    assert {row[2] for row in last.rows} <= {"yes", "NO"}
+    assert len(last.rows) == 4
+    families = next(sheet for sheet in sheets(report) if "heuristic: points of quality" in sheet.title)
+    assert [row[0] for row in families.rows] == ["all", "a", "b", "c"]
+    assert {row[3] for row in families.rows} <= {"better", "level", "worse", "unknown"}
+
+
+def test_tables_are_square(report: Report) -> None:
+    for sheet in sheets(report):
+        assert set(sheet.right) <= set(sheet.columns)
+        assert {len(row) for row in sheet.rows} == {len(sheet.columns)}
+
+
+def test_json_holds_everything_and_no_nan(report: Report) -> None:
+    whole = json.loads(json.dumps(as_json(report), allow_nan=False))
+    assert whole["options"]["seed"] == 0
+    assert whole["versions"]["heuristic"]
+    source = whole["sources"][0]
+    assert (source["rows"], source["families"], source["best"]) == (90, 3, "dear-405b")
+    assert source["routers"][0]["against_static"][0]["verdict"] in {"better", "level", "worse"}
+    assert len(source["routers"][0]["curve"]) > 10
+
+
+def test_it_is_the_same_for_the_same_seed() -> None:
+    rows, options = made_rows(60), Options(resamples=10, seed=4)
+    assert as_json(evaluate(rows, options, no_price)) == as_json(evaluate(rows, options, no_price))
+
+
+def test_plots_are_written(report: Report, tmp_path: Path) -> None:
+    write_png(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    write_html(report, tmp_path / "plot.html")
+    text = (tmp_path / "plot.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "Against the static mix" in text
+
+
+def test_training_sees_the_training_fold_alone() -> None:
+    rows = made_rows(60)
+    seen: list[set[str]] = []
+
+    class Memory:
+        name, version = "memory", "1"
+
+        def __init__(self, known: set[str]) -> None:
+            self.known = known
+
+        def score(self, features, arms):  # type: ignore[no-untyped-def]
+            assert features.excerpt not in self.known
+            return [Score(CHANCE[arm.name], 1.0, 10.0) for arm in arms]
+
+    def train(some, _seed):  # type: ignore[no-untyped-def]
+        seen.append({row.prompt for row in some})
+        return Memory(seen[-1])
+
+    from routers.eval_runs import forecast_trial, run
+    from routers.eval_split import plans
+
+    (table,) = tables(rows, no_price)
+    split, _ = plans(rows, [table], "family", 0)
+    contender = trained("memory", train, rows, split, 0, Readings())
+    folds = [fold for plan in split for _, fold in plan.folds]
+    run("memory", table, folds, lambda fold: forecast_trial(table, fold, *contender.ask(table, fold, None)))
+    assert len(seen) == len(split) == 3
+    assert all(0 < len(prompts) < 60 for prompts in seen)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("no_such_module:x", "no_such_module"), (f"{HERE}:absent", "absent"), (f"{HERE}:nothing", "not callable")],
+)
+def test_a_router_that_cannot_be_had_is_an_error(where: str, says: str) -> None:
+    with pytest.raises(UnknownRouter, match=says):
+        plugged_in(where, Readings())
+
+
+def test_a_router_that_answers_amiss_is_an_error() -> None:
+    with pytest.raises(UnknownRouter, match=r"wanted \(10, 3\)"):
+        evaluate(made_rows(20), Options(routers=(f"{HERE}:wrong_shape",), resamples=2), no_price)
+    with pytest.raises(UnknownRouter, match="no router named 'best'"):
+        evaluate(made_rows(20), Options(routers=("best",)), no_price)
+
+
+def test_routellms_method_is_known() -> None:
+    assert not plugged_in(f"{HERE}:RouteLlmLike", Readings()).calibrated
+    assert plugged_in(f"{HERE}:GatewayLike", Readings()).version == GatewayLike.version
+
+
+def test_too_little_is_a_note() -> None:
+    found = evaluate(made_rows(3), Options(resamples=2), no_price)
+    assert not found.sources
+    assert "too few different questions" in found.notes[0]
+    assert sheets(found) == []
+
+
+def test_sparse_outcomes_are_compared_where_they_are() -> None:
+    rows = [
+        Row(
+            row.id,
+            row.source,
+            row.family,
+            row.prompt,
+            (),
+            {m: o for k, (m, o) in enumerate(row.outcomes.items()) if (i + k) % 3},
+        )
+        for i, row in enumerate(made_rows(90))
+    ]
+    (source,) = evaluate(rows, Options(resamples=10), no_price).sources
+    assert math.isfinite(source.routers[0].values["AIQ"].value)
+
+
+def test_one_model_alone_is_no_pair() -> None:
+    rows = [Row(r.id, r.source, r.family, r.prompt, (), {"m": Outcome(1.0, cost_usd=0.1)}) for r in made_rows(20)]
+    (source,) = evaluate(rows, Options(resamples=5), no_price).sources
+    assert source.pair is None
+    assert "APGR" not in source.routers[0].values
+
+
+def test_only_the_models_asked_for() -> None:
+    (source,) = evaluate(
+        made_rows(40), Options(resamples=5, models=("cheap-7b", "dear-405b", "absent")), no_price
+    ).sources
+    assert [name for name, _, _ in source.models] == ["cheap-7b", "dear-405b"]
+
+
+def test_a_newcomer_is_better_known_with_more_outcomes() -> None:
+    (table,) = tables(made_rows(400), no_price)
+    found = newcomer(table, "dear-405b", [0, 20, 50], Learner(), draws=12, seed=0)
+    assert found is not None
+    error = {(line.method, line.labels): line.error.value for line in found.lines}
+    assert error["stand-in", 0] == pytest.approx(abs(found.rate - 0.6), abs=0.06)
+    assert error["stand-in", 50] < error["stand-in", 0]
+    assert {("mean of all models", 0), ("mean of its tier", 0), ("logistic from scratch", 200)} <= error.keys()
+    line = found.lines[0]
+    assert line.by_family.keys() == {"a", "b", "c"}
+    assert line.regret.keys() == {"0", "0.05", "0.2"}
+    assert all(np.isfinite(each.value) for each in line.regret.values())
+    assert newcomer_sheets(found)[0].rows
+
+
+def test_a_newcomer_needs_outcomes_and_company() -> None:
+    (table,) = tables(made_rows(12), no_price)
+    assert newcomer(table, "dear-405b", [0], None, draws=2, seed=0) is None
+    assert newcomer(table, "absent", [0], None, draws=2, seed=0) is None
+
+
+def test_figures_read_with_their_interval() -> None:
+    assert shown(Estimate(0.5, 0.25, 0.75), 100) == "50.0 [25.0, 75.0]"
+    assert shown(Estimate(0.5, math.nan, math.nan)) == "0.500"
+    assert shown(None) == shown(Estimate(math.nan, math.nan, math.nan)) == "-"

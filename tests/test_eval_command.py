@@ -1,0 +1,106 @@
+"""`bursar eval` as a user meets it: what it prints, writes and refuses, on small folders of rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.commands.tree import cli
+from tests.routers.made_rows import line_of, made_rows, write_rows
+
+
+def bursar(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["eval", *arguments])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_rows(folder / "made.jsonl.gz", made_rows(60))
+    (folder / "other.jsonl").write_text('{"messages": []}\n')
+    return folder
+
+
+def test_it_prints_tables_and_writes_files(data: Path, tmp_path: Path) -> None:
+    out = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "png")}
+    options = [part for kind, path in out.items() for part in (f"--{kind}", str(path))]
+    done = bursar("router", "--data", str(data), "--bootstrap", "20", *options)
+    assert done.exit_code == 0, done.output
+    for text in ("note: other.jsonl: skipped", "made: 60 rows, 3 models", "static mix", "oracle", "APGR", "not worse"):
+        assert text in done.output
+    whole = json.loads(out["json"].read_text())
+    assert whole["data"] == str(data)
+    assert whole["options"] == {
+        "routers": ["heuristic"], "cv": "none", "seed": 0, "resamples": 20, "models": [], "strong": None, "weak": None,
+        "beside": True,
+    }  # fmt: skip
+    assert out["png"].stat().st_size > 1000
+    assert "<table>" in out["html"].read_text()
+
+
+def test_json_alone_goes_to_stdout(data: Path) -> None:
+    done = bursar("router", "--data", str(data), "--bootstrap", "0", "--json", "-", "--no-baselines", "--cv", "random")
+    assert done.exit_code == 0, done.output
+    whole = json.loads(done.stdout)
+    assert [m["name"] for m in whole["sources"][0]["routers"]] == ["heuristic"]
+    assert whole["sources"][0]["baselines"] == []
+
+
+def test_bad_lines_are_said_and_the_rest_is_used(data: Path) -> None:
+    (data / "broken.jsonl").write_text(json.dumps(line_of(made_rows(1)[0])) + "\n{oops\n")
+    done = bursar("router", "--data", str(data), "--bootstrap", "5", "--no-baselines")
+    assert done.exit_code == 0, done.output
+    assert "note: broken.jsonl:2: not JSON" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--data", "nowhere"], "nowhere: no such file"),
+        (["--router", "best"], "no router named 'best'"),
+        (["--router", "tests.routers.plugged:absent"], "absent"),
+        (["--prices", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_wrong_usage_is_said_without_a_traceback(data: Path, options: list[str], says: str) -> None:
+    done = bursar("router", "--data", str(data), *options)
+    assert done.exit_code == 2
+    assert says in done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_prices_come_from_a_file(data: Path, tmp_path: Path) -> None:
+    rows = made_rows(40, source="unpaid", costs=False)
+    folder = tmp_path / "unpaid"
+    folder.mkdir()
+    write_rows(folder / "unpaid.jsonl", rows)
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("cheap-7b: [1, 2]\nmiddle-70b: {input: 3, output: 4}\ndear-405b: [50, 60]\n")
+    arguments = ("router", "--data", str(folder), "--prices", str(prices), "--bootstrap", "0", "--json", "-")
+    models = json.loads(bursar(*arguments).stdout)["sources"][0]["models"]
+    cost = {name: cost["value"] for name, _, cost in models}
+    assert cost["cheap-7b"] < cost["middle-70b"] < cost["dear-405b"]
+    prices.write_text("cheap-7b: free\n")
+    refused = bursar(*arguments)
+    assert refused.exit_code == 2
+    assert "cheap-7b: must be [input, output]" in refused.output
+
+
+def test_a_new_model_is_evaluated(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.json"
+    done = bursar("new-model", "--data", str(data), "--model", "dear-405b", "--draws", "3", "--json", str(out))
+    assert done.exit_code == 0, done.output
+    assert "dear-405b as a new model" in done.output
+    (source,) = json.loads(out.read_text())["sources"]
+    assert {line["method"] for line in source["lines"]} >= {"logistic from scratch", "own mean", "mean of its tier"}
+
+
+def test_a_new_model_that_is_not_there_is_named_with_others_like_it(data: Path) -> None:
+    done = bursar("new-model", "--data", str(data), "--model", "dear-405")
+    assert done.exit_code == 2
+    assert "Close: dear-405b" in done.output
+    assert bursar("new-model", "--data", str(data), "--model", "dear-405b", "--labels", "many").exit_code == 2
