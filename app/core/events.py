@@ -70,11 +70,13 @@ class CallEnds:
 
 @dataclass(slots=True)
 class Finished:
-    """A choice ends. `reason`: stop, length, tool_calls, content_filter, or the provider's own word."""
+    """A choice ends. `reason`: stop, length, tool_calls, content_filter, or the provider's own word. `reply`: the whole
+    reply again, in a dialect that repeats it at the end of a stream (Responses)."""
 
     reason: str
     choice: int = 0
     stop_sequence: str | None = None
+    reply: bytes | None = None
 
 
 @dataclass(slots=True)
