@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from app.core.money import TOKENS_PER_PRICE, Price, Usage, cost_nano
 
+FAR_TOKENS = 1024
+"""Without usage, a stop this far below our clamp is the model's own."""
+CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
+"""A stop this near below the clamp (four tokens, or one part in twenty) is the clamp's: some providers leave the
+last token, or thinking they hide, out of their count."""
+
 
 class Meter:
     """Adds up one attempt at one candidate.
@@ -78,3 +84,10 @@ class Meter:
         if self.price is None and (self.usage is None or self.usage.cost_nano is None):
             return None
         return self.running_nano
+
+
+def stopped_near(meter: Meter, clamp_tokens: int) -> bool:
+    """True where a reply ended so near our clamp that the clamp may have ended it; the model's own window may end one
+    earlier, and usage tells the two apart, or an estimate far below."""
+    slack = max(CLAMP_SLACK_TOKENS, clamp_tokens // CLAMP_SLACK_PARTS)
+    return meter.output_tokens >= clamp_tokens - (slack if meter.exact else max(clamp_tokens // 2, FAR_TOKENS))

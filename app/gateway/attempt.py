@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from app.core.errors import BursarError, Draining, LedgerDown, UpstreamError
+from app.core.errors import BadRequest, BursarError, Draining, LedgerDown, UpstreamError
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
-from app.dialects.openai_chat.decode import BadEvent, decode_event, decode_whole
-from app.dialects.openai_chat.errors import budget_error, error_object
-from app.dialects.openai_chat.fold import Folder
-from app.dialects.openai_chat.relay import ChatRelay
-from app.dialects.openai_chat.render import render_chat
-from app.dialects.openai_chat.whole import with_cost
+from app.dialects.base import BadEvent
+from app.dialects.openai_chat.errors import budget_error
 from app.gateway import verdict
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
+from app.gateway.exchange import Relay, exchange_for
 from app.gateway.limits import scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
@@ -90,22 +87,16 @@ class Attempt:
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s
         self._hard_s = self._loop.time() + budget.hard_timeout_s
-        folder = Folder() if purse.plan.mode is Mode.FOLD else None
-        self._folder = folder
+        self._folds = purse.plan.mode is Mode.FOLD
+        self._exchange = exchange_for(session.request, candidate.provider)
         self._sent = False
         self._stalled = False
 
     @cached_property
-    def relay(self) -> ChatRelay:
+    def relay(self) -> Relay:
         """The stream's state; a plain reply needs none."""
-        request, purse, folder = self.session.request, self.purse, self._folder
-        relay = ChatRelay(
-            self.meter,
-            choices=request.choices,
-            show_usage=request.show_usage and folder is None,
-            clamp_tokens=purse.clamp_tokens,
-            folder=folder,
-        )
+        purse = self.purse
+        relay = self._exchange.relay(self.meter, purse.clamp_tokens, folds=self._folds)
         relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
         return relay
 
@@ -132,8 +123,10 @@ class Attempt:
             if "json" in kind:
                 body = await self.session.waits.io(reply.read_all())
                 reply.release()
-                reply = UnstreamedReply(reply.status, reply.headers, body)
+                reply = UnstreamedReply(reply.status, reply.headers, self._exchange.as_stream(self.relay, body))
             return await self._stream(reply)
+        except BadRequest as error:
+            return await self._failed(verdict.not_carried(error))
         except BadEvent:
             return await self._failed(verdict.garbled())
         except NotConnected:
@@ -148,19 +141,15 @@ class Attempt:
     async def _open(self) -> Reply:
         session, plan = self.session, self.purse.plan
         provider = self.candidate.provider
-        body = render_chat(
-            session.request,
-            upstream_model=self.candidate.upstream_model,
-            limit_tokens=self.purse.clamp_tokens,
-            limit_field=provider.limit_field,
-            stream=plan.mode is not Mode.PLAIN,
+        asked = self._exchange.request(
+            self.candidate.upstream_model, self.purse.clamp_tokens, stream=plan.mode is not Mode.PLAIN
         )
         # A plain reply has no first event to wait for: only the hard timeout bounds it.
         self._await_until(None if plan.mode is Mode.PLAIN else provider.deadlines.ttft_s)
         if session.waits.stopped is not None:
             raise Stopped
         self._sent = True
-        return await session.waits.io(session.upstreams.open(provider, "/chat/completions", body))
+        return await session.waits.io(session.upstreams.open(provider, asked.path, asked.body, asked.headers))
 
     def _await_until(self, seconds: float | None) -> None:
         hard = self._hard_s
@@ -177,21 +166,13 @@ class Attempt:
         body = await self.session.waits.io(reply.read_all())
         reply.release()
         try:
-            event = decode_whole(body)
+            self._exchange.read_whole(body, self.meter)
         except BadEvent:
             return await self._failed(verdict.garbled())
-        if event.error is not None or not event.has_choices:
-            return await self._failed(verdict.garbled())
-        if event.usage is None or self.session.request.choices > 1:
-            self.meter.add(decode_event(body).pieces)
-        # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
-        if event.usage is not None and 2 * event.usage.output >= self.meter.pieces:
-            self.meter.report(event.usage)
         self._first_event()
         await self._settle(self.meter.cost_nano, self._provenance())
         self.record.outcome = Outcome.COMPLETED
-        shown = with_cost(body, self.meter, self.record.charged_nano)
-        await self._answer(200, shown)
+        await self._answer(200, self._exchange.shown(body, self.meter, self.record.charged_nano))
         return None
 
     async def _stream(self, reply: Reply) -> Verdict | None:
@@ -251,7 +232,7 @@ class Attempt:
     async def _send(self, out: bytes) -> None:
         """Forward to the client; the head goes out with the first real event."""
         session = self.session
-        if self._folder is not None or not self.relay.opened:
+        if self._folds or not self.relay.opened:
             return
         session.waits.deadline_s = self._loop.time() + self._write_s
         if not session.started:
@@ -269,10 +250,9 @@ class Attempt:
     async def _complete(self, reply: Reply) -> None:
         await self._settle(self.meter.cost_nano, self._provenance())
         self.record.outcome = Outcome.COMPLETED
-        if self._folder is not None:
+        if self._folds:
             self._first_event()
-            self.relay.end_complete(None)  # hands the last frames to the folder
-            await self._answer(200, self._fold(None))
+            await self._answer(200, self.relay.folded(self.record.charged_nano, None))
         else:
             await self._end(self.relay.end_complete(self.record.charged_nano))
         await self._drain(reply)
@@ -304,17 +284,17 @@ class Attempt:
             "in_tool_call": self.relay.in_tool,
         }
         error = budget_error(kind, purse.cut_headers)
-        soft = session.soft_cut and not self.relay.in_tool and bool(self.record.ttft_s is not None or self._folder)
+        soft = session.soft_cut and not self.relay.in_tool and (self.record.ttft_s is not None or self._folds)
         killed_at = self.record.cut["killed_at_usd"]
         cut = f'{{"scope":"{scope_word(scope)}","killed_at_usd":{killed_at}}}'.encode()
-        if self._folder is not None and soft:
-            await self._answer(200, self._fold(cut))
+        if self._folds and soft:
+            await self._answer(200, self.relay.folded(self.record.charged_nano, cut))
         elif not session.started:
             await session.fail(error)
         elif soft:
             await self._end(self.relay.end_cut_softly(cut, self.record.charged_nano))
         else:
-            await self._end(self.relay.end_cut(error_object(error), self.record.charged_nano))
+            await self._end(self.relay.end_cut(error, self.record.charged_nano))
         if self.relay.done or self.relay.ended:
             await self._drain(reply)
 
@@ -330,7 +310,7 @@ class Attempt:
         self.record.outcome = Outcome.API_ERROR
         self.record.error = self.relay.broken or "the stream ended before it was finished"
         error = UpstreamError("The provider's stream broke off before it was finished.")
-        await self._end(self.relay.end_broken(self.relay.error or error_object(error)))
+        await self._end(self.relay.end_broken(error))
         return None
 
     async def _stopped(self, reply: Reply, parser: SseParser) -> Verdict | None:
@@ -353,7 +333,7 @@ class Attempt:
         waits.deadline_s = self._loop.time() + DRAIN_S
         error = UpstreamError("The provider took too long." if late else "The gateway is shutting down.")
         try:
-            await self._end(self.relay.end_broken(error_object(error)))
+            await self._end(self.relay.end_broken(error))
         except Stopped:
             self.record.outcome = Outcome.CLIENT_GONE
         return None
@@ -383,7 +363,7 @@ class Attempt:
         await self._settle(*self._stopped_cost())
         self.record.outcome, self.record.error = Outcome.LEDGER_DOWN, error.message
         if self.session.started:
-            await self._end(self.relay.end_broken(error_object(error)))
+            await self._end(self.relay.end_broken(error))
         else:
             await self.session.fail(error)
 
@@ -445,16 +425,6 @@ class Attempt:
             "cache_read_tokens": usage.cache_read if usage else 0,
             "reasoning_tokens": usage.reasoning if usage else 0,
         }
-
-    def _fold(self, cut: bytes | None) -> bytes:
-        assert self._folder is not None
-        given, out = self.record.usage["input_tokens"], self.record.usage["output_tokens"]
-        usage = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
-        if not self.meter.exact:
-            usage["estimated"] = True
-        return self._folder.body(
-            usage=usage, cost_nano=self.record.charged_nano, finish="length" if cut is not None else None, cut=cut
-        )
 
     async def _answer(self, status: int, body: bytes) -> None:
         session = self.session

@@ -10,7 +10,8 @@ from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
 from app.core.types import Outcome, Provenance
-from app.dialects.openai_chat.decode import BadEvent, decode_usage
+from app.dialects.base import BadEvent
+from app.dialects.openai_chat.decode import decode_usage
 from app.dialects.openai_chat.embeddings import EmbeddingsRequest
 from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict

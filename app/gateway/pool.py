@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from app.core.policy import Provider
 from app.gateway.pool_connection import Connection
 from app.gateway.pool_origin import Origin
-from app.gateway.pool_target import Target, build_target
+from app.gateway.pool_target import Target, build_target, with_headers
 from app.gateway.upstream import (
     MAX_REPLY_BYTES,
+    NO_HEADERS,
     ConnectionBroken,
     NotConnected,
     Upstreams,
@@ -98,7 +99,9 @@ class PooledUpstreams:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def open(self, provider: Provider, path: str, body: bytes) -> PooledReply:
+    async def open(
+        self, provider: Provider, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS
+    ) -> PooledReply:
         target = self._targets.get((id(provider), path))
         if target is None:
             target = self._new_target(provider, path)
@@ -109,7 +112,7 @@ class PooledUpstreams:
         if connection is None:
             connection = await self._connect(origin, provider.deadlines.connect_s)
         try:
-            connection.send(target.head, body)
+            connection.send(with_headers(target.head, headers) if headers else target.head, body)
             connection.waiter = waiter = connection.loop.create_future()
             await waiter
         except BaseException:

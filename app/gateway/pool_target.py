@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.core.policy import Provider
 from app.gateway.pool_origin import Origin
+from app.gateway.upstream import key_header
 
 # Sources: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2 (token) and #section-5.5 (field-value).
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -67,11 +69,23 @@ def _headers(provider: Provider, host: str) -> list[tuple[str, str]]:
         if name.lower() in _FRAMING:
             raise ValueError(f"the header {name!r} is the connection's own and cannot be set")
         headers[name.lower()] = (name, value)
-    if provider.api_key is not None:
-        headers["authorization"] = ("Authorization", f"Bearer {provider.api_key.value}")
+    if (key := key_header(provider)) is not None:
+        headers[key[0].lower()] = key
     for name, value in headers.values():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a header")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of its header {name!r} has characters that a header cannot hold")
     return list(headers.values())
+
+
+def with_headers(head: bytes, headers: Mapping[str, str]) -> bytes:
+    """A target's head with one request's own headers; what the head has already stays, and what no header can be is
+    left out."""
+    lowered, lines = head.lower(), []
+    for name, value in headers.items():
+        known = f"\r\n{name.lower()}:".encode("latin-1", "replace") in lowered
+        if not known and name.lower() not in _FRAMING and _NAME.fullmatch(name) and _VALUE.fullmatch(value):
+            lines.append(f"{name}: {value}\r\n")
+    start = head.removesuffix(b"Content-Length: ")
+    return start + "".join(lines).encode("latin-1") + b"Content-Length: "

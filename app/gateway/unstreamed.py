@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.dialects.openai_chat.unstreamed import as_stream
-
 
 class UnstreamedReply:
-    """A Reply that has ended already: `body` is all of it. Raises BadEvent where that is no JSON object."""
+    """A Reply that has ended already: `stream` is all of it."""
 
     __slots__ = ("_rest", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], stream: bytes) -> None:
         self.status = status
         self.headers = headers
-        self._rest = as_stream(body)
+        self._rest = stream
 
     async def read(self) -> bytes:
         """All of it, then b""."""

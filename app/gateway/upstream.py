@@ -12,6 +12,18 @@ READ_BUFFER_BYTES = 64 * 1024
 """How much of a stream waits here for a slow client before the provider is made to wait."""
 
 
+NO_HEADERS: Mapping[str, str] = {}
+_KEY_HEADERS = {"anthropic": "x-api-key", "gemini": "x-goog-api-key"}
+
+
+def key_header(provider: Provider) -> tuple[str, str] | None:
+    """The header in which this provider wants its key; None where it has none."""
+    if provider.api_key is None:
+        return None
+    name = _KEY_HEADERS.get(provider.dialect)
+    return (name, provider.api_key.value) if name else ("Authorization", f"Bearer {provider.api_key.value}")
+
+
 class NotConnected(Exception):
     """No connection was made: the provider has seen nothing."""
 
@@ -45,8 +57,9 @@ class Reply(Protocol):
 class Upstreams(Protocol):
     """What opens replies."""
 
-    async def open(self, provider: Provider, path: str, body: bytes) -> Reply:
-        """POST a JSON body. Raises NotConnected or ConnectionBroken; the caller owns every deadline."""
+    async def open(self, provider: Provider, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
+        """POST a JSON body, with headers beside the provider's own (whose names win). Raises NotConnected or
+        ConnectionBroken; the caller owns every deadline."""
 
     async def close(self) -> None:
         """Close all connections."""

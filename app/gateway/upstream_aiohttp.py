@@ -10,7 +10,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from app.core.policy import Provider
-from app.gateway.upstream import MAX_REPLY_BYTES, READ_BUFFER_BYTES, ConnectionBroken, NotConnected, proxy_for
+from app.gateway.upstream import (
+    MAX_REPLY_BYTES,
+    NO_HEADERS,
+    READ_BUFFER_BYTES,
+    ConnectionBroken,
+    NotConnected,
+    key_header,
+    proxy_for,
+)
 
 
 class AiohttpReply:
@@ -72,11 +80,14 @@ class AiohttpUpstreams:
         )
         self._targets: dict[tuple[int, str], tuple[Provider, URL, CIMultiDict[str], str | None]] = {}
 
-    async def open(self, provider: Provider, path: str, body: bytes) -> AiohttpReply:
-        url, headers, proxy = self._target(provider, path)
+    async def open(
+        self, provider: Provider, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS
+    ) -> AiohttpReply:
+        url, own, proxy = self._target(provider, path)
+        sent = own if not headers else CIMultiDict({**headers, **own})
         try:
             return AiohttpReply(
-                await self._session.post(url, data=body, headers=headers, proxy=proxy, allow_redirects=False)
+                await self._session.post(url, data=body, headers=sent, proxy=proxy, allow_redirects=False)
             )
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
             raise NotConnected(str(error)) from error
@@ -95,8 +106,8 @@ class AiohttpUpstreams:
                 **provider.headers,
             }
         )
-        if provider.api_key is not None:
-            headers["Authorization"] = f"Bearer {provider.api_key.value}"
+        if (key := key_header(provider)) is not None:
+            headers[key[0]] = key[1]
         url = URL(provider.base_url.rstrip("/") + path, encoded=True)
         if len(self._targets) > 256:  # old policies' providers
             self._targets.clear()

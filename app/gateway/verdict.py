@@ -80,6 +80,11 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float
     return Verdict(Move.AGAIN, failed, Outcome.API_ERROR, unhealthy=True, retry_after_s=wait_s)
 
 
+def not_carried(error: BursarError) -> Verdict:
+    """This candidate's dialect has no words for the request; another's may."""
+    return Verdict(Move.NEXT, error, Outcome.BAD_REQUEST, unhealthy=False)
+
+
 def not_connected() -> Verdict:
     """No connection: nothing was sent, so nothing can have been billed."""
     return Verdict(Move.AGAIN, UpstreamError("The provider cannot be reached."), Outcome.API_ERROR, unhealthy=True)

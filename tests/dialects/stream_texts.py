@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from app.core.errors import BudgetExceeded
 from app.core.meter import Meter
 from app.core.money import Price, Rates
 from app.core.sse import Frame, SseParser
@@ -12,7 +13,7 @@ from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
 
 ONE_NANO = Price(Rates(1_000_000, 1_000_000))
-ERROR = b'{"message":"out","type":"insufficient_quota","param":null,"code":"budget_exceeded"}'
+ERROR = BudgetExceeded("out")
 
 
 def chunk(*choices: dict[str, Any], **members: Any) -> bytes:

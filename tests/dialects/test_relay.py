@@ -83,7 +83,7 @@ def test_usage_in_json_of_several_lines_stays_one_event() -> None:
     assert finishes(out) == [(0, "stop")]
     error = json.dumps({"error": {"message": "no"}}, indent=1).replace("\n", "\ndata: ").encode()
     stream.feed(frames(error))
-    assert told(stream.end_broken(stream.error or b""))[0]["error"]["message"] == "no"
+    assert told(stream.end_broken(ERROR))[0]["error"]["message"] == "no"
 
 
 def test_without_any_usage_an_estimate_is_shown_and_says_so() -> None:
@@ -129,7 +129,7 @@ def test_a_providers_error_is_told_in_the_openai_shape(error: Any) -> None:
     stream.feed(frames(ROLE, says("Hi")))
     assert stream.feed(frames(says("lost", error=error), says("more"))) == b""
     assert stream.broken == "the provider reported an error"
-    (event,) = told(stream.end_broken(stream.error or b""))
+    (event,) = told(stream.end_broken(ERROR))
     assert {"message", "type", "param", "code"} <= set(event["error"])
     assert event["error"]["message"] == "no"
     assert stream.meter.pieces == 2
@@ -259,17 +259,17 @@ def test_a_cut_is_exactly_the_contract() -> None:
         stream = relay(show=show, given=3)
         stream.allowance_nano = 4
         out = stream.feed(frames(ROLE, says("a"), says("b")))
-        error = error_object(budget_error("task"))
+        error = budget_error("task")
         end = stream.end_cut(error, 5)
         assert finishes(out + end) == []
         tail = told(end)
-        assert tail[-2:] == [{"error": json.loads(error)}, "[DONE]"]
+        assert tail[-2:] == [{"error": json.loads(error_object(error))}, "[DONE]"]
         assert [set(e) for e in tail[:-2]] == ([{"id", "object", "created", "model", "choices", "usage"}] * show)
         if show:
             assert tail[0]["choices"] == []
             assert tail[0]["usage"]["cost"] == 5e-09
             assert tail[0]["usage"]["estimated"] is True
-        assert end.endswith(b'data: {"error":' + error + b"}\n\ndata: [DONE]\n\n")
+        assert end.endswith(b'data: {"error_object(error)":' + error + b"}\n\ndata: [DONE]\n\n")
 
 
 def test_a_length_at_our_clamp_is_held_back_and_is_a_cut() -> None:

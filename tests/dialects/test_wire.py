@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.lib.streaming._deltas import accumulate_delta
 
+from app.core.errors import UpstreamError
 from app.core.meter import Meter
 from app.core.money import NANO_PER_USD, Usage
 from app.core.sse import SseParser
@@ -46,7 +47,7 @@ def replay(
         out += relay.feed(parser.close())
     if relay.broken is None and (relay.done or relay.ended):
         return out + relay.end_complete(COST_NANO), relay
-    return out + relay.end_broken(relay.error or b"{}"), relay
+    return out + relay.end_broken(UpstreamError("The stream broke off.")), relay
 
 
 def cut_at(body: bytes, places: Iterable[int]) -> list[bytes]:

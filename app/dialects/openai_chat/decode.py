@@ -14,6 +14,7 @@ import msgspec
 from app.core.money import NANO_PER_USD, Usage
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
+from app.dialects.base import BadEvent
 
 AUDIO_BASE64_PER_TOKEN = 3200
 """One audio token is 50 ms; pcm16 at 24 kHz is 3,200 base64 characters in that time
@@ -114,10 +115,6 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NO_ERROR = frozenset((b"", b"null", b"false", b'""', b"{}"))
 _chunk = msgspec.json.Decoder(_Chunk)
 _reply = msgspec.json.Decoder(_Reply)
-
-
-class BadEvent(ValueError):
-    """The upstream sent an event that is not a chat completion chunk."""
 
 
 def decode_event(data: bytes) -> StreamEvent:

@@ -11,21 +11,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.core.meter import Meter
+from app.core.errors import BursarError
+from app.core.meter import Meter, stopped_near
 from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
+from app.dialects.base import BadEvent
 from app.dialects.openai_chat.chunks import one_line, said_and_finish, usage_members, with_counts, without_usage
-from app.dialects.openai_chat.decode import BadEvent, decode_event, summed
-from app.dialects.openai_chat.errors import stream_error_object
+from app.dialects.openai_chat.decode import decode_event, summed
+from app.dialects.openai_chat.errors import error_body, error_object, stream_error_object
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.render import object_bytes
 
 DONE = b"data: [DONE]\n\n"
-FAR_TOKENS = 1024
-"""Without usage, a `length` this far below our clamp is the model's own."""
-CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
-"""A stop this near below the clamp (four tokens, or one part in twenty) is the clamp's: some providers leave the
-last token, or thinking they hide, out of their count."""
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EMPTY_CHOICES = msgspec.Raw(b"[]")
@@ -85,9 +82,7 @@ class ChatRelay:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
         if not self._held or self._clamp is None:
             return False
-        # The model's own window may end a choice earlier; usage tells the two apart, or an estimate far below.
-        slack = max(CLAMP_SLACK_TOKENS, self._clamp // CLAMP_SLACK_PARTS)
-        if self.meter.output_tokens < self._clamp - (slack if self.meter.exact else max(self._clamp // 2, FAR_TOKENS)):
+        if not stopped_near(self.meter, self._clamp):
             return False
         if any("length" in item.finished.values() for item in self._held):
             return True
@@ -242,11 +237,11 @@ class ChatRelay:
             self._pass(item, out)
         return b"".join([*out, self._usage_chunk(cost_nano), DONE])
 
-    def end_cut(self, error_object: bytes, cost_nano: int | None) -> bytes:
+    def end_cut(self, error: BursarError, cost_nano: int | None) -> bytes:
         """The cut: usage for those who asked, the error object, `[DONE]`; no finish reason."""
         out: list[bytes] = []
         self._flush_preamble(out)
-        return b"".join([*out, self._usage_chunk(cost_nano), sse_event(b'{"error":' + error_object + b"}"), DONE])
+        return b"".join([*out, self._usage_chunk(cost_nano), sse_event(error_body(error)), DONE])
 
     def end_cut_softly(self, cut: bytes, cost_nano: int | None) -> bytes:
         """The opt-in cut: finish reason `length` on every open choice, with what happened under `bursar`."""
@@ -262,11 +257,22 @@ class ChatRelay:
         chunk["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
         return b"".join([*out, sse_event(object_bytes(chunk)), self._usage_chunk(cost_nano), DONE])
 
-    def end_broken(self, error_object: bytes) -> bytes:
-        """A dead upstream: an error event, and no `[DONE]`, so that nobody takes it for the end."""
+    def end_broken(self, error: BursarError) -> bytes:
+        """A dead upstream: an error event (its own, where it sent one), and no `[DONE]`, so that nobody takes it for
+        the end."""
         out: list[bytes] = []
         self._flush_preamble(out)
-        return b"".join([*out, sse_event(b'{"error":' + error_object + b"}")])
+        return b"".join([*out, sse_event(b'{"error":' + (self.error or error_object(error)) + b"}")])
+
+    def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes:
+        """The whole reply, for a call that was streamed upstream only so that it could be metered."""
+        assert self._folder is not None
+        if cut is None:
+            self.end_complete(None)  # hands the last frames to the folder
+        counts: dict[str, object] = dict(self._counts())
+        if not self.meter.exact:
+            counts["estimated"] = True
+        return self._folder.body(usage=counts, cost_nano=cost_nano, finish=None if cut is None else "length", cut=cut)
 
     def _envelope(self) -> dict[str, msgspec.Raw]:
         members = _members.decode(self._last_data or self._usage_data or b"{}")

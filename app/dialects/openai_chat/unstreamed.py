@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.core.sse import sse_event
-from app.dialects.openai_chat.decode import BadEvent
+from app.dialects.base import BadEvent
 from app.dialects.openai_chat.render import object_bytes
 
 _Members = dict[str, msgspec.Raw]

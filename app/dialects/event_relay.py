@@ -1,0 +1,300 @@
+"""The stream of one attempt for every pair of dialects but chat to chat, without I/O: frames in, client bytes out.
+
+It keeps the rules of chat's own relay (`openai_chat/relay.py`). Held back are: everything before the first real event
+(so that a fallback is still possible); every end, with all that follows it (the call settles first); and under a
+clamp of ours the end of a tool call, until it is known that the call is whole.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from app.core.errors import BursarError, UpstreamError
+from app.core.events import (
+    CallBegins,
+    CallEnds,
+    CallPiece,
+    Done,
+    Event,
+    Failed,
+    Finished,
+    Said,
+    Thought,
+    Used,
+)
+from app.core.meter import Meter, stopped_near
+from app.core.money import Usage
+from app.core.sse import Frame
+from app.core.tokens import pieces
+from app.core.types import ChatRequest
+from app.dialects.base import BadEvent, Counts, Dialect, Reader, Writer
+
+_ENDS = (Finished, Used, Done)
+_CALL = CallBegins | CallPiece | CallEnds
+
+
+class _Item(NamedTuple):
+    """One frame on its way to the client, and what of it the client sees as it comes."""
+
+    frame: Frame
+    events: list[Event]
+    pieces: int
+    ends: bool
+
+
+class EventRelay:
+    """State of one stream; the flags and ends are `ChatRelay`'s. `same`: both sides speak one dialect, so frames pass
+    as they came. `folds`: nothing is sent; `folded` gives the reply at the end. `unstreamed`: the upstream answered
+    with one whole reply, which comes as the only frame."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        client: Dialect,
+        reader: Reader,
+        request: ChatRequest,
+        *,
+        same: bool,
+        clamp_tokens: int | None,
+        folds: bool,
+    ) -> None:
+        self.meter = meter
+        self.allowance_nano: int | None = None
+        self.kill_nano: int | None = None
+        self.opened = self.blocked = self.done = False
+        self.broken: str | None = None
+        self.failed: Failed | None = None
+        self.unstreamed = False
+        self._client = client
+        self._reader = reader
+        self._request = request
+        self._writer: Writer = client.writer(request)
+        self._same = same
+        self._clamp = clamp_tokens
+        self._folded: list[Event] | None = [] if folds else None
+        self._finished: dict[int, Finished] = {}
+        self._preamble: list[_Item] = []
+        self._pending: list[_Item] = []
+        self._ending: list[_Item] = []
+        self._held: list[_Item] = []
+        self._open_calls: dict[tuple[int, int], list[str]] = {}
+        self._said: set[tuple[int, int]] = set()
+
+    @property
+    def ended(self) -> bool:
+        """Every choice has its finish reason."""
+        return len(self._finished) >= self._request.choices
+
+    @property
+    def error(self) -> bytes | None:
+        """What the provider said of an error in its stream, in chat's words."""
+        if self.failed is None:
+            return None
+        return msgspec.json.encode({"message": self.failed.message, "type": self.failed.kind or "server_error"})
+
+    @property
+    def in_tool(self) -> bool:
+        """The client has a part of a tool call, and not yet its end."""
+        return bool(self._said)
+
+    @property
+    def clamped(self) -> bool:
+        """Our clamp, not the model and not the client's own limit, ended a choice."""
+        if not self._finished or self._clamp is None or not stopped_near(self.meter, self._clamp):
+            return False
+        if any(finished.reason == "length" for finished in self._finished.values()):
+            return True
+        return any(not _whole_json("".join(parts)) for parts in self._open_calls.values())
+
+    def feed(self, frames: list[Frame]) -> bytes:
+        """Take the frames of one read; the bytes to send on now."""
+        out: list[bytes] = []
+        for frame in frames:
+            if self.done or self.broken is not None:
+                break
+            try:
+                events = self._events(frame)
+            except BadEvent:
+                self.broken = "an event is not of the provider's dialect"
+                break
+            if events:
+                self._take(frame, events, out)
+            elif self._same and self.opened and not self.blocked and self._folded is None and not self._held:
+                out.append(self._writer.passed(frame, events))
+        return b"".join(out)
+
+    def resume(self) -> bytes:
+        """Send what was waiting, if the running cost now fits (more was allowed, or exact usage is lower)."""
+        running = self.meter.running_nano
+        over = self.allowance_nano is not None and running > self.allowance_nano
+        if over or (self._reached(running) and not self.ended):
+            return b""
+        self.blocked = False
+        out: list[bytes] = []
+        pending, self._pending = self._pending, []
+        for item in pending:
+            self._emit(item, out)
+        return b"".join(out)
+
+    def _events(self, frame: Frame) -> list[Event]:
+        if not self.unstreamed:
+            return self._reader.read(frame)
+        return self._reader.whole(frame.data or b"")
+
+    def _take(self, frame: Frame, events: list[Event], out: list[bytes]) -> None:
+        seen, ends = 0, False
+        for event in events:
+            if isinstance(event, Said | Thought | CallPiece):
+                seen += pieces(event.text)
+            elif isinstance(event, CallBegins):
+                seen += pieces(event.name) or 1
+            elif isinstance(event, Finished):
+                self._finished[event.choice] = event
+                ends = True
+            elif isinstance(event, Failed):
+                self.failed = event
+                self.broken = "the provider reported an error"
+            elif isinstance(event, Done):
+                self.done = ends = True
+            self._follow_call(event)
+        self.meter.add(seen)
+        for event in events:
+            if isinstance(event, Used):
+                self.meter.report(event.usage, final=event.final or self.ended)
+        if self.broken is not None:
+            return
+        running = self.meter.running_nano
+        growing = seen > 0 or not self.ended
+        if growing and self.allowance_nano is not None and running > self.allowance_nano:
+            self.blocked = True
+        item = _Item(frame, [event for event in events if not isinstance(event, _ENDS)], seen, ends)
+        if self.blocked:
+            self._pending.append(item)
+        else:
+            self._emit(item, out)
+        if growing and not self.ended and self._reached(running):
+            self.blocked = True
+
+    def _follow_call(self, event: Event) -> None:
+        """Under a clamp, keep the arguments of calls: half of one shows who ended it."""
+        if self._clamp is None:
+            return
+        if isinstance(event, CallBegins) and not event.custom:
+            self._open_calls[event.choice, event.index] = []
+        elif isinstance(event, CallPiece) and (parts := self._open_calls.get((event.choice, event.index))) is not None:
+            parts.append(event.text)
+
+    def _emit(self, item: _Item, out: list[bytes]) -> None:
+        if self._held or item.ends:
+            self._hold(item, out)
+            return
+        if not self.opened:
+            self.opened = bool(item.pieces)
+            if not self.opened:
+                self._preamble.append(item)
+                return
+        if self._clamp is not None and item.events and all(isinstance(event, CallEnds) for event in item.events):
+            self._ending.append(item)  # the provider ends a call that our clamp broke off just like a whole one
+            return
+        self._flush(out)
+        self._pass(item, out)
+
+    def _hold(self, item: _Item, out: list[bytes]) -> None:
+        """The end has come: what is said in the same breath goes on, the frame itself waits."""
+        self.opened = True
+        whole = self._clamp is None or not any(isinstance(event, _CALL) for event in item.events)
+        if not self._same and item.events and not self._ending and whole:
+            self._flush(out)
+            self._pass(item, out)
+            item = item._replace(events=[])
+        self._held.append(item)
+
+    def _flush(self, out: list[bytes]) -> None:
+        """Send what waited for the next event."""
+        waited = (*self._preamble, *self._ending)
+        self._preamble, self._ending = [], []
+        for item in waited:
+            self._pass(item, out)
+
+    def _pass(self, item: _Item, out: list[bytes]) -> None:
+        for event in item.events:
+            if isinstance(event, CallBegins | CallPiece):
+                self._said.add((event.choice, event.index))
+            elif isinstance(event, CallEnds):
+                self._said.discard((event.choice, event.index))
+        if self._folded is not None:
+            self._folded += item.events
+        elif self._same and not self.unstreamed:
+            out.append(self._writer.passed(item.frame, item.events))
+        elif item.events:
+            out.append(self._writer.write(item.events))
+
+    def _reached(self, running_nano: int) -> bool:
+        return self.kill_nano is not None and running_nano >= self.kill_nano
+
+    def end_complete(self, cost_nano: int | None) -> bytes:
+        """The ordinary end: what was held back, the finish reasons, usage with cost."""
+        out: list[bytes] = []
+        self._flush(out)
+        frames: list[Frame] = []
+        for item in (*self._held, *self._pending):
+            if self._same and not self.unstreamed and self._folded is None:
+                frames.append(item.frame)
+            else:
+                self._pass(item, out)
+        self._said.clear()
+        return b"".join([*out, self._writer.complete(list(self._finished.values()), self._counts(cost_nano), frames)])
+
+    def end_cut(self, error: BursarError, cost_nano: int | None) -> bytes:
+        """The cut: the error that nobody retries."""
+        return self._opening() + self._writer.cut(error, self._counts(cost_nano))
+
+    def end_cut_softly(self, cut: bytes, cost_nano: int | None) -> bytes:
+        """The opt-in cut: as if the output limit had been reached."""
+        return self._opening() + self._writer.cut_softly(cut, self._counts(cost_nano))
+
+    def end_broken(self, error: BursarError) -> bytes:
+        """A dead upstream: an honest error, in the provider's words where it has said some."""
+        if self.failed is not None:
+            error = UpstreamError(self.failed.message)
+        return self._opening() + self._writer.broken(error)
+
+    def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes:
+        """The whole reply, for a call that was streamed upstream only so that it could be metered."""
+        if cut is None:
+            out: list[bytes] = []
+            self._flush(out)
+            for item in (*self._held, *self._pending):
+                self._pass(item, out)
+        ends: list[Event] = [*self._finished.values(), Done()]
+        return self._client.whole(self._request, [*(self._folded or []), *ends], self._counts(cost_nano), cut)
+
+    def _opening(self) -> bytes:
+        out: list[bytes] = []
+        preamble, self._preamble = self._preamble, []
+        for item in preamble:
+            self._pass(item, out)
+        return b"".join(out)
+
+    def _counts(self, cost_nano: int | None) -> Counts:
+        return counts_of(self.meter, cost_nano)
+
+
+def counts_of(meter: Meter, cost_nano: int | None) -> Counts:
+    """What the client is told of usage: the provider's own figures, or the meter's estimate."""
+    if meter.exact and meter.usage is not None:
+        return Counts(meter.usage, exact=True, cost_nano=cost_nano)
+    given = meter.usage.input if meter.usage is not None else meter.input_tokens
+    return Counts(Usage(given, meter.output_tokens), exact=False, cost_nano=cost_nano)
+
+
+def _whole_json(arguments: str) -> bool:
+    if not arguments:
+        return True
+    try:
+        msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,189 @@
+"""What one attempt says to its upstream and hears from it, for any pair of dialects.
+
+Chat to chat has a relay of its own, which the hot path is made for; every other pair goes through canonical events.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Protocol
+
+from app.core.conversation import Conversation
+from app.core.errors import BursarError
+from app.core.events import CallBegins, CallPiece, Event, Failed, Finished, Said, Thought, Used
+from app.core.meter import Meter
+from app.core.policy import Provider
+from app.core.sse import Frame
+from app.core.tokens import pieces
+from app.core.types import ChatRequest
+from app.dialects.base import BadEvent, Dialect, UpstreamRequest
+from app.dialects.event_relay import EventRelay, counts_of
+from app.dialects.openai_chat.decode import decode_event, decode_whole
+from app.dialects.openai_chat.fold import Folder
+from app.dialects.openai_chat.relay import ChatRelay
+from app.dialects.openai_chat.render import render_chat
+from app.dialects.openai_chat.unstreamed import as_stream
+from app.dialects.openai_chat.whole import with_cost
+from app.dialects.registry import CHAT, dialect_named
+
+
+class Relay(Protocol):
+    """A stream under way: see `ChatRelay`, whose flags and ends these are."""
+
+    allowance_nano: int | None
+    kill_nano: int | None
+    opened: bool
+    blocked: bool
+    done: bool
+    broken: str | None
+
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def clamped(self) -> bool: ...
+    @property
+    def in_tool(self) -> bool: ...
+    @property
+    def error(self) -> bytes | None: ...
+    def feed(self, frames: list[Frame]) -> bytes: ...
+    def resume(self) -> bytes: ...
+    def end_complete(self, cost_nano: int | None) -> bytes: ...
+    def end_cut(self, error: BursarError, cost_nano: int | None) -> bytes: ...
+    def end_cut_softly(self, cut: bytes, cost_nano: int | None) -> bytes: ...
+    def end_broken(self, error: BursarError) -> bytes: ...
+    def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes: ...
+
+
+class Exchange(Protocol):
+    """One attempt's side of the wire."""
+
+    def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
+        """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
+
+    def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
+        """For a streamed reply."""
+
+    def as_stream(self, relay: Relay, body: bytes) -> bytes:
+        """A whole reply where a stream was asked for, as a stream for `relay`. Raises BadEvent."""
+
+    def read_whole(self, body: bytes, meter: Meter) -> None:
+        """Meter a reply that is not streamed. Raises BadEvent where it is none."""
+
+    def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
+        """That reply, as the client sees it."""
+
+
+def exchange_for(request: ChatRequest, provider: Provider) -> Exchange:
+    """The exchange of this client's dialect with this provider's."""
+    if request.dialect == provider.dialect == CHAT:
+        return ChatExchange(request, provider)
+    return EventExchange(request, provider, dialect_named(request.dialect), dialect_named(provider.dialect))
+
+
+class ChatExchange:
+    """Chat Completions on both sides."""
+
+    def __init__(self, request: ChatRequest, provider: Provider) -> None:
+        self._request = request
+        self._limit_field = provider.limit_field
+
+    def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
+        body = render_chat(
+            self._request,
+            upstream_model=model,
+            limit_tokens=limit_tokens,
+            limit_field=self._limit_field,
+            stream=stream,
+        )
+        return UpstreamRequest("/chat/completions", body)
+
+    def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
+        request = self._request
+        return ChatRelay(
+            meter,
+            choices=request.choices,
+            show_usage=request.show_usage and not folds,
+            clamp_tokens=clamp_tokens,
+            folder=Folder() if folds else None,
+        )
+
+    def as_stream(self, relay: Relay, body: bytes) -> bytes:
+        return as_stream(body)
+
+    def read_whole(self, body: bytes, meter: Meter) -> None:
+        event = decode_whole(body)
+        if event.error is not None or not event.has_choices:
+            raise BadEvent("the reply has no choices")
+        if event.usage is None or self._request.choices > 1:
+            meter.add(decode_event(body).pieces)
+        # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
+        if event.usage is not None and 2 * event.usage.output >= meter.pieces:
+            meter.report(event.usage)
+
+    def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
+        return with_cost(body, meter, cost_nano)
+
+
+class EventExchange:
+    """Any two dialects; where they are the same, bytes go on as they came."""
+
+    def __init__(self, request: ChatRequest, provider: Provider, client: Dialect, upstream: Dialect) -> None:
+        self._request = request
+        self._provider = provider
+        self._client = client
+        self._upstream = upstream
+        self._same = client.name == upstream.name
+        self._whole: list[Event] = []
+
+    @cached_property
+    def _talk(self) -> Conversation:
+        return self._client.conversation(self._request)
+
+    def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
+        upstream = self._upstream
+        if self._same:
+            return upstream.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
+        return upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
+
+    def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
+        return EventRelay(
+            meter,
+            self._client,
+            self._upstream.reader(),
+            self._request,
+            same=self._same,
+            clamp_tokens=clamp_tokens,
+            folds=folds,
+        )
+
+    def as_stream(self, relay: Relay, body: bytes) -> bytes:
+        assert isinstance(relay, EventRelay)
+        relay.unstreamed = True
+        return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
+
+    def read_whole(self, body: bytes, meter: Meter) -> None:
+        events = self._whole = self._upstream.reader().whole(body)
+        if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):
+            raise BadEvent("the reply has no answer")
+        used = next((event.usage for event in events if isinstance(event, Used)), None)
+        if used is None:
+            meter.add(seen_pieces(events))
+        else:
+            meter.report(used)
+
+    def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
+        counts = counts_of(meter, cost_nano)
+        if self._same:
+            return self._upstream.with_cost(body, counts)
+        return self._client.whole(self._request, self._whole, counts, None)
+
+
+def seen_pieces(events: list[Event]) -> int:
+    """Estimated output tokens of these events."""
+    total = 0
+    for event in events:
+        if isinstance(event, Said | Thought | CallPiece):
+            total += pieces(event.text)
+        elif isinstance(event, CallBegins):
+            total += pieces(event.name) or 1
+    return total
