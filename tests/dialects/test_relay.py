@@ -269,7 +269,7 @@ def test_a_cut_is_exactly_the_contract() -> None:
             assert tail[0]["choices"] == []
             assert tail[0]["usage"]["cost"] == 5e-09
             assert tail[0]["usage"]["estimated"] is True
-        assert end.endswith(b'data: {"error_object(error)":' + error + b"}\n\ndata: [DONE]\n\n")
+        assert end.endswith(b'data: {"error":' + error_object(error) + b"}\n\ndata: [DONE]\n\n")
 
 
 def test_a_length_at_our_clamp_is_held_back_and_is_a_cut() -> None:
