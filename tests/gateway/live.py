@@ -374,14 +374,13 @@ class Live:
 def make_settings(
     folder: Path, policy: Mapping[str, Any], redis_url: str | None, namespace: str, more: Mapping[str, Any]
 ) -> Settings:
-    """Settings with this policy on disk; the ledger is in `folder`, or on Redis."""
+    """Settings with this policy on disk and the heuristic to decide; the ledger is in `folder`, or on Redis."""
     return Settings(
         policy=write_policy(folder, policy),
         data_dir=folder / "data",
         redis_url=redis_url,
         redis_namespace=namespace,
-        drain_s=1.0,
-        **more,
+        **{"drain_s": 1.0, "router_weights": folder / "no-weights", **more},
     )
 
 

@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.main import Gateway, load_routers
-from app.settings import Settings
+from app.settings import SHIPPED_WEIGHTS, Settings
 from tests.gateway.policy_values import FixedRouter
-from tests.http.live import LiveGateway
+from tests.http.live import LiveGateway, contract
 from tests.stores.policy_texts import BASE
 from tests.tools import promtool
 from tests.upstream import ScriptedUpstream
@@ -190,3 +190,17 @@ def test_a_route_that_names_a_router_that_is_not_there_is_warned_about(tmp_path:
         Gateway(Settings(policy=policy, data_dir=tmp_path, router_weights=tmp_path / "nowhere"))
     (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
     assert (said["route"], said["routers"]) == ("auto", ["learned"])
+
+
+@pytest.mark.skipif(not any(SHIPPED_WEIGHTS.glob("*.npz")), reason="no weights are shipped")
+def test_the_shipped_weights_serve(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    policy = contract(upstream).replace("min_confidence: 0.7", "min_confidence: 0")
+    with LiveGateway(policy, tmp_path, router_weights=SHIPPED_WEIGHTS) as gateway:
+        decision = gateway.decision(gateway.chat(model="auto"))["decision"]
+    assert (decision["assigned"], decision["deferred"]) == ("learned", False)
+    assert decision["router"].startswith("learned@")
+    for seen in decision["candidates"]:
+        assert 0 < seen["p_success"] < 1
+        assert 0 <= seen["confidence"] <= 1
+        assert seen["expected_output_tokens"] >= 1
+        assert seen["expected_cost_usd"] > 0
