@@ -28,8 +28,8 @@ class Said:
 
 @dataclass(slots=True)
 class Thought:
-    """A piece of thinking. `signature`, `encrypted` and `origin`: see `core/conversation.py`; `ends`: this thought is
-    whole."""
+    """A piece of thinking. `signature`, `encrypted`, `origin` and `id`: see `core/conversation.py`; `ends`: this
+    thought is whole."""
 
     text: str = ""
     signature: str | None = None
@@ -37,6 +37,7 @@ class Thought:
     ends: bool = False
     choice: int = 0
     origin: str = ""
+    id: str | None = None
 
 
 @dataclass(slots=True)
