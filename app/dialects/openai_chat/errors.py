@@ -66,6 +66,13 @@ def stream_error_object(error: bytes) -> bytes:
     return shaped or error_object(UpstreamError("The provider reported an error in its stream."))
 
 
+def error_words(error: bytes) -> tuple[str, str]:
+    """Message and kind of an `error` object or text; the kind is its code, where that is a word, else its type."""
+    fields = _decode(stream_error_object(error))
+    code = fields["code"]
+    return fields["message"], fields["type"] if code is None or code.isdigit() else code
+
+
 def _shaped(error: object, kind: str) -> bytes | None:
     fields = {"message": error} if isinstance(error, str) else error
     if not isinstance(fields, dict) or not isinstance(fields.get("message"), str):

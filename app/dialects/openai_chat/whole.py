@@ -6,6 +6,7 @@ import msgspec
 
 from app.core.meter import Meter
 from app.core.money import usd_text
+from app.dialects.base import Counts
 from app.dialects.openai_chat.render import object_bytes
 
 
@@ -23,7 +24,13 @@ def with_cost(body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
 
     Where the provider sent no usage, an estimate is added and says so.
     """
-    return _spliced(body, cost_nano) or _remade(body, meter, cost_nano)
+    return _spliced(body, cost_nano) or _remade(body, meter.input_tokens, meter.output_tokens, cost_nano)
+
+
+def with_counts(body: bytes, counts: Counts) -> bytes:
+    """The same, with what the relay of canonical events has counted."""
+    usage, cost_nano = counts.usage, counts.cost_nano
+    return _spliced(body, cost_nano) or _remade(body, usage.input, usage.output, cost_nano)
 
 
 def _cost(cost_nano: int | None) -> bytes:
@@ -42,11 +49,10 @@ def _spliced(body: bytes, cost_nano: int | None) -> bytes | None:
     return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), _cost(cost_nano), after)
 
 
-def _remade(body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
+def _remade(body: bytes, given: int, out: int, cost_nano: int | None) -> bytes:
     members = _members.decode(body)
     usage = _optional.decode(members["usage"]) if "usage" in members else None
     if not usage:
-        given, out = meter.input_tokens, meter.output_tokens
         counts = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
         usage = {name: msgspec.Raw(b"%d" % count) for name, count in counts.items()}
         usage["estimated"] = msgspec.Raw(b"true")
