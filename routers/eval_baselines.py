@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import sqrt
 from statistics import NormalDist
 from typing import Final
@@ -26,36 +27,53 @@ STATIC, ORACLE = "static mix", "oracle"
 LENGTH, LOGISTIC = "prompt length", "logistic on TF-IDF"
 
 
-def baselines(table: Table, folds: Sequence[Fold], seed: int) -> list[Run]:
-    """All baselines on one table; those that need dollars only where there are any."""
-    fitted = Fitted(table, seed)
+def baselines(table: Table, folds: Sequence[Fold], seed: int, *, fitted: bool = True) -> list[Run]:
+    """All baselines on one table, those that need dollars only where there are any; the quick ones without `fitted`."""
+    found = Fitted(table, seed)
     made: list[Run] = []
     if table.dollars.any():
-        made += [
-            run("always cheapest", table, folds, lambda fold: _mixed(table, fold, _alone(table, fold, strong=False))),
-            run("always best", table, folds, lambda fold: _mixed(table, fold, _alone(table, fold, strong=True))),
-            run(STATIC, table, folds, lambda fold: _mixed(table, fold, static_weights(table, fold))),
-            run("random", table, folds, lambda fold: _mixed(table, fold, _random_weights(table, fold))),
-        ]
-    for name in fitted.names:
-        made.append(run(name, table, folds, lambda fold, name=name: fitted.trial(name, fold)))  # type: ignore[misc]
+        made += [run(name, table, folds, partial(_mixing, table, weights)) for name, weights in _MIXES.items()]
+    for name in found.names if fitted else ():
+        made.append(run(name, table, folds, partial(found.trial, name)))
         if name == LENGTH:
             made[-1].needed = np.array([float(len(row.prompt)) for row in table.rows])
     if table.dollars.any():
-        verdicts = _verdicts(table, seed)
-        made += [
-            run(f"cascade, verifier of AUC {VERIFIER_AUC}", table, folds, lambda fold: _cascade(table, fold, verdicts),
-                note="the verifier is simulated: a noisy look at the true score"),
-            run("cascade, verifier is the logistic", table, folds,
-                lambda fold: _cascade(table, fold, fitted.everywhere(LOGISTIC, fold)),
-                note="the cheap model's answer is trusted where its P(success), by the prompt alone, is high"),
-            run("best model with retry", table, folds,
-                lambda fold: _retry(table, fold, verdicts, fitted.everywhere(LOGISTIC, fold)),
-                note="outcomes are single draws: a second draw is taken to succeed with the logistic's probability, "
-                "independent of the first, which flatters it; the verifier is the simulated one"),
-            run(ORACLE, table, folds, lambda fold: _oracle(table, fold)),
-        ]  # fmt: skip
+        if fitted:
+            made += _two_calls(table, folds, found, _verdicts(table, seed))
+        made.append(run(ORACLE, table, folds, partial(_oracle, table)))
     return made
+
+
+def _two_calls(table: Table, folds: Sequence[Fold], fitted: Fitted, verdicts: Floats) -> list[Run]:
+    """The baselines that may call twice."""
+
+    def guess(fold: Fold) -> Floats:
+        return fitted.everywhere(LOGISTIC, fold)
+
+    return [
+        run(
+            f"cascade, verifier of AUC {VERIFIER_AUC}",
+            table,
+            folds,
+            lambda fold: _cascade(table, fold, verdicts),
+            note="the verifier is simulated: a noisy look at the true score",
+        ),
+        run(
+            "cascade, verifier is the logistic",
+            table,
+            folds,
+            lambda fold: _cascade(table, fold, guess(fold)),
+            note="the cheap model's answer is trusted where its P(success), by the prompt alone, is high",
+        ),
+        run(
+            "best model with retry",
+            table,
+            folds,
+            lambda fold: _retry(table, fold, verdicts, guess(fold)),
+            note="outcomes are single draws: a second draw is taken to succeed with the logistic's probability, "
+            "independent of the first, which flatters it; the verifier is the simulated one",
+        ),
+    ]
 
 
 class Fitted:
@@ -109,9 +127,11 @@ def static_weights(table: Table, fold: Fold) -> Floats:
     these models alone is a setting too.
     """
     corner, costs = static_corners(table, fold)
+    weights = np.zeros((MIX_SETTINGS + MAX_CORNERS, len(table.models)))
+    if not corner:
+        return weights
     alone = [costs[min(j, len(costs) - 1)] for j in range(MAX_CORNERS)]
     spends = np.concatenate([_spends(table), alone])
-    weights = np.zeros((len(spends), len(table.models)))
     for k, spend in enumerate(spends):
         upper = min(int(np.searchsorted(costs, spend)), len(corner) - 1)
         lower = max(upper - 1, 0)
@@ -156,6 +176,10 @@ def _random_weights(table: Table, fold: Fold) -> Floats:
     return (1.0 - share) * _alone(table, fold, strong=False) + share * _alone(table, fold, strong=True)
 
 
+def _mixing(table: Table, weights: Callable[[Table, Fold], Floats], fold: Fold) -> Trial:
+    return _mixed(table, fold, weights(table, fold))
+
+
 def _mixed(table: Table, fold: Fold, weights: Floats) -> Trial:
     """The expected score and cost of calling models at random with these weights, whatever the prompt."""
     validation, test = (_mixture(table, rows, weights) for rows in (fold.validation, fold.test))
@@ -193,7 +217,7 @@ def _cascade(table: Table, fold: Fold, verdict: Floats) -> Trial:
     strong = best_single(table, fold)
     corners = [model for model in static_corners(table, fold)[0] if model != strong]
     if strong is None or not corners:
-        return _mixed(table, fold, _alone(table, fold, strong=True))
+        return _mixed(table, fold, np.repeat(_alone(table, fold, strong=True), MIX_SETTINGS, axis=0))
     trials = [_cascade_with(table, fold, verdict, cheap, strong) for cheap in corners]
     return max(trials, key=lambda trial: _mean_over_spends(table, trial.validation))
 
@@ -206,14 +230,14 @@ def _cascade_with(table: Table, fold: Fold, verdict: Floats, cheap: int, strong:
 def _retry(table: Table, fold: Fold, verdict: Floats, p: Floats) -> Trial:
     strong = best_single(table, fold)
     if strong is None:
-        return _mixed(table, fold, _alone(table, fold, strong=True))
+        return _mixed(table, fold, np.repeat(_alone(table, fold, strong=True), MIX_SETTINGS, axis=0))
     thresholds = _thresholds(verdict[fold.validation, strong])
     return _twice(table, fold, verdict[:, strong], thresholds, strong, p[:, strong], table.cost[:, strong])
 
 
 def _thresholds(verdict: Floats) -> Floats:
     known = verdict[~np.isnan(verdict)]
-    inner = np.quantile(known, np.linspace(0.0, 1.0, MIX_SETTINGS - 2)) if len(known) else np.zeros(1)
+    inner = np.quantile(known, np.linspace(0.0, 1.0, MIX_SETTINGS - 2)) if len(known) else np.zeros(MIX_SETTINGS - 2)
     return np.concatenate([[-np.inf], inner, [np.inf]])
 
 
@@ -240,3 +264,12 @@ def _mean_over_spends(table: Table, part: Part) -> float:
     # A cascade that starts too dear for a spend cannot be had at it.
     reached = np.where(grid < cost.min(), 0.0, at_spend(grid[None], quality, cost)[0])
     return float(reached.mean())
+
+
+_MIXES: Final[dict[str, Callable[[Table, Fold], Floats]]] = {
+    "always cheapest": partial(_alone, strong=False),
+    "always best": partial(_alone, strong=True),
+    STATIC: static_weights,
+    "random": _random_weights,
+}
+"""Baselines that do not look at the prompt, by how often they call each model at each of their settings."""

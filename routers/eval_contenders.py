@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,10 @@ from routers.eval_table import Floats, Table
 from routers.facts import arm_of_name
 from routers.features import Features, extract
 from routers.heuristic import HeuristicRouter
-from routers.rows import Indices, Row, view_of
+from routers.rows import Indices, view_of
 
 Asked = Callable[[Table, Fold, tuple[int, int] | None], tuple[Forecast, Forecast]]
 """(table, fold, pair of strong and weak model) -> forecasts of its validation and of its test rows."""
-Train = Callable[[Sequence[Row], int], Router]
-"""(rows, seed) -> a router that was trained on them alone."""
 
 
 class UnknownRouter(ValueError):
@@ -89,21 +87,6 @@ def from_router(router: Router, readings: Readings, *, name: str | None = None, 
         return whole.take(fold.validation), whole.take(fold.test)
 
     return Contender(name or router.name, router.version, ask, note=note)
-
-
-def from_training(
-    name: str, train: Train, plans: Callable[[int], Sequence[Row]], seed: int, readings: Readings
-) -> Contender:
-    """A router trained anew for each plan, on the rows that `plans` names."""
-    trained: dict[int, Router] = {}
-
-    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
-        if fold.plan not in trained:
-            trained[fold.plan] = train(plans(fold.plan), seed)
-        router = trained[fold.plan]
-        return scored(router, table, fold.validation, readings), scored(router, table, fold.test, readings)
-
-    return Contender(name, "trained here", ask)
 
 
 def plugged_in(where: str, readings: Readings) -> Contender:

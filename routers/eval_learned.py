@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import pi
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 
 from routers.abilities import Ability, regressed, update
 from routers.artifact import Weights, read
-from routers.base import Router
 from routers.eval_contenders import Contender, Readings, UnknownRouter, scored
 from routers.eval_policies import Forecast
 from routers.eval_split import Fold
@@ -31,11 +30,6 @@ def load_weights(folder: Path = WEIGHTS) -> Weights:
         return read(folder)
     except (OSError, ValueError) as error:
         raise UnknownRouter(f"the learned router's weights cannot be used: {error}") from None
-
-
-def train_learned(rows: Sequence[Row], seed: int) -> Router:
-    """A router trained on these rows alone."""
-    return LearnedRouter(train_weights(rows, seed))
 
 
 def train_weights(rows: Sequence[Row], seed: int) -> Weights:
@@ -117,15 +111,42 @@ def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + pi / 8.0 * spread))))
 
 
-def updating(learning: Learning, readings: Readings) -> Contender:
-    """The router after the outcomes of the validation rows, as the learning loop would leave it."""
+def contenders(learning_for: Callable[[int], Learning], version: str, readings: Readings) -> list[Contender]:
+    """The router of each plan as it is; and after the outcomes of the validation rows, as the learning loop would
+    leave it. The static mix and every setting are chosen knowing those outcomes: the second line knows as much."""
+    made: dict[tuple[str, int], Forecast] = {}
 
-    def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
-        router = learning.after(table, fold.validation)
+    def plain(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        key = (table.source, fold.plan)
+        if key not in made:
+            everything = np.arange(len(table.rows), dtype=np.int64)
+            made[key] = scored(learning_for(fold.plan).router, table, everything, readings)
+        return made[key].take(fold.validation), made[key].take(fold.test)
+
+    def updated(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        router = learning_for(fold.plan).after(table, fold.validation)
         return scored(router, table, fold.validation, readings), scored(router, table, fold.test, readings)
 
     note = "abilities alone, by the validation rows' outcomes; the weights as they are"
-    return Contender(UPDATED, learning.router.version, ask, note=note)
+    return [Contender(Learning.name, version, plain), Contender(UPDATED, version, updated, note=note)]
+
+
+def shipped(readings: Readings) -> list[Contender]:
+    """The shipped weights as they are; UnknownRouter where there are none."""
+    learning = Learning(load_weights(), readings)
+    return contenders(lambda _plan: learning, learning.router.version, readings)
+
+
+def trained(rows_of: Callable[[int], Sequence[Row]], seed: int, readings: Readings) -> list[Contender]:
+    """The router trained for each plan on the rows that are named for it, and on nothing else."""
+    made: dict[int, Learning] = {}
+
+    def learning_for(plan: int) -> Learning:
+        if plan not in made:
+            made[plan] = Learning(train_weights(rows_of(plan), seed), readings)
+        return made[plan]
+
+    return contenders(learning_for, "trained here", readings)
 
 
 def learning_of(rows: Sequence[Row], without: str | None, seed: int) -> Learning:

@@ -124,13 +124,17 @@ def measure(ground: Ground, run: Run, static: Run | None, oracle: Run | None, *,
     curve: list[tuple[float, float]] = []
     rows = ground.rows
     if ground.best is not None:
-        quality, cost = ground.resamples.mean(run.quality[rows]), ground.resamples.mean(run.cost[rows])
-        values |= _curve_values(ground, quality, cost)
+        quality, cost = _curve(ground, run)
+        low, high = _least(ground.spent), -_least(-ground.spent)
+        area = aiq(quality, cost, low, high)
+        values |= {"AIQ": estimate(area), **_savings(ground, quality, cost)}
         points = {name: _point_values(ground, run, name) for name in run.points}
         curve = sorted(zip(cost[0].tolist(), quality[0].tolist(), strict=True))
         if static is not None and run.name != STATIC:
             if oracle is not None and run.name != ORACLE:
                 values["gap to the oracle closed"] = estimate(_gap(ground, quality, cost, static, oracle))
+                base, top = (aiq(*_curve(ground, other), low, high) for other in (static, oracle))
+                values["gap of AIQ closed"] = estimate(_share(area, base, top))
             against = _against(ground, run, static, by_family=by_family)
     values |= _pair_values(ground, run)
     reliability: list[tuple[float, float, int]] = []
@@ -149,11 +153,14 @@ def measure(ground: Ground, run: Run, static: Run | None, oracle: Run | None, *,
     return Measured(run.name, run.note, values, points, against, curve, reliability)
 
 
-def _curve_values(ground: Ground, quality: Floats, cost: Floats) -> dict[str, Estimate]:
+def _curve(ground: Ground, run: Run) -> tuple[Floats, Floats]:
+    return ground.resamples.mean(run.quality[ground.rows]), ground.resamples.mean(run.cost[ground.rows])
+
+
+def _savings(ground: Ground, quality: Floats, cost: Floats) -> dict[str, Estimate]:
     best = ground.best
     assert best is not None
-    low, high = np.nanmin(ground.spent, axis=1), np.nanmax(ground.spent, axis=1)
-    values = {"AIQ": estimate(aiq(quality, cost, low, high))}
+    values = {}
     for share in SHARES:
         found = saved(quality, cost, ground.single[:, best], ground.spent[:, best], share)
         values[f"saved at {share:.0%}, in hindsight"] = estimate(found)
@@ -179,21 +186,26 @@ def _point_values(ground: Ground, run: Run, name: str) -> dict[str, Estimate]:
 
 
 def _gap(ground: Ground, quality: Floats, cost: Floats, static: Run, oracle: Run) -> Floats:
-    """Share of the distance from static mix to oracle that a curve covers, summed over the budgets."""
+    """Share of the distance from static mix to oracle that a curve covers, on the mean over the budgets."""
     spends = _within(cost, _budgets(ground.spent, ground.best))
-    base, top = (
-        at_spend(spends, ground.resamples.mean(run.quality[ground.rows]), ground.resamples.mean(run.cost[ground.rows]))
-        for run in (static, oracle)
-    )
-    reached = at_spend(spends, quality, cost)
+    base, top = (at_spend(spends, *_curve(ground, run)).mean(axis=1) for run in (static, oracle))
+    return _share(at_spend(spends, quality, cost).mean(axis=1), base, top)
+
+
+def _share(reached: Floats, base: Floats, top: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        gap = (top - base).mean(axis=1)
-        return np.asarray(np.where(gap > NARROW, (reached - base).mean(axis=1) / gap, np.nan))
+        return np.asarray(np.where(top - base > NARROW, (reached - base) / (top - base), np.nan))
+
+
+def _least(values: Floats) -> Floats:
+    """The least known value of each line, NaN where none is."""
+    least = np.where(np.isnan(values), np.inf, values).min(axis=1)
+    return np.where(np.isinf(least), np.nan, least)
 
 
 def _budgets(spent: Floats, best: int | None) -> Floats:
     assert best is not None
-    return budgets(np.nanmin(spent, axis=1), spent[:, best])
+    return budgets(_least(spent), spent[:, best])
 
 
 def _within(cost: Floats, spends: Floats) -> Floats:

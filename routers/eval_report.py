@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Final
 
@@ -15,16 +15,22 @@ from routers.eval_runs import HIGHEST
 from routers.evaluate import Report, SourceReport
 
 NOTHING: Final = "-"
-METRICS: Final = (
+Column = tuple[str, str, float]
+"""A column's heading, the key of its figure, and its scale."""
+FORECASTS: Final[tuple[Column, ...]] = (
     ("APGR", "APGR", 1.0),
     ("CPT50 %", "CPT50", 100.0),
     ("CPT80 %", "CPT80", 100.0),
-    ("AIQ", "AIQ", 1.0),
-    ("gap closed %", "gap to the oracle closed", 100.0),
     ("ECE", "ECE", 1.0),
     ("length, log2", "length error, log2", 1.0),
 )
-"""Column, key and scale of what is one number a router."""
+MONEY: Final[tuple[Column, ...]] = (
+    ("AIQ", "AIQ", 1.0),
+    ("gap closed %", "gap to the oracle closed", 100.0),
+    ("of AIQ %", "gap of AIQ closed", 100.0),
+)
+FEW_POINTS: Final = ("97% of best", "adequacy 0.8", "adequacy 0.9")
+"""Operating points that fit beside a family's average; JSON has them all."""
 
 
 @dataclass(frozen=True)
@@ -69,45 +75,49 @@ def _families(measured: Measured) -> str:
 
 def _source_sheets(source: SourceReport) -> list[Sheet]:
     everyone = [*source.routers, *source.baselines]
+    name = source.source
     pair = f"; pair {source.pair[0]} / {source.pair[1]}" if source.pair else ""
-    title = f"{source.source}: {source.rows} rows, {len(source.models)} models, best {source.best or 'unknown'}{pair}"
-    found = [_metric_sheet(title, everyone)]
-    if any(measured.points for measured in everyone):
-        found += [
-            _saving_sheet(f"{source.source}: dollars saved, settings chosen on validation rows", everyone),
-            _hindsight_sheet(f"{source.source}: dollars saved, read off the test curve in hindsight", everyone),
-        ]
-    if any("unsafe cheap misses" in point for measured in everyone for point in measured.points.values()):
-        found.append(_adequacy_sheet(f"{source.source}: cheapest model with P(success) >= adequacy", everyone))
-    found += [_family_sheet(source.source, measured) for measured in source.routers if measured.against_static]
-    found.append(_model_sheet(source))
-    return found
-
-
-def _metric_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
-    columns = ("router", *(column for column, _, _ in METRICS), "highest quality, % of best", "saved % there")
-    rows = []
-    for m in everyone:
-        top = [shown(m.points.get(HIGHEST, {}).get(key), 100) for key in ("of best", "saved")]
-        rows.append((m.name, *(shown(m.values.get(key), scale) for _, key, scale in METRICS), *top))
-    return Sheet(title, columns, rows, columns[1:])
-
-
-def _saving_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
+    title = f"{name}: {source.rows} rows, {len(source.models)} models, best {source.best or 'unknown'}{pair}"
     names = [f"{share:.0%} of best" for share in SHARES]
-    columns = ("router", *(part for name in names for part in (f"saved % at {name}", "reached %")), "arena")
-    rows = []
-    for m in everyone:
-        cells = [shown(m.points.get(name, {}).get(key), 100) for name in names for key in ("saved", "of best")]
-        rows.append((m.name, *cells, shown(m.points.get(names[1], {}).get("arena"))))
-    return Sheet(title, columns, rows, columns[1:])
+    found = [_sheet(title, everyone, lambda m: {c: shown(m.values.get(key), scale) for c, key, scale in FORECASTS})]
+    if source.best is not None:
+        found += [
+            _sheet(f"{name}: quality for money", everyone, _money),
+            _sheet(f"{name}: dollars saved %, settings chosen on validation rows", everyone, _at(names, "saved")),
+            _sheet(f"{name}: quality reached by these settings, % of best", everyone, _at(names, "of best")),
+            _sheet(f"{name}: dollars saved %, read off the test curve in hindsight", everyone, _hindsight),
+            _adequacy_sheet(f"{name}: cheapest model with P(success) >= adequacy", everyone),
+        ]
+    found += [_family_sheet(name, measured) for measured in source.routers if measured.against_static]
+    found.append(_model_sheet(source))
+    return [sheet for sheet in found if sheet.rows]
 
 
-def _hindsight_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
-    columns = ("router", *(f"{share:.0%}" for share in SHARES))
-    keys = [f"saved at {share:.0%}, in hindsight" for share in SHARES]
-    rows = [(m.name, *(shown(m.values.get(key), 100) for key in keys)) for m in everyone]
-    return Sheet(title, columns, rows, columns[1:])
+def _sheet(title: str, everyone: Sequence[Measured], cells: Callable[[Measured], dict[str, str]]) -> Sheet:
+    """A line a router with anything to say, and only columns that hold something."""
+    made = [(m.name, cells(m)) for m in everyone]
+    made = [(name, line) for name, line in made if any(text != NOTHING for text in line.values())]
+    columns = [c for c in (made[0][1] if made else {}) if any(line[c] != NOTHING for _, line in made)]
+    rows = [(name, *(line[c] for c in columns)) for name, line in made]
+    return Sheet(title, ("router", *columns), rows, tuple(columns))
+
+
+def _money(measured: Measured) -> dict[str, str]:
+    top = measured.points.get(HIGHEST, {})
+    return {
+        **{column: shown(measured.values.get(key), scale) for column, key, scale in MONEY},
+        "highest quality, % of best": shown(top.get("of best"), 100),
+        "saved % there": shown(top.get("saved"), 100),
+        "arena at 99%": shown(measured.points.get("99% of best", {}).get("arena")),
+    }
+
+
+def _at(names: Sequence[str], key: str) -> Callable[[Measured], dict[str, str]]:
+    return lambda measured: {name: shown(measured.points.get(name, {}).get(key), 100) for name in names}
+
+
+def _hindsight(measured: Measured) -> dict[str, str]:
+    return {f"{s:.0%}": shown(measured.values.get(f"saved at {s:.0%}, in hindsight"), 100) for s in SHARES}
 
 
 def _adequacy_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
@@ -122,7 +132,7 @@ def _adequacy_sheet(title: str, everyone: Sequence[Measured]) -> Sheet:
 
 
 def _family_sheet(source: str, measured: Measured) -> Sheet:
-    names = list(measured.against_static[0].points)
+    names = [name for name in FEW_POINTS if name in measured.against_static[0].points]
     columns = ("family", "rows", "over all spends", "verdict", *names)
     rows = [
         (a.family, str(a.rows), shown(a.average, 100), a.verdict, *(shown(a.points.get(name), 100) for name in names))

@@ -16,14 +16,11 @@ from routers.eval_bootstrap import Estimate
 from routers.eval_contenders import (
     Contender,
     Readings,
-    Train,
     UnknownRouter,
-    from_router,
-    from_training,
     heuristic,
     plugged_in,
 )
-from routers.eval_learned import Learning, load_weights, train_learned, updating
+from routers.eval_learned import shipped, trained
 from routers.eval_measure import Ground, Measured, find, ground_of, measure
 from routers.eval_runs import Run, Trial, forecast_trial, run
 from routers.eval_split import Cv, Fold, Plan, plans
@@ -38,6 +35,7 @@ class Options:
     """What is asked of an evaluation. `routers`: built-in names or `module:callable`; `resamples` of the bootstrap.
 
     `models`: only these, all where empty. `strong`, `weak`: the pair of RouteLLM's metrics, chosen where None.
+    `fitted`: with the baselines that must be fitted.
     """
 
     routers: tuple[str, ...] = ("heuristic",)
@@ -47,7 +45,7 @@ class Options:
     models: tuple[str, ...] = ()
     strong: str | None = None
     weak: str | None = None
-    beside: bool = True
+    fitted: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,23 +110,11 @@ def _contenders(
         return [heuristic(readings)]
     if name == "learned":
         if options.cv == "none" or not any(len(plan.train) for plan in split):
-            learning = Learning(load_weights(), readings)
-            return [from_router(learning.router, readings), updating(learning, readings)]
-        return [trained(name, train_learned, rows, split, options.seed, readings)]
+            return shipped(readings)
+        return trained(lambda plan: [rows[int(number)] for number in split[plan].train], options.seed, readings)
     if ":" in name:
         return [plugged_in(name, readings)]
     raise UnknownRouter(f"no router named {name!r}: there are {', '.join(BUILT_IN)}, or name one as module:callable")
-
-
-def trained(
-    name: str, train: Train, rows: Sequence[Row], split: Sequence[Plan], seed: int, readings: Readings
-) -> Contender:
-    """A router trained for each plan of a split on its training rows alone."""
-
-    def rows_of(plan: int) -> list[Row]:
-        return [rows[int(number)] for number in split[plan].train]
-
-    return from_training(name, train, rows_of, seed, readings)
 
 
 def _source(
@@ -137,7 +123,7 @@ def _source(
     tested = np.unique(np.concatenate([fold.test for fold in folds]))
     ground = ground_of(table, tested, options.resamples, options.seed, strong=options.strong, weak=options.weak)
     say("  baselines")
-    beside = baselines(table, folds, options.seed) if options.beside else []
+    beside = baselines(table, folds, options.seed, fitted=options.fitted)
     runs = []
     for contender in contenders:
         say(f"  {contender.name}")

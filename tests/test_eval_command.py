@@ -36,7 +36,7 @@ def test_it_prints_tables_and_writes_files(data: Path, tmp_path: Path) -> None:
     assert whole["data"] == str(data)
     assert whole["options"] == {
         "routers": ["heuristic"], "cv": "none", "seed": 0, "resamples": 20, "models": [], "strong": None, "weak": None,
-        "beside": True,
+        "fitted": True,
     }  # fmt: skip
     assert out["png"].stat().st_size > 1000
     assert "<table>" in out["html"].read_text()
@@ -47,7 +47,8 @@ def test_json_alone_goes_to_stdout(data: Path) -> None:
     assert done.exit_code == 0, done.output
     whole = json.loads(done.stdout)
     assert [m["name"] for m in whole["sources"][0]["routers"]] == ["heuristic"]
-    assert whole["sources"][0]["baselines"] == []
+    names = [m["name"] for m in whole["sources"][0]["baselines"]]
+    assert names == ["always cheapest", "always best", "static mix", "random", "oracle"]
 
 
 def test_bad_lines_are_said_and_the_rest_is_used(data: Path) -> None:

@@ -45,7 +45,7 @@ class Asked:
     models: tuple[str, ...]
     strong: str | None
     weak: str | None
-    beside: bool
+    fitted: bool
 
 
 def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -> int:

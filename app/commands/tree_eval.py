@@ -49,9 +49,11 @@ def eval_router(
     strong: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the best single model]")] = None,
     weak: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the cheapest model]")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of question groups for intervals.")] = 1000,
-    baselines: Annotated[bool, typer.Option(help="Fit and show the baselines too.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Fit the baselines that must be fitted, too.")] = True,
 ) -> None:
     """Evaluate routers on recorded outcomes of any models, beside baselines, with 95 % intervals.
+
+    With --cv none, rows that the shipped weights were trained on flatter them: --cv family and source train anew.
 
     Settings are chosen on validation rows and tested on others: with --cv none on one half and the other in turn. A
     plug-in is `callable(prompts, models)` -> matrix of P(success), or RouteLLM's `callable(prompt)` -> how much the

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from routers.base import Score
 from routers.eval_bootstrap import Estimate
 from routers.eval_contenders import Readings, UnknownRouter, plugged_in
 from routers.eval_newcomer import newcomer
 from routers.eval_plots import write_html, write_png
 from routers.eval_report import as_json, newcomer_sheets, sheets, shown
 from routers.eval_table import tables
-from routers.evaluate import Options, Report, evaluate, trained
+from routers.evaluate import Options, Report, evaluate
 from routers.rows import Outcome, Row
 from tests.routers.made_rows import made_rows
-from tests.routers.plugged import CHANCE, GatewayLike, Learner
+from tests.routers.plugged import GatewayLike, Learner
 
 HERE = "tests.routers.plugged"
 
@@ -119,36 +121,6 @@ def test_plots_are_written(report: Report, tmp_path: Path) -> None:
     assert "Against the static mix" in text
 
 
-def test_training_sees_the_training_fold_alone() -> None:
-    rows = made_rows(60)
-    seen: list[set[str]] = []
-
-    class Memory:
-        name, version = "memory", "1"
-
-        def __init__(self, known: set[str]) -> None:
-            self.known = known
-
-        def score(self, features, arms):  # type: ignore[no-untyped-def]
-            assert features.excerpt not in self.known
-            return [Score(CHANCE[arm.name], 1.0, 10.0) for arm in arms]
-
-    def train(some, _seed):  # type: ignore[no-untyped-def]
-        seen.append({row.prompt for row in some})
-        return Memory(seen[-1])
-
-    from routers.eval_runs import forecast_trial, run
-    from routers.eval_split import plans
-
-    (table,) = tables(rows, no_price)
-    split, _ = plans(rows, [table], "family", 0)
-    contender = trained("memory", train, rows, split, 0, Readings())
-    folds = [fold for plan in split for _, fold in plan.folds]
-    run("memory", table, folds, lambda fold: forecast_trial(table, fold, *contender.ask(table, fold, None)))
-    assert len(seen) == len(split) == 3
-    assert all(0 < len(prompts) < 60 for prompts in seen)
-
-
 @pytest.mark.parametrize(
     ("where", "says"),
     [("no_such_module:x", "no_such_module"), (f"{HERE}:absent", "absent"), (f"{HERE}:nothing", "not callable")],
@@ -205,6 +177,37 @@ def test_only_the_models_asked_for() -> None:
         made_rows(40), Options(resamples=5, models=("cheap-7b", "dear-405b", "absent")), no_price
     ).sources
     assert [name for name, _, _ in source.models] == ["cheap-7b", "dear-405b"]
+
+
+scores = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+recorded = st.builds(
+    Outcome,
+    scores,
+    out_tokens=st.none() | st.sampled_from([0.0, 10.0, 1e6]),
+    cost_usd=st.none() | st.sampled_from([0.0, 1e-9, 0.01, 100.0]),
+)
+some_rows = st.lists(
+    st.builds(
+        Row,
+        st.just("id"),
+        st.sampled_from(["s", "t"]),
+        st.sampled_from(["f", "g", ""]),
+        st.text(max_size=12),
+        st.just(()),
+        st.dictionaries(st.sampled_from(["gpt-4o", "o1", "20240101_agent", "?", "llama-7b"]), recorded, max_size=5),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(some_rows, st.sampled_from(["none", "random", "family", "source"]))
+def test_no_data_breaks_it(rows: list[Row], cv: Any) -> None:
+    found = evaluate(rows, Options(cv=cv, resamples=3), lambda name: (1.0, 2.0) if name == "gpt-4o" else None)
+    json.dumps(as_json(found), allow_nan=False)
+    for sheet in sheets(found):
+        assert {len(row) for row in sheet.rows} == {len(sheet.columns)}
 
 
 def test_a_newcomer_is_better_known_with_more_outcomes() -> None:

@@ -1,0 +1,107 @@
+"""The learned router under test: what it is trained on, and what outcomes move. Rows and weights are synthetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from routers import eval_learned
+from routers.abilities import AbilityStack
+from routers.artifact import Weights
+from routers.eval_contenders import Readings, UnknownRouter
+from routers.eval_learned import UPDATED, Learning, learning_of, predicted
+from routers.eval_newcomer import newcomer
+from routers.eval_table import Table, tables
+from routers.evaluate import Options, evaluate
+from routers.rows import Row, question_key
+from tests.routers.outcomes import rows, weights
+
+
+def price(_name: str) -> tuple[float, float]:
+    return (1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return tables(rows(), price)[0]
+
+
+def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[set[str]] = []
+
+    def train(some: Sequence[Row], seed: int) -> Weights:
+        trained.append({question_key(row.prompt) for row in some})
+        return weights()
+
+    monkeypatch.setattr(eval_learned, "train_weights", train)
+    data = rows(120)
+    found = evaluate(data, Options(routers=("learned",), cv="family", resamples=3, fitted=False), price)
+    names = [[m.name for m in source.routers] for source in found.sources]
+    assert names == [["learned", UPDATED]] * 2
+    families = {family: {question_key(r.prompt) for r in data if r.family == family} for family in ("sums", "places")}
+    assert len(trained) == 2
+    for prompts in trained:
+        assert sum(bool(prompts & of) for of in families.values()) == 1
+        # Some rows of the family that is trained on are set aside to choose settings on.
+        assert any(prompts < of for of in families.values())
+
+
+def test_outcomes_move_a_new_model_towards_what_they_say(table: Table) -> None:
+    learning = Learning(weights(), Readings())
+    j = table.models.index("mistral-7b-instruct")
+    state = learning.start(table, j)
+    everything = np.arange(len(table.rows))
+    before = learning.predict(state, table, everything).mean()
+    for row in range(30):
+        state = learning.learn(state, table, row, 1.0)
+    assert learning.predict(state, table, everything).mean() > before + 0.05
+
+
+def test_a_new_model_starts_from_its_name_alone(table: Table) -> None:
+    """The weights were trained on its outcomes; as a newcomer it must not profit from them."""
+    learning = Learning(weights(), Readings())
+    arm = Readings().arms(table)[0]
+    known, fresh = learning.router.ability(arm), learning.start(table, 0)
+    assert not np.allclose(known.mean, fresh.mean)
+    assert np.trace(fresh.cov) > np.trace(known.cov)
+
+
+def test_many_predictions_are_as_one_by_one(table: Table) -> None:
+    learning = Learning(weights(), Readings())
+    ability, items = learning.start(table, 1), learning.items(table)
+    one_by_one = [AbilityStack([ability]).predict(u, var)[0][0] for u, var in zip(items.u, items.var, strict=True)]
+    assert predicted(ability, items.u, items.var) == pytest.approx(np.array(one_by_one))
+
+
+def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> None:
+    learning = Learning(weights(), Readings())
+    told = learning.after(table, np.arange(60))
+    arms = Readings().arms(table)
+    for arm in arms:
+        assert np.trace(told.ability(arm).cov) < np.trace(learning.router.ability(arm).cov)
+    assert told.version == learning.router.version
+
+
+def test_the_learned_router_meets_a_newcomer(table: Table) -> None:
+    found = newcomer(table, "gpt-4o", [0, 10], Learning(weights(), Readings()), draws=3, seed=0)
+    assert found is not None
+    assert {(line.method, line.labels) for line in found.lines} >= {("learned", 0), ("learned", 10)}
+
+
+def test_a_retrained_router_never_saw_the_model_under_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+
+    def train(some: Sequence[Row], seed: int) -> Weights:
+        seen.update(model for row in some for model in row.outcomes)
+        return weights()
+
+    monkeypatch.setattr(eval_learned, "train_weights", train)
+    learning_of(rows(20), "GPT-4o", 0)
+    assert seen == {"gpt-4o-mini", "llama-3.1-8b-instruct", "mistral-7b-instruct"}
+
+
+def test_weights_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    with pytest.raises(UnknownRouter, match="weights cannot be used"):
+        eval_learned.load_weights(tmp_path)  # type: ignore[arg-type]
