@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from app.core.policy import HEURISTIC, LEARNED, Policy
+from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
@@ -20,10 +21,10 @@ from app.gateway.services import Services
 from app.gateway.view import View
 from app.http.api import build_api
 from app.http.auth import is_loopback
-from app.http.chat import ChatRoute
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
-from app.http.hot import Receive, Scope, Send
+from app.http.generate import GenerateRoute
+from app.http.hot import HotRoute, Receive, Scope, Send
 from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
@@ -80,6 +81,23 @@ def load_routers(weights: Path) -> dict[str, Router]:
     return found
 
 
+def hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
+    """The paths that generate or embed, each with its route; Gemini's by their verb."""
+
+    def route(dialect: str) -> HotRoute:
+        return GenerateRoute(services, dialect, max_body_bytes=max_body_bytes)
+
+    gemini = route(GEMINI)
+    return {
+        "/v1/chat/completions": route(CHAT),
+        "/v1/responses": route(RESPONSES),
+        "/v1/messages": route(MESSAGES),
+        ":generateContent": gemini,
+        ":streamGenerateContent": gemini,
+        "/v1/embeddings": EmbeddingsRoute(services, max_body_bytes=max_body_bytes),
+    }
+
+
 class Gateway:
     """One process's gateway: an ASGI app whose lifespan opens and closes everything."""
 
@@ -134,9 +152,7 @@ class Gateway:
         view = View(self.policies.current, self.routers, self.book.current)
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
-        chat = ChatRoute(services, max_body_bytes=settings.max_body_bytes)
-        embeddings = EmbeddingsRoute(services, max_body_bytes=settings.max_body_bytes)
-        self.front = Front(chat, embeddings, build_api(services), self.metrics)
+        self.front = Front(hot_routes(services, settings.max_body_bytes), build_api(services), self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()

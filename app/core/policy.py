@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal
 
@@ -205,11 +206,16 @@ class Policy:
     routes: Mapping[str, Route]
     caps: Caps = Caps()
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unknown_model: str | None = None
     on_cut: OnCut = "error"
     ledger: LedgerRules = LedgerRules()
     prices_version: str = ""
     warnings: tuple[str, ...] = ()
+
+    def meant_by(self, name: str) -> str:
+        """What a name that a client asks for stands for: itself, where no alias fits."""
+        return next((meant for pattern, meant in self.aliases.items() if fnmatchcase(name, pattern)), name)
 
     @property
     def open_access(self) -> bool:

@@ -11,6 +11,8 @@ from app.core.meter import Meter
 from app.core.policy import Candidate, Key
 from app.core.tokens import estimate_input
 from app.core.types import ChatRequest, Outcome
+from app.dialects.base import Dialect
+from app.dialects.registry import dialect_named
 from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
@@ -45,6 +47,10 @@ class ChatCall(OwnedCall):
         self._asked_softness = soft_cut
         prompt = request.prompt
         self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_named(self.request.dialect)
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""

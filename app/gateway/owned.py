@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 
 import structlog
 
-from app.core.errors import BudgetContended, BudgetExceeded, BursarError, LedgerDown, UpstreamRejected
+from app.core.errors import BudgetContended, BudgetExceeded, BursarError, LedgerDown
 from app.core.money import usd_text
 from app.core.policy import Candidate, Key
 from app.core.types import Outcome
-from app.dialects.openai_chat.errors import error_body
+from app.dialects.base import Dialect
+from app.dialects.registry import CHAT, dialect_named
 from app.gateway.attempt import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.limits import ClientCaps, Limits, limits_for
@@ -45,6 +46,11 @@ class OwnedCall(ABC):
         self.purse: Purse | None = None
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self._day = dt.datetime.now(dt.UTC).date()
+
+    @property
+    def dialect(self) -> Dialect:
+        """In whose words errors are told."""
+        return dialect_named(CHAT)
 
     @abstractmethod
     async def serve(self) -> None:
@@ -129,13 +135,13 @@ class OwnedCall(ABC):
         if isinstance(error, BudgetExceeded | BudgetContended) and not self.attempts:
             record.denied_scope = error.headers.get("x-bursar-scope")
             metrics.denials.labels(record.denied_scope or "", error.label).inc()
-        status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
+        status, body = self.dialect.error_reply(error)
         headers = [(b"content-type", b"application/json"), *self._id_headers()]
         headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         self.waits.stopped = None  # a late call and a shutdown leave time for a last word
         self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
         try:
-            await self.waits.io(self.downstream.reply(status, headers, error_body(error)))
+            await self.waits.io(self.downstream.reply(status, headers, body))
         except Stopped:
             log.debug("the client left before its error", request_id=record.request_id)
 

@@ -37,6 +37,8 @@ class CallRecord:
     created_s: float
     key_name: str
     task_id: str | None
+    parent_id: str | None
+    harness: str
     requested_model: str
     stream: bool
     view: View
@@ -60,6 +62,8 @@ class CallRecord:
             "created_s": self.created_s,
             "key": self.key_name,
             "task_id": self.task_id,
+            "parent_id": self.parent_id,
+            "harness": self.harness,
             "requested_model": self.requested_model,
             "stream": self.stream,
             "outcome": self.outcome,

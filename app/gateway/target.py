@@ -43,6 +43,7 @@ def resolve(view: View, name: str, key: Key | None = None) -> Target:
     """
     policy = view.policy
     allowed = key.routes if key is not None else None
+    name = policy.meant_by(name) if policy.aliases else name
     if policy.unknown_model is not None and not _known(view, name):
         name = policy.unknown_model
     if allowed is not None and name not in allowed:

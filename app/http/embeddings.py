@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from app.core.policy import Key
 from app.dialects.openai_chat.embeddings import parse_embeddings
 from app.gateway.embed import EmbeddingsCall
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
-from app.http.hot import AsgiDownstream, HotRoute, asked_task, dollars_header, tightest
+from app.http.hot import AsgiDownstream, HotRoute, dollars_header, tightest
+from app.http.whose import task_of
 
 
 class EmbeddingsRoute(HotRoute):
     """Serves embeddings; one per process."""
 
     def begin(
-        self, headers: dict[str, str], body: bytes, key: Key | None, downstream: AsgiDownstream, path_task: str | None
+        self,
+        headers: dict[str, str],
+        body: bytes,
+        key: Key | None,
+        downstream: AsgiDownstream,
+        path_task: str | None,
+        path: Mapping[str, str],
     ) -> OwnedCall:
         """The call for a request that passed the gate."""
         request = parse_embeddings(body)
@@ -22,6 +31,5 @@ class EmbeddingsRoute(HotRoute):
             tightest(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), request.max_cost_nano),
             dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd"),
         )
-        task_id = asked_task(headers) or path_task
-        record = self.new_record(headers, key, task_id, model=request.model, stream=False)
+        record = self.new_record(headers, key, task_of(headers, None, path_task), model=request.model, stream=False)
         return EmbeddingsCall(self.services, request, downstream, key=key, caps=caps, record=record)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import parse_qsl, unquote
 
 from app.core.errors import BursarError, MethodNotAllowed
+from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import checked_task_id
+from app.dialects.registry import CHAT, dialect_named
 from app.gateway.metrics import Metrics
-from app.http.hot import AsgiDownstream, HotRoute, Message, Receive, Scope, Send, id_headers, refuse
+from app.http.hot import NO_PATH, AsgiDownstream, HotRoute, Message, Receive, Scope, Send, id_headers, refuse
 
-CHAT = "/v1/chat/completions"
 ALLOW = b"POST, OPTIONS"
 TASK_PREFIX = b"/t/"
+GEMINI_VERBS = ("generateContent", "streamGenerateContent", "countTokens")
+_GEMINI = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/(?P<model>.+):(?P<verb>[A-Za-z]+)")
+"""https://ai.google.dev/api/generate-content: the method is part of the last segment."""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Front:
-    """Sends each request to its hot route or to the API; `/t/TASK/...` names the task in the base URL's path."""
+    """Sends each request to its hot route or to the API; `/t/TASK/...` names the task in the base URL's path.
 
-    def __init__(self, chat: HotRoute, embeddings: HotRoute, api: ASGIApp, metrics: Metrics) -> None:
-        self._hot: dict[str, HotRoute] = {CHAT: chat, "/v1/embeddings": embeddings}
+    `hot` maps paths to routes; a Gemini verb `V` stands in it as `:V`.
+    """
+
+    def __init__(self, hot: Mapping[str, HotRoute], api: ASGIApp, metrics: Metrics) -> None:
+        self._hot = hot
         self._api = api
         self._metrics = metrics
 
@@ -35,21 +43,24 @@ class Front:
             try:
                 task, raw_path = split_task(scope["raw_path"])
             except BursarError as error:
-                await self._refuse(send, error)
+                await self._refuse(send, error, dialect_named(CHAT))
                 return
             path = unquote(raw_path.decode("ascii"))
             scope = {**scope, "path": path, "raw_path": raw_path}
-        hot = self._hot.get(path)
+        hot, said = self._hot.get(path), NO_PATH
+        if hot is None and ":" in path and (named := _GEMINI.fullmatch(path)) is not None:
+            hot = self._hot.get(":" + named["verb"])
+            said = {**dict(parse_qsl(scope["query_string"].decode("latin-1"))), **named.groupdict()}
         if hot is None:
             await self._serve_api(scope, receive, send)
         elif scope["method"] == "POST":
-            await hot(scope, receive, send, task)
+            await hot(scope, receive, send, task, said)
         elif scope["method"] == "OPTIONS":
             await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})
             await send({"type": "http.response.body", "body": b""})
         else:
             wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
-            await self._refuse(send, wrong)
+            await self._refuse(send, wrong, hot.dialect)
 
     async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The API's answer, with an id like every other; the server leaves the body out for HEAD."""
@@ -63,9 +74,9 @@ class Front:
             scope = {**scope, "method": "GET"}
         await self._api(scope, receive, send_with_id)
 
-    async def _refuse(self, send: Send, error: BursarError) -> None:
+    async def _refuse(self, send: Send, error: BursarError, dialect: Dialect) -> None:
         self._metrics.errors.labels(error.label).inc()
-        await refuse(AsgiDownstream(send), error)
+        await refuse(AsgiDownstream(send), error, dialect)
 
 
 def split_task(raw_path: bytes) -> tuple[str, bytes]:

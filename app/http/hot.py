@@ -8,7 +8,7 @@ import contextlib
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -16,14 +16,16 @@ import structlog
 from app.core.errors import BadRequest, BursarError, Draining, TooLarge
 from app.core.money import nano_from_usd
 from app.core.policy import Key
-from app.dialects.openai_chat.errors import error_body
-from app.dialects.openai_chat.parse import MAX_MODEL_CHARS, checked_task_id
+from app.dialects.base import Dialect
+from app.dialects.openai_chat.parse import MAX_MODEL_CHARS
+from app.dialects.registry import CHAT, dialect_named
 from app.gateway.calls import Stop
 from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.whose import Whose
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Head = list[tuple[bytes, bytes]]
+NO_PATH: Mapping[str, str] = {}
 
 """What a record keeps of the model asked for: longer than any name in a policy."""
 READ_AWAY_S = 5.0
@@ -88,35 +91,55 @@ class HotRoute(ABC):
         self._max_body_bytes = max_body_bytes
         self._keys = KeyRing(services.view.policy)
 
+    @property
+    def dialect(self) -> Dialect:
+        """In whose words errors are told."""
+        return dialect_named(CHAT)
+
     @abstractmethod
     def begin(
-        self, headers: dict[str, str], body: bytes, key: Key | None, downstream: AsgiDownstream, path_task: str | None
+        self,
+        headers: dict[str, str],
+        body: bytes,
+        key: Key | None,
+        downstream: AsgiDownstream,
+        path_task: str | None,
+        path: Mapping[str, str],
     ) -> OwnedCall:
-        """The call for a request that passed the gate. Raises BadRequest."""
+        """The call for a request that passed the gate; `path` is what its URL says. Raises BadRequest."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, path_task: str | None = None) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path_task: str | None = None,
+        path: Mapping[str, str] = NO_PATH,
+    ) -> None:
         """One request."""
         downstream = AsgiDownstream(send)
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            if "key" in path:
+                headers.setdefault("x-goog-api-key", path["key"])
             view = self.services.view
             key = self._gate(headers)
             body = await read_body(headers, receive, self._max_body_bytes)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 key = self._gate(headers)
-            call = self.begin(headers, body, key, downstream, path_task)
+            call = self.begin(headers, body, key, downstream, path_task, path)
         except BursarError as error:
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
                 await read_away(headers, receive)
-            await refuse(downstream, error)
+            await refuse(downstream, error, self.dialect)
             return
         except ClientLeft:
             return
         except Exception:
             log.exception("a request failed unexpectedly")
             self.services.metrics.errors.labels(BursarError.label).inc()
-            await refuse(downstream, BursarError("The gateway failed to serve the request."))
+            await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect)
             return
         self.services.calls.spawn(call)
         while (await receive())["type"] != "http.disconnect":
@@ -133,14 +156,16 @@ class HotRoute(ABC):
         return self._keys.authenticate(headers)
 
     def new_record(
-        self, headers: dict[str, str], key: Key | None, task_id: str | None, *, model: str, stream: bool
+        self, headers: dict[str, str], key: Key | None, whose: Whose, *, model: str, stream: bool
     ) -> CallRecord:
         """The record of a call that begins now, on the view in force."""
         return CallRecord(
             request_id=new_request_id(),
             created_s=time.time(),
             key_name=key_name(key),
-            task_id=task_id,
+            task_id=whose.task_id,
+            parent_id=whose.parent_id,
+            harness=whose.harness,
             requested_model=model[:MAX_MODEL_CHARS],
             stream=stream,
             view=self.services.view,
@@ -181,17 +206,12 @@ async def read_away(headers: dict[str, str], receive: Receive) -> None:
                 pass
 
 
-async def refuse(downstream: AsgiDownstream, error: BursarError) -> None:
+async def refuse(downstream: AsgiDownstream, error: BursarError, dialect: Dialect) -> None:
     """An error reply for a request that never became a call."""
+    status, body = dialect.error_reply(error)
     headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
-    await downstream.reply(error.status, headers, error_body(error))
-
-
-def asked_task(headers: dict[str, str]) -> str | None:
-    """The task id in `X-Bursar-Task-Id`."""
-    given = headers.get("x-bursar-task-id")
-    return None if given is None else checked_task_id(given, "X-Bursar-Task-Id")
+    await downstream.reply(status, headers, body)
 
 
 def dollars_header(headers: dict[str, str], name: str) -> int | None:

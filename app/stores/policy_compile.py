@@ -102,6 +102,13 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
             everyone=_windows(spec.caps.everyone),
         ),
         keys=MappingProxyType(_keys(spec, routes)),
+        aliases=MappingProxyType(
+            {
+                pattern: meant
+                for pattern, meant in spec.aliases.items()
+                if meant in routes or meant in models or meant.startswith("tier:")
+            }
+        ),
         unknown_model=spec.unknown_model if spec.unknown_model in routes else None,
         on_cut=spec.on_cut,
         ledger=LedgerRules(
@@ -316,6 +323,9 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
         for pinned in dict.fromkeys(_pins(spec.routes[name]).values()):
             if pinned not in policy.models:
                 yield f"route {name}: the pin to {pinned} is off, for that model is"
+    for pattern, meant in spec.aliases.items():
+        if meant not in policy.routes and meant not in policy.models and not meant.startswith("tier:"):
+            yield f"alias {pattern} is off: {meant} is"
     if spec.unknown_model and not policy.unknown_model:
         yield f"unknown_model is off: route {spec.unknown_model} is"
     for name, model in policy.models.items():

@@ -10,8 +10,8 @@ from app.core.money import Rates, usd_text
 from app.core.policy import ANY_TASK, Policy, Provider, Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route"}
-_SETTINGS = ("caps", "ledger", "unknown_model", "on_cut")
-_SHOWN_MAPPINGS = ("pin", "split")
+_SETTINGS = ("caps", "ledger", "aliases", "unknown_model", "on_cut")
+_SHOWN_MAPPINGS = ("pin", "split", "aliases")
 """Every other mapping holds headers, which may be secret."""
 
 

@@ -145,8 +145,6 @@ def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
         extra = "; a model's name may also hold `:`, `/`, `@`, `+`" if limit == 128 else ""
         return document.problem(path, _BAD_NAME.format(limit=limit) + extra, at_key="[key]" in rest)
     message = _MESSAGES.get(kind) or error["msg"].replace("Input should be", "must be")
-    if path[-1:] == ("dialect",):
-        message += ", the only dialect so far"
     if path[-1:] == ("pricing",) and kind == "literal_error":
         message += " or a mapping of rates"
     if path[-1:] == ("pin",) and kind == "string_type":

@@ -119,10 +119,15 @@ class DeadlinesSpec(Spec):
 class ProviderSpec(Spec):
     """Who is paid."""
 
-    dialect: Literal["openai_chat"] = Field(default="openai_chat", description="The wire protocol it speaks.")
-    base_url: BaseUrl = Field(description="Up to and with /v1; /chat/completions is appended.")
+    dialect: Literal["openai_chat", "openai_responses", "anthropic", "gemini"] = Field(
+        default="openai_chat", description="The wire protocol it speaks."
+    )
+    base_url: BaseUrl = Field(
+        description="Up to and with /v1 (Gemini: /v1beta); /chat/completions, /responses, /messages or "
+        "/models/MODEL:generateContent is appended."
+    )
     api_key: HeaderValue | None = Field(
-        default=None, repr=False, description="Sent as a bearer token; write it as ${VARIABLE}."
+        default=None, repr=False, description="Sent in the dialect's own header; write it as ${VARIABLE}."
     )
     headers: dict[str, HeaderValue] = Field(default_factory=dict, repr=False, description="Sent with every request.")
     optional: bool = Field(default=False, description="If one of its variables is not set, it and its models drop out.")
@@ -320,6 +325,9 @@ class BillsAfterCancelSpec(Spec):
     hosts: list[str]
 
 
+AliasPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:/@+*?\- ]+$")]
+
+
 class PolicySpec(Spec):
     """Bursar's policy: who is paid, for which models, under which caps. Edited live."""
 
@@ -330,6 +338,11 @@ class PolicySpec(Spec):
     routes: dict[Name, RouteSpec] = Field(default_factory=dict)
     caps: CapsSpec = CapsSpec()
     keys: list[KeySpec] = Field(default_factory=list)
+    aliases: dict[AliasPattern, ModelName] = Field(
+        default_factory=dict,
+        description="What clients' names for models stand for: a pattern with * and ?; a route, a model or tier:N. "
+        "The first that fits wins, so that a CLI which insists on its own model can be routed.",
+    )
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
     ledger: LedgerSpec = LedgerSpec()

@@ -38,6 +38,9 @@ def reference_problems(document: Document) -> Iterator[Problem]:
         yield from _pin_problems(document, ("routes", name, "pin"), mapping(route).get("pin"), models)
         yield from _objective_problems(document, ("routes", name), mapping(route))
         yield from _split_problems(document, ("routes", name), mapping(route))
+    for pattern, meant in section_of(document, "aliases").items():
+        if not (isinstance(meant, str) and meant.startswith("tier:")):
+            yield from _unknown(document, ("aliases", pattern), meant, "route or model", [*routes, *models])
     yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
     yield from _key_problems(document, routes)
 

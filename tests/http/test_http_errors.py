@@ -265,7 +265,7 @@ def test_a_defect_on_the_hot_path_is_too(gateway: LiveGateway, monkeypatch: pyte
     def fails(*_: object) -> None:
         raise RuntimeError("it was /secret/place")
 
-    monkeypatch.setattr("app.http.chat.parse_chat", fails)
+    monkeypatch.setattr("app.http.generate.parse_chat", fails)
     answer = gateway.chat()
     assert (answer.status, answer.error["code"]) == (500, "internal_error")
     assert b"secret" not in answer.body

@@ -8,7 +8,7 @@ from app.core.money import FREE, Price, Rates
 from app.core.policy import Candidate, Capabilities, Deadlines, LedgerRules, Policy, Provider, Retries, Windows
 from app.stores.policy_compile import tier_of, unlisted_candidate
 from app.stores.prices import load_bundled
-from tests.stores.policy_texts import BASE, CATALOGUE, CONTRACT, build, model, provider
+from tests.stores.policy_texts import BASE, CATALOGUE, CONTRACT, all_problems, build, model, provider
 
 
 def only(policy: Policy) -> Candidate:
@@ -302,3 +302,11 @@ def test_real_names_are_priced_at_their_hosts() -> None:
     ):
         text = provider(base_url=f"https://{host}/v1").replace("gpt-4o-mini", name)
         assert only(build(text, catalogue=bundled)).price is not None, host
+
+
+def test_aliases_map_names_in_order() -> None:
+    policy = build(CONTRACT + 'aliases: {claude-opus-*: large, "claude-*": auto, gpt-?: "tier:1"}\n')
+    asked = ["claude-opus-5-5", "claude-haiku", "gpt-5", "gpt-55", "Claude-x", "auto"]
+    assert [policy.meant_by(name) for name in asked] == ["large", "auto", "tier:1", "gpt-55", "Claude-x", "auto"]
+    (problem,) = all_problems(CONTRACT + "aliases: {gpt-*: autoo}\n")
+    assert "there is no route or model 'autoo'; did you mean 'auto'?" in str(problem)

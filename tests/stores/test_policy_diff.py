@@ -48,6 +48,7 @@ def changes(old: str, new: str, **env: str) -> list[str]:
             "route auto: split none -> learned: 0.9, heuristic: 0.1",
         ),
         ("keys: []", "on_cut: length", "on_cut error -> length"),
+        ("keys: []", "aliases: {claude-*: auto, gpt-5: large}", "aliases none -> claude-*: auto, gpt-5: large"),
         ("keys: []", "unknown_model: auto", "unknown_model none -> auto"),
         ("keys: []", "ledger: {on_failure: open}", "ledger.on_failure closed -> open"),
         ("keys: []", "keys: [{name: ci, sha256: '" + "a" * 64 + "'}]", "key ci: added"),

@@ -1,0 +1,80 @@
+"""Whose call is this: the task a request belongs to, said on purpose or by what agents send of themselves.
+
+What each client sends was measured (shared WIRE.md, "Which task is this?").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.core.errors import BadRequest
+from app.core.types import ChatRequest
+from app.dialects.openai_chat.parse import checked_task_id
+
+_SESSIONS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-id")
+"""Claude Code; codex; pi on Responses; opencode."""
+_PARENTS = ("x-parent-session-id",)
+"""opencode gives a sub-agent an id of its own and names its parent's; the others keep one id."""
+_HARNESSES = (
+    ("claude-cli", "claude-code"),
+    ("claude-code", "claude-code"),
+    ("codex", "codex"),
+    ("opencode", "opencode"),
+    ("geminicli", "gemini-cli"),
+    ("gemini-cli", "gemini-cli"),
+    ("pi-coding-agent", "pi"),
+    ("pi/", "pi"),
+    ("ai-sdk", "ai-sdk"),
+    ("litellm", "litellm"),
+    ("langchain", "langchain"),
+    ("anthropic", "anthropic-sdk"),
+    ("google-genai", "google-genai"),
+    ("openai", "openai-sdk"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The task, None for a call that is a task of its own; its parent, and the program that asks ("" unknown)."""
+
+    task_id: str | None
+    parent_id: str | None = None
+    harness: str = ""
+
+
+def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: str | None) -> Whose:
+    """An explicit header beats the body's metadata, that the base URL's path, and that what a client sends unasked.
+
+    Raises BadRequest for an explicit id that is none; others that are none are ignored.
+    """
+    task = headers.get("x-bursar-task-id")
+    if task is not None:
+        task = checked_task_id(task, "X-Bursar-Task-Id")
+    elif request is not None and request.task_id is not None:
+        task = request.task_id
+    else:
+        session = request.session if request is not None else None
+        task = path_task or _first(headers, _SESSIONS) or _usable(session)
+    parent = headers.get("x-bursar-parent-task-id")
+    parent = checked_task_id(parent, "X-Bursar-Parent-Task-Id") if parent is not None else _first(headers, _PARENTS)
+    return Whose(task, parent if task is not None and parent != task else None, harness_of(headers))
+
+
+def harness_of(headers: Mapping[str, str]) -> str:
+    """The program that asks, one of a fixed set, from `User-Agent` and what codex and Claude Code add."""
+    if "x-claude-code-session-id" in headers:
+        return "claude-code"
+    said = f"{headers.get('originator', '')} {headers.get('user-agent', '')}".lower()
+    return next((name for sign, name in _HARNESSES if sign in said), "")
+
+
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((found for name in names if (found := _usable(headers.get(name))) is not None), None)
+
+
+def _usable(value: str | None) -> str | None:
+    try:
+        return None if value is None else checked_task_id(value, "session")
+    except BadRequest:
+        return None

@@ -1,0 +1,65 @@
+"""Which task a request belongs to, and which program asks: what agents send was measured (shared WIRE.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.errors import BadRequest
+from app.core.types import ChatRequest, Prompt
+from app.http.whose import harness_of, task_of
+
+
+def request(**said: str) -> ChatRequest:
+    return ChatRequest({}, "auto", False, False, 1, None, (), Prompt(), **said)
+
+
+def test_what_is_said_on_purpose_beats_what_is_sent_unasked() -> None:
+    headers = {"x-bursar-task-id": "header", "x-claude-code-session-id": "session"}
+    said = request(task_id="body", session="s")
+    assert task_of(headers, said, "path").task_id == "header"
+    del headers["x-bursar-task-id"]
+    assert task_of(headers, said, "path").task_id == "body"
+    assert task_of(headers, request(session="s"), "path").task_id == "path"
+    assert task_of(headers, request(session="s"), None).task_id == "session"
+    assert task_of({}, request(session="s"), None).task_id == "s"
+    assert task_of({}, request(), None).task_id is None
+    assert task_of({}, None, None).task_id is None
+
+
+@pytest.mark.parametrize("header", ["x-claude-code-session-id", "session-id", "session_id", "x-session-id"])
+def test_every_agents_own_header(header: str) -> None:
+    assert task_of({header: "0199-abc"}, request(), None).task_id == "0199-abc"
+
+
+def test_a_wrong_id_is_an_error_only_where_it_was_meant() -> None:
+    with pytest.raises(BadRequest, match="X-Bursar-Task-Id"):
+        task_of({"x-bursar-task-id": "a|b"}, request(), None)
+    with pytest.raises(BadRequest, match="X-Bursar-Parent-Task-Id"):
+        task_of({"x-bursar-task-id": "a", "x-bursar-parent-task-id": ""}, request(), None)
+    assert task_of({"session-id": "a|b"}, request(session="x" * 300), None).task_id is None
+
+
+def test_a_child_names_its_parent() -> None:
+    assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), None).parent_id == "root"
+    assert task_of({"x-session-id": "me", "x-parent-session-id": "me"}, request(), None).parent_id is None
+    assert task_of({"x-parent-session-id": "root"}, request(), None).parent_id is None
+    explicit = {"x-bursar-task-id": "c", "x-bursar-parent-task-id": "p", "x-parent-session-id": "other"}
+    assert task_of(explicit, request(), None).parent_id == "p"
+
+
+@pytest.mark.parametrize(
+    ("headers", "harness"),
+    [
+        ({"user-agent": "claude-cli/2.1.329 (external, sdk-cli)"}, "claude-code"),
+        ({"user-agent": "whatever", "x-claude-code-session-id": "x"}, "claude-code"),
+        ({"user-agent": "codex_exec/0.169.0 (Linux)", "originator": "codex_exec"}, "codex"),
+        ({"user-agent": "GeminiCLI/0.61.0/gemini-2.5-pro (linux; x64)"}, "gemini-cli"),
+        ({"user-agent": "opencode/1.18.33 ai-sdk/provider-utils/3"}, "opencode"),
+        ({"user-agent": "OpenAI/Python 2.1.0"}, "openai-sdk"),
+        ({"user-agent": "Anthropic/JS 0.60"}, "anthropic-sdk"),
+        ({"user-agent": "curl/8"}, ""),
+        ({}, ""),
+    ],
+)
+def test_which_program_asks(headers: dict[str, str], harness: str) -> None:
+    assert harness_of(headers) == harness
