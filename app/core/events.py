@@ -101,4 +101,15 @@ class Done:
     """The provider's own mark of the end (`[DONE]`, `message_stop`, `response.completed`)."""
 
 
-Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Failed | Done
+@dataclass(slots=True)
+class Extra:
+    """What no other dialect can say (Gemini's pictures, run code, sources of a search), bytes as they came: it goes on
+    within the dialect that is its `origin`, and other writers leave it out. `name`: of the member that holds it."""
+
+    name: str
+    raw: bytes
+    origin: str
+    choice: int = 0
+
+
+Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Failed | Done | Extra
