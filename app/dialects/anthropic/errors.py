@@ -1,0 +1,78 @@
+"""Errors in Messages' shape.
+
+Source: https://platform.claude.com/docs/en/api/errors (types and their statuses). The texts are the gateway's own
+(shared WIRE.md: clients match them).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.errors import BursarError, ContextTooLong, UpstreamRejected
+
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_KNOWN_TYPES = frozenset((*_TYPES.values(), "api_error"))
+TOO_LONG = "prompt is too long"
+"""By these words Claude Code knows that it has to compact the conversation."""
+
+
+def error_reply(error: BursarError) -> tuple[int, bytes]:
+    """Status and body of an error before the first byte."""
+    status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
+    return status, error_body(error)
+
+
+def error_body(error: BursarError) -> bytes:
+    """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it."""
+    kind, message = _TYPES.get(error.status, "api_error"), error.message
+    if isinstance(error, UpstreamRejected):
+        kind = _TYPES.get(error.upstream_status, "invalid_request_error")
+        told = error_object(error.body) or _inner(error.body)
+        if told is not None:
+            message, kind = told[0], told[1] if told[1] in _KNOWN_TYPES else kind
+    elif isinstance(error, ContextTooLong):
+        message = f"{TOO_LONG}: {message}"
+    return _encode({"type": "error", "error": {"type": kind, "message": message}})
+
+
+def error_object(body: bytes) -> tuple[str, str] | None:
+    """The message and type of an upstream's error reply; None where it has another shape."""
+    found = _object(body).get("error")
+    return _message_and_kind(found) if isinstance(found, dict) else None
+
+
+def _inner(body: bytes) -> tuple[str, str] | None:
+    """The same of an error object without its frame, of whatever dialect."""
+    return _message_and_kind(_object(body))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = _decode(body)
+    except _UNREADABLE:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _message_and_kind(error: dict[str, Any]) -> tuple[str, str] | None:
+    message, kind = error.get("message"), error.get("type")
+    return (message, kind if isinstance(kind, str) else "") if isinstance(message, str) else None

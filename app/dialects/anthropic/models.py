@@ -1,0 +1,49 @@
+"""What Claude models take, by their names: the API refuses parameters that a model has outgrown or not yet learned.
+
+Sources: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking (adaptive since 4.6, alone since 4.7),
+https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-7 (sampling parameters removed),
+https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages (since 4.8),
+https://platform.claude.com/docs/en/api/errors#prefill-not-supported (none since 4.6).
+Names that are not Claude's are other makers' models behind this dialect: they are taken for a Claude 4.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from app.dialects.anthropic.table import DEFAULT_LIMIT_TOKENS, OLD_DEFAULT_LIMIT_TOKENS
+
+_NAME = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)")
+"""claude-3-7-sonnet-..., claude-opus-4-20250514, anthropic/claude-opus-4.7, claude-haiku-5-5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model takes. `samples`: temperature and its kin; `samples_twice`: temperature beside top_p;
+    `thinks`: with a budget; `adapts`: thinking whose depth `effort` governs; `mid_system`: system messages within
+    the conversation; `prefills`: goes on with an assistant's words; `limit_tokens`: where nobody names a limit."""
+
+    samples: bool
+    samples_twice: bool
+    thinks: bool
+    adapts: bool
+    mid_system: bool
+    prefills: bool
+    limit_tokens: int
+
+
+def abilities_of(model: str) -> Abilities:
+    """The abilities that a model's name tells."""
+    found = _NAME.search(model.lower())
+    claude = found is not None
+    version = (int(found[1]), int(found[2] or 0)) if found else (4, 0)
+    return Abilities(
+        samples=version < (4, 7),
+        samples_twice=version < (4, 1),
+        thinks=version >= (3, 7),
+        adapts=version >= (4, 6),
+        mid_system=version >= (4, 8),
+        prefills=version < (4, 6),
+        limit_tokens=DEFAULT_LIMIT_TOKENS if claude and version >= (4, 0) else OLD_DEFAULT_LIMIT_TOKENS,
+    )

@@ -1,0 +1,241 @@
+"""Messages, request side: bytes to ChatRequest, bad input to a clear error.
+
+As in `openai_chat/parse.py` only what the gateway needs is decoded, and every top-level member keeps its bytes.
+Source: https://platform.claude.com/docs/en/api/messages/create and .../messages/count_tokens
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from app.core.errors import BadRequest
+from app.core.types import ChatRequest, Prompt
+from app.dialects.anthropic.effort import effort_of_budget
+from app.dialects.anthropic.proof import ORIGIN
+from app.dialects.openai_chat.parse import (
+    MAX_LIMIT,
+    MAX_TASK_ID_CHARS,
+    check_model,
+    checked_task_id,
+    field_of,
+    max_cost_of,
+    members_of,
+)
+
+VERSION = "2023-06-01"
+"""The header is required (https://platform.claude.com/docs/en/api/versioning); clients without an SDK forget it."""
+FORWARDED = ("anthropic-version", "anthropic-beta")
+ROLES = frozenset(("user", "assistant", "system"))
+
+_ABSENT = msgspec.Raw()
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str | None = None
+    source: msgspec.Raw = _ABSENT
+    content: msgspec.Raw = _ABSENT
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Block]
+
+
+class _Thinking(msgspec.Struct):
+    type: str = "disabled"
+    budget_tokens: int | None = None
+
+
+class _OutputConfig(msgspec.Struct):
+    effort: str | None = None
+    format: msgspec.Raw = _ABSENT
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+_system = msgspec.json.Decoder(str | list[_Block] | None)
+_tool_content = msgspec.json.Decoder(str | list[_Block] | None)
+_raws = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_thinking = msgspec.json.Decoder(_Thinking | None)
+_output = msgspec.json.Decoder(_OutputConfig | None)
+_metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_string = msgspec.json.Decoder(str)
+_optional_string = msgspec.json.Decoder(str | None)
+_flag = msgspec.json.Decoder(bool | None)
+_integer = msgspec.json.Decoder(int)
+
+_OLD_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+"""Claude Code before 2026: `user_HASH_account_UUID_session_UUID`, the account's part empty with a key."""
+
+
+class _UserId(msgspec.Struct):
+    session_id: str | None = None
+
+
+_user_id = msgspec.json.Decoder(_UserId)
+
+
+def parse_messages(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    """A request to create a message. Raises BadRequest naming the parameter at fault."""
+    members = members_of(body)
+    request = _parsed(members, headers)
+    if "max_tokens" not in members:
+        raise BadRequest("The parameter max_tokens is required.", param="max_tokens")
+    limit: int = field_of(_integer, members, "max_tokens")
+    if not 0 <= limit <= MAX_LIMIT:
+        raise BadRequest("The parameter max_tokens must be neither negative nor huge.", param="max_tokens")
+    # Zero only fills the prompt cache: for one token is reserved, and `patch` asks for none.
+    request.output_limit = max(limit, 1)
+    request.limit_fields = ("max_tokens",)
+    if "stream" in members:
+        request.stream = bool(field_of(_flag, members, "stream"))
+    return request
+
+
+def parse_count(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    """A request to count tokens: a message's without an output limit. Raises BadRequest naming the parameter."""
+    return _parsed(members_of(body), headers)
+
+
+def _parsed(members: dict[str, msgspec.Raw], headers: Mapping[str, str]) -> ChatRequest:
+    for name in ("model", "messages"):
+        if name not in members:
+            raise BadRequest(f"The parameter {name} is required.", param=name)
+    model = field_of(_string, members, "model")
+    check_model(model)
+    messages: list[_Message] = field_of(_messages, members, "messages")
+    if not messages:
+        raise BadRequest("The parameter messages must hold at least one message.", param="messages")
+    for place, message in enumerate(messages):
+        if message.role not in ROLES:
+            param = f"messages[{place}].role"
+            raise BadRequest(f"The parameter {param} must be user, assistant or system.", param=param)
+    task_id, session = _task_and_session(members)
+    return ChatRequest(
+        members=members,
+        model=model,
+        stream=False,
+        show_usage=True,
+        choices=1,
+        output_limit=None,
+        limit_fields=(),
+        prompt=_prompt(members, messages),
+        max_cost_nano=max_cost_of(members),
+        task_id=task_id,
+        dialect=ORIGIN,
+        forward={name: headers[name] for name in FORWARDED if name in headers},
+        session=session,
+    )
+
+
+def _task_and_session(members: dict[str, msgspec.Raw]) -> tuple[str | None, str | None]:
+    metadata = field_of(_metadata, members, "metadata") if "metadata" in members else None
+    if not metadata:
+        return None, None
+    task_id = field_of(_optional_string, metadata, "task_id", prefix="metadata.") if "task_id" in metadata else None
+    user_id = field_of(_optional_string, metadata, "user_id", prefix="metadata.") if "user_id" in metadata else None
+    return (
+        None if task_id is None else checked_task_id(task_id, "metadata.task_id"),
+        None if user_id is None else session_of(user_id),
+    )
+
+
+def session_of(user_id: str) -> str | None:
+    """The session that Claude Code puts into `metadata.user_id`: in a JSON string, or at the end of a plain one."""
+    if user_id.startswith("{"):
+        try:
+            found = _user_id.decode(user_id).session_id
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+    else:
+        match = _OLD_SESSION.search(user_id)
+        found = match[1] if match else None
+    if not found or len(found) > MAX_TASK_ID_CHARS or not found.isprintable() or "|" in found:
+        return None
+    return found
+
+
+def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt:
+    prompt = Prompt(messages=len(messages), text_bytes=len(members["messages"]))
+    system: list[str] = []
+    users: list[str] = []
+    total_chars = 0
+    if "system" in members:
+        found = field_of(_system, members, "system")
+        system.append(_text_of(found, prompt, "system") if found else "")
+        prompt.text_bytes += len(members["system"])
+    for place, message in enumerate(messages):
+        text, results = _text_and_results(message, prompt, place)
+        if message.role == "system":
+            system.append(text)
+            continue
+        prompt.turns += 1
+        total_chars += len(text) + results
+        if message.role == "user" and text:
+            users.append(text)
+        prompt.in_tool_loop = message.role == "user" and _answers_tools(message)
+    prompt.system = "\n".join(system)
+    if users:
+        prompt.first_user, prompt.last_user = users[0], users[-1]
+    prompt.history_chars = max(total_chars - len(prompt.last_user), 0)
+    _count_tools(members, prompt)
+    _read_wishes(members, prompt)
+    return prompt
+
+
+def _answers_tools(message: _Message) -> bool:
+    return not isinstance(message.content, str) and any(block.type == "tool_result" for block in message.content)
+
+
+def _text_and_results(message: _Message, prompt: Prompt, place: int) -> tuple[str, int]:
+    """What a turn says itself, and how many characters its tool results have."""
+    if isinstance(message.content, str):
+        return message.content, 0
+    results = 0
+    for position, block in enumerate(message.content):
+        if block.type == "tool_result" and block.content:
+            prefix = f"messages[{place}].content[{position}]."
+            found = field_of(_tool_content, {"content": block.content}, "content", prefix=prefix)
+            results += len(_text_of(found, prompt, "content")) if found else 0
+    return _text_of(message.content, prompt, "messages"), results
+
+
+def _text_of(content: str | list[_Block], prompt: Prompt, param: str) -> str:
+    if isinstance(content, str):
+        return content
+    texts = []
+    for block in content:
+        if block.type == "text":
+            if block.text is None:
+                raise BadRequest(f"The parameter {param} has a text block without text.", param=param)
+            texts.append(block.text)
+        elif block.type in ("image", "document"):
+            prompt.attachments += 1
+            prompt.images += block.type == "image"
+            prompt.text_bytes -= len(block.source)
+    return "\n".join(texts)
+
+
+def _count_tools(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
+    tools = field_of(_raws, members, "tools") if "tools" in members else None
+    if tools:
+        prompt.tools = len(tools)
+        prompt.tool_schema_bytes = len(members["tools"])
+        prompt.text_bytes += prompt.tool_schema_bytes
+
+
+def _read_wishes(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
+    """The wanted shape and the depth of thought, for features and capability filters."""
+    output = field_of(_output, members, "output_config") if "output_config" in members else None
+    shape = output.format if output and output.format else members.get("output_format", _ABSENT)
+    if shape and bytes(shape) != b"null":
+        prompt.wants_json = prompt.wants_schema = True
+        prompt.text_bytes += len(shape)
+    thinking = field_of(_thinking, members, "thinking") if "thinking" in members else None
+    if output and output.effort:
+        prompt.reasoning_effort = output.effort
+    elif thinking and thinking.type == "enabled" and thinking.budget_tokens is not None:
+        prompt.reasoning_effort = effort_of_budget(thinking.budget_tokens)

@@ -1,0 +1,134 @@
+"""A Messages request for a Messages upstream: only what must change is changed, for prompt caches live on the bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.core.types import ChatRequest
+from app.dialects.anthropic.effort import budget_within
+from app.dialects.anthropic.parse import VERSION
+from app.dialects.anthropic.proof import is_foreign
+from app.dialects.base import UpstreamRequest
+from app.dialects.openai_chat.render import object_bytes
+
+_Members = dict[str, msgspec.Raw]
+PATH = "/messages"
+COUNT_PATH = "/messages/count_tokens"
+INTERLEAVED = "interleaved-thinking"
+"""With this beta a budget may pass `max_tokens`
+(https://platform.claude.com/docs/en/build-with-claude/extended-thinking#interleaved-thinking)."""
+_encode = msgspec.json.encode
+_members = msgspec.json.Decoder(_Members)
+_optional = msgspec.json.Decoder(_Members | None)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_THOUGHTS = (b'"thinking"', b'"redacted_thinking"')
+
+
+class _Thought(msgspec.Struct):
+    type: str = ""
+    signature: str | None = None
+    data: str | None = None
+
+
+class _Turn(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw()
+
+
+_thought = msgspec.json.Decoder(_Thought)
+_turn = msgspec.json.Decoder(_Turn)
+
+
+def patch_messages(request: ChatRequest, *, model: str, limit_tokens: int | None, stream: bool) -> UpstreamRequest:
+    """The client's request with the upstream's model, our clamp and `stream`; without what is ours."""
+    members = _cleaned(request, model)
+    if limit_tokens is not None and bytes(members.get("max_tokens", b"")) != b"0":
+        members["max_tokens"] = msgspec.Raw(b"%d" % limit_tokens)
+        _fit_budget(request, members, limit_tokens)
+    if stream:
+        members["stream"] = msgspec.Raw(b"true")
+    elif "stream" in members:
+        members["stream"] = msgspec.Raw(b"false")
+    return UpstreamRequest(PATH, object_bytes(members), headers_of(request))
+
+
+def patch_count(request: ChatRequest, *, model: str) -> UpstreamRequest:
+    """A client's request to count tokens, for an upstream that can."""
+    return UpstreamRequest(COUNT_PATH, object_bytes(_cleaned(request, model)), headers_of(request))
+
+
+def headers_of(request: ChatRequest) -> dict[str, str]:
+    """The client's version and betas; the version is required."""
+    return {"anthropic-version": VERSION, **request.forward}
+
+
+def _cleaned(request: ChatRequest, model: str) -> _Members:
+    members = dict(request.members)
+    members["model"] = msgspec.Raw(_encode(model))
+    members.pop("max_cost_usd", None)
+    if request.task_id is not None:
+        metadata = _optional.decode(members["metadata"]) or {}
+        metadata.pop("task_id", None)
+        # Members of metadata other than user_id are refused.
+        if metadata:
+            members["metadata"] = msgspec.Raw(object_bytes(metadata))
+        else:
+            del members["metadata"]
+    if any(thought in bytes(members["messages"]) for thought in _THOUGHTS):
+        members["messages"] = without_foreign_thoughts(members["messages"])
+    return members
+
+
+def _fit_budget(request: ChatRequest, members: _Members, limit_tokens: int) -> None:
+    """A budget for thinking must stay below `max_tokens`, which we may have lowered; else the API refuses."""
+    thinking = _optional.decode(members["thinking"]) if "thinking" in members else None
+    if not thinking or "budget_tokens" not in thinking or INTERLEAVED in request.forward.get("anthropic-beta", ""):
+        return
+    budget = int(bytes(thinking["budget_tokens"]))
+    if budget < limit_tokens or (request.output_limit is not None and budget >= request.output_limit):
+        return
+    fitting = budget_within(budget, limit_tokens)
+    if fitting is None:
+        del members["thinking"]
+    else:
+        thinking["budget_tokens"] = msgspec.Raw(b"%d" % fitting)
+        members["thinking"] = msgspec.Raw(object_bytes(thinking))
+
+
+def without_foreign_thoughts(messages: msgspec.Raw) -> msgspec.Raw:
+    """The messages without thinking that this dialect's provider did not sign: it would refuse them. They come from
+    replies that we translated; messages without such keep their bytes."""
+    turns = _raws.decode(messages)
+    patched = [_patched_turn(turn) for turn in turns]
+    if patched == turns:
+        return messages
+    return msgspec.Raw(b"[" + b",".join(bytes(turn) for turn in patched if turn) + b"]")
+
+
+def _patched_turn(turn: msgspec.Raw) -> msgspec.Raw:
+    """The turn, an empty one where nothing else was in it."""
+    data = bytes(turn)
+    if not any(thought in data for thought in _THOUGHTS):
+        return turn
+    shape = _turn.decode(turn)
+    if shape.role != "assistant" or not bytes(shape.content).lstrip().startswith(b"["):
+        return turn
+    blocks = _raws.decode(shape.content)
+    kept = [block for block in blocks if not _is_foreign_thought(block)]
+    if len(kept) == len(blocks):
+        return turn
+    if not kept:
+        return msgspec.Raw()
+    members = _members.decode(turn)
+    members["content"] = msgspec.Raw(b"[" + b",".join(bytes(block) for block in kept) + b"]")
+    return msgspec.Raw(object_bytes(members))
+
+
+def _is_foreign_thought(block: msgspec.Raw) -> bool:
+    data = bytes(block)
+    if not any(thought in data for thought in _THOUGHTS):
+        return False
+    thought = _thought.decode(block)
+    if thought.type == "thinking":
+        return is_foreign(thought.signature)
+    return thought.type == "redacted_thinking" and is_foreign(thought.data)

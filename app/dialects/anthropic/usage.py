@@ -1,0 +1,137 @@
+"""Usage in Messages' words, read and written.
+
+`input_tokens` leaves out what was read from the cache or written to it, so the whole input is the sum of the three;
+`output_tokens` holds thinking. In a stream `message_start` reports first and `message_delta` cumulatively.
+Source: https://platform.claude.com/docs/en/api/messages/create (`usage`) and
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.money import NANO_PER_USD, Usage, usd_text
+from app.dialects.base import Counts
+from app.dialects.openai_chat.decode import MAX_TOKENS
+from app.dialects.openai_chat.render import object_bytes
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+
+
+class _Creation(msgspec.Struct):
+    ephemeral_5m_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class _Iteration(msgspec.Struct):
+    type: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class UsageShape(msgspec.Struct):
+    """`usage` as it comes: a `message_delta` may leave out what `message_start` has said."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: _Creation | None = None
+    output_tokens_details: _OutputDetails | None = None
+    iterations: list[_Iteration] | None = None
+    cost: Any = None
+
+
+def merged(first: UsageShape | None, later: UsageShape) -> UsageShape:
+    """The later report, with what only the first one said."""
+    if first is None:
+        return later
+    return UsageShape(
+        *(
+            getattr(first, name) if getattr(later, name) is None else getattr(later, name)
+            for name in UsageShape.__struct_fields__
+        )
+    )
+
+
+def usage_of(shape: UsageShape) -> Usage | None:
+    """A report as ours; None when it names no tokens.
+
+    A compaction's own tokens stand in `iterations` only, and are billed beside the rest (SDK: `BetaUsage.iterations`).
+    """
+    if shape.input_tokens is None and shape.output_tokens is None:
+        return None
+    fresh, output = _count(shape.input_tokens), _count(shape.output_tokens)
+    read, written = _count(shape.cache_read_input_tokens), _count(shape.cache_creation_input_tokens)
+    creation = shape.cache_creation
+    hour = _count(creation.ephemeral_1h_input_tokens) if creation else 0
+    if creation and shape.cache_creation_input_tokens is None:
+        written = hour + _count(creation.ephemeral_5m_input_tokens)
+    hour = min(hour, written)
+    for iteration in shape.iterations or ():
+        if iteration.type == "compaction":
+            fresh += _count(iteration.input_tokens)
+            output += _count(iteration.output_tokens)
+            read += _count(iteration.cache_read_input_tokens)
+            written += _count(iteration.cache_creation_input_tokens)
+    details = shape.output_tokens_details
+    thinking = min(_count(details.thinking_tokens), output) if details else 0
+    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost))
+
+
+def usage_object(usage: Usage) -> dict[str, object]:
+    """Our usage in Messages' words, without its cost."""
+    written = usage.cache_write + usage.cache_write_1h
+    told: dict[str, object] = {
+        "input_tokens": max(usage.input - usage.cache_read - written, 0),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": usage.output,
+    }
+    if written:
+        told["cache_creation"] = {
+            "ephemeral_5m_input_tokens": usage.cache_write,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        }
+    if usage.reasoning:
+        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return told
+
+
+def usage_bytes(counts: Counts) -> bytes:
+    """The usage that ends a reply: `cost` in dollars (null: unknown), `estimated` where the provider said none."""
+    told = usage_object(counts.usage)
+    if not counts.exact:
+        told["estimated"] = True
+    return msgspec.json.encode(told)[:-1] + b',"cost":' + _cost_bytes(counts.cost_nano) + b"}"
+
+
+def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
+    """A provider's own usage with the cost added; where it sent none, the estimate."""
+    members = _members.decode(usage) if usage is not None else None
+    if not members:
+        return msgspec.Raw(usage_bytes(counts))
+    return msgspec.Raw(object_bytes({**members, "cost": msgspec.Raw(_cost_bytes(counts.cost_nano))}))
+
+
+def _cost_bytes(cost_nano: int | None) -> bytes:
+    return b"null" if cost_nano is None else usd_text(cost_nano).encode()
+
+
+def _count(tokens: int | None) -> int:
+    return min(max(tokens or 0, 0), MAX_TOKENS)
+
+
+def _cost_of(cost: Any) -> int | None:
+    """A reseller's own figure in dollars (OpenRouter's Messages endpoint has it, and so have we)."""
+    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < 1e6:
+        return None
+    return round(cost * NANO_PER_USD)
