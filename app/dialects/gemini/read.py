@@ -1,0 +1,247 @@
+"""A Gemini upstream's reply as canonical events, streamed or whole.
+
+Source: https://ai.google.dev/api/generate-content#GenerateContentResponse. A call comes whole, in one part; the reason
+for a candidate's end comes with its last part or alone, and usage with every chunk; a stream has no mark of its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import msgspec
+
+from app.core.events import (
+    Begin,
+    CallBegins,
+    CallEnds,
+    CallPiece,
+    Done,
+    Event,
+    Extra,
+    Failed,
+    Finished,
+    Said,
+    Thought,
+    Used,
+)
+from app.core.sse import Frame
+from app.dialects.base import BadEvent
+from app.dialects.gemini.errors import error_words
+from app.dialects.gemini.proof import ORIGIN
+from app.dialects.gemini.usage import UsageShape, usage_of
+
+_ABSENT = msgspec.Raw()
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
+MAX_SEED_CHARS = 40
+"""Ids of calls may be no longer than 64 characters in Responses."""
+
+REASONS = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+}
+"""https://ai.google.dev/api/generate-content#FinishReason. Every other word goes on as it is, in small letters."""
+
+
+class _Call(msgspec.Struct, rename="camel"):
+    id: str | None = None
+    name: str | None = None
+    args: msgspec.Raw = _ABSENT
+    partial_args: msgspec.Raw = _ABSENT
+    will_continue: bool | None = None
+
+
+class _Part(msgspec.Struct, rename="camel"):
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: _Call | None = None
+
+
+class _Content(msgspec.Struct):
+    parts: list[msgspec.Raw] | None = None
+
+
+class _Candidate(msgspec.Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+    index: int | None = None
+    finish_message: msgspec.Raw = _ABSENT
+    safety_ratings: msgspec.Raw = _ABSENT
+    citation_metadata: msgspec.Raw = _ABSENT
+    grounding_metadata: msgspec.Raw = _ABSENT
+    url_context_metadata: msgspec.Raw = _ABSENT
+    avg_logprobs: msgspec.Raw = _ABSENT
+    logprobs_result: msgspec.Raw = _ABSENT
+
+
+class _Feedback(msgspec.Struct, rename="camel"):
+    block_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: msgspec.Raw = _ABSENT
+    usage_metadata: UsageShape | None = None
+    response_id: str | None = None
+    model_version: str | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+_EXTRAS = {
+    "finish_message": "finishMessage",
+    "safety_ratings": "safetyRatings",
+    "citation_metadata": "citationMetadata",
+    "grounding_metadata": "groundingMetadata",
+    "url_context_metadata": "urlContextMetadata",
+    "avg_logprobs": "avgLogprobs",
+    "logprobs_result": "logprobsResult",
+}
+_chunk = msgspec.json.Decoder(_Chunk)
+_chunks = msgspec.json.Decoder(list[_Chunk])
+_part = msgspec.json.Decoder(_Part)
+_feedback = msgspec.json.Decoder(_Feedback | None)
+
+
+class GeminiReader:
+    """Reads one reply; see `base.Reader`. A call without an id gets one made of the reply's own id."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._seed = ""
+        self._made = 0
+        self._calls: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+
+    def read(self, frame: Frame) -> list[Event]:
+        """The events of one frame. An error may stand in the stream bare, without `data:`. Raises BadEvent."""
+        data = frame.data
+        if data is None:
+            data = frame.raw.strip()
+            if not data.startswith((b"{", b"[{")):
+                return []
+        if not data.strip():
+            return []
+        return [event for chunk in self._decoded(data) for event in self._events(chunk, data)]
+
+    def whole(self, body: bytes) -> list[Event]:
+        """The events of a whole reply, or of the array that a stream without `alt=sse` is. Raises BadEvent."""
+        chunks = self._decoded(body)
+        events = [event for chunk in chunks for event in self._events(chunk, body)]
+        if not any(chunk.candidates or chunk.prompt_feedback or chunk.error for chunk in chunks):
+            raise BadEvent("neither candidates nor an error")
+        if any(isinstance(event, Failed) for event in events):
+            return events
+        events = [event for event in events if not isinstance(event, Done)]
+        for choice in sorted(self._seen - self._finished):
+            events.append(Finished(self._reason("STOP", choice), choice))
+        return [*(Used(e.usage) if isinstance(e, Used) else e for e in events), Done()]
+
+    @staticmethod
+    def _decoded(data: bytes) -> list[_Chunk]:
+        try:
+            return _chunks.decode(data) if data.lstrip().startswith(b"[") else [_chunk.decode(data)]
+        except _UNREADABLE as error:
+            raise BadEvent(str(error)) from None
+
+    def _events(self, chunk: _Chunk, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if chunk.error and bytes(chunk.error) != b"null":
+            return [Failed(*error_words(bytes(chunk.error)))]
+        if not self._begun:
+            self._begun = True
+            seed = _NOT_ID.sub("", chunk.response_id or "")[:MAX_SEED_CHARS]
+            self._seed = seed or hashlib.sha256(data).hexdigest()[:16]
+            events.append(Begin(chunk.response_id or "", chunk.model_version or ""))
+        for candidate in chunk.candidates or ():
+            self._read_candidate(candidate, events)
+        if chunk.prompt_feedback:
+            self._read_feedback(chunk.prompt_feedback, events)
+        usage = usage_of(chunk.usage_metadata) if chunk.usage_metadata is not None else None
+        if usage is not None:
+            events.append(Used(usage, final=bool(self._finished) and self._seen == self._finished))
+        return events
+
+    def _read_candidate(self, candidate: _Candidate, events: list[Event]) -> None:
+        choice = candidate.index or 0
+        self._seen.add(choice)
+        for raw in (candidate.content.parts if candidate.content else None) or ():
+            try:
+                self._read_part(raw, _part.decode(raw), choice, events)
+            except _UNREADABLE as error:
+                raise BadEvent(str(error)) from None
+        for attribute, name in _EXTRAS.items():
+            extra = getattr(candidate, attribute)
+            if extra and bytes(extra) != b"null":
+                events.append(Extra(name, bytes(extra), ORIGIN, choice))
+        if candidate.finish_reason:
+            self._finished.add(choice)
+            events.append(Finished(self._reason(candidate.finish_reason, choice), choice))
+
+    def _read_part(self, raw: msgspec.Raw, part: _Part, choice: int, events: list[Event]) -> None:
+        if part.function_call is not None:
+            self._read_call(part.function_call, part.thought_signature, choice, events)
+        elif part.thought:
+            signature = part.thought_signature
+            events.append(
+                Thought(part.text or "", signature=signature, ends=signature is not None, choice=choice, origin=ORIGIN)
+            )
+        elif part.text is not None:
+            if part.text:
+                events.append(Said(part.text, choice))
+            if part.thought_signature is not None:
+                # Of spoken text: nothing but Gemini reads it.
+                signed = msgspec.json.encode({"text": "", "thoughtSignature": part.thought_signature})
+                events.append(Extra("part", signed, ORIGIN, choice))
+        else:
+            events.append(Extra("part", bytes(raw), ORIGIN, choice))
+
+    def _read_call(self, call: _Call, signature: str | None, choice: int, events: list[Event]) -> None:
+        index = self._calls.get(choice, 0)
+        if choice not in self._open:
+            events.append(CallBegins(index, call.id or self._made_id(), call.name or "", False, choice, signature))
+        if call.args and bytes(call.args) != b"null":
+            events.append(CallPiece(index, bytes(call.args).decode(), choice))
+        if call.partial_args:
+            # Only a client of this dialect can have asked for these, and has the frames themselves: this is metered.
+            events.append(CallPiece(index, bytes(call.partial_args).decode(), choice))
+        if call.will_continue:
+            self._open.add(choice)
+            return
+        self._open.discard(choice)
+        self._calls[choice] = index + 1
+        events.append(CallEnds(index, choice))
+
+    def _made_id(self) -> str:
+        self._made += 1
+        return f"call_{self._seed}_{self._made - 1}"
+
+    def _reason(self, word: str, choice: int) -> str:
+        if word == "STOP" and self._calls.get(choice):
+            return "tool_calls"
+        return REASONS.get(word, word.lower())
+
+    def _read_feedback(self, raw: msgspec.Raw, events: list[Event]) -> None:
+        """A prompt that was refused has no candidates; the reply is over."""
+        events.append(Extra("promptFeedback", bytes(raw), ORIGIN))
+        try:
+            feedback = _feedback.decode(raw)
+        except _UNREADABLE as error:
+            raise BadEvent(str(error)) from None
+        if feedback is not None and feedback.block_reason:
+            self._seen.add(0)
+            self._finished.add(0)
+            events += [Finished("content_filter"), Done()]

@@ -1,0 +1,78 @@
+"""`usageMetadata` as ours, and ours as `usageMetadata`.
+
+Source: https://ai.google.dev/api/generate-content#UsageMetadata. Cached tokens are inside the prompt's count, those of
+a tool's own prompt are not; thinking stands outside of the candidates' count, and is billed as output
+(https://ai.google.dev/gemini-api/docs/thinking#pricing).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.money import NANO_PER_USD, Usage, usd_text
+from app.dialects.base import Counts
+from app.dialects.openai_chat.decode import MAX_TOKENS
+
+
+class UsageShape(msgspec.Struct, rename="camel"):
+    """The counts as Gemini sends them, cumulative, on every chunk; `cost` is a gateway's like this one."""
+
+    prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    total_token_count: int | None = None
+    cost: Any = None
+
+
+def usage_of(shape: UsageShape) -> Usage | None:
+    """A reply's usage so far; None when it counts nothing.
+
+    Where the total is larger than its parts, the rest is thinking not yet told apart: it is billed as output.
+    """
+    if shape.prompt_token_count is None and shape.candidates_token_count is None and shape.total_token_count is None:
+        return None
+    given = _count(shape.prompt_token_count) + _count(shape.tool_use_prompt_token_count)
+    thoughts = _count(shape.thoughts_token_count)
+    output = _count(shape.candidates_token_count) + thoughts
+    beyond = _count(shape.total_token_count) - given - output
+    if beyond > 0 and shape.prompt_token_count is not None:
+        output, thoughts = output + beyond, thoughts + beyond
+    read = min(_count(shape.cached_content_token_count), given)
+    return Usage(given, output, read, reasoning=thoughts, cost_nano=_cost(shape.cost))
+
+
+def usage_members(counts: Counts) -> dict[str, Any]:
+    """`usageMetadata` with `cost` in dollars (null: unknown); an estimate says that it is one."""
+    usage = counts.usage
+    shown: dict[str, Any] = {
+        "promptTokenCount": usage.input,
+        "candidatesTokenCount": usage.output - usage.reasoning,
+        "totalTokenCount": usage.input + usage.output,
+    }
+    if usage.reasoning:
+        shown["thoughtsTokenCount"] = usage.reasoning
+    if usage.cache_read:
+        shown["cachedContentTokenCount"] = usage.cache_read
+    if not counts.exact:
+        shown["estimated"] = True
+    shown["cost"] = msgspec.Raw(cost_bytes(counts))
+    return shown
+
+
+def cost_bytes(counts: Counts) -> bytes:
+    """The cost in dollars as JSON, exact to the nano-dollar."""
+    return b"null" if counts.cost_nano is None else usd_text(counts.cost_nano).encode()
+
+
+def _count(tokens: int | None) -> int:
+    return min(max(tokens or 0, 0), MAX_TOKENS)
+
+
+def _cost(cost: Any) -> int | None:
+    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < 1e6:
+        return None
+    return round(cost * NANO_PER_USD)

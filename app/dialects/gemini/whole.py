@@ -1,0 +1,107 @@
+"""A Gemini reply that is not streamed: of canonical events, or an upstream's own with the cost added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.core.events import Begin, Event, Extra, Finished
+from app.core.types import ChatRequest
+from app.dialects.base import Counts
+from app.dialects.gemini.candidates import Candidate, candidate_bytes
+from app.dialects.gemini.proof import ORIGIN
+from app.dialects.gemini.usage import cost_bytes, usage_members
+from app.dialects.openai_chat.render import object_bytes
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    usage_metadata: msgspec.Raw = msgspec.Raw()
+
+
+_usage = msgspec.json.Decoder(_Usage)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_encode = msgspec.json.encode
+
+
+def whole_reply(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+    """The reply of these events; with `cut`, JSON about a soft cut, every candidate ends as at its output limit."""
+    begin, feedback = Begin(model=request.model), None
+    candidates: dict[int, Candidate] = {} if cut is None else {index: Candidate() for index in range(request.choices)}
+    reasons: dict[int, str] = {}
+    for event in events:
+        if isinstance(event, Begin):
+            begin = Begin(event.id or begin.id, event.model or begin.model)
+        elif isinstance(event, Extra) and event.name == "promptFeedback":
+            feedback = msgspec.Raw(event.raw) if event.origin == ORIGIN else None
+        elif hasattr(event, "choice"):
+            candidate = candidates.setdefault(event.choice, Candidate())
+            if isinstance(event, Finished):
+                reasons[event.choice] = event.reason
+            else:
+                candidate.take(event)
+    members: dict[str, msgspec.Raw] = {}
+    ended = {choice: "length" if cut is not None else reasons.get(choice, "stop") for choice in candidates}
+    if feedback is None:
+        members["candidates"] = msgspec.Raw(b"[" + b",".join(_ended(candidates, ended, cut is None)) + b"]")
+    else:
+        members["promptFeedback"] = feedback
+    members["usageMetadata"] = msgspec.Raw(_encode(usage_members(counts)))
+    members |= envelope(begin)
+    if cut is not None:
+        members["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
+    return object_bytes(members)
+
+
+def _ended(candidates: dict[int, Candidate], reasons: dict[int, str], calls_are_whole: bool) -> list[bytes]:
+    shown = []
+    for index, candidate in sorted(candidates.items()):
+        if calls_are_whole:
+            candidate.finish()
+        parts = candidate.drain()
+        shown.append(candidate_bytes(index, parts, candidate.reason(reasons[index]), candidate.members))
+    return shown
+
+
+def envelope(begin: Begin) -> dict[str, msgspec.Raw]:
+    """What names the reply: the model that ran, and the provider's id where it gave one."""
+    named: dict[str, Any] = {"modelVersion": begin.model, "responseId": begin.id}
+    return {name: msgspec.Raw(_encode(value)) for name, value in named.items() if value}
+
+
+def has_usage(data: bytes) -> bool:
+    """Whether a chunk reports usage."""
+    return len(_usage.decode(data).usage_metadata) > len(b"null")
+
+
+def with_cost_in(body: bytes, counts: Counts) -> bytes:
+    """The reply with `usageMetadata.cost` in dollars (null: unknown); every other value keeps its bytes.
+
+    Where the provider sent no usage, ours is added.
+    """
+    return _spliced(body, counts) or _remade(body, counts)
+
+
+def _spliced(body: bytes, counts: Counts) -> bytes | None:
+    """The body with the cost put at the end of the usage; None where that is not all there is to do, or not sure.
+
+    An object's bytes cannot stand in a JSON string, whose quotes are escaped; found once, they are the usage.
+    """
+    usage = bytes(_usage.decode(body).usage_metadata)
+    if usage[:1] != b"{" or b'"' not in usage or b'"cost"' in usage or body.count(usage) != 1:
+        return None
+    before, _, after = body.partition(usage)
+    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), cost_bytes(counts), after)
+
+
+def _remade(body: bytes, counts: Counts) -> bytes:
+    members = _members.decode(body)
+    usage = _optional.decode(members["usageMetadata"]) if "usageMetadata" in members else None
+    if usage:
+        usage["cost"] = msgspec.Raw(cost_bytes(counts))
+        members["usageMetadata"] = msgspec.Raw(object_bytes(usage))
+    else:
+        members["usageMetadata"] = msgspec.Raw(_encode(usage_members(counts)))
+    return object_bytes(members)
