@@ -33,7 +33,7 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
         if missing := missing_parts():
             raise Refused(f"not installed: {', '.join(missing)}. Without them the gateway would be far slower.")
         if not os.environ.get(LOCAL_PORT):
-            os.environ[LOCAL_PORT] = str(_free_port())
+            os.environ[LOCAL_PORT] = str(free_port())
         checked = _servable(read_policy(settings.policy, read_catalogue()), settings)
     except Refused as problem:
         complain(str(problem))
@@ -87,7 +87,8 @@ def _start_model(policy: Policy, settings: Settings) -> tuple[ModelKeeper | None
     return keeper, None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         number: int = probe.getsockname()[1]

@@ -60,6 +60,34 @@ def serve(
     raise typer.Exit(run(policy=policy, host=host, port=port, workers=workers))
 
 
+@cli.command(
+    epilog="The exit code is the program's own; 2 wrong usage or no gateway; 127 no such program.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def run(
+    program: Annotated[list[str], typer.Argument(help="The program and its arguments, behind `--`.")],
+    cap: Annotated[
+        float | None, typer.Option(min=0, help="Dollars that this run may spend, all calls together.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task's name. [default: one of its own]")] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="URL of a gateway that runs. [default: the one here, or one for this run]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Route or model, for programs that must be told one.")] = "auto",
+) -> None:
+    """Run an agent under a cap: it goes through the gateway as one task, and a receipt comes at the end.
+
+    claude, codex, gemini, opencode and pi are set up by themselves, any other program by the usual variables
+    (OPENAI_BASE_URL, ANTHROPIC_BASE_URL, GOOGLE_GEMINI_BASE_URL). BURSAR_API_KEY is the key, where the gateway
+    wants one. The terminal's title shows the cost so far.
+
+    Examples: bursar run --cap 0.50 -- claude -p "fix the tests" ; bursar run --cap 2 -- python agent.py
+    """
+    from app.commands.run import run as start  # noqa: PLC0415
+
+    raise typer.Exit(start(program, cap=cap, task=task, url=gateway, model=model))
+
+
 @policy_commands.command("check", epilog="Exit codes: 0 the policy is good; 1 it is not.")
 def policy_check(path: Annotated[Path, typer.Argument(help="A policy file, or a folder of them.")]) -> None:
     """Say all that is wrong with a policy, as file:line:column, or show what it comes to.

@@ -1,0 +1,115 @@
+"""How each agent program is told to go through the gateway: environment, arguments, a settings file of its own.
+
+Nothing of the user's own configuration is changed. What each program reads was tried with the versions in
+`tests/agents` (Claude Code, codex, gemini-cli, opencode, pi); any other program gets the common variables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROVIDER = "bursar"
+KEY_VARIABLE = "BURSAR_API_KEY"
+NO_KEY = "no-key-needed"
+"""For a gateway without keys: programs refuse to start without one."""
+
+
+@dataclass(slots=True)
+class Outfit:
+    """What is added: to the environment, and to the arguments right behind the program's name."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """`base`: the gateway's URL with the task in its path, without /v1. `folder`: an empty one, for settings files."""
+
+    base: str
+    key: str
+    model: str
+    folder: Path
+
+
+def outfit_for(program: str, way: Way) -> Outfit:
+    """What this program needs, by its file's name."""
+    outfit = Outfit(_common(way))
+    special = _SPECIAL.get(Path(program).name.removesuffix(".exe"))
+    if special is not None:
+        special(way, outfit)
+    return outfit
+
+
+def _common(way: Way) -> dict[str, str]:
+    openai = f"{way.base}/v1"
+    return {
+        "OPENAI_BASE_URL": openai,
+        "OPENAI_API_BASE": openai,
+        "OPENAI_API_KEY": way.key,
+        "ANTHROPIC_BASE_URL": way.base,
+        "ANTHROPIC_API_KEY": way.key,
+        "GOOGLE_GEMINI_BASE_URL": way.base,
+        "GEMINI_API_KEY": way.key,
+        KEY_VARIABLE: way.key,
+    }
+
+
+def _claude(way: Way, outfit: Outfit) -> None:
+    outfit.environment |= {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+
+
+def _codex(way: Way, outfit: Outfit) -> None:
+    """codex takes its provider from `config.toml` or from `-c`, whose values are TOML."""
+    fields = {"name": "Bursar", "base_url": f"{way.base}/v1", "env_key": KEY_VARIABLE, "wire_api": "responses"}
+    table = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
+    settings = {"model_provider": json.dumps(PROVIDER), f"model_providers.{PROVIDER}": "{" + table + "}"}
+    outfit.arguments += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _gemini(way: Way, outfit: Outfit) -> None:
+    """gemini-cli asks how to sign in unless its settings say so; system settings stand above the user's."""
+    path = way.folder / "gemini-settings.json"
+    path.write_text(json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}))
+    outfit.environment["GEMINI_CLI_SYSTEM_SETTINGS_PATH"] = str(path)
+
+
+def _opencode(way: Way, outfit: Outfit) -> None:
+    config = {
+        "provider": {
+            PROVIDER: {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": "Bursar",
+                "options": {"baseURL": f"{way.base}/v1", "apiKey": way.key},
+                "models": {way.model: {"name": way.model}},
+            }
+        },
+        "model": f"{PROVIDER}/{way.model}",
+        "small_model": f"{PROVIDER}/{way.model}",
+    }
+    outfit.environment |= {"OPENCODE_CONFIG_CONTENT": json.dumps(config), "OPENCODE_DISABLE_AUTOUPDATE": "1"}
+
+
+def _pi(way: Way, outfit: Outfit) -> None:
+    """pi reads providers from its folder only, so it gets one: what it keeps there of sessions goes with it."""
+    provider = {
+        "baseUrl": f"{way.base}/v1",
+        "api": "openai-completions",
+        "apiKey": way.key,
+        "models": [{"id": way.model}],
+    }
+    (way.folder / "models.json").write_text(json.dumps({"providers": {PROVIDER: provider}}))
+    outfit.environment |= {"PI_CODING_AGENT_DIR": str(way.folder), "PI_OFFLINE": "1"}
+    outfit.arguments += ["--provider", PROVIDER, "--model", way.model]
+
+
+_SPECIAL: dict[str, Callable[[Way, Outfit], None]] = {
+    "claude": _claude,
+    "codex": _codex,
+    "gemini": _gemini,
+    "opencode": _opencode,
+    "pi": _pi,
+}
