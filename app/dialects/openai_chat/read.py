@@ -19,7 +19,7 @@ from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import summed, usage_of
 from app.dialects.openai_chat.errors import error_words
 from app.dialects.openai_chat.made import made_id
-from app.dialects.openai_chat.shapes import UNREADABLE, Call, Choice, Chunk, Delta, Function, decoded
+from app.dialects.openai_chat.shapes import ORIGIN, UNREADABLE, Call, Choice, Chunk, Delta, Function, decoded
 
 FINISHES: Final = {
     "stop": "stop",
@@ -101,9 +101,8 @@ class ChatReader:
         # A whole reply has ended, whether it says so or not.
         for choice in sorted(self._seen - self._finished):
             events.append(self._finish("stop", choice, None))
-        if len(self._seen) > 1:
-            events = _without_partial_usage(events)
-        return [*events, *self._end()]
+        events += self._end()
+        return _without_partial_usage(events) if len(self._seen) > 1 else events
 
     def _end(self) -> list[Event]:
         self._done = True
@@ -150,7 +149,7 @@ class ChatReader:
         # Some providers send the same thought in two fields.
         thought = delta.reasoning_content or delta.reasoning or delta.thinking
         if isinstance(thought, str) and thought:
-            out.append(Thought(thought, choice=choice))
+            out.append(Thought(thought, choice=choice, origin=ORIGIN))
         if isinstance(delta.content, str):
             if delta.content:
                 out.append(Said(delta.content, choice))
@@ -230,7 +229,7 @@ def _take_parts(parts: list[Any], choice: int, out: list[Event]) -> None:
         for thought in inner:
             said = thought.get("text") if isinstance(thought, dict) else thought
             if isinstance(said, str) and said:
-                out.append(Thought(said, choice=choice))
+                out.append(Thought(said, choice=choice, origin=ORIGIN))
 
 
 def _signature(call: Call) -> str | None:

@@ -25,7 +25,8 @@ from app.core.conversation import (
 )
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.talk import ORIGIN, SOUNDS
+from app.dialects.openai_chat.shapes import ORIGIN
+from app.dialects.openai_chat.talk import SOUNDS
 from app.dialects.openai_chat.talk_options import NO_ARGUMENTS
 
 LIMIT_FIELD: Final = "max_completion_tokens"

@@ -9,6 +9,8 @@ import msgspec
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import UsageShape
 
+ORIGIN: Final = "openai_chat"
+"""Whose thoughts these are."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

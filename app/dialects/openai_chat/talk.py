@@ -17,9 +17,9 @@ from app.core.conversation import Conversation, Media, Message, Part, Refusal, T
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.talk_options import read_options
 
-ORIGIN: Final = "openai_chat"
 SOUNDS: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _PDF: Final = "application/pdf"
 _DATA_URL: Final = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,")

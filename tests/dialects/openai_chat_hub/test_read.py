@@ -215,7 +215,9 @@ def test_vllms_stop_reason_is_the_stop_sequence() -> None:
 )
 def test_a_thought_is_one_thought_under_any_name(names: tuple[str, ...]) -> None:
     delta = dict.fromkeys(names, "hm")
-    assert stream(chunk({"index": 0, "delta": delta, "finish_reason": None}))[1:] == [Thought("hm")]
+    assert stream(chunk({"index": 0, "delta": delta, "finish_reason": None}))[1:] == [
+        Thought("hm", origin="openai_chat")
+    ]
 
 
 def delta_calls(*items: dict[str, Any]) -> bytes:

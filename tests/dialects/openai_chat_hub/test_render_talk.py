@@ -1,0 +1,265 @@
+"""Conversations as chat requests: what chat has its own rules for, and the way there and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.core.conversation import (
+    Conversation,
+    Media,
+    Message,
+    Part,
+    Refusal,
+    Shape,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from app.core.errors import BadRequest
+from app.core.types import ChatRequest, Prompt
+from app.dialects.openai_chat.dialect import DIALECT
+from app.dialects.openai_chat.render_talk import MAX_CALL_ID_CHARS, render_talk
+
+SCHEMA = msgspec.Raw(b'{"type":"object","properties":{"z":{},"a":{}}}')
+REQUEST = ChatRequest({}, "x", False, False, 1, None, (), Prompt(), dialect="anthropic")
+
+
+def rendered(talk: Conversation, **options: Any) -> dict[str, Any]:
+    """The body as a client of JSON reads it."""
+    settled = {"model": "m", "limit_tokens": None, "stream": False, **options}
+    body: dict[str, Any] = json.loads(render_talk(REQUEST, talk, **settled))
+    return body
+
+
+def told(*messages: Message) -> list[dict[str, Any]]:
+    """The messages of a body."""
+    found: list[dict[str, Any]] = rendered(Conversation(list(messages)))["messages"]
+    return found
+
+
+def user(*parts: Part) -> Message:
+    """A user's message."""
+    return Message("user", list(parts))
+
+
+def assistant(*parts: Part) -> Message:
+    """An assistant's message."""
+    return Message("assistant", list(parts))
+
+
+def back(talk: Conversation) -> Conversation:
+    """The conversation that a chat provider reads."""
+    sent = DIALECT.render(REQUEST, talk, model="m", limit_tokens=None, stream=False)
+    assert sent.path == "/chat/completions"
+    return DIALECT.conversation(DIALECT.parse(sent.body, {}, {}))
+
+
+def test_results_come_first_whatever_stood_between() -> None:
+    calls = [ToolCall("a", "f", "{}"), ToolCall("b", "g", '{"x":1}')]
+    image = Media("image", "image/png", "AAAA")
+    messages = told(
+        user(Text("go")),
+        assistant(Text("I "), Text("call"), *calls),
+        Message("system", [Text("note")]),
+        user(Text("before"), ToolResult("a", [Text("one"), image, Text("two")]), Text("after")),
+        user(ToolResult("b", [image], is_error=True)),
+    )
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool", "user", "system", "user"]
+    assert messages[1]["content"] == "I call"
+    assert [call["id"] for call in messages[1]["tool_calls"]] == ["a", "b"]
+    assert messages[2] == {"role": "tool", "tool_call_id": "a", "content": "one\n\ntwo"}
+    assert messages[3] == {"role": "tool", "tool_call_id": "b", "content": "(attached below)"}
+    assert messages[4]["content"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}] * 2
+    assert messages[6] == {"role": "user", "content": "before\n\nafter"}
+
+
+def test_thoughts_go_back_only_to_where_they_came_from() -> None:
+    own = Thinking("mine", origin="openai_chat")
+    foreign = [Thinking("theirs", "sig", origin="anthropic"), Thinking(encrypted="x", origin="openai_responses")]
+    assert told(user(Text("q")), assistant(own, *foreign, Text("a")))[1] == {
+        "role": "assistant",
+        "content": "a",
+        "reasoning_content": "mine",
+    }
+    assert told(user(Text("q")), assistant(*foreign)) == [{"role": "user", "content": "q"}]
+
+
+def test_roles_media_and_refusals() -> None:
+    sound = Media("audio", "audio/x-wav", "UklG")
+    file = Media("file", "application/pdf", "JVBERi0=", name="a.pdf")
+    image = Media("image", url="https://a/b.png", detail="high")
+    messages = told(
+        Message("system", [Text("S"), Text("T")], developer=True),
+        user(Text("look"), image, sound, file),
+        assistant(Refusal("no")),
+        user(),
+    )
+    assert messages == [
+        {"role": "system", "content": "S\n\nT"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "high"}},
+                {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}},
+                {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}},
+            ],
+        },
+        {"role": "assistant", "content": None, "refusal": "no"},
+        {"role": "user", "content": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        user(Media("file", url="https://a/b.pdf")),
+        user(Media("audio", "audio/ogg", "AAAA")),
+        assistant(Text("a"), Media("image", "image/png", "AAAA")),
+        user(ToolCall("a", "f", "{}")),
+    ],
+)
+def test_what_chat_has_no_place_for_is_refused(message: Message) -> None:
+    with pytest.raises(BadRequest) as caught:
+        told(message)
+    assert caught.value.param == "messages"
+
+
+def test_long_ids_are_shortened_alike() -> None:
+    long, short = "call_" + "x" * 60, "toolu_1"
+    messages = told(
+        assistant(ToolCall(long, "f", ""), ToolCall(short, "f", "{}")),
+        user(ToolResult(long, []), ToolResult(short, [])),
+    )
+    ids = [call["id"] for call in messages[0]["tool_calls"]]
+    assert [message["tool_call_id"] for message in messages[1:]] == ids
+    assert ids[1] == short
+    assert len(ids[0]) <= MAX_CALL_ID_CHARS
+    assert messages[0]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_limits_and_streams() -> None:
+    talk = Conversation([user(Text("q"))])
+    assert rendered(talk) == {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+    body = rendered(talk, limit_tokens=9, stream=True)
+    assert (body["max_completion_tokens"], body["stream"], body["stream_options"]) == (9, True, {"include_usage": True})
+    assert rendered(talk, limit_tokens=9, limit_field="max_tokens")["max_tokens"] == 9
+    asked = ChatRequest({}, "x", False, False, 1, 77, ("max_tokens",), Prompt(), dialect="anthropic")
+    assert (
+        json.loads(render_talk(asked, talk, model="m", limit_tokens=None, stream=False))["max_completion_tokens"] == 77
+    )
+
+
+def test_tools_their_choice_and_the_shape() -> None:
+    tools = [
+        Tool("f", "d", SCHEMA, True),
+        Tool("sql", custom=True, format=msgspec.Raw(b'{"type":"grammar","syntax":"lark","definition":"s"}')),
+        Tool("g", schema=SCHEMA, cache=True),
+    ]
+    talk = Conversation([user(Text("q"))], tools=tools, tool_named="sql", parallel_tools=False, shape=Shape())
+    body = rendered(talk)
+    assert body["tools"] == [
+        {
+            "type": "function",
+            "function": {"name": "f", "description": "d", "parameters": json.loads(bytes(SCHEMA)), "strict": True},
+        },
+        {
+            "type": "custom",
+            "custom": {
+                "name": "sql",
+                "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "s"}},
+            },
+        },
+        {"type": "function", "function": {"name": "g", "parameters": json.loads(bytes(SCHEMA))}},
+    ]
+    assert body["tool_choice"] == {"type": "custom", "custom": {"name": "sql"}}
+    assert body["parallel_tool_calls"] is False
+    assert body["response_format"] == {"type": "json_object"}
+    named = rendered(Conversation([], tools=tools, tool_named="f", shape=Shape(SCHEMA, None, True)))
+    assert named["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert named["response_format"]["json_schema"] == {
+        "name": "answer",
+        "schema": json.loads(bytes(SCHEMA)),
+        "strict": True,
+    }
+    assert "tool_choice" not in rendered(Conversation([], tool_choice="auto", parallel_tools=True))
+
+
+@pytest.mark.parametrize(
+    ("effort", "tokens", "sent"),
+    [
+        ("low", 99_999, "low"),
+        ("max", None, "xhigh"),
+        ("adaptive", None, None),
+        (None, 0, "none"),
+        (None, 1024, "low"),
+        (None, 5000, "medium"),
+        (None, 31_999, "high"),
+        (None, -1, None),
+        (None, None, None),
+    ],
+)
+def test_effort(effort: str | None, tokens: int | None, sent: str | None) -> None:
+    talk = Conversation([], effort=effort, think_tokens=tokens)
+    assert rendered(talk).get("reasoning_effort") == sent
+    assert talk.dropped == (["effort"] if effort == "adaptive" else [])
+
+
+def test_top_k_is_dropped_and_named_once() -> None:
+    talk = Conversation([], top_k=5)
+    assert "top_k" not in rendered(talk)
+    rendered(talk)
+    assert talk.dropped == ["top_k"]
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).map(Text)
+IMAGES = st.sampled_from([Media("image", "image/png", "AAAA"), Media("image", url="https://a/b", detail="low")])
+FILES = st.sampled_from([Media("file", "application/pdf", "AAAA", name="a.pdf"), Media("audio", "audio/wav", "AAAA")])
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[Message]:
+    """A conversation that chat can hold as it is: one text a message, results directly behind their calls."""
+    messages = []
+    if draw(st.booleans()):
+        messages.append(Message("system", [draw(TEXTS)]))
+    for turn in range(draw(st.integers(1, 3))):
+        media = draw(st.lists(IMAGES | FILES, max_size=2))
+        messages.append(user(draw(TEXTS), *media))
+        calls = [ToolCall(f"c{turn}{i}", "f", '{"a": "é"}') for i in range(draw(st.integers(0, 3)))]
+        thought = [Thinking("hm", origin="openai_chat")] if draw(st.booleans()) else []
+        text = [draw(TEXTS)] if draw(st.booleans()) or not calls else []
+        messages.append(assistant(*thought, *text, *calls))
+        if calls:
+            messages.append(user(*[ToolResult(call.id, [draw(TEXTS)]) for call in calls]))
+    return messages
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(turns(), st.sampled_from(["auto", "none", "required", None]), st.sampled_from([None, Shape(SCHEMA, "n", True)]))
+def test_there_and_back(messages: list[Message], choice: Any, shape: Shape | None) -> None:
+    talk = Conversation(
+        messages,
+        tools=[Tool("f", "d", SCHEMA), Tool("g", None, SCHEMA, True)],
+        tool_choice=choice,
+        parallel_tools=True,
+        shape=shape,
+        stop=["a"],
+        temperature=0.5,
+        top_p=0.25,
+        seed=3,
+        presence_penalty=0.5,
+        frequency_penalty=-1,
+        effort="high",
+        user="u",
+        choices=2,
+    )
+    assert back(talk) == talk
