@@ -1,0 +1,98 @@
+"""Custom tools, which take free text, where a dialect knows only functions: `{"input": TEXT}` there and back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from app.core.conversation import Tool
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(Any)
+_text = msgspec.json.Decoder(str)
+_SCHEMA = msgspec.Raw(
+    b'{"type":"object","properties":{"input":{"type":"string","description":"The tool\'s whole input."}},'
+    b'"required":["input"],"additionalProperties":false}'
+)
+_OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_SAFE = re.compile(
+    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4})*'
+)
+"""What of a JSON string can be decoded already: no escape, and no pair of surrogates, is cut in two."""
+
+
+def as_function(tool: Tool) -> Tool:
+    """A custom tool as a function of one string; its grammar is told in the description."""
+    told = tool.description or ""
+    if tool.format is not None:
+        told = f"{told}\n\nThe input must have this format: {bytes(tool.format).decode()}".strip()
+    return replace(tool, description=told or None, schema=_SCHEMA, strict=None, custom=False, format=None)
+
+
+def as_arguments(text: str) -> str:
+    """A custom call's input as such a function's arguments."""
+    return _encode({"input": text}).decode()
+
+
+def input_of(arguments: str) -> str:
+    """The free text in a whole call's arguments, however the model has put it."""
+    try:
+        value = _decode.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return arguments
+    if isinstance(value, dict) and isinstance(value.get("input"), str):
+        return str(value["input"])
+    if isinstance(value, dict) and len(value) == 1 and isinstance(only := next(iter(value.values())), str):
+        return only
+    return value if isinstance(value, str) else arguments
+
+
+class InputText:
+    """The free text of a call whose `arguments` come in pieces, as far as it is certain."""
+
+    def __init__(self) -> None:
+        self.arguments = ""
+        self._at = 0
+        self._told: list[str] = []
+        self._over = False
+
+    def feed(self, piece: str) -> str:
+        """What can be told of the input now."""
+        self.arguments += piece
+        if self._over:
+            return ""
+        if not self._at:
+            opening = _OPENING.match(self.arguments)
+            if opening is None:
+                return ""
+            self._at = opening.end()
+        safe = _SAFE.match(self.arguments, self._at)
+        end = safe.end() if safe else self._at
+        self._over = self.arguments[end : end + 1] == '"'
+        return self._tell(self.arguments[self._at : end], end)
+
+    def _tell(self, escaped: str, end: int) -> str:
+        try:
+            text = _text.decode(f'"{_unbroken(escaped)}"')
+        except (msgspec.DecodeError, UnicodeError):
+            self._over = True  # no JSON string: the rest is told when the call is whole
+            return ""
+        self._at = end
+        self._told.append(text)
+        return text
+
+    def close(self) -> tuple[str, str]:
+        """The rest of the input, and the whole of it."""
+        told = "".join(self._told)
+        whole = input_of(self.arguments)
+        if whole.startswith(told):
+            return whole[len(told) :], whole
+        return "", told
+
+
+def _unbroken(escaped: str) -> str:
+    """Control characters bare in a string are no JSON, but models write them."""
+    return escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

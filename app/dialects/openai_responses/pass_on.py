@@ -1,0 +1,110 @@
+"""What must be known of passing frames of the same dialect, so that an end made here fits what the client has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.core.events import Event, Said
+from app.core.sse import Frame
+from app.dialects.openai_chat.chunks import one_line
+from app.dialects.openai_responses.calls import is_whole_json
+from app.dialects.openai_responses.compose import Composer, Message
+from app.dialects.openai_responses.frames import Frames
+from app.dialects.openai_responses.reply import Reply
+
+CALLS = frozenset(("function_call", "custom_tool_call"))
+
+
+class OutItem(msgspec.Struct):
+    """An item of `output`, as far as its kind and its completeness go."""
+
+    type: str = ""
+    id: str | None = None
+    status: str | None = None
+    arguments: Any = None
+
+    @property
+    def half(self) -> bool:
+        """A tool call that its provider broke off; llama.cpp calls such a one completed."""
+        if self.type not in CALLS:
+            return False
+        if self.status == "incomplete":
+            return True
+        arguments = self.arguments
+        return self.type == "function_call" and isinstance(arguments, str) and not is_whole_json(arguments or "{}")
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+
+
+class _Passing(msgspec.Struct):
+    type: str = ""
+    sequence_number: int | None = None
+    output_index: int | None = None
+    response: msgspec.Raw = msgspec.Raw()
+    item: msgspec.Raw = msgspec.Raw()
+    part: _Part | None = None
+
+
+_passing = msgspec.json.Decoder(_Passing)
+_item = msgspec.json.Decoder(OutItem)
+
+
+class Passage:
+    """Follows passing frames. The end of a half tool call is kept back: clients would run it."""
+
+    def __init__(self, frames: Frames, reply: Reply, items: Composer) -> None:
+        self._frames = frames
+        self._reply = reply
+        self._items = items
+        self._kept: list[bytes] = []
+
+    def kept(self) -> bytes:
+        """What was kept back, for an end that is the provider's own."""
+        kept, self._kept = self._kept, []
+        return b"".join(kept)
+
+    def take(self, frame: Frame, events: Sequence[Event]) -> bytes:
+        """A frame on its way: what to send now."""
+        if frame.data is None:
+            return frame.raw
+        try:
+            half = self._follow(_passing.decode(frame.data), events)
+        except msgspec.MsgspecError:
+            half = False  # the reader has judged it already; what it lets pass needs no following
+        if half or (self._kept and not events):
+            self._kept.append(frame.raw)
+            return b""
+        # The model has gone on: the call before was not broken off, it is only no JSON.
+        return self.kept() + frame.raw
+
+    def _follow(self, seen: _Passing, events: Sequence[Event]) -> bool:
+        number = seen.sequence_number
+        self._frames.number = (self._frames.number if number is None else number) + 1
+        if seen.response:
+            self._reply.saw(msgspec.Raw(one_line(bytes(seen.response))))
+        elif seen.type == "response.output_item.added":
+            item = _item.decode(seen.item)
+            self._items.message = Message(item.id or "", seen.output_index or 0) if item.type == "message" else None
+        elif seen.type == "response.output_item.done":
+            item = _item.decode(seen.item)
+            if item.half:
+                return True
+            self._items.took(seen.output_index, msgspec.Raw(one_line(bytes(seen.item))))
+            self._items.message = None if item.type == "message" else self._items.message
+        elif (message := self._items.message) is not None:
+            self._follow_part(message, seen, events)
+        return False
+
+    def _follow_part(self, message: Message, seen: _Passing, events: Sequence[Event]) -> None:
+        if seen.type == "response.content_part.added":
+            message.refusal, message.texts = (seen.part or _Part()).type == "refusal", []
+        elif seen.type == "response.content_part.done" and message.texts is not None:
+            message.parts.append(message.part())
+            message.texts = None
+        elif message.texts is not None:
+            message.texts += [event.text for event in events if isinstance(event, Said)]

@@ -1,0 +1,35 @@
+"""A reply that is not streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.core.events import Done, Event, Failed, Finished, Used
+from app.core.types import ChatRequest
+from app.dialects.base import Counts
+from app.dialects.openai_chat.render import object_bytes
+from app.dialects.openai_responses import usage
+from app.dialects.openai_responses.write import ResponsesWriter
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def whole(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+    """The response object of these events. An upstream of the same dialect has said it itself at the end of its
+    stream; that one holds what no event does, such as annotations and what its own tools did."""
+    finished = [event for event in events if isinstance(event, Finished)]
+    said = next((event.reply for event in finished if event.reply is not None), None)
+    if said is not None and cut is None:
+        return with_cost(said, counts)
+    writer = ResponsesWriter(request)
+    writer.write([event for event in events if not isinstance(event, Finished | Used | Done | Failed)])
+    return bytes(writer.whole(finished, counts, cut))
+
+
+def with_cost(body: bytes, counts: Counts) -> bytes:
+    """An upstream's response object with `usage.cost` in dollars (null: unknown); every other value keeps its bytes."""
+    members = _members.decode(body)
+    members["usage"] = usage.with_cost(members.get("usage"), counts)
+    return object_bytes(members)
