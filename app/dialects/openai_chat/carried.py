@@ -75,8 +75,9 @@ INTO_CHAT: Final = {
     "result order": "tool results stand directly behind the calls, whatever stood between",
     "result media": "images and files in tool results move into a user message behind the results",
     "is_error": "dropped: chat's results have no mark of failure, their text says it",
-    "cache": "dropped: chat's providers cache by themselves",
-    "thinking": "dropped, but for what came from chat, which is `reasoning_content` again",
+    "cache_control": "dropped: chat's providers cache by themselves",
+    "thinking": "dropped, but for a chat provider's own in the open tool loop, which is `reasoning_content` again: "
+    "DeepSeek wants it there, and has no use for it in earlier turns",
     "signature": "dropped: OpenAI refuses members of a call that it does not know",
     "top_k": "dropped: OpenAI refuses it",
     "think_tokens": "the effort that Google's compatible endpoint gives for such a budget, where no effort is said",

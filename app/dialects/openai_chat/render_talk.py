@@ -59,7 +59,7 @@ def render_talk(
     """The body for an upstream that speaks chat. `limit_tokens` (per choice) is sent as `limit_field`; None: the
     client's own. Raises BadRequest for what chat cannot carry."""
     limit = request.output_limit if limit_tokens is None else limit_tokens
-    body: dict[str, Any] = {"model": model, "messages": list(_messages(talk.messages))}
+    body: dict[str, Any] = {"model": model, "messages": list(_messages(talk))}
     if talk.tools:
         body["tools"] = [_tool(tool) for tool in talk.tools]
         if talk.tool_named is not None:
@@ -87,6 +87,7 @@ def render_talk(
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     _note(talk, "top_k", talk.top_k is not None)
+    _note(talk, "cache_control", any(tool.cache for tool in talk.tools))
     return _encode(body)
 
 
@@ -142,22 +143,33 @@ def _format(talk: Conversation) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _messages(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
+def _messages(talk: Conversation) -> Iterator[dict[str, Any]]:
     """Between two turns of the assistant results come first: chat has them stand directly behind their calls."""
     asked: list[Message] = []
-    for message in messages:
+    loop = _open_loop(talk.messages)
+    for place, message in enumerate(talk.messages):
         if message.role != "assistant":
             asked.append(message)
             continue
-        yield from _asked(asked)
+        yield from _asked(talk, asked)
         asked = []
-        answer = _answer(message)
+        answer = _answer(talk, message, thinks=place >= loop)
         if answer is not None:
             yield answer
-    yield from _asked(asked)
+    yield from _asked(talk, asked)
 
 
-def _asked(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
+def _open_loop(messages: Sequence[Message]) -> int:
+    """The place behind the last word of a user's own: from there on calls and their results go on."""
+    said = [
+        place
+        for place, message in enumerate(messages)
+        if message.role == "user" and not any(isinstance(part, ToolResult) for part in message.parts)
+    ]
+    return said[-1] + 1 if said else 0
+
+
+def _asked(talk: Conversation, messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
     moved: list[Part] = []
     for message in messages:
         for part in message.parts:
@@ -165,16 +177,19 @@ def _asked(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
                 media = [inner for inner in part.parts if isinstance(inner, Media)]
                 moved += media
                 text = _joined(part.parts, "\n\n") or (_MOVED if media else "")
+                _note(talk, "is_error", part.is_error)
+                _note(talk, "cache_control", part.cache or any(inner.cache for inner in part.parts))
                 yield {"role": "tool", "tool_call_id": call_id(part.id), "content": text}
     if moved:
         yield {"role": "user", "content": _content(moved)}
     for message in messages:
         rest = [part for part in message.parts if not isinstance(part, ToolResult)]
+        _note(talk, "cache_control", any(isinstance(part, Text | Media) and part.cache for part in rest))
         if rest or not message.parts:
             yield {"role": message.role, "content": _content(rest)}
 
 
-def _answer(message: Message) -> dict[str, Any] | None:
+def _answer(talk: Conversation, message: Message, *, thinks: bool) -> dict[str, Any] | None:
     """An assistant's turn; None where nothing of it is left: most servers refuse an empty one."""
     answer: dict[str, Any] = {"role": "assistant", "content": _joined(message.parts, "") or None}
     if any(isinstance(part, Media) for part in message.parts):
@@ -182,13 +197,21 @@ def _answer(message: Message) -> dict[str, Any] | None:
     refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
     if refusal:
         answer["refusal"] = refusal
-    thought = "".join(part.text for part in message.parts if isinstance(part, Thinking) and part.origin == ORIGIN)
-    if thought:
-        answer["reasoning_content"] = thought
+    thoughts = [part for part in message.parts if isinstance(part, Thinking)]
+    own = "".join(part.text for part in thoughts if _is_own(part)) if thinks else ""
+    if own:
+        answer["reasoning_content"] = own
+    _note(talk, "thinking", bool(thoughts) and not own)
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     if calls:
         answer["tool_calls"] = calls
     return answer if answer["content"] or refusal or calls else None
+
+
+def _is_own(thought: Thinking) -> bool:
+    """A thought that came from a chat provider; where a client lost its origin, that it has no proof says so."""
+    unsigned = not thought.origin and thought.signature is None and thought.encrypted is None
+    return thought.origin == ORIGIN or unsigned
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -90,6 +90,22 @@ def test_thoughts_go_back_only_to_where_they_came_from() -> None:
         "reasoning_content": "mine",
     }
     assert told(user(Text("q")), assistant(*foreign)) == [{"role": "user", "content": "q"}]
+    unsigned = [user(Text("q")), assistant(Thinking("lost"), ToolCall("a", "f", "{}")), user(ToolResult("a", []))]
+    assert told(*unsigned)[1]["reasoning_content"] == "lost"
+    assert "reasoning_content" not in told(*unsigned, assistant(own, Text("a")), user(Text("more")))[1]
+
+
+def test_what_is_left_out_is_named() -> None:
+    talk = Conversation(
+        [
+            user(Text("q", cache=True)),
+            assistant(Thinking("t", "sig", origin="anthropic"), ToolCall("a", "f", "{}")),
+            user(ToolResult("a", [], is_error=True)),
+        ],
+        top_k=5,
+    )
+    rendered(talk)
+    assert talk.dropped == ["cache_control", "thinking", "is_error", "top_k"]
 
 
 def test_roles_media_and_refusals() -> None:
@@ -235,9 +251,8 @@ def turns(draw: st.DrawFn) -> list[Message]:
         media = draw(st.lists(IMAGES | FILES, max_size=2))
         messages.append(user(draw(TEXTS), *media))
         calls = [ToolCall(f"c{turn}{i}", "f", '{"a": "é"}') for i in range(draw(st.integers(0, 3)))]
-        thought = [Thinking("hm", origin="openai_chat")] if draw(st.booleans()) else []
         text = [draw(TEXTS)] if draw(st.booleans()) or not calls else []
-        messages.append(assistant(*thought, *text, *calls))
+        messages.append(assistant(*text, *calls))
         if calls:
             messages.append(user(*[ToolResult(call.id, [draw(TEXTS)]) for call in calls]))
     return messages
