@@ -146,27 +146,16 @@ def _format(talk: Conversation) -> dict[str, Any]:
 def _messages(talk: Conversation) -> Iterator[dict[str, Any]]:
     """Between two turns of the assistant results come first: chat has them stand directly behind their calls."""
     asked: list[Message] = []
-    loop = _open_loop(talk.messages)
-    for place, message in enumerate(talk.messages):
+    for message in talk.messages:
         if message.role != "assistant":
             asked.append(message)
             continue
         yield from _asked(talk, asked)
         asked = []
-        answer = _answer(talk, message, thinks=place >= loop)
+        answer = _answer(talk, message)
         if answer is not None:
             yield answer
     yield from _asked(talk, asked)
-
-
-def _open_loop(messages: Sequence[Message]) -> int:
-    """The place behind the last word of a user's own: from there on calls and their results go on."""
-    said = [
-        place
-        for place, message in enumerate(messages)
-        if message.role == "user" and not any(isinstance(part, ToolResult) for part in message.parts)
-    ]
-    return said[-1] + 1 if said else 0
 
 
 def _asked(talk: Conversation, messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
@@ -189,7 +178,7 @@ def _asked(talk: Conversation, messages: Sequence[Message]) -> Iterator[dict[str
             yield {"role": message.role, "content": _content(rest)}
 
 
-def _answer(talk: Conversation, message: Message, *, thinks: bool) -> dict[str, Any] | None:
+def _answer(talk: Conversation, message: Message) -> dict[str, Any] | None:
     """An assistant's turn; None where nothing of it is left: most servers refuse an empty one."""
     answer: dict[str, Any] = {"role": "assistant", "content": _joined(message.parts, "") or None}
     if any(isinstance(part, Media) for part in message.parts):
@@ -197,14 +186,14 @@ def _answer(talk: Conversation, message: Message, *, thinks: bool) -> dict[str, 
     refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
     if refusal:
         answer["refusal"] = refusal
-    thoughts = [part for part in message.parts if isinstance(part, Thinking)]
-    own = "".join(part.text for part in thoughts if _is_own(part)) if thinks else ""
-    if own:
-        answer["reasoning_content"] = own
-    _note(talk, "thinking", bool(thoughts) and not own)
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     if calls:
         answer["tool_calls"] = calls
+    thoughts = [part for part in message.parts if isinstance(part, Thinking)]
+    own = "".join(part.text for part in thoughts if _is_own(part)) if calls else ""
+    if own:
+        answer["reasoning_content"] = own
+    _note(talk, "thinking", bool(thoughts) and not own)
     return answer if answer["content"] or refusal or calls else None
 
 
