@@ -30,7 +30,9 @@ WEATHER = {
 SIGNATURE = "AbC0ZGVmZ2hpag=="
 
 
-def parsed(*, model: str = "gemini-2.5-pro", verb: str = "generateContent", alt: str = "", **members: Any) -> ChatRequest:
+def parsed(
+    *, model: str = "gemini-2.5-pro", verb: str = "generateContent", alt: str = "", **members: Any
+) -> ChatRequest:
     """A parsed request with these members besides contents."""
     body = json.dumps({"contents": [USER], **members}).encode()
     return DIALECT.parse(body, {}, {"model": model, "verb": verb, "alt": alt})
