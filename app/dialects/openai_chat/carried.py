@@ -76,8 +76,8 @@ INTO_CHAT: Final = {
     "result media": "images and files in tool results move into a user message behind the results",
     "is_error": "dropped: chat's results have no mark of failure, their text says it",
     "cache_control": "dropped: chat's providers cache by themselves",
-    "thinking": "dropped, but for a chat provider's own beside tool calls, which is `reasoning_content` again: DeepSeek "
-    "refuses such a turn without it, and ignores it in others (https://api-docs.deepseek.com/guides/thinking_mode)",
+    "thinking": "dropped, but for a chat provider's own beside tool calls, which is `reasoning_content` again: "
+    "DeepSeek refuses such a turn without it, and ignores it in others (https://api-docs.deepseek.com/guides/thinking_mode)",
     "signature": "dropped: OpenAI refuses members of a call that it does not know",
     "top_k": "dropped: OpenAI refuses it",
     "think_tokens": "the effort that Google's compatible endpoint gives for such a budget, where no effort is said",
