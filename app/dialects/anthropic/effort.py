@@ -50,10 +50,16 @@ def thinking_member(talk: Conversation, can: Abilities, limit_tokens: int) -> di
     if not can.thinks or _loop_without_thought(talk):
         return None
     if talk.think_tokens is not None and talk.think_tokens > 0:
-        budget = min(talk.think_tokens, limit_tokens - 1)
+        budget = budget_within(talk.think_tokens, limit_tokens)
     else:
-        budget = min(_BUDGETS[_WORDS.get(talk.effort or "medium", "medium")], limit_tokens // 2)
-    return {"type": "enabled", "budget_tokens": budget} if budget >= MIN_BUDGET_TOKENS else None
+        budget = fallback_budget(talk.effort, limit_tokens)
+    return None if budget is None else {"type": "enabled", "budget_tokens": budget}
+
+
+def fallback_budget(effort: str | None, limit_tokens: int) -> int | None:
+    """A budget in the place of a word, at most half of the limit; None: no room to think."""
+    budget = min(_BUDGETS[_WORDS.get(effort or "medium", "medium")], limit_tokens // 2)
+    return budget if budget >= MIN_BUDGET_TOKENS else None
 
 
 def _loop_without_thought(talk: Conversation) -> bool:
@@ -66,5 +72,6 @@ def _loop_without_thought(talk: Conversation) -> bool:
 
 
 def budget_within(budget_tokens: int, limit_tokens: int) -> int | None:
-    """A client's budget where our clamp lowered its `max_tokens`, which must stay above; None: no room to think."""
-    return min(budget_tokens, limit_tokens - 1) if limit_tokens > MIN_BUDGET_TOKENS else None
+    """A budget that a client named, below `max_tokens`, as it must be; None: no room to think."""
+    budget = max(min(budget_tokens, limit_tokens - 1), MIN_BUDGET_TOKENS)
+    return budget if budget < limit_tokens else None

@@ -20,10 +20,12 @@ _NAME = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)"
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a model takes. `samples`: temperature and its kin; `samples_twice`: temperature beside top_p;
-    `thinks`: with a budget; `adapts`: thinking whose depth `effort` governs; `mid_system`: system messages within
-    the conversation; `prefills`: goes on with an assistant's words; `limit_tokens`: where nobody names a limit."""
+    """What a model takes. `claude`: it is one by its name; `samples`: temperature and its kin; `samples_twice`:
+    temperature beside top_p; `thinks`: with a budget; `adapts`: thinking whose depth `effort` governs; `mid_system`:
+    system messages within the conversation; `prefills`: goes on with an assistant's words; `limit_tokens`: where
+    nobody names a limit."""
 
+    claude: bool
     samples: bool
     samples_twice: bool
     thinks: bool
@@ -39,6 +41,7 @@ def abilities_of(model: str) -> Abilities:
     claude = found is not None
     version = (int(found[1]), int(found[2] or 0)) if found else (4, 0)
     return Abilities(
+        claude=claude,
         samples=version < (4, 7),
         samples_twice=version < (4, 1),
         thinks=version >= (3, 7),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from app.core.types import ChatRequest
+from app.dialects.anthropic.adapt import adapt
 from app.dialects.anthropic.effort import budget_within
+from app.dialects.anthropic.models import abilities_of
 from app.dialects.anthropic.parse import VERSION
 from app.dialects.anthropic.proof import is_foreign
 from app.dialects.base import UpstreamRequest
+from app.dialects.openai_chat.parse import MAX_LIMIT
 from app.dialects.openai_chat.render import object_bytes
 
 _Members = dict[str, msgspec.Raw]
@@ -42,6 +45,8 @@ _turn = msgspec.json.Decoder(_Turn)
 def patch_messages(request: ChatRequest, *, model: str, limit_tokens: int | None, stream: bool) -> UpstreamRequest:
     """The client's request with the upstream's model, our clamp and `stream`; without what is ours."""
     members = _cleaned(request, model)
+    if model != request.model:
+        adapt(members, abilities_of(model), limit_tokens or request.output_limit or 0)
     if limit_tokens is not None and bytes(members.get("max_tokens", b"")) != b"0":
         members["max_tokens"] = msgspec.Raw(b"%d" % limit_tokens)
         _fit_budget(request, members, limit_tokens)
@@ -54,7 +59,10 @@ def patch_messages(request: ChatRequest, *, model: str, limit_tokens: int | None
 
 def patch_count(request: ChatRequest, *, model: str) -> UpstreamRequest:
     """A client's request to count tokens, for an upstream that can."""
-    return UpstreamRequest(COUNT_PATH, object_bytes(_cleaned(request, model)), headers_of(request))
+    members = _cleaned(request, model)
+    if model != request.model:
+        adapt(members, abilities_of(model), MAX_LIMIT)
+    return UpstreamRequest(COUNT_PATH, object_bytes(members), headers_of(request))
 
 
 def headers_of(request: ChatRequest) -> dict[str, str]:
