@@ -131,7 +131,7 @@ class GeminiReader:
         data = frame.data
         if data is None:
             data = frame.raw.strip()
-            if not data.startswith((b"{", b"[{")):
+            if not data.startswith((b"{", b"[")):
                 return []
         if not data.strip():
             return []

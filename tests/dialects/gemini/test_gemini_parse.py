@@ -1,4 +1,4 @@
-"""Gemini requests: the path says model and verb, names come in two spellings, bad input names the parameter at fault."""
+"""Gemini requests: the path says model and verb, names come in two spellings, bad input names its parameter."""
 
 from __future__ import annotations
 
@@ -66,14 +66,12 @@ def test_both_spellings_are_read(snake: bool) -> None:
         ("thinking_config" if snake else "thinkingConfig"): {("thinking_level" if snake else "thinkingLevel"): "HIGH"},
     }
     picture = {("inline_data" if snake else "inlineData"): {"mimeType": "image/png", "data": "AAAA" * 500}}
-    request = parsed(
-        contents=[{"parts": [{"text": "What is it?"}, picture]}],
-        **{
-            ("generation_config" if snake else "generationConfig"): config,
-            ("system_instruction" if snake else "systemInstruction"): {"parts": [{"text": "Be kind."}]},
-            "tools": [{("function_declarations" if snake else "functionDeclarations"): [WEATHER, WEATHER]}],
-        },
-    )
+    members: dict[str, Any] = {
+        ("generation_config" if snake else "generationConfig"): config,
+        ("system_instruction" if snake else "systemInstruction"): {"parts": [{"text": "Be kind."}]},
+        "tools": [{("function_declarations" if snake else "functionDeclarations"): [WEATHER, WEATHER]}],
+    }
+    request = parsed(contents=[{"parts": [{"text": "What is it?"}, picture]}], **members)
     prompt = request.prompt
     assert (request.output_limit, request.choices) == (50, 3)
     assert (prompt.system, prompt.last_user, prompt.reasoning_effort) == ("Be kind.", "What is it?", "high")
