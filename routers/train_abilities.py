@@ -30,6 +30,10 @@ CONSTANT: Final = 10.0
 RESIDUAL_PRIOR: Final = 6.0
 """How many models' worth of belief in START_VARIANCE the residual covariance begins with."""
 START_VARIANCE: Final = 0.4
+LEVEL: Final = 3.0
+"""Standard deviation expected of a family's level, in logits: so wide that it is nearly free."""
+CELL_VARIANCE: Final = 0.15
+"""Variance of a model's own luck with a family, in squared logits."""
 MIN_RELIABILITY: Final = 1e-3
 DRIFT: Final = 0.15
 """Share of the residual covariance that a known model keeps however much was seen of it."""
@@ -157,3 +161,29 @@ def _split(seen: Observations, arm_to_model: Places, models: int) -> list[Observ
         Observations(seen.arm[i], seen.u[i], seen.score[i], seen.offset[i], seen.weight[i])
         for i in (order[bounds[m] : bounds[m + 1]] for m in range(models))
     ]
+
+
+def anchored(arms: Sequence[Arm], arm: Places, family: Places, score: Vector) -> tuple[Vector, Vector]:
+    """A general ability for each arm and a level for each family, on one scale for families that share no models.
+
+    One linear mixed model of the logits of success rates: rate = ability(facts, line) + own part + level of the
+    family. Levels are nearly free and abilities are tied to facts, so that a hard benchmark is not taken for a
+    benchmark of weak models; fitted in turns, the two hardly move from where they start.
+    """
+    names, model_of = _models(arms)
+    raw = np.array([regressors(arms[int(np.flatnonzero(model_of == m)[0])]) for m in range(len(names))])
+    _, _, _, z = complete_facts(raw.reshape(len(names), len(FACTS)))
+    families = int(family.max()) + 1
+    cell = model_of[arm] * families + family
+    count, total = (np.bincount(cell, values, len(names) * families) for values in (None, score))
+    at = np.flatnonzero(count)
+    model, of, n, s = at // families, at % families, count[at], total[at]
+    target = np.log((s + 0.5) / (n - s + 0.5))
+    weight = 1.0 / (1.0 / n + 1.0 / (s + 0.5) + 1.0 / (n - s + 0.5) + CELL_VARIANCE)
+    own = np.eye(len(names))
+    design = np.hstack([np.clip(z, -4.0, 4.0), own])[model]
+    design = np.hstack([design, np.eye(families)[of]])
+    prior = np.array([SLOPE**-2] * len(FACTS) + [1.0 / START_VARIANCE] * len(names) + [LEVEL**-2] * families)
+    solved = np.linalg.solve((design * weight[:, None]).T @ design + np.diag(prior), design.T @ (weight * target))
+    ability = np.clip(z, -4.0, 4.0) @ solved[: len(FACTS)] + solved[len(FACTS) : -families]
+    return ability[model_of], solved[-families:]

@@ -24,7 +24,7 @@ from routers.abilities import (
 )
 from routers.base import Arm
 from routers.facts import arm_of_name
-from routers.train_abilities import Observations, fit_abilities, posterior
+from routers.train_abilities import Observations, anchored, fit_abilities, posterior
 
 K = 3
 coordinates = st.lists(st.floats(-30, 30), min_size=K, max_size=K).map(np.array)
@@ -203,3 +203,17 @@ def test_fitting_is_deterministic() -> None:
     again, _ = fitted()
     assert np.array_equal(again.coef, WEIGHTS.coef)
     assert again.known == WEIGHTS.known
+
+
+def test_a_hard_benchmark_is_not_taken_for_weak_models() -> None:
+    """Two families that share no models, of the same sizes: what differs is the families. Synthetic."""
+    rng = np.random.default_rng(3)
+    arms = [arm_of_name(f"{line}-{size}b-instruct") for line in ("llama-3", "qwen2.5") for size in SIZES]
+    theta = np.array([0.4 * (regressors(arm)[2] - 4) for arm in arms])
+    arm = np.repeat(np.arange(len(arms)), 200)
+    family = (arm >= len(SIZES)).astype(np.int64)
+    p = 1 / (1 + np.exp(-(theta[arm] + np.array([1.5, -1.5])[family])))
+    ability, level = anchored(arms, arm, family, (rng.random(len(arm)) < p).astype(float))
+    assert level[0] - level[1] == pytest.approx(3.0, abs=0.6)
+    assert abs(ability[: len(SIZES)].mean() - ability[len(SIZES) :].mean()) < 0.5
+    assert np.corrcoef(ability, theta)[0, 1] > 0.95
