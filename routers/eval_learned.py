@@ -59,7 +59,6 @@ class Learning:
         self._weights, self._readings = weights, readings
         self.router = LearnedRouter(weights)
         self._items: dict[str, Items] = {}
-        self._others: dict[str, Floats] = {}
 
     def items(self, table: Table) -> Items:
         """The demands of all rows of a table."""
@@ -81,11 +80,8 @@ class Learning:
         items = self.items(table)
         return predicted(state, items.u[rows], items.var[rows])
 
-    def others(self, table: Table, rows: Indices) -> Floats:
-        if table.source not in self._others:
-            everything = np.arange(len(table.rows), dtype=np.int64)
-            self._others[table.source] = scored(self.router, table, everything, self._readings).p
-        return self._others[table.source][rows]
+    def others(self, table: Table, known: Indices, rows: Indices) -> Floats:
+        return scored(self.after(table, known), table, rows, self._readings).p
 
     def after(self, table: Table, rows: Indices) -> LearnedRouter:
         """The router after all outcomes on some rows, of every model, starting from what the weights know of it."""

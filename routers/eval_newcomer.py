@@ -22,6 +22,8 @@ from routers.rows import Indices
 
 SCRATCH_LABELS: Final = (20, 50, 100, 200)
 MAX_TESTED: Final = 1500
+KNOWN_ROWS: Final = 300
+"""Rows whose outcomes of the other models are known: the candidates that are not new have a history."""
 MIN_FAMILY_ROWS: Final = 10
 """A family with fewer tested rows has no success rate worth comparing with."""
 BEST_COSTS: Final = (0.0, 0.05, 0.2)
@@ -43,16 +45,16 @@ class Updatable(Protocol):
     def predict(self, state: Any, table: Table, rows: Indices) -> Floats:
         """P(success) of the new model on some rows."""
 
-    def others(self, table: Table, rows: Indices) -> Floats:
-        """P(success) of every model of the table on some rows, the new one's without meaning."""
+    def others(self, table: Table, known: Indices, rows: Indices) -> Floats:
+        """P(success) of every model on some rows after its outcomes on `known`; the new one's is not used."""
 
 
 @dataclass(frozen=True)
 class Line:
     """One method with some number of labels. `error`: mean over families of |predicted rate - actual rate|.
 
-    `regret`: utility lost to routing with the new model's actual family rates, as a share of a success, by how much a
-    call of the best single model costs of one.
+    `regret`: utility lost against routing with the new model's actual family rates, in successes, by what a call of the
+    best single model costs in them; below 0 where a method knows more than these rates.
     """
 
     method: str
@@ -99,12 +101,13 @@ def newcomer(
         rng = np.random.default_rng([seed, draw])
         pool, tested = _halves(table, known, rng)
         order = rng.permutation(pool)
+        others = _others(table, order[:KNOWN_ROWS], tested, learner) if priced else None
         for name, count, method in asked:
             if count <= len(order):
                 p = method(order[:count], tested)
                 figure = _errors(table, j, tested, p)
-                if priced:
-                    figure |= _regrets(table, j, pool, tested, p, learner)
+                if others is not None:
+                    figure |= _regrets(table, j, pool, tested, p, others)
                 figures.setdefault((name, count), []).append(figure)
     lines = [_line(name, count, found) for (name, count), found in figures.items()]
     return Newcomer(
@@ -185,16 +188,17 @@ def _errors(table: Table, j: int, tested: Indices, p: Floats) -> dict[str, float
     return {"error": mean, **found}
 
 
-def _regrets(
-    table: Table, j: int, pool: Indices, tested: Indices, p: Floats, learner: Updatable | None
-) -> dict[str, float]:
-    usable = table.usable[tested]
+def _others(table: Table, known: Indices, tested: Indices, learner: Updatable | None) -> Floats:
+    """P(success) of the models that are not new, of which a history is known."""
+    if learner is not None:
+        return learner.others(table, known, tested)
+    rates = np.stack([_family_rates(table, known, [m]) for m in range(len(table.models))], axis=1)
+    return rates[table.family[tested]]
+
+
+def _regrets(table: Table, j: int, pool: Indices, tested: Indices, p: Floats, others: Floats) -> dict[str, float]:
+    usable, chance = table.usable[tested], others.copy()
     cost = column_means(np.where(table.usable, table.cost, np.nan)[pool])
-    if learner is None:
-        rates = np.stack([_family_rates(table, pool, [m]) for m in range(len(table.models))], axis=1)
-        chance = rates[table.family[tested]]
-    else:
-        chance = learner.others(table, tested).copy()
     best = int(np.nanargmax(np.where(np.isfinite(cost), column_means(table.score[pool]), -np.inf)))
     prices = np.array(BEST_COSTS) / max(float(cost[best]), 1e-12)
     spent = np.broadcast_to(np.where(np.isfinite(cost), cost, np.nanmean(cost)), chance.shape)
