@@ -7,6 +7,7 @@ cumulative, or one for each choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import summed, usage_of
 from app.dialects.openai_chat.errors import error_words
 from app.dialects.openai_chat.made import made_id
-from app.dialects.openai_chat.shapes import ORIGIN, UNREADABLE, Call, Choice, Chunk, Delta, Function, decoded
+from app.dialects.openai_chat.shapes import ORIGIN, UNREADABLE, UNSIGNED, Call, Choice, Chunk, Delta, Function, decoded
 
 FINISHES: Final = {
     "stop": "stop",
@@ -76,6 +77,7 @@ class ChatReader:
         self._begun = self._done = False
         self._id = ""
         self._calls: dict[int, list[_Open]] = {}
+        self._thinking: set[int] = set()
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._alone: list[Usage] = []
@@ -100,7 +102,7 @@ class ChatReader:
             raise BadEvent("neither a completion nor an error")
         # A whole reply has ended, whether it says so or not.
         for choice in sorted(self._seen - self._finished):
-            events.append(self._finish("stop", choice, None))
+            self._add(self._finish("stop", choice, None), events)
         events += self._end()
         return _without_partial_usage(events) if len(self._seen) > 1 else events
 
@@ -136,7 +138,17 @@ class ChatReader:
             out.append(Failed("The provider ended its reply with an error.", "server_error"))
         else:
             reason = FINISHES.get(word, choice.finish_reason)
-            out.append(self._finish(reason, index, choice.stop_reason))
+            self._add(self._finish(reason, index, choice.stop_reason), out)
+
+    def _add(self, event: Said | Thought | CallBegins | CallPiece | Finished, out: list[Event]) -> None:
+        """What is not thought ends the thought before it, with a mark by which clients of other dialects keep whose
+        it was: there are providers that want it back."""
+        if isinstance(event, Thought):
+            self._thinking.add(event.choice)
+        elif event.choice in self._thinking:
+            self._thinking.discard(event.choice)
+            out.append(Thought(signature=UNSIGNED, ends=True, choice=event.choice, origin=ORIGIN))
+        out.append(event)
 
     def _finish(self, reason: str, choice: int, stop: Any) -> Finished:
         self._finished.add(choice)
@@ -149,20 +161,21 @@ class ChatReader:
         # Some providers send the same thought in two fields.
         thought = delta.reasoning_content or delta.reasoning or delta.thinking
         if isinstance(thought, str) and thought:
-            out.append(Thought(thought, choice=choice, origin=ORIGIN))
+            self._add(Thought(thought, choice=choice, origin=ORIGIN), out)
         if isinstance(delta.content, str):
             if delta.content:
-                out.append(Said(delta.content, choice))
-        elif delta.content:
-            _take_parts(delta.content, choice, out)
+                self._add(Said(delta.content, choice), out)
+        else:
+            for event in _parts(delta.content or (), choice):
+                self._add(event, out)
         if delta.refusal:
-            out.append(Said(delta.refusal, choice, refusal=True))
+            self._add(Said(delta.refusal, choice, refusal=True), out)
         for call in delta.tool_calls or ():
             self._take_call(call, choice, out)
         if delta.function_call is not None:
             self._take_call(Call(function=delta.function_call), choice, out)
         if delta.audio is not None and delta.audio.transcript:
-            out.append(Said(delta.audio.transcript, choice))
+            self._add(Said(delta.audio.transcript, choice), out)
 
     def _take_call(self, call: Call, choice: int, out: list[Event]) -> None:
         function = call.function or call.custom or Function()
@@ -181,7 +194,7 @@ class ChatReader:
             known.begun = True
             id = known.id or made_id("call", self._id, choice, known.index)
             custom = call.custom is not None and call.function is None
-            out.append(CallBegins(known.index, id, function.name, custom, choice, _signature(call)))
+            self._add(CallBegins(known.index, id, function.name, custom, choice, _signature(call)), out)
             text = known.text
         elif not known.id:
             known.text += text
@@ -216,7 +229,7 @@ def _failure(error: msgspec.Raw) -> Failed | None:
     return Failed(message, kind)
 
 
-def _take_parts(parts: list[Any], choice: int, out: list[Event]) -> None:
+def _parts(parts: Iterable[Any], choice: int) -> Iterator[Said | Thought]:
     """Content in parts: Mistral's text and thinking, which is a list of text parts itself."""
     for given in parts:
         part = {"text": given} if isinstance(given, str) else given
@@ -224,12 +237,11 @@ def _take_parts(parts: list[Any], choice: int, out: list[Event]) -> None:
             continue
         text, thinking = part.get("text"), part.get("thinking")
         if isinstance(text, str) and text:
-            out.append(Said(text, choice))
-        inner = thinking if isinstance(thinking, list) else [{"text": thinking}]
-        for thought in inner:
+            yield Said(text, choice)
+        for thought in thinking if isinstance(thinking, list) else [thinking]:
             said = thought.get("text") if isinstance(thought, dict) else thought
             if isinstance(said, str) and said:
-                out.append(Thought(said, choice=choice, origin=ORIGIN))
+                yield Thought(said, choice=choice, origin=ORIGIN)
 
 
 def _signature(call: Call) -> str | None:

@@ -190,17 +190,11 @@ def _answer(talk: Conversation, message: Message) -> dict[str, Any] | None:
     if calls:
         answer["tool_calls"] = calls
     thoughts = [part for part in message.parts if isinstance(part, Thinking)]
-    own = "".join(part.text for part in thoughts if _is_own(part)) if calls else ""
+    own = "".join(part.text for part in thoughts if part.origin == ORIGIN) if calls else ""
     if own:
         answer["reasoning_content"] = own
     _note(talk, "thinking", bool(thoughts) and not own)
     return answer if answer["content"] or refusal or calls else None
-
-
-def _is_own(thought: Thinking) -> bool:
-    """A thought that came from a chat provider; where a client lost its origin, that it has no proof says so."""
-    unsigned = not thought.origin and thought.signature is None and thought.encrypted is None
-    return thought.origin == ORIGIN or unsigned
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from app.dialects.openai_chat.decode import UsageShape
 
 ORIGIN: Final = "openai_chat"
 """Whose thoughts these are."""
+UNSIGNED: Final = "unsigned"
+"""Stands for the proof that chat's thoughts have none of."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

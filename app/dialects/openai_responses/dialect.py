@@ -37,6 +37,7 @@ class ResponsesDialect:
     def render(
         self, request: ChatRequest, talk: Conversation, *, model: str, limit_tokens: int | None, stream: bool
     ) -> UpstreamRequest:
+        limit_tokens = request.output_limit if limit_tokens is None else limit_tokens
         return rendered(talk, model=model, limit_tokens=limit_tokens, stream=stream)
 
     def reader(self) -> Reader:

@@ -220,6 +220,14 @@ def test_a_thought_is_one_thought_under_any_name(names: tuple[str, ...]) -> None
     ]
 
 
+def test_the_end_of_a_thought_is_marked() -> None:
+    thinks = chunk({"index": 0, "delta": {"reasoning": "hm"}, "finish_reason": None})
+    end = Thought(signature="unsigned", ends=True, origin="openai_chat")
+    assert stream(thinks, thinks, says("A"), ends())[3:] == [end, Said("A"), Finished("stop")]
+    assert stream(thinks, ends())[2:] == [end, Finished("stop")]
+    assert stream(thinks, calls("{}", name="f"))[2] == end
+
+
 def delta_calls(*items: dict[str, Any]) -> bytes:
     """A chunk whose delta has these tool calls."""
     return chunk({"index": 0, "delta": {"tool_calls": list(items)}, "finish_reason": None})
