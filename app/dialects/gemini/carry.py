@@ -81,8 +81,9 @@ UPSTREAM: Final[dict[str, tuple[str, str]]] = {
     ),
     "function calls without a signature": (
         "carried",
-        "to Gemini 3 and later with Google's own word for calls that another model made",
+        "to Gemini 3 and later with Google's own word for calls that another model made (within the dialect, too)",
     ),
+    "thinkingConfig": ("carried", "within the dialect, too, as the model takes it: a level, a budget, or nothing"),
 }
 """From another dialect to a Gemini upstream: what is not carried as it is, and what the endpoint may refuse."""
 

@@ -130,7 +130,7 @@ def _add_config(talk: Conversation, config: Members) -> None:
         elif name == "stopSequences":
             talk.stop = field_of(_texts, config, name, prefix)
         elif name == "thinkingConfig":
-            _add_thinking(talk, members_in(raw, prefix + name), f"{prefix}{name}.")
+            add_thinking(talk, members_in(raw, prefix + name))
         elif name == "responseModalities":
             if {kind.upper() for kind in field_of(_texts, config, name, prefix)} - {"TEXT"}:
                 raise refusal(prefix + name, REFUSED[prefix + name])
@@ -152,7 +152,9 @@ def _shape(config: Members) -> Shape | None:
     return Shape(schema) if schema is not None or kind == "application/json" else None
 
 
-def _add_thinking(talk: Conversation, thinking: Members, prefix: str) -> None:
+def add_thinking(talk: Conversation, thinking: Members) -> None:
+    """Put a `thinkingConfig` into the conversation. Raises BadRequest."""
+    prefix = "generationConfig.thinkingConfig."
     known: dict[str, Any] = {"includeThoughts": _flag, "thinkingBudget": _integer}
     values = {name: field_of(decoder, thinking, name, prefix) for name, decoder in known.items() if name in thinking}
     talk.show_thoughts = values.get("includeThoughts", False)

@@ -15,15 +15,15 @@ _VERSION = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
 _BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 _MOST, _MOST_PRO, _LEAST_PRO = 24576, 32768, 128
 FIRST_WITH_BUDGET, FIRST_WITH_LEVEL = (2, 5), (3, 0)
-_LATEST = (99, 0)
+_LATEST, UNKNOWN = (99, 0), (0, 0)
 
 
 def version_of(model: str) -> tuple[int, int]:
-    """The version that a model's name says, the newest for `-latest` names, (0, 0) where it says none."""
+    """The version that a model's name says, the newest for `-latest` names, UNKNOWN where it says none."""
     found = _VERSION.search(model)
     if found:
         return int(found[1]), int(found[2] or 0)
-    return _LATEST if model.startswith("gemini-") and model.endswith("-latest") else (0, 0)
+    return _LATEST if model.startswith("gemini-") and model.endswith("-latest") else UNKNOWN
 
 
 def thinking_config(talk: Conversation, model: str) -> dict[str, Any] | None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from app.core.types import ChatRequest
 from app.dialects.gemini.dialect import DIALECT
-from app.dialects.gemini.proof import shown_signature
+from app.dialects.gemini.parse import parse_count
+from app.dialects.gemini.patch import patch_count
+from app.dialects.gemini.proof import UNSIGNED, shown_signature
 from tests.dialects.gemini.exchange import SIGNATURE, USER, parsed
 
 PATH = {"model": "alias", "verb": "generateContent"}
@@ -101,3 +103,57 @@ def test_another_providers_proofs_do_not_reach_google() -> None:
     alone = {"role": "model", "parts": [{"text": "", "thought": True, "thoughtSignature": foreign}]}
     sent = json.loads(patched(parsed(contents=[USER, mine, mixed, alone, USER])))["contents"]
     assert sent == [USER, mine, {"role": "model", "parts": [{"text": "Hi"}]}, USER]
+
+
+CALL = {"functionCall": {"name": "f", "args": {}}}
+ANSWER = {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "1"}}}]}
+
+
+def calls(*parts: dict[str, Any]) -> dict[str, Any]:
+    """A turn of the model's that calls."""
+    return {"role": "model", "parts": list(parts)}
+
+
+def test_gemini_3_is_told_of_calls_that_nobody_signed() -> None:
+    turns = [USER, calls(CALL), ANSWER, USER, calls({"text": "so"}, CALL, CALL), ANSWER]
+    signed = {**CALL, "thoughtSignature": UNSIGNED}
+    sent = json.loads(patched(parsed(contents=turns), model="gemini-3-flash"))["contents"]
+    assert sent == [*turns[:4], calls({"text": "so"}, signed, CALL), ANSWER]
+    assert json.loads(patched(parsed(contents=turns), model="gemini-2.5-pro"))["contents"] == turns
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-pro", "gemini-3-flash"])
+def test_signed_calls_keep_their_bytes(model: str) -> None:
+    turns = [USER, calls({**CALL, "thoughtSignature": SIGNATURE}, CALL), ANSWER]
+    request = parsed(contents=turns)
+    assert DIALECT.patch(request, model=model, limit_tokens=None, stream=False).body == b'{"contents":%b}' % bytes(
+        request.members["contents"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "expected"),
+    [
+        ("gemini-2.5-flash", {"thinkingLevel": "HIGH"}, {"thinkingBudget": 24576}),
+        ("gemini-2.5-flash", {"thinkingBudget": 32768, "includeThoughts": True}, None),
+        ("gemini-3-flash", {"thinkingLevel": "minimal"}, {"thinkingLevel": "minimal"}),
+        ("gemini-2.0-flash", {"thinkingBudget": 100}, "nothing"),
+        ("fast-one", {"thinkingLevel": "HIGH", "new": 1}, {"thinkingLevel": "HIGH", "new": 1}),
+        ("asked", {"thinkingLevel": "HIGH", "new": 1}, {"thinkingLevel": "HIGH", "new": 1}),
+    ],
+)
+def test_thinking_is_asked_for_as_the_model_takes_it(model: str, thinking: Any, expected: Any) -> None:
+    request = parsed(model="asked", generationConfig={"seed": 1, "thinkingConfig": thinking})
+    config = json.loads(patched(request, model=model))["generationConfig"]
+    expected = {"includeThoughts": True, "thinkingBudget": 24576} if expected is None else expected
+    assert config == {"seed": 1} | ({} if expected == "nothing" else {"thinkingConfig": expected})
+
+
+def test_tokens_are_counted_upstream() -> None:
+    path = {"model": "alias", "verb": "countTokens"}
+    plain = parse_count(json.dumps({"contents": [USER]}).encode(), path)
+    sent = patch_count(plain, model="gemini-x")
+    assert (sent.path, json.loads(sent.body)) == ("/models/gemini-x:countTokens", {"contents": [USER]})
+    whole = {"contents": [USER], "tools": []}
+    sent = patch_count(parse_count(json.dumps({"generateContentRequest": whole}).encode(), path), model="gemini-x")
+    assert json.loads(sent.body) == {"generateContentRequest": {**whole, "model": "models/gemini-x"}}

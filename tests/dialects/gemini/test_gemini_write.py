@@ -116,7 +116,7 @@ def test_a_call_is_sent_as_soon_as_another_thing_begins() -> None:
 )
 @pytest.mark.parametrize("arguments", ['{"x": "ha', "[1]", '"x"'])
 def test_half_a_call_is_never_sent(reason: str, word: str, arguments: str) -> None:
-    events = [Said("Hi"), CallBegins(0, "a", "f"), CallPiece(0, arguments), Finished(reason)]
+    events: list[Event] = [Said("Hi"), CallBegins(0, "a", "f"), CallPiece(0, arguments), Finished(reason)]
     body = written(streamed(), events)
     assert b"functionCall" not in body
     assert objects(body)[-1]["candidates"][0]["finishReason"] == word
@@ -138,7 +138,7 @@ def test_finish_reasons(reason: str, word: str) -> None:
 
 
 def test_thinking_of_others_travels_under_our_mark() -> None:
-    events = [
+    events: list[Event] = [
         Thought("hm", origin="anthropic"),
         Thought("", signature="c2ln+/==", ends=True, origin="anthropic"),
         Thought("", encrypted="secret", ends=True, origin="anthropic"),
@@ -255,7 +255,7 @@ def test_the_same_dialect_as_an_array() -> None:
 
 def test_extras_go_on_within_the_dialect() -> None:
     picture = b'{"inlineData":\n{"mimeType":"image/png","data":"AA"}}'
-    events = [
+    events: list[Event] = [
         Extra("part", picture, "gemini"),
         Extra("part", b'{"foreign":1}', "anthropic"),
         Extra("groundingMetadata", b'{"a":1}', "gemini"),
@@ -268,7 +268,7 @@ def test_extras_go_on_within_the_dialect() -> None:
 
 
 def test_a_whole_reply() -> None:
-    events = [
+    events: list[Event] = [
         BEGIN,
         Thought("h"),
         Thought("m", signature=SIGNATURE, ends=True, origin="gemini"),
@@ -303,7 +303,7 @@ def test_a_whole_reply() -> None:
 
 
 def test_a_whole_reply_that_was_cut() -> None:
-    events = [Said("Hi"), CallBegins(0, "a", "f"), CallPiece(0, "{}")]
+    events: list[Event] = [Said("Hi"), CallBegins(0, "a", "f"), CallPiece(0, "{}")]
     reply = json.loads(DIALECT.whole(parsed(), events, COUNTS, b'{"reason":"cost"}'))
     assert reply["candidates"][0]["content"]["parts"] == [{"text": "Hi"}]
     assert reply["candidates"][0]["finishReason"] == "MAX_TOKENS"
@@ -313,7 +313,11 @@ def test_a_whole_reply_that_was_cut() -> None:
 
 
 def test_a_refused_prompt_stays_one() -> None:
-    events = [Extra("promptFeedback", b'{"blockReason":"SAFETY"}', "gemini"), Finished("content_filter"), Done()]
+    events: list[Event] = [
+        Extra("promptFeedback", b'{"blockReason":"SAFETY"}', "gemini"),
+        Finished("content_filter"),
+        Done(),
+    ]
     reply = json.loads(DIALECT.whole(parsed(), events, COUNTS, None))
     assert reply["promptFeedback"] == {"blockReason": "SAFETY"}
     assert "candidates" not in reply
