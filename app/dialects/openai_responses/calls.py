@@ -1,4 +1,4 @@
-"""One tool call on its way to a client: a function's, or a custom one's, turned back from a function's where need be."""
+"""One tool call on its way to a client: a function's, or a custom one's, turned back from a function's if need be."""
 
 from __future__ import annotations
 

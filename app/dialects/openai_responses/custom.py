@@ -1,7 +1,11 @@
-"""Custom tools, which take free text, where a dialect knows only functions: `{"input": TEXT}` there and back."""
+"""Custom tools, which take free text, where a dialect knows only functions: `{"input": TEXT}` there and back.
+
+Models write control characters bare into strings, which is no JSON; `strict=False` reads it all the same.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,16 +14,15 @@ import msgspec
 
 from app.core.conversation import Tool
 
-_encode = msgspec.json.encode
-_decode = msgspec.json.Decoder(Any)
-_text = msgspec.json.Decoder(str)
 _SCHEMA = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string","description":"The tool\'s whole input."}},'
     b'"required":["input"],"additionalProperties":false}'
 )
 _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_END = re.compile(r'"\s*\}?\s*$')
 _SAFE = re.compile(
-    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4})*'
+    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*"
 )
 """What of a JSON string can be decoded already: no escape, and no pair of surrogates, is cut in two."""
 
@@ -34,20 +37,19 @@ def as_function(tool: Tool) -> Tool:
 
 def as_arguments(text: str) -> str:
     """A custom call's input as such a function's arguments."""
-    return _encode({"input": text}).decode()
+    return msgspec.json.encode({"input": text}).decode()
 
 
 def input_of(arguments: str) -> str:
     """The free text in a whole call's arguments, however the model has put it."""
     try:
-        value = _decode.decode(arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        value: Any = json.loads(arguments, strict=False)
+    except (ValueError, RecursionError):
         return arguments
-    if isinstance(value, dict) and isinstance(value.get("input"), str):
-        return str(value["input"])
-    if isinstance(value, dict) and len(value) == 1 and isinstance(only := next(iter(value.values())), str):
-        return only
-    return value if isinstance(value, str) else arguments
+    if isinstance(value, dict):
+        value = next(iter(value.values())) if len(value) == 1 else value.get("input")
+    # Half a pair of surrogates is no text: it becomes a question mark.
+    return value.encode(errors="replace").decode() if isinstance(value, str) else arguments
 
 
 class InputText:
@@ -75,11 +77,7 @@ class InputText:
         return self._tell(self.arguments[self._at : end], end)
 
     def _tell(self, escaped: str, end: int) -> str:
-        try:
-            text = _text.decode(f'"{_unbroken(escaped)}"')
-        except (msgspec.DecodeError, UnicodeError):
-            self._over = True  # no JSON string: the rest is told when the call is whole
-            return ""
+        text: str = json.loads(f'"{escaped}"', strict=False)
         self._at = end
         self._told.append(text)
         return text
@@ -88,11 +86,7 @@ class InputText:
         """The rest of the input, and the whole of it."""
         told = "".join(self._told)
         whole = input_of(self.arguments)
-        if whole.startswith(told):
-            return whole[len(told) :], whole
-        return "", told
-
-
-def _unbroken(escaped: str) -> str:
-    """Control characters bare in a string are no JSON, but models write them."""
-    return escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+        if not whole.startswith(told):
+            # Not JSON to its end: what is left is told as it stands.
+            whole = told + _END.sub("", self.arguments[self._at :])
+        return whole[len(told) :], whole

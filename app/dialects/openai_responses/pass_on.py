@@ -72,12 +72,14 @@ class Passage:
         """A frame on its way: what to send now."""
         if frame.data is None:
             return frame.raw
+        number = self._frames.number
         try:
             half = self._follow(_passing.decode(frame.data), events)
         except msgspec.MsgspecError:
             half = False  # the reader has judged it already; what it lets pass needs no following
         if half or (self._kept and not events):
             self._kept.append(frame.raw)
+            self._frames.number = number  # an end made here goes on from what the client has seen
             return b""
         # The model has gone on: the call before was not broken off, it is only no JSON.
         return self.kept() + frame.raw

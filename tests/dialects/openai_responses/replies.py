@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from app.core.errors import BudgetExceeded
-from app.core.events import Event, Said, Thought
+from app.core.events import CallPiece, Event, Said, Thought
 from app.core.money import Usage
 from app.core.sse import Frame, SseParser
 from app.core.types import ChatRequest
@@ -71,6 +71,8 @@ def joined(events: list[Event]) -> list[Event]:
         last = made[-1] if made else None
         if isinstance(event, Said) and isinstance(last, Said) and last.refusal == event.refusal:
             made[-1] = Said(last.text + event.text, refusal=event.refusal)
+        elif isinstance(event, CallPiece) and isinstance(last, CallPiece) and last.index == event.index:
+            made[-1] = CallPiece(event.index, last.text + event.text)
         elif isinstance(event, Thought) and isinstance(last, Thought) and not last.ends:
             made[-1] = Thought(
                 last.text + event.text,
@@ -90,20 +92,20 @@ def _response(status: str, **members: Any) -> dict[str, Any]:
     return {**head, "output": [], "usage": None, "error": None, "incomplete_details": None, **members}
 
 
-REASONING = {
+REASONING: dict[str, Any] = {
     "id": "rs_1",
     "type": "reasoning",
     "summary": [{"type": "summary_text", "text": "**One** think"}, {"type": "summary_text", "text": "**Two**"}],
     "encrypted_content": "gAAA",
 }
-MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "id": "msg_1",
     "type": "message",
     "status": "completed",
     "role": "assistant",
     "content": [{"type": "output_text", "text": "Hé llo", "annotations": [], "logprobs": []}],
 }
-CALL_A = {
+CALL_A: dict[str, Any] = {
     "id": "fc_1",
     "type": "function_call",
     "status": "completed",
@@ -112,7 +114,7 @@ CALL_A = {
     "arguments": '{"q":"x"}',
 }
 CALL_B = {**CALL_A, "id": "fc_2", "call_id": "call_b", "name": "shut", "arguments": "{}"}
-CUSTOM = {
+CUSTOM: dict[str, Any] = {
     "id": "ctc_1",
     "type": "custom_tool_call",
     "status": "completed",
@@ -171,7 +173,7 @@ def thinking(place: int = 0) -> list[dict[str, Any]]:
 
 def saying(place: int = 0) -> list[dict[str, Any]]:
     """A message of one text."""
-    part = MESSAGE["content"][0]  # type: ignore[index]
+    part = MESSAGE["content"][0]
     where = {"content_index": 0}
     return [
         added(place, MESSAGE),
@@ -233,7 +235,7 @@ def llama_reply() -> bytes:
         {"type": "response.function_call_arguments.delta", "item_id": "fc_9", "delta": '{"q":"x'},
         {"type": "response.output_item.done", "item": whole_thought},
         {"type": "response.output_text.done", "item_id": "msg_l", "text": "Hé llo"},
-        {"type": "response.content_part.done", "item_id": "msg_l", "part": MESSAGE["content"][0]},  # type: ignore[index]
+        {"type": "response.content_part.done", "item_id": "msg_l", "part": MESSAGE["content"][0]},
         {"type": "response.output_item.done", "item": message},
         {"type": "response.output_item.done", "item": half},
         {"type": "response.completed", "response": {**last, "output": [whole_thought, message, half], "usage": usage}},
