@@ -26,7 +26,8 @@ from app.dialects.openai_chat.parse import (
 )
 
 VERSION = "2023-06-01"
-"""The header is required (https://platform.claude.com/docs/en/api/versioning); clients without an SDK forget it."""
+"""The header is required; clients without an SDK forget it, and requests that we make ourselves have this one, which
+still takes sampling parameters (https://platform.claude.com/docs/en/api/versioning: removed in 2026-10-21)."""
 FORWARDED = ("anthropic-version", "anthropic-beta")
 ROLES = frozenset(("user", "assistant", "system"))
 

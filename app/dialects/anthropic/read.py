@@ -99,8 +99,10 @@ class MessagesReader:
     def __init__(self) -> None:
         self._kinds: dict[int, str] = {}
         self._calls: dict[int, int] = {}
+        self._called = 0
         self._arguments: dict[int, list[str]] = {}
         self._whole_inputs: dict[int, str] = {}
+        self._bare_call: int | None = None
         self._usage: UsageShape | None = None
 
     def read(self, frame: Frame) -> list[Event]:
@@ -159,6 +161,9 @@ class MessagesReader:
 
     def _start(self, index: int, block: _Block) -> list[Event]:
         self._kinds[index] = block.type
+        return [*self._bare_end(), *self._begun(index, block)]
+
+    def _begun(self, index: int, block: _Block) -> list[Event]:
         match block.type:
             case "text":
                 return [Said(block.text or "")]
@@ -167,7 +172,8 @@ class MessagesReader:
             case "redacted_thinking":
                 return [Thought(encrypted=block.data or None, origin=ORIGIN)]
             case "tool_use":
-                call = self._calls[index] = len(self._calls)
+                call = self._calls[index] = self._called
+                self._called += 1
                 self._arguments[index] = []
                 given = bytes(block.input).decode() if block.input else ""
                 if given not in ("", "{}", "null"):
@@ -185,7 +191,7 @@ class MessagesReader:
                 return [Thought(delta.thinking or "", origin=ORIGIN)]
             case "signature_delta":
                 return [Thought(signature=delta.signature or None, origin=ORIGIN)]
-            case "input_json_delta" if index in self._calls:
+            case "input_json_delta" if index in self._arguments:
                 self._arguments[index].append(delta.partial_json or "")
                 return [CallPiece(self._calls[index], delta.partial_json or "")]
             case "input_json_delta":
@@ -195,7 +201,7 @@ class MessagesReader:
         return [Said("")] if self._kinds.get(index) == "text" else [Thought(origin=ORIGIN)]
 
     def _stop(self, index: int) -> list[Event]:
-        kind = self._kinds.get(index)
+        kind = self._kinds.pop(index, None)
         if kind == "text":
             return [Said("")]
         if kind != "tool_use":
@@ -204,13 +210,23 @@ class MessagesReader:
         if not arguments and index in self._whole_inputs:
             arguments = self._whole_inputs.pop(index)
             return [CallPiece(call, arguments), CallEnds(call)]
-        # A call that `max_tokens` broke off is stopped like a whole one.
-        return [CallEnds(call)] if is_whole(arguments) else [CallPiece(call, "")]
+        # A call that `max_tokens` broke off is stopped like a whole one, and one without arguments comes without any.
+        if not arguments:
+            self._bare_call = call
+        return [CallEnds(call)] if arguments and is_whole(arguments) else [CallPiece(call, "")]
+
+    def _bare_end(self) -> list[Event]:
+        """The end of a call that came without arguments: what follows it shows that it was not broken off."""
+        call, self._bare_call = self._bare_call, None
+        return [] if call is None else [CallPiece(call, "{}"), CallEnds(call)]
 
     def _end(self, delta: _Delta, usage: UsageShape | None) -> list[Event]:
         events: list[Event] = []
         if delta.stop_reason:
-            events.append(Finished(REASONS.get(delta.stop_reason, delta.stop_reason), 0, delta.stop_sequence))
+            reason = REASONS.get(delta.stop_reason, delta.stop_reason)
+            if reason != "length":
+                events += self._bare_end()
+            events.append(Finished(reason, 0, delta.stop_sequence))
         return events + self._used(usage, final=bool(delta.stop_reason))
 
 
