@@ -21,11 +21,12 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --pytho
 	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lock clean
+.PHONY: help run test test-agents bench lock clean
 
 help: ## Show this
 	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
 	@echo "make test    set up what tests need, then lint, check types and layers, and run every test (ARGS='-k name')"
+	@echo "make test-agents  run the five agent programs through the gateway (installs them from npm, 1.4 GB)"
 	@echo "make bench   measure the gateway's own cost (ARGS=...)"
 	@echo "make lock    write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)"
 	@echo "make clean   remove the virtual environment, tools and caches; money and traces in .bursar stay"
@@ -39,6 +40,9 @@ test: $(TESTED)
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
+
+test-agents: $(TESTED)
+	$(BIN)/python -m pytest --override-ini "norecursedirs=" tests/agents $(ARGS)
 
 bench: $(TESTED)
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -6,10 +6,12 @@ Nothing of the user's own configuration is changed. What each program reads was 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PROVIDER = "bursar"
 KEY_VARIABLE = "BURSAR_API_KEY"
@@ -71,10 +73,18 @@ def _codex(way: Way, outfit: Outfit) -> None:
 
 
 def _gemini(way: Way, outfit: Outfit) -> None:
-    """gemini-cli asks how to sign in unless its settings say so; system settings stand above the user's."""
-    path = way.folder / "gemini-settings.json"
-    path.write_text(json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}))
-    outfit.environment["GEMINI_CLI_SYSTEM_SETTINGS_PATH"] = str(path)
+    """gemini-cli asks how to sign in unless its settings say so, and no variable can: it gets a home whose settings are
+    the user's but for that."""
+    settings: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        settings = json.loads((Path.home() / ".gemini" / "settings.json").read_text())
+    kept: dict[str, Any] = settings if isinstance(settings, dict) else {}
+    security = kept.get("security")
+    others = security if isinstance(security, dict) else {}
+    kept["security"] = {**others, "auth": {"selectedType": "gemini-api-key"}}
+    (way.folder / ".gemini").mkdir(exist_ok=True)
+    (way.folder / ".gemini" / "settings.json").write_text(json.dumps(kept))
+    outfit.environment["GEMINI_CLI_HOME"] = str(way.folder)
 
 
 def _opencode(way: Way, outfit: Outfit) -> None:
