@@ -14,8 +14,10 @@ from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, Said,
 from app.dialects.gemini.arguments import arguments_object
 from app.dialects.gemini.proof import ORIGIN, shown_signature
 from app.dialects.gemini.values import one_line
+from app.dialects.openai_chat.render import object_bytes
 
 Part = dict[str, Any]
+_encode = msgspec.json.encode
 _REASONS = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 _OWN_REASONS = frozenset(
     (
@@ -56,17 +58,18 @@ class Candidate:
     def __init__(self) -> None:
         self.broken = False
         self.members: dict[str, msgspec.Raw] = {}
-        self._parts: list[Part] = []
+        self._parts: list[Part | bytes] = []
         self._calls: dict[int, _OpenCall] = {}
 
     def take(self, event: Event) -> None:
         """One event of this choice; what says nothing is passed over."""
         if isinstance(event, Said):
-            self._end_whole_calls()
+            if self._calls:
+                self._end_whole_calls()
             if event.text:
                 self._add({"text": event.text})
         elif isinstance(event, Thought):
-            signature = shown_signature(event.origin, event.signature, event.encrypted)
+            signature = shown_signature(event.origin, event.signature, event.encrypted, event.id)
             if event.text or signature is not None:
                 part: Part = {"text": event.text, "thought": True}
                 self._add(part if signature is None else part | {"thoughtSignature": signature})
@@ -79,16 +82,16 @@ class Candidate:
         elif isinstance(event, CallEnds):
             self._end_call(event.index)
         elif isinstance(event, Extra) and event.origin == ORIGIN:
-            raw = msgspec.Raw(one_line(event.raw))
+            raw = one_line(event.raw)
             if event.name == "part":
-                self._parts.append({"": raw})
+                self._parts.append(raw)
             else:
-                self.members[event.name] = raw
+                self.members[event.name] = msgspec.Raw(raw)
 
-    def drain(self) -> list[msgspec.Raw]:
+    def drain(self) -> list[bytes]:
         """The parts that are ready, once."""
         parts, self._parts = self._parts, []
-        return [part[""] if "" in part else msgspec.Raw(msgspec.json.encode(part)) for part in parts]
+        return [part if isinstance(part, bytes) else _encode(part) for part in parts]
 
     def finish(self) -> None:
         """No more will come: calls whose dialect does not say so are whole now, or `broken`."""
@@ -103,9 +106,14 @@ class Candidate:
         return _REASONS.get(canonical, known if known in _OWN_REASONS else "OTHER")
 
     def _add(self, part: Part) -> None:
-        last = self._parts[-1] if self._parts else {}
+        last = self._parts[-1] if self._parts else b""
         # Pieces of one text or thought; a signature stands at the end of what it signs.
-        if "text" in last and "thoughtSignature" not in last and last.get("thought") == part.get("thought"):
+        if (
+            isinstance(last, dict)
+            and "text" in last
+            and "thoughtSignature" not in last
+            and last.get("thought") == part.get("thought")
+        ):
             self._parts[-1] = part | {"text": last["text"] + part["text"]}
         else:
             self._parts.append(part)
@@ -127,9 +135,8 @@ class Candidate:
                 self._end_call(index)
 
 
-def candidate_bytes(index: int, parts: list[msgspec.Raw], reason: str | None, more: dict[str, msgspec.Raw]) -> bytes:
+def candidate_bytes(index: int, parts: list[bytes], reason: str | None, more: dict[str, msgspec.Raw]) -> bytes:
     """One candidate as JSON, its members in the order in which Gemini sends them."""
-    shown: dict[str, Any] = {"content": {"parts": parts, "role": "model"}}
-    if reason is not None:
-        shown["finishReason"] = reason
-    return msgspec.json.encode({**shown, "index": index, **more})
+    ends = b',"finishReason":"%b"' % reason.encode() if reason is not None else b""
+    rest = b"," + object_bytes(more)[1:-1] if more else b""
+    return b'{"content":{"parts":[%b],"role":"model"}%b,"index":%d%b}' % (b",".join(parts), ends, index, rest)

@@ -22,14 +22,16 @@ UNSIGNED = "skip_thought_signature_validator"
 (https://ai.google.dev/gemini-api/docs/thought-signatures, FAQ)."""
 
 
-def shown_signature(origin: str, signature: str | None, encrypted: str | None) -> str | None:
+def shown_signature(
+    origin: str, signature: str | None, encrypted: str | None, thought_id: str | None = None
+) -> str | None:
     """The `thoughtSignature` by which a client keeps a thought's proof; None where it has none, or is of no origin."""
     if origin == ORIGIN or not origin:
         return signature if origin else None
     kind, value = (_ENCRYPTED, encrypted) if encrypted else (_SIGNATURE, signature)
     if not value:
         return None
-    return base64.b64encode(b"%b:%b" % (_MARK, f"{origin}:{kind}:{value}".encode())).decode()
+    return base64.b64encode(b"%b:%b" % (_MARK, f"{origin}:{kind}:{thought_id or ''}:{value}".encode())).decode()
 
 
 def is_foreign(signature: str) -> bool:
@@ -43,12 +45,12 @@ def thinking_of(text: str, signature: str | None) -> Thinking:
         return Thinking(text, signature=signature, origin=ORIGIN)
     try:
         padded = signature + "=" * (-len(signature) % 4)
-        _, origin, kind, value = base64.urlsafe_b64decode(_url_safe(padded)).decode().split(":", 3)
+        _, origin, kind, known, value = base64.urlsafe_b64decode(_url_safe(padded)).decode().split(":", 4)
     except (binascii.Error, ValueError):
         return Thinking(text, origin=ORIGIN)
     if kind == _ENCRYPTED:
-        return Thinking(text, encrypted=value, origin=origin)
-    return Thinking(text, signature=value, origin=origin)
+        return Thinking(text, encrypted=value, origin=origin, id=known or None)
+    return Thinking(text, signature=value, origin=origin, id=known or None)
 
 
 def _url_safe(text: str) -> str:

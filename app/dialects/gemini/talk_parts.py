@@ -48,7 +48,7 @@ def _joined_parts(parts: list[Part]) -> list[Part]:
             found[-1] = Text(last.text + part.text)
         elif isinstance(part, Thinking) and isinstance(last, Thinking) and _is_open(last):
             # What signs a thought comes last, and says whose it is.
-            found[-1] = Thinking(last.text + part.text, part.signature, part.encrypted, part.origin)
+            found[-1] = Thinking(last.text + part.text, part.signature, part.encrypted, part.origin, part.id)
         else:
             found.append(part)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -28,31 +27,34 @@ _encode = msgspec.json.encode
 
 def whole_reply(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
     """The reply of these events; with `cut`, JSON about a soft cut, every candidate ends as at its output limit."""
-    begin, feedback = Begin(model=request.model), None
+    begin = Begin(model=request.model)
+    feedback: bytes | None = None
     candidates: dict[int, Candidate] = {} if cut is None else {index: Candidate() for index in range(request.choices)}
     reasons: dict[int, str] = {}
     for event in events:
         if isinstance(event, Begin):
             begin = Begin(event.id or begin.id, event.model or begin.model)
         elif isinstance(event, Extra) and event.name == "promptFeedback":
-            feedback = msgspec.Raw(event.raw) if event.origin == ORIGIN else None
+            feedback = event.raw if event.origin == ORIGIN else None
         elif hasattr(event, "choice"):
             candidate = candidates.setdefault(event.choice, Candidate())
             if isinstance(event, Finished):
                 reasons[event.choice] = event.reason
             else:
                 candidate.take(event)
-    members: dict[str, msgspec.Raw] = {}
     ended = {choice: "length" if cut is not None else reasons.get(choice, "stop") for choice in candidates}
-    if feedback is None:
-        members["candidates"] = msgspec.Raw(b"[" + b",".join(_ended(candidates, ended, cut is None)) + b"]")
-    else:
-        members["promptFeedback"] = feedback
-    members["usageMetadata"] = msgspec.Raw(_encode(usage_members(counts)))
-    members |= envelope(begin)
-    if cut is not None:
-        members["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
-    return object_bytes(members)
+    said = b'"candidates":[%b]' % b",".join(_ended(candidates, ended, cut is None))
+    if feedback is not None:
+        shown = b'"promptFeedback":%b' % feedback
+        said = shown if is_refusal(feedback) else b"%b,%b" % (said, shown)
+    used = _encode(usage_members(counts))
+    note = b',"bursar":{"cut":%b}' % cut if cut is not None else b""
+    return b'{%b,"usageMetadata":%b%b%b}' % (said, used, tail_of(begin), note)
+
+
+def is_refusal(feedback: bytes) -> bool:
+    """Whether a `promptFeedback` says that the prompt was refused: then there are no candidates."""
+    return b'"blockReason"' in feedback
 
 
 def _ended(candidates: dict[int, Candidate], reasons: dict[int, str], calls_are_whole: bool) -> list[bytes]:
@@ -65,10 +67,10 @@ def _ended(candidates: dict[int, Candidate], reasons: dict[int, str], calls_are_
     return shown
 
 
-def envelope(begin: Begin) -> dict[str, msgspec.Raw]:
-    """What names the reply: the model that ran, and the provider's id where it gave one."""
-    named: dict[str, Any] = {"modelVersion": begin.model, "responseId": begin.id}
-    return {name: msgspec.Raw(_encode(value)) for name, value in named.items() if value}
+def tail_of(begin: Begin) -> bytes:
+    """The last members of a chunk: the model that ran, and the provider's id of the reply where it gave one."""
+    named = {"modelVersion": begin.model, "responseId": begin.id}
+    return b"".join([b',"%b":%b' % (name.encode(), _encode(value)) for name, value in named.items() if value])
 
 
 def has_usage(data: bytes) -> bool:

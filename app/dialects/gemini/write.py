@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import msgspec
 
 from app.core.errors import BursarError
-from app.core.events import Begin, Event, Failed, Finished
+from app.core.events import Begin, Event, Extra, Failed, Finished
 from app.core.sse import Frame, sse_event
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.gemini.candidates import Candidate, candidate_bytes
 from app.dialects.gemini.errors import error_body
+from app.dialects.gemini.proof import ORIGIN
 from app.dialects.gemini.usage import usage_members
 from app.dialects.gemini.values import one_line
-from app.dialects.gemini.whole import envelope, has_usage, with_cost_in
-from app.dialects.openai_chat.render import object_bytes
+from app.dialects.gemini.whole import has_usage, is_refusal, tail_of, with_cost_in
 
-_EMPTY_TEXT = msgspec.Raw(b'{"text":""}')
+_EMPTY_TEXT = b'{"text":""}'
 
 
 class GeminiWriter:
@@ -33,8 +33,9 @@ class GeminiWriter:
         self._choices = request.choices
         self._begin = Begin(model=request.model)
         self._candidates: dict[int, Candidate] = {}
-        self._top: dict[str, msgspec.Raw] = {}
+        self._tail = tail_of(self._begin)
         self._opened = False
+        self._feedback: bytes | None = None
 
     def write(self, events: Sequence[Event]) -> bytes:
         """One chunk with all that these events say."""
@@ -62,6 +63,9 @@ class GeminiWriter:
             chunks[last] = with_cost_in(chunks[last], counts)
             return b"".join([self._framed(one_line(data)) for data in chunks]) + self._closed()
         candidates = []
+        if self._feedback is not None:
+            self._tail += b',"promptFeedback":%b' % self._feedback
+            finished = [] if is_refusal(self._feedback) else finished
         for end in finished:
             if not isinstance(end, Finished):
                 continue
@@ -78,7 +82,7 @@ class GeminiWriter:
     def cut_softly(self, cut: bytes, counts: Counts) -> bytes:
         """MAX_TOKENS for every candidate, and what happened under `bursar`."""
         ends = [candidate_bytes(index, [_EMPTY_TEXT], "MAX_TOKENS", {}) for index in range(self._choices)]
-        self._top["bursar"] = msgspec.Raw(b'{"cut":' + one_line(cut) + b"}")
+        self._tail += b',"bursar":{"cut":%b}' % one_line(cut)
         return self._chunk(ends, counts) + self._closed()
 
     def broken(self, error: BursarError) -> bytes:
@@ -92,11 +96,15 @@ class GeminiWriter:
     def _take(self, event: Event) -> None:
         if isinstance(event, Begin):
             self._remember(event)
+        elif isinstance(event, Extra) and event.name == "promptFeedback":
+            if event.origin == ORIGIN:
+                self._feedback = one_line(event.raw)
         elif not isinstance(event, Failed):
             self._candidate(getattr(event, "choice", 0)).take(event)
 
     def _remember(self, begin: Begin) -> None:
         self._begin = Begin(begin.id or self._begin.id, begin.model or self._begin.model)
+        self._tail = tail_of(self._begin)
 
     def _candidate(self, choice: int) -> Candidate:
         return self._candidates.setdefault(choice, Candidate())
@@ -108,12 +116,9 @@ class GeminiWriter:
     def _chunk(self, candidates: list[bytes], counts: Counts | None = None) -> bytes:
         if not candidates and counts is None:
             return b""
-        members: dict[str, msgspec.Raw] = {}
-        if candidates:
-            members["candidates"] = msgspec.Raw(b"[" + b",".join(candidates) + b"]")
-        if counts is not None:
-            members["usageMetadata"] = msgspec.Raw(msgspec.json.encode(usage_members(counts)))
-        return self._framed(object_bytes(members | envelope(self._begin) | self._top))
+        said = b'"candidates":[%b]' % b",".join(candidates) if candidates else b""
+        used = b'"usageMetadata":%b' % msgspec.json.encode(usage_members(counts)) if counts is not None else b""
+        return self._framed(b"{%b%b}" % (b",".join([part for part in (said, used) if part]), self._tail))
 
     def _framed(self, data: bytes) -> bytes:
         opened, self._opened = self._opened, True

@@ -141,16 +141,16 @@ def test_thinking_of_others_travels_under_our_mark() -> None:
     events: list[Event] = [
         Thought("hm", origin="anthropic"),
         Thought("", signature="c2ln+/==", ends=True, origin="anthropic"),
-        Thought("", encrypted="secret", ends=True, origin="anthropic"),
+        Thought("", encrypted="secret:ü", ends=True, origin="openai_responses", id="rs_1"),
         Thought("", signature="whose", ends=True),
         Finished("stop"),
     ]
     found = parts(written(streamed(), events))
     thoughts = [thinking_of(part["text"], part.get("thoughtSignature")) for part in found if part.get("thought")]
-    assert [(t.text, t.signature, t.encrypted, t.origin) for t in thoughts] == [
-        ("hm", None, None, "gemini"),
-        ("", "c2ln+/==", None, "anthropic"),
-        ("", None, "secret", "anthropic"),
+    assert [(t.text, t.signature, t.encrypted, t.origin, t.id) for t in thoughts] == [
+        ("hm", None, None, "gemini", None),
+        ("", "c2ln+/==", None, "anthropic", None),
+        ("", None, "secret:ü", "openai_responses", "rs_1"),
     ]
 
 
@@ -321,6 +321,17 @@ def test_a_refused_prompt_stays_one() -> None:
     reply = json.loads(DIALECT.whole(parsed(), events, COUNTS, None))
     assert reply["promptFeedback"] == {"blockReason": "SAFETY"}
     assert "candidates" not in reply
+    [chunk_of_it] = objects(written(streamed(), events))
+    assert chunk_of_it["promptFeedback"] == {"blockReason": "SAFETY"}
+    assert "candidates" not in chunk_of_it
+
+
+def test_feedback_without_a_refusal_stands_beside_the_candidates() -> None:
+    events: list[Event] = [Said("Hi"), Extra("promptFeedback", b'{"safetyRatings":[]}', "gemini"), Finished("stop")]
+    for reply in (DIALECT.whole(parsed(), events, COUNTS, None), frames(written(streamed(), events))[-1].data or b""):
+        found = json.loads(reply)
+        assert found["promptFeedback"] == {"safetyRatings": []}
+        assert found["candidates"][0]["finishReason"] == "STOP"
 
 
 def test_the_cost_is_added_to_a_reply_as_it_came() -> None:
