@@ -22,6 +22,7 @@ READ_CHARS: Final = 4000
 TOKENS: Final = r"\w+|[^\w\s]"
 VOCABULARY: Final = 20_000
 DIMENSIONS: Final = 64
+ROWS_PER_DIMENSION: Final = 20
 RANK: Final = 6
 NEIGHBOURS: Final = 40
 PRIOR_NEIGHBOURS: Final = 4.0
@@ -143,6 +144,7 @@ def _neighbours(x: Any, table: Table, fit: Indices, ask: Indices) -> Floats:
 def _factors(x: Floats, table: Table, fit: Indices, ask: Indices) -> Floats:
     """Low rank: log-odds = bias + (text x projection) . model vector, after RouteLLM's matrix factorisation router."""
     score, known = _known(table, fit)
+    x = x[:, : max(len(fit) // ROWS_PER_DIMENSION, 2)]
     models, rank, ridge = score.shape[1], min(RANK, score.shape[1]), 3.0
     shapes = ((x.shape[1], rank), (rank, models), (1, models))
     sizes = np.cumsum([a * b for a, b in shapes])

@@ -88,6 +88,8 @@ def evaluate(rows: Sequence[Row], options: Options, prices: Prices, *, say: Said
     ]
     versions = {contender.name: contender.version for contender in contenders}
     report = Report(options, versions, len(rows), [*notes, *_unknown_models(options, made)])
+    if "learned" in options.routers and not any(len(plan.train) for plan in split):
+        report.notes.append("learned: the shipped weights as they are; rows that they were trained on flatter them")
     for number, table in enumerate(made):
         folds = [fold for plan in split for place, fold in plan.folds if place == number]
         if not folds:
@@ -100,7 +102,8 @@ def evaluate(rows: Sequence[Row], options: Options, prices: Prices, *, say: Said
 
 def _unknown_models(options: Options, made: Sequence[Table]) -> list[str]:
     known = {name for table in made for name in table.models}
-    return [f"no outcomes of a model named {name!r}" for name in options.models if name not in known]
+    asked = [*options.models, *(name for name in (options.strong, options.weak) if name is not None)]
+    return [f"no outcomes of a model named {name!r}" for name in asked if name not in known]
 
 
 def _contenders(
