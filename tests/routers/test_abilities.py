@@ -15,6 +15,7 @@ from routers.abilities import (
     AbilityStack,
     AbilityWeights,
     Vector,
+    among_new_requests,
     completed,
     predict,
     prior,
@@ -217,3 +218,11 @@ def test_a_hard_benchmark_is_not_taken_for_weak_models() -> None:
     assert level[0] - level[1] == pytest.approx(3.0, abs=0.6)
     assert abs(ability[: len(SIZES)].mean() - ability[len(SIZES) :].mean()) < 0.5
     assert np.corrcoef(ability, theta)[0, 1] > 0.95
+
+
+def test_new_traffic_frees_the_constant_and_nothing_else() -> None:
+    before, after = start(), among_new_requests(start())
+    assert after.cov[0, 0] > before.cov[0, 0]
+    assert np.array_equal(after.cov[1:], before.cov[1:])
+    u = np.array([1.0, 0.0, 0.0])
+    assert update(after, u, 1.0).mean[0] > update(before, u, 1.0).mean[0]

@@ -24,7 +24,8 @@ from routers.lengths import (
     request_length,
     verbosity,
 )
-from routers.train_lengths import Lengths, fit_lengths
+from routers.rows import Outcome
+from routers.train_lengths import Lengths, fit_lengths, measured_tokens
 
 TERSE, CHATTY = "llama-3-8b-instruct", "qwen2.5-7b-instruct"
 
@@ -125,3 +126,15 @@ def test_any_request_has_a_sane_length(
 
 def test_no_arms_no_lengths() -> None:
     assert tokens_of(exam(1)) == []
+
+
+def test_a_length_is_read_from_what_was_recorded() -> None:
+    arm = Arm("x", 2, input_rate=10**9, output_rate=2 * 10**9)
+    assert measured_tokens(Outcome(1.0, out_tokens=30, out_chars=900), arm, 100) == 30
+    assert measured_tokens(Outcome(1.0, out_chars=900), arm, 100) == 225
+    assert measured_tokens(Outcome(1.0, cost_usd=0.0005), arm, 100) == pytest.approx(200)
+    assert measured_tokens(Outcome(1.0, in_tokens=300, cost_usd=0.0005), arm, 100) == pytest.approx(100)
+    assert measured_tokens(Outcome(1.0, cost_usd=0.00005), arm, 100) is None
+    assert measured_tokens(Outcome(1.0), arm, 100) is None
+    assert measured_tokens(Outcome(1.0, out_tokens=0), arm, 100) is None
+    assert measured_tokens(Outcome(1.0, out_tokens=30), replace(arm, reasoning=True), 100) is None
