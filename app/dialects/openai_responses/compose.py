@@ -173,6 +173,7 @@ class Composer:
             return b""
         out = self.close_message()
         place = self._place()
+        # A proof is bound to the id of its item: with another one its own provider refuses it.
         known = thought.id if thought.origin == proofs.ORIGIN else None
         self._reasoning = _Reasoning(known or f"rs_{base}_{place}", place)
         return out + self._added(place, {"id": self._reasoning.id, "type": "reasoning", "summary": []})

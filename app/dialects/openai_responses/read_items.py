@@ -83,7 +83,7 @@ class ItemReader:
         if what == "call":
             return self._call_piece(self._find(item_id, place), delta)
         if what == "thought":
-            return [self._think(delta, summary)]
+            return [self._think(delta, summary, item_id)]
         self._spoke = True
         self._said |= _keys(item_id, place)
         return [Said(delta, refusal=what == "refusal")]
@@ -137,12 +137,12 @@ class ItemReader:
                 events.append(Said(text, refusal=refusal))
         return events
 
-    def _think(self, text: str, summary: int | None) -> Thought:
+    def _think(self, text: str, summary: int | None, item_id: str | None) -> Thought:
         if summary is not None and summary > self._summary:
             self._summary = summary
             text = PARAGRAPH + text if self._thinks else text
         self._thought = self._thinks = True
-        return Thought(text, origin=ORIGIN)
+        return Thought(text, origin=ORIGIN, id=item_id)
 
     def _reasoned(self, item: OutputItem) -> list[Event]:
         text = ""

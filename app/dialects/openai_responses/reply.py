@@ -19,6 +19,7 @@ from app.dialects.openai_responses.shapes import NULL
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ID_CHARS = 40
+_PREFIX = re.compile(r"^(?:resp_|msg_|chatcmpl-)")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 _Members = dict[str, msgspec.Raw]
 
@@ -62,7 +63,7 @@ class Reply:
     def begin(self, reply_id: str, model: str, created: int) -> None:
         """Name the reply after the provider's, whatever dialect that speaks."""
         if reply_id:
-            self.id = "resp_" + _FOREIGN.sub("", reply_id.removeprefix("resp_"))[:_ID_CHARS]
+            self.id = "resp_" + _FOREIGN.sub("", _PREFIX.sub("", reply_id))[:_ID_CHARS]
         self.model = model or self.model
         self.created = created or self.created
 

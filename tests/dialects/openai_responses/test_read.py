@@ -93,7 +93,7 @@ def test_llama_cpp_ends_half_a_call_as_completed_and_is_not_believed() -> None:
     events = without_reply(joined(events_of(replies.llama_reply())))
     assert events == [
         Begin("resp_l", "", 0),
-        Thought("hm", origin=ORIGIN),
+        Thought("hm", origin=ORIGIN, id="rs_l"),
         Said("Hé llo"),
         CallBegins(0, "call_9", "find"),
         CallPiece(0, '{"q":"x'),

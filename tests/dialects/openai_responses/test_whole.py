@@ -24,6 +24,13 @@ def test_an_upstreams_own_last_word_is_the_reply() -> None:
     assert reply["usage"] == {**replies.USAGE, "cost": 0.0000015}
 
 
+def test_a_last_word_without_the_items_is_made_up_for_under_the_ids_that_proofs_are_bound_to() -> None:
+    events = events_of(replies.sse(*replies.begins(), *replies.thinking(), *replies.saying(1), replies.ends()))
+    thought, message = json.loads(DIALECT.whole(request_of(), events, COUNTS, None))["output"]
+    assert (thought["id"], thought["encrypted_content"]) == ("rs_1", "gAAA")
+    assert message["content"] == replies.MESSAGE["content"]
+
+
 def test_a_soft_cut_is_made_of_what_was_said() -> None:
     events: list[Event] = [*events_of(replies.text_reply())[:2], CallBegins(0, "a", "find"), CallPiece(0, '{"q')]
     reply = json.loads(DIALECT.whole(request_of(), events, COUNTS, b'{"limit":"task"}'))

@@ -58,7 +58,7 @@ def test_a_text_in_the_order_of_the_documentation() -> None:
     assert [event["delta"] for event in events if "delta" in event] == ["Hé ", "llo"]
     last = events[-1]["response"]
     assert (last["id"], last["model"], last["created_at"], last["status"]) == (
-        "resp_chatcmpl-9",
+        "resp_9",
         "deep-1",
         17,
         "completed",
