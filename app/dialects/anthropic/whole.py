@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from app.core.events import Begin, CallBegins, CallPiece, Event, Finished, Said, Thought
+from app.core.events import Begin, CallBegins, CallPiece, Event, Extra, Finished, Said, Thought
 from app.core.types import ChatRequest
-from app.dialects.anthropic.proof import CALL_ORIGIN, shown_proof
-from app.dialects.anthropic.read import is_whole
+from app.dialects.anthropic.proof import CALL_ORIGIN, ORIGIN, shown_proof
+from app.dialects.anthropic.read_blocks import BLOCK, is_metered_only, is_whole
 from app.dialects.anthropic.reply import message_id, stop_of
 from app.dialects.anthropic.usage import priced, usage_bytes
 from app.dialects.base import Counts
@@ -30,17 +30,20 @@ class _Gathered:
     """The blocks of a reply as they grow; a call's arguments are kept as text until the end."""
 
     begin: Begin = field(default_factory=Begin)
-    blocks: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[dict[str, Any] | msgspec.Raw] = field(default_factory=list)
     arguments: dict[int, list[str]] = field(default_factory=dict)
     open: str | None = None
     refused: bool = False
 
     def add(self, kind: str, **members: Any) -> dict[str, Any]:
         """The block that goes on, or a new one."""
-        if self.open != kind:
-            self.blocks.append({"type": kind, **members})
-            self.open = kind
-        return self.blocks[-1]
+        last = self.blocks[-1] if self.blocks else None
+        if self.open == kind and isinstance(last, dict):
+            return last
+        block = {"type": kind, **members}
+        self.blocks.append(block)
+        self.open = kind
+        return block
 
 
 def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
@@ -51,8 +54,10 @@ def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts,
             found.begin = event
         elif isinstance(event, Said | Thought | CallBegins | CallPiece) and not event.choice:
             _gather(found, event)
+        elif isinstance(event, Extra) and event.origin == ORIGIN:
+            _gather_extra(found, event)
     content = [block for block in (_finished_block(found, block) for block in found.blocks) if block is not None]
-    called = any(block["type"] == "tool_use" for block in content)
+    called = any(isinstance(block, dict) and block["type"] == "tool_use" for block in content)
     ends = events if cut is None else [Finished("length")]
     reason, sequence = stop_of(ends, called=called, refused=found.refused)
     message: dict[str, object] = {
@@ -95,7 +100,17 @@ def _gather(found: _Gathered, event: Said | Thought | CallBegins | CallPiece) ->
             found.arguments.setdefault(event.index, []).append(event.text)
 
 
+def _gather_extra(found: _Gathered, extra: Extra) -> None:
+    if extra.name == BLOCK:
+        found.blocks.append(msgspec.Raw(extra.raw))
+        found.open = None
+    elif found.open == "text":
+        found.add("text").setdefault("citations", []).append(msgspec.Raw(extra.raw))
+
+
 def _gather_thought(found: _Gathered, thought: Thought) -> None:
+    if is_metered_only(thought):
+        return
     proof, data = shown_proof(thought.signature, thought.origin), shown_proof(thought.encrypted, thought.origin)
     if thought.text or proof:
         block = found.add("thinking", thinking="", signature="")
@@ -111,8 +126,8 @@ def _gather_thought(found: _Gathered, thought: Thought) -> None:
         found.open = None
 
 
-def _finished_block(found: _Gathered, block: dict[str, Any]) -> dict[str, Any] | None:
-    if block["type"] != "tool_use":
+def _finished_block(found: _Gathered, block: dict[str, Any] | msgspec.Raw) -> dict[str, Any] | msgspec.Raw | None:
+    if isinstance(block, msgspec.Raw) or block["type"] != "tool_use":
         return block
     arguments = "".join(found.arguments[block["input"]])
     if not is_whole(arguments):

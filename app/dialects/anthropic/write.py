@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from app.core.errors import BursarError
-from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Event, Said, Thought
+from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Event, Extra, Said, Thought
 from app.core.money import Usage
 from app.core.sse import Frame
 from app.core.tokens import estimate_input
 from app.core.types import ChatRequest
 from app.dialects.anthropic.errors import error_body
 from app.dialects.anthropic.passing import ended, open_block
-from app.dialects.anthropic.proof import CALL_ORIGIN, shown_proof
-from app.dialects.anthropic.read import is_whole
+from app.dialects.anthropic.proof import CALL_ORIGIN, ORIGIN, shown_proof
+from app.dialects.anthropic.read_blocks import BLOCK, is_metered_only, is_whole
 from app.dialects.anthropic.reply import message_id, stop_of
 from app.dialects.anthropic.usage import usage_bytes, usage_object
 from app.dialects.base import Counts
@@ -72,6 +72,8 @@ class MessagesWriter:
                 self._think(event, out)
             elif isinstance(event, CallBegins | CallPiece | CallEnds) and not event.choice:
                 self._call(event, out)
+            elif isinstance(event, Extra) and event.origin == ORIGIN:
+                self._extra(event, out)
         return b"".join(out)
 
     def passed(self, frame: Frame, events: Sequence[Event]) -> bytes:
@@ -152,6 +154,8 @@ class MessagesWriter:
         self._delta("text_delta", {"text": said.text}, out)
 
     def _think(self, thought: Thought, out: list[bytes]) -> None:
+        if is_metered_only(thought):
+            return
         proof, data = shown_proof(thought.signature, thought.origin), shown_proof(thought.encrypted, thought.origin)
         if thought.text or proof:
             if self._kind != "thinking" or (thought.text and self._signed):
@@ -167,6 +171,19 @@ class MessagesWriter:
             self._close(out)
         if thought.ends and self._kind == "thinking":
             self._close(out)
+
+    def _extra(self, extra: Extra, out: list[bytes]) -> None:
+        """A block of the provider's own tools, whole, or a citation of the text that is being said."""
+        if extra.name == BLOCK:
+            self._finish_calls(out)
+            self._begin(Begin(), out)
+            self._close(out)
+            self._index += 1
+            block = msgspec.Raw(extra.raw)
+            out.append(_frame("content_block_start", index=self._index, content_block=block))
+            out.append(_frame("content_block_stop", index=self._index))
+        elif self._kind == "text":
+            self._delta("citations_delta", {"citation": msgspec.Raw(extra.raw)}, out)
 
     def _call(self, event: CallBegins | CallPiece | CallEnds, out: list[bytes]) -> None:
         if isinstance(event, CallBegins):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import BudgetExceeded, UpstreamError
-from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Done, Event, Finished, Said, Thought, Used
+from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Done, Event, Extra, Finished, Said, Thought, Used
 from app.core.money import Usage
 from app.core.sse import SseParser
 from app.dialects.anthropic.dialect import DIALECT
@@ -251,6 +251,27 @@ def test_two_signed_thoughts_are_two_blocks() -> None:
     assert kinds(written(events)).count("thinking:1") == 1
     content = json.loads(DIALECT.whole(parsed(), events, COUNTS, None))["content"]
     assert [(found["thinking"], found["signature"]) for found in content] == [("a", "1"), ("b", "2")]
+
+
+def test_what_only_this_dialect_has_comes_back_where_a_reply_was_folded() -> None:
+    citation = {"type": "char_location", "cited_text": "x"}
+    cited = {"type": "text_delta", "text": "Hi"}, {"type": "citations_delta", "citation": citation}
+    asked = {"type": "input_json_delta", "partial_json": '{"q":1}'}
+    stream = start() + block(0, "server_tool_use", asked, id="s", name="w", input={})
+    stream += (
+        block(1, "web_search_tool_result", tool_use_id="s", content=[]) + block(2, "text", *cited, text="") + end()
+    )
+    content = [
+        {"type": "server_tool_use", "id": "s", "name": "w", "input": {"q": 1}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+        {"type": "text", "text": "Hi", "citations": [citation]},
+    ]
+    body = DIALECT.whole(parsed(), read(stream), COUNTS, None)
+    assert json.loads(body)["content"] == content
+    again = written(DIALECT.reader().whole(body))
+    assert json.loads(DIALECT.whole(parsed(), read(again), COUNTS, None))["content"] == content
+    foreign = [Extra("content_block", b"{}", "gemini"), Extra("citation", b"{}", "gemini")]
+    assert "content_block_start" not in written(list(foreign)).decode()
 
 
 @pytest.mark.parametrize(
