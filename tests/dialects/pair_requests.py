@@ -16,6 +16,7 @@ CITY: Final = {
     "required": ["city"],
     "additionalProperties": False,
 }
+PLACE: Final = {**CITY, "required": ["city", "days"]}
 NOTHING: Final = {"type": "object", "properties": {}}
 SYSTEM: Final = "Be brief; say “Grüße”."
 ARGUMENTS: Final = {"city": 'Zürich "HB"', "days": 2}
@@ -206,13 +207,13 @@ NO_TOOL: Final = {
 SCHEMA: Final = {
     CHAT: chat(
         _user("Hi"),
-        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": CITY, "strict": True}},
+        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE, "strict": True}},
     ),
     RESPONSES: responses(
-        _user("Hi"), text={"format": {"type": "json_schema", "name": "place", "schema": CITY, "strict": True}}
+        _user("Hi"), text={"format": {"type": "json_schema", "name": "place", "schema": PLACE, "strict": True}}
     ),
-    MESSAGES: anthropic(_user("Hi"), output_config={"format": {"type": "json_schema", "schema": CITY}}),
-    GEMINI: gemini(_said({"text": "Hi"}), config={"responseMimeType": "application/json", "responseJsonSchema": CITY}),
+    MESSAGES: anthropic(_user("Hi"), output_config={"format": {"type": "json_schema", "schema": PLACE}}),
+    GEMINI: gemini(_said({"text": "Hi"}), config={"responseMimeType": "application/json", "responseJsonSchema": PLACE}),
 }
 SAMPLED: Final = {
     CHAT: chat(_user("Hi"), temperature=0.5, seed=7, presence_penalty=0.5, frequency_penalty=0.25, user="u"),

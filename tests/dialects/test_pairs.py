@@ -19,7 +19,7 @@ from app.core.money import Usage
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, NAMES, RESPONSES, dialect_named
-from tests.dialects.pair_requests import EFFORT, SCENARIOS, TOOLS
+from tests.dialects.pair_requests import CITY, EFFORT, PLACE, SCENARIOS, TOOLS
 from tests.dialects.pairs import (
     ASK,
     MODELS,
@@ -101,6 +101,20 @@ def test_four_spellings_are_one_request(scenario: str) -> None:
         lost: dict[str, Any] = {**LOST[source], **LOST[name]} | ({"top_k": None} if scenario == "sampled" else {})
         hoist = name in HOISTING
         alike(plain(talk_of(name, body), hoist=hoist) | lost, plain(said, hoist=hoist) | lost, source, name)
+
+
+@pytest.mark.parametrize("target", [CHAT])
+@pytest.mark.parametrize(("schema", "strict"), [(PLACE, True), (CITY, False)])
+def test_openai_is_not_told_strict_of_a_schema_that_it_would_refuse(
+    target: str, schema: dict[str, Any], strict: bool
+) -> None:
+    request = parsed(
+        MESSAGES,
+        SCENARIOS["schema"][MESSAGES] | {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+    )
+    arrived = dialect_named(target).conversation(sent(request, dialect_named(MESSAGES).conversation(request), target))
+    assert arrived.shape is not None
+    assert arrived.shape.strict is strict
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)

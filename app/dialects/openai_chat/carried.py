@@ -79,6 +79,7 @@ INTO_CHAT: Final = {
     "thinking": "dropped, but for a chat provider's own beside tool calls, which is `reasoning_content` again: "
     "DeepSeek refuses such a turn without it, and ignores it in others (https://api-docs.deepseek.com/guides/thinking_mode)",
     "signature": "dropped: OpenAI refuses members of a call that it does not know",
+    "strict": "only with a schema that OpenAI takes as strict (`strict.py`)",
     "top_k": "dropped: OpenAI refuses it",
     "think_tokens": "the effort that Google's compatible endpoint gives for such a budget, where no effort is said",
     "effort max": "xhigh",

@@ -26,6 +26,7 @@ from app.core.conversation import (
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.shapes import ORIGIN
+from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_chat.talk import SOUNDS
 from app.dialects.openai_chat.talk_options import NO_ARGUMENTS
 
@@ -61,7 +62,7 @@ def render_talk(
     limit = request.output_limit if limit_tokens is None else limit_tokens
     body: dict[str, Any] = {"model": model, "messages": list(_messages(talk))}
     if talk.tools:
-        body["tools"] = [_tool(tool) for tool in talk.tools]
+        body["tools"] = [_tool(talk, tool) for tool in talk.tools]
         if talk.tool_named is not None:
             body["tool_choice"] = _named(talk)
         elif talk.tool_choice is not None:
@@ -106,7 +107,7 @@ def _effort(talk: Conversation) -> str | None:
     return next((effort for most, effort in _BUDGET_EFFORTS if talk.think_tokens <= most), "high")
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(talk: Conversation, tool: Tool) -> dict[str, Any]:
     described: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         described["description"] = tool.description
@@ -116,7 +117,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
         return {"type": "custom", "custom": described}
     described["parameters"] = NO_ARGUMENTS if tool.schema is None else tool.schema
     if tool.strict is not None:
-        described["strict"] = tool.strict
+        described["strict"] = tool.strict and fits_strict(tool.schema)
+        _note(talk, "tools.strict", tool.strict and not described["strict"])
     return {"type": "function", "function": described}
 
 
@@ -139,7 +141,8 @@ def _format(talk: Conversation) -> dict[str, Any]:
         return {"type": "json_object"}
     schema: dict[str, Any] = {"name": talk.shape.name or "answer", "schema": talk.shape.schema}
     if talk.shape.strict is not None:
-        schema["strict"] = talk.shape.strict
+        schema["strict"] = talk.shape.strict and fits_strict(talk.shape.schema)
+        _note(talk, "response_format.strict", talk.shape.strict and not schema["strict"])
     return {"type": "json_schema", "json_schema": schema}
 
 

@@ -28,7 +28,9 @@ from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.dialect import DIALECT
 from app.dialects.openai_chat.render_talk import MAX_CALL_ID_CHARS, render_talk
 
-SCHEMA = msgspec.Raw(b'{"type":"object","properties":{"z":{},"a":{}}}')
+SCHEMA = msgspec.Raw(
+    b'{"type":"object","properties":{"z":{},"a":{}},"required":["z","a"],"additionalProperties":false}'
+)
 REQUEST = ChatRequest({}, "x", False, False, 1, None, (), Prompt(), dialect="anthropic")
 
 
@@ -202,6 +204,37 @@ def test_tools_their_choice_and_the_shape() -> None:
         "strict": True,
     }
     assert "tool_choice" not in rendered(Conversation([], tool_choice="auto", parallel_tools=True))
+
+
+FIT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "fits"),
+    [
+        (FIT, True),
+        ({**FIT, "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}, True),
+        ({**FIT, "properties": {"a": {"type": "array", "items": FIT}}, "$defs": {"b": FIT}}, True),
+        ({"type": "object", "additionalProperties": False}, True),
+        ({**FIT, "required": []}, False),
+        ({**FIT, "additionalProperties": True}, False),
+        ({"type": "object", "properties": FIT["properties"], "required": ["a"]}, False),
+        ({**FIT, "properties": {"a": {"type": ["object", "null"]}}}, False),
+        ({**FIT, "properties": {"a": {"type": "array", "items": {"type": "object"}}}}, False),
+        ({**FIT, "properties": {"a": {"allOf": [FIT]}}}, False),
+        ({**FIT, "properties": {"a": True}}, False),
+        ({"type": "array", "items": FIT}, False),
+        ({"anyOf": [FIT]}, False),
+        (True, False),
+    ],
+)
+def test_strict_only_where_openai_takes_it(schema: Any, fits: bool) -> None:
+    raw = msgspec.Raw(json.dumps(schema).encode())
+    talk = Conversation([], tools=[Tool("f", None, raw, True)], shape=Shape(raw, "n", True))
+    body = rendered(talk)
+    assert body["tools"][0]["function"]["strict"] is body["response_format"]["json_schema"]["strict"] is fits
+    assert talk.dropped == ([] if fits else ["tools.strict", "response_format.strict"])
+    assert rendered(Conversation([], shape=Shape(raw, "n", False)))["response_format"]["json_schema"]["strict"] is False
 
 
 @pytest.mark.parametrize(
