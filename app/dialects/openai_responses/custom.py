@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -27,12 +26,12 @@ _SAFE = re.compile(
 """What of a JSON string can be decoded already: no escape, and no pair of surrogates, is cut in two."""
 
 
-def as_function(tool: Tool) -> Tool:
+def as_function(name: str, description: str | None, grammar: msgspec.Raw | None) -> Tool:
     """A custom tool as a function of one string; its grammar is told in the description."""
-    told = tool.description or ""
-    if tool.format is not None:
-        told = f"{told}\n\nThe input must have this format: {bytes(tool.format).decode()}".strip()
-    return replace(tool, description=told or None, schema=_SCHEMA, strict=None, custom=False, format=None)
+    told = description or ""
+    if grammar is not None:
+        told = f"{told}\n\nThe input must have this format: {bytes(grammar).decode()}".strip()
+    return Tool(name, told or None, _SCHEMA)
 
 
 def as_arguments(text: str) -> str:

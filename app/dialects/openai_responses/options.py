@@ -10,8 +10,9 @@ from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.carried import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
+from app.dialects.openai_responses.custom import as_function
 from app.dialects.openai_responses.names import ToolNames, offered_tools
-from app.dialects.openai_responses.shapes import NULL, Choice, given
+from app.dialects.openai_responses.shapes import NULL, Choice, ToolShape, given
 
 _WORDS: dict[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
 
@@ -71,17 +72,7 @@ def _read_tools(request: ChatRequest, talk: Conversation, names: ToolNames) -> N
         if tool.type in ("function", "custom"):
             if not tool.name:
                 raise BadRequest(f"The parameter {param}.name is required.", param=f"{param}.name")
-            custom = tool.type == "custom"
-            talk.tools.append(
-                Tool(
-                    names.flat(namespace, tool.name),
-                    tool.description,
-                    tool.parameters if given(tool.parameters) and not custom else None,
-                    tool.strict,
-                    custom,
-                    tool.format if given(tool.format) and custom else None,
-                )
-            )
+            talk.tools.append(_tool(tool, names.flat(namespace, tool.name)))
         elif _known(tool.type) in DROPPED_TOOLS:
             talk.dropped.append(f"tools.{tool.type}")
         else:
@@ -89,6 +80,13 @@ def _read_tools(request: ChatRequest, talk: Conversation, names: ToolNames) -> N
                 f"The parameter {param} is a tool ({tool.type}) that only OpenAI runs; the chosen model is elsewhere.",
                 param=param,
             )
+
+
+def _tool(tool: ToolShape, name: str) -> Tool:
+    """Hardly anyone but OpenAI has custom tools, so they travel as functions; the writer turns their calls back."""
+    if tool.type == "custom":
+        return as_function(name, tool.description, tool.format if given(tool.format) else None)
+    return Tool(name, tool.description, tool.parameters if given(tool.parameters) else None, tool.strict)
 
 
 def _known(kind: str) -> str:

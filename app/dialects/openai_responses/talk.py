@@ -11,6 +11,7 @@ from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_responses import proofs, shapes
 from app.dialects.openai_responses.carried import CARRIED_ITEMS, DROPPED_ITEMS
+from app.dialects.openai_responses.custom import as_arguments
 from app.dialects.openai_responses.media import parts_of
 from app.dialects.openai_responses.names import ToolNames
 from app.dialects.openai_responses.options import read_options
@@ -104,7 +105,7 @@ class _Turns:
         name = self._called[item.call_id] = self._names.flat(item.namespace, item.name)
         signature, self._signature = self._signature, None
         if item.kind == "custom_tool_call":
-            return ToolCall(item.call_id, name, item.input or "", custom=True, signature=signature)
+            return ToolCall(item.call_id, name, as_arguments(item.input or ""), signature=signature)
         place = f"{param}.arguments"
         arguments = field_of(shapes.string, {place: item.arguments}, place)
         return ToolCall(item.call_id, name, arguments, signature=signature)

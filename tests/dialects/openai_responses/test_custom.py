@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.conversation import Tool
 from app.dialects.openai_responses.custom import InputText, as_arguments, as_function, input_of
 
 
@@ -22,11 +21,11 @@ def fed(pieces: list[str]) -> tuple[list[str], str]:
 
 
 def test_a_custom_tool_as_a_function() -> None:
-    tool = as_function(Tool("patch", "Edits.", custom=True, format=msgspec.Raw(b'{"type":"grammar"}')))
+    tool = as_function("patch", "Edits.", msgspec.Raw(b'{"type":"grammar"}'))
     assert (tool.custom, tool.format, tool.name) == (False, None, "patch")
     assert tool.description == 'Edits.\n\nThe input must have this format: {"type":"grammar"}'
     assert json.loads(bytes(tool.schema or b""))["required"] == ["input"]
-    assert as_function(Tool("patch", custom=True)).description is None
+    assert as_function("patch", None, None).description is None
 
 
 @given(st.text(), st.integers(1, 7), st.booleans(), st.sampled_from(["", " ", "\n"]))

@@ -32,6 +32,7 @@ from app.dialects.openai_responses.carried import (
     REFUSED_TOOLS,
     RENDER_DROPPED,
 )
+from app.dialects.openai_responses.custom import as_arguments, as_function
 from app.dialects.openai_responses.dialect import DIALECT
 from tests.dialects.openai_responses.replies import request_of
 
@@ -110,7 +111,7 @@ def test_a_conversation_of_codex() -> None:
                 Text("I look."),
                 ToolCall("a", "shell", '{"q":"x"}'),
                 ToolCall("b", "mcp__docs__a_b", "{}"),
-                ToolCall("c", "patch", "*** x", custom=True),
+                ToolCall("c", "patch", '{"input":"*** x"}'),
             ],
         ),
         Message(
@@ -125,7 +126,7 @@ def test_a_conversation_of_codex() -> None:
     ]
     assert [(tool.name, tool.custom, tool.strict) for tool in talk.tools] == [
         ("shell", False, False),
-        ("patch", True, None),
+        ("patch", False, None),
         ("mcp__docs__a_b", False, None),
     ]
     assert (talk.effort, talk.show_thoughts, talk.parallel_tools, talk.tool_choice) == ("high", True, False, "auto")
@@ -371,9 +372,18 @@ def talks(draw: st.DrawFn) -> Conversation:
     )
 
 
+def as_functions(talk: Conversation) -> None:
+    """Custom tools reach other dialects as functions of one string."""
+    talk.tools = [as_function(tool.name, tool.description, tool.format) if tool.custom else tool for tool in talk.tools]
+    for part in [part for message in talk.messages for part in message.parts]:
+        if isinstance(part, ToolCall) and part.custom:
+            part.arguments, part.custom = as_arguments(part.arguments), False
+
+
 @given(talks())
 def test_what_is_carried_comes_back(talk: Conversation) -> None:
     back = there_and_back(talk)
+    as_functions(talk)
     for field in fields(Conversation):
         if field.name != "dropped":
             assert getattr(back, field.name) == getattr(talk, field.name), field.name
