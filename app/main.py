@@ -13,6 +13,10 @@ from pathlib import Path
 import structlog
 
 from app.core.policy import HEURISTIC, LEARNED, Policy
+from app.dialects.anthropic.count import count_reply as messages_reply
+from app.dialects.anthropic.parse import parse_count as messages_count
+from app.dialects.gemini.parse import count_reply as gemini_reply
+from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
@@ -21,6 +25,7 @@ from app.gateway.services import Services
 from app.gateway.view import View
 from app.http.api import build_api
 from app.http.auth import is_loopback
+from app.http.count import CountRoute, Parse
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.generate import GenerateRoute
@@ -87,11 +92,16 @@ def hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
     def route(dialect: str) -> HotRoute:
         return GenerateRoute(services, dialect, max_body_bytes=max_body_bytes)
 
+    def count(dialect: str, parse: Parse, reply: Callable[[int], bytes]) -> HotRoute:
+        return CountRoute(services, dialect, parse, reply, max_body_bytes=max_body_bytes)
+
     gemini = route(GEMINI)
     return {
         "/v1/chat/completions": route(CHAT),
         "/v1/responses": route(RESPONSES),
         "/v1/messages": route(MESSAGES),
+        "/v1/messages/count_tokens": count(MESSAGES, lambda body, head, _: messages_count(body, head), messages_reply),
+        ":countTokens": count(GEMINI, lambda body, _, path: gemini_count(body, path), gemini_reply),
         ":generateContent": gemini,
         ":streamGenerateContent": gemini,
         "/v1/embeddings": EmbeddingsRoute(services, max_body_bytes=max_body_bytes),

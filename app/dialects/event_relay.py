@@ -119,8 +119,8 @@ class EventRelay:
             except BadEvent:
                 self.broken = "an event is not of the provider's dialect"
                 break
-            if events:
-                self._take(frame, events, out)
+            if events or (self._same and frame.data is not None):
+                self._take(frame, events, out)  # one that says nothing here may say something to the client
             elif self._same and self.opened and not self.blocked and self._folded is None and not self._held:
                 out.append(self._writer.passed(frame, events))
         return b"".join(out)

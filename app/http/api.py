@@ -20,19 +20,18 @@ from app.core.errors import (
     Draining,
     LedgerDown,
     MethodNotAllowed,
-    ModelNotFound,
     NotFound,
 )
 from app.core.money import usd_float
-from app.core.policy import Candidate, Key, Policy
+from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import task_scope
 from app.gateway.metrics import Metrics
-from app.gateway.record import price_json
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.hot import key_name
+from app.http.models import serve_models
 from app.stores.budgets import LedgerUnavailable
 
 
@@ -45,6 +44,7 @@ def build_api(services: Services) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
+    serve_models(api, services)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)
@@ -65,21 +65,6 @@ def build_api(services: Services) -> FastAPI:
     async def metrics() -> Response:
         services.show_circuits()
         return Response(await asyncio.to_thread(exposition, services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @api.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
-        key = caller(request)
-        return {"object": "list", "data": [m for m in _models(services.view.policy) if _may_use(key, m["id"])]}
-
-    @api.get("/v1/models/{name:path}")
-    async def model(name: str, request: Request) -> dict[str, Any]:
-        key = caller(request)
-        view = services.view
-        listed = next((m for m in _models(view.policy) if m["id"] == name), None)
-        candidate = view.find(name) if listed is None else None
-        if not _may_use(key, name) or (listed is None and candidate is None):
-            raise ModelNotFound("The policy has no route or model of that name.", param="model")
-        return listed if listed is not None else _model(candidate)  # type: ignore[arg-type]
 
     @api.get("/v1/decisions/{request_id}")
     async def decision(request_id: str, request: Request) -> Response:
@@ -136,34 +121,6 @@ def exposition(registry: CollectorRegistry) -> bytes:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
-
-
-def _models(policy: Policy) -> list[dict[str, Any]]:
-    routes = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "bursar", "bursar": {"candidates": route.candidates}}
-        for name, route in policy.routes.items()
-    ]
-    return [*routes, *(_model(candidate) for candidate in policy.models.values())]
-
-
-def _model(candidate: Candidate) -> dict[str, Any]:
-    cap = candidate.budget.max_cost_nano
-    return {
-        "id": candidate.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": candidate.provider.name,
-        "bursar": {
-            "tier": candidate.tier,
-            "price_usd_per_1k": price_json(candidate.price),
-            "max_cost_usd": None if cap is None else usd_float(cap),
-            "context_tokens": candidate.capabilities.context_tokens,
-        },
-    }
-
-
-def _may_use(key: Key | None, name: str) -> bool:
-    return key is None or key.routes is None or name in key.routes
 
 
 def _may_see(key: Key | None, owner: str) -> bool:

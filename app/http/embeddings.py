@@ -16,7 +16,7 @@ from app.http.whose import task_of
 class EmbeddingsRoute(HotRoute):
     """Serves embeddings; one per process."""
 
-    def begin(
+    async def serve(
         self,
         headers: dict[str, str],
         body: bytes,

@@ -30,7 +30,7 @@ class GenerateRoute(HotRoute):
         """Loaded when the first client speaks it."""
         return dialect_named(self._name)
 
-    def begin(
+    async def serve(
         self,
         headers: dict[str, str],
         body: bytes,

@@ -97,7 +97,7 @@ class HotRoute(ABC):
         return dialect_named(CHAT)
 
     @abstractmethod
-    def begin(
+    async def serve(
         self,
         headers: dict[str, str],
         body: bytes,
@@ -105,8 +105,9 @@ class HotRoute(ABC):
         downstream: AsgiDownstream,
         path_task: str | None,
         path: Mapping[str, str],
-    ) -> OwnedCall:
-        """The call for a request that passed the gate; `path` is what its URL says. Raises BadRequest."""
+    ) -> OwnedCall | None:
+        """A request that passed the gate: the call it begins, None where it is answered. `path` is what its URL
+        says. Raises BadRequest."""
 
     async def __call__(
         self,
@@ -127,7 +128,7 @@ class HotRoute(ABC):
             body = await read_body(headers, receive, self._max_body_bytes)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 key = self._gate(headers)
-            call = self.begin(headers, body, key, downstream, path_task, path)
+            call = await self.serve(headers, body, key, downstream, path_task, path)
         except BursarError as error:
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
@@ -140,6 +141,8 @@ class HotRoute(ABC):
             log.exception("a request failed unexpectedly")
             self.services.metrics.errors.labels(BursarError.label).inc()
             await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect)
+            return
+        if call is None:
             return
         self.services.calls.spawn(call)
         while (await receive())["type"] != "http.disconnect":

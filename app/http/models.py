@@ -1,0 +1,118 @@
+"""The lists of models, as each dialect's clients want them: routes first, then the policy's models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+
+from app.core.errors import ModelNotFound
+from app.core.money import usd_float
+from app.core.policy import Candidate, Key, Policy
+from app.dialects.gemini.models import ModelFacts, models_list, one_model
+from app.gateway.record import price_json
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+
+EPOCH = "1970-01-01T00:00:00Z"
+"""The policy does not know when a model was made."""
+
+
+def serve_models(api: FastAPI, services: Services) -> None:
+    """Add the routes of the lists."""
+
+    def caller(request: Request) -> Key | None:
+        return KeyRing(services.view.policy).authenticate(_with_query_key(request))
+
+    def listed(request: Request) -> list[dict[str, Any]]:
+        key = caller(request)
+        return [model for model in _models(services.view.policy) if _may_use(key, model["id"])]
+
+    def one(name: str, request: Request) -> dict[str, Any]:
+        key = caller(request)
+        view = services.view
+        known = next((model for model in _models(view.policy) if model["id"] == name), None)
+        candidate = view.find(name) if known is None else None
+        if not _may_use(key, name) or (known is None and candidate is None):
+            raise ModelNotFound("The policy has no route or model of that name.", param="model")
+        return known if known is not None else _model(candidate)  # type: ignore[arg-type]
+
+    @api.get("/v1/models")
+    async def models(request: Request) -> Response:
+        found = listed(request)
+        if _speaks_messages(request):
+            ids = [model["id"] for model in found]
+            ends = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": False}
+            return _json({"data": [_for_messages(model) for model in found], **ends})
+        return _json({"object": "list", "data": found})
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str, request: Request) -> Response:
+        found = one(name, request)
+        return _json(_for_messages(found) if _speaks_messages(request) else found)
+
+    @api.get("/v1beta/models")
+    async def gemini_models(request: Request) -> Response:
+        return Response(models_list(_facts(model) for model in listed(request)), media_type="application/json")
+
+    @api.get("/v1beta/models/{name:path}")
+    async def gemini_model(name: str, request: Request) -> Response:
+        return Response(one_model(_facts(one(name, request))), media_type="application/json")
+
+    @api.get("/api/hello")
+    async def hello() -> Response:
+        # Claude Code asks this before anything else, to see whether somebody is there.
+        return _json({"status": "ok"})
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _speaks_messages(request: Request) -> bool:
+    return "anthropic-version" in request.headers
+
+
+def _with_query_key(request: Request) -> dict[str, str]:
+    """Gemini's clients may put their key into the URL."""
+    key = request.query_params.get("key")
+    return {**({"x-goog-api-key": key} if key else {}), **request.headers}
+
+
+def _for_messages(model: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "model", "id": model["id"], "display_name": model["id"], "created_at": EPOCH}
+
+
+def _facts(model: dict[str, Any]) -> ModelFacts:
+    more = model["bursar"]
+    return ModelFacts(model["id"], more.get("context_tokens"), more.get("max_output_tokens"))
+
+
+def _models(policy: Policy) -> list[dict[str, Any]]:
+    routes = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "bursar", "bursar": {"candidates": route.candidates}}
+        for name, route in policy.routes.items()
+    ]
+    return [*routes, *(_model(candidate) for candidate in policy.models.values())]
+
+
+def _model(candidate: Candidate) -> dict[str, Any]:
+    cap, capabilities = candidate.budget.max_cost_nano, candidate.capabilities
+    return {
+        "id": candidate.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": candidate.provider.name,
+        "bursar": {
+            "tier": candidate.tier,
+            "price_usd_per_1k": price_json(candidate.price),
+            "max_cost_usd": None if cap is None else usd_float(cap),
+            "context_tokens": capabilities.context_tokens,
+            "max_output_tokens": capabilities.max_output_tokens,
+        },
+    }
+
+
+def _may_use(key: Key | None, name: str) -> bool:
+    return key is None or key.routes is None or name in key.routes
