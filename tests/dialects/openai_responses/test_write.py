@@ -299,3 +299,28 @@ def test_what_the_writer_writes_the_reader_reads(events: list[Event]) -> None:
     whole = DIALECT.whole(request, [*events, *ends], COUNTS, None)
     assert json.loads(whole) == json.loads(replies.frames_of(stream)[-1].data or b"")["response"]
     assert plain(DIALECT.reader().whole(whole)) == plain(expected)
+
+
+@given(turns(), st.data(), st.sampled_from(["cut", "soft", "broken", "length"]))
+def test_no_end_anywhere_tells_of_half_a_call_as_whole(events: list[Event], data: st.DataObject, end: str) -> None:
+    events = events[: data.draw(st.integers(0, len(events)))]
+    writer = DIALECT.writer(request_of(tools=NAMESPACED))
+    ends = {
+        "cut": lambda: writer.cut(OUT, COUNTS),
+        "soft": lambda: writer.cut_softly(b"{}", COUNTS),
+        "broken": lambda: writer.broken(UpstreamError("gone")),
+        "length": lambda: writer.complete([Finished("length")], COUNTS, []),
+    }
+    found = told(writer.write(events) + ends[end]())
+    whole = {event.index for event in events if isinstance(event, CallEnds)}
+    begun = [event for event in events if isinstance(event, CallBegins)]
+    done = [event["item"] for event in found if event["type"] == "response.output_item.done"]
+    output = found[-1]["response"]["output"]
+    told_whole = {item["call_id"] for item in [*done, *output] if "call_id" in item and item["status"] == "completed"}
+    halves = {call.id for call in begun if call.index not in whole and call.custom}
+    assert {call.id for call in begun if call.index in whole} <= told_whole
+    assert not halves & told_whole
+    assert all(json.loads(item["arguments"]) is not None for item in done if item["type"] == "function_call")
+    last = "response.incomplete" if end in ("soft", "length") else "response.failed"
+    assert [event["type"] for event in found if event["type"] in (last, "response.completed")] == [last]
+    assert found[-1]["type"] == last
