@@ -1,6 +1,7 @@
 """A Gemini request on its way to another model than its client had in mind: what that model would refuse.
 
-What is not refused keeps its bytes; so does a request to which nothing of this applies.
+What is not refused keeps its bytes; so does a request to which nothing of this applies, and one that is malformed where
+parsing did not look: Google will say so.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import msgspec
 
 from app.core.conversation import Conversation
+from app.core.errors import BadRequest
 from app.dialects.gemini.proof import MARKED, UNSIGNED, is_foreign
 from app.dialects.gemini.talk import add_thinking
 from app.dialects.gemini.thinking import FIRST_WITH_LEVEL, UNKNOWN, thinking_config, version_of
 from app.dialects.gemini.values import items_in, members_in
 from app.dialects.openai_chat.render import object_bytes
 
+_MALFORMED = (BadRequest, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CALLS = (b'"functionCall"', b'"function_call"')
 _UNSIGNED = msgspec.Raw(msgspec.json.encode(UNSIGNED))
@@ -29,12 +32,15 @@ _signed = msgspec.json.Decoder(_Signed)
 
 def adapted_contents(contents: msgspec.Raw, model: str) -> msgspec.Raw:
     """The contents without other dialects' proofs, and for Gemini 3 with its word for calls that nobody signed."""
-    data = bytes(contents)
-    if MARKED in data:
-        contents = _without_foreign(contents)
-    if version_of(model) >= FIRST_WITH_LEVEL and any(call in data for call in _CALLS):
-        contents = _with_signed_calls(contents)
-    return contents
+    data, adapted = bytes(contents), contents
+    try:
+        if MARKED in data:
+            adapted = _without_foreign(adapted)
+        if version_of(model) >= FIRST_WITH_LEVEL and any(call in data for call in _CALLS):
+            adapted = _with_signed_calls(adapted)
+    except _MALFORMED:
+        return contents
+    return adapted
 
 
 def adapted_thinking(config: dict[str, msgspec.Raw], model: str) -> None:
@@ -46,7 +52,10 @@ def adapted_thinking(config: dict[str, msgspec.Raw], model: str) -> None:
         if name not in config or bytes(config[name]) == b"null":
             continue
         wanted = Conversation([])
-        add_thinking(wanted, members_in(config[name], "generationConfig.thinkingConfig"))
+        try:
+            add_thinking(wanted, members_in(config[name], "generationConfig.thinkingConfig"))
+        except BadRequest:
+            return
         found = thinking_config(wanted, model)
         if found is None:
             del config[name]

@@ -48,8 +48,13 @@ class _Content(msgspec.Struct):
     parts: list[_Part] | _Part | None = None
 
 
+class _Response(msgspec.Struct):
+    parts: list[_Part] | _Part | None = None
+
+
 _contents = msgspec.json.Decoder(list[_Content] | _Content)
 _system = msgspec.json.Decoder(_Content | str)
+_response = msgspec.json.Decoder(_Response)
 _integer = msgspec.json.Decoder(int)
 _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _optional_string = msgspec.json.Decoder(str | None)
@@ -158,22 +163,33 @@ def _prompt(top: Members, config: Members) -> Prompt:
 
 def _text_of(content: _Content, prompt: Prompt) -> tuple[str, int, bool]:
     """The text, the characters with those of calls and responses, and whether functions are answered here."""
-    parts = content.parts if isinstance(content.parts, list) else [content.parts] if content.parts else []
     texts, tool_chars, answers = [], 0, False
-    for part in parts:
+    for part in _listed(content.parts):
         if part.text is not None:
             texts.append(part.text)
         tool_chars += len(part.call) + len(part.call_snake) + len(part.response) + len(part.response_snake)
         answers = answers or bool(part.response) or bool(part.response_snake)
-        for attached in (part.inline, part.inline_snake, part.file, part.file_snake):
-            if attached:
-                prompt.attachments += 1
-                # Only its ends are looked at: between them is the picture.
-                view = memoryview(attached)
-                prompt.images += b"image/" in bytes(view[:_ENDS_BYTES]) or b"image/" in bytes(view[-_ENDS_BYTES:])
-                prompt.text_bytes -= len(attached)
+        _add_attached(part, prompt)
+        for response in (part.response, part.response_snake):
+            if len(response) > _ENDS_BYTES and b'"parts"' in bytes(response):
+                for shown in _listed(field_of(_response, {"functionResponse": response}, "functionResponse").parts):
+                    _add_attached(shown, prompt)
     text = "\n".join(texts)
     return text, len(text) + tool_chars, answers
+
+
+def _listed(parts: list[_Part] | _Part | None) -> list[_Part]:
+    return parts if isinstance(parts, list) else [parts] if parts else []
+
+
+def _add_attached(part: _Part, prompt: Prompt) -> None:
+    for attached in (part.inline, part.inline_snake, part.file, part.file_snake):
+        if attached:
+            prompt.attachments += 1
+            # Only its ends are looked at: between them is the picture.
+            view = memoryview(attached)
+            prompt.images += b"image/" in bytes(view[:_ENDS_BYTES]) or b"image/" in bytes(view[-_ENDS_BYTES:])
+            prompt.text_bytes -= len(attached)
 
 
 def _add_tools(prompt: Prompt, top: Members) -> None:

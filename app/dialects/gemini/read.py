@@ -187,7 +187,7 @@ class GeminiReader:
             extra = getattr(candidate, attribute)
             if extra and bytes(extra) != b"null":
                 events.append(Extra(name, bytes(extra), ORIGIN, choice))
-        if candidate.finish_reason:
+        if candidate.finish_reason and candidate.finish_reason != "FINISH_REASON_UNSPECIFIED":
             self._finished.add(choice)
             events.append(Finished(self._reason(candidate.finish_reason, choice), choice))
 

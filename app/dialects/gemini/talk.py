@@ -18,6 +18,7 @@ from app.dialects.openai_chat.parse import field_of
 _number = msgspec.json.Decoder(float)
 _integer = msgspec.json.Decoder(int)
 _texts = msgspec.json.Decoder(list[str])
+_text = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool)
 _OWN = frozenset(("model", "contents", "max_cost_usd", "maxCostUsd", "metadata"))
 _NUMBERS = {
@@ -61,7 +62,7 @@ def conversation_of(request: ChatRequest) -> Conversation:
 
 def _system(raw: msgspec.Raw, contents: Contents) -> Message:
     if bytes(memoryview(raw)[:1]) == b'"':
-        return Message("system", [Text(msgspec.json.decode(raw))])
+        return Message("system", [Text(field_of(_text, {"systemInstruction": raw}, "systemInstruction"))])
     return Message("system", contents.message(raw, "systemInstruction").parts)
 
 

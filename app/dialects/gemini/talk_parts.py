@@ -15,7 +15,7 @@ from app.core.errors import BadRequest
 from app.dialects.gemini.carry import REFUSED, refusal
 from app.dialects.gemini.parse import ROLES
 from app.dialects.gemini.proof import UNSIGNED, is_foreign, thinking_of
-from app.dialects.gemini.values import Members, items_in, members_in, text_in
+from app.dialects.gemini.values import Members, items_in, json_text, members_in, text_in
 from app.dialects.openai_chat.parse import field_of
 
 _string = msgspec.json.Decoder(str)
@@ -120,7 +120,7 @@ class Contents:
         self._open.append((known, name))
         if "args" in call:
             field_of(_members, call, "args", f"{param}.")
-        arguments = bytes(call["args"]).decode() if "args" in call else "{}"
+        arguments = json_text(call["args"], f"{param}.args") if "args" in call else "{}"
         if signature is not None and (signature == UNSIGNED or is_foreign(signature)):
             signature = None
         return ToolCall(known, name, arguments, signature=signature)
@@ -170,10 +170,12 @@ def _said(response: Members, prefix: str) -> tuple[str, bool]:
     value = field_of(_members, response, "response", prefix)
     for name in ("output", "error"):
         if set(value) == {name}:
-            raw = bytes(value[name])
-            text: str = msgspec.json.decode(raw) if raw.startswith(b'"') else raw.decode()
+            place = f"{prefix}response.{name}"
+            if bytes(memoryview(value[name])[:1]) != b'"':
+                return json_text(value[name], place), name == "error"
+            text: str = field_of(_string, {place: value[name]}, place)
             return text, name == "error"
-    return bytes(response["response"]).decode(), False
+    return json_text(response["response"], f"{prefix}response"), False
 
 
 def _inline(raw: msgspec.Raw, param: str) -> Media:

@@ -36,7 +36,9 @@ def thinking_config(talk: Conversation, model: str) -> dict[str, Any] | None:
         return None
     config: dict[str, Any] = {"includeThoughts": True} if talk.show_thoughts else {}
     pro = "pro" in model
-    if talk.think_tokens is not None:
+    if talk.think_tokens == 0 and version >= FIRST_WITH_LEVEL:
+        config["thinkingLevel"] = _level("none", version, pro=pro)
+    elif talk.think_tokens is not None:
         config["thinkingBudget"] = _bounded(talk.think_tokens, pro=pro)
     elif talk.effort is not None and version < FIRST_WITH_LEVEL:
         config["thinkingBudget"] = _bounded(_BUDGETS.get(talk.effort, _MOST), pro=pro)
@@ -50,7 +52,7 @@ def _bounded(tokens: int, *, pro: bool) -> int:
 
 
 def _level(effort: str, version: tuple[int, int], *, pro: bool) -> str:
-    """Pro knows no `minimal`, and 3.0 Pro no `medium`; what is above `high` is `high`."""
+    """Thinking cannot be turned off from 3 on. Pro knows no `minimal`, 3.0 Pro no `medium`; nothing is above `high`."""
     if effort in ("none", "minimal"):
         return "low" if pro else "minimal"
     if effort == "medium" and pro and version == FIRST_WITH_LEVEL:

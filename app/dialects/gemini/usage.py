@@ -29,11 +29,11 @@ class UsageShape(msgspec.Struct, rename="camel"):
 
 
 def usage_of(shape: UsageShape) -> Usage | None:
-    """A reply's usage so far; None when it counts nothing.
+    """A reply's usage so far; None where it counts neither prompt nor candidates.
 
     Where the total is larger than its parts, the rest is thinking not yet told apart: it is billed as output.
     """
-    if shape.prompt_token_count is None and shape.candidates_token_count is None and shape.total_token_count is None:
+    if shape.prompt_token_count is None and shape.candidates_token_count is None:
         return None
     given = _count(shape.prompt_token_count) + _count(shape.tool_use_prompt_token_count)
     thoughts = _count(shape.thoughts_token_count)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app.core.errors import BadRequest
 from app.dialects.openai_chat.parse import field_of
 
 KNOWN_NAME_CHARS = 64
@@ -65,6 +66,14 @@ def text_in(members: Members, name: str, prefix: str) -> str | None:
         return None
     text: str = field_of(_text, members, name, prefix)
     return text
+
+
+def json_text(raw: msgspec.Raw, param: str) -> str:
+    """A value's JSON as text. Raises BadRequest naming `param`: what is not looked into may be no UTF-8."""
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"The parameter {param} is not valid JSON.", param=param) from None
 
 
 def one_line(raw: bytes) -> bytes:

@@ -170,7 +170,12 @@ def test_usage_semantics(counts: dict[str, Any], usage: Usage) -> None:
 
 
 def test_counts_of_nothing_are_no_report() -> None:
-    assert events_of({"text": "x"}, usage={"trafficType": "ON_DEMAND"}) == [Said("x")]
+    for counts in ({"trafficType": "ON_DEMAND"}, {"totalTokenCount": 9}):
+        assert events_of({"text": "x"}, usage=counts) == [Said("x")]
+
+
+def test_an_unspecified_reason_is_none() -> None:
+    assert events_of({"text": "x"}, finish="FINISH_REASON_UNSPECIFIED") == [Said("x")]
 
 
 def test_a_refused_prompt() -> None:

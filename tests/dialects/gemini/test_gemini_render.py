@@ -213,6 +213,8 @@ def test_tools(choice: Any, named: str | None, calling: Any) -> None:
         ("gemini-3-flash", "minimal", None, {"thinkingLevel": "minimal"}),
         ("gemini-3-pro-preview", "minimal", None, {"thinkingLevel": "low"}),
         ("gemini-flash-latest", "max", None, {"thinkingLevel": "high"}),
+        ("gemini-3-flash", None, 0, {"thinkingLevel": "minimal"}),
+        ("gemini-3-pro-preview", None, 5000, {"thinkingBudget": 5000}),
         ("gemini-2.0-flash", "high", None, None),
         ("gemma-3-27b-it", "high", None, None),
     ],
