@@ -7,6 +7,8 @@ Members that need no change keep their bytes. Sources: see `models.py`.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from app.dialects.anthropic.effort import fallback_budget
@@ -18,6 +20,7 @@ _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(_Members)
 _optional = msgspec.json.Decoder(_Members | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
+_SYSTEM = re.compile(rb'"system"')
 _ADAPTIVE = msgspec.Raw(b'{"type":"adaptive"}')
 _SAMPLING = ("temperature", "top_p", "top_k")
 
@@ -42,7 +45,7 @@ _output = msgspec.json.Decoder(_Output | None)
 
 def adapt(members: _Members, can: Abilities, limit_tokens: int) -> None:
     """Change in place what this model refuses."""
-    if not can.mid_system and b'"system"' in bytes(members["messages"]):
+    if not can.mid_system and _SYSTEM.search(members["messages"]):
         members["messages"] = _without_system_turns(members["messages"])
     if not can.claude:
         return  # other makers' servers pass over what they do not know
@@ -88,7 +91,7 @@ def _without_system_turns(messages: msgspec.Raw) -> msgspec.Raw:
 
 
 def _as_reminder(turn: msgspec.Raw) -> msgspec.Raw:
-    if b'"system"' not in bytes(turn):
+    if not _SYSTEM.search(turn):
         return turn
     shape = _turn.decode(turn)
     if shape.role != "system":

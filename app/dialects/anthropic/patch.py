@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from app.core.types import ChatRequest
@@ -23,8 +25,9 @@ INTERLEAVED = "interleaved-thinking"
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(_Members)
 _optional = msgspec.json.Decoder(_Members | None)
+_tokens = msgspec.json.Decoder(int | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_THOUGHTS = (b'"thinking"', b'"redacted_thinking"')
+_THOUGHT = re.compile(rb'"(?:redacted_)?thinking"')
 
 
 class _Thought(msgspec.Struct):
@@ -82,7 +85,7 @@ def _cleaned(request: ChatRequest, model: str) -> _Members:
             members["metadata"] = msgspec.Raw(object_bytes(metadata))
         else:
             del members["metadata"]
-    if any(thought in bytes(members["messages"]) for thought in _THOUGHTS):
+    if _THOUGHT.search(members["messages"]):
         members["messages"] = without_foreign_thoughts(members["messages"])
     return members
 
@@ -92,8 +95,8 @@ def _fit_budget(request: ChatRequest, members: _Members, limit_tokens: int) -> N
     thinking = _optional.decode(members["thinking"]) if "thinking" in members else None
     if not thinking or "budget_tokens" not in thinking or INTERLEAVED in request.forward.get("anthropic-beta", ""):
         return
-    budget = int(bytes(thinking["budget_tokens"]))
-    if budget < limit_tokens or (request.output_limit is not None and budget >= request.output_limit):
+    budget = _tokens.decode(thinking["budget_tokens"])
+    if budget is None or budget < limit_tokens or (request.output_limit is not None and budget >= request.output_limit):
         return
     fitting = budget_within(budget, limit_tokens)
     if fitting is None:
@@ -115,8 +118,7 @@ def without_foreign_thoughts(messages: msgspec.Raw) -> msgspec.Raw:
 
 def _patched_turn(turn: msgspec.Raw) -> msgspec.Raw:
     """The turn, an empty one where nothing else was in it."""
-    data = bytes(turn)
-    if not any(thought in data for thought in _THOUGHTS):
+    if not _THOUGHT.search(turn):
         return turn
     shape = _turn.decode(turn)
     if shape.role != "assistant" or not bytes(shape.content).lstrip().startswith(b"["):
@@ -133,8 +135,7 @@ def _patched_turn(turn: msgspec.Raw) -> msgspec.Raw:
 
 
 def _is_foreign_thought(block: msgspec.Raw) -> bool:
-    data = bytes(block)
-    if not any(thought in data for thought in _THOUGHTS):
+    if not _THOUGHT.search(block):
         return False
     thought = _thought.decode(block)
     if thought.type == "thinking":

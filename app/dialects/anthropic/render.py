@@ -20,8 +20,11 @@ from app.dialects.anthropic.schema import taken_schema
 from app.dialects.anthropic.table import ANY_JSON_NOTE
 from app.dialects.anthropic.turns import drop, system_and_turns
 from app.dialects.base import UpstreamRequest
+from app.dialects.openai_chat.render import object_bytes
 
 _encode = msgspec.json.encode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECT = msgspec.Raw(b'"object"')
 _NO_ARGUMENTS = msgspec.Raw(b'{"type":"object","properties":{}}')
 _FREE_TEXT = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}'
@@ -93,10 +96,19 @@ def _tool(tool: Tool) -> dict[str, Any]:
                 f"{tool.description or ''}\nThe input is free text: {bytes(tool.format).decode()}".strip()
             )
     else:
-        told["input_schema"] = tool.schema if tool.schema is not None else _NO_ARGUMENTS
+        told["input_schema"] = _NO_ARGUMENTS if tool.schema is None else _object_schema(tool.schema)
     if tool.cache:
         told["cache_control"] = {"type": "ephemeral"}
     return told
+
+
+def _object_schema(schema: msgspec.Raw) -> msgspec.Raw:
+    """Arguments are an object, which the API wants to be said."""
+    try:
+        members = _members.decode(schema)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("The schema of a tool's arguments must be a JSON object.", param="tools") from None
+    return schema if "type" in members else msgspec.Raw(object_bytes({"type": _OBJECT, **members}))
 
 
 def _tool_choice(talk: Conversation) -> dict[str, Any] | None:

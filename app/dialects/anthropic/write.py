@@ -26,6 +26,9 @@ from app.dialects.anthropic.usage import usage_bytes, usage_object
 from app.dialects.base import Counts
 
 _encode = msgspec.json.encode
+_DELTA = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+)
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -151,7 +154,7 @@ class MessagesWriter:
         self._refused = self._refused or said.refusal
         if self._kind != "text":
             self._open("text", {"text": ""}, out)
-        self._delta("text_delta", {"text": said.text}, out)
+        self._delta(b"text_delta", b"text", said.text, out)
 
     def _think(self, thought: Thought, out: list[bytes]) -> None:
         if is_metered_only(thought):
@@ -162,9 +165,9 @@ class MessagesWriter:
                 self._open("thinking", {"thinking": "", "signature": ""}, out)
                 self._signed = False
             if thought.text:
-                self._delta("thinking_delta", {"thinking": thought.text}, out)
+                self._delta(b"thinking_delta", b"thinking", thought.text, out)
             if proof:
-                self._delta("signature_delta", {"signature": proof}, out)
+                self._delta(b"signature_delta", b"signature", proof, out)
                 self._signed = True
         if data:
             self._open("redacted_thinking", {"data": data}, out)
@@ -183,7 +186,7 @@ class MessagesWriter:
             out.append(_frame("content_block_start", index=self._index, content_block=block))
             out.append(_frame("content_block_stop", index=self._index))
         elif self._kind == "text":
-            self._delta("citations_delta", {"citation": msgspec.Raw(extra.raw)}, out)
+            self._delta(b"citations_delta", b"citation", msgspec.Raw(extra.raw), out)
 
     def _call(self, event: CallBegins | CallPiece | CallEnds, out: list[bytes]) -> None:
         if isinstance(event, CallBegins):
@@ -213,7 +216,7 @@ class MessagesWriter:
         call.waiting.clear()
         if text:
             call.sent.append(text)
-            self._delta("input_json_delta", {"partial_json": text}, out)
+            self._delta(b"input_json_delta", b"partial_json", text, out)
 
     def _finish_calls(self, out: list[bytes]) -> None:
         """Something else follows, so the calls are all there is of them."""
@@ -232,8 +235,8 @@ class MessagesWriter:
         self._kind = kind
         out.append(_frame("content_block_start", index=self._index, content_block={"type": kind, **members}))
 
-    def _delta(self, kind: str, members: dict[str, object], out: list[bytes]) -> None:
-        out.append(_frame("content_block_delta", index=self._index, delta={"type": kind, **members}))
+    def _delta(self, kind: bytes, name: bytes, value: object, out: list[bytes]) -> None:
+        out.append(_DELTA % (self._index, kind, name, _encode(value)))
 
     def _close(self, out: list[bytes]) -> None:
         if self._kind is not None:

@@ -87,6 +87,11 @@ def test_a_budget_stays_below_the_clamp(budget: int, asked: int, limit: int, bet
     assert patched(request, limit=limit).get("thinking") == left
 
 
+@pytest.mark.parametrize("thinking", [None, {"type": "enabled", "budget_tokens": None}, {"type": "adaptive"}])
+def test_without_a_budget_nothing_is_fitted(thinking: Any) -> None:
+    assert patched(parsed(thinking=thinking), limit=5)["thinking"] == thinking
+
+
 OWN = {"type": "thinking", "thinking": "hm", "signature": "EqQB"}
 UNSIGNED = {"type": "thinking", "thinking": "hm", "signature": ""}
 FOREIGN = {"type": "thinking", "thinking": "hm", "signature": "bursar-proof:gemini:xyz"}

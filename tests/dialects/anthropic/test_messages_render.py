@@ -165,6 +165,13 @@ class TestCalls:
         assert "tool_choice" not in rendered(chat(tools=tools))
         assert "tool_choice" not in rendered(chat(tool_choice="auto")), "a choice without tools is refused"
 
+    def test_arguments_are_said_to_be_an_object(self) -> None:
+        bare = Tool("a", schema=msgspec.Raw(b'{"properties": {}}'))
+        assert rendered(chat(tools=[bare]))["tools"][0]["input_schema"] == {"type": "object", "properties": {}}
+        with pytest.raises(BadRequest) as caught:
+            rendered(chat(tools=[Tool("a", schema=msgspec.Raw(b"[]"))]))
+        assert caught.value.param == "tools"
+
 
 class TestMedia:
     @pytest.mark.parametrize(
