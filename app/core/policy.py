@@ -64,7 +64,7 @@ class Deadlines:
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
-    field that carries the output limit where the client sent none."""
+    field that carries the output limit where the client sent none. `also`: further dialects below its base URL."""
 
     name: str
     dialect: str
@@ -78,6 +78,11 @@ class Provider:
     catalogue_prefixes: tuple[str, ...] = ("",)
     deadlines: Deadlines = Deadlines()
     embedded: str | None = None
+    also: frozenset[str] = frozenset()
+
+    def speaking_with(self, dialect: str) -> str:
+        """The dialect to speak for a client of this one: the same where the provider knows it, so that bytes pass."""
+        return dialect if dialect in self.also else self.dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,7 @@ class Route:
     pin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     router: str | None = None
     split: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    switch_in_tool_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ class EventRelay:
             return False
         if any(finished.reason == "length" for finished in self._finished.values()):
             return True
+        if self.meter.exact and self.meter.output_tokens >= self._clamp:
+            return True  # llama.cpp's Responses call every end complete
         return any(not _whole_json("".join(parts)) for parts in self._open_calls.values())
 
     def feed(self, frames: list[Frame]) -> bytes:

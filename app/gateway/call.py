@@ -17,6 +17,7 @@ from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.limits import ClientCaps
+from app.gateway.loops import Loop, loop_of
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import plan_attempt
@@ -79,6 +80,8 @@ class ChatCall(OwnedCall):
     def _decide(self) -> Decision:
         services, view, record = self.services, self.view, self.record
         target = resolve(view, self.request.model, self.key)
+        if self.request.prompt.in_tool_loop and (kept := services.loops.model_of(self._loop())) is not None:
+            target = target.held_to(kept)
         if self._asked_softness is None:
             route = view.policy.routes.get(target.route or "")
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
@@ -147,8 +150,13 @@ class ChatCall(OwnedCall):
             self._learn(attempt)
         return verdict
 
+    def _loop(self) -> Loop:
+        return loop_of(self.request, self.record.key_name, self.record.task_id)
+
     def _learn(self, attempt: Attempt) -> None:
-        """Exact usage teaches the estimates of the next call."""
+        """Exact usage teaches the estimates of the next call; who answered keeps a tool loop."""
+        if self.request.prompt.tools:
+            self.services.loops.note(self._loop(), attempt.candidate.name)
         usage = attempt.meter.usage
         if usage is not None and attempt.meter.exact:
             self.services.calibration(attempt.candidate.name).learn(

@@ -75,9 +75,10 @@ class Exchange(Protocol):
 
 def exchange_for(request: ChatRequest, provider: Provider) -> Exchange:
     """The exchange of this client's dialect with this provider's."""
-    if request.dialect == provider.dialect == CHAT:
+    upstream = provider.speaking_with(request.dialect)
+    if request.dialect == upstream == CHAT:
         return ChatExchange(request, provider)
-    return EventExchange(request, provider, dialect_named(request.dialect), dialect_named(provider.dialect))
+    return EventExchange(request, dialect_named(request.dialect), dialect_named(upstream))
 
 
 class ChatExchange:
@@ -127,9 +128,8 @@ class ChatExchange:
 class EventExchange:
     """Any two dialects; where they are the same, bytes go on as they came."""
 
-    def __init__(self, request: ChatRequest, provider: Provider, client: Dialect, upstream: Dialect) -> None:
+    def __init__(self, request: ChatRequest, client: Dialect, upstream: Dialect) -> None:
         self._request = request
-        self._provider = provider
         self._client = client
         self._upstream = upstream
         self._same = client.name == upstream.name

@@ -14,6 +14,7 @@ from app.core.types import Outcome
 from app.gateway.attempt import AttemptRecord
 from app.gateway.calls import Calls
 from app.gateway.ledger import Ledger
+from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
 from app.gateway.record import CallRecord
 from app.gateway.upstream import Upstreams
@@ -37,6 +38,7 @@ class Services:
     metrics: Metrics
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)
+    loops: Loops = field(default_factory=Loops)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, candidate: str) -> Calibration:

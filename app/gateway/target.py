@@ -29,6 +29,25 @@ class Target(msgspec.Struct, frozen=True):
     retries: Retries = Retries()
     pinned: Mapping[str, Target] = {}
 
+    def held_to(self, name: str) -> Target:
+        """The target of a conversation whose tool loop is open with this candidate: asked first, and changed only
+        where it fails. The same target where it is not, or no longer, a candidate."""
+        place = next((index for index, c in enumerate(self.every) if c.name == name), None)
+        if self.rules is None or self.rules.switch_in_tool_loop or place is None:
+            return self
+        kept = self.every[place]
+        order = (kept, *(f for f in self.fallback if f is not kept))
+        arms = {c.name: arm for c, arm in zip(self.every, self.arms, strict=True)}
+        return msgspec.structs.replace(
+            self,
+            candidates=(kept,),
+            every=order,
+            arms=tuple(arms[c.name] for c in order),
+            rules=None,
+            fixed="the model of the tool loop that is open",
+            pinned={},
+        )
+
     def of_task(self, task_type: str | None) -> Target:
         """The target for a task type (None: no chat), which may be pinned."""
         if not self.pinned:

@@ -162,6 +162,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         catalogue_prefixes=tuple(prefixes),
         deadlines=_deadlines(given.deadlines),
         embedded=given.embedded,
+        also=frozenset(given.also),
     )
 
 
@@ -275,6 +276,7 @@ def _route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Rout
         pin=MappingProxyType({task: model for task, model in _pins(given).items() if model in models}),
         router=given.router,
         split=MappingProxyType({name: share for name, share in (given.split or {}).items() if share}),
+        switch_in_tool_loop=given.switch_in_tool_loop,
     )
 
 

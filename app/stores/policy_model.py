@@ -116,11 +116,16 @@ class DeadlinesSpec(Spec):
     write_secs: Seconds | None = Field(default=None, description="For one stalled write to the client. Default 60.")
 
 
+DialectName = Literal["openai_chat", "openai_responses", "anthropic", "gemini"]
+
+
 class ProviderSpec(Spec):
     """Who is paid."""
 
-    dialect: Literal["openai_chat", "openai_responses", "anthropic", "gemini"] = Field(
-        default="openai_chat", description="The wire protocol it speaks."
+    dialect: DialectName = Field(default="openai_chat", description="The wire protocol it speaks.")
+    also: list[DialectName] = Field(
+        default_factory=list,
+        description="Dialects that it serves below the same URL and takes the same key for: their clients' bytes pass.",
     )
     base_url: BaseUrl = Field(
         description="Up to and with /v1 (Gemini: /v1beta); /chat/completions, /responses, /messages or "
@@ -271,6 +276,9 @@ class RouteSpec(Spec):
         default=None, description="An A/B test: the share of tasks that each router decides, together 1."
     )
     fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
+    switch_in_tool_loop: bool = Field(
+        default=False, description="May change the model while the client is answering its tool calls."
+    )
     retries: RetriesSpec = RetriesSpec()
     on_cut: OnCut | None = None
 

@@ -1,0 +1,79 @@
+"""A model is not changed between a tool call and its result, unless the policy says so or it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.types import ChatRequest, Prompt
+from app.gateway.loops import MAX_LOOPS, Loops, loop_of
+from tests.gateway.live import Live, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Script, tool, words
+
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+OPENING = [{"role": "user", "content": "Prove that it halts, analyse the deadlock and refactor the scheduler."}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+LOOP = [
+    *OPENING,
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "ok"},
+]
+
+
+def request(first: str = "a", **fields: Any) -> ChatRequest:
+    return ChatRequest({}, "auto", False, False, 1, None, (), Prompt(first_user=first, tools=1, **fields))
+
+
+def test_a_conversation_is_known_by_how_it_began() -> None:
+    loops = Loops()
+    loops.note(loop_of(request(), "k", "t"), "large")
+    assert loops.model_of(loop_of(request(last_user="more", turns=9), "k", "t")) == "large"
+    others = [loop_of(request("b"), "k", "t"), loop_of(request(), "k2", "t"), loop_of(request(), "k", None)]
+    assert [loops.model_of(other) for other in others] == [None] * 3
+
+
+def test_it_forgets_the_oldest() -> None:
+    loops = Loops()
+    for number in range(MAX_LOOPS + 5):
+        loops.note(("k", str(number), 0), "m")
+    assert loops.model_of(("k", "4", 0)) is None
+    assert loops.model_of(("k", "5", 0)) == "m"
+
+
+@pytest.mark.parametrize("may_switch", [False, True])
+async def test_the_model_of_an_open_loop_answers_it(
+    tmp_path: Path, upstream: ScriptedUpstream, may_switch: bool
+) -> None:
+    """The opening went to the large model; what follows would be chosen anew, and cheaper."""
+    upstream.source = Script.of(tool("{}", id="call_1", name="look"))
+    dearer = {"input_per_1k": 0.01, "output_per_1k": 0.02}
+    made = policy({"small": upstream, "large": upstream}, models={"large": {"pricing": dearer}})
+    made["routes"]["auto"] |= {
+        "candidates": ["small", "large"], "fallback": [], "switch_in_tool_loop": may_switch,
+    }  # fmt: skip
+    made["routes"]["hard"] = {"candidates": ["large"], "adequacy": 0}
+    async with Live(tmp_path, made) as live:
+        await live.chat(model="hard", messages=OPENING, tools=TOOLS, task="t")
+        answer = await live.chat(model="auto", messages=LOOP, tools=TOOLS, task="t")
+        assert answer.headers["x-bursar-model"] == ("small" if may_switch else "large")
+        decision = (await live.client.decision(answer.request_id))["decision"]
+        assert ("tool loop" in decision["reason"]) is not may_switch
+        # The loop is closed by a new turn of the user.
+        answer = await live.chat(model="auto", messages=[*LOOP, *OPENING], tools=TOOLS, task="t")
+        assert answer.headers["x-bursar-model"] == "small"
+
+
+async def test_a_model_that_fails_in_its_loop_is_followed_by_another(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    with ScriptedUpstream() as failing:
+        upstream.source = Script.of(words("Done."))
+        failing.source = [Script.of(tool("{}", id="call_1", name="look")), Script.failure(503, "down")]
+        made = policy({"large": failing, "small": upstream})
+        async with Live(tmp_path, made) as live:
+            await live.chat(model="large", messages=OPENING, tools=TOOLS, task="t")
+            answer = await live.chat(model="auto", messages=LOOP, tools=TOOLS, task="t")
+            assert (answer.status, answer.headers["x-bursar-model"]) == (200, "small")
