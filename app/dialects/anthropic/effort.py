@@ -46,7 +46,8 @@ def thinking_member(talk: Conversation, can: Abilities, limit_tokens: int) -> di
     if forced or not wants_thought(talk):
         return None  # the API refuses thinking where a tool is forced
     if can.adapts:
-        return {"type": "adaptive", **({"display": "summarized"} if talk.show_thoughts else {})}
+        # New models keep their thoughts to themselves unless asked, and what is not streamed cannot be metered.
+        return {"type": "adaptive", "display": "summarized"}
     if not can.thinks or _loop_without_thought(talk):
         return None
     if talk.think_tokens is not None and talk.think_tokens > 0:

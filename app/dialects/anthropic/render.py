@@ -17,7 +17,7 @@ from app.dialects.anthropic.models import Abilities, abilities_of
 from app.dialects.anthropic.parse import VERSION
 from app.dialects.anthropic.patch import PATH
 from app.dialects.anthropic.schema import taken_schema
-from app.dialects.anthropic.table import ANY_JSON_NOTE
+from app.dialects.anthropic.table import ANY_JSON_NOTE, REFUSED_WISHES
 from app.dialects.anthropic.turns import drop, system_and_turns
 from app.dialects.base import UpstreamRequest
 from app.dialects.openai_chat.render import object_bytes
@@ -38,7 +38,7 @@ def render_messages(
 ) -> UpstreamRequest:
     """The body for the upstream. Raises BadRequest for what it cannot carry; notes in `talk.dropped` what it leaves."""
     if talk.choices > 1:
-        raise BadRequest("The model that was chosen gives one answer to a request.", param="n")
+        raise BadRequest(REFUSED_WISHES["n"], param="n")
     can = abilities_of(model)
     limit = limit_tokens or request.output_limit or can.limit_tokens
     system, turns = system_and_turns(talk, mid_system=can.mid_system)
@@ -74,8 +74,7 @@ def _check_prefill(turns: list[dict[str, Any]], can: Abilities) -> None:
     if last["role"] != "assistant" or last["content"][-1]["type"] != "text":
         return
     if not can.prefills:
-        message = "The model that was chosen does not go on with an assistant's message; end with a user's."
-        raise BadRequest(message, param="messages")
+        raise BadRequest(REFUSED_WISHES["prefill"], param="messages")
     text = last["content"][-1]["text"].rstrip()
     if text:
         last["content"][-1] = {**last["content"][-1], "text": text}
@@ -107,7 +106,7 @@ def _object_schema(schema: msgspec.Raw) -> msgspec.Raw:
     try:
         members = _members.decode(schema)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadRequest("The schema of a tool's arguments must be a JSON object.", param="tools") from None
+        raise BadRequest(REFUSED_WISHES["schema"], param="tools") from None
     return schema if "type" in members else msgspec.Raw(object_bytes({"type": _OBJECT, **members}))
 
 

@@ -107,6 +107,17 @@ UNCARRIED: Final = {
 }
 """What a conversation of another dialect may lose on its way to a Messages upstream."""
 
+REFUSED_WISHES: Final = {
+    "n": "The model that was chosen gives one answer to a request.",
+    "audio": "The model that was chosen takes no audio.",
+    "file": "The model that was chosen takes only PDF and plain text as files.",
+    "text file": "A text file in the messages is not UTF-8 in base64.",
+    "stored file": "A file that is stored at one provider cannot go to another.",
+    "schema": "The schema of a tool's arguments must be a JSON object.",
+    "prefill": "The model that was chosen does not go on with an assistant's message; end with a user's.",
+}
+"""What a conversation of another dialect may not ask of a Messages upstream, in the words of the error."""
+
 ANY_JSON_NOTE: Final = "Answer with one JSON object and nothing else: no prose around it, no code fence."
 """Messages knows answers of a given JSON Schema only: any JSON is asked for in the system prompt."""
 

@@ -19,7 +19,7 @@ import msgspec
 from app.core.conversation import Conversation, Media, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from app.core.errors import BadRequest
 from app.dialects.anthropic.proof import ORIGIN
-from app.dialects.anthropic.table import LONE_TURN
+from app.dialects.anthropic.table import LONE_TURN, REFUSED_WISHES
 
 _Block = dict[str, Any]
 _CACHE = {"type": "ephemeral"}
@@ -151,7 +151,7 @@ def safe_id(given: str) -> str:
 
 def _media(part: Media) -> _Block:
     if part.kind == "audio":
-        raise BadRequest("The model that was chosen takes no audio.", param="messages")
+        raise BadRequest(REFUSED_WISHES["audio"], param="messages")
     if part.kind == "image":
         return _marked({"type": "image", "source": _source(part, _image_type(part))}, part.cache)
     kind = part.media_type or "application/pdf"
@@ -160,7 +160,7 @@ def _media(part: Media) -> _Block:
     elif kind == "application/pdf" or part.data is None:
         source = _source(part, "application/pdf")
     else:
-        raise BadRequest("The model that was chosen takes only PDF and plain text as files.", param="messages")
+        raise BadRequest(REFUSED_WISHES["file"], param="messages")
     title = {"title": part.name} if part.name else {}
     return _marked({"type": "document", "source": source, **title}, part.cache)
 
@@ -169,7 +169,7 @@ def _source(part: Media, media_type: str) -> _Block:
     if part.data is not None:
         return {"type": "base64", "media_type": media_type, "data": part.data}
     if part.url is None:
-        raise BadRequest("A file that is stored at one provider cannot go to another.", param="messages")
+        raise BadRequest(REFUSED_WISHES["stored file"], param="messages")
     return {"type": "url", "url": part.url}
 
 
@@ -184,4 +184,4 @@ def _plain(data: str) -> str:
     try:
         return base64.b64decode(data, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise BadRequest("A text file in the messages is not UTF-8 in base64.", param="messages") from None
+        raise BadRequest(REFUSED_WISHES["text file"], param="messages") from None
