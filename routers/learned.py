@@ -98,6 +98,7 @@ class ItemModel:
 
     __slots__ = (
         "_centre",
+        "_distrust",
         "_familiar",
         "_known",
         "_rare",
@@ -125,6 +126,7 @@ class ItemModel:
         self._terms = np.column_stack([term["table"].astype(np.float32) * idf[:, None], idf**2, single])
         self._rare = float(term["rare"])
         self._familiar, self._strange = (float(share) for share in term["shares"])
+        self._distrust = 1.0 - term["trust"].astype(np.float64)
 
     def item(self, features: Features) -> Item:
         """What a request demands."""
@@ -151,7 +153,8 @@ class ItemModel:
         unknown = (len(set(words)) - float(rows[-1])) * self._rare
         total = float(rows[-2]) + unknown
         ood = (unknown / total - self._familiar) / (self._strange - self._familiar)
-        return rows[:-2] / sqrt(total), min(max(ood, 0.0), 1.0)
+        ood = min(max(ood, 0.0), 1.0)
+        return rows[:-2] * ((1.0 - ood * self._distrust) / sqrt(total)), ood
 
 
 def load(path: Path | str) -> LearnedRouter:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from routers.abilities import AbilityWeights, Matrix, Vector, prior
 from routers.base import Arm
-from routers.train_abilities import Observations, fit_abilities
+from routers.train_abilities import Observations, anchored, fit_abilities
 
 Places = NDArray[np.int64]
 
@@ -31,7 +31,7 @@ STEPS: Final = 2
 ABILITY_ROUNDS: Final = 6
 RIDGE: Final = 100.0
 """Prior precision of a regression coefficient on a standardised feature: a standard deviation of 0.1 each."""
-FAMILY_VARIANCE: Final = (1.0, 0.3, 0.3, 0.3)
+FAMILY_VARIANCE: Final = (2.0, 0.3, 0.3, 0.3)
 ITEM_VARIANCE: Final = (1.5, 0.3, 0.3, 0.3)
 """Prior variances of g and e by coordinate. Levels differ between families by about a logit; within one
 family more."""
@@ -63,7 +63,7 @@ class Items:
 
 def fit_items(arms: Sequence[Arm], seen: Outcomes, *, seed: int, rounds: int = ROUNDS) -> Items:
     """Questions and abilities in turn. Deterministic in its arguments."""
-    theta = _start(seen, len(arms), seed)
+    theta = _start(arms, seen, seed)
     families = int(seen.family.max()) + 1
     slope, effect = np.zeros((seen.x.shape[1], SKILLS)), np.zeros((families, SKILLS))
     items = Items(slope, effect, seen.x @ slope, np.zeros((len(seen.x), SKILLS)), {})
@@ -71,26 +71,29 @@ def fit_items(arms: Sequence[Arm], seen: Outcomes, *, seed: int, rounds: int = R
         for _ in range(STEPS):
             items = _step(seen, theta, items)
         items = _scaled(items)
-        items = replace(items, abilities=abilities_at(arms, seen, items.u, rounds=ABILITY_ROUNDS))
+        items = replace(
+            items, abilities=abilities_at(arms, seen, items.u, np.zeros(len(items.u)), rounds=ABILITY_ROUNDS)
+        )
         known = AbilityWeights.of(items.abilities)
         theta = np.array([prior(arm, known).mean for arm in arms])
     return items
 
 
-def abilities_at(arms: Sequence[Arm], seen: Outcomes, u: Matrix, *, rounds: int) -> dict[str, Any]:
-    """Abilities, where the questions' coordinates are known."""
+def abilities_at(arms: Sequence[Arm], seen: Outcomes, u: Matrix, offset: Vector, *, rounds: int) -> dict[str, Any]:
+    """Abilities, where the questions' coordinates are known. `offset` (items,): ease that `u` does not tell."""
     at = np.column_stack([np.ones(len(u)), u])[seen.item]
-    count = len(seen.item)
-    return fit_abilities(arms, Observations(seen.arm, at, seen.score, np.zeros(count), np.ones(count)), rounds=rounds)
+    return fit_abilities(
+        arms, Observations(seen.arm, at, seen.score, offset[seen.item], np.ones(len(at))), rounds=rounds
+    )
 
 
-def _start(seen: Outcomes, arms: int, seed: int) -> Matrix:
-    """Each model's logit of its success rate, a slope of 1 on ease, and small random skills that break the tie."""
-    count, sums = np.bincount(seen.arm, minlength=arms), np.bincount(seen.arm, seen.score, arms)
-    theta = np.zeros((arms, 1 + SKILLS))
-    theta[:, 0] = np.log((sums + 0.5) / (count - sums + 0.5))
+def _start(arms: Sequence[Arm], seen: Outcomes, seed: int) -> Matrix:
+    """Each model's ability on one scale for all families, a slope of 1 on ease, and small random skills that break
+    the tie. From each model's own success rate it would never get there: a hard family's models stay weak."""
+    theta = np.zeros((len(arms), 1 + SKILLS))
+    theta[:, 0], _ = anchored(arms, seen.arm, seen.family[seen.item], seen.score)
     theta[:, 1] = 1.0
-    theta[:, 2:] = START_SPREAD * np.random.default_rng(seed).standard_normal((arms, SKILLS - 1))
+    theta[:, 2:] = START_SPREAD * np.random.default_rng(seed).standard_normal((len(arms), SKILLS - 1))
     return theta
 
 
