@@ -127,15 +127,24 @@ class GeminiReader:
         self._finished: set[int] = set()
 
     def read(self, frame: Frame) -> list[Event]:
-        """The events of one frame. An error may stand in the stream bare, without `data:`. Raises BadEvent."""
-        data = frame.data
-        if data is None:
-            data = frame.raw.strip()
-            if not data.startswith((b"{", b"[")):
-                return []
-        if not data.strip():
+        """The events of one frame. An error may stand in the stream bare, without `data:`; nothing else may. Raises
+        BadEvent."""
+        if frame.data is None:
+            return self._bare(frame.raw.strip())
+        data = frame.data.strip()
+        if not data:
             return []
-        return [event for chunk in self._decoded(data) for event in self._events(chunk, data)]
+        if data.startswith(b"["):
+            raise BadEvent("an event is an array")
+        return self._events(self._decoded(data)[0], data)
+
+    def _bare(self, data: bytes) -> list[Event]:
+        if not data.startswith((b"{", b"[")):
+            return []
+        events = [event for chunk in self._decoded(data) if chunk.error for event in self._events(chunk, data)]
+        if not events:
+            raise BadEvent("a stream without events")
+        return events
 
     def whole(self, body: bytes) -> list[Event]:
         """The events of a whole reply, or of the array that a stream without `alt=sse` is. Raises BadEvent."""

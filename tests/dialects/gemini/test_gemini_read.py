@@ -249,12 +249,19 @@ def test_missing_members_are_borne(odd: dict[str, Any]) -> None:
     assert read(sse(odd)) == [Begin()]
 
 
-@pytest.mark.parametrize("odd", [b"nonsense", b"5", b'{"candidates":5}', b'{"candidates":[{"content":{"parts":[5]}}]}'])
+@pytest.mark.parametrize(
+    "odd", [b"nonsense", b"5", b"[]", b'{"candidates":5}', b'{"candidates":[{"content":{"parts":[5]}}]}']
+)
 def test_what_is_no_chunk(odd: bytes) -> None:
     with pytest.raises(BadEvent):
         DIALECT.reader().read(Frame(b"data: " + odd + b"\n\n", odd))
     with pytest.raises(BadEvent):
         DIALECT.reader().whole(odd)
+
+
+def test_a_stream_that_is_an_array_is_no_stream_of_events() -> None:
+    with pytest.raises(BadEvent):
+        read(json.dumps([chunk({"text": "x"})], indent=1).encode())
 
 
 def test_a_whole_reply() -> None:
