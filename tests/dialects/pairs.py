@@ -153,16 +153,26 @@ def read(name: str, body: bytes) -> list[Event]:
     return [event for frame in (*parser.feed(body), *parser.close()) for event in reader.read(frame)]
 
 
+def relaying(
+    upstream: str, client: str, *, choices: int = 1, folds: bool = False, clamp_tokens: int | None = None
+) -> EventRelay:
+    """The gateway's relay between these two."""
+    return EventRelay(
+        Meter(None, 5, 1000),
+        dialect_named(client),
+        dialect_named(upstream).reader(),
+        asking(client, choices),
+        same=client == upstream,
+        clamp_tokens=clamp_tokens,
+        folds=folds,
+    )
+
+
 def relayed(
     upstream: str, client: str, body: bytes, places: Iterable[int] = (), *, choices: int = 1, folds: bool = False
 ) -> tuple[bytes, EventRelay]:
     """What a client of one dialect gets of another's stream, which arrives in reads that end at these places."""
-    request = asking(client, choices)
-    meter, reader = Meter(None, 5, 1000), dialect_named(upstream).reader()
-    relay = EventRelay(
-        meter, dialect_named(client), reader, request, same=client == upstream, clamp_tokens=None, folds=folds
-    )
-    parser, out = SseParser(), b""
+    relay, parser, out = relaying(upstream, client, choices=choices, folds=folds), SseParser(), b""
     edges = sorted({0, len(body), *(place % (len(body) + 1) for place in places)})
     for start, end in itertools.pairwise(edges):
         out += relay.feed(parser.feed(body[start:end]))
