@@ -18,6 +18,7 @@ from app.core.events import (
     CallPiece,
     Done,
     Event,
+    Extra,
     Failed,
     Finished,
     Said,
@@ -193,7 +194,7 @@ class EventRelay:
             self._hold(item, out)
             return
         if not self.opened:
-            self.opened = bool(item.pieces)
+            self.opened = bool(item.pieces) or any(isinstance(event, Extra) for event in item.events)
             if not self.opened:
                 self._preamble.append(item)
                 return
