@@ -103,7 +103,7 @@ def test_four_spellings_are_one_request(scenario: str) -> None:
         alike(plain(talk_of(name, body), hoist=hoist) | lost, plain(said, hoist=hoist) | lost, source, name)
 
 
-@pytest.mark.parametrize("target", [CHAT])
+@pytest.mark.parametrize("target", [CHAT, RESPONSES])
 @pytest.mark.parametrize(("schema", "strict"), [(PLACE, True), (CITY, False)])
 def test_openai_is_not_told_strict_of_a_schema_that_it_would_refuse(
     target: str, schema: dict[str, Any], strict: bool

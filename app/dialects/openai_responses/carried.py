@@ -88,6 +88,7 @@ RENDER_DROPPED: Final = {
     "presence_penalty": "as top_k",
     "frequency_penalty": "as top_k",
     "cache_control": "OpenAI caches prefixes unasked",
+    "strict": "OpenAI refuses a strict schema with optional members, which other dialects allow",
     "is_error": "a tool's output has no such mark; its text says what went wrong",
     "thinking": "thoughts of another provider's model, or unsigned ones, are refused by OpenAI",
     "assistant_media": "an assistant's message holds text alone",

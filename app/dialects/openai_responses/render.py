@@ -23,6 +23,7 @@ from app.core.conversation import (
 )
 from app.core.errors import BadRequest
 from app.dialects.base import UpstreamRequest
+from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_responses import proofs
 from app.dialects.openai_responses.carried import RENDER_DROPPED, RENDER_REFUSED
 from app.dialects.openai_responses.media import part_to
@@ -50,7 +51,7 @@ def rendered(talk: Conversation, *, model: str, limit_tokens: int | None, stream
         items.add(message)
     body["input"] = items.made
     if talk.tools:
-        body["tools"] = [_tool(tool) for tool in talk.tools]
+        body["tools"] = [_tool(talk, tool) for tool in talk.tools]
         choice = _choice(talk)
         if choice is not None:
             body["tool_choice"] = choice
@@ -88,13 +89,13 @@ def _drop(talk: Conversation, name: str) -> None:
         talk.dropped.append(name)
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(talk: Conversation, tool: Tool) -> dict[str, Any]:
     made: dict[str, Any] = {"type": "custom" if tool.custom else "function", "name": tool.name}
     if tool.description is not None:
         made["description"] = tool.description
     if tool.custom:
         return made if tool.format is None else made | {"format": _flat_format(tool.format)}
-    return made | {"parameters": tool.schema or _NO_SCHEMA, "strict": bool(tool.strict)}
+    return made | {"parameters": tool.schema or _NO_SCHEMA, "strict": _strict(talk, tool.strict, tool.schema)}
 
 
 def _flat_format(given: msgspec.Raw) -> msgspec.Raw | dict[str, msgspec.Raw]:
@@ -117,7 +118,14 @@ def _format(talk: Conversation) -> dict[str, Any]:
     if shape is None or shape.schema is None:
         return {"type": "json_object"}
     made = {"type": "json_schema", "name": shape.name or "answer", "schema": shape.schema}
-    return made if shape.strict is None else made | {"strict": shape.strict}
+    return made if shape.strict is None else made | {"strict": _strict(talk, shape.strict, shape.schema)}
+
+
+def _strict(talk: Conversation, asked: bool | None, schema: msgspec.Raw | None) -> bool:
+    if asked and not fits_strict(schema):
+        _drop(talk, "strict")
+        return False
+    return bool(asked)
 
 
 def _reasoning(talk: Conversation) -> dict[str, str]:

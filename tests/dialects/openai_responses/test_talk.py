@@ -36,7 +36,12 @@ from app.dialects.openai_responses.custom import as_arguments, as_function
 from app.dialects.openai_responses.dialect import DIALECT
 from tests.dialects.openai_responses.replies import request_of
 
-SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"q": {"type": "string"}},
+    "required": ["q"],
+    "additionalProperties": False,
+}
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /x/"}
 
 
@@ -306,8 +311,10 @@ def test_what_cannot_be_said_here_is_dropped_by_the_table() -> None:
         seed=4,
         presence_penalty=0.5,
         frequency_penalty=0.5,
+        shape=Shape(raw({"type": "object"}), "n", strict=True),
     )
     body = rendered(talk)
+    assert body["text"]["format"]["strict"] is False
     assert set(talk.dropped) == set(RENDER_DROPPED)
     assert [item.get("role") or item["type"] for item in body["input"]] == ["user", "function_call_output"]
 
