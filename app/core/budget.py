@@ -7,6 +7,10 @@ and a single contract suite runs over both.
 
 Invariants (property-tested): for each scope with a limit, a grant never makes spent + held pass the
 limit; `held` of a scope is the sum of its holds; a hold ends exactly once; every amount is >= 0.
+
+A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
+call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
+metering step, and N calls at a time by no more than N times what was left when they began.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from app.core.amend import Amend, Amended, carry_out, why_not
+from app.core.terms import Reason, Refusal, TaskCaps, Terms, claimed, tighter
+
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
     """One scope a call draws on. `limit_nano` is the policy's (None: count only); `own_limit_nano` is a
-    lower one set by the client, remembered by the scope until the client sets another."""
+    lower one set by the client, remembered by the scope until the client sets another; `caps` a task's other limits."""
 
     scope: str
     limit_nano: int | None = None
     own_limit_nano: int | None = None
+    caps: TaskCaps | None = None
 
 
 class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
@@ -31,6 +39,8 @@ class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
     With `share` > 1 no more than 1/share of the room is taken beyond the need, so that many
     concurrent calls fit under one cap; 1 takes all it wants. `risk_nano` bounds what the call can
     spend before its next verb: it is what an expired hold is charged beyond its recorded spending.
+    `now_ms` is the wall clock (0: unknown, no time passes); `need_tokens` what the call uses at the least.
+    `forced`: what is charged was spent already, so nothing refuses it.
     """
 
     call_id: str
@@ -40,6 +50,9 @@ class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
     want_nano: int
     risk_nano: int
     share: int = 1
+    now_ms: int = 0
+    need_tokens: int = 0
+    forced: bool = False
 
 
 class Advance(msgspec.Struct, frozen=True, tag="advance"):
@@ -54,30 +67,36 @@ class Advance(msgspec.Struct, frozen=True, tag="advance"):
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle"):
-    """End the hold: charge `cost_nano` in all, refund the rest. `killed_scopes` are marked as cost-killed."""
+    """End the hold: charge `cost_nano` in all, refund the rest, count `tokens` (input and output). `killed_scopes` are
+    marked as cost-killed."""
 
     call_id: str
     cost_nano: int
     killed_scopes: tuple[str, ...] = ()
+    tokens: int = 0
 
 
-Op = Reserve | Advance | Settle
+Op = Reserve | Advance | Settle | Amend
 
 
 class Granted(msgspec.Struct, frozen=True, tag="granted"):
     """The hold now is `held_nano` beyond what is spent. `remaining_nano` is what the tightest scope has
     left beyond all holds (None: no limit applies); `scope` names it. `contended` says that more room would be there
-    if other holds were given back."""
+    if other holds were given back. `tokens_left` and `ms_left` are the least that a task of the call had left when
+    it was granted."""
 
     held_nano: int
     remaining_nano: int | None
     scope: str | None
     contended: bool = False
+    tokens_left: int | None = None
+    ms_left: int | None = None
 
 
 class Denied(msgspec.Struct, frozen=True, tag="denied"):
     """Nothing was set aside. `scope` is the tightest; `contended`: other calls' holds are in the way, waiting
-    helps; `killed`: the scope was cut before and its limit has not been raised since."""
+    helps; `killed`: the scope was cut before and its limit has not been raised since. For a `reason` other than
+    budget, `limit` and `used` are in its own unit (time: ms)."""
 
     scope: str
     limit_nano: int
@@ -85,6 +104,16 @@ class Denied(msgspec.Struct, frozen=True, tag="denied"):
     held_nano: int
     contended: bool
     killed: bool
+    reason: Reason = "budget"
+    limit: int = 0
+    used: int = 0
+
+
+class Moved(msgspec.Struct, frozen=True, tag="moved"):
+    """Nothing was set aside: the task `scope` hangs below others, and the call must claim on all of them."""
+
+    scope: str
+    above: tuple[str, ...]
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
@@ -102,12 +131,16 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
     call_id: str
 
 
-Result = Granted | Denied | Settled | Lost
+Result = Granted | Denied | Moved | Settled | Amended | Lost
+
+
+OUT_OF_MONEY = Refusal("budget")
 
 
 @dataclass(slots=True)
 class Balance:
-    """The state of one scope, in nano-dollars. `killed_at_nano` is written once; counting goes on."""
+    """The state of one scope, in nano-dollars. `killed_at_nano` is written once; counting goes on. `limit_nano` is the
+    policy's, or the amended one in its place; `began_ms` the time of the first call (0: not yet, or unknown)."""
 
     spent_nano: int = 0
     held_nano: int = 0
@@ -116,6 +149,9 @@ class Balance:
     own_limit_nano: int | None = None
     killed_at_nano: int | None = None
     killed_limit_nano: int | None = None
+    tokens: int = 0
+    began_ms: int = 0
+    terms: Terms | None = None
 
     @property
     def effective_limit_nano(self) -> int | None:
@@ -137,6 +173,10 @@ class Balance:
         """True when the scope was cut and its limit has not been raised since."""
         limit = self.effective_limit_nano
         return self.killed_at_nano is not None and limit is not None and limit <= (self.killed_limit_nano or 0)
+
+    def age_ms(self, now_ms: int) -> int:
+        """How long ago the first call was."""
+        return max(now_ms - self.began_ms, 0) if self.began_ms else 0
 
 
 @dataclass(slots=True)
@@ -164,6 +204,8 @@ class Book:
             return self._advance(op)
         if type(op) is Settle:
             return self._settle(op)
+        if type(op) is Amend:
+            return self._amend(op)
         assert type(op) is Reserve
         return self._reserve(op)
 
@@ -178,25 +220,44 @@ class Book:
 
     def _reserve(self, op: Reserve) -> Result:
         if op.call_id in self.holds:
-            return self._granted(self.holds[op.call_id])
+            return self._granted(self.holds[op.call_id], now_ms=op.now_ms)
         scopes = [self._claimed(claim) for claim in op.claims]
-        for claim, balance in zip(op.claims, scopes, strict=True):
-            if balance.killed_at_nano is not None and balance.exhausted:
-                return self._denied(claim.scope, balance, contended=False, killed=True)
         names = tuple(claim.scope for claim in op.claims)
+        has_terms = False
+        for scope, balance in zip(names, scopes, strict=True):
+            if balance.killed_at_nano is not None and balance.exhausted and not op.forced:
+                return self._denied(scope, balance, contended=False, killed=True)
+            if balance.terms is not None:
+                has_terms = True
+                refused = None if op.forced else self._refused(op, names, scope, balance, balance.terms)
+                if refused is not None:
+                    return refused
         tightest, room = self._tightest(names)
-        if room is not None and room < op.need_nano:
+        if room is not None and room < op.need_nano and not op.forced:
             balance = self.balances[tightest]
             # Waiting helps only if every scope would fit the need once the holds are given back.
             contended = all(b.room_nano is None or b.room_nano + b.held_nano >= op.need_nano for b in scopes)
             return self._denied(tightest, balance, contended=contended, killed=False)
         held = op.want_nano if room is None else max(op.need_nano, min(op.want_nano, room // op.share))
+        now_ms = op.now_ms
         for balance in scopes:
             balance.held_nano += held
             balance.calls += 1
-        self.holds[op.call_id] = Hold(op.call_id, op.owner, names, 0, held, op.risk_nano)
+            if not balance.began_ms:
+                balance.began_ms = now_ms
+        hold = self.holds[op.call_id] = Hold(op.call_id, op.owner, names, 0, held, op.risk_nano)
+        if has_terms:
+            return self._granted(hold, now_ms=op.now_ms)
         # Every scope holds the same more, so the tightest is the tightest still.
         return Granted(held, None if room is None else room - held, tightest if room is not None else None)
+
+    def _refused(
+        self, op: Reserve, names: tuple[str, ...], scope: str, balance: Balance, terms: Terms
+    ) -> Result | None:
+        if terms.above and not set(terms.above).issubset(names):
+            return Moved(scope, terms.above)
+        refusal = terms.refusal(balance.calls, balance.tokens, balance.age_ms(op.now_ms), op.need_tokens)
+        return None if refusal is None else self._denied(scope, balance, contended=False, killed=False, why=refusal)
 
     def _advance(self, op: Advance) -> Result:
         hold = self.holds.get(op.call_id)
@@ -230,17 +291,34 @@ class Book:
         hold = self.holds.pop(op.call_id, None)
         if hold is None:
             return Lost(op.call_id)
+        charge_nano, held_nano, tokens, killed = (
+            op.cost_nano - hold.spent_nano,
+            hold.held_nano,
+            op.tokens,
+            op.killed_scopes,
+        )
         for scope in hold.scopes:
             balance = self.balances[scope]
-            balance.spent_nano += op.cost_nano - hold.spent_nano
-            balance.held_nano -= hold.held_nano
-            if scope in op.killed_scopes:
+            balance.spent_nano += charge_nano
+            balance.held_nano -= held_nano
+            balance.tokens += tokens
+            if scope in killed:
                 if balance.killed_at_nano is None:
                     balance.killed_at_nano = balance.spent_nano
                 balance.killed_limit_nano = balance.effective_limit_nano
         tightest, room = self._tightest(hold.scopes)
         refunded = max(hold.spent_nano + hold.held_nano - op.cost_nano, 0)
         return Settled(op.cost_nano, refunded, room, tightest if room is not None else None)
+
+    def _amend(self, op: Amend) -> Amended:
+        if op.caps is not None:
+            self._claimed(Claim(op.scope, op.policy_nano, None, op.caps))
+        balance = self.balances.setdefault(op.scope, Balance())
+        parent = None if op.parent is None else self.balances.setdefault(op.parent, Balance())
+        refused = why_not(op, balance, parent)
+        if refused is None:
+            carry_out(op, balance, parent)
+        return Amended(op.scope, refused, () if balance.terms is None else balance.terms.above)
 
     def _claimed(self, claim: Claim) -> Balance:
         balance = self.balances.get(claim.scope)
@@ -249,20 +327,36 @@ class Book:
         balance.limit_nano = claim.limit_nano
         if claim.own_limit_nano is not None:
             balance.own_limit_nano = claim.own_limit_nano
+        if claim.caps is not None or balance.terms is not None:
+            balance.terms = terms = claimed(balance.terms, claim.caps)
+            if terms is not None and terms.set_nano is not None:
+                balance.limit_nano = terms.set_nano
         return balance
 
     def _tightest(self, scopes: tuple[str, ...]) -> tuple[str, int | None]:
         tightest, least = "", None
         for scope in scopes:
-            room = self.balances[scope].room_nano
+            balance = self.balances[scope]
+            if balance.limit_nano is None and balance.own_limit_nano is None:
+                continue  # the common case, seen without a call
+            room = balance.room_nano
             if room is not None and (least is None or room < least):
                 tightest, least = scope, room
         return tightest, least
 
-    def _granted(self, hold: Hold, *, contended: bool = False) -> Granted:
+    def _granted(self, hold: Hold, *, contended: bool = False, now_ms: int = 0) -> Granted:
         tightest, room = self._tightest(hold.scopes)
-        return Granted(hold.held_nano, room, tightest if room is not None else None, contended)
+        tokens, ms = None, None
+        for scope in hold.scopes:
+            balance = self.balances[scope]
+            if balance.terms is not None:
+                max_tokens, max_ms = balance.terms.max_tokens, balance.terms.max_ms
+                tokens = tokens if max_tokens is None else tighter(tokens, max(max_tokens - balance.tokens, 0))
+                ms = ms if max_ms is None else tighter(ms, max(max_ms - balance.age_ms(now_ms), 0))
+        return Granted(hold.held_nano, room, tightest if room is not None else None, contended, tokens, ms)
 
-    def _denied(self, scope: str, balance: Balance, *, contended: bool, killed: bool) -> Denied:
-        limit = balance.effective_limit_nano
-        return Denied(scope, limit or 0, balance.spent_nano, balance.held_nano, contended, killed)
+    def _denied(
+        self, scope: str, balance: Balance, *, contended: bool, killed: bool, why: Refusal = OUT_OF_MONEY
+    ) -> Denied:
+        limit, spent, held = balance.effective_limit_nano, balance.spent_nano, balance.held_nano
+        return Denied(scope, limit or 0, spent, held, contended, killed, why.reason, why.limit, why.used)

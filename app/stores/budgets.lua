@@ -13,10 +13,12 @@
 --   1 owners    zset: owner -> end of its lease (microseconds of this server's clock)
 --   2..4        zsets: scope -> time of its last Reserve, one per retention (tasks, windows, totals)
 --   5..         every hold, owner's set and scope that this call may touch, in any order
--- ARGV: 1 mode, 2 prefix of all keys, 3 lease in microseconds, 4 payload of the mode (msgpack)
+-- ARGV: 1 mode, 2 prefix of all keys, 3 lease in microseconds, 4 payload of the mode (msgpack), 5 seconds for which
+--   an idle task is kept
 --
 -- Records under the prefix:
---   s:SCOPE     hash: spent held calls limit own killed_at killed_limit ('' for none), kept: when its expiry was set
+--   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began terms ('' for none; terms: as
+--               core/terms.py has them, msgpack), kept: when its expiry was set
 --   h:CALL      hash: owner scopes (msgpack) spent held risk
 --   o:OWNER     set of the calls that have a hold of this owner
 
@@ -24,7 +26,8 @@ local mode, prefix, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
 local OWNERS, TASKS, WINDOWS, TOTALS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FIRST_KEY = 5
-local TASK_S, WINDOW_S, RENEW_S = 30 * 86400, 400 * 86400, 3600
+local TASK_S, WINDOW_S, RENEW_S = tonumber(ARGV[5]), 400 * 86400, 3600
+local MAX_DEPTH, MAX_BELOW = 8, 50
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -56,11 +59,12 @@ local function balance(scope)
   local b = balances[scope]
   if b then return b end
   local v = redis.call('HMGET', scope_key(scope), 'spent', 'held', 'calls', 'limit', 'own', 'killed_at', 'killed_limit',
-    'kept')
+    'kept', 'tokens', 'began', 'terms')
   b = {
     spent = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, calls = tonumber(v[3]) or 0,
     limit = tonumber(v[4]), own = tonumber(v[5]), killed_at = tonumber(v[6]), killed_limit = tonumber(v[7]),
-    kept = tonumber(v[8]) or 0,
+    kept = tonumber(v[8]) or 0, tokens = tonumber(v[9]) or 0, began = tonumber(v[10]) or 0,
+    terms = v[11] and v[11] ~= '' and cmsgpack.unpack(v[11]) or nil,
   }
   balances[scope] = b
   scopes_used[#scopes_used + 1] = scope
@@ -100,7 +104,8 @@ local function write_scopes(reserved)
     local renew = reserved[scope] and keep_s and now - b.kept > RENEW_S * 1000000
     if renew then b.kept = now end
     redis.call('HSET', key, 'spent', b.spent, 'held', b.held, 'calls', b.calls, 'limit', b.limit or '',
-      'own', b.own or '', 'killed_at', b.killed_at or '', 'killed_limit', b.killed_limit or '', 'kept', b.kept)
+      'own', b.own or '', 'killed_at', b.killed_at or '', 'killed_limit', b.killed_limit or '', 'kept', b.kept,
+      'tokens', b.tokens, 'began', b.began, 'terms', b.terms and cmsgpack.pack(b.terms) or '')
     if renew then redis.call('EXPIRE', key, keep_s) end
   end
   for index, list in pairs(recent) do
@@ -138,6 +143,80 @@ local function effective_limit(b)
   if not b.own then return b.limit end
   return math.min(b.limit, b.own)
 end
+
+---- A task's terms, as in core/terms.py and core/amend.py: a table without the fields that are none --------------
+
+local KINDS = {'calls', 'tokens', 'ms'}
+local OPENNESS = {closed = 0, frozen = 1, open = 2}
+
+local function tighter(one, other)
+  if not one then return other end
+  if not other then return one end
+  return math.min(one, other)
+end
+
+local function state_of(terms) return terms and terms.state or 'open' end
+local function above_of(terms) return terms and terms.above or {} end
+local function below_of(terms) return terms and terms.below or {} end
+
+-- The limit of a kind that binds, or nil.
+local function bound(terms, kind)
+  return terms and tighter(terms['set_' .. kind] or terms[kind], terms['own_' .. kind])
+end
+
+-- Plain terms are none at all. A table with nothing in it would be packed as a list, so the state is always there.
+local function kept_terms(terms)
+  if state_of(terms) == 'open' then
+    terms.state = nil
+    if next(terms) == nil then return nil end
+    terms.state = 'open'
+  end
+  return terms
+end
+
+-- A claim lays down the policy's limits as it has them now, and the client's where it names any.
+local function claim_on(claim)
+  local scope, caps = claim[1], claim[4]
+  local b = balance(scope)
+  b.limit, b.own = claim[2], claim[3] or b.own
+  if caps or b.terms then
+    local terms = b.terms or {}
+    for _, kind in ipairs(KINDS) do
+      local own = 'own_' .. kind
+      terms[kind], terms[own] = caps and caps[kind], caps and caps[own] or terms[own]
+    end
+    b.terms = kept_terms(terms)
+    b.limit = b.terms and b.terms.set_nano or b.limit
+  end
+  return scope
+end
+
+local function age_of(b, now_ms)
+  return b.began > 0 and math.max(now_ms - b.began, 0) or 0
+end
+
+-- Why a task takes no further call, with the limit and what is used of it; nil where it does.
+local function refusal(b, op)
+  local state = state_of(b.terms)
+  if state ~= 'open' then return state, 0, 0 end
+  local limit = bound(b.terms, 'calls')
+  if limit and b.calls >= limit then return 'calls', limit, b.calls end
+  limit = bound(b.terms, 'tokens')
+  if limit and limit - b.tokens < math.max(op.need_tokens, 1) then return 'tokens', limit, b.tokens end
+  limit = bound(b.terms, 'ms')
+  local age = age_of(b, op.now_ms)
+  if limit and age >= limit then return 'time', limit, age end
+  return nil
+end
+
+local function claims_on_all(scopes, claimed)
+  for _, scope in ipairs(scopes) do
+    if not claimed[scope] then return false end
+  end
+  return true
+end
+
+---- Room -----------------------------------------------------------------------------------------
 
 local function room_of(b)
   local limit = effective_limit(b)
@@ -179,16 +258,28 @@ local function fits_without_holds(scopes, need)
 end
 
 -- Results are packed by hand, a map header (128 + fields) and its fields: a Lua table cannot hold a nil.
-local function granted(hold, contended)
+local function granted(hold, contended, now_ms)
   local tightest, room = tightest_of(hold.scopes)
-  return '\133' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
-    'scope', tightest, 'contended', contended)
+  local tokens, ms
+  for _, scope in ipairs(hold.scopes) do
+    local b = balance(scope)
+    local max_tokens, max_ms = bound(b.terms, 'tokens'), bound(b.terms, 'ms')
+    tokens = tighter(tokens, max_tokens and math.max(max_tokens - b.tokens, 0))
+    ms = tighter(ms, max_ms and math.max(max_ms - age_of(b, now_ms), 0))
+  end
+  return '\135' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
+    'scope', tightest, 'contended', contended, 'tokens_left', tokens, 'ms_left', ms)
 end
 
-local function denied(scope, contended, killed)
+local function denied(scope, contended, killed, reason, limit, used)
   local b = balance(scope)
-  return '\135' .. cmsgpack.pack('type', 'denied', 'scope', scope, 'limit_nano', effective_limit(b) or 0,
-    'spent_nano', b.spent, 'held_nano', b.held, 'contended', contended, 'killed', killed)
+  return '\138' .. cmsgpack.pack('type', 'denied', 'scope', scope, 'limit_nano', effective_limit(b) or 0,
+    'spent_nano', b.spent, 'held_nano', b.held, 'contended', contended, 'killed', killed,
+    'reason', reason or 'budget', 'limit', limit or 0, 'used', used or 0)
+end
+
+local function moved(scope, above)
+  return '\131' .. cmsgpack.pack('type', 'moved', 'scope', scope, 'above', above)
 end
 
 local function lost(call_id)
@@ -205,21 +296,25 @@ local verbs, reserved = {}, {}
 
 function verbs.reserve(op)
   local hold = find_hold(op.call_id)
-  if hold then
-      return granted(hold, false)
-  end
-  local scopes = {}
+  if hold then return granted(hold, false, op.now_ms) end
+  local scopes, claimed = {}, {}
   for i, claim in ipairs(op.claims) do
-    local scope, limit, own = claim[1], claim[2], claim[3]
-    local b = balance(scope)
-    b.limit, b.own = limit, own or b.own
-    scopes[i], reserved[scope] = scope, true
+    local scope = claim_on(claim)
+    scopes[i], claimed[scope], reserved[scope] = scope, true, true
   end
+  local forced = op.forced
   for _, scope in ipairs(scopes) do
-    if exhausted(balance(scope)) then return denied(scope, false, true) end
+    local b = balance(scope)
+    if exhausted(b) and not forced then return denied(scope, false, true) end
+    if b.terms and not forced then
+      local above = above_of(b.terms)
+      if not claims_on_all(above, claimed) then return moved(scope, above) end
+      local reason, limit, used = refusal(b, op)
+      if reason then return denied(scope, false, false, reason, limit, used) end
+    end
   end
   local tightest, room = tightest_of(scopes)
-  if room and room < op.need_nano then
+  if room and room < op.need_nano and not forced then
     return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
   end
   local held = op.want_nano
@@ -227,10 +322,11 @@ function verbs.reserve(op)
   for _, scope in ipairs(scopes) do
     local b = balance(scope)
     b.held, b.calls = b.held + held, b.calls + 1
+    if b.began == 0 then b.began = op.now_ms end
   end
   hold = {call_id = op.call_id, owner = op.owner, scopes = scopes, spent = 0, held = held, risk = op.risk_nano}
   holds[op.call_id] = hold
-  return granted(hold, false)
+  return granted(hold, false, op.now_ms)
 end
 
 function verbs.advance(op)
@@ -256,15 +352,15 @@ function verbs.advance(op)
     local b = balance(scope)
     b.held = b.held + held
   end
-  return granted(hold, held < op.need_nano and not shut and fits_without_holds(hold.scopes, op.need_nano))
+  return granted(hold, held < op.need_nano and not shut and fits_without_holds(hold.scopes, op.need_nano), 0)
 end
 
-local function end_hold(hold, cost, killed_scopes)
+local function end_hold(hold, cost, killed_scopes, tokens)
   local killed = {}
   for _, scope in ipairs(killed_scopes) do killed[scope] = true end
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
-    b.spent, b.held = b.spent + cost - hold.spent, b.held - hold.held
+    b.spent, b.held, b.tokens = b.spent + cost - hold.spent, b.held - hold.held, b.tokens + tokens
     if killed[scope] then
       b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
     end
@@ -276,7 +372,7 @@ end
 function verbs.settle(op)
   local hold = find_hold(op.call_id)
   if not hold then return lost(op.call_id) end
-  end_hold(hold, op.cost_nano, op.killed_scopes)
+  end_hold(hold, op.cost_nano, op.killed_scopes, op.tokens)
   local tightest, room = tightest_of(hold.scopes)
   return '\133' .. cmsgpack.pack('type', 'settled', 'charged_nano', op.cost_nano,
     'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
@@ -292,9 +388,72 @@ function verbs.expire(op)
   end
   if not lapsed(hold.owner) then return lost(op.call_id) end
   local charge = hold.spent + math.min(hold.held, hold.risk)
-  end_hold(hold, charge, {})
+  end_hold(hold, charge, {}, 0)
   return '\133' .. cmsgpack.pack('type', 'expired', 'call_id', op.call_id, 'owner', hold.owner,
     'scopes', hold.scopes, 'charged_nano', charge)
+end
+
+local function why_not(op, b, parent)
+  if op.by_client then
+    local now = {nano = effective_limit(b)}
+    for _, kind in ipairs(KINDS) do now[kind] = bound(b.terms, kind) end
+    for kind, limit in pairs(now) do
+      if op['max_' .. kind] and op['max_' .. kind] > limit then return 'raises' end
+    end
+    if op.state and OPENNESS[op.state] > OPENNESS[state_of(b.terms)] then return 'reopens' end
+  end
+  local above = above_of(b.terms)
+  if not parent or above[1] == op.parent then return nil end
+  local higher = above_of(parent.terms)
+  local cycle = op.scope == op.parent
+  for _, scope in ipairs(higher) do cycle = cycle or scope == op.scope end
+  if cycle then return 'cycle' end
+  if #above > 0 then return 'has_parent' end
+  if #below_of(b.terms) > 0 then return 'has_children' end
+  return #higher + 2 > MAX_DEPTH and 'depth' or nil
+end
+
+local function hang_below(op, terms, parent)
+  terms.above = {op.parent}
+  for i, scope in ipairs(above_of(parent.terms)) do terms.above[i + 1] = scope end
+  local below = below_of(parent.terms)
+  for _, scope in ipairs(below) do
+    if scope == op.scope then return end
+  end
+  if #below < MAX_BELOW then
+    below[#below + 1] = op.scope
+    parent.terms = parent.terms or {}
+    parent.terms.below = below
+    parent.terms = kept_terms(parent.terms)
+  end
+end
+
+function verbs.amend(op)
+  if op.caps then claim_on({op.scope, op.policy_nano, nil, op.caps}) end
+  local b, parent = balance(op.scope), op.parent and balance(op.parent)
+  reserved[op.scope] = true
+  if op.parent then reserved[op.parent] = true end
+  local refused = why_not(op, b, parent)
+  if not refused then
+    local terms = b.terms or {}
+    for _, kind in ipairs(KINDS) do
+      local limit = op['max_' .. kind]
+      if limit and op.by_client then
+        terms['own_' .. kind] = limit
+      elseif limit then
+        terms['set_' .. kind], terms['own_' .. kind] = limit, nil
+      end
+    end
+    if op.max_nano and op.by_client then
+      b.own = op.max_nano
+    elseif op.max_nano then
+      b.limit, b.own, terms.set_nano = op.max_nano, nil, op.max_nano
+    end
+    terms.state = op.state or terms.state
+    if parent and #above_of(terms) == 0 then hang_below(op, terms, parent) end
+    b.terms = kept_terms(terms)
+  end
+  return '\132' .. cmsgpack.pack('type', 'amended', 'scope', op.scope, 'refused', refused, 'above', above_of(b.terms))
 end
 
 ---- The modes ------------------------------------------------------------------------------------
@@ -326,7 +485,8 @@ end
 function modes.read()
   local found = {}
   for i = FIRST_KEY, #KEYS do
-    found[#found + 1] = redis.call('HMGET', KEYS[i], 'spent', 'held', 'calls', 'limit', 'own', 'killed_at', 'killed_limit')
+    found[#found + 1] = redis.call('HMGET', KEYS[i], 'spent', 'held', 'calls', 'limit', 'own', 'killed_at',
+      'killed_limit', 'tokens', 'began', 'terms')
   end
   return found
 end

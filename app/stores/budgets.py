@@ -19,6 +19,8 @@ from app.core.budget import Balance, Op, Result
 OWNER_LEASE_S = 10.0
 """How long a process may be silent before its holds are taken for abandoned."""
 HEARTBEAT_S = 2.0
+TASK_RETENTION_S = 30 * 86_400.0
+"""A task untouched for 30 days is over, unless the policy says otherwise; naming it again begins a new one."""
 
 
 class LedgerUnavailable(Exception):
@@ -44,6 +46,8 @@ class Budgets(Protocol):
     """Where money is kept. Every method raises LedgerUnavailable when the store cannot answer."""
 
     owner: str
+    task_retention_s: float
+    """How long an untouched task is kept; may be changed at any time."""
 
     async def start(self) -> None:
         """Open the store, register this process as an owner, end the holds of dead ones."""

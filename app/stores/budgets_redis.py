@@ -20,9 +20,11 @@ from typing import Any, cast
 
 import msgspec
 
-from app.core.budget import Advance, Balance, Denied, Granted, Lost, Op, Reserve, Result, Settle, Settled
+from app.core.amend import Amend, Amended
+from app.core.budget import Advance, Balance, Denied, Granted, Lost, Moved, Op, Reserve, Result, Settle, Settled
 from app.core.money import MAX_NANO
-from app.stores.budgets import OWNER_LEASE_S, Expired, LedgerUnavailable, new_owner
+from app.core.terms import Terms
+from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Expired, LedgerUnavailable, new_owner
 from app.stores.redis_link import Arg, Link, Script, open_server, unavailable
 
 LANES = 2
@@ -60,11 +62,12 @@ class Undeclared(msgspec.Struct, frozen=True, tag="undeclared"):
     scopes: tuple[str, ...]
 
 
-Answer = Granted | Denied | Settled | Lost | Ended | Undeclared
+Answer = Granted | Denied | Moved | Settled | Amended | Lost | Ended | Undeclared
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Answer]).decode
-_ENDINGS = (Settled, Lost, Denied, Ended)
+_terms_of = msgspec.msgpack.Decoder(Terms).decode
+_ENDINGS = (Settled, Lost, Denied, Moved, Amended, Ended)
 
 
 class _Verb:
@@ -99,6 +102,7 @@ class RedisBudgets:
         if not namespace or "{" in namespace or "}" in namespace:
             raise ValueError("the namespace must not be empty or contain braces: it becomes a Redis hash tag")
         self.owner = owner or new_owner()
+        self.task_retention_s = TASK_RETENTION_S
         script = Script(files("app.stores").joinpath("budgets.lua").read_text("utf-8"))
         self._server = open_server(url, script, timeout_s)
         self._timeout_s = timeout_s
@@ -130,18 +134,13 @@ class RedisBudgets:
 
     def apply(self, op: Op) -> asyncio.Future[Result]:
         """Carry out one verb; ValueError if it cannot be stored (an amount over MAX_NANO, a broken string)."""
-        if type(op) is Settle:
-            most = op.cost_nano
-        elif type(op) is Advance:
-            most = max(op.spent_nano, op.want_nano, op.need_nano)
-        else:
-            assert type(op) is Reserve
-            most = max(op.want_nano, op.need_nano)
-        if most > MAX_NANO:
+        if _most(op) > MAX_NANO:
             raise ValueError("an amount is beyond what the ledger can hold")
         wire = _encode(op)
         if type(op) is Reserve:
             self._learn(op.call_id, op.owner, [claim.scope for claim in op.claims])
+        elif type(op) is Amend:
+            self._learn(op.call_id, self.owner, [op.scope] if op.parent is None else [op.scope, op.parent])
         return cast("asyncio.Future[Result]", self._submit(op.call_id, wire))
 
     async def balances(self, scopes: Sequence[str]) -> list[Balance | None]:
@@ -274,7 +273,7 @@ class RedisBudgets:
 
     async def _exchange(self, link: Link, batch: list[_Verb], calls: set[str]) -> list[Answer]:
         payload = b"\xdc" + len(batch).to_bytes(2) + b"".join([verb.wire for verb in batch])
-        args: tuple[Arg, ...] = ("apply", self._prefix, self._lease_us, payload)
+        args: tuple[Arg, ...] = ("apply", self._prefix, self._lease_us, payload, int(self.task_retention_s))
         for _ in range(MAX_TRIES):
             keys: set[str] = set()
             for call_id in calls:
@@ -324,7 +323,8 @@ class RedisBudgets:
         """Run another mode of the script, on a link that verbs do not share."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
-        args: tuple[Arg, ...] = (mode, self._prefix, self._lease_us, _encode(payload or {}))
+        asked = _encode(payload or {})
+        args: tuple[Arg, ...] = (mode, self._prefix, self._lease_us, asked, int(self.task_retention_s))
         try:
             async with asyncio.timeout(2 * self._timeout_s), self._desk_lock:
                 return await self._desk.call([*self._head, *keys], args)
@@ -339,8 +339,22 @@ def _indexes(prefix: str) -> tuple[int, ...]:
     return (TASKS, WINDOWS, TOTALS) if "task:".startswith(prefix) else (WINDOWS, TOTALS)
 
 
+def _most(op: Op) -> int:
+    """The greatest number in a verb that the ledger adds up or compares."""
+    if type(op) is Settle:
+        return max(op.cost_nano, op.tokens)
+    if type(op) is Advance:
+        return max(op.spent_nano, op.want_nano, op.need_nano)
+    if type(op) is Amend:
+        return max(op.max_nano or 0, op.max_calls or 0, op.max_tokens or 0, op.max_ms or 0)
+    assert type(op) is Reserve
+    return max(op.want_nano, op.need_nano)
+
+
 def _balance(record: list[bytes | None]) -> Balance | None:
-    spent, held, calls, *limits = [int(field) if field else None for field in record]
+    *amounts, terms = record
+    spent, held, calls, limit, own, killed_at, killed_limit, tokens, began = [int(a) if a else None for a in amounts]
     if spent is None or held is None or calls is None:
         return None
-    return Balance(spent, held, calls, *limits)
+    known = _terms_of(terms) if terms else None
+    return Balance(spent, held, calls, limit, own, killed_at, killed_limit, tokens or 0, began or 0, known)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from app.core.budget import Balance, Op, Result
 from app.stores import sqlite_tables as tables
-from app.stores.budgets import OWNER_LEASE_S, Expired, LedgerUnavailable, new_owner
+from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Expired, LedgerUnavailable, new_owner
 from app.stores.sqlite_book import StoredBook
 
 PRUNE_EVERY_S = 3600.0
@@ -38,6 +38,7 @@ class SqliteBudgets:
         self, path: Path, *, lease_s: float = OWNER_LEASE_S, busy_timeout_s: float = tables.BUSY_TIMEOUT_S
     ) -> None:
         self.owner = new_owner()
+        self.task_retention_s = TASK_RETENTION_S
         self._path = path.absolute()
         self._lease_s = lease_s
         self._busy_timeout_s = busy_timeout_s
@@ -123,7 +124,7 @@ class SqliteBudgets:
 
     def _tend(self, db: sqlite3.Connection) -> None:
         if time.monotonic() >= self._prune_at:
-            tables.prune(db, tables.now_ms())
+            tables.prune(db, tables.now_ms(), self.task_retention_s)
             self._prune_at = time.monotonic() + PRUNE_EVERY_S
         tables.checkpoint(db)
 

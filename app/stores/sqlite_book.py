@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from app.core.amend import Amend
 from app.core.budget import Balance, Book, Op, Reserve, Result
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import Expired
@@ -119,7 +120,7 @@ class StoredBook:
 
     def _apply(self, ops: Sequence[Op]) -> list[Result]:
         book = self._book
-        self._load([op.call_id for op in ops], (c.scope for op in ops if type(op) is Reserve for c in op.claims))
+        self._load([op.call_id for op in ops], (scope for op in ops for scope in _claimed_by(op)))
         results: list[Result] = []
         calls: dict[str, None] = {}
         scopes: dict[str, None] = {}
@@ -129,8 +130,8 @@ class StoredBook:
             calls[op.call_id] = None
             if hold is not None:
                 scopes.update(dict.fromkeys(hold.scopes))
-            elif type(op) is Reserve:
-                scopes.update({claim.scope: None for claim in op.claims})
+            else:
+                scopes.update(dict.fromkeys(_claimed_by(op)))
         self._save(calls, scopes)
         return results
 
@@ -187,6 +188,15 @@ class StoredBook:
             self._db.execute("UPDATE owners SET lease_until_ms = 0 WHERE owner = ?", (self._owner,))
         else:
             self._db.execute("DELETE FROM owners WHERE owner = ?", (self._owner,))
+
+
+def _claimed_by(op: Op) -> list[str]:
+    """The scopes that a verb names."""
+    if type(op) is Reserve:
+        return [claim.scope for claim in op.claims]
+    if type(op) is Amend:
+        return [op.scope] if op.parent is None else [op.scope, op.parent]
+    return []
 
 
 def inode(path: Path) -> int | None:

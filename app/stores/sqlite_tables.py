@@ -14,15 +14,17 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from app.core.budget import Balance, Hold
-from app.stores.budgets import LedgerUnavailable
+from app.core.terms import Terms
+from app.stores.budgets import TASK_RETENTION_S, LedgerUnavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 2.0
 """How long a verb waits for other processes' transactions, each well under a millisecond in health."""
 PAGE_BYTES = 1024
@@ -33,8 +35,6 @@ RESTART_PAGES = 16_384
 """From 16 MB on, `checkpoint` makes the writers wait a moment, so that the log begins anew."""
 PASSES = 2
 """Passes of `checkpoint` beside the writers: the second has only what was logged during the first."""
-TASK_RETENTION_S = 30 * 86_400
-"""A task untouched for 30 days is over; naming it again begins a new one."""
 WINDOW_RETENTION_S = 400 * 86_400
 """Days and months stay for a year and a month of reports; totals stay for good."""
 PRUNE_ROWS = 500
@@ -52,6 +52,7 @@ SCHEMA = """
 CREATE TABLE scopes (
     name TEXT PRIMARY KEY, spent_nano INTEGER NOT NULL, held_nano INTEGER NOT NULL, calls INTEGER NOT NULL,
     limit_nano INTEGER, own_limit_nano INTEGER, killed_at_nano INTEGER, killed_limit_nano INTEGER,
+    tokens INTEGER NOT NULL DEFAULT 0, began_ms INTEGER NOT NULL DEFAULT 0, terms BLOB,
     updated_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE holds (
@@ -62,11 +63,16 @@ CREATE TABLE owners (
     owner TEXT PRIMARY KEY, machine TEXT NOT NULL, pid INTEGER NOT NULL, lease_until_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano"
+TO_VERSION_2 = """
+ALTER TABLE scopes ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE scopes ADD COLUMN began_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE scopes ADD COLUMN terms BLOB
+"""
+BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
+ tokens, began_ms, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
-BALANCE_COLUMNS, HOLD_COLUMNS = 9, 6
+BALANCE_COLUMNS, HOLD_COLUMNS = 12, 6
 PRUNABLE = (
-    ("task:*", TASK_RETENTION_S),
     ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
 )
@@ -76,8 +82,9 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 which no statement here minds, so that SQLite's cache of prepared statements stays small."""
 
 T = TypeVar("T")
+_terms_of = msgspec.json.Decoder(Terms).decode
 _scopes_of = msgspec.json.Decoder(tuple[str, ...]).decode
-_scopes_text = msgspec.json.Encoder().encode
+_text = msgspec.json.Encoder().encode
 
 
 def now_ms() -> int:
@@ -114,9 +121,10 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
     db = _patiently(lambda: connect(path, timeout_s), timeout_s)
     try:
         db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone() == (0,):
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        for statement in {0: SCHEMA, 1: TO_VERSION_2}.get(version, "").split(";"):
+            db.execute(statement)
+        if version < SCHEMA_VERSION:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     finally:
@@ -142,6 +150,7 @@ def _upsert_scopes(rows: int) -> str:
         " ON CONFLICT (name) DO UPDATE SET spent_nano = excluded.spent_nano, held_nano = excluded.held_nano,"
         " calls = excluded.calls, limit_nano = excluded.limit_nano, own_limit_nano = excluded.own_limit_nano,"
         " killed_at_nano = excluded.killed_at_nano, killed_limit_nano = excluded.killed_limit_nano,"
+        " tokens = excluded.tokens, began_ms = excluded.began_ms, terms = excluded.terms,"
         " updated_ms = excluded.updated_ms"
     )
 
@@ -185,10 +194,16 @@ def _padded(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 def load_balances(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, Balance]:
     """The balances of those scopes that have any."""
     return {
-        row[0]: Balance(*row[1:])
+        row[0]: _balance(row)
         for piece in _padded(names)
         for row in db.execute(_select_scopes(len(piece)), piece).fetchall()
     }
+
+
+def _balance(row: tuple[Any, ...]) -> Balance:
+    """The balance in a row of name and BALANCE."""
+    terms = row[-1]
+    return Balance(*row[1:-1], None if terms is None else _terms_of(terms))
 
 
 def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hold]:
@@ -204,18 +219,19 @@ def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]
     """Write these balances over whatever was there."""
     rows = [
         (name, b.spent_nano, b.held_nano, b.calls, b.limit_nano, b.own_limit_nano,
-         b.killed_at_nano, b.killed_limit_nano, updated_ms)
+         b.killed_at_nano, b.killed_limit_nano, b.tokens, b.began_ms,
+         None if b.terms is None else _text(b.terms), updated_ms)
         for name, b in balances
     ]  # fmt: skip
     for piece in _padded(rows):
-        db.execute(_upsert_scopes(len(piece)), [value for row in piece for value in row])
+        db.execute(_upsert_scopes(len(piece)), list(chain.from_iterable(piece)))
 
 
 def save_holds(db: sqlite3.Connection, holds: Sequence[Hold]) -> None:
     """Write these holds over whatever was there; a hold's owner and scopes never change."""
-    rows = [(h.call_id, h.owner, _scopes_text(h.scopes), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
+    rows = [(h.call_id, h.owner, _text(h.scopes), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
     for piece in _padded(rows):
-        db.execute(_upsert_holds(len(piece)), [value for row in piece for value in row])
+        db.execute(_upsert_holds(len(piece)), list(chain.from_iterable(piece)))
 
 
 def delete_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> None:
@@ -230,7 +246,7 @@ def list_scopes(db: sqlite3.Connection, prefix: str, limit: int) -> list[tuple[s
         f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? ORDER BY updated_ms DESC, name LIMIT ?",
         (prefix, prefix + "\U0010ffff", limit),  # the range, unlike LIKE, has no special characters
     )
-    return [(row[0], Balance(*row[1:])) for row in rows]
+    return [(row[0], _balance(row)) for row in rows]
 
 
 def checkpoint(db: sqlite3.Connection) -> None:
@@ -243,11 +259,11 @@ def checkpoint(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
 
-def prune(db: sqlite3.Connection, at_ms: int) -> int:
-    """Delete tasks and windows that nobody has touched for their retention; how many."""
+def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S) -> int:
+    """Delete tasks that nobody has touched for `tasks_s`, and windows for their retention; how many."""
     deleted = 0
-    for pattern, retention_s in PRUNABLE:
-        idle = (pattern, at_ms - retention_s * 1000)
+    for pattern, retention_s in (("task:*", tasks_s), *PRUNABLE):
+        idle = (pattern, at_ms - int(retention_s * 1000))
         names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]
         for start in range(0, len(names), PRUNE_ROWS):
             piece = names[start : start + PRUNE_ROWS]

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Balance, Book, Claim, Denied, Granted, Hold, Lost, Reserve, Settle, Settled
+from app.core.terms import State, TaskCaps, Terms
 
 SCOPES = ("task:k:1", "task:k:1|model:m", "key:k:day:2026-11-20", "global:total")
 
@@ -18,8 +20,10 @@ limits = st.none() | amounts
 wishes = st.tuples(amounts, amounts, amounts, st.integers(1, 6))
 """How much is needed, how much more is wanted, the risk, the share."""
 picks = st.integers(0, 50)
+few = st.none() | st.integers(0, 9)
+caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few)
 claims = st.lists(
-    st.builds(Claim, st.sampled_from(SCOPES), limits, limits), min_size=1, max_size=4, unique_by=lambda c: c.scope
+    st.builds(Claim, st.sampled_from(SCOPES), limits, limits, caps), min_size=1, max_size=4, unique_by=lambda c: c.scope
 ).map(tuple)
 
 
@@ -34,13 +38,19 @@ class Purse(RuleBasedStateMachine):
         self.grants = dict.fromkeys(SCOPES, 0)
         self.killed_at: dict[str, int] = {}
         self.ended: list[str] = []
+        self.tokens = dict.fromkeys(SCOPES, 0)
+        self.now_ms = 1
 
-    @rule(claims=claims, wish=wishes)
-    def reserve(self, claims: tuple[Claim, ...], wish: tuple[int, int, int, int]) -> None:
+    @rule(claims=claims, wish=wishes, passed_ms=st.integers(0, 4), need_tokens=st.integers(0, 4))
+    def reserve(
+        self, claims: tuple[Claim, ...], wish: tuple[int, int, int, int], passed_ms: int, need_tokens: int
+    ) -> None:
         self.serial += 1
+        self.now_ms += passed_ms
         need, more, risk, share = wish
         call_id, before = f"c{self.serial}", copy.deepcopy(self.book)
-        result = self.book.apply(Reserve(call_id, "me", claims, need, need + more, risk, share))
+        op = Reserve(call_id, "me", claims, need, need + more, risk, share, self.now_ms, need_tokens)
+        result = self.book.apply(op)
         if isinstance(result, Denied):
             assert call_id not in self.book.holds
             self.check_denial(result, claims, need, before)
@@ -50,17 +60,40 @@ class Purse(RuleBasedStateMachine):
         for claim in claims:
             self.grants[claim.scope] += 1
         self.check_grant(call_id, result)
+        for claim in claims:
+            self.check_terms(self.book.balances[claim.scope], result, need_tokens)
+
+    def check_terms(self, balance: Balance, result: Granted, need_tokens: int) -> None:
+        """What was granted fits the limits that are not money, this call among the calls."""
+        terms = balance.terms
+        assert 0 < balance.began_ms <= self.now_ms
+        if terms is None:
+            return
+        assert terms.state == "open"
+        assert terms.max_calls is None or balance.calls <= terms.max_calls
+        if terms.max_tokens is not None:
+            assert result.tokens_left is not None
+            assert max(need_tokens, 1) <= result.tokens_left <= terms.max_tokens - balance.tokens
+        if terms.max_ms is not None:
+            assert result.ms_left is not None
+            assert 0 < result.ms_left <= terms.max_ms - (self.now_ms - balance.began_ms)
 
     def check_denial(self, result: Denied, claims: tuple[Claim, ...], need: int, before: Book) -> None:
         """A denial changes no money, and has a reason in the scope it names."""
         for name in SCOPES:
             old, new = before.balances.get(name, Balance()), self.book.balances.get(name, Balance())
-            assert replace(new, limit_nano=old.limit_nano, own_limit_nano=old.own_limit_nano) == old
+            limits = {"limit_nano": old.limit_nano, "own_limit_nano": old.own_limit_nano, "terms": old.terms}
+            assert replace(new, **limits) == old
         denier = self.book.balances[result.scope]
-        assert result.limit_nano == denier.effective_limit_nano
+        assert result.limit_nano == (denier.effective_limit_nano or 0)
         assert (result.spent_nano, result.held_nano) == (denier.spent_nano, denier.held_nano)
         rooms = [self.book.balances[claim.scope].room_nano for claim in claims]
-        if result.killed:
+        if result.reason != "budget":
+            assert denier.terms is not None
+            assert not result.contended
+            assert not result.killed
+            assert denier.terms.state == result.reason or result.used + 4 >= result.limit
+        elif result.killed:
             assert denier.exhausted
             assert not result.contended
         else:
@@ -105,7 +138,9 @@ class Purse(RuleBasedStateMachine):
     def settle(self, pick: int, cost: int, killed: tuple[str, ...]) -> None:
         call_id = self.some_call(pick)
         hold = self.book.holds[call_id]
-        result = self.book.apply(Settle(call_id, cost, killed))
+        result = self.book.apply(Settle(call_id, cost, killed, cost % 5))
+        for scope in hold.scopes:
+            self.tokens[scope] += cost % 5
         assert isinstance(result, Settled)
         assert result.charged_nano == cost
         assert result.charged_nano + result.refunded_nano == max(hold.spent_nano + hold.held_nano, cost)
@@ -113,6 +148,30 @@ class Purse(RuleBasedStateMachine):
         for scope in set(killed) & set(hold.scopes):
             self.killed_at.setdefault(scope, self.book.balances[scope].spent_nano)
             assert self.book.balances[scope].effective_limit_nano is None or self.book.balances[scope].exhausted
+
+    @rule(
+        scope=st.sampled_from(SCOPES[:2]),
+        limits=st.tuples(limits, few, few, few),
+        state=st.sampled_from([None, "open", "frozen", "closed"]),
+        by_client=st.booleans(),
+    )
+    def amend(self, scope: str, limits: tuple[int | None, ...], state: State | None, by_client: bool) -> None:
+        before = copy.deepcopy(self.book.balances.get(scope, Balance()))
+        nano, calls, tokens, ms = limits
+        op = Amend("amendment", scope, nano, calls, tokens, ms, state, by_client=by_client)
+        result = self.book.apply(op)
+        assert isinstance(result, Amended)
+        after = self.book.balances[scope]
+        if result.refused is not None:
+            assert by_client
+            assert after == before
+            return
+        assert (after.spent_nano, after.held_nano, after.calls) == (before.spent_nano, before.held_nano, before.calls)
+        for wish, was, now in zip(limits, bounds(before), bounds(after), strict=True):
+            assert now == (was if wish is None else wish)
+        again = copy.deepcopy(self.book)
+        assert again.apply(op) == result
+        assert again == self.book
 
     @precondition(lambda self: self.book.holds)
     @rule(pick=picks)
@@ -159,6 +218,7 @@ class Purse(RuleBasedStateMachine):
             assert balance.held_nano == sum(hold.held_nano for hold in mine)
             assert balance.spent_nano == self.charged[name] + sum(hold.spent_nano for hold in mine)
             assert balance.calls == self.grants[name]
+            assert balance.tokens == self.tokens[name]
             assert min(balance.held_nano, balance.spent_nano) >= 0
         assert all(hold.held_nano >= 0 for hold in self.book.holds.values())
 
@@ -167,6 +227,12 @@ class Purse(RuleBasedStateMachine):
         assert self.killed_at == {
             name: b.killed_at_nano for name, b in self.book.balances.items() if b.killed_at_nano is not None
         }
+
+
+def bounds(balance: Balance) -> tuple[int | None, ...]:
+    """The limits that bind a task: dollars, calls, tokens, time."""
+    terms = balance.terms or Terms()
+    return balance.effective_limit_nano, terms.max_calls, terms.max_tokens, terms.max_ms
 
 
 TestPurse = Purse.TestCase

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.budget import Balance, Book, Claim, Granted, Lost, Op, Settle, Settled
+from app.core.terms import Terms
 from app.stores import sqlite_book
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import OWNER_LEASE_S, LedgerUnavailable
@@ -30,6 +31,7 @@ from tests.stores.ledger_contract import (
     LedgerContract,
     MakeStore,
     advance,
+    amended,
     assert_same_balances,
     balance,
     beat_until_expired,
@@ -96,6 +98,24 @@ class TestFile:
             await store.apply(Settle("1", 20, ("s",)))
         async with opened(path) as store:
             assert await store.balances(["s"]) == [Balance(20, 0, 1, 100, 60, 20, 60)]
+
+    async def test_a_file_of_the_first_version_is_taken_on(self, path: Path) -> None:
+        path.parent.mkdir(parents=True)
+        with closing(sqlite3.connect(path)) as db:
+            columns = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano"
+            db.executescript(
+                f"CREATE TABLE scopes (name TEXT PRIMARY KEY, {columns}, updated_ms) WITHOUT ROWID;"
+                "CREATE TABLE holds (call_id TEXT PRIMARY KEY, owner, scopes, spent_nano, held_nano, risk_nano);"
+                "CREATE TABLE owners (owner TEXT PRIMARY KEY, machine, pid, lease_until_ms);"
+                "INSERT INTO scopes VALUES ('s', 20, 0, 1, 100, 60, 20, 60, 5); PRAGMA user_version = 1"
+            )
+        async with opened(path) as store:
+            assert await store.balances(["s"]) == [Balance(20, 0, 1, 100, 60, 20, 60)]
+            await amended(store, "s", max_nano=200, max_calls=2)
+            await granted(store, reserve(store, "1", Claim("s", 100), need=150, now_ms=7))
+        async with opened(path) as store:
+            found = await balance(store, "s")
+            assert (found.terms, found.began_ms) == (Terms(set_nano=200, set_calls=2), 7)
 
     async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
         async with opened(path):
@@ -259,6 +279,7 @@ class TestUpkeep:
             with closing(tables.connect(path)) as db:
                 now = tables.now_ms()
                 assert tables.prune(db, now + 29 * DAY_MS) == 0
+                assert tables.prune(db, now + 29 * DAY_MS, 30 * 86_400) == 0
                 assert tables.prune(db, now + 31 * DAY_MS) == len(idle)
                 assert tables.prune(db, now + 399 * DAY_MS) == 0
                 assert tables.prune(db, now + 401 * DAY_MS) == len(windows)
