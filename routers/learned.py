@@ -133,11 +133,13 @@ class ItemModel:
         words = excerpt_words(features)
         x = (np.array(surface(features, words), dtype=np.float64) - self._centre) * self._scale
         np.clip(x, -CLIP, CLIP, out=x)
-        u = np.empty(1 + self._slope.shape[1])
+        local, ood = self._local(words)
+        trust = 1.0 - ood * self._distrust
+        u = np.empty(1 + len(trust))
         u[0] = 1.0
         u[1:] = x @ self._slope
-        local, ood = self._local(words)
-        u[1:] += local
+        u[2:] *= trust[1:]
+        u[1:] += local * trust
         return Item(u, self._variance(ood), ood)
 
     def _variance(self, ood: float) -> Vector:
@@ -152,9 +154,8 @@ class ItemModel:
         rows = self._terms[places].sum(axis=0)
         unknown = (len(set(words)) - float(rows[-1])) * self._rare
         total = float(rows[-2]) + unknown
-        ood = (unknown / total - self._familiar) / (self._strange - self._familiar)
-        ood = min(max(ood, 0.0), 1.0)
-        return rows[:-2] * ((1.0 - ood * self._distrust) / sqrt(total)), ood
+        ood = (unknown / (total + self._rare) - self._familiar) / (self._strange - self._familiar)
+        return rows[:-2] / sqrt(total), min(max(ood, 0.0), 1.0)
 
 
 def load(path: Path | str) -> LearnedRouter:

@@ -28,9 +28,10 @@ MIN_SCALE: Final = 1e-6
 CONSTANT_SCALE: Final = 1e6
 """Divides a feature that never changes in training, so that it says nothing when it does."""
 FINAL_ABILITY_ROUNDS: Final = 25
-TRUST_IF_STRANGE: Final = (0.5, 0.3, 0.3, 0.3)
-"""How much of what words tell is used where they are strange, by coordinate: how easy a kind is carries over to its
-neighbours, which models are good at it does less. Chosen by leaving out sources."""
+TRUST_IF_STRANGE: Final = (0.5, 0.0, 0.0, 0.0)
+"""What is left of a coordinate where words are strange. Of ease only what words tell fades, for what the surface
+tells carries over to kinds never seen; which models are good at something does not, whatever tells it. Chosen by
+leaving out sources."""
 CHARS_PER_TOKEN: Final = 4.0
 FAMILIAR_SHARE, STRANGE_SHARE = 0.5, 0.9
 """Quantiles of the share of unknown words: in questions of known families, at which nothing is strange; in questions
@@ -55,13 +56,15 @@ def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
         "item/scale": scale,
         "item/slope": items.slope,
     }
-    effect = items.effect[seen.family]
-    told, local = _terms(rows, [terms(w) for w in words], effect, seed)
+    surely, effect = seen.x @ items.slope, items.effect[seen.family]
+    told, u = _terms(rows, [terms(w) for w in words], surely, effect, seed)
     arrays |= told
     # At the coordinates that serving would see: a skill that words tell only half of is believed only half. But what
     # they miss of a hard benchmark's level is no fault of the models that were tried on it.
-    offset = (effect - local)[:, 0]
-    abilities = abilities_at(arms, seen, seen.x @ items.slope + local, offset, rounds=FINAL_ABILITY_ROUNDS)
+    offset = (surely + effect - u)[:, 0]
+    abilities = abilities_at(arms, seen, u, offset, rounds=FINAL_ABILITY_ROUNDS)
+    # What a model never seen is good at, facts do not tell: guessed from them, it was worse than not guessed.
+    abilities["coef"][:, 2:] = 0.0
     arrays |= {f"ability/{name}": np.asarray(value) for name, value in abilities.items()}
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})
@@ -89,18 +92,18 @@ def _outcomes(rows: Sequence[Row], x: Matrix) -> tuple[list[Arm], Outcomes]:
 
 
 def _terms(
-    rows: Sequence[Row], texts: Sequence[set[bytes]], target: Matrix, seed: int
+    rows: Sequence[Row], texts: Sequence[set[bytes]], surely: Matrix, target: Matrix, seed: int
 ) -> tuple[dict[str, Any], Matrix]:
-    """What words tell of a question's kind (`target`) and how far that can be trusted; and what they tell of each row
-    when it was not among those they were learned from."""
+    """What words tell of a question's kind (`target`) beside its surface (`surely`), and how far both can be trusted;
+    and the coordinates of each row as they are served when it was not among those that words were learned from."""
     bag, everything = bag_of(texts), np.arange(len(rows))
     x, _, idf = weighted(bag, everything, everything)
     inside, outside = (_held_out(bag, target, folds(rows, kind, seed)) for kind in ("random", "family"))
     strange = [weighted(bag, fit, ask)[1] for fit, ask in folds(rows, "source", seed)]
     low = float(np.quantile(inside.share, FAMILIAR_SHARE))
     high = max(float(np.quantile(np.concatenate(strange), STRANGE_SHARE)) if strange else 1.0, low + 0.05)
-    local, known = _trusted(inside, target, (low, high))
-    _, unknown = _trusted(outside, target, (low, high))
+    u = _served(surely, inside, (low, high))
+    known, unknown = (((of - surely - target) ** 2).mean(axis=0) for of in (u, _served(surely, outside, (low, high))))
     arrays = {
         "term/words": np.frombuffer(b"\n".join(bag.terms), dtype=np.uint8),
         "term/table": fit_terms(x, target).astype(np.float16),
@@ -111,7 +114,7 @@ def _terms(
         "item/variance_known": np.concatenate([[0.0], known]),
         "item/variance_unknown": np.concatenate([[0.0], np.maximum(unknown, known)]),
     }
-    return arrays, local
+    return arrays, u
 
 
 class _Told(NamedTuple):
@@ -130,11 +133,11 @@ def _held_out(bag: Bag, target: Matrix, splits: Sequence[tuple[Places, Places]])
     return told
 
 
-def _trusted(told: _Told, target: Matrix, shares: tuple[float, float]) -> tuple[Matrix, Vector]:
-    """What is used of what words tell, and its mean squared error by coordinate."""
+def _served(surely: Matrix, told: _Told, shares: tuple[float, float]) -> Matrix:
+    """Coordinates as `routers.learned` makes them."""
     ood = np.clip((told.share - shares[0]) / (shares[1] - shares[0]), 0.0, 1.0)
-    used = told.local * (1.0 - ood[:, None] * (1.0 - np.array(TRUST_IF_STRANGE)))
-    return used, np.asarray(((used - target) ** 2).mean(axis=0))
+    trust = 1.0 - ood[:, None] * (1.0 - np.array(TRUST_IF_STRANGE))
+    return np.asarray(np.column_stack([surely[:, :1], surely[:, 1:] * trust[:, 1:]]) + told.local * trust)
 
 
 def _lengths(rows: Sequence[Row], features: Sequence[Features]) -> dict[str, Any]:

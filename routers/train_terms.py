@@ -60,7 +60,9 @@ def weighted(bag: Bag, fit: NDArray[np.int64], ask: NDArray[np.int64]) -> tuple[
     known = rows @ (idf**2)
     unknown = (bag.words[ask] - rows @ (bag.single & (times > 0)).astype(np.float64)) * unknown_square(len(fit))
     total = np.maximum(known + unknown, 1e-9)
-    return (sp.diags(1.0 / np.sqrt(total)) @ rows @ sp.diags(idf)).tocsr(), unknown / total, idf
+    # As if one more word were known: a single strange word does not make a short text strange.
+    share = unknown / (total + unknown_square(len(fit)))
+    return (sp.diags(1.0 / np.sqrt(total)) @ rows @ sp.diags(idf)).tocsr(), share, idf
 
 
 def unknown_square(texts: int) -> float:
