@@ -25,6 +25,7 @@ from app.core.conversation import (
 )
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
+from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_chat.talk import SOUNDS
@@ -33,10 +34,10 @@ from app.dialects.openai_chat.talk_options import NO_ARGUMENTS
 LIMIT_FIELD: Final = "max_completion_tokens"
 MAX_CALL_ID_CHARS: Final = 40
 """OpenAI answers 400 to a longer one."""
-EFFORTS: Final = frozenset(("none", "minimal", "low", "medium", "high", "xhigh"))
-"""https://platform.openai.com/docs/guides/reasoning"""
 _BUDGET_EFFORTS: Final = ((0, "none"), (1024, "low"), (8192, "medium"))
 """The largest budget of each effort (https://ai.google.dev/gemini-api/docs/openai#thinking); beyond them: high."""
+_SAMPLING: Final = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+"""With their defaults, which may be left out."""
 _MOVED: Final = "(attached below)"
 """Stands in a result that was nothing but images: an empty one is refused by some servers."""
 _FORMATS: Final = {media_type: name for name, media_type in SOUNDS.items()} | {
@@ -71,14 +72,11 @@ def render_talk(
             body["parallel_tool_calls"] = talk.parallel_tools
     if talk.shape is not None:
         body["response_format"] = _format(talk)
-    effort = _effort(talk)
+    can = abilities_of(model)
+    effort = _effort(talk, can)
     optional: dict[str, Any] = {
-        "stop": talk.stop or None,
-        "temperature": talk.temperature,
-        "top_p": talk.top_p,
+        **_sampling(talk, samples=can.samples or (effort == "none" and can.samples_unthinking)),
         "seed": talk.seed,
-        "presence_penalty": talk.presence_penalty,
-        "frequency_penalty": talk.frequency_penalty,
         "reasoning_effort": effort,
         "user": talk.user,
         "n": talk.choices if talk.choices > 1 else None,
@@ -97,14 +95,27 @@ def _note(talk: Conversation, name: str, dropped: bool) -> None:
         talk.dropped.append(name)
 
 
-def _effort(talk: Conversation) -> str | None:
-    if talk.effort is not None:
-        effort = "xhigh" if talk.effort == "max" else talk.effort
-        _note(talk, "effort", effort not in EFFORTS)
-        return effort if effort in EFFORTS else None
-    if talk.think_tokens is None or talk.think_tokens < 0:
-        return None
-    return next((effort for most, effort in _BUDGET_EFFORTS if talk.think_tokens <= most), "high")
+def _effort(talk: Conversation, can: Abilities) -> str | None:
+    asked = talk.effort
+    if asked is None:
+        if talk.think_tokens is None or talk.think_tokens < 0:
+            return None
+        asked = next((effort for most, effort in _BUDGET_EFFORTS if talk.think_tokens <= most), "high")
+    effort = effort_for(asked, can.efforts)
+    _note(talk, "effort", effort is None)
+    return effort
+
+
+def _sampling(talk: Conversation, *, samples: bool) -> dict[str, Any]:
+    """Temperature and its kin, as far as the model takes them. Raises BadRequest for stop sequences that it refuses."""
+    given = {name: getattr(talk, name) for name in _SAMPLING}
+    if samples:
+        return given | {"stop": talk.stop or None}
+    if talk.stop:
+        raise BadRequest("The model that was chosen takes no stop sequences.", param="stop")
+    for name, value in given.items():
+        _note(talk, name, value is not None and value != _SAMPLING[name])
+    return {}
 
 
 def _tool(talk: Conversation, tool: Tool) -> dict[str, Any]:

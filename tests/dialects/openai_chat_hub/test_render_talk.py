@@ -36,7 +36,7 @@ REQUEST = ChatRequest({}, "x", False, False, 1, None, (), Prompt(), dialect="ant
 
 def rendered(talk: Conversation, **options: Any) -> dict[str, Any]:
     """The body as a client of JSON reads it."""
-    settled = {"model": "m", "limit_tokens": None, "stream": False, **options}
+    settled: dict[str, Any] = {"model": "m", "limit_tokens": None, "stream": False, **options}
     body: dict[str, Any] = json.loads(render_talk(REQUEST, talk, **settled))
     return body
 
@@ -59,7 +59,7 @@ def assistant(*parts: Part) -> Message:
 
 def back(talk: Conversation) -> Conversation:
     """The conversation that a chat provider reads."""
-    sent = DIALECT.render(REQUEST, talk, model="m", limit_tokens=None, stream=False)
+    sent = DIALECT.render(REQUEST, talk, model="gpt-oss-20b", limit_tokens=None, stream=False)
     assert sent.path == "/chat/completions"
     return DIALECT.conversation(DIALECT.parse(sent.body, {}, {}))
 
@@ -242,6 +242,7 @@ def test_strict_only_where_openai_takes_it(schema: Any, fits: bool) -> None:
     [
         ("low", 99_999, "low"),
         ("max", None, "xhigh"),
+        ("minimal", None, "low"),
         ("adaptive", None, None),
         (None, 0, "none"),
         (None, 1024, "low"),
@@ -253,8 +254,61 @@ def test_strict_only_where_openai_takes_it(schema: Any, fits: bool) -> None:
 )
 def test_effort(effort: str | None, tokens: int | None, sent: str | None) -> None:
     talk = Conversation([], effort=effort, think_tokens=tokens)
-    assert rendered(talk).get("reasoning_effort") == sent
+    assert rendered(talk, model="gpt-5.2").get("reasoning_effort") == sent
     assert talk.dropped == (["effort"] if effort == "adaptive" else [])
+
+
+@pytest.mark.parametrize(
+    ("model", "least", "most"),
+    [
+        ("gpt-5", "minimal", "high"),
+        ("openai/gpt-5-mini-2025-08-07", "minimal", "high"),
+        ("gpt-5-codex", "low", "high"),
+        ("gpt-5-pro", "high", "high"),
+        ("gpt-5.1", "none", "high"),
+        ("gpt-5.1-codex-max", "none", "xhigh"),
+        ("gpt-5.2-pro", "medium", "xhigh"),
+        ("gpt-6", "none", "xhigh"),
+        ("o3-mini", "low", "high"),
+        ("o4-mini-2025-04-16", "low", "high"),
+        ("openai/gpt-oss-120b", "low", "high"),
+        ("gemini-2.5-flash", "none", "high"),
+        ("gemini-3-pro-preview", "low", "high"),
+        ("deepseek-v4-pro", "low", "max"),
+        ("grok-3-mini", "low", "high"),
+        ("o1-mini", None, None),
+        ("gpt-5-chat-latest", None, None),
+        ("gpt-4.1", None, None),
+        ("gemini-2.0-flash", None, None),
+        ("olmo-2", None, None),
+        ("llama-3.3-70b", None, None),
+    ],
+)
+def test_the_efforts_that_a_model_takes(model: str, least: str | None, most: str | None) -> None:
+    for asked, sent in (("none", least), ("max", most)):
+        talk = Conversation([], effort=asked)
+        assert rendered(talk, model=model).get("reasoning_effort") == sent
+        assert talk.dropped == ([] if sent else ["effort"])
+
+
+def test_reasoning_models_refuse_sampling() -> None:
+    sampled: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.5}
+    for model, effort, kept in (
+        ("gpt-4.1", None, True),
+        ("gpt-5", None, False),
+        ("gpt-5.1", "none", True),
+        ("o3", "none", False),
+    ):
+        talk = Conversation([], **sampled, effort=effort)
+        body = rendered(talk, model=model)
+        assert {name: body.get(name) for name in sampled} == (sampled if kept else dict.fromkeys(sampled))
+        assert [name for name in talk.dropped if name in sampled] == ([] if kept else list(sampled))
+    talk = Conversation([], temperature=1, presence_penalty=0)
+    rendered(talk, model="gpt-5")
+    assert talk.dropped == []
+    with pytest.raises(BadRequest) as caught:
+        rendered(Conversation([], stop=["END"]), model="gpt-5")
+    assert caught.value.param == "stop"
 
 
 def test_top_k_is_dropped_and_named_once() -> None:
