@@ -24,12 +24,13 @@ from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
 from app.gateway.view import View
 from app.http.api import build_api
+from app.http.asgi import Receive, Scope, Send
 from app.http.auth import is_loopback
 from app.http.count import CountRoute, Parse
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.generate import GenerateRoute
-from app.http.hot import HotRoute, Receive, Scope, Send
+from app.http.hot import HotRoute
 from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable

@@ -127,12 +127,13 @@ class Calls:
     def __len__(self) -> int:
         return len(self._running)
 
-    def spawn(self, call: Runner) -> None:
+    def spawn(self, call: Runner) -> asyncio.Task[None]:
         """Start a call as a task that outlives its client."""
         task = asyncio.get_running_loop().create_task(call.run())
         call.waits.bind(task)
         self._running[task] = call
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)

@@ -16,7 +16,8 @@ from app.dialects.base import Dialect
 from app.dialects.registry import dialect_named
 from app.gateway.services import Services
 from app.gateway.target import resolve
-from app.http.hot import AsgiDownstream, HotRoute, id_headers
+from app.http.asgi import AsgiDownstream
+from app.http.hot import HotRoute, id_headers
 
 Parse = Callable[[bytes, Mapping[str, str], Mapping[str, str]], ChatRequest]
 

@@ -9,7 +9,8 @@ from app.dialects.openai_chat.embeddings import parse_embeddings
 from app.gateway.embed import EmbeddingsCall
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
-from app.http.hot import AsgiDownstream, HotRoute, dollars_header, tightest
+from app.http.asgi import AsgiDownstream
+from app.http.hot import HotRoute, dollars_header, tightest
 from app.http.whose import task_of
 
 

@@ -11,7 +11,8 @@ from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import checked_task_id
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.metrics import Metrics
-from app.http.hot import NO_PATH, AsgiDownstream, HotRoute, Message, Receive, Scope, Send, id_headers, refuse
+from app.http.asgi import AsgiDownstream, Message, Receive, Scope, Send
+from app.http.hot import NO_PATH, HotRoute, id_headers, refuse
 
 ALLOW = b"POST, OPTIONS"
 TASK_PREFIX = b"/t/"

@@ -14,7 +14,8 @@ from app.gateway.call import ChatCall
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
-from app.http.hot import AsgiDownstream, HotRoute, dollars_header, tightest
+from app.http.asgi import AsgiDownstream
+from app.http.hot import HotRoute, dollars_header, tightest
 from app.http.whose import task_of
 
 

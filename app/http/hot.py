@@ -8,14 +8,14 @@ import contextlib
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
 import structlog
 
 from app.core.errors import BadRequest, BursarError, Draining, TooLarge
 from app.core.money import nano_from_usd
 from app.core.policy import Key
+from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import MAX_MODEL_CHARS
 from app.dialects.registry import CHAT, dialect_named
@@ -24,45 +24,16 @@ from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
+from app.http.asgi import AsgiDownstream, Head, Receive, Scope, Send
 from app.http.auth import KeyRing
+from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
 
 log = structlog.get_logger()
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Head = list[tuple[bytes, bytes]]
 NO_PATH: Mapping[str, str] = {}
-
-"""What a record keeps of the model asked for: longer than any name in a policy."""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
-
-
-class AsgiDownstream:
-    """The client's side of a call over ASGI. The server ignores what is sent after the client has left."""
-
-    __slots__ = ("_send", "finished")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.finished = False
-
-    async def start(self, status: int, headers: Head) -> None:
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def finish(self, data: bytes) -> None:
-        self.finished = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-    async def reply(self, status: int, headers: Head, body: bytes) -> None:
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.finish(body)
 
 
 class ClientLeft(Exception):
@@ -90,6 +61,7 @@ class HotRoute(ABC):
         self.services = services
         self._max_body_bytes = max_body_bytes
         self._keys = KeyRing(services.view.policy)
+        self._replays = Replays()
 
     @property
     def dialect(self) -> Dialect:
@@ -119,6 +91,7 @@ class HotRoute(ABC):
     ) -> None:
         """One request."""
         downstream = AsgiDownstream(send)
+        kept: Reply | None = None
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             if "key" in path:
@@ -128,8 +101,17 @@ class HotRoute(ABC):
             body = await read_body(headers, receive, self._max_body_bytes)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 key = self._gate(headers)
+            if (again := headers.get("idempotency-key")) is not None:
+                found = await self._replays.find(key_name(key), again, body)
+                if found is not None:
+                    await replay(found, downstream)
+                    return
+                kept = self._replays.begin(key_name(key), again, body)
+                downstream = RecordingDownstream(send, kept)
             call = await self.serve(headers, body, key, downstream, path_task, path)
         except BursarError as error:
+            if kept is not None:
+                kept.end(Outcome.BAD_REQUEST)
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
                 await read_away(headers, receive)
@@ -143,8 +125,12 @@ class HotRoute(ABC):
             await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect)
             return
         if call is None:
+            if kept is not None:
+                kept.end(Outcome.COMPLETED)
             return
-        self.services.calls.spawn(call)
+        task = self.services.calls.spawn(call)
+        if kept is not None:
+            task.add_done_callback(lambda _: kept.end(call.record.outcome))
         while (await receive())["type"] != "http.disconnect":
             pass
         if not downstream.finished:
