@@ -24,9 +24,13 @@ PATH: Final = "/chat/completions"
 
 
 class ChatDialect:
-    """See `base.Dialect`. The session that a client's body names is none: `prompt_cache_key` is an application's."""
+    """See `base.Dialect`. `limit_field`: the name by which an upstream knows the output limit, where the client has
+    sent none in chat's words. The session that a client's body names is none: `prompt_cache_key` is an application's."""
 
     name = "openai_chat"
+
+    def __init__(self, limit_field: str = LIMIT_FIELD) -> None:
+        self._limit_field = limit_field
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_chat(body)
@@ -36,14 +40,17 @@ class ChatDialect:
 
     def patch(self, request: ChatRequest, *, model: str, limit_tokens: int | None, stream: bool) -> UpstreamRequest:
         body = render_chat(
-            request, upstream_model=model, limit_tokens=limit_tokens, limit_field=LIMIT_FIELD, stream=stream
+            request, upstream_model=model, limit_tokens=limit_tokens, limit_field=self._limit_field, stream=stream
         )
         return UpstreamRequest(PATH, body)
 
     def render(
         self, request: ChatRequest, talk: Conversation, *, model: str, limit_tokens: int | None, stream: bool
     ) -> UpstreamRequest:
-        return UpstreamRequest(PATH, render_talk(request, talk, model=model, limit_tokens=limit_tokens, stream=stream))
+        body = render_talk(
+            request, talk, model=model, limit_tokens=limit_tokens, limit_field=self._limit_field, stream=stream
+        )
+        return UpstreamRequest(PATH, body)
 
     def reader(self) -> ChatReader:
         return ChatReader()

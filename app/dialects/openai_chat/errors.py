@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.core.errors import BudgetExceeded, BursarError, UpstreamError, UpstreamRejected
+from app.core.errors import BudgetExceeded, BursarError, TaskStopped, UpstreamError, UpstreamRejected
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -25,6 +25,27 @@ def budget_message(scope: str) -> str:
         f"{subject} is out of budget: the cost cap set for {owner} has been reached, "
         "so the gateway stopped it (billing limit). Do not resend."
     )
+
+
+_REASON_WORDS = {
+    "calls": "is out of steps: the cap on calls set for this task has been reached",
+    "tokens": "is out of budget: the usage cap set for this task has been reached",
+    "time": "is out of time: the cap on its duration has been reached",
+    "repeats": "went round in circles: it keeps sending the same request",
+    "frozen": "is frozen: whoever owns it has put it on hold",
+    "closed": "is closed: whoever owns it has ended it",
+}
+
+
+def stopped_message(reason: str) -> str:
+    """What a client shows when a task is stopped for another reason than money; in such words as `budget_message`."""
+    return f"Task {_REASON_WORDS[reason]}, so the gateway stopped it (billing limit). Do not resend."
+
+
+def stopped_error(reason: str, headers: dict[str, str] | None = None) -> TaskStopped:
+    """The denial of a task for another reason than money, never to be retried."""
+    found = {"x-should-retry": "false", "x-bursar-scope": "task", "x-bursar-reason": reason, **(headers or {})}
+    return TaskStopped(stopped_message(reason), reason, headers=found)
 
 
 def error_object(error: BursarError) -> bytes:

@@ -25,7 +25,7 @@ from app.core.conversation import (
 )
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest, Prompt
-from app.dialects.openai_chat.dialect import DIALECT
+from app.dialects.openai_chat.dialect import DIALECT, ChatDialect
 from app.dialects.openai_chat.render_talk import MAX_CALL_ID_CHARS, render_talk
 
 SCHEMA = msgspec.Raw(
@@ -165,6 +165,10 @@ def test_limits_and_streams() -> None:
     body = rendered(talk, limit_tokens=9, stream=True)
     assert (body["max_completion_tokens"], body["stream"], body["stream_options"]) == (9, True, {"include_usage": True})
     assert rendered(talk, limit_tokens=9, limit_field="max_tokens")["max_tokens"] == 9
+    other = ChatDialect("max_tokens")
+    assert json.loads(other.render(REQUEST, talk, model="m", limit_tokens=9, stream=False).body)["max_tokens"] == 9
+    chat = other.parse(b'{"model":"x","messages":[{"role":"user","content":"q"}]}', {}, {})
+    assert json.loads(other.patch(chat, model="m", limit_tokens=9, stream=False).body)["max_tokens"] == 9
     asked = ChatRequest({}, "x", False, False, 1, 77, ("max_tokens",), Prompt(), dialect="anthropic")
     assert (
         json.loads(render_talk(asked, talk, model="m", limit_tokens=None, stream=False))["max_completion_tokens"] == 77
