@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from routers.artifact import Weights, read
 from routers.base import Arm, Score
 from routers.features import Features
 from routers.lengths import ArmLengths, LengthWeights, arm_lengths, expected_tokens, request_length
+from routers.tasks import TaskGuess, TaskType, classify
 from routers.vector import SURFACE, excerpt_words, surface, terms, vocabulary
 
 MAX_STACKS: Final = 64
@@ -30,6 +31,9 @@ CLIP: Final = 3.0
 CONFIDENT_LOGITS: Final = 1.5
 """`Score.confidence` is the probability that an arm's true logit on this kind of request is within this much of the
 expected one: at P = 0.8, between 0.47 and 0.95."""
+
+TOPIC_SHARPNESS: Final = 1.0
+"""Evidence for a topic is in standard deviations of membership; a task guess weighs exp of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ class LearnedRouter:
     def item(self, features: Features) -> Item:
         """What a request demands."""
         return self._items.item(features)
+
+    def task(self, features: Features) -> TaskGuess:
+        """The task type of a request: rules for what its instruction names, learned for what it is about."""
+        guess = classify(features)
+        return self._items.topic(features) if guess.type in self._items.topics else guess
 
     def ability(self, arm: Arm) -> Ability:
         """What is believed of an arm."""
@@ -97,18 +106,9 @@ class ItemModel:
     """From features to coordinates."""
 
     __slots__ = (
-        "_centre",
-        "_distrust",
-        "_familiar",
-        "_known",
-        "_rare",
-        "_scale",
-        "_slope",
-        "_strange",
-        "_terms",
-        "_unknown",
-        "_words",
-    )
+        "_centre", "_distrust", "_familiar", "_known", "_latest", "_rare", "_scale", "_skills", "_slope", "_strange",
+        "_terms", "_unknown", "_words", "topics",
+    )  # fmt: skip
 
     def __init__(self, weights: Weights) -> None:
         part, term = weights.part("item"), weights.part("term")
@@ -116,41 +116,64 @@ class ItemModel:
             raise ValueError("the weights were trained for other features than this version reads; train again")
         self._centre = part["centre"].astype(np.float64)
         self._scale = 1.0 / part["scale"].astype(np.float64)
-        self._slope = part["slope"].astype(np.float64)
+        task = weights.part("task")
+        self.topics = tuple(TaskType(str(name)) for name in task["names"])
+        # Coordinates first, then the topical task types: one product and one sum tell both.
+        self._slope = np.hstack([part["slope"], task["surface"]]).astype(np.float64)
+        self._skills = part["slope"].shape[1]
         # Variance of the coordinates where the words of a request are known, and where they are not.
         self._known = part["variance_known"].astype(np.float64)
         self._unknown = part["variance_unknown"].astype(np.float64)
         self._words = vocabulary(term["words"].tobytes())
         idf = term["idf"].astype(np.float32)
         single = np.array([b" " not in word for word in self._words], dtype=np.float32)
-        self._terms = np.column_stack([term["table"].astype(np.float32) * idf[:, None], idf**2, single])
+        table = np.hstack([term["table"], task["table"]]).astype(np.float32)
+        self._terms = np.column_stack([table * idf[:, None], idf**2, single])
         self._rare = float(term["rare"])
         self._familiar, self._strange = (float(share) for share in term["shares"])
         self._distrust = 1.0 - term["trust"].astype(np.float64)
+        self._latest: tuple[Features, Item, Vector] | None = None
 
     def item(self, features: Features) -> Item:
         """What a request demands."""
+        return self._read(features)[1]
+
+    def topic(self, features: Features) -> TaskGuess:
+        """The likeliest of `topics`, which must not be empty."""
+        evidence = np.exp(TOPIC_SHARPNESS * self._read(features)[2])
+        best = int(evidence.argmax())
+        first = float(evidence[best])
+        evidence[best] = 0.0
+        return TaskGuess(self.topics[best], first / (first + float(evidence.max())))
+
+    def _read(self, features: Features) -> tuple[Features, Item, Vector]:
+        """A request's item and its evidence for each topic; whoever asks next about the same request gets the same."""
+        latest = self._latest
+        if latest is not None and latest[0] is features:
+            return latest
         words = excerpt_words(features)
         x = (np.array(surface(features, words), dtype=np.float64) - self._centre) * self._scale
         np.clip(x, -CLIP, CLIP, out=x)
-        local, ood = self._local(words)
+        on_surface, (in_words, ood) = x @ self._slope, self._local(words)
         trust = 1.0 - ood * self._distrust
-        u = np.empty(1 + len(trust))
+        u = np.empty(1 + self._skills)
         u[0] = 1.0
-        u[1:] = x @ self._slope
+        u[1:] = on_surface[: self._skills]
         u[2:] *= trust[1:]
-        u[1:] += local * trust
-        return Item(u, self._variance(ood), ood)
+        u[1:] += in_words[: self._skills] * trust
+        item = Item(u, self._variance(ood), ood)
+        self._latest = latest = features, item, (on_surface + in_words)[self._skills :]
+        return latest
 
     def _variance(self, ood: float) -> Vector:
         return self._known + ood * (self._unknown - self._known)
 
-    def _local(self, words: list[bytes]) -> tuple[Any, float]:
+    def _local(self, words: list[bytes]) -> tuple[Vector, float]:
         """What the words tell, and the share of their weight that training does not know."""
         distinct = terms(words)
         places = [self._words[term] for term in self._words.keys() & distinct]
         if not places:
-            return 0.0, 1.0
+            return np.zeros(self._slope.shape[1]), 1.0
         rows = self._terms[places].sum(axis=0)
         unknown = (len(set(words)) - float(rows[-1])) * self._rare
         total = float(rows[-2]) + unknown

@@ -20,6 +20,7 @@ from routers.features import Features, extract
 from routers.rows import Row, deduplicated, folds, view_of
 from routers.train_items import Outcomes, Places, abilities_at, fit_items
 from routers.train_lengths import Lengths, fit_lengths
+from routers.train_tasks import fit_tasks
 from routers.train_terms import Bag, bag_of, fit_terms, unknown_square, weighted
 from routers.vector import SURFACE, excerpt_words, surface, terms
 
@@ -57,7 +58,7 @@ def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
         "item/slope": items.slope,
     }
     surely, effect = seen.x @ items.slope, items.effect[seen.family]
-    told, u = _terms(rows, [terms(w) for w in words], surely, effect, seed)
+    told, u = _terms(rows, [terms(w) for w in words], seen.x, surely, effect, seed)
     arrays |= told
     # At the coordinates that serving would see: a skill that words tell only half of is believed only half. But what
     # they miss of a hard benchmark's level is no fault of the models that were tried on it.
@@ -92,7 +93,7 @@ def _outcomes(rows: Sequence[Row], x: Matrix) -> tuple[list[Arm], Outcomes]:
 
 
 def _terms(
-    rows: Sequence[Row], texts: Sequence[set[bytes]], surely: Matrix, target: Matrix, seed: int
+    rows: Sequence[Row], texts: Sequence[set[bytes]], surfaces: Matrix, surely: Matrix, target: Matrix, seed: int
 ) -> tuple[dict[str, Any], Matrix]:
     """What words tell of a question's kind (`target`) beside its surface (`surely`), and how far both can be trusted;
     and the coordinates of each row as they are served when it was not among those that words were learned from."""
@@ -104,7 +105,8 @@ def _terms(
     high = max(float(np.quantile(np.concatenate(strange), STRANGE_SHARE)) if strange else 1.0, low + 0.05)
     u = _served(surely, inside, (low, high))
     known, unknown = (((of - surely - target) ** 2).mean(axis=0) for of in (u, _served(surely, outside, (low, high))))
-    arrays = {
+    arrays: dict[str, Any] = {f"task/{name}": array for name, array in fit_tasks(rows, surfaces, x).items()}
+    arrays |= {
         "term/words": np.frombuffer(b"\n".join(bag.terms), dtype=np.uint8),
         "term/table": fit_terms(x, target).astype(np.float16),
         "term/idf": idf,

@@ -15,6 +15,7 @@ from routers.base import Arm, RequestView
 from routers.facts import arm_of_name
 from routers.features import extract
 from routers.learned import LearnedRouter, load
+from routers.tasks import TaskType, classify
 from tests.routers import outcomes
 
 SHIPPED = Path(routers.__path__[0]) / "weights"
@@ -136,3 +137,24 @@ def test_the_shipped_router_knows_strong_from_weak() -> None:
     question = "A 2 kg block slides down a frictionless incline of 30 degrees. Derive its acceleration."
     strong, weak = p(router, question, [arm_of_name("gpt-4o-2024-08-06"), arm_of_name("mistral-7b-instruct-v0.1")])
     assert strong > weak + 0.2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "type_"),
+    [
+        ("What is the derivative of x^2 sin x?", TaskType.MATH),
+        ("Write a python function that merges two sorted lists.", TaskType.CODE),
+        ("Translate to German: the cat sat on the mat.", TaskType.TRANSLATION),
+        ("Who wrote the novel about a whale?", TaskType.QUESTION),
+        ("Hello!", TaskType.CHAT),
+    ],
+)
+def test_task_types_are_told(prompt: str, type_: TaskType) -> None:
+    guess = load(SHIPPED).task(extract(ask(prompt)))
+    assert guess.type is type_
+    assert 0.5 <= guess.confidence <= 1.0
+
+
+def test_without_topics_in_training_rules_tell_the_task(router: LearnedRouter) -> None:
+    features = extract(ask("Write a python function that merges two sorted lists."))
+    assert router.task(features) == classify(features)
