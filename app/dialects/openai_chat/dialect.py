@@ -25,7 +25,7 @@ PATH: Final = "/chat/completions"
 
 class ChatDialect:
     """See `base.Dialect`. `limit_field`: the name by which an upstream knows the output limit, where the client has
-    sent none in chat's words. The session that a client's body names is none: `prompt_cache_key` is an application's."""
+    sent none in chat's words. A client's body names no session: its `prompt_cache_key` is an application's."""
 
     name = "openai_chat"
 

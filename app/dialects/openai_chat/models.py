@@ -23,11 +23,13 @@ _O: Final = re.compile(r"o\d(?![a-z])")
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """`efforts`: the words for how much to think, least first, none where the parameter is refused; `samples`:
-    temperature and its kin, and stop sequences; `samples_unthinking`: the same while the effort is `none`."""
+    temperature and its kin, and stop sequences; `samples_unthinking`: the same while the effort is `none`; `known`:
+    the name says so, and nothing here is a guess."""
 
     efforts: tuple[str, ...] = ()
     samples: bool = True
     samples_unthinking: bool = True
+    known: bool = True
 
 
 def abilities_of(model: str) -> Abilities:
@@ -45,7 +47,9 @@ def abilities_of(model: str) -> Abilities:
         return Abilities(_gemini(name, (int(found[1]), int(found[2] or 0))))
     if name.startswith("grok-3-mini"):
         return Abilities(("low", "high"))
-    return Abilities(("low", "high", "max")) if name.startswith("deepseek-v4") else Abilities()
+    if name.startswith("deepseek-v4"):
+        return Abilities(("low", "high", "max"))
+    return Abilities(known=False)
 
 
 def effort_for(asked: str, efforts: tuple[str, ...]) -> str | None:

@@ -23,6 +23,7 @@ from app.core.conversation import (
 )
 from app.core.errors import BadRequest
 from app.dialects.base import UpstreamRequest
+from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_responses import proofs
 from app.dialects.openai_responses.carried import RENDER_DROPPED, RENDER_REFUSED
@@ -59,11 +60,18 @@ def rendered(talk: Conversation, *, model: str, limit_tokens: int | None, stream
             body["parallel_tool_calls"] = talk.parallel_tools
     if talk.shape is not None:
         body["text"] = {"format": _format(talk)}
-    if reasoning := _reasoning(talk):
+    can = abilities_of(model)
+    if reasoning := _reasoning(talk, can):
         body["reasoning"] = reasoning
+    samples = can.samples or (reasoning.get("effort") == "none" and can.samples_unthinking)
     for name in ("temperature", "top_p", "user"):
-        if (value := getattr(talk, name)) is not None:
+        value = getattr(talk, name)
+        if value is None:
+            continue
+        if samples or name == "user":
             body[name] = value
+        elif value != 1:
+            _drop(talk, name)
     if limit_tokens is not None:
         body["max_output_tokens"] = limit_tokens
     body["store"] = False
@@ -128,14 +136,20 @@ def _strict(talk: Conversation, asked: bool | None, schema: msgspec.Raw | None) 
     return bool(asked)
 
 
-def _reasoning(talk: Conversation) -> dict[str, str]:
+def _reasoning(talk: Conversation, can: Abilities) -> dict[str, str]:
     made: dict[str, str] = {}
     if talk.effort is not None:
         made["effort"] = _EFFORTS.get(talk.effort, talk.effort)
     elif talk.think_tokens:
         tokens = talk.think_tokens
         made["effort"] = "low" if 0 < tokens <= _LOW_TOKENS else "medium" if 0 < tokens <= _MEDIUM_TOKENS else "high"
-    if talk.show_thoughts:
+    if "effort" in made and can.known:
+        effort = effort_for(made["effort"], can.efforts)
+        if effort is None:
+            _drop(talk, "effort")
+            return {}
+        made["effort"] = effort
+    if talk.show_thoughts and (can.efforts or not can.known):
         made["summary"] = "auto"
     return made
 

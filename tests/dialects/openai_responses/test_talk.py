@@ -56,8 +56,8 @@ def talk_of(**members: Any) -> Conversation:
     return DIALECT.conversation(request_of(**members))
 
 
-def rendered(talk: Conversation, limit: int | None = None, stream: bool = True) -> dict[str, Any]:
-    sent = DIALECT.render(request_of(), talk, model="up", limit_tokens=limit, stream=stream)
+def rendered(talk: Conversation, limit: int | None = None, stream: bool = True, model: str = "up") -> dict[str, Any]:
+    sent = DIALECT.render(request_of(), talk, model=model, limit_tokens=limit, stream=stream)
     assert sent.path == "/responses"
     body: dict[str, Any] = json.loads(sent.body)
     return body
@@ -315,8 +315,27 @@ def test_what_cannot_be_said_here_is_dropped_by_the_table() -> None:
     )
     body = rendered(talk)
     assert body["text"]["format"]["strict"] is False
-    assert set(talk.dropped) == set(RENDER_DROPPED)
+    assert set(talk.dropped) == set(RENDER_DROPPED) - {"temperature", "top_p", "effort"}
     assert [item.get("role") or item["type"] for item in body["input"]] == ["user", "function_call_output"]
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "reasoning", "dropped"),
+    [
+        ("gpt-5", "max", {"effort": "high", "summary": "auto"}, ["temperature", "top_p"]),
+        ("gpt-5.2", "none", {"effort": "none", "summary": "auto"}, []),
+        ("gpt-4.1", "high", None, ["effort"]),
+        ("up", "max", {"effort": "xhigh", "summary": "auto"}, []),
+    ],
+)
+def test_what_a_model_refuses_is_dropped(
+    model: str, effort: str, reasoning: dict[str, str] | None, dropped: list[str]
+) -> None:
+    talk = Conversation([], effort=effort, temperature=0.5, top_p=0.9, show_thoughts=True)
+    body = rendered(talk, model=model)
+    assert body.get("reasoning") == reasoning
+    assert talk.dropped == dropped
+    assert ("temperature" in body, "top_p" in body) == ("temperature" not in dropped, "top_p" not in dropped)
 
 
 @pytest.mark.parametrize(("change", "param"), [({"stop": ["x"]}, "stop"), ({"choices": 2}, "n")])
