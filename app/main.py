@@ -35,6 +35,8 @@ from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
+from app.stores.outcomes import Outcomes, OutcomesUnavailable
+from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.policies import Policies
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
@@ -64,6 +66,11 @@ def make_traces(settings: Settings) -> Traces:
     from app.stores.traces_redis import RedisTraces  # noqa: PLC0415  (see make_budgets)
 
     return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+def make_outcomes(settings: Settings) -> Outcomes:
+    """Where feedback is kept."""
+    return SqliteOutcomes(settings.data_dir / "outcomes.sqlite", keeps_comments=settings.keep_comments)
 
 
 def load_routers(weights: Path) -> dict[str, Router]:
@@ -147,7 +154,7 @@ class Gateway:
                 started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
-        except (LedgerUnavailable, OSError) as error:
+        except (LedgerUnavailable, OutcomesUnavailable, OSError) as error:
             log.error("the gateway cannot run", error=str(error))
             await send({"type": f"lifespan.{'shutdown' if started else 'startup'}.failed", "message": "see the log"})
             return
@@ -157,13 +164,14 @@ class Gateway:
     async def running(self) -> AsyncIterator[Services]:
         """Open the stores, run the background loops, serve; then drain, settle and close."""
         settings, stop = self.settings, asyncio.Event()
-        budgets, traces = make_budgets(settings), make_traces(settings)
+        budgets, traces, outcomes = make_budgets(settings), make_traces(settings), make_outcomes(settings)
         await budgets.start()
         await traces.start()
+        await outcomes.start()
         view = View(self.policies.current, self.routers, self.book.current)
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
-        self.front = Front(hot_routes(services, settings.max_body_bytes), build_api(services), self.metrics)
+        self.front = Front(hot_routes(services, settings.max_body_bytes), build_api(services, outcomes), self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()
@@ -186,6 +194,7 @@ class Gateway:
             await services.ledger.pay_owed()
             await services.upstreams.close()
             await traces.close()
+            await outcomes.close()
             await budgets.close()
 
     async def _reprice(self) -> None:

@@ -37,5 +37,6 @@ class Settings(BaseSettings):
     prices_every_s: float = Field(default=6 * 3600.0, gt=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
     drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after SIGTERM")
+    keep_comments: bool = Field(default=False, description="store the comments of feedback; they may hold anything")
     log_level: str = "info"
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$")

@@ -95,6 +95,7 @@ class Metrics:
             "bursar_split_calls_total", "Calls of split routes, by router.", [*router, "outcome"]
         )
         self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", router)
+        self.feedback = counter("bursar_feedback_total", "Words of feedback taken.", ["source", "outcome"])
         self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)
         self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)

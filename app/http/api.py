@@ -30,9 +30,11 @@ from app.gateway.limits import task_scope
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.feedback import serve_feedback
 from app.http.hot import key_name
 from app.http.models import serve_models
 from app.stores.budgets import LedgerUnavailable
+from app.stores.outcomes import Outcomes
 
 
 def error_response(error: BursarError) -> Response:
@@ -40,11 +42,12 @@ def error_response(error: BursarError) -> Response:
     return Response(error_body(error), error.status, error.headers, media_type="application/json")
 
 
-def build_api(services: Services) -> FastAPI:
+def build_api(services: Services, outcomes: Outcomes) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
+    serve_feedback(api, services, outcomes)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)

@@ -1,0 +1,168 @@
+"""Feedback in a SQLite file of its own: safe for several processes, written by one thread per process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from app.core.feedback import Correction, Feedback, Speaker, Turned
+from app.stores import outcomes
+from app.stores.outcomes import OtherWord, OutcomesUnavailable, Put
+
+BUSY_TIMEOUT_S = 5.0
+PRUNE_EVERY = 1_000
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE words (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, thing TEXT NOT NULL, by TEXT NOT NULL, source TEXT NOT NULL,
+    outcome TEXT NOT NULL, said_s REAL NOT NULL, key TEXT NOT NULL, admin INTEGER NOT NULL, score REAL,
+    correction TEXT, comment TEXT, matched INTEGER NOT NULL,
+    UNIQUE (thing, by, source)
+);
+CREATE INDEX words_by ON words (by, seq);
+CREATE TABLE repeats (
+    by TEXT NOT NULL, repeat_key TEXT NOT NULL, digest BLOB NOT NULL, said_s REAL NOT NULL,
+    PRIMARY KEY (by, repeat_key)
+) WITHOUT ROWID;
+"""
+COLUMNS = "thing, by, source, outcome, said_s, key, admin, score, correction, comment, matched"
+MAX_THINGS = 500
+
+T = TypeVar("T")
+
+
+class SqliteOutcomes:
+    """Outcomes (see `stores/outcomes.py`) in a file, made with its folders where it is not there."""
+
+    def __init__(self, path: Path, *, keeps_comments: bool = False) -> None:
+        self.keeps_comments = keeps_comments
+        self._path = path.absolute()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
+        self._db: sqlite3.Connection | None = None
+        self._puts = 0
+
+    async def start(self) -> None:
+        self._db = await self._in_thread(lambda: opened(self._path))
+        await self._in_thread(lambda: prune(self._open_db(), time.time()))
+
+    async def put(self, word: Feedback, *, repeat_key: str | None = None, digest: bytes = b"") -> Put:
+        return await self._in_thread(lambda: self._put(word, repeat_key, digest))
+
+    async def about(self, things: Sequence[str]) -> list[Feedback]:
+        asked = list(things)[:MAX_THINGS]
+        marks = ", ".join("?" * len(asked))
+        rows = await self._rows(f"SELECT seq, {COLUMNS} FROM words WHERE thing IN ({marks}) ORDER BY seq", asked)  # noqa: S608
+        return [feedback for _, feedback in rows]
+
+    async def since(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
+        return await self._rows(
+            f"SELECT seq, {COLUMNS} FROM words WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+            (cursor, limit),
+        )
+
+    async def close(self) -> None:
+        if self._db is not None:
+            await self._in_thread(self._db.close)
+            self._db = None
+        self._thread.shutdown()
+
+    def _open_db(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise OutcomesUnavailable("the store of outcomes is not open")
+        return self._db
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, RuntimeError) as error:
+            raise OutcomesUnavailable(f"the store of outcomes did not answer ({type(error).__name__})") from error
+
+    async def _rows(self, query: str, values: Sequence[Any]) -> list[tuple[int, Feedback]]:
+        rows = await self._in_thread(lambda: self._open_db().execute(query, values).fetchall())
+        return [(row[0], of_row(row[1:])) for row in rows]
+
+    def _put(self, word: Feedback, repeat_key: str | None, digest: bytes) -> Put:
+        db = self._open_db()
+        self._puts += 1
+        if self._puts % PRUNE_EVERY == 0:
+            prune(db, word.said_s)
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            if repeat_key is not None and _seen(db, word, repeat_key, digest):
+                return Put.REPEATED
+            same = (word.thing, word.by, word.source)
+            replaced = db.execute("DELETE FROM words WHERE thing = ? AND by = ? AND source = ?", same).rowcount
+            db.execute(f"INSERT INTO words ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row_of(word))  # noqa: S608
+        return Put.REPLACED if replaced else Put.NEW
+
+
+def _seen(db: sqlite3.Connection, word: Feedback, repeat_key: str, digest: bytes) -> bool:
+    """True where this key came before with the same content; else it is noted. Raises OtherWord."""
+    found = db.execute("SELECT digest FROM repeats WHERE by = ? AND repeat_key = ?", (word.by, repeat_key)).fetchone()
+    if found is None:
+        db.execute("INSERT INTO repeats VALUES (?, ?, ?, ?)", (word.by, repeat_key, digest, word.said_s))
+        return False
+    if found[0] != digest:
+        raise OtherWord
+    return True
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """The file, with its tables. Raises OSError, sqlite3.Error, or OutcomesUnavailable for a newer version's file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")  # a word may be all that a person will ever say: it survives a power cut
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise OutcomesUnavailable("the file of outcomes was written by a newer version")
+        if version == 0:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return db
+
+
+def prune(db: sqlite3.Connection, now_s: float) -> None:
+    """Forget what is older than KEEP_DAYS, repeat keys past their time, and of each key what is beyond MAX_WORDS."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("DELETE FROM words WHERE said_s < ?", (now_s - outcomes.KEEP_DAYS * 86_400,))
+        db.execute("DELETE FROM repeats WHERE said_s < ?", (now_s - outcomes.KEEP_REPEATS_S,))
+        for by, count in db.execute("SELECT by, count(*) FROM words GROUP BY by").fetchall():
+            if count > outcomes.MAX_WORDS:
+                oldest = "SELECT seq FROM words WHERE by = ? ORDER BY seq LIMIT ?"
+                db.execute(f"DELETE FROM words WHERE seq IN ({oldest})", (by, count - outcomes.MAX_WORDS))  # noqa: S608
+
+
+def row_of(word: Feedback) -> tuple[Any, ...]:
+    """A word in the order of COLUMNS."""
+    said = (word.thing, word.by, word.source, word.outcome, word.said_s, word.key, word.admin, word.score)
+    return (*said, word.correction, word.comment, word.matched)
+
+
+def of_row(row: Sequence[Any]) -> Feedback:
+    """The word of a row."""
+    thing, by, source, outcome, said_s, key, admin, score, correction, comment, matched = row
+    return Feedback(
+        thing,
+        by,
+        Speaker(source),
+        Turned(outcome),
+        said_s,
+        key,
+        bool(admin),
+        score,
+        None if correction is None else Correction(correction),
+        comment,
+        bool(matched),
+    )
