@@ -170,11 +170,11 @@ class ItemModel:
 
     def _local(self, words: list[bytes]) -> tuple[Vector, float]:
         """What the words tell, and the share of their weight that training does not know."""
-        distinct = terms(words)
-        places = [self._words[term] for term in self._words.keys() & distinct]
+        places = [place for place in map(self._words.get, terms(words)) if place is not None]
         if not places:
             return np.zeros(self._slope.shape[1]), 1.0
-        rows = self._terms[places].sum(axis=0)
+        places.sort()  # a set's order differs between processes, and so would the last digit of a sum
+        rows = np.add.reduce(self._terms.take(places, axis=0), axis=0)
         unknown = (len(set(words)) - float(rows[-1])) * self._rare
         total = float(rows[-2]) + unknown
         ood = (unknown / (total + self._rare) - self._familiar) / (self._strange - self._familiar)
