@@ -17,8 +17,8 @@ _DELTA, _STOP = b'"message_delta"', b'"message_stop"'
 
 
 class _Place(msgspec.Struct):
-    type: str = ""
-    index: int = 0
+    type: str | None = None
+    index: int | None = None
 
 
 _place = msgspec.json.Decoder(_Place)
@@ -27,7 +27,7 @@ _place = msgspec.json.Decoder(_Place)
 def open_block(data: bytes) -> int | None:
     """The index of the block that a `content_block_...` event leaves open, None where it ends it."""
     place = _place.decode(data)
-    return None if place.type == "content_block_stop" else place.index
+    return None if place.type == "content_block_stop" else place.index or 0
 
 
 def ended(held: Sequence[Frame], counts: Counts, message_stop: bytes) -> bytes:

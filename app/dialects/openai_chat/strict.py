@@ -14,7 +14,8 @@ import msgspec
 _UNSUPPORTED: Final = frozenset(
     ("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties")
 )
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NO_SCHEMA: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, AttributeError)
+"""A value of the wrong kind somewhere in it, too: what is no schema is not strict."""
 _decode = msgspec.json.decode
 
 
@@ -25,7 +26,7 @@ def fits_strict(schema: msgspec.Raw | None) -> bool:
     try:
         root = _decode(schema)
         return isinstance(root, dict) and root.get("type") == "object" and "anyOf" not in root and _fits(root)
-    except _UNREADABLE:
+    except _NO_SCHEMA:
         return False
 
 

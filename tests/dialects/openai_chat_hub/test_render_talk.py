@@ -230,6 +230,8 @@ FIT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["
         ({"type": "array", "items": FIT}, False),
         ({"anyOf": [FIT]}, False),
         (True, False),
+        ({**FIT, "required": [[]]}, False),
+        ({**FIT, "$defs": [1], "anyOf": 5}, False),
     ],
 )
 def test_strict_only_where_openai_takes_it(schema: Any, fits: bool) -> None:
