@@ -13,6 +13,7 @@ import msgspec
 
 from app.core.errors import BursarError, UpstreamError
 from app.core.events import (
+    Begin,
     CallBegins,
     CallEnds,
     CallPiece,
@@ -60,6 +61,7 @@ class EventRelay:
         same: bool,
         clamp_tokens: int | None,
         folds: bool,
+        created_s: int = 0,
     ) -> None:
         self.meter = meter
         self.allowance_nano: int | None = None
@@ -71,6 +73,7 @@ class EventRelay:
         self._client = client
         self._reader = reader
         self._request = request
+        self._created_s = created_s
         self._writer: Writer = client.writer(request)
         self._same = same
         self._clamp = clamp_tokens
@@ -142,9 +145,10 @@ class EventRelay:
         return b"".join(out)
 
     def _events(self, frame: Frame) -> list[Event]:
-        if not self.unstreamed:
-            return self._reader.read(frame)
-        return self._reader.whole(frame.data or b"")
+        events = self._reader.whole(frame.data or b"") if self.unstreamed else self._reader.read(frame)
+        if not self.opened:
+            date(events, self._created_s)
+        return events
 
     def _take(self, frame: Frame, events: list[Event], out: list[bytes]) -> None:
         seen, ends = 0, False
@@ -283,6 +287,13 @@ class EventRelay:
 
     def _counts(self, cost_nano: int | None) -> Counts:
         return counts_of(self.meter, cost_nano)
+
+
+def date(events: list[Event], created_s: int) -> None:
+    """Say when the reply was made (Unix time) where its provider does not."""
+    for event in events:
+        if isinstance(event, Begin) and not event.created:
+            event.created = created_s
 
 
 def counts_of(meter: Meter, cost_nano: int | None) -> Counts:

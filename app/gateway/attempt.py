@@ -20,11 +20,11 @@ from app.core.policy import Candidate
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent
-from app.dialects.openai_chat.errors import budget_error
+from app.dialects.openai_chat.errors import budget_error, stopped_error
 from app.gateway import verdict
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
-from app.gateway.limits import scope_kind, scope_word
+from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
 from app.gateway.unstreamed import UnstreamedReply
@@ -86,9 +86,11 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s
-        self._hard_s = self._loop.time() + budget.hard_timeout_s
+        now_s = self._loop.time()
+        self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
+        self._hard_s = min(now_s + budget.hard_timeout_s, self._task_s)
         self._folds = purse.plan.mode is Mode.FOLD
-        self._exchange = exchange_for(session.request, candidate.provider)
+        self._exchange = exchange_for(session.request, candidate.provider, time.time())
         self._sent = False
         self._stalled = False
 
@@ -186,7 +188,7 @@ class Attempt:
                 if not relay.blocked:
                     break
                 if self.purse.overrun or not await self.purse.extend():
-                    await self._cut(reply, parser)
+                    await self._cut(reply, parser, "tokens" if self.purse.out_of_tokens else "budget")
                     return None
         except SseOverflow:
             relay.broken = "an event is too large"
@@ -198,7 +200,9 @@ class Attempt:
         except Stopped:
             return await self._stopped(reply, parser)
         if relay.broken is None and (relay.done or relay.ended):
-            await (self._cut(reply, parser) if relay.clamped else self._complete(reply))
+            by_tokens = self.purse.clamped_by_tokens
+            why = "tokens" if by_tokens else "budget"
+            await (self._cut(reply, parser, why) if relay.clamped else self._complete(reply))
             return None
         return await self._broke(reply)
 
@@ -223,7 +227,7 @@ class Attempt:
             if purse.running_short:
                 purse.flush()
             relay.allowance_nano = purse.allowance_nano
-            if purse.overruns() and not relay.ended:
+            if (purse.overruns() or purse.out_of_tokens) and not relay.ended:
                 relay.blocked = purse.overrun = True
                 return
             if relay.opened:
@@ -267,26 +271,27 @@ class Attempt:
         except (ConnectionBroken, Stopped):
             reply.close()
 
-    async def _cut(self, reply: Reply, parser: SseParser) -> None:
+    async def _cut(self, reply: Reply, parser: SseParser, why: str = "budget") -> None:
         """The cap is reached: stop the upstream at once, settle, tell the client as its protocol wants it told."""
         purse, session = self.purse, self.session
         if not (self.relay.done or self.relay.ended):
             self._cancel(reply, parser)
-        scope = purse.binding_scope
-        kind = scope_kind(scope)
+        scope = purse.binding_scope if why == "budget" else None
+        word = "task" if scope is None else scope_word(scope)
         cost_nano, provenance = self._stopped_cost()
         await self._settle(cost_nano, provenance, killed=scope)
-        self.record.outcome = Outcome.COST_KILLED
+        self.record.outcome = CUT_OUTCOMES[why]
         self.record.cut = {
-            "scope": scope_word(scope),
-            "by": "clamp" if self.relay.clamped else "meter",
+            "scope": word,
+            "reason": why,
+            "by": "clamp" if self.relay.clamped else "clock" if why == "time" else "meter",
             "killed_at_usd": usd_text(self.record.charged_nano or 0),
             "in_tool_call": self.relay.in_tool,
         }
-        error = budget_error(kind, purse.cut_headers)
+        error = stopped_error(why) if scope is None else budget_error(scope_kind(scope), purse.cut_headers)
         soft = session.soft_cut and not self.relay.in_tool and (self.record.ttft_s is not None or self._folds)
         killed_at = self.record.cut["killed_at_usd"]
-        cut = f'{{"scope":"{scope_word(scope)}","killed_at_usd":{killed_at}}}'.encode()
+        cut = f'{{"scope":"{word}","killed_at_usd":{killed_at}}}'.encode()
         if self._folds and soft:
             await self._answer(200, self.relay.folded(self.record.charged_nano, cut))
         elif not session.started:
@@ -318,6 +323,10 @@ class Attempt:
         waits = self.session.waits
         if self._stalled:
             await self._catch_up(reply, parser)
+        if self._out_of_time:
+            waits.clear_late()
+            await self._cut(reply, parser, "time")
+            return None
         self._cancel(reply, parser)
         if not self.session.started:
             return await self._stopped_early()
@@ -337,6 +346,11 @@ class Attempt:
         except Stopped:
             self.record.outcome = Outcome.CLIENT_GONE
         return None
+
+    @property
+    def _out_of_time(self) -> bool:
+        """True when it was the task's own clock that stopped the wait."""
+        return self.session.waits.stopped is Stop.LATE and self._loop.time() >= self._task_s
 
     async def _catch_up(self, reply: Reply, parser: SseParser) -> None:
         """The client did not read, so nor did we: meter what lies in the buffers on the way, for it is billed."""
@@ -370,6 +384,14 @@ class Attempt:
     async def _stopped_early(self) -> Verdict | None:
         """Interrupted before anything was sent."""
         waits = self.session.waits
+        if self._out_of_time:
+            waits.clear_late()
+            await self._settle(*self._stopped_cost())
+            self.record.outcome = CUT_OUTCOMES["time"]
+            killed_at = usd_text(self.record.charged_nano or 0)
+            self.record.cut = {"scope": "task", "reason": "time", "by": "clock", "killed_at_usd": killed_at}
+            await self.session.fail(stopped_error("time"))
+            return None
         if waits.stopped is Stop.LATE:
             waits.clear_late()
             return await self._failed(verdict.too_late(), unseen=True)

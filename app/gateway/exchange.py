@@ -17,8 +17,9 @@ from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Dialect, UpstreamRequest
-from app.dialects.event_relay import EventRelay, counts_of
+from app.dialects.event_relay import EventRelay, counts_of, date
 from app.dialects.openai_chat.decode import decode_event, decode_whole
+from app.dialects.openai_chat.dialect import ChatDialect
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
@@ -73,12 +74,14 @@ class Exchange(Protocol):
         """That reply, as the client sees it."""
 
 
-def exchange_for(request: ChatRequest, provider: Provider) -> Exchange:
-    """The exchange of this client's dialect with this provider's."""
+def exchange_for(request: ChatRequest, provider: Provider, now_s: float) -> Exchange:
+    """The exchange of this client's dialect with this provider's. `now_s`: Unix time, for dialects whose replies tell
+    when they were made where the provider's do not."""
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
         return ChatExchange(request, provider)
-    return EventExchange(request, dialect_named(request.dialect), dialect_named(upstream))
+    spoken = ChatDialect(provider.limit_field) if upstream == CHAT else dialect_named(upstream)
+    return EventExchange(request, dialect_named(request.dialect), spoken, int(now_s))
 
 
 class ChatExchange:
@@ -128,8 +131,9 @@ class ChatExchange:
 class EventExchange:
     """Any two dialects; where they are the same, bytes go on as they came."""
 
-    def __init__(self, request: ChatRequest, client: Dialect, upstream: Dialect) -> None:
+    def __init__(self, request: ChatRequest, client: Dialect, upstream: Dialect, created_s: int) -> None:
         self._request = request
+        self._created_s = created_s
         self._client = client
         self._upstream = upstream
         self._same = client.name == upstream.name
@@ -154,6 +158,7 @@ class EventExchange:
             same=self._same,
             clamp_tokens=clamp_tokens,
             folds=folds,
+            created_s=self._created_s,
         )
 
     def as_stream(self, relay: Relay, body: bytes) -> bytes:
@@ -163,6 +168,7 @@ class EventExchange:
 
     def read_whole(self, body: bytes, meter: Meter) -> None:
         events = self._whole = self._upstream.reader().whole(body)
+        date(events, self._created_s)
         if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):
             raise BadEvent("the reply has no answer")
         used = next((event.usage for event in events if isinstance(event, Used)), None)

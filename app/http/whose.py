@@ -5,6 +5,7 @@ What each client sends was measured (shared WIRE.md, "Which task is this?").
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,10 @@ _HARNESSES = (
     ("google-genai", "google-genai"),
     ("openai", "openai-sdk"),
 )
+
+
+MAX_SIGN_CHARS = 200
+"""Programs name themselves first; what they add of systems and libraries may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,12 @@ def harness_of(headers: Mapping[str, str]) -> str:
     """The program that asks, one of a fixed set, from `User-Agent` and what codex and Claude Code add."""
     if "x-claude-code-session-id" in headers:
         return "claude-code"
-    said = f"{headers.get('originator', '')} {headers.get('user-agent', '')}".lower()
+    return _harness(headers.get("originator", "")[:MAX_SIGN_CHARS], headers.get("user-agent", "")[:MAX_SIGN_CHARS])
+
+
+@functools.lru_cache(maxsize=512)
+def _harness(originator: str, agent: str) -> str:
+    said = f"{originator} {agent}".lower()
     return next((name for sign, name in _HARNESSES if sign in said), "")
 
 
