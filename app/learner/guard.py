@@ -1,0 +1,154 @@
+"""The guard against poisoned feedback: what one key can move, and which keys are believed at all.
+
+Two bounds, both for one model on one task type (a cell), where routes would be flipped:
+
+* A share. A key's labels weigh at most TRIM times its share of the cell's calls, of all the weight there is, plus a few
+  free ones, and never more than all others together. Who speaks ten times as often as others gains nothing by it. A
+  key that makes nearly all of the calls (the only one of a small house, say) is not bound.
+* Trust. Each word is compared with what the other keys say of the same cell: the median of their means, which no
+  minority of keys can move far. A key that says the opposite of it, word after word, is less and less believed, and
+  after a dozen hardly at all; it is believed again when its words fit again. The means forget within WINDOW words, so
+  that where a model really gets worse and all keys say so, the median follows them.
+
+An admin's words are the operator's own: they are neither bound nor judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import log
+from statistics import median
+from typing import Any, Final
+
+from app.learner.labels import CORRECTION, Call, Label
+from app.learner.sources import SIGNS, logistic, logit
+
+TRIM: Final = 2.0
+ALONE: Final = 0.8
+"""From this share of a cell's calls on a key is the house."""
+FREE: Final = 5.0
+WINDOW: Final = 20.0
+"""Words of a key in a cell that its mean remembers."""
+STEADY: Final = 2.0
+"""Words' worth of 0.5 in a key's mean, so that few words say little."""
+MIN_OTHERS: Final = 2
+"""Other keys that it takes to judge one."""
+SURE: Final = 0.1
+"""What the others say counts within this of 0 and 1: nobody is judged by one word."""
+START: Final = logit(0.8)
+MOST: Final = 4.0
+"""Log odds that a key is honest stay within this: whoever was good for long can still be found out, and whoever was
+bad can come back."""
+HALF_LIFE_S: Final = 14 * 86_400.0
+"""Shares count calls and weights of about this long."""
+
+UNJUDGED: Final = frozenset({*SIGNS, CORRECTION})
+"""What nobody said of the model that answered."""
+
+Cell = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Part:
+    """One key in one cell: calls and admitted weight (both fading with time), and the mean of its words with how many
+    it remembers."""
+
+    calls: float = 0.0
+    weight: float = 0.0
+    mean: float = 0.5
+    words: float = 0.0
+    at_s: float = 0.0
+
+    @property
+    def steady_mean(self) -> float:
+        """The mean, drawn towards 0.5 where there are few words."""
+        return (self.mean * self.words + 0.5 * STEADY) / (self.words + STEADY)
+
+    def fade(self, now_s: float) -> None:
+        """Bring the fading counts up to now."""
+        if now_s > self.at_s:
+            left = 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S)
+            self.calls, self.weight, self.at_s = self.calls * left, self.weight * left, now_s
+
+    def hear(self, outcome: float) -> None:
+        """Remember one word."""
+        self.words = min(self.words + 1.0, WINDOW)
+        self.mean += (outcome - self.mean) / self.words
+
+
+@dataclass(slots=True)
+class Guard:
+    """What is remembered of all keys. Keys and cells are names of the policy and of task types: bounded."""
+
+    _cells: dict[Cell, dict[str, Part]] = field(default_factory=dict)
+    _trust: dict[str, float] = field(default_factory=dict)
+
+    def trust(self, key: str) -> float:
+        """How far a key is believed, in [0, 1]: 1 before anything is known of it."""
+        return min(logistic(self._trust.get(key, START)) / logistic(START), 1.0)
+
+    def saw(self, call: Call) -> None:
+        """Count a call towards its key's share."""
+        part = self._part((call.model, call.task_type), call.key)
+        part.fade(call.ended_s)
+        part.calls += 1.0
+
+    def admit(self, label: Label, *, admin: bool = False) -> Label:
+        """The label with what is left of its weight. `admin`: the operator said it."""
+        if admin:
+            return label
+        cell = label.model, label.task_type
+        part = self._part(cell, label.key)
+        weight = label.weight
+        admitted = min(weight * self.trust(label.key), self._room(cell, label.key, label.said_s))
+        part.weight += admitted
+        if label.source not in UNJUDGED:
+            # Afterwards: if a word's own weight fell with what it says, all estimates would be too good.
+            said = logistic(label.high) * label.share + logistic(label.low) * (1.0 - label.share)
+            self._judge(cell, label.key, said)
+            part.hear(said)
+        return replace(label, scale=label.scale * admitted / weight) if weight else label
+
+    def _room(self, cell: Cell, key: str, now_s: float) -> float:
+        """What this key may still add to its weight in the cell."""
+        parts = self._cells[cell]
+        for part in parts.values():
+            part.fade(now_s)
+        calls, own = sum(part.calls for part in parts.values()), parts[key]
+        share = own.calls / calls if calls else 0.0
+        if share >= ALONE:
+            return float("inf")
+        others = sum(part.weight for part in parts.values()) - own.weight
+        bound = min(TRIM * share, 0.5)
+        most = FREE + bound / (1.0 - bound) * (others + FREE)
+        return max(most - own.weight, 0.0)
+
+    def _judge(self, cell: Cell, key: str, said: float) -> None:
+        """Move a key's trust by how its word fits those of others: log odds of an honest key against one that says the
+        opposite."""
+        others = [part.steady_mean for name, part in self._cells[cell].items() if name != key and part.words]
+        if len(others) < MIN_OTHERS:
+            return
+        p = min(max(median(others), SURE), 1.0 - SURE)
+        change = (2.0 * said - 1.0) * log(p / (1.0 - p))
+        self._trust[key] = min(max(self._trust.get(key, START) + change, -MOST), MOST)
+
+    def _part(self, cell: Cell, key: str) -> Part:
+        return self._cells.setdefault(cell, {}).setdefault(key, Part())
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        cells = [
+            [*cell, key, part.calls, part.weight, part.mean, part.words, part.at_s]
+            for cell, parts in sorted(self._cells.items())
+            for key, part in sorted(parts.items())
+        ]
+        return {"cells": cells, "trust": dict(sorted(self._trust.items()))}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Guard:
+        """What `state` gave."""
+        guard = cls(_trust=dict(state["trust"]))
+        for model, task_type, key, *numbers in state["cells"]:
+            guard._cells.setdefault((model, task_type), {})[key] = Part(*numbers)
+        return guard

@@ -1,0 +1,244 @@
+"""Labels: what was said of a call and what showed, as evidence that a learner can use.
+
+A label carries the evidence itself (log odds), since what it teaches depends on what was expected: `told` turns it
+into an outcome and a weight for `routers.abilities.update`. These are chosen so that the update's gradient is exactly
+that of the likelihood of what was said, given how reliable its sources are: with noisy sources the estimates then
+still go to the true success rate, where "0.8 of a success" for every word of a source that errs in a fifth of cases
+would pull all models towards 0.5.
+
+Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it.
+A task's outcome is credited to its completed calls, the last one most: each earlier one CREDIT times the next, and all
+together no more than TASK_CREDIT clear words. A failure says less of each call the more there were: 1 / sqrt(calls).
+A call of which the same speaker has said something itself takes nothing from its task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Any, Final
+
+from app.core.feedback import Correction, Feedback, Turned, task_thing
+from app.core.seen import Seen
+from app.core.types import Outcome
+from app.learner.sources import MAX_LOG_ODDS, TASK, Sources, Told, logistic, logit, strongest
+
+CREDIT: Final = 0.9
+TASK_CREDIT: Final = 4.0
+CHEAPER_STRENGTH: Final = 0.25
+"""What "a stronger model was not needed" says of the next cheaper candidate, which nobody has seen try."""
+EXPECTED: Final = (0.05, 0.95)
+"""What was expected counts within these: certainty must not make a router deaf."""
+UNKNOWN: Final = 0.5
+CORRECTION: Final = "correction"
+
+_GOOD: Final = {
+    Turned.SUCCESS: (1.0, 1.0),
+    Turned.PARTIAL_SUCCESS: (0.5, 1.0),
+    Turned.FAILURE: (0.0, 1.0),
+    Turned.FALSE_DONE: (0.0, 1.0),
+    Turned.ESCALATED_HUMAN: (0.0, 0.8),
+    Turned.BLOCKED: (0.0, 0.3),
+}
+"""How good, and the share of the evidence that counts: what blocks a task is often not the model."""
+_GRADED: Final = frozenset({Turned.SUCCESS, Turned.PARTIAL_SUCCESS, Turned.FAILURE})
+"""Outcomes for which a score, where there is one, says how good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What labels need of a trace. `expected`: the router's P(success) of the model that answered, UNKNOWN where it
+    said none. `cheaper`: the candidate just below it in expected cost, None where there is none."""
+
+    request_id: str
+    key: str
+    model: str
+    completed: bool
+    created_s: float
+    ended_s: float
+    task_id: str | None = None
+    task_type: str = ""
+    requested: str = ""
+    expected: float = UNKNOWN
+    cheaper: str | None = None
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What one call teaches of one model. The request's features are those of the trace `request_id`.
+
+    `high`, `low`: log odds that the call was good, if the graded words among what was said are taken as good, and as
+    bad; `share`: how good they say it was. Where nothing was graded both are the same. `source`: the strongest that
+    spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `scale` in [0, 1] is what the guard left.
+    """
+
+    request_id: str
+    model: str
+    task_type: str
+    source: str
+    key: str
+    high: float
+    low: float
+    share: float
+    expected: float
+    said_s: float
+    scale: float = 1.0
+
+    @property
+    def outcome(self) -> float:
+        """The outcome in [0, 1], against what was expected at the time."""
+        return self.told(self.expected)[0]
+
+    @property
+    def weight(self) -> float:
+        """How many clear outcomes it stands for, against what was expected at the time."""
+        return self.told(self.expected)[1]
+
+    def told(self, expected: float) -> tuple[float, float]:
+        """Outcome in [0, 1] and weight in [0, 1] for one who expects success with this probability: what it changes in
+        that belief, in each direction, as a share of the most that it could."""
+        p = min(max(expected, EXPECTED[0]), EXPECTED[1])
+        rise = fall = 0.0
+        for share, odds in ((self.share, self.high), (1.0 - self.share, self.low)):
+            change = logistic(logit(p) + odds) - p
+            if change >= 0.0:
+                rise += share * change / (1.0 - p)
+            else:
+                fall -= share * change / p
+        weight = rise + fall
+        return (rise / weight if weight else p), weight * self.scale
+
+
+def call_of(record: Mapping[str, Any]) -> Call:
+    """What labels need of a stored trace."""
+    decision = record.get("decision") or {}
+    model = record.get("model")
+    candidates: Sequence[Mapping[str, Any]] = decision.get("candidates") or ()
+    chosen = next((c for c in candidates if c["model"] == model), None)
+    seen = record.get("seen")
+    created_s = float(record["created_s"])
+    duration_ms = (record.get("timings") or {}).get("duration_ms") or 0.0
+    return Call(
+        request_id=record["request_id"],
+        key=record["key"],
+        model=model or "",
+        completed=record["outcome"] == Outcome.COMPLETED and model is not None,
+        created_s=created_s,
+        ended_s=created_s + duration_ms / 1000.0,
+        task_id=record.get("task_id"),
+        task_type=decision.get("task_type") or "",
+        requested=record.get("requested_model") or "",
+        expected=UNKNOWN if chosen is None or not chosen.get("p_success") else float(chosen["p_success"]),
+        cheaper=None if chosen is None else _cheaper(chosen, candidates),
+        seen=None if not seen else Seen.of_json(seen),
+    )
+
+
+def _cheaper(chosen: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> str | None:
+    cost = chosen.get("expected_cost_usd")
+    if cost is None:
+        return None
+    below = [c for c in candidates if c.get("expected_cost_usd") is not None and c["expected_cost_usd"] < cost]
+    return max(below, key=lambda c: float(c["expected_cost_usd"]), default={"model": None})["model"]
+
+
+def told_of(word: Feedback) -> Told:
+    """A word about a call, as evidence. Some corrections say more of the call than the outcome beside them."""
+    good, strength = _GOOD[word.outcome]
+    if word.score is not None and word.outcome in _GRADED:
+        good = word.score
+    if word.correction is Correction.SHOULD_HAVE_USED_STRONGER:
+        good, strength = 0.0, 1.0
+    elif word.correction is Correction.STOPPED_TOO_EARLY:
+        good, strength = min(good, 0.5), max(strength, 0.8)
+    return Told(str(word.source), good, word.by, strength)
+
+
+def credits_of(n: int, good: float) -> list[float]:
+    """The strength with which each of a task's n calls is credited, in order; see the module's rule."""
+    shares = [CREDIT ** (n - 1 - place) for place in range(n)]
+    scale = min(1.0, TASK_CREDIT / sum(shares)) if shares else 0.0
+    blame = good + (1.0 - good) / sqrt(n) if n else 0.0
+    return [share * scale * blame for share in shares]
+
+
+def may_speak(word: Feedback, call: Call) -> bool:
+    """Whether a word counts for a call: its key's own, or an admin's. Unmatched words were not checked when said."""
+    return word.admin or word.by == call.key
+
+
+def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[Told]]:
+    """What was said of each call by its request id: of itself, and as its part of its task. `calls` are all that are
+    known of the tasks in question, in any order."""
+    by_id = {call.request_id: call for call in calls if call.completed}
+    tasks: dict[str, list[Call]] = {}
+    for call in sorted(by_id.values(), key=lambda call: (call.created_s, call.request_id)):
+        if call.task_id is not None:
+            tasks.setdefault(task_thing(call.key, call.task_id), []).append(call)
+    found: dict[str, list[Told]] = {}
+    said: set[tuple[str, str, str]] = set()
+    of_tasks: list[Feedback] = []
+    for word in words:
+        call_said_of = by_id.get(word.thing)
+        if call_said_of is not None and may_speak(word, call_said_of):
+            found.setdefault(word.thing, []).append(told_of(word))
+            said.add((word.thing, word.by, word.source))
+        elif word.thing in tasks:
+            of_tasks.append(word)
+    for word in of_tasks:
+        told, steps = told_of(word), tasks[word.thing]
+        for call, credit in zip(steps, credits_of(len(steps), told.good), strict=True):
+            if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
+                part = replace(told, source=TASK + told.source, strength=told.strength * credit)
+                found.setdefault(call.request_id, []).append(part)
+    return found
+
+
+def label_of(call: Call, told: Sequence[Told], sources: Sources, said_s: float) -> Label | None:
+    """Everything known of one call as one label; None where nobody spoke and nothing showed, or it did not complete."""
+    best = strongest(told)
+    if best is None or not call.completed:
+        return None
+    graded = [word for word in told if 0.0 < word.good < 1.0]
+    sure = sum(sources.log_odds(word, word.good == 1.0) for word in told if word not in graded)
+    high = sure + sum(sources.log_odds(word, True) for word in graded)
+    low = sure + sum(sources.log_odds(word, False) for word in graded)
+    trusts = [sources.reliability(word.source, word.key).informed * word.strength for word in graded]
+    share = sum(t * w.good for t, w in zip(trusts, graded, strict=True)) / sum(trusts) if sum(trusts) else 1.0
+    return Label(
+        request_id=call.request_id,
+        model=call.model,
+        task_type=call.task_type,
+        source=best.source,
+        key=best.key,
+        high=_bounded(high),
+        low=_bounded(low),
+        share=share,
+        expected=call.expected,
+        said_s=said_s,
+    )
+
+
+def hint_of(call: Call, word: Feedback, sources: Sources) -> Label | None:
+    """What "a stronger model was not needed" teaches of the next cheaper candidate; None for every other word."""
+    if word.correction is not Correction.STRONGER_NOT_NEEDED or call.cheaper is None or not call.completed:
+        return None
+    odds = sources.log_odds(Told(str(word.source), 1.0, word.by, CHEAPER_STRENGTH), True)
+    return Label(
+        request_id=call.request_id,
+        model=call.cheaper,
+        task_type=call.task_type,
+        source=CORRECTION,
+        key=word.by,
+        high=odds,
+        low=odds,
+        share=1.0,
+        expected=UNKNOWN,
+        said_s=word.said_s,
+    )
+
+
+def _bounded(odds: float) -> float:
+    return min(max(odds, -MAX_LOG_ODDS), MAX_LOG_ODDS)
