@@ -91,6 +91,18 @@ class BudgetExceeded(BursarError):
     status, type, code, blame, label = 402, "insufficient_quota", "budget_exceeded", "client", "budget"
 
 
+class TaskStopped(BudgetExceeded):
+    """A task's other limits: calls, tokens, time, repeats, or its owner's word. To a client the same as a cap in
+    dollars; `reason` is one of core/terms.py's, or repeats."""
+
+    label = "task_stopped"
+
+    def __init__(self, message: str, reason: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, headers=headers)
+        self.reason = reason
+        self.final = True
+
+
 class BudgetContended(BursarError):
     """Room exists but other calls hold it, or the window refills shortly: waiting helps."""
 

@@ -171,10 +171,16 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The policy's caps: the tightest of all that apply wins."""
+    """The policy's caps: the tightest of all that apply wins. A task's clock runs from its first call; the same request
+    is served `task_repeats` times; untouched for `task_idle_days` it is forgotten."""
 
     request_nano: int | None = None
     task_nano: int | None = None
+    task_calls: int | None = None
+    task_tokens: int | None = None
+    task_s: float | None = None
+    task_repeats: int | None = None
+    task_idle_days: float = 30.0
     key: Windows = Windows()
     everyone: Windows = Windows()
 

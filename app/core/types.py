@@ -74,10 +74,17 @@ class StreamEvent:
 
 
 class Outcome(StrEnum):
-    """How a call ended. Only errors are exceptions; a cut and a client that left are outcomes."""
+    """How a call ended. Only errors are exceptions; a cut and a client that left are outcomes.
+
+    What a task's caps end has an outcome for each kind: dollars, calls, tokens (or the same request again and again)
+    and time. TIMEOUT is a provider that took too long.
+    """
 
     COMPLETED = "completed"
     COST_KILLED = "cost_killed"
+    STEP_EXHAUSTED = "step_exhausted"
+    THRASH_KILLED = "thrash_killed"
+    TASK_TIMEOUT = "task_timeout"
     DENIED = "denied"
     CLIENT_GONE = "client_gone"
     TIMEOUT = "timeout"

@@ -12,11 +12,12 @@ from app.core.policy import Candidate, Key
 from app.core.tokens import estimate_input
 from app.core.types import ChatRequest, Outcome
 from app.dialects.base import Dialect
+from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import dialect_named
 from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
-from app.gateway.limits import ClientCaps
+from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import Loop, loop_of
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
@@ -55,6 +56,7 @@ class ChatCall(OwnedCall):
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""
+        self._refuse_circles()
         decision = self._decide()
         denial: BursarError | None = None
         failure: BursarError | None = None
@@ -76,6 +78,14 @@ class ChatCall(OwnedCall):
         ending = failure or denial
         assert ending is not None
         raise ending
+
+    def _refuse_circles(self) -> None:
+        """A task that keeps sending the same request is stopped; what an SDK sends again by itself is not counted."""
+        record, most = self.record, self.view.policy.caps.task_repeats
+        if most is None or record.task_id is None or record.retry_count not in (None, "0"):
+            return
+        if self.services.repeats.count(task_scope(record.key_name, record.task_id), self.request) > most:
+            raise stopped_error("repeats")
 
     def _decide(self) -> Decision:
         services, view, record = self.services, self.view, self.record
@@ -133,7 +143,7 @@ class ChatCall(OwnedCall):
         meter = Meter(candidate.price, input_tokens, calibration.output_permille)
         purse = Purse(services.ledger, self.view.policy.ledger, plan, limits, meter, self.next_call_id())
         await purse.reserve(self.request, stopped=self.waits.is_over)
-        self.purse = purse
+        self.purse, self.record.limits = purse, purse.limits
         breaker = services.health.of(candidate.name)
         breaker.sent(now())
         self.note_overhead()
@@ -145,7 +155,7 @@ class ChatCall(OwnedCall):
             breaker.failed(now(), verdict.retry_after_s)
         elif verdict is None and outcome in (Outcome.API_ERROR, Outcome.TIMEOUT):
             breaker.failed(now())
-        elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED):
+        elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED, Outcome.THRASH_KILLED):
             breaker.succeeded()
             self._learn(attempt)
         return verdict

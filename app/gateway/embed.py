@@ -13,6 +13,7 @@ from app.core.types import Outcome, Provenance
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import decode_usage
 from app.dialects.openai_chat.embeddings import EmbeddingsRequest
+from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
 from app.gateway.attempt import AttemptRecord
@@ -46,6 +47,7 @@ class EmbeddingsCall(OwnedCall):
     ) -> None:
         super().__init__(services, downstream, key=key, caps=caps, record=record)
         self._request = request
+        self._task_s = float("inf")
 
     async def serve(self) -> None:
         """Ask the candidates that embed, in order."""
@@ -96,9 +98,13 @@ class EmbeddingsCall(OwnedCall):
             return await self._carry(candidate, purse, record)
         except Stopped:
             late = self.waits.stopped is Stop.LATE
+            out_of_time = late and asyncio.get_running_loop().time() >= self._task_s
             self.waits.clear_late()
             record.outcome = Outcome.TIMEOUT if late else Outcome.CLIENT_GONE
             await self._settle(purse, record, meter.cost_nano if sent else 0, Provenance.ESTIMATED)
+            if out_of_time:
+                record.outcome = Outcome.TASK_TIMEOUT
+                raise stopped_error("time") from None
             return verdict.too_late()
         finally:
             await purse.settle(meter.cost_nano or 0)
@@ -111,7 +117,8 @@ class EmbeddingsCall(OwnedCall):
     async def _carry(self, candidate: Candidate, purse: Purse, record: AttemptRecord) -> Verdict | None:
         provider, meter = candidate.provider, purse.meter
         now = asyncio.get_running_loop().time
-        self.waits.deadline_s = now() + candidate.budget.hard_timeout_s
+        self._task_s = float("inf") if purse.ms_left is None else now() + purse.ms_left / 1000
+        self.waits.deadline_s = min(now() + candidate.budget.hard_timeout_s, self._task_s)
         body = self._request.render(candidate.upstream_model)
         try:
             reply = await self.waits.io(self.upstreams.open(provider, "/embeddings", body))

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.core.budget import Advance, Claim, Denied, Granted, Lost, Reserve, Result, Settle, Settled
+from app.core.amend import Amend, Amended
+from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Result, Settle, Settled
 from app.core.errors import BudgetContended, BursarError, LedgerDown
-from app.core.money import MAX_NANO, usd_text
+from app.core.money import usd_text
 from app.core.policy import LedgerRules
-from app.dialects.openai_chat.errors import budget_error
-from app.gateway.limits import resets_at, scope_kind, scope_window
+from app.dialects.openai_chat.errors import budget_error, stopped_error
+from app.gateway.limits import below, is_task_scope, resets_at, scope_kind, scope_window
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Budgets, LedgerUnavailable
 
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 WAIT_HELPS_S = 30.0
 """A window that refills within this time is worth a Retry-After; a longer wait is a hard cap to a client."""
 MAX_OWED = 100_000
+MAX_FAMILIES = 10_000
+"""Tasks whose place below others is remembered by this process."""
 FIRST_WAIT_S, LAST_WAIT_S = 0.02, 0.25
 
 
@@ -43,6 +46,14 @@ class Owed:
     lent_nano: int = 0
 
 
+class BelowOthers(Exception):
+    """The task hangs below others: `Ledger.above` knows them now, and the call has to claim on all of them."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.scope = scope
+
+
 class Ledger:
     """One per process, over one store."""
 
@@ -54,13 +65,37 @@ class Ledger:
         self._owed_lent_nano = 0
         self._unheld: dict[str, LedgerRules] = {}
         self._unsure: deque[str] = deque(maxlen=MAX_OWED)
+        self._above: dict[str, tuple[str, ...]] = {}
         self.up = True
+
+    def above(self, scope: str) -> tuple[str, ...]:
+        """The tasks that this one hangs below, its parent first, as far as is known here."""
+        return self._above.get(scope, ())
+
+    async def hang(self, scope: str, parent: str) -> str | None:
+        """Hang a task below another, once: asked for the first time, the store decides. Why it was refused, or None
+        (as in Amended; also where the store does not answer, for then the reservation will tell)."""
+        if scope in self._above:
+            return None
+        try:
+            result = await self.budgets.apply(Amend(f"hang {scope}", scope, parent=parent))
+        except LedgerUnavailable as error:
+            self.is_down(error)
+            return None
+        assert isinstance(result, Amended)
+        self._remember(scope, result.above)
+        return result.refused
+
+    def _remember(self, scope: str, above: tuple[str, ...]) -> None:
+        if len(self._above) >= MAX_FAMILIES:
+            self._above.clear()
+        self._above[scope] = above
 
     async def reserve(self, op: Reserve, rules: LedgerRules, *, wait: bool, stopped: Callable[[], bool]) -> Granted:
         """Set money aside before anything is spent.
 
         Waits while other calls' holds are in the way, up to the policy's patience, unless `stopped` says that nobody
-        wants the answer. Raises BudgetExceeded, BudgetContended or LedgerDown; then nothing is held.
+        wants the answer. Raises BudgetExceeded, BudgetContended, LedgerDown or BelowOthers; then nothing is held.
         """
         give_up = asyncio.get_running_loop().time() + rules.contention_wait_s
         pause = FIRST_WAIT_S
@@ -72,6 +107,9 @@ class Ledger:
             self._is_up()
             if isinstance(result, Granted):
                 return result
+            if isinstance(result, Moved):
+                self._remember(result.scope, result.above)
+                raise BelowOthers(result.scope)
             assert isinstance(result, Denied)
             waiting = result.contended and wait and not stopped()
             if not waiting or asyncio.get_running_loop().time() + pause > give_up:
@@ -157,23 +195,14 @@ class Ledger:
         self._is_up()
 
     async def _charge_from_nothing(self, owed: Owed) -> None:
-        """A call without a hold gets one of nothing, and is settled. No limit may refuse what is spent already, the
-        one that a client has set included: limits are lifted for the moment, and laid down again."""
-        reserve, owner = owed.reserve, self.budgets.owner
-        before = await self.budgets.balances([claim.scope for claim in reserve.claims])
-        lifted, kept = [], []
-        for claim, balance in zip(reserve.claims, before, strict=True):
-            own = balance.own_limit_nano if balance is not None else None
-            lifted.append(Claim(claim.scope, None, None if own is None else MAX_NANO))
-            kept.append(Claim(claim.scope, claim.limit_nano, own))
-        # Applied in one tick, they are carried out together: nobody else sees the limits lifted.
-        written = [
-            self.budgets.apply(Reserve(reserve.call_id, owner, tuple(lifted), 0, 0, 0)),
-            self.budgets.apply(owed.settle),
-        ]
-        if any(claim.limit_nano is not None or claim.own_limit_nano is not None for claim in kept):
-            # More than any limit allows: it is denied, and leaves nothing but the limits.
-            written.append(self.budgets.apply(Reserve(reserve.call_id, owner, tuple(kept), MAX_NANO, MAX_NANO, 0)))
+        """A call without a hold gets one of nothing, and is settled: no limit may refuse what is spent already."""
+        reserve, claims = owed.reserve, owed.reserve.claims
+        tasks = [claim.scope for claim in claims if is_task_scope(claim.scope)]
+        for scope, balance in zip(tasks, await self.budgets.balances(tasks), strict=True):
+            if balance is not None and balance.terms is not None:
+                claims = below(claims, scope, balance.terms.above)
+        forced = Reserve(reserve.call_id, self.budgets.owner, claims, 0, 0, 0, now_ms=reserve.now_ms, forced=True)
+        written = [self.budgets.apply(forced), self.budgets.apply(owed.settle)]
         for outcome in await asyncio.gather(*written, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -214,6 +243,8 @@ class Ledger:
 
 def denial(denied: Denied, now: dt.datetime) -> BursarError:
     """A store's denial as an error: 402 for a hard cap, 429 only where a short wait helps."""
+    if denied.reason != "budget":
+        return stopped_error(denied.reason, stopped_headers(denied))
     kind, reset = scope_kind(denied.scope), resets_at(denied.scope, now)
     headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano, now)
     if denied.contended and not denied.killed:
@@ -231,6 +262,18 @@ def denial(denied: Denied, now: dt.datetime) -> BursarError:
     return error
 
 
+def stopped_headers(denied: Denied) -> dict[str, str]:
+    """The limit of a task that is no money, and what is used of it: calls, tokens or seconds."""
+    if denied.reason in ("frozen", "closed"):
+        return {}
+    unit = 1000 if denied.reason == "time" else 1
+    return {"x-bursar-limit": _number(denied.limit / unit), "x-bursar-used": _number(denied.used / unit)}
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.3f}"
+
+
 def scope_headers(
     scope: str, limit_nano: int, spent_nano: int, held_nano: int, now: dt.datetime | None = None
 ) -> dict[str, str]:
@@ -244,6 +287,7 @@ def denial_headers(
 ) -> dict[str, str]:
     """The amounts, in headers, because numbers in a message make agents retry."""
     headers = {
+        "x-bursar-reason": "budget",
         "x-bursar-scope": f"{kind}_{window}" if window else kind,
         "x-bursar-limit-usd": usd_text(limit_nano),
         "x-bursar-spent-usd": usd_text(spent_nano),

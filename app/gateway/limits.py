@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from app.core.budget import Claim
 from app.core.policy import Candidate, Key, Policy, Windows
+from app.core.terms import TaskCaps, tighter
+from app.core.types import Outcome
 
 ANONYMOUS = "-"
 """Stands for the key where the gateway is open on loopback."""
@@ -21,19 +24,25 @@ class ClientCaps(msgspec.Struct, frozen=True):
 
     request_nano: int | None = None
     task_nano: int | None = None
+    task_calls: int | None = None
+    task_tokens: int | None = None
+    task_s: float | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):
     """`claims` are for the ledger; `call_nano` is the tightest cap that is this call's alone and
-    `call_scope` what it is called: request, task or model (a call without a task is a task of its own)."""
+    `call_scope` what it is called: request, task or model (a call without a task is a task of its own).
+    `call_tokens` and `call_ms` are such a call's own, too."""
 
     claims: tuple[Claim, ...]
     call_nano: int | None
     call_scope: str
+    call_tokens: int | None = None
+    call_ms: int | None = None
 
     @property
     def capped(self) -> bool:
-        """True when any limit applies, so that an unknown price cannot be let through."""
+        """True when a limit in dollars applies, so that an unknown price cannot be let through."""
         return self.call_nano is not None or any(
             c.limit_nano is not None or c.own_limit_nano is not None for c in self.claims
         )
@@ -44,10 +53,51 @@ def task_scope(key_name: str, task_id: str) -> str:
     return f"task:{key_name}:{task_id}"
 
 
+def task_caps(policy: Policy, caps: ClientCaps) -> TaskCaps | None:
+    """A task's limits besides money, the policy's and the client's; None where there are none."""
+    of = policy.caps
+    if (
+        of.task_calls is of.task_tokens is of.task_s is None
+        and caps.task_calls is caps.task_tokens is caps.task_s is None
+    ):
+        return None
+    return TaskCaps(
+        of.task_calls, of.task_tokens, in_ms(of.task_s), caps.task_calls, caps.task_tokens, in_ms(caps.task_s)
+    )
+
+
+def in_ms(seconds: float | None) -> int | None:
+    """Whole milliseconds, none for none."""
+    return None if seconds is None else int(seconds * 1000)
+
+
+CUT_OUTCOMES: Mapping[str, Outcome] = {
+    "budget": Outcome.COST_KILLED,
+    "calls": Outcome.STEP_EXHAUSTED,
+    "tokens": Outcome.THRASH_KILLED,
+    "repeats": Outcome.THRASH_KILLED,
+    "time": Outcome.TASK_TIMEOUT,
+}
+"""What a task's cap of each kind makes of a call. Where only its owner stopped it, the call is denied."""
+
+
+def below(claims: tuple[Claim, ...], scope: str, above: tuple[str, ...]) -> tuple[Claim, ...]:
+    """The claims of a task that hangs below others, whose caps the policy sets alike."""
+    at = next(index for index, claim in enumerate(claims) if claim.scope == scope)
+    own = claims[at]
+    caps = own.caps and TaskCaps(own.caps.calls, own.caps.tokens, own.caps.ms)
+    known = {claim.scope for claim in claims}
+    higher = (Claim(name, own.limit_nano, None, caps) for name in above if name not in known)
+    return (*claims[: at + 1], *higher, *claims[at + 1 :])
+
+
 def limits_for(
     policy: Policy, candidate: Candidate, key: Key | None, task_id: str | None, caps: ClientCaps, day: dt.date
 ) -> Limits:
     """Every cap that binds this call on this candidate; `day` is today in UTC."""
+    tokens: int | None = None
+    ms: int | None = None
+    other = task_caps(policy, caps)
     own = [(nano, "request") for nano in (policy.caps.request_nano, caps.request_nano) if nano is not None]
     claims: list[Claim] = []
     model_nano = candidate.budget.max_cost_nano
@@ -56,15 +106,17 @@ def limits_for(
         own += [(nano, "task") for nano in (policy.caps.task_nano, caps.task_nano) if nano is not None]
         if model_nano is not None:
             own.append((model_nano, "model"))
+        if other is not None:
+            tokens, ms = tighter(other.tokens, other.own_tokens), tighter(other.ms, other.own_ms)
     else:
         scope = task_scope(name, task_id)
-        claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano))
+        claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
         claims.append(Claim(f"{scope}|model:{candidate.name}", model_nano))
     if key is not None:
         claims += _window_claims(f"key:{name}", policy.key_windows(key), day)
     claims += _window_claims("global", policy.caps.everyone, day)
     call_nano, call_scope = min(own) if own else (None, "request")
-    return Limits(tuple(claims), call_nano, call_scope)
+    return Limits(tuple(claims), call_nano, call_scope, tokens, ms)
 
 
 @functools.lru_cache(maxsize=1024)

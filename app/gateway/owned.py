@@ -7,9 +7,10 @@ import datetime as dt
 import time
 from abc import ABC, abstractmethod
 
+import msgspec
 import structlog
 
-from app.core.errors import BudgetContended, BudgetExceeded, BursarError, LedgerDown
+from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, LedgerDown, TaskStopped
 from app.core.money import usd_text
 from app.core.policy import Candidate, Key
 from app.core.types import Outcome
@@ -17,7 +18,7 @@ from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.attempt import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
-from app.gateway.limits import ClientCaps, Limits, limits_for
+from app.gateway.limits import CUT_OUTCOMES, ClientCaps, Limits, below, limits_for, task_scope
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
@@ -61,6 +62,8 @@ class OwnedCall(ABC):
         metrics = self.services.metrics
         metrics.inflight.inc()
         try:
+            if self.record.parent_id is not None:
+                await self._hang_below(self.record.parent_id)
             await self.serve()
         except BursarError as error:
             await self.fail(error)
@@ -74,7 +77,19 @@ class OwnedCall(ABC):
 
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call on this candidate."""
-        return limits_for(self.view.policy, candidate, self.key, self.record.task_id, self.caps, self._day)
+        task_id = self.record.task_id
+        limits = limits_for(self.view.policy, candidate, self.key, task_id, self.caps, self._day)
+        if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
+            return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
+        return limits
+
+    async def _hang_below(self, parent_id: str) -> None:
+        """The parent that this request names for its task; the first one named stays. Raises BadRequest."""
+        record = self.record
+        assert record.task_id is not None
+        scopes = [task_scope(record.key_name, task) for task in (record.task_id, parent_id)]
+        if await self.services.ledger.hang(*scopes) == "depth":
+            raise BadRequest("This task would hang too far below the first of its family.", param="parent")
 
     def note_denial(self, candidate: Candidate, error: BursarError) -> None:
         """A budget stood in the way of this candidate: the record says which, and how it stood."""
@@ -153,7 +168,7 @@ class OwnedCall(ABC):
         """Count and record; the money is settled by now."""
         record, attempts = self.record, self.attempts
         record.duration_s = time.perf_counter() - self.arrived_s
-        if attempts and (record.outcome is Outcome.GATEWAY_ERROR or attempts[-1].outcome is Outcome.COST_KILLED):
+        if attempts and (record.outcome is Outcome.GATEWAY_ERROR or attempts[-1].cut is not None):
             record.outcome, record.error = attempts[-1].outcome, attempts[-1].error or record.error
         if self.waits.stopped is Stop.CLIENT_GONE and record.outcome is Outcome.GATEWAY_ERROR:
             record.outcome = Outcome.CLIENT_GONE
@@ -163,6 +178,8 @@ class OwnedCall(ABC):
 
 def outcome_of(error: BursarError) -> Outcome:
     """The outcome category of a call that ended in this error before any attempt answered."""
+    if isinstance(error, TaskStopped):
+        return CUT_OUTCOMES.get(error.reason, Outcome.DENIED)
     if isinstance(error, BudgetExceeded | BudgetContended):
         return Outcome.DENIED
     if isinstance(error, LedgerDown):

@@ -103,6 +103,17 @@ def folded(plan: Plan) -> Plan:
     )
 
 
+def token_clamp(plan: Plan, request: ChatRequest, tokens_left: int | None) -> int | None:
+    """The output limit, per choice, that keeps the call within a task's tokens; None where that is no limit, or
+    another is tighter."""
+    if tokens_left is None:
+        return None
+    tokens = (tokens_left - plan.input_tokens) // request.choices
+    if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
+        return None
+    return max(tokens, 1)
+
+
 def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> int | None:
     """The output limit to send upstream, per choice, or None where the client's own (or the model's) is tighter.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -12,10 +13,12 @@ from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import LedgerRules
+from app.core.terms import tighter
 from app.core.types import ChatRequest
-from app.gateway.ledger import Ledger, call_denial, scope_headers
-from app.gateway.limits import Limits, is_task_scope
-from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded
+from app.dialects.openai_chat.errors import stopped_error
+from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
+from app.gateway.limits import Limits, below, is_task_scope
+from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded, token_clamp
 from app.stores.budgets import LedgerUnavailable
 
 START_TOKENS = 32
@@ -30,7 +33,8 @@ STEP_AHEAD_TOKENS = 16
 class Purse:
     """`reserve` opens it, `settle` ends it. `allowance_nano` is how far the running cost may go without asking
     again (None: nothing to guard); it never passes what the ledger granted. `granted` and `settled` are the
-    ledger's first and last word; `cut_headers` are the amounts at a cut, for a client that has no head yet."""
+    ledger's first and last word; `cut_headers` are the amounts at a cut, for a client that has no head yet.
+    `tokens_left` and `ms_left` are what the task had left at the grant (None: no limit)."""
 
     def __init__(
         self, ledger: Ledger, rules: LedgerRules, plan: Plan, limits: Limits, meter: Meter, call_id: str
@@ -48,6 +52,9 @@ class Purse:
         self.cut_headers: dict[str, str] = {}
         self._ledger = ledger
         self._rules = rules
+        self.tokens_left = limits.call_tokens
+        self.ms_left = limits.call_ms
+        self.clamped_by_tokens = False
         self._reserve: Reserve | None = None
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
@@ -66,6 +73,8 @@ class Purse:
         limits = self.limits
         if limits.call_nano is not None and self.plan.need_nano > limits.call_nano:
             raise call_denial(limits.call_scope, limits.call_nano, 0)
+        if self.tokens_left is not None and self.plan.input_tokens >= self.tokens_left:
+            raise stopped_error("tokens")
         try:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
         except (BudgetExceeded, BudgetContended):
@@ -73,6 +82,7 @@ class Purse:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
+        limits = self.limits
         if request is not None:
             self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
             if self.clamp_tokens is not None and not self.plan.strict and self._grant.remaining_nano is not None:
@@ -81,23 +91,34 @@ class Purse:
                 if shared is not None:
                     grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
                     self.clamp_tokens = clamp_tokens(self.plan, request, limits, grant)
+            tokens = token_clamp(self.plan, request, self.tokens_left)
+            if tokens is not None and (self.clamp_tokens is None or tokens < self.clamp_tokens):
+                self.clamp_tokens, self.clamped_by_tokens = tokens, True
 
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner
         ledger, least = self._ledger, plan.need_nano
         need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._window_nano)
         share = 1 if plan.strict else PLENTY
-        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share)
-        try:
-            self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
-        except BudgetExceeded as error:
-            if need == least or error.final:
-                raise
-            # Less than a good start is left, and nobody else has it: then it is served with what there is.
-            op = msgspec.structs.replace(op, need_nano=least)
-            self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+        now_ms, tokens = time.time_ns() // 1_000_000, plan.input_tokens + plan.choices
+        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share, now_ms, tokens)
+        while True:
+            try:
+                self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
+                break
+            except BelowOthers as moved:
+                claims = below(op.claims, moved.scope, ledger.above(moved.scope))
+                self.limits = msgspec.structs.replace(self.limits, claims=claims)
+                op = msgspec.structs.replace(op, claims=claims)
+            except BudgetExceeded as error:
+                if op.need_nano == least or error.final:
+                    raise
+                # Less than a good start is left, and nobody else has it: then it is served with what there is.
+                op = msgspec.structs.replace(op, need_nano=least)
         self.granted = self._grant
         self._reserve = op
+        self.tokens_left = tighter(self.limits.call_tokens, self._grant.tokens_left)
+        self.ms_left = tighter(self.limits.call_ms, self._grant.ms_left)
         self._allow(0, self._grant, plan.risk_nano)
 
     @property
@@ -257,7 +278,19 @@ class Purse:
         self.charged_nano = cost_nano
         scopes = () if killed is None else await self._cut_by(killed)
         self.closed = True  # only now: had that failed, the attempt's last resort must still find it open
-        self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes))
+        tokens = self.used_tokens if cost_nano or self.meter.pieces or self.meter.usage is not None else 0
+        self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes, tokens))
+
+    @property
+    def used_tokens(self) -> int:
+        """Input and output so far, estimated or exact; nothing of a call that never came to anything is counted."""
+        meter = self.meter
+        return (meter.usage.input if meter.usage is not None else meter.input_tokens) + meter.output_tokens
+
+    @property
+    def out_of_tokens(self) -> bool:
+        """True when this call has used more than its task had left: one metering step past the cap."""
+        return self.tokens_left is not None and self.used_tokens > self.tokens_left
 
     async def _cut_by(self, scope: str) -> tuple[str, ...]:
         """Note the amounts for the client; the scopes to close: none where others hold money that may come back."""

@@ -10,13 +10,13 @@ import structlog
 from app.core.health import Health
 from app.core.money import usd_float
 from app.core.tokens import Calibration
-from app.core.types import Outcome
 from app.gateway.attempt import AttemptRecord
 from app.gateway.calls import Calls
 from app.gateway.ledger import Ledger
 from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
 from app.gateway.record import CallRecord
+from app.gateway.repeats import Repeats
 from app.gateway.upstream import Upstreams
 from app.gateway.view import View
 from app.stores.traces import Traces
@@ -38,8 +38,15 @@ class Services:
     metrics: Metrics
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)
+    repeats: Repeats = field(default_factory=Repeats)
     loops: Loops = field(default_factory=Loops)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._keep_tasks()
+
+    def _keep_tasks(self) -> None:
+        self.ledger.budgets.task_retention_s = self.view.policy.caps.task_idle_days * 86_400
 
     def calibration(self, candidate: str) -> Calibration:
         """What has been learnt about a candidate's token counts."""
@@ -53,6 +60,7 @@ class Services:
     def swap(self, view: View) -> None:
         """Take a new view into force: calls under way keep theirs."""
         self.view = view
+        self._keep_tasks()
         self.health.keep(frozenset(view.policy.models))
 
     def show_circuits(self) -> None:
@@ -90,7 +98,7 @@ class Services:
             duration_s=record.duration_s,
             ttft_s=last.ttft_s if last else None,
         )
-        if record.outcome is Outcome.COST_KILLED and last is not None and last.cut is not None:
+        if last is not None and last.cut is not None:
             metrics.cuts.labels(last.cut["scope"]).inc()
             log.info("a call was cut at its cap", request_id=record.request_id, model=model, **last.cut)
         if last is not None:

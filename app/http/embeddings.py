@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from app.core.policy import Key
 from app.dialects.openai_chat.embeddings import parse_embeddings
 from app.gateway.embed import EmbeddingsCall
-from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.http.asgi import AsgiDownstream
-from app.http.hot import HotRoute, dollars_header, tightest
+from app.http.caps import client_caps
+from app.http.hot import HotRoute
 from app.http.whose import task_of
 
 
@@ -28,9 +28,6 @@ class EmbeddingsRoute(HotRoute):
     ) -> OwnedCall:
         """The call for a request that passed the gate."""
         request = parse_embeddings(body)
-        caps = ClientCaps(
-            tightest(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), request.max_cost_nano),
-            dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd"),
-        )
+        caps = client_caps(headers, request.max_cost_nano)
         record = self.new_record(headers, key, task_of(headers, None, path_task), model=request.model, stream=False)
         return EmbeddingsCall(self.services, request, downstream, key=key, caps=caps, record=record)

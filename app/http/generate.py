@@ -11,11 +11,11 @@ from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.call import ChatCall
-from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
 from app.http.asgi import AsgiDownstream
-from app.http.hot import HotRoute, dollars_header, tightest
+from app.http.caps import client_caps
+from app.http.hot import HotRoute
 from app.http.whose import task_of
 
 
@@ -43,10 +43,7 @@ class GenerateRoute(HotRoute):
         """The call for a request that passed the gate."""
         request = self._parse(body, headers, path)
         task = task_of(headers, request, path_task)
-        caps = ClientCaps(
-            tightest(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), request.max_cost_nano),
-            dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd"),
-        )
+        caps = client_caps(headers, request.max_cost_nano)
         record = self.new_record(headers, key, task, model=request.model, stream=request.stream)
         return ChatCall(
             self.services, request, downstream, key=key, caps=caps, soft_cut=softness_of(headers), record=record

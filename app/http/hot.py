@@ -12,8 +12,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from app.core.errors import BadRequest, BursarError, Draining, TooLarge
-from app.core.money import nano_from_usd
+from app.core.errors import BursarError, Draining, TooLarge
 from app.core.policy import Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
@@ -201,23 +200,6 @@ async def refuse(downstream: AsgiDownstream, error: BursarError, dialect: Dialec
     headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(status, headers, body)
-
-
-def dollars_header(headers: dict[str, str], name: str) -> int | None:
-    """An amount in dollars from a header, in nano-dollars; BadRequest naming the header."""
-    value = headers.get(name.lower())
-    if value is None:
-        return None
-    try:
-        return nano_from_usd(value.strip())
-    except ValueError as error:
-        raise BadRequest(f"The header {name} is wrong: {error}.", param=name) from None
-
-
-def tightest(*caps: int | None) -> int | None:
-    """The least of the caps that are set."""
-    given = [cap for cap in caps if cap is not None]
-    return min(given) if given else None
 
 
 def key_name(key: Key | None) -> str:

@@ -32,6 +32,7 @@ from app.core.policy import (
 from app.stores.policy_model import (
     BudgetsSpec,
     CapSpec,
+    CapsSpec,
     DeadlinesSpec,
     ModelSpec,
     PolicySpec,
@@ -39,6 +40,7 @@ from app.stores.policy_model import (
     ProviderSpec,
     RatesSpec,
     RouteSpec,
+    TaskCapSpec,
     WindowsSpec,
 )
 from app.stores.prices import Catalogue, Entry
@@ -95,12 +97,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         providers=MappingProxyType(providers),
         models=MappingProxyType(models),
         routes=MappingProxyType(routes),
-        caps=Caps(
-            request_nano=_nano(spec.caps.request),
-            task_nano=_nano(spec.caps.task),
-            key=_windows(spec.caps.key),
-            everyone=_windows(spec.caps.everyone),
-        ),
+        caps=_caps(spec.caps),
         keys=MappingProxyType(_keys(spec, routes)),
         aliases=MappingProxyType(
             {
@@ -286,6 +283,21 @@ def _pins(given: RouteSpec) -> Mapping[str, str]:
 
 def _usd_nano(usd: float | None) -> int | None:
     return None if usd is None else nano_from_usd(usd)
+
+
+def _caps(given: CapsSpec) -> Caps:
+    task = given.task or TaskCapSpec()
+    return Caps(
+        request_nano=_nano(given.request),
+        task_nano=_usd_nano(task.max_cost_usd),
+        task_calls=task.max_calls,
+        task_tokens=task.max_tokens,
+        task_s=task.max_seconds,
+        task_repeats=task.max_repeats,
+        task_idle_days=task.idle_days,
+        key=_windows(given.key),
+        everyone=_windows(given.everyone),
+    )
 
 
 def _nano(cap: CapSpec | None) -> int | None:

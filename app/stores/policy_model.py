@@ -289,6 +289,25 @@ class CapSpec(Spec):
     max_cost_usd: Cap
 
 
+class TaskCapSpec(Spec):
+    """Caps of each task, and of all below it. Calls are what is asked of providers, a retry included."""
+
+    max_cost_usd: Cap | None = None
+    max_calls: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
+        default=None, description="Input and output of all calls: the guard for models that cost nothing."
+    )
+    max_seconds: Annotated[float, Field(gt=0, le=10**9), NotBool] | None = Field(
+        default=None, description="By the wall clock, from the task's first call."
+    )
+    max_repeats: Annotated[int, Field(ge=1), NotBool] | None = Field(
+        default=None, description="How often one and the same request (its last turns) is served. Default: always."
+    )
+    idle_days: Annotated[float, Field(gt=0, le=3650), NotBool] = Field(
+        default=30.0, description="A task that nobody touches for so long is forgotten; its name is free again."
+    )
+
+
 class WindowsSpec(Spec):
     """Caps per calendar day and month (UTC), and in total."""
 
@@ -301,7 +320,7 @@ class CapsSpec(Spec):
     """The tightest of all caps that apply wins."""
 
     request: CapSpec | None = None
-    task: CapSpec | None = None
+    task: TaskCapSpec | None = None
     key: WindowsSpec = Field(default=WindowsSpec(), description="For each key that sets no caps of its own.")
     everyone: WindowsSpec = Field(default=WindowsSpec(), alias="global", description="For all keys together.")
 

@@ -202,8 +202,10 @@ def load_balances(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, Bal
 
 def _balance(row: tuple[Any, ...]) -> Balance:
     """The balance in a row of name and BALANCE."""
-    terms = row[-1]
-    return Balance(*row[1:-1], None if terms is None else _terms_of(terms))
+    balance = Balance(*row[1:-1])
+    if row[-1] is not None:
+        balance.terms = _terms_of(row[-1])
+    return balance
 
 
 def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hold]:

@@ -82,8 +82,8 @@ class Purse(RuleBasedStateMachine):
         """A denial changes no money, and has a reason in the scope it names."""
         for name in SCOPES:
             old, new = before.balances.get(name, Balance()), self.book.balances.get(name, Balance())
-            limits = {"limit_nano": old.limit_nano, "own_limit_nano": old.own_limit_nano, "terms": old.terms}
-            assert replace(new, **limits) == old
+            unlimited = replace(new, limit_nano=old.limit_nano, own_limit_nano=old.own_limit_nano, terms=old.terms)
+            assert unlimited == old
         denier = self.book.balances[result.scope]
         assert result.limit_nano == (denier.effective_limit_nano or 0)
         assert (result.spent_nano, result.held_nano) == (denier.spent_nano, denier.held_nano)

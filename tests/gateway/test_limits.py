@@ -143,6 +143,7 @@ def test_windows_refill_at_midnight_and_on_the_first() -> None:
 def test_amounts_are_told_in_headers() -> None:
     headers = denial_headers("key", "day", 5_000_000_000, 4_000_000_000, 500_000_000, NOW)
     assert headers == {
+        "x-bursar-reason": "budget",
         "x-bursar-scope": "key_day",
         "x-bursar-limit-usd": "5",
         "x-bursar-spent-usd": "4",

@@ -1,0 +1,58 @@
+"""Tasks that go round in circles: how often one has sent the same request.
+
+Counted in this process, for the latest tasks: a guard against loops, not an account. Calls of a task that
+reach another gateway process are counted there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from app.core.types import ChatRequest
+
+MAX_COUNTED = 50_000
+LAST_TURNS = 3
+"""Turns that make a request the same: an agent's step with its answer, and what led to it. All that came before may
+have grown."""
+_TALKS = ("messages", "input", "contents")
+"""The conversation's member: in Chat and Messages, in Responses, in Gemini."""
+_IDS = ("id", "tool_call_id", "tool_use_id", "call_id")
+"""New in every turn, even where nothing else is."""
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Repeats:
+    """Counts, the least recently asked forgotten first."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+
+    def count(self, scope: str, request: ChatRequest) -> int:
+        """How often this task has sent this request, this time included."""
+        at = (scope, digest(request))
+        times = self._seen.pop(at, 0) + 1
+        self._seen[at] = times
+        if len(self._seen) > MAX_COUNTED:
+            self._seen.popitem(last=False)
+        return times
+
+
+def digest(request: ChatRequest) -> bytes:
+    """The same for requests with the same model and the same last turns, whatever their turns' ids."""
+    talk = next((request.members[name] for name in _TALKS if name in request.members), None)
+    turns: Any = None if talk is None else msgspec.json.decode(talk)
+    if isinstance(turns, list):
+        turns = turns[-LAST_TURNS:]
+    return hashlib.blake2b(_encode([request.model, _without_ids(turns)]), digest_size=16).digest()
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_ids(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_ids(item) for name, item in value.items() if name not in _IDS}
+    return value
