@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from app.compaction import keep_compacting
 from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.dialects.anthropic.count import count_reply as messages_reply
 from app.dialects.anthropic.parse import parse_count as messages_count
@@ -62,7 +63,7 @@ def make_budgets(settings: Settings) -> Budgets:
 def make_traces(settings: Settings) -> Traces:
     """Where records go: beside the ledger."""
     if settings.redis_url is None:
-        return FileTraces(settings.data_dir / "traces")
+        return FileTraces(settings.data_dir / "traces", keep_days=settings.traces_keep_days)
     from app.stores.traces_redis import RedisTraces  # noqa: PLC0415  (see make_budgets)
 
     return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
@@ -184,6 +185,8 @@ class Gateway:
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
                 ]
+                if settings.traces_compact:
+                    loops.append(lambda: keep_compacting(settings, traces))
                 tasks = [background.create_task(_forever(loop)) for loop in loops]
                 yield services
                 await services.calls.drain(settings.drain_s)

@@ -30,6 +30,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
     redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
     redis_namespace: str = "bursar"
+    traces_url: SecretStr | None = Field(
+        default=None,
+        description="where traces are kept as Parquet, any URL that fsspec knows; default: DATA_DIR/traces/parquet",
+    )
+    traces_keep_days: float = Field(default=90.0, ge=0, description="remove traces of older days; 0: never")
+    traces_compact: bool = Field(
+        default=True, description="bring traces into Parquet while serving, in a process aside"
+    )
     router_weights: Path = Field(
         default=SHIPPED_WEIGHTS, description="what `bursar train` wrote for the learned router"
     )

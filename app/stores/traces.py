@@ -1,6 +1,7 @@
-"""Finished calls, kept for `GET /v1/decisions/{request_id}`: appended off the hot path, bounded, read by id.
+"""Finished calls: appended off the hot path, bounded, read by id for `GET /v1/decisions/{request_id}`.
 
-Two stores keep them: files of JSON lines (`traces_files`), and Redis (`traces_redis`) where it is shared.
+Two stores take them: files of JSON lines (`traces_files`), and Redis (`traces_redis`) where it is shared. From there
+`traces_compact` brings them into Parquet files (`traces_parquet`), where `traces_query` finds them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ FLUSH_EVERY_S = 0.01
 SEEN_AFTER_S = 0.05
 """Another process has surely written what it had after this long."""
 KEEP_DAYS = 7
+"""How long a single record can be read by its id."""
 
 Record = dict[str, Any]
 """JSON-ready, but for `msgspec.Raw` values; its first member is `request_id`."""
@@ -30,6 +32,9 @@ class Traces(Protocol):
 
     async def get(self, request_id: str) -> Record | None:
         """The record of a call, also when it has only just ended; None if unknown or expired."""
+
+    async def due(self) -> bool:
+        """True where records wait to be compacted, and it is for the caller to see to it now."""
 
     async def close(self) -> None:
         """Write what is waiting."""

@@ -2,18 +2,14 @@
 
 Appending a line costs a tenth of what a row in a database does, and the files are what DuckDB reads. No index is
 needed: a request id begins with the time of its arrival, a segment's name with the time of its first record, and
-its last change is its last record's, so that an id leads to the one or two segments which can hold it.
+its last change is its last record's, so that an id leads to the few segments which can hold it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import mmap
-import os
 import queue
 import re
-import secrets
 import threading
 import time
 from pathlib import Path
@@ -22,13 +18,11 @@ import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record
+from app.stores.traces_segments import Segment, any_complete, find_line, prune, segments
 
 log = structlog.get_logger()
 
-SEGMENT_BYTES = 8 * 1024 * 1024
-"""About 4,000 records; searching one takes 2 ms."""
-KEEP_BYTES = 512 * 1024 * 1024
 SKEW_MS = 2_000
 """Clocks of file systems tick coarsely, and a record waits a moment for its batch."""
 LONGEST_CALL_MS = 6 * 3_600_000
@@ -39,8 +33,10 @@ _ARRIVED = re.compile(r"req_([0-9a-f]{11})[0-9a-f]{16}")
 class FileTraces:
     """A thread that owns the open segment; batches are written every FLUSH_EVERY_S while there are any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep_days: float = 0) -> None:
+        """`keep_days`: what was never compacted is removed after it; 0: not for its age."""
         self._folder = folder
+        self._keep_days = keep_days
         self._pending: dict[str, Record] = {}
         self._queue: queue.SimpleQueue[list[tuple[str, Record]] | None] = queue.SimpleQueue()
         self._batch: list[tuple[str, Record]] = []
@@ -86,6 +82,9 @@ class FileTraces:
                 return found
         return None
 
+    async def due(self) -> bool:
+        return await asyncio.to_thread(any_complete, self._folder)
+
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -104,7 +103,7 @@ class FileTraces:
         return None
 
     def _write_all(self) -> None:
-        while (batch := self._queue.get()) is not None:
+        while (batch := self._next_batch()) is not None:
             try:
                 lines = [line for request_id, record in batch if (line := self._encoded(request_id, record))]
                 self._write(b"".join(lines))
@@ -115,6 +114,16 @@ class FileTraces:
                 self._pending.pop(request_id, None)
         if self._segment is not None:
             self._segment.close()
+
+    def _next_batch(self) -> list[tuple[str, Record]] | None:
+        """What is to be written next; meanwhile the open segment is closed when its time has come."""
+        while self._segment is not None:
+            try:
+                return self._queue.get(timeout=max(self._segment.left_s, 0.0))
+            except queue.Empty:
+                self._segment.close()
+                self._segment = None
+        return self._queue.get()
 
     def _encoded(self, request_id: str, record: Record) -> bytes:
         try:
@@ -130,73 +139,7 @@ class FileTraces:
             segment.close()
             segment = None
         if segment is None:
-            prune(self._folder, time.time())
-            segment = self._segment = Segment(self._folder, int(time.time() * 1000))
+            self._segment = None
+            prune(self._folder, time.time(), self._keep_days)
+            segment = self._segment = Segment(self._folder)
         segment.write(lines)
-
-
-class Segment:
-    """An open file that only this process appends to."""
-
-    def __init__(self, folder: Path, began_ms: int) -> None:
-        name = f"{began_ms:011x}-{secrets.token_hex(4)}.jsonl"
-        self._file = os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        self._size = 0
-        self._torn = False
-
-    @property
-    def full(self) -> bool:
-        """True when the next records belong in a new segment."""
-        return self._size >= SEGMENT_BYTES
-
-    def gone(self) -> bool:
-        """True when the file was removed: what is written to it would be lost in silence."""
-        return os.fstat(self._file).st_nlink == 0
-
-    def write(self, lines: bytes) -> None:
-        """Append whole lines. Raises OSError; a line that was cut short by it is no record, and harms no other."""
-        if self._torn:
-            lines = b"\n" + lines
-        self._torn = True
-        self._size += len(lines)
-        while lines:
-            lines = lines[os.write(self._file, lines) :]
-        self._torn = False
-
-    def close(self) -> None:
-        """Nothing more is written."""
-        os.close(self._file)
-
-
-def segments(folder: Path) -> list[tuple[Path, int, int]]:
-    """The segments, oldest first, each with the times of its first and last record in ms."""
-    found = []
-    for path in sorted(folder.glob("*.jsonl")):
-        with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or not one of ours
-            found.append((path, int(path.name.partition("-")[0], 16), int(path.stat().st_mtime * 1000)))
-    return found
-
-
-def find_line(path: Path, request_id: str) -> bytes | None:
-    """The line of this record in a segment; None where it is not there, or not whole."""
-    start = f'{{"request_id":"{request_id}"'.encode()
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            place = data.find(start)
-            # A line's start, and not a value inside another record, which its client may have chosen.
-            while place > 0 and data[place - 1] != ord("\n"):
-                place = data.find(start, place + 1)
-            end = data.find(b"\n", place) if place >= 0 else -1
-            return data[place:end] if end >= 0 else None
-    except (OSError, ValueError):  # removed meanwhile, or empty
-        return None
-
-
-def prune(folder: Path, now_s: float) -> None:
-    """Remove what is older than KEEP_DAYS, then the oldest segments beyond KEEP_BYTES."""
-    size = 0
-    for path, _, changed_ms in reversed(segments(folder)):
-        with contextlib.suppress(OSError):
-            size += path.stat().st_size
-            if size > KEEP_BYTES or changed_ms < (now_s - KEEP_DAYS * 86_400) * 1000:
-                path.unlink()

@@ -1,4 +1,7 @@
-"""Records in Redis, so that any gateway can show what another one did: one expiring key a call."""
+"""Records in Redis, so that any gateway can show what another one did: one expiring key a call.
+
+A stream names the calls in order, for those who read them all (`traces_stream`).
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,42 @@ from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Link, Script, open_server
 from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record
+from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 
 log = structlog.get_logger()
 
 DEADLINE_S = 2.0
 AGAIN_S = 1.0
 """After a failed write the next one is tried this much later."""
+TURN_S = 100.0
+"""Of all gateways only one is told in so long that compaction is due."""
 BATCH = 64
 """Records encoded and sent in one go: under a millisecond of the event loop."""
 _SCRIPT = Script(
     """
     if ARGV[1] == 'get' then return redis.call('GET', KEYS[1]) end
-    for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 2], 'EX', ARGV[2]) end
+
+    if ARGV[1] == 'due' then
+        if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
+        local function field(list, name)
+            for i = 1, #list, 2 do if list[i] == name then return list[i + 1] end end
+        end
+        local last = field(redis.call('XINFO', 'STREAM', KEYS[1]), 'last-generated-id')
+        for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+            if field(group, 'name') == ARGV[2] and field(group, 'pending') == 0
+                and field(group, 'last-delivered-id') == last then
+                return 0
+            end
+        end
+        return redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) and 1 or 0
+    end
+
+    -- A batch may come twice, where the first reply was lost.
+    for i = 2, #KEYS do
+        if redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2], 'NX') then
+            redis.call('XADD', KEYS[1], 'MINID', '~', ARGV[3], '*', 'id', string.match(KEYS[i], '[^:]*$'))
+        end
+    end
     return #KEYS
     """
 )
@@ -35,7 +62,7 @@ class RedisTraces:
 
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._prefix = f"{{{namespace}}}:trace:"
+        self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
         self._pending: dict[str, Record] = {}
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
@@ -66,6 +93,10 @@ class RedisTraces:
                 record: Record = msgspec.json.decode(found)
                 return record
         return None
+
+    async def due(self) -> bool:
+        keys = [self._stream, self._stream + ":turn"]
+        return bool(await self._server.link().call(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
 
     async def close(self) -> None:
         self._closing.set()
@@ -108,7 +139,7 @@ class RedisTraces:
                 del self._pending[request_id]
         try:
             if keys:
-                await link.call(keys, ["set", KEEP_DAYS * 86_400, *bodies])
+                await link.call([self._stream, *keys], ["set", KEEP_DAYS * 86_400, oldest_entry(), *bodies])
         except LedgerUnavailable as error:
             log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
             return False

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from app.stores import traces as module
-from app.stores import traces_files as files
+from app.stores import traces_segments as segments
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
 from app.stores.traces_redis import RedisTraces
@@ -171,7 +171,7 @@ class TestFiles:
     async def test_full_segments_are_followed_by_new_ones(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(files, "SEGMENT_BYTES", 100)
+        monkeypatch.setattr(segments, "SEGMENT_BYTES", 100)
         store = await opened(tmp_path)
         for number in range(6):
             store.append(name(number), record(number))
@@ -180,21 +180,6 @@ class TestFiles:
         for number in range(6):
             assert await store.get(name(number)) == record(number)
         await store.close()
-
-    async def test_old_segments_and_too_many_are_removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(files, "KEEP_BYTES", 250)
-        now_s = time.time()
-        for age_days, size in ((9, 10), (3, 200), (2, 100), (1, 100)):
-            path = tmp_path / f"{int((now_s - age_days * 86_400) * 1000):011x}-{age_days}.jsonl"
-            path.write_bytes(b"x" * size)
-            os.utime(path, (now_s, now_s - age_days * 86_400))
-        (tmp_path / "notes.txt").write_text("not ours")
-        files.prune(tmp_path, now_s)
-        assert sorted(path.name.partition("-")[2] or path.name for path in tmp_path.iterdir()) == [
-            "1.jsonl",
-            "2.jsonl",
-            "notes.txt",
-        ]
 
     async def test_a_client_cannot_pass_a_value_off_as_a_record(self, tmp_path: Path) -> None:
         store = await opened(tmp_path)

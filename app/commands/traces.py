@@ -1,0 +1,182 @@
+"""`bursar traces`: ask about finished calls in SQL, bring them into Parquet, watch them come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import sys
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import structlog
+
+from app.commands.policy import Refused, read_settings
+from app.commands.terminal import complain, say, table
+from app.logs import configure_logging
+from app.settings import Settings
+from app.stores.budgets import LedgerUnavailable
+from app.stores.traces_compact import Pass, compact_segments, compact_stream
+from app.stores.traces_parquet import ParquetFolder, TracesError
+from app.stores.traces_query import Answer, QueryError, ask, open_files, open_stream
+
+if TYPE_CHECKING:
+    from app.stores.traces_stream import TraceStream
+
+log = structlog.get_logger()
+
+SHOWN = 1000
+"""Rows of a table; more belong in a file."""
+BATCH = 5000
+FAILURES = (TracesError, LedgerUnavailable, OSError)
+
+
+class Form(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def query(sql: str, form: Form) -> int:
+    """Print the answer to one SELECT over the view `traces`; the exit code."""
+    try:
+        asyncio.run(_query(read_settings(), sql, form))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except QueryError as error:
+        complain(str(error))
+        return 2
+    except FAILURES as error:
+        complain(str(error))
+        return 1
+    return 0
+
+
+def compact(*, quiet: bool) -> int:
+    """One pass of compaction; the exit code."""
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        done = asyncio.run(_compact(settings))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except FAILURES as error:
+        if quiet:
+            log.error("traces could not be compacted", error=str(error))
+        else:
+            complain(str(error))
+        return 1
+    if not quiet:
+        say(_told(done))
+    return 0
+
+
+def parquet_of(settings: Settings) -> ParquetFolder:
+    """Where Parquet files go. Raises TracesError."""
+    url = settings.traces_url
+    return ParquetFolder(str(folder_of(settings) / "parquet") if url is None else url.get_secret_value())
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where segments are."""
+    return settings.data_dir.absolute() / "traces"
+
+
+async def _query(settings: Settings, sql: str, form: Form) -> None:
+    async with _open(settings) as db:
+        _PRINTERS[form](ask(db, sql))
+
+
+@contextlib.asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+    parquet = parquet_of(settings)
+    if settings.redis_url is None:
+        with open_files(folder_of(settings), parquet) as db:
+            yield db
+        return
+    async with _stream_of(settings) as stream, open_stream(stream, parquet) as db:
+        yield db
+
+
+async def _compact(settings: Settings) -> Pass:
+    parquet, keep_days = parquet_of(settings), settings.traces_keep_days
+    if settings.redis_url is not None:
+        async with _stream_of(settings) as stream:
+            return await compact_stream(stream, parquet, keep_days)
+    folder = folder_of(settings)
+    if not folder.is_dir():
+        raise TracesError(f"there are no traces at {folder}; BURSAR_DATA_DIR says where to look")
+    return compact_segments(folder, parquet, keep_days)
+
+
+@contextlib.asynccontextmanager
+async def _stream_of(settings: Settings) -> AsyncIterator[TraceStream]:
+    from app.stores.traces_stream import TraceStream  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+    assert settings.redis_url is not None
+    try:
+        stream = TraceStream(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    except ValueError as error:
+        raise Refused(f"BURSAR_REDIS_URL: {error}") from None
+    try:
+        yield stream
+    finally:
+        await stream.close()
+
+
+def _told(done: Pass) -> str:
+    if done.busy:
+        return "another process is compacting: nothing was done"
+    removed = f"; {done.expired} old files removed" if done.expired else ""
+    return f"{done.records} records of {done.sources} segments in {done.parts} files{removed}"
+
+
+def _print_table(answer: Answer) -> None:
+    rows = answer.rows(SHOWN + 1)
+    shown = [[_cell(value) for value in row] for row in rows[:SHOWN]]
+    numbers = {
+        column for i, column in enumerate(answer.columns) if all(isinstance(row[i], int | float | None) for row in rows)
+    }
+    table(answer.columns, shown, right=numbers)
+    if len(rows) > SHOWN:
+        complain(f"The first {SHOWN} rows; LIMIT, --csv or --json for others.")
+
+
+def _print_csv(answer: Answer) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(answer.columns)
+    while rows := answer.rows(BATCH):
+        writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _print_json(answer: Answer) -> None:
+    """One array, a row a line."""
+    before = "[\n"
+    while rows := answer.rows(BATCH):
+        for row in rows:
+            sys.stdout.write(before + _json(dict(zip(answer.columns, row, strict=True))))
+            before = ",\n"
+    sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+_PRINTERS = {Form.TABLE: _print_table, Form.CSV: _print_csv, Form.JSON: _print_json}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.3f}"
+    return _json(value) if isinstance(value, dict | list) else str(value)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()

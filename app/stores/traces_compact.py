@@ -1,0 +1,178 @@
+"""Compaction: what was appended becomes Parquet, exactly once, whatever is killed in between.
+
+Each part has a name of its own before it is made (its segment's, or its batch's in Redis), and what belongs to it never
+changes. So a pass that died is repeated by the next, and writes the same files again in the place of its own. Only when
+they are durable is the segment marked, or the batch acknowledged; only what is marked can be removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import structlog
+
+from app.stores.file_lock import try_lock
+from app.stores.traces_parquet import ParquetFolder, TracesError
+from app.stores.traces_schema import SCHEMA, lines_sql, literal, rows_sql
+from app.stores.traces_segments import complete, mark_done, waiting
+
+if TYPE_CHECKING:  # redis-py costs 60 ms to import
+    from app.stores.traces_stream import Batch, TraceStream
+
+log = structlog.get_logger()
+
+_SETTINGS = {
+    "threads": "1",
+    "memory_limit": "'512MB'",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+_DAY = "SELECT * EXCLUDE (day) FROM part WHERE day = ?"
+_AS = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{bursar_schema: '{SCHEMA}'}}"
+_LOCK = "compacting.lock"
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass did: how many sources (segments or batches), records and parts; parts of old days removed.
+    `busy`: another process was at it, and nothing was done."""
+
+    sources: int = 0
+    records: int = 0
+    parts: int = 0
+    expired: int = 0
+    busy: bool = False
+
+
+def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> Pass:
+    """Bring all complete segments into Parquet, then remove what is too old there (0: nothing).
+
+    One process at a time does it; each segment is done for itself. Raises TracesError.
+    """
+    done = Pass()
+    with _alone(folder) as alone:
+        if not alone:
+            done.busy = True
+            return done
+        with contextlib.closing(connect()) as db:
+            for path in waiting(folder):
+                with complete(path) as ready:
+                    if ready:
+                        _compact_segment(db, path, parquet, done)
+        done.expired = expire(parquet, keep_days)
+    return done
+
+
+async def compact_stream(stream: TraceStream, parquet: ParquetFolder, keep_days: float) -> Pass:
+    """Bring all records of the stream into Parquet, batch by batch, first those that dead processes left; then remove
+    what is too old there (0: nothing). Any number of processes may do so at once.
+
+    Raises TracesError; LedgerUnavailable where Redis does not answer.
+    """
+    done = Pass()
+    with contextlib.closing(connect()) as db:
+        for name in await stream.left():
+            batch = await stream.again(name)
+            if batch is not None:
+                await _compact_batch(db, stream, batch, parquet, done)
+        while (batch := await stream.take()) is not None:
+            await _compact_batch(db, stream, batch, parquet, done)
+    done.expired = expire(parquet, keep_days)
+    return done
+
+
+async def _compact_batch(
+    db: duckdb.DuckDBPyConnection, stream: TraceStream, batch: Batch, parquet: ParquetFolder, done: Pass
+) -> None:
+    bodies = await stream.bodies(batch.request_ids)
+    if len(bodies) < len(batch.entries):
+        log.warning("traces had expired before they were compacted", records=len(batch.entries) - len(bodies))
+    await asyncio.to_thread(_compact_bodies, db, bodies, batch.name, parquet, done)
+    await stream.acknowledge(batch)
+
+
+def _compact_bodies(
+    db: duckdb.DuckDBPyConnection, bodies: Sequence[bytes], name: str, parquet: ParquetFolder, done: Pass
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="bursar-") as folder:
+        compact_file(db, write_lines(Path(folder), bodies), name, parquet, done, f"batch {name}")
+
+
+def expire(parquet: ParquetFolder, keep_days: float) -> int:
+    """Remove parts whose whole day is older than this (0: none); how many."""
+    if keep_days <= 0:
+        return 0
+    return parquet.expire(dt.datetime.fromtimestamp(time.time() - keep_days * 86_400, dt.UTC).date())
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """DuckDB, in memory and small, that installs nothing and reads no variables of Python."""
+    db = duckdb.connect(":memory:")
+    for setting, value in _SETTINGS.items():
+        db.execute(f"SET {setting} = {value}")
+    return db
+
+
+def compact_file(
+    db: duckdb.DuckDBPyConnection, lines: Path, name: str, parquet: ParquetFolder, done: Pass, source: str
+) -> None:
+    """Bring the records of one file of JSON lines into the parts of this name. Raises TracesError."""
+    try:
+        db.execute(f"CREATE OR REPLACE TEMP TABLE part AS {rows_sql(lines_sql([str(lines)]))} ORDER BY created_s")
+        days = db.execute("SELECT day, count(*) FROM part GROUP BY day ORDER BY day").fetchall()
+        with parquet.making() as folder:
+            for day, records in days:
+                made = folder / f"{day}.parquet"
+                db.execute(f"COPY ({_DAY}) TO {literal(str(made))} ({_AS})", [day])
+                parquet.publish(made, day, name)
+                done.records += records
+                done.parts += 1
+    except (duckdb.Error, OSError) as error:
+        raise TracesError(f"{source} could not be compacted: {error}") from error
+    done.sources += 1
+
+
+def write_lines(folder: Path, bodies: Sequence[bytes]) -> Path:
+    """A file of JSON lines with these records."""
+    path = folder / "records.jsonl"
+    path.write_bytes(b"".join(body + b"\n" for body in bodies))
+    return path
+
+
+def _compact_segment(db: duckdb.DuckDBPyConnection, path: Path, parquet: ParquetFolder, done: Pass) -> None:
+    if path.stat().st_size == 0:  # its writer may only just have made it: it sees that the file is gone
+        path.unlink()
+        return
+    before = done.records
+    compact_file(db, path, path.stem, parquet, done, f"segment {path.name}")
+    broken = _lines(path) - (done.records - before)
+    if broken:
+        log.warning("a segment of traces has lines that are no records", segment=path.name, lines=broken)
+    mark_done(path)
+
+
+def _lines(path: Path) -> int:
+    """Lines that are not empty; the last may be cut short."""
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """True where no other process is compacting this folder."""
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield try_lock(file)
+    finally:
+        os.close(file)

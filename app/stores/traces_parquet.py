@@ -1,0 +1,182 @@
+"""Traces at rest: Parquet files by day under a URL, `day=2026-11-20/part-NAME.parquet`.
+
+A part is there whole or not at all, and its name says what was compacted into it: done again, it replaces itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+SUFFIX = ".parquet"
+MAKING = ".making"
+"""A folder, on the same disk, for files that are not complete; readers of Parquet pass over names with a dot."""
+STALE_S = 6 * 3600.0
+_PART = re.compile(r"day=(\d{4}-\d\d-\d\d)/part-([\w-]+)\.parquet")
+_WHOLE_PUTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
+"""File systems on which a file that is put becomes visible whole, or not at all."""
+
+
+class TracesError(Exception):
+    """Traces cannot be written or read; the message says why, and holds no secret."""
+
+
+class FileSystem(Protocol):
+    """What is used of an fsspec file system (https://filesystem-spec.readthedocs.io)."""
+
+    protocol: str | tuple[str, ...]
+
+    def find(self, path: str) -> list[str]:
+        """All files below a path."""
+
+    def makedirs(self, path: str, exist_ok: bool) -> None:
+        """A folder and its parents."""
+
+    def put_file(self, lpath: str, rpath: str) -> None:
+        """Copy a local file there."""
+
+    def mv(self, path1: str, path2: str) -> None:
+        """Rename."""
+
+    def rm(self, path: str, recursive: bool = False) -> None:
+        """Remove."""
+
+    def invalidate_cache(self) -> None:
+        """Forget listings."""
+
+    def unstrip_protocol(self, name: str) -> str:
+        """A path as URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file: where it is, which day's records it holds, and from what (`name`) it was made."""
+
+    path: str
+    day: dt.date
+    name: str
+
+
+class ParquetFolder:
+    """The parts under one URL; any that fsspec knows, where the package for it is installed."""
+
+    def __init__(self, url: str) -> None:
+        """Raises TracesError for a URL that cannot be used. Nothing is read or made yet."""
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise TracesError(f"BURSAR_TRACES_URL needs a package that is not installed: {error}") from None
+        except Exception as error:  # whatever a file system makes of its URL and options; it may quote them
+            raise TracesError(f"BURSAR_TRACES_URL cannot be used ({type(error).__name__})") from None
+        self.root = str(root).rstrip("/")
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[Path]:
+        """A local folder for files on their way here; it is removed at the end."""
+        base = None
+        if self.local:
+            base = Path(self.root, MAKING)
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(base)
+        with tempfile.TemporaryDirectory(dir=base, prefix="bursar-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def publish(self, made: Path, day: dt.date, name: str) -> None:
+        """Let a complete local file be the part of this day and name; durable on return. Raises TracesError."""
+        folder = f"{self.root}/day={day.isoformat()}"
+        path = f"{folder}/part-{name}{SUFFIX}"
+        with told("written"):
+            if self.local:
+                _move_durably(made, Path(path))
+            elif _WHOLE_PUTS & _protocols(self.fs):
+                self.fs.put_file(str(made), path)
+            else:
+                self.fs.makedirs(folder, exist_ok=True)
+                self.fs.put_file(str(made), f"{folder}/.part-{name}")
+                self.fs.mv(f"{folder}/.part-{name}", path)
+
+    def parts(self) -> list[Part]:
+        """All parts, oldest day first. Raises TracesError."""
+        with told("listed"):
+            self.fs.invalidate_cache()
+            paths = sorted(self.fs.find(self.root))
+        found = []
+        for path in paths:
+            part = _PART.fullmatch(path[len(self.root) + 1 :])
+            if part is not None:
+                found.append(Part(path, dt.date.fromisoformat(part[1]), part[2]))
+        return found
+
+    def expire(self, before: dt.date) -> int:
+        """Remove the parts of earlier days; how many. Raises TracesError."""
+        old = [part for part in self.parts() if part.day < before]
+        with told("removed"):
+            for part in old:
+                self.fs.rm(part.path)
+            if self.local:
+                for day in {Path(part.path).parent for part in old}:
+                    with contextlib.suppress(OSError):
+                        day.rmdir()
+        return len(old)
+
+    def url(self, part: Part) -> str:
+        """The part as DuckDB is told of it."""
+        return part.path if self.local else self.fs.unstrip_protocol(part.path)
+
+
+@contextlib.contextmanager
+def told(verb: str) -> Iterator[None]:
+    """Any failure of a file system, as a TracesError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise TracesError(f"traces could not be {verb}: not found: {error.filename or 'the folder'}") from error
+    except Exception as error:  # each file system has errors of its own
+        raise TracesError(f"traces could not be {verb}: {type(error).__name__}: {error}") from error
+
+
+def _protocols(fs: Any) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def _move_durably(made: Path, path: Path) -> None:
+    """Move within a disk, so that not even a power cut leaves half a file."""
+    new = not path.parent.is_dir()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(made, 0o600)
+    _sync(made)
+    os.replace(made, path)
+    if os.name != "nt":  # where folders cannot be opened
+        _sync(path.parent)
+        if new:
+            _sync(path.parent.parent)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _remove_stale(base: Path) -> None:
+    """What processes that were killed left behind."""
+    for folder in base.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE_S:
+                for file in folder.iterdir():
+                    file.unlink()
+                folder.rmdir()

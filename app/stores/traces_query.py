@@ -1,0 +1,146 @@
+"""SQL over all traces: Parquet and what is not compacted yet, as one view `traces`, each record once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import structlog
+
+from app.stores.traces_compact import connect, write_lines
+from app.stores.traces_parquet import ParquetFolder, Part, TracesError
+from app.stores.traces_schema import COLUMNS, lines_sql, literal, plain_path, rows_sql
+from app.stores.traces_segments import waiting as waiting_segments
+
+if TYPE_CHECKING:  # redis-py costs 60 ms to import
+    from app.stores.traces_stream import TraceStream, Waiting
+
+log = structlog.get_logger()
+
+NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
+
+_READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+"""The kinds of queries, as DuckDB writes its syntax trees, that change nothing."""
+
+_LOOKS = 5
+_READ = "union_by_name = true, hive_partitioning = true, hive_types = {'day': DATE}"
+
+
+class QueryError(Exception):
+    """The SQL cannot be run, or is more than a question; the message says why."""
+
+
+class Answer:
+    """Columns, and rows that are read as they are asked for."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
+        self._db = db
+        self.columns = [str(described[0]) for described in db.description or ()]
+
+    def rows(self, limit: int) -> list[tuple[object, ...]]:
+        """The next rows, none at the end. Raises QueryError."""
+        try:
+            return self._db.fetchmany(limit)
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+
+
+@contextlib.contextmanager
+def open_files(folder: Path, parquet: ParquetFolder) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The view over the embedded store: segments here, and the parts of this machine and any other.
+
+    A segment that is being compacted is read itself, and what there may be of its parts already is not.
+    """
+    open_now = waiting_segments(folder)
+    with contextlib.closing(connect()) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+        whole = [_copy(path, Path(copies)) for path in open_now]
+        hidden = {path.stem for path in open_now}
+        make_view(db, parquet, [part for part in parquet.parts() if part.name not in hidden], whole)
+        yield db
+
+
+@contextlib.asynccontextmanager
+async def open_stream(stream: TraceStream, parquet: ParquetFolder) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+    """The view over the shared store. Raises TracesError; LedgerUnavailable where Redis does not answer."""
+    waiting, parts = await _standing_still(stream, parquet)
+    if not waiting.all:
+        log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
+    with contextlib.closing(connect()) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+        lines = write_lines(Path(copies), await stream.bodies(waiting.request_ids))
+        make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], [lines])
+        yield db
+
+
+async def _standing_still(stream: TraceStream, parquet: ParquetFolder) -> tuple[Waiting, list[Part]]:
+    """What waits, and the parts there are, at a moment at which no batch became a part."""
+    before = parquet.parts()
+    for _ in range(_LOOKS):
+        waiting = await stream.waiting()
+        after = parquet.parts()
+        if after == before:
+            return waiting, after
+        before = after
+    raise TracesError("traces are being compacted at this very moment: ask again")
+
+
+def make_view(
+    db: duckdb.DuckDBPyConnection, parquet: ParquetFolder, parts: Sequence[Part], lines: Sequence[Path]
+) -> None:
+    """Define `traces` over these parts, and these files of records as JSON lines. Raises TracesError."""
+    rows = rows_sql(lines_sql([str(path) for path in lines]))
+    if parts:
+        if not parquet.local:
+            db.register_filesystem(parquet.fs)
+        listed = ", ".join(literal(plain_path(parquet.url(part))) for part in parts)
+        rows += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], {_READ})"  # noqa: S608  (all quoted)
+    try:
+        db.execute(f"CREATE VIEW traces AS SELECT {NAMES} FROM ({rows})")  # noqa: S608  (our own words)
+    except duckdb.Error as error:
+        raise TracesError(f"traces could not be read: {error}") from error
+
+
+def ask(db: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    """Run one SELECT. Raises QueryError for anything else, and for what DuckDB cannot run."""
+    try:
+        statements = db.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT or not _only_reads(db, sql):
+            raise QueryError("one SELECT is expected: traces are only read")
+        db.execute(statements[0])
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+    return Answer(db)
+
+
+def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """False for a SELECT with something else in it: `WITH x AS (COPY ...)` would write."""
+    (text,) = db.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
+    tree = json.loads(text)
+    if tree["error"]:
+        return False
+    return all(node["type"] in _READING for node in _query_nodes(tree["statements"]))
+
+
+def _query_nodes(tree: object) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "cte_map" in tree:
+            yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _query_nodes(part)
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """The whole lines of a segment that its writer goes on with; empty where it was removed meanwhile."""
+    copy = folder / path.name
+    with contextlib.suppress(FileNotFoundError):
+        data = path.read_bytes()
+        copy.write_bytes(data[: data.rfind(b"\n") + 1])
+        return copy
+    copy.touch()
+    return copy

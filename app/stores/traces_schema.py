@@ -1,0 +1,142 @@
+"""The columns of traces in Parquet, and the SQL that makes them from records as JSON.
+
+Columns may be added, with a new SCHEMA number; what a name means never changes. Old files then have NULL there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1
+"""Written into every file, as `bursar_schema` among its key-value metadata."""
+
+_MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
+_TEXT, _REAL, _WHOLE, _BOOL = "VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN"
+
+Kind = str | dict[str, str] | list[dict[str, str]]
+"""A type of SQL, a struct, or a list of structs; in the words of DuckDB's `json_transform`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: where a record has it (names with dots between), or the SQL over `t` (the record's values) and
+    `json` (the record) that makes it."""
+
+    name: str
+    kind: Kind
+    about: str
+    path: str = ""
+    sql: str = ""
+
+
+_CANDIDATE = {
+    "model": _TEXT,
+    "provider": _TEXT,
+    "tier": _WHOLE,
+    "verdict": _TEXT,
+    "p_success": _REAL,
+    "confidence": _REAL,
+    "expected_output_tokens": _REAL,
+    "expected_cost_usd": _REAL,
+}
+_CUT = {"scope": _TEXT, "by": _TEXT, "killed_at_usd": _REAL, "in_tool_call": _BOOL}
+_CAP = {"scope": _TEXT, "name": _TEXT, "limit_usd": _REAL, "by": _TEXT}
+
+
+def _of(path: str, name: str, kind: Kind, about: str) -> Column:
+    return Column(name, kind, about, path=path)
+
+
+COLUMNS = (
+    _of("request_id", "request_id", _TEXT, "the call's name, one row each"),
+    _of("created_s", "created_s", _REAL, "when it arrived, Unix time"),
+    Column("created_at", "TIMESTAMP", "the same, UTC", sql=_MOMENT),
+    _of("key", "key", _TEXT, "whose key"),
+    _of("task_id", "task_id", _TEXT, "its task, where the client names one"),
+    _of("parent_id", "parent_id", _TEXT, "the agent that asked for it, as the client says"),
+    _of("harness", "harness", _TEXT, "which program asked"),
+    _of("step", "step", _WHOLE, "its number in its task, from 1"),
+    _of("requested_model", "requested_model", _TEXT, "what the client asked for"),
+    _of("stream", "stream", _BOOL, "whether it asked for a stream"),
+    _of("decision.route", "route", _TEXT, "the policy's route; NULL where a model was named"),
+    _of("decision.task_type", "task_type", _TEXT, "what kind of work it was taken for"),
+    _of("decision.router", "router", _TEXT, "whose scores decided, name@version"),
+    _of("decision.assigned", "assigned", _TEXT, "whose turn it was"),
+    _of("decision.share", "share", _REAL, "that router's share, where traffic is split"),
+    _of("decision.deferred", "deferred", _BOOL, "whether it left the choice to the heuristic"),
+    _of("decision.propensity", "propensity", _REAL, "the probability with which `chosen` was chosen"),
+    _of("decision.chosen", "chosen", _TEXT, "the first choice; `model` is who answered in the end"),
+    _of("decision.reason", "reason", _TEXT, "why"),
+    _of("decision.candidates", "candidates", [_CANDIDATE], "all that were considered, with scores"),
+    _of("model", "model", _TEXT, "who was asked last; NULL where nobody was"),
+    _of("provider", "provider", _TEXT, "who is paid"),
+    Column("attempts", _WHOLE, "how many were asked", sql="CAST(json_array_length(json, '$.attempts') AS BIGINT)"),
+    _of("outcome", "outcome", _TEXT, "completed, cost_killed, denied, client_gone, timeout, ..."),
+    _of("error", "error", _TEXT, "what went wrong"),
+    _of("denied_scope", "denied_scope", _TEXT, "whose budget refused it"),
+    _of("cost_usd", "cost_usd", _REAL, "all attempts together; NULL: unknown, never 0"),
+    _of("provenance", "provenance", _TEXT, "where that figure comes from: metered, estimated, free, ..."),
+    _of("usage.input_tokens", "input_tokens", _WHOLE, "of the last attempt, cached ones included"),
+    _of("usage.output_tokens", "output_tokens", _WHOLE, "of the last attempt, reasoning included"),
+    _of("usage.cache_read_tokens", "cache_read_tokens", _WHOLE, "of the input"),
+    _of("usage.reasoning_tokens", "reasoning_tokens", _WHOLE, "of the output"),
+    _of("cut", "cut", _CUT, "where and how it was cut; NULL where it was not"),
+    _of("caps", "caps", [_CAP], "every cap that bound it"),
+    _of("timings.duration_ms", "duration_ms", _REAL, "from its arrival to its end"),
+    _of("timings.ttft_ms", "ttft_ms", _REAL, "the last attempt's first token"),
+    _of("timings.overhead_ms", "overhead_ms", _REAL, "from its arrival until a provider was asked"),
+    _of("versions.policy", "policy_version", _TEXT, "a digest of the policy"),
+    _of("versions.prices", "prices_version", _TEXT, "a digest of the price catalogue"),
+    _of("client.request_id", "client_request_id", _TEXT, "the client's own name for it"),
+    Column("record", "JSON", "the whole record, so that nothing is lost", sql="json"),
+    Column("day", "DATE", "of `created_at`: the partition", sql=f"CAST({_MOMENT} AS DATE)"),
+)
+
+
+def rows_sql(source: str) -> str:
+    """The query for the rows of all records in a query `source`, which has them in a JSON column `json`.
+
+    What is no record (NULL, or without an id and a time) is left out.
+    """
+    columns = ", ".join(f'{column.sql or _field(column.path)} AS "{column.name}"' for column in COLUMNS)
+    values = f"SELECT json, json_transform(json, {literal(json.dumps(_structure()))}) AS t FROM ({source})"  # noqa: S608  (our own words)
+    return f"SELECT {columns} FROM ({values}) WHERE t.request_id IS NOT NULL AND t.created_s IS NOT NULL"  # noqa: S608
+
+
+def lines_sql(paths: Iterable[str]) -> str:
+    """The query for the lines of these files as a column `json`; NULL for one that is not whole."""
+    listed = ", ".join(literal(plain_path(path)) for path in paths)
+    if not listed:
+        return "SELECT NULL::JSON AS json WHERE false"
+    return f"SELECT json FROM read_ndjson_objects([{listed}], ignore_errors = true)"  # noqa: S608  (all quoted)
+
+
+def literal(text: str) -> str:
+    """A string in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def plain_path(path: str) -> str:
+    """A path in which DuckDB finds no pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _field(path: str) -> str:
+    return "t." + ".".join(f'"{name}"' for name in path.split("."))
+
+
+def _structure() -> dict[str, Any]:
+    """What `json_transform` is to find in a record."""
+    found: dict[str, Any] = {}
+    for column in COLUMNS:
+        *parents, name = column.path.split(".")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        if name:
+            place[name] = column.kind
+    return found
