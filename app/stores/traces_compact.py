@@ -40,6 +40,7 @@ _SETTINGS = {
 }
 _DAY = "SELECT * EXCLUDE (day) FROM part WHERE day = ?"
 _AS = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{bursar_schema: '{SCHEMA}'}}"
+_TRIES = 3
 _LOCK = "compacting.lock"
 
 
@@ -55,6 +56,31 @@ class Pass:
     busy: bool = False
 
 
+class _Failures:
+    """What could not be compacted: one bad source must not hold up the rest, a bad place need not be tried for all."""
+
+    def __init__(self) -> None:
+        self._first: TracesError | None = None
+        self._left = _TRIES
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Go on after a failure, but for the last of too many."""
+        try:
+            yield
+        except TracesError as error:
+            self._first = self._first or error
+            self._left -= 1
+            if not self._left:
+                raise
+            log.warning("some traces could not be compacted yet", error=str(error))
+
+    def told(self) -> None:
+        """Raise the first failure, if there was any."""
+        if self._first is not None:
+            raise self._first
+
+
 def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> Pass:
     """Bring all complete segments into Parquet, then remove what is too old there (0: nothing).
 
@@ -65,11 +91,13 @@ def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> 
         if not alone:
             done.busy = True
             return done
+        failures = _Failures()
         with contextlib.closing(connect()) as db:
             for path in waiting(folder):
-                with complete(path) as ready:
+                with complete(path) as ready, failures.noted():
                     if ready:
                         _compact_segment(db, path, parquet, done)
+        failures.told()
         done.expired = expire(parquet, keep_days)
     return done
 
@@ -80,14 +108,17 @@ async def compact_stream(stream: TraceStream, parquet: ParquetFolder, keep_days:
 
     Raises TracesError; LedgerUnavailable where Redis does not answer.
     """
-    done = Pass()
+    done, failures = Pass(), _Failures()
     with contextlib.closing(connect()) as db:
         for name in await stream.left():
             batch = await stream.again(name)
             if batch is not None:
-                await _compact_batch(db, stream, batch, parquet, done)
+                with failures.noted():
+                    await _compact_batch(db, stream, batch, parquet, done)
         while (batch := await stream.take()) is not None:
-            await _compact_batch(db, stream, batch, parquet, done)
+            with failures.noted():
+                await _compact_batch(db, stream, batch, parquet, done)
+    failures.told()
     done.expired = expire(parquet, keep_days)
     return done
 

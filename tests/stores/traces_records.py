@@ -1,0 +1,82 @@
+"""Records of finished calls for tests of the stores, in the form of `app/gateway/record.py`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from app.stores.traces_segments import Segment
+
+NOON_S = 1_795_176_000.0
+"""2026-11-20 12:00 UTC."""
+
+
+def request_id(number: int, at_s: float | None = None) -> str:
+    """A request id as `app.http.hot` makes them."""
+    return f"req_{int((at_s or time.time()) * 1000):011x}{number:016x}"
+
+
+def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
+    """A record with a value in every column."""
+    scores = {"p_success": 0.9, "confidence": 0.8, "expected_output_tokens": 120, "expected_cost_usd": 0.0001}
+    candidate = {"model": "small", "provider": "a", "tier": 1, "verdict": "chosen", **scores}
+    decision = {
+        "route": "auto",
+        "reason": "cheapest",
+        "chosen": "small",
+        "order": ["small", "large"],
+        "task_type": "code",
+        "propensity": 0.75,
+        "router": "learned@1",
+        "assigned": "learned",
+        "share": 0.5,
+        "deferred": False,
+        "candidates": [candidate, {**candidate, "model": "large", "verdict": "adequate, dearer"}],
+        "others": [],
+    }
+    return {
+        "request_id": request_id(number, at_s),
+        "created_s": at_s,
+        "key": "ci",
+        "task_id": "run-1",
+        "parent_id": "agent-0",
+        "harness": "codex",
+        "step": number,
+        "requested_model": "auto",
+        "stream": True,
+        "outcome": "cost_killed",
+        "error": 'it\'s "quoted" \n é 😀',
+        "model": "small",
+        "provider": "a",
+        "cost_usd": number / 1000,
+        "provenance": "metered",
+        "usage": {"input_tokens": 1000, "output_tokens": 100, "cache_read_tokens": 10, "reasoning_tokens": 5},
+        "cut": {"scope": "task", "by": "meter", "killed_at_usd": "0.00012", "in_tool_call": False},
+        "denied_scope": "key",
+        "denials": [],
+        "decision": decision,
+        "caps": [{"scope": "task", "name": "task:ci:run-1", "limit_usd": 1.0, "by": "client"}],
+        "attempts": [{"model": "small"}, {"model": "large"}],
+        "timings": {"duration_ms": 1000.5, "ttft_ms": 100.0, "overhead_ms": 0.5},
+        "versions": {"policy": "abc", "prices": "def", "router": "learned@1"},
+        "client": {"request_id": "mine", "retry_count": None},
+        **more,
+    }
+
+
+def line(found: dict[str, Any]) -> bytes:
+    """As it is stored."""
+    return msgspec.json.encode(found) + b"\n"
+
+
+def closed_segment(folder: Path, *records: dict[str, Any], torn: bytes = b"") -> Path:
+    """A segment whose writer is done with it."""
+    before = set(folder.glob("*.jsonl"))
+    segment = Segment(folder)
+    segment.write(b"".join(map(line, records)) + torn)
+    segment.close()
+    (path,) = set(folder.glob("*.jsonl")) - before
+    return path
