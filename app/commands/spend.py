@@ -14,14 +14,14 @@ from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
 from app.gateway.limits import ANONYMOUS, task_scope
+from app.http.task_json import MODEL_PART, balance_json
 from app.settings import Settings
 from app.stores import sqlite_tables
-from app.stores.budgets import LedgerUnavailable
+from app.stores.budgets import Budgets, LedgerUnavailable
 
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
 KEYS_LOOKED_AT = 1_000
-MODEL_PART = "|model:"
 
 Rows = list[tuple[str, Balance]]
 
@@ -93,7 +93,7 @@ async def _spend(settings: Settings, task: str | None, key: str | None, as_json:
 
 
 async def _show_task(ledger: Reading, task: str, key: str | None, as_json: bool) -> int:
-    keys = [key] if key is not None else await _key_names(ledger)
+    keys = [key] if key is not None else await key_names(ledger)
     names = [task_scope(name, task) for name in keys]
     found = [(name, b) for name, b in zip(names, await ledger.balances(names), strict=True) if b is not None]
     if not found:
@@ -131,7 +131,7 @@ async def _show_key(ledger: Reading, key: str, as_json: bool) -> int:
 async def _show_all(ledger: Reading, as_json: bool) -> int:
     windows = await _windows(ledger, "global")
     tasks = await _tasks(ledger, "task:")
-    keys = [name for name in await _key_names(ledger) if name != ANONYMOUS]
+    keys = [name for name in await key_names(ledger) if name != ANONYMOUS]
     of_keys = {name: await _windows(ledger, f"key:{name}") for name in keys}
     if as_json:
         say_json(
@@ -154,7 +154,7 @@ async def _show_all(ledger: Reading, as_json: bool) -> int:
     return 0
 
 
-async def _key_names(ledger: Reading) -> list[str]:
+async def key_names(ledger: Reading | Budgets) -> list[str]:
     """Every key that has spent, and the name that stands for no key."""
     scopes = await ledger.scopes("key:", KEYS_LOOKED_AT)
     return [ANONYMOUS, *dict.fromkeys(name.split(":")[1] for name, _ in scopes)]
@@ -206,14 +206,10 @@ def _cells(balance: Balance) -> tuple[str, ...]:
 
 
 def _windows_json(rows: Rows) -> dict[str, Any]:
-    from app.http.api import balance_json  # noqa: PLC0415  (the API's own shape, and only --json pays for FastAPI)
-
     return {label.partition(" ")[0]: balance_json(balance) for label, balance in rows}
 
 
 def _task_json(scope: str, balance: Balance, models: Rows) -> dict[str, Any]:
-    from app.http.api import balance_json  # noqa: PLC0415  (as above)
-
     _, key, task = scope.split(":", 2)
     parts = {name.rpartition(MODEL_PART)[2]: balance_json(part) for name, part in models}
     return {"id": task, "key": None if key == ANONYMOUS else key, **balance_json(balance), "models": parts}

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from app.commands.tree_eval import eval_commands
+from app.commands.tree_task import task_commands
 from app.commands.tree_traces import traces_commands
 
 EXIT_CODES = "Exit codes: 0 done; 1 the answer is no, or it could not go on; 2 wrong usage, settings or policy."
@@ -28,6 +29,7 @@ keys_commands = typer.Typer(no_args_is_help=True, help="Make keys for clients.")
 cli.add_typer(policy_commands, name="policy")
 cli.add_typer(keys_commands, name="keys")
 cli.add_typer(eval_commands, name="eval")
+cli.add_typer(task_commands, name="task")
 cli.add_typer(traces_commands, name="traces")
 
 PolicyOption = Annotated[

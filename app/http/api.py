@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import os
 from typing import Any
 
@@ -14,7 +13,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.exceptions import HTTPException
 
-from app.core.budget import Balance
 from app.core.errors import (
     BursarError,
     Draining,
@@ -22,17 +20,15 @@ from app.core.errors import (
     MethodNotAllowed,
     NotFound,
 )
-from app.core.money import usd_float
 from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
-from app.dialects.openai_chat.parse import checked_task_id
-from app.gateway.limits import task_scope
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.feedback import serve_feedback
-from app.http.hot import key_name
 from app.http.models import serve_models
+from app.http.task_json import balance_json
+from app.http.tasks import may_see, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
 
@@ -47,6 +43,7 @@ def build_api(services: Services, outcomes: Outcomes) -> FastAPI:
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
+    serve_tasks(api, services)
     serve_feedback(api, services, outcomes)
 
     def caller(request: Request) -> Key | None:
@@ -73,19 +70,10 @@ def build_api(services: Services, outcomes: Outcomes) -> FastAPI:
     async def decision(request_id: str, request: Request) -> Response:
         key = caller(request)
         record = await services.traces.get(request_id)
-        if record is None or not _may_see(key, record["key"]):
+        if record is None or not may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
         shown = {**record, "caps_now": await caps_now(services, record["caps"])}
         return Response(msgspec.json.encode(shown), media_type="application/json")
-
-    @api.get("/v1/tasks/{task_id:path}")
-    async def task(task_id: str, request: Request) -> dict[str, Any]:
-        key = caller(request)
-        checked_task_id(task_id, "task_id")
-        owner = request.query_params.get("key", key_name(key))
-        if not _may_see(key, owner):
-            raise NotFound("No such task is on record.")
-        return await task_json(services, owner, task_id)
 
     return api
 
@@ -106,7 +94,8 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
     @api.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            allowed = {"allow": "GET, HEAD, OPTIONS"}
+            verbs = "GET, HEAD, PATCH, OPTIONS" if request.url.path.startswith("/v1/tasks/") else "GET, HEAD, OPTIONS"
+            allowed = {"allow": verbs}
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=allowed)
             return reply(MethodNotAllowed("This path does not take that method.", headers=allowed))
@@ -126,30 +115,6 @@ def exposition(registry: CollectorRegistry) -> bytes:
     return generate_latest(registry)
 
 
-def _may_see(key: Key | None, owner: str) -> bool:
-    return key is None or key.admin or key.name == owner
-
-
-async def task_json(services: Services, owner: str, task_id: str) -> dict[str, Any]:
-    """A task's money: spent, reserved, limit, calls, per model too; a lone call is a task of its own."""
-    scope = task_scope(owner, task_id)
-    budgets = services.ledger.budgets
-    (balance,) = await budgets.balances([scope])
-    if balance is None:
-        record = await services.traces.get(task_id)
-        if record is None or record["key"] != owner or record["task_id"] is not None:
-            raise NotFound("No such task is on record.")
-        return lone_call_json(record)
-    models = await budgets.scopes(f"{scope}|model:", 100)
-    return {
-        "id": task_id,
-        "object": "task",
-        **balance_json(balance),
-        "models": {name.partition("|model:")[2]: balance_json(part) for name, part in models},
-        "as_of": dt.datetime.now(dt.UTC).isoformat(),
-    }
-
-
 async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, Any]:
     """How the shared scopes that bound a call stand at this moment; empty while the ledger does not answer."""
     names = list(dict.fromkeys(cap["name"] for cap in caps if "name" in cap))
@@ -158,37 +123,3 @@ async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, 
     except LedgerUnavailable:
         return {}
     return {name: balance_json(balance) for name, balance in zip(names, balances, strict=True) if balance is not None}
-
-
-def balance_json(balance: Balance) -> dict[str, Any]:
-    """A balance in dollars."""
-    limit, killed = balance.effective_limit_nano, balance.killed_at_nano
-    return {
-        "spent_usd": usd_float(balance.spent_nano),
-        "reserved_usd": usd_float(balance.held_nano),
-        "limit_usd": None if limit is None else usd_float(limit),
-        "remaining_usd": None if limit is None else usd_float(max(limit - balance.spent_nano - balance.held_nano, 0)),
-        "calls": balance.calls,
-        "cost_killed_at_usd": None if killed is None else usd_float(killed),
-        "exhausted": balance.exhausted,
-    }
-
-
-def lone_call_json(record: dict[str, Any]) -> dict[str, Any]:
-    """A call without a task, seen as the task it is."""
-    limits = [cap["limit_usd"] for cap in record["caps"] if cap["scope"] in ("request", "task", "model")]
-    limit, spent = min(limits, default=None), record["cost_usd"]
-    killed = spent if record["cut"] is not None else None
-    return {
-        "id": record["request_id"],
-        "object": "task",
-        "spent_usd": spent,
-        "reserved_usd": 0.0,
-        "limit_usd": limit,
-        "remaining_usd": None if limit is None or spent is None else max(limit - spent, 0.0),
-        "calls": 1,
-        "cost_killed_at_usd": killed,
-        "exhausted": killed is not None,
-        "models": {},
-        "as_of": dt.datetime.now(dt.UTC).isoformat(),
-    }

@@ -113,7 +113,8 @@ def test_a_denied_call(gateway: LiveGateway) -> None:
     assert record["decision"]["chosen"] == "small"
     assert [denial["model"] for denial in record["denials"]] == ["small", "large"]
     assert record["denials"][0] == {
-        "model": "small", "reason": "budget", "scope": "task", "limit_usd": "0.0001", "spent_usd": "0", "reserved_usd": "0",
+        "model": "small", "reason": "budget", "scope": "task", "limit_usd": "0.0001", "spent_usd": "0",
+        "reserved_usd": "0",
         "remaining_usd": "0.0001",
     }  # fmt: skip
 

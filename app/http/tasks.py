@@ -1,0 +1,176 @@
+"""The task over HTTP: `GET /v1/tasks`, `GET /v1/tasks/{id}`, and `PATCH` to raise, lower, freeze, close or hang it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+
+from app.core.amend import Amend, Amended
+from app.core.budget import Balance
+from app.core.errors import BadRequest, Forbidden, NotFound
+from app.core.money import nano_from_usd
+from app.core.policy import Key, Policy
+from app.core.terms import State, TaskCaps
+from app.dialects.openai_chat.parse import checked_task_id
+from app.gateway.limits import ClientCaps, in_ms, task_caps, task_scope
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.caps import MAX_COUNT, MAX_SECONDS
+from app.http.hot import key_name
+from app.http.task_json import MODEL_PART, balance_json, lone_call_json, task_json
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_LISTED = 200
+LOOKED_AT = 5_000
+"""Scopes looked through for a list of tasks: those of their models stand among them."""
+MODELS_OF_TASK = 100
+REFUSED = {
+    "raises": "Only an admin key may raise a limit of this task.",
+    "reopens": "Only an admin key may thaw or reopen this task.",
+    "has_parent": "This task hangs below another one already.",
+    "has_children": "Tasks hang below this one, so it stays at the top.",
+    "cycle": "The parent hangs below this task.",
+    "depth": "The tree would be too deep.",
+}
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a PATCH; what is not there stays as it is."""
+
+    max_cost_usd: float | None = None
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    frozen: bool | None = None
+    closed: bool | None = None
+    parent: str | None = None
+
+
+def serve_tasks(api: FastAPI, services: Services) -> None:
+    """Add the routes."""
+
+    def asked(request: Request, task_id: str) -> tuple[Key | None, str]:
+        """Who asks, and the scope of the task. Raises NotFound for another key's."""
+        key = KeyRing(services.view.policy).authenticate(request.headers)
+        checked_task_id(task_id, "task_id")
+        owner = request.query_params.get("key", key_name(key))
+        if not may_see(key, owner):
+            raise NotFound("No such task is on record.")
+        return key, task_scope(owner, task_id)
+
+    @api.get("/v1/tasks")
+    async def tasks(request: Request) -> dict[str, Any]:
+        key = KeyRing(services.view.policy).authenticate(request.headers)
+        owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
+        if owner is not None and not may_see(key, owner):
+            raise NotFound("No such key is on record.")
+        limit = request.query_params.get("limit", "20")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_LISTED):
+            raise BadRequest(f"limit must be a whole number from 1 to {MAX_LISTED}.", param="limit")
+        state = request.query_params.get("state")
+        if state not in (None, "open", "frozen", "closed"):
+            raise BadRequest("state must be open, frozen or closed.", param="state")
+        prefix = "task:" if owner is None else f"task:{owner}:"
+        return {"object": "list", "data": await recent(services, prefix, int(limit), state)}
+
+    @api.get("/v1/tasks/{task_id:path}")
+    async def task(task_id: str, request: Request) -> dict[str, Any]:
+        _, scope = asked(request, task_id)
+        return await shown(services, scope)
+
+    @api.patch("/v1/tasks/{task_id:path}")
+    async def amend(task_id: str, request: Request) -> dict[str, Any]:
+        key, scope = asked(request, task_id)
+        body = await request.body()
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequest("The body is too large for a change of a task.")
+        op = amendment(scope, body, services.view.policy, by_client=not is_operator(key))
+        result = await services.ledger.budgets.apply(op)
+        assert isinstance(result, Amended)
+        if result.refused in ("raises", "reopens"):
+            raise Forbidden(REFUSED[result.refused])
+        if result.refused is not None:
+            raise BadRequest(REFUSED[result.refused], param="parent")
+        return await shown(services, scope)
+
+
+def may_see(key: Key | None, owner: str) -> bool:
+    """True for a key's own records, and for operators."""
+    return is_operator(key) or key_name(key) == owner
+
+
+def is_operator(key: Key | None) -> bool:
+    """True for admin keys, and for anyone on this machine where the policy sets no keys."""
+    return key is None or key.admin
+
+
+def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Amend:
+    """The verb for a PATCH. Raises BadRequest."""
+    try:
+        change = msgspec.json.decode(body, type=Change)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"The change cannot be read: {error}.") from None
+    try:
+        nano = None if change.max_cost_usd is None else nano_from_usd(change.max_cost_usd)
+    except ValueError as error:
+        raise BadRequest(f"max_cost_usd is wrong: {error}.", param="max_cost_usd") from None
+    for name, most in (("max_calls", MAX_COUNT), ("max_tokens", MAX_COUNT), ("max_seconds", MAX_SECONDS)):
+        value = getattr(change, name)
+        if value is not None and not 0 <= value <= most:
+            raise BadRequest(f"{name} must not be negative, nor too large.", param=name)
+    parent = None
+    if change.parent is not None:
+        parent = task_scope(scope.split(":", 2)[1], checked_task_id(change.parent, "parent"))
+    return Amend(
+        f"amend {secrets.token_hex(8)}",
+        scope,
+        nano,
+        change.max_calls,
+        change.max_tokens,
+        in_ms(change.max_seconds),
+        _state(change),
+        parent,
+        by_client,
+        policy.caps.task_nano,
+        task_caps(policy, ClientCaps()) or TaskCaps(),
+    )
+
+
+def _state(change: Change) -> State | None:
+    if change.closed:
+        return "closed"
+    if change.frozen:
+        return "frozen"
+    return None if change.closed is None and change.frozen is None else "open"
+
+
+async def recent(services: Services, prefix: str, limit: int, state: str | None) -> list[dict[str, Any]]:
+    """The latest used tasks, the last one first."""
+    scopes = await services.ledger.budgets.scopes(prefix, LOOKED_AT)
+    found = (task_json(name, balance) for name, balance in scopes if MODEL_PART not in name)
+    return [task for task in found if state in (None, task["state"])][:limit]
+
+
+async def shown(services: Services, scope: str) -> dict[str, Any]:
+    """A task with its models; a lone call is a task of its own. Raises NotFound."""
+    budgets = services.ledger.budgets
+    balance: Balance | None
+    (balance,) = await budgets.balances([scope])
+    if balance is None:
+        _, owner, task_id = scope.split(":", 2)
+        record = await services.traces.get(task_id)
+        if record is None or record["key"] != owner or record["task_id"] is not None:
+            raise NotFound("No such task is on record.")
+        return {**lone_call_json(record), "as_of": now()}
+    models = await budgets.scopes(scope + MODEL_PART, MODELS_OF_TASK)
+    parts = {name.partition(MODEL_PART)[2]: balance_json(part) for name, part in models}
+    return {**task_json(scope, balance), "models": parts, "as_of": now()}
+
+
+def now() -> str:
+    """The time, as answers tell it."""
+    return dt.datetime.now(dt.UTC).isoformat()
