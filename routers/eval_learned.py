@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from routers.abilities import Ability, regressed, update
+from routers.abilities import Ability, among_new_requests, regressed, update
 from routers.artifact import Weights, read
 from routers.eval_contenders import Contender, Readings, UnknownRouter, scored
 from routers.eval_policies import Forecast
 from routers.eval_split import Fold
-from routers.eval_table import Floats, Table
+from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Floats, Table
 from routers.facts import canonical
 from routers.learned import LearnedRouter
 from routers.rows import Indices, Row
@@ -68,7 +68,7 @@ class Learning:
         return self._items[table.source]
 
     def start(self, table: Table, model: int) -> Ability:
-        return regressed(self._readings.arms(table)[model], self.router.ability_weights)
+        return among_new_requests(regressed(self._readings.arms(table)[model], self.router.ability_weights))
 
     def learn(self, state: Ability, table: Table, row: int, outcome: float) -> Ability:
         items = self.items(table)
@@ -84,11 +84,13 @@ class Learning:
         return scored(self.after(table, known), table, rows, self._readings).p
 
     def after(self, table: Table, rows: Indices) -> LearnedRouter:
-        """The router after all outcomes on some rows, of every model, starting from what the weights know of it."""
+        """The router after all outcomes on some rows, of every model, starting from what is known of its name.
+
+        What the weights measured of it they may have measured on these very rows."""
         items = self.items(table)
         abilities: dict[str, Ability] = {}
         for j, arm in enumerate(self._readings.arms(table)):
-            state = self.router.ability(arm)
+            state = self.start(table, j)
             for row in rows[~np.isnan(table.score[rows, j])]:
                 noise = float(items.var[row] @ (state.mean**2 + np.diag(state.cov)))
                 state = update(state, items.u[row], float(table.score[row, j]), noise=noise)
@@ -108,23 +110,33 @@ def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:
 
 
 def contenders(learning_for: Callable[[int], Learning], version: str, readings: Readings) -> list[Contender]:
-    """The router of each plan as it is; and after the outcomes of the validation rows, as the learning loop would
-    leave it. The static mix and every setting are chosen knowing those outcomes: the second line knows as much."""
+    """The router of each plan as it is; and after the outcomes of the source's training and validation rows, as the
+    learning loop would leave it. The static mix is chosen knowing those outcomes: the second line knows as much."""
     made: dict[tuple[str, int], Forecast] = {}
 
     def plain(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
         key = (table.source, fold.plan)
         if key not in made:
             everything = np.arange(len(table.rows), dtype=np.int64)
-            made[key] = scored(learning_for(fold.plan).router, table, everything, readings)
+            made[key] = _as_priced(scored(learning_for(fold.plan).router, table, everything, readings), table)
         return made[key].take(fold.validation), made[key].take(fold.test)
 
     def updated(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
-        router = learning_for(fold.plan).after(table, fold.validation)
-        return scored(router, table, fold.validation, readings), scored(router, table, fold.test, readings)
+        router = learning_for(fold.plan).after(table, np.concatenate([fold.train, fold.validation]))
+        validation, test = (scored(router, table, rows, readings) for rows in (fold.validation, fold.test))
+        return _as_priced(validation, table), _as_priced(test, table)
 
-    note = "abilities alone, by the validation rows' outcomes; the weights as they are"
+    note = "abilities alone, by the outcomes that the static mix knows; the weights as they are"
     return [Contender(Learning.name, version, plain), Contender(UPDATED, version, updated, note=note)]
+
+
+def _as_priced(forecast: Forecast, table: Table) -> Forecast:
+    """Expected tokens as the table prices them: where it records neither lengths nor dollars it assumes one length
+    for every answer, and a router that expects others would choose by differences that its bill does not show."""
+    recorded = (outcome.cost_usd is not None for row in table.rows for outcome in row.outcomes.values())
+    if not np.isnan(table.out_tokens).all() or any(recorded):
+        return forecast
+    return replace(forecast, tokens=np.full(forecast.p.shape, ASSUMED_OUTPUT_TOKENS))
 
 
 def shipped(readings: Readings) -> list[Contender]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from routers import eval_learned
 from routers.abilities import AbilityStack
 from routers.artifact import Weights
 from routers.eval_contenders import Readings, UnknownRouter
-from routers.eval_learned import UPDATED, Learning, learning_of, predicted
+from routers.eval_learned import UPDATED, Learning, _as_priced, learning_of, predicted
 from routers.eval_newcomer import newcomer
-from routers.eval_table import Table, tables
+from routers.eval_policies import Forecast
+from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Table, tables
 from routers.evaluate import Options, evaluate
-from routers.rows import Row, question_key
+from routers.rows import Outcome, Row, question_key
 from tests.routers.outcomes import rows, weights
 
 
@@ -78,10 +80,19 @@ def test_many_predictions_are_as_one_by_one(table: Table) -> None:
 def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> None:
     learning = Learning(weights(), Readings())
     told = learning.after(table, np.arange(60))
-    arms = Readings().arms(table)
-    for arm in arms:
-        assert np.trace(told.ability(arm).cov) < np.trace(learning.router.ability(arm).cov)
+    for j, arm in enumerate(Readings().arms(table)):
+        assert np.trace(told.ability(arm).cov) < np.trace(learning.start(table, j).cov)
     assert told.version == learning.router.version
+
+
+def test_a_length_that_dollars_assume_is_expected(table: Table) -> None:
+    forecast = Forecast(np.zeros((3, 2)), np.array([[10.0, 900.0]] * 3))
+    unknown = replace(table, out_tokens=np.full_like(table.out_tokens, np.nan))
+    assert _as_priced(forecast, unknown).tokens == pytest.approx(np.full((3, 2), ASSUMED_OUTPUT_TOKENS))
+    known = replace(table, out_tokens=np.ones_like(table.out_tokens))
+    assert _as_priced(forecast, known) is forecast
+    paid = replace(unknown, rows=(replace(table.rows[0], outcomes={"m": Outcome(1.0, cost_usd=0.1)}),))
+    assert _as_priced(forecast, paid) is forecast
 
 
 def test_the_learned_router_meets_a_newcomer(table: Table) -> None:
