@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, prior
+from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, prior, regressed
 from routers.artifact import Weights, read
 from routers.base import Arm, Score
 from routers.features import Features
@@ -31,6 +31,10 @@ CLIP: Final = 3.0
 CONFIDENT_LOGITS: Final = 1.5
 """`Score.confidence` is the probability that an arm's true logit on this kind of request is within this much of the
 expected one: at P = 0.8, between 0.47 and 0.95."""
+UNTRIED: Final = 0.5
+"""What is left of the confidence for kinds of work that no outcomes are of (chat, writing, translation, ...), and for
+circumstances none was recorded in (long instructions or histories, pictures, open tool loops)."""
+PLAIN_CHARS: Final = 2_000
 
 TOPIC_SHARPNESS: Final = 1.0
 """Evidence for a topic is in standard deviations of membership; a task guess weighs exp of it."""
@@ -61,7 +65,12 @@ class LearnedRouter:
         self.length_weights = LengthWeights.of(weights.part("length"))
         self._items = ItemModel(weights)
         self._abilities = dict(abilities or {})
-        self._stacks: dict[tuple[Arm, ...], tuple[AbilityStack, ArmLengths, bool]] = {}
+        tried = weights.part("tried")
+        self._tasks = tuple(TaskType(str(name)) for name in tried["tasks"])
+        self._tried = tried["known"]
+        self._arms: tuple[Arm, ...] | None = None
+        self._stacks: dict[TaskType, tuple[AbilityStack, ArmLengths, bool]] = {}
+        self._every_stack: dict[tuple[Arm, ...], dict[TaskType, tuple[AbilityStack, ArmLengths, bool]]] = {}
 
     def item(self, features: Features) -> Item:
         """What a request demands."""
@@ -72,33 +81,50 @@ class LearnedRouter:
         guess = classify(features)
         return self._items.topic(features) if guess.type in self._items.topics else guess
 
-    def ability(self, arm: Arm) -> Ability:
-        """What is believed of an arm."""
+    def ability(self, arm: Arm, task: TaskType | None = None) -> Ability:
+        """What is believed of an arm (at this kind of work). A model that was measured at other kinds only is taken for
+        what its facts say: one that fails at repairing repositories may be good at sums."""
         given = self._abilities.get(arm.name)
-        return prior(arm, self.ability_weights) if given is None else given
+        if given is not None:
+            return given
+        at = self.ability_weights.known_at(arm.model or arm.name)
+        if at is not None and task in self._tasks and not self._tried[at, self._tasks.index(task)]:
+            return regressed(arm, self.ability_weights)
+        return prior(arm, self.ability_weights)
 
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         """One score per arm, in order."""
         if not arms:
             return []
-        stack, lengths, reasons = self._stack(tuple(arms))
+        task = self.task(features).type
+        stack, lengths, reasons = self._stack(tuple(arms), task)
         item = self._items.item(features)
         p, doubt = stack.predict(item.u, item.var)
         request = request_length(features, self.length_weights, reasoning=reasons)
         tokens = expected_tokens(request, lengths, features.max_output_tokens)
+        tried = 1.0 if self._has_tried(features, task) else UNTRIED
         return [
-            Score(chance, erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
+            Score(chance, tried * erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
             for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens.tolist(), strict=True)
         ]
 
-    def _stack(self, arms: tuple[Arm, ...]) -> tuple[AbilityStack, ArmLengths, bool]:
-        found = self._stacks.get(arms)
+    def _has_tried(self, features: Features, task: TaskType) -> bool:
+        """Outcomes of this kind of work were learned from, in circumstances like these: one question, no long
+        instructions or history, no pictures, no results of tools."""
+        plain = features.system_chars + features.history_chars <= PLAIN_CHARS and not features.n_images
+        return plain and task in self._tasks and not features.in_tool_loop
+
+    def _stack(self, arms: tuple[Arm, ...], task: TaskType) -> tuple[AbilityStack, ArmLengths, bool]:
+        if arms is not self._arms:  # a route's arms are the same tuple for all of its requests
+            self._arms = arms
+            self._stacks = self._every_stack.setdefault(arms, {})
+            if len(self._every_stack) > MAX_STACKS:
+                self._every_stack = {arms: self._stacks}
+        found = self._stacks.get(task)
         if found is None:
-            if len(self._stacks) >= MAX_STACKS:
-                self._stacks.clear()
-            stack = AbilityStack([self.ability(arm) for arm in arms])
+            stack = AbilityStack([self.ability(arm, task) for arm in arms])
             found = stack, arm_lengths(arms, self.length_weights), any(arm.reasoning for arm in arms)
-            self._stacks[arms] = found
+            self._stacks[task] = found
         return found
 
 

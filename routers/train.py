@@ -7,6 +7,7 @@ kind on its words (`train_terms`), abilities of known and unknown models (`train
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,17 +16,20 @@ import numpy as np
 from routers.abilities import Matrix, Vector
 from routers.artifact import Weights
 from routers.base import Arm, reasons_by_default
-from routers.facts import arm_of_name
+from routers.facts import arm_of_name, canonical
 from routers.features import Features, extract
 from routers.rows import Row, deduplicated, folds, view_of
+from routers.tasks import TaskType
 from routers.train_items import Outcomes, Places, abilities_at, fit_items
 from routers.train_lengths import Lengths, fit_lengths
-from routers.train_tasks import fit_tasks
+from routers.train_tasks import fit_tasks, types_tried
 from routers.train_terms import Bag, bag_of, fit_terms, unknown_square, weighted
 from routers.vector import SURFACE, excerpt_words, surface, terms
 
 CLIP: Final = 3.0
 MIN_SCALE: Final = 1e-6
+MIN_TRIED: Final = 20
+"""Rows of a kind of work from which a model counts as tried on it."""
 CONSTANT_SCALE: Final = 1e6
 """Divides a feature that never changes in training, so that it says nothing when it does."""
 FINAL_ABILITY_ROUNDS: Final = 25
@@ -67,8 +71,23 @@ def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
     # What a model never seen is good at, facts do not tell: guessed from them, it was worse than not guessed.
     abilities["coef"][:, 2:] = 0.0
     arrays |= {f"ability/{name}": np.asarray(value) for name, value in abilities.items()}
+    arrays |= _tried(rows, [str(name) for name in abilities["known"]])
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})
+
+
+def _tried(rows: Sequence[Row], known: Sequence[str]) -> dict[str, Any]:
+    """The kinds of work that outcomes are of, and which of them each known model was tried on."""
+    counts: Counter[tuple[str, TaskType]] = Counter()
+    for row, task in zip(rows, types_tried(rows), strict=True):
+        if task is not None:
+            counts.update({(canonical(model), task) for model in row.outcomes})
+    tasks = sorted({task for (_, task), n in counts.items() if n >= MIN_TRIED})
+    tried = np.array([[counts[name, task] >= MIN_TRIED for task in tasks] for name in known], dtype=np.bool_)
+    return {
+        "tried/tasks": np.array([task.value for task in tasks], dtype=np.str_),
+        "tried/known": tried.reshape(len(known), len(tasks)),
+    }
 
 
 def _stored(array: Any) -> np.ndarray[Any, Any]:

@@ -45,6 +45,11 @@ def type_of(row: Row) -> TaskType | None:
     return next((type_ for type_, pattern in _PATTERNS if pattern.search(name)), None)
 
 
+def types_tried(rows: Sequence[Row]) -> list[TaskType | None]:
+    """The kind of work that each row's outcomes are of: its topical type, tool calls; None where nobody knows."""
+    return [TaskType.TOOL_CALL if row.tools else type_of(row) for row in rows]
+
+
 def fit_tasks(rows: Sequence[Row], x: Matrix, words: sp.csr_matrix) -> dict[str, Any]:
     """Arrays of the topical types: names, and what surface (`x`) and words (as `train_terms.weighted`) tell of each."""
     types = [type_of(row) for row in rows]

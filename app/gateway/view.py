@@ -9,6 +9,8 @@ from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
 from app.stores.policy_compile import unlisted_candidate
 from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
+from routers.features import Features
+from routers.tasks import TaskGuess, classify
 
 T = TypeVar("T")
 MAX_MADE = 4096
@@ -27,6 +29,8 @@ class View:
         self._arms: dict[str, Arm] = {}
         self._made: dict[tuple[str, str], object] = {}
         self._unlisted: dict[str, Candidate | None] = {}
+        self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
+        """What kind of work a request is, as the learned router tells it where it is there."""
 
     def serving(self, name: str | None) -> str:
         """The router that serves under a name that a policy gives (None: the best there is): itself where it is

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import routers
-from routers.abilities import Ability
+from routers.abilities import Ability, regressed
 from routers.artifact import Weights, WeightsError, read, save
 from routers.base import Arm, RequestView
 from routers.facts import arm_of_name
-from routers.features import extract
+from routers.features import Features, extract
 from routers.learned import LearnedRouter, load
 from routers.tasks import TaskType, classify
 from tests.routers import outcomes
@@ -158,3 +159,51 @@ def test_task_types_are_told(prompt: str, type_: TaskType) -> None:
 def test_without_topics_in_training_rules_tell_the_task(router: LearnedRouter) -> None:
     features = extract(ask("Write a python function that merges two sorted lists."))
     assert router.task(features) == classify(features)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LearnedRouter:
+    return load(SHIPPED)
+
+
+def asked(text: str, **fields: Any) -> Features:
+    return extract(RequestView(last_user=text, first_user=text, **fields))
+
+
+SHIPPED_ARMS = tuple(
+    Arm(name, tier, model=name) for name, tier in (("gpt-4o-mini", 2), ("gpt-4o", 4), ("new-model-70b", 3))
+)
+QUESTION = "Which organelle of a eukaryotic cell makes most of its adenosine triphosphate?"
+
+
+def surest(router: LearnedRouter, features: Features) -> float:
+    return max(score.confidence for score in router.score(features, SHIPPED_ARMS))
+
+
+def test_it_is_sure_only_of_kinds_of_work_that_outcomes_are_of(shipped: LearnedRouter) -> None:
+    assert surest(shipped, asked(QUESTION)) > 0.7
+    for text in ("Hi, how are you today?", "Translate to French: where is the station?", "Write a poem about leaves."):
+        assert surest(shipped, asked(text)) < 0.7
+
+
+@pytest.mark.parametrize(
+    "circumstances",
+    [{"system": "Do as told. " * 400}, {"history_chars": 9_000, "n_turns": 9}, {"n_images": 1}, {"in_tool_loop": True}],
+)
+def test_nor_in_circumstances_none_was_recorded_in(shipped: LearnedRouter, circumstances: dict[str, Any]) -> None:
+    assert surest(shipped, asked(QUESTION, **circumstances)) < 0.7
+
+
+def test_a_model_measured_at_other_work_is_taken_for_its_facts(shipped: LearnedRouter) -> None:
+    """This one is known from tool calls alone."""
+    arm = Arm("gorilla", 2, model="gorilla-openfunctions-v2")
+    measured, guessed = shipped.ability(arm, TaskType.TOOL_CALL), shipped.ability(arm, TaskType.MATH)
+    assert not np.allclose(measured.mean, guessed.mean)
+    assert np.allclose(guessed.mean, regressed(arm, shipped.ability_weights).mean)
+
+
+def test_the_same_arms_in_another_tuple_score_the_same(shipped: LearnedRouter) -> None:
+    features = asked(QUESTION)
+    first = shipped.score(features, SHIPPED_ARMS)
+    assert shipped.score(features, list(reversed(SHIPPED_ARMS))) == list(reversed(first))
+    assert shipped.score(features, SHIPPED_ARMS) == first
