@@ -86,11 +86,11 @@ def load_routers(weights: Path) -> dict[str, Router]:
         found[LEARNED] = load(weights)
     except FileNotFoundError:
         log.info("no weights for the learned router: the heuristic decides", weights=str(weights))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever is wrong with a file, the gateway serves without it
         log.error(
             "the learned router's weights cannot be used: the heuristic decides",
             weights=str(weights),
-            reason=str(error),
+            reason=f"{type(error).__name__}: {error}",
         )
     return found
 
