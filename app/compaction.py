@@ -49,13 +49,14 @@ async def compact_aside(settings: Settings) -> None:
     except TimeoutError:
         log.error("traces were compacted for too long", seconds=LONGEST_S)
     finally:
-        _end(process)
+        await _end(process)
 
 
-def _end(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        if process.returncode is None:
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -46,7 +46,9 @@ class Form(StrEnum):
 def query(sql: str, form: Form) -> int:
     """Print the answer to one SELECT over the view `traces`; the exit code."""
     try:
-        asyncio.run(_query(read_settings(), sql, form))
+        settings = read_settings()
+        configure_logging(settings)
+        asyncio.run(_query(settings, sql, form))
     except Refused as problem:
         complain(str(problem))
         return 2
@@ -136,7 +138,7 @@ def _told(done: Pass) -> str:
     if done.busy:
         return "another process is compacting: nothing was done"
     removed = f"; {done.expired} old files removed" if done.expired else ""
-    return f"{done.records} records of {done.sources} segments in {done.parts} files{removed}"
+    return f"{done.records} records of {done.sources} {done.kind} in {done.parts} files{removed}"
 
 
 def _print_table(answer: Answer) -> None:

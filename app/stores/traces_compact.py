@@ -46,9 +46,10 @@ _LOCK = "compacting.lock"
 
 @dataclass(slots=True)
 class Pass:
-    """What one pass did: how many sources (segments or batches), records and parts; parts of old days removed.
-    `busy`: another process was at it, and nothing was done."""
+    """What one pass did: how many sources (of a kind: segments or batches), records and parts; parts of old days
+    removed. `busy`: another process was at it, and nothing was done."""
 
+    kind: str
     sources: int = 0
     records: int = 0
     parts: int = 0
@@ -69,11 +70,13 @@ class _Failures:
         try:
             yield
         except TracesError as error:
-            self._first = self._first or error
             self._left -= 1
+            if self._first is None:
+                self._first = error
+            else:
+                log.warning("more traces could not be compacted", error=str(error))
             if not self._left:
-                raise
-            log.warning("some traces could not be compacted yet", error=str(error))
+                raise self._first from error
 
     def told(self) -> None:
         """Raise the first failure, if there was any."""
@@ -86,7 +89,7 @@ def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> 
 
     One process at a time does it; each segment is done for itself. Raises TracesError.
     """
-    done = Pass()
+    done = Pass("segments")
     with _alone(folder) as alone:
         if not alone:
             done.busy = True
@@ -108,7 +111,7 @@ async def compact_stream(stream: TraceStream, parquet: ParquetFolder, keep_days:
 
     Raises TracesError; LedgerUnavailable where Redis does not answer.
     """
-    done, failures = Pass(), _Failures()
+    done, failures = Pass("batches"), _Failures()
     with contextlib.closing(connect()) as db:
         for name in await stream.left():
             batch = await stream.again(name)

@@ -14,7 +14,7 @@ import structlog
 
 from app.stores.traces_compact import connect, write_lines
 from app.stores.traces_parquet import ParquetFolder, Part, TracesError
-from app.stores.traces_schema import COLUMNS, lines_sql, literal, plain_path, rows_sql
+from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, rows_sql
 from app.stores.traces_segments import waiting as waiting_segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
@@ -91,7 +91,7 @@ async def _standing_still(stream: TraceStream, parquet: ParquetFolder) -> tuple[
 def make_view(
     db: duckdb.DuckDBPyConnection, parquet: ParquetFolder, parts: Sequence[Part], lines: Sequence[Path]
 ) -> None:
-    """Define `traces` over these parts, and these files of records as JSON lines. Raises TracesError."""
+    """Define `traces` over these parts and these files of records as JSON lines, and `steps`. Raises TracesError."""
     rows = rows_sql(lines_sql([str(path) for path in lines]))
     if parts:
         if not parquet.local:
@@ -100,6 +100,7 @@ def make_view(
         rows += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], {_READ})"  # noqa: S608  (all quoted)
     try:
         db.execute(f"CREATE VIEW traces AS SELECT {NAMES} FROM ({rows})")  # noqa: S608  (our own words)
+        db.execute(f"CREATE VIEW steps AS {STEPS}")
     except duckdb.Error as error:
         raise TracesError(f"traces could not be read: {error}") from error
 

@@ -56,10 +56,9 @@ COLUMNS = (
     _of("created_s", "created_s", _REAL, "when it arrived, Unix time"),
     Column("created_at", "TIMESTAMP", "the same, UTC", sql=_MOMENT),
     _of("key", "key", _TEXT, "whose key"),
-    _of("task_id", "task_id", _TEXT, "its task, where the client names one"),
+    _of("task_id", "task_id", _TEXT, "its task, where the client names one; for its place there see STEPS"),
     _of("parent_id", "parent_id", _TEXT, "the agent that asked for it, as the client says"),
     _of("harness", "harness", _TEXT, "which program asked"),
-    _of("step", "step", _WHOLE, "its number in its task, from 1"),
     _of("requested_model", "requested_model", _TEXT, "what the client asked for"),
     _of("stream", "stream", _BOOL, "whether it asked for a stream"),
     _of("decision.route", "route", _TEXT, "the policy's route; NULL where a model was named"),
@@ -85,6 +84,7 @@ COLUMNS = (
     _of("usage.cache_read_tokens", "cache_read_tokens", _WHOLE, "of the input"),
     _of("usage.reasoning_tokens", "reasoning_tokens", _WHOLE, "of the output"),
     _of("cut", "cut", _CUT, "where and how it was cut; NULL where it was not"),
+    _of("seen", "seen", "JSON", "what showed in the answer, without its words (app/core/seen.py)"),
     _of("caps", "caps", [_CAP], "every cap that bound it"),
     _of("timings.duration_ms", "duration_ms", _REAL, "from its arrival to its end"),
     _of("timings.ttft_ms", "ttft_ms", _REAL, "the last attempt's first token"),
@@ -95,6 +95,13 @@ COLUMNS = (
     Column("record", "JSON", "the whole record, so that nothing is lost", sql="json"),
     Column("day", "DATE", "of `created_at`: the partition", sql=f"CAST({_MOMENT} AS DATE)"),
 )
+
+STEPS = """
+    SELECT request_id, row_number() OVER (PARTITION BY key, task_id ORDER BY created_s, request_id) AS step
+    FROM traces WHERE task_id IS NOT NULL
+"""
+"""The view `steps`: a call's number in its task, from 1. Only all of a task's calls together tell it, and several
+gateways may have served them: so it is counted when it is asked for."""
 
 
 def rows_sql(source: str) -> str:

@@ -62,6 +62,7 @@ def test_every_column_says_what_the_record_does(tmp_path: Path, parquet: Parquet
     found = dict(zip([column.name for column in COLUMNS], before[0], strict=True))
     assert None not in found.values()
     assert msgspec.json.decode(found.pop("record")) == given
+    assert msgspec.json.decode(found.pop("seen")) == given["seen"]
     assert found.pop("created_at") == dt.datetime(2026, 11, 20, 12)
     assert found.pop("day") == dt.date(2026, 11, 20)
     assert found.pop("attempts") == 2
@@ -100,6 +101,14 @@ def test_parts_are_by_day_and_readable_by_anyone(tmp_path: Path, parquet: Parque
     assert ("1",) in schema
     for part in parquet.parts():
         assert Path(part.path).stat().st_mode & 0o077 == 0
+
+
+def test_steps_are_counted_over_all_files(tmp_path: Path, parquet: ParquetFolder) -> None:
+    closed_segment(tmp_path, record(1, NOON_S + 9), record(2, NOON_S + 3), record(3, task_id=None))
+    compact_segments(tmp_path, parquet, 0)
+    closed_segment(tmp_path, record(4, NOON_S + 6), record(5, NOON_S + 7, key="other"))
+    sql = "SELECT cost_usd, step FROM traces JOIN steps USING (request_id) ORDER BY ALL"
+    assert rows(tmp_path, parquet, sql) == [(0.001, 3), (0.002, 1), (0.004, 2), (0.005, 1)]
 
 
 def test_open_segments_and_torn_lines(tmp_path: Path, parquet: ParquetFolder) -> None:
@@ -154,7 +163,7 @@ def test_old_days_are_removed(tmp_path: Path, parquet: ParquetFolder) -> None:
     assert len(parquet.parts()) == 4
     assert compact_segments(tmp_path, parquet, 5.0).expired == 1
     assert compact_segments(tmp_path, parquet, 1.0).expired == 1
-    assert [row for (row,) in rows(tmp_path, parquet, "SELECT step FROM traces ORDER BY step")] == [0, 1]
+    assert [row for (row,) in rows(tmp_path, parquet, "SELECT cost_usd FROM traces ORDER BY ALL")] == [0, 0.001]
     assert len(list(Path(parquet.root).glob("day=*"))) == 2
 
 
@@ -166,12 +175,12 @@ def test_any_file_system(tmp_path: Path) -> None:
     compact_segments(folder, parquet, 0)
     assert [part.path for part in parquet.parts()] == fsspec.filesystem("memory").find(f"/{tmp_path.name}")
     closed_segment(folder, record(3))
-    assert rows(folder, parquet, "SELECT sum(step), max(day) FROM traces") == [(6, dt.date(2026, 11, 20))]
+    assert rows(folder, parquet, "SELECT count(*), max(day) FROM traces") == [(3, dt.date(2026, 11, 20))]
     assert compact_segments(folder, parquet, 1.0 + (time.time() - NOON_S) / DAY_S).expired == 0
     local = ParquetFolder(f"file://{folder}/parquet")
     closed_segment(folder, record(4))
     compact_segments(folder, local, 0)
-    assert rows(folder, local, "SELECT step FROM traces") == [(4,)]
+    assert rows(folder, local, "SELECT cost_usd FROM traces") == [(0.004,)]
 
 
 def test_a_url_that_cannot_be_used() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.stores import file_lock
 from app.stores import traces_segments as module
 from app.stores.traces_segments import Segment, any_complete, complete, mark_done, prune, segments, waiting
 from tests.conftest import ROOT
@@ -66,7 +67,7 @@ class TestComplete:
     def test_a_new_segment_that_is_looked_at_or_removed_at_once_is_begun_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, tries = module.try_lock, []
+        tries: list[int] = []
 
         def unlucky(file: int) -> bool:
             tries.append(file)
@@ -75,7 +76,7 @@ class TestComplete:
             if len(tries) == 2:
                 for path in tmp_path.iterdir():
                     path.unlink()
-            return real(file)
+            return file_lock.try_lock(file)
 
         monkeypatch.setattr(module, "try_lock", unlucky)
         segment = Segment(tmp_path)

@@ -153,7 +153,8 @@ async def test_questions_wait_for_a_moment_at_which_nothing_changes(
     store: RedisTraces, stream: TraceStream, parquet: ParquetFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await written(store, 1, 2, 3)
-    real, parts = TraceStream.waiting, []
+    real = TraceStream.waiting
+    parts: list[str] = []
 
     async def meanwhile(self: TraceStream) -> Any:
         found = await real(self)
@@ -165,7 +166,7 @@ async def test_questions_wait_for_a_moment_at_which_nothing_changes(
                 await stream.bodies(batch.request_ids),
                 batch.name,
                 parquet,
-                traces_compact.Pass(),
+                traces_compact.Pass("batches"),
             )
             await stream.acknowledge(batch)
             parts.append(batch.name)
