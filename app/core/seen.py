@@ -15,8 +15,8 @@ class Seen:
     `refused`: it refused, in the protocol's way or in its opening words. `shape_ok`: the answer is the JSON that was
     asked for; `arguments_ok`: every tool call names a tool on offer with arguments that fit; None: nothing to check,
     or too long to. `calls`: what tools were called with, "" none. `tool_failed`: the tool result that the request ends
-    with says that the tool failed. `by_hand`: the client named a model, and no route. `rate_nano`: what the model that
-    answered costs, nano-dollars per million tokens (three of input to one of output), None unknown.
+    with says that the tool failed. `rate_nano`: what the model that answered costs, nano-dollars per million tokens
+    (three of input to one of output), None unknown.
     """
 
     began: str
@@ -28,14 +28,15 @@ class Seen:
     arguments_ok: bool | None = None
     calls: str = ""
     tool_failed: bool = False
-    by_hand: bool = False
     rate_nano: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the record: what says something."""
-        return {name: value for name, value in asdict(self).items() if value not in ("", False, None)} | {
-            name: value for name in ("shape_ok", "arguments_ok") if (value := getattr(self, name)) is False
-        }
+        said = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        for name in ("shape_ok", "arguments_ok"):
+            if getattr(self, name) is False:
+                said[name] = False
+        return {name: value for name, value in said.items() if value != ""}
 
     @classmethod
     def of_json(cls, found: dict[str, Any]) -> Seen:

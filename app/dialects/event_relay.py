@@ -26,6 +26,7 @@ from app.core.events import (
     Thought,
     Used,
 )
+from app.core.heard import Heard
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage
 from app.core.sse import Frame
@@ -69,6 +70,7 @@ class EventRelay:
         self.opened = self.blocked = self.done = False
         self.broken: str | None = None
         self.failed: Failed | None = None
+        self.heard: Heard | None = None
         self.unstreamed = False
         self._client = client
         self._reader = reader
@@ -152,6 +154,8 @@ class EventRelay:
 
     def _take(self, frame: Frame, events: list[Event], out: list[bytes]) -> None:
         seen, ends = 0, False
+        if self.heard is not None:
+            self.heard.take(events)
         for event in events:
             if isinstance(event, Said | Thought | CallPiece):
                 seen += pieces(event.text)

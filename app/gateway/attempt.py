@@ -17,6 +17,7 @@ from app.core.errors import BadRequest, BursarError, Draining, LedgerDown, Upstr
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
+from app.core.seen import Seen
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent
@@ -27,9 +28,11 @@ from app.gateway.exchange import Relay, exchange_for
 from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
+from app.gateway.seen import seen_of
 from app.gateway.unstreamed import UnstreamedReply
 from app.gateway.upstream import ConnectionBroken, NotConnected, Reply, Upstreams
 from app.gateway.verdict import Verdict
+from app.gateway.view import View
 
 MAX_ERROR_BYTES = 64 * 1024
 DRAIN_S = 1.0
@@ -54,12 +57,14 @@ class AttemptRecord:
     cut: dict[str, Any] | None = None
     error: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
+    seen: Seen | None = None
 
 
 class Session(Protocol):
     """What an attempt needs of its call."""
 
     request: ChatRequest
+    view: View
     waits: Waits
     downstream: Downstream
     upstreams: Upstreams
@@ -99,6 +104,7 @@ class Attempt:
         """The stream's state; a plain reply needs none."""
         purse = self.purse
         relay = self._exchange.relay(self.meter, purse.clamp_tokens, folds=self._folds)
+        relay.heard = self._exchange.heard
         relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
         return relay
 
@@ -110,6 +116,9 @@ class Attempt:
             # Only a defect gets here unsettled; then the estimate stands, and the hold is not leaked.
             if not self.purse.closed:
                 await self._settle(*self._stopped_cost())
+            if self.record.outcome is Outcome.COMPLETED:
+                session = self.session
+                self.record.seen = seen_of(session.request, self._exchange.heard, self.candidate, session.view)
 
     async def _carry(self) -> Verdict | None:
         reply: Reply | None = None

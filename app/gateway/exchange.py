@@ -5,12 +5,14 @@ Chat to chat has a relay of its own, which the hot path is made for; every other
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import Protocol
 
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import CallBegins, CallPiece, Event, Failed, Finished, Said, Thought, Used
+from app.core.heard import MOST_CHARS, Heard
 from app.core.meter import Meter
 from app.core.policy import Provider
 from app.core.sse import Frame
@@ -26,6 +28,7 @@ from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
 from app.dialects.registry import CHAT, dialect_named
+from app.gateway.seen import heard_for
 
 
 class Relay(Protocol):
@@ -37,6 +40,7 @@ class Relay(Protocol):
     blocked: bool
     done: bool
     broken: str | None
+    heard: Heard | None
 
     @property
     def ended(self) -> bool: ...
@@ -56,7 +60,9 @@ class Relay(Protocol):
 
 
 class Exchange(Protocol):
-    """One attempt's side of the wire."""
+    """One attempt's side of the wire. `heard`: what is kept of the reply until its end."""
+
+    heard: Heard
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
@@ -90,6 +96,7 @@ class ChatExchange:
     def __init__(self, request: ChatRequest, provider: Provider) -> None:
         self._request = request
         self._limit_field = provider.limit_field
+        self.heard = heard_for(request)
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         body = render_chat(
@@ -116,6 +123,9 @@ class ChatExchange:
 
     def read_whole(self, body: bytes, meter: Meter) -> None:
         event = decode_whole(body)
+        if len(body) <= 2 * MOST_CHARS:
+            with contextlib.suppress(BadEvent):  # what cannot be read this far can be passed on
+                decode_event(body, self.heard)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
         if event.usage is None or self._request.choices > 1:
@@ -138,6 +148,7 @@ class EventExchange:
         self._upstream = upstream
         self._same = client.name == upstream.name
         self._whole: list[Event] = []
+        self.heard = heard_for(request)
 
     @cached_property
     def _talk(self) -> Conversation:
@@ -168,6 +179,7 @@ class EventExchange:
 
     def read_whole(self, body: bytes, meter: Meter) -> None:
         events = self._whole = self._upstream.reader().whole(body)
+        self.heard.take(events)
         date(events, self._created_s)
         if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):
             raise BadEvent("the reply has no answer")

@@ -74,6 +74,7 @@ class CallRecord:
             "provenance": worst_provenance(attempts),
             "usage": last.usage if last else {},
             "cut": last.cut if last else None,
+            "seen": last.seen.as_json() if last and last.seen else None,
             "denied_scope": self.denied_scope,
             "denials": self.denials,
             "decision": decision_json(decision, self.view) if decision else None,

@@ -49,7 +49,8 @@ _GRADED: Final = frozenset({Turned.SUCCESS, Turned.PARTIAL_SUCCESS, Turned.FAILU
 @dataclass(frozen=True, slots=True)
 class Call:
     """What labels need of a trace. `expected`: the router's P(success) of the model that answered, UNKNOWN where it
-    said none. `cheaper`: the candidate just below it in expected cost, None where there is none."""
+    said none. `cheaper`: the candidate just below it in expected cost, None where there is none. `by_hand`: the client
+    named a model, and no route."""
 
     request_id: str
     key: str
@@ -62,6 +63,7 @@ class Call:
     requested: str = ""
     expected: float = UNKNOWN
     cheaper: str | None = None
+    by_hand: bool = False
     seen: Seen | None = None
 
 
@@ -132,6 +134,7 @@ def call_of(record: Mapping[str, Any]) -> Call:
         requested=record.get("requested_model") or "",
         expected=UNKNOWN if chosen is None or not chosen.get("p_success") else float(chosen["p_success"]),
         cheaper=None if chosen is None else _cheaper(chosen, candidates),
+        by_hand=decision.get("route") is None,
         seen=None if not seen else Seen.of_json(seen),
     )
 

@@ -93,7 +93,7 @@ def _moved_up(ordered: Sequence[Call], now_s: float) -> Iterator[tuple[str, bool
 def _is_move_up(call: Call, after: Call) -> bool:
     assert call.seen is not None
     assert after.seen is not None
-    if not after.seen.by_hand or after.requested == call.requested or after.seen.rate_nano is None:
+    if not after.by_hand or after.requested == call.requested or after.seen.rate_nano is None:
         return False
     in_time = call.ended_s <= after.created_s <= call.ended_s + MOVE_S
     return in_time and after.seen.rate_nano > DEARER * (call.seen.rate_nano or 0)
@@ -120,9 +120,9 @@ def _goes_in_circles(before: Call, call: Call) -> bool:
 
 
 def _grouped(ordered: Sequence[Call], mark: Callable[[Seen], str]) -> Iterator[list[Call]]:
-    """Calls of one key whose mark is the same, in order; those without one are left out."""
-    groups: dict[tuple[str, str], list[Call]] = {}
+    """Calls of one key and task whose mark is the same, in order; those without one are left out."""
+    groups: dict[tuple[str, str | None, str], list[Call]] = {}
     for call in ordered:
         if call.seen is not None and (found := mark(call.seen)):
-            groups.setdefault((call.key, found), []).append(call)
+            groups.setdefault((call.key, call.task_id, found), []).append(call)
     yield from groups.values()

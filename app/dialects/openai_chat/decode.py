@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from app.core.heard import Heard
 from app.core.money import NANO_PER_USD, Usage
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
@@ -63,6 +64,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
+    index: int | None = None
     function: _Function | None = None
     custom: _Function | None = None
 
@@ -117,8 +119,8 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _reply = msgspec.json.Decoder(_Reply)
 
 
-def decode_event(data: bytes) -> StreamEvent:
-    """One chunk, or one whole completion, as a StreamEvent. Raises BadEvent."""
+def decode_event(data: bytes, heard: Heard | None = None) -> StreamEvent:
+    """One chunk, or one whole completion, as a StreamEvent; `heard` is told what it says. Raises BadEvent."""
     try:
         chunk = _chunk.decode(data)
     except _UNREADABLE as error:
@@ -130,6 +132,8 @@ def decode_event(data: bytes) -> StreamEvent:
         event.has_choices = True
         for choice in chunk.choices:
             _count(event, choice)
+            if heard is not None and not choice.index:
+                _hear(heard, choice)
     shape = chunk.usage
     if shape is None and chunk.x_groq is not None:
         shape = chunk.x_groq.usage
@@ -184,6 +188,29 @@ def _count(event: StreamEvent, choice: _Choice) -> None:
     if delta.audio is not None:
         event.pieces += pieces(delta.audio.transcript or "")
         event.pieces += -(-len(delta.audio.data or "") // AUDIO_BASE64_PER_TOKEN)
+
+
+def _hear(heard: Heard, choice: _Choice) -> None:
+    """Keep what this chunk says."""
+    if choice.finish_reason:
+        heard.finish = choice.finish_reason
+    delta = choice.delta or choice.message
+    if delta is None or not heard.open:
+        return
+    if delta.content:
+        heard.say(delta.content if isinstance(delta.content, str) else "")
+    if delta.refusal:
+        heard.refused = True
+        heard.say(delta.refusal)
+    for call in delta.tool_calls or ():
+        function = call.function or call.custom
+        if function is not None:
+            if function.name:
+                heard.call(call.index, function.name)
+            given = function.arguments or function.input or ""
+            heard.argue(call.index, given if isinstance(given, str) else msgspec.json.encode(given).decode())
+    if delta.function_call is not None or delta.audio is not None:
+        heard.said = True
 
 
 def _pieces_of_call(function: _Function | None) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.core.errors import BursarError
+from app.core.heard import Heard
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
@@ -57,6 +58,7 @@ class ChatRelay:
         self.in_tool = False
         self.broken: str | None = None
         self.error: bytes | None = None
+        self.heard: Heard | None = None
         self.finished: dict[int, str] = {}
         self._choices = choices
         self._show_usage = show_usage
@@ -124,7 +126,7 @@ class ChatRelay:
 
     def _take(self, raw: bytes, data: bytes, out: list[bytes]) -> None:
         try:
-            event = decode_event(data)
+            event = decode_event(data, self.heard)
         except BadEvent:
             self.broken = "an event is not a chat completion chunk"
             return
