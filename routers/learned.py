@@ -96,23 +96,26 @@ class LearnedRouter:
         """One score per arm, in order."""
         if not arms:
             return []
-        task = self.task(features).type
+        tried = self._has_tried(features)
+        task = self.task(features).type if tried else TaskType.CHAT
         stack, lengths, reasons = self._stack(tuple(arms), task)
-        item = self._items.item(features)
+        # Of other kinds of work nothing is known but how good each arm is on the whole, so the text is not read.
+        item = self._items.item(features) if tried else self._items.unread
         p, doubt = stack.predict(item.u, item.var)
         request = request_length(features, self.length_weights, reasoning=reasons)
         tokens = expected_tokens(request, lengths, features.max_output_tokens)
-        tried = 1.0 if self._has_tried(features, task) else UNTRIED
+        share = 1.0 if tried else UNTRIED
         return [
-            Score(chance, tried * erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
+            Score(chance, share * erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
             for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens.tolist(), strict=True)
         ]
 
-    def _has_tried(self, features: Features, task: TaskType) -> bool:
+    def _has_tried(self, features: Features) -> bool:
         """Outcomes of this kind of work were learned from, in circumstances like these: one question, no long
         instructions or history, no pictures, no results of tools."""
-        plain = features.system_chars + features.history_chars <= PLAIN_CHARS and not features.n_images
-        return plain and task in self._tasks and not features.in_tool_loop
+        if features.system_chars + features.history_chars > PLAIN_CHARS or features.n_images or features.in_tool_loop:
+            return False
+        return classify(features).type in self._tasks  # topics among themselves are told apart later
 
     def _stack(self, arms: tuple[Arm, ...], task: TaskType) -> tuple[AbilityStack, ArmLengths, bool]:
         if arms is not self._arms:  # a route's arms are the same tuple for all of its requests
@@ -133,7 +136,7 @@ class ItemModel:
 
     __slots__ = (
         "_centre", "_distrust", "_familiar", "_known", "_latest", "_rare", "_scale", "_skills", "_slope", "_strange",
-        "_terms", "_unknown", "_words", "topics",
+        "_terms", "_unknown", "_words", "topics", "unread",
     )  # fmt: skip
 
     def __init__(self, weights: Weights) -> None:
@@ -159,6 +162,8 @@ class ItemModel:
         self._familiar, self._strange = (float(share) for share in term["shares"])
         self._distrust = 1.0 - term["trust"].astype(np.float64)
         self._latest: tuple[Features, Item, Vector] | None = None
+        self.unread = Item(np.eye(1, 1 + self._skills)[0], self._unknown, 1.0)
+        """What is said of a request whose text was not read."""
 
     def item(self, features: Features) -> Item:
         """What a request demands."""

@@ -14,8 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from routers.abilities import Matrix
+from routers.features import Features
 from routers.rows import Row
-from routers.tasks import TaskType
+from routers.tasks import TaskType, classify
 from routers.train_terms import fit_terms
 
 SURFACE_RIDGE: Final = 300.0
@@ -45,9 +46,12 @@ def type_of(row: Row) -> TaskType | None:
     return next((type_ for type_, pattern in _PATTERNS if pattern.search(name)), None)
 
 
-def types_tried(rows: Sequence[Row]) -> list[TaskType | None]:
-    """The kind of work that each row's outcomes are of: its topical type, tool calls; None where nobody knows."""
-    return [TaskType.TOOL_CALL if row.tools else type_of(row) for row in rows]
+def types_tried(rows: Sequence[Row], features: Sequence[Features]) -> list[TaskType]:
+    """The kind of work that each row's outcomes are of: by the name of its family, else by the rules."""
+    return [
+        TaskType.TOOL_CALL if row.tools else type_of(row) or classify(f).type
+        for row, f in zip(rows, features, strict=True)
+    ]
 
 
 def fit_tasks(rows: Sequence[Row], x: Matrix, words: sp.csr_matrix) -> dict[str, Any]:
