@@ -21,10 +21,13 @@ from app.compaction import compact_aside, keep_compacting
 from app.settings import Settings
 from app.stores.traces_files import FileTraces
 from app.stores.traces_redis import RedisTraces
+from app.stores.traces_segments import Segment
+from app.stores.traces_stream import TraceStream
+from app.stores.traces_tail import SegmentTail, StreamTail
 from tests.conftest import Served
 from tests.redis_server import RedisServer, shared_server
 from tests.stores.policy_texts import CONTRACT
-from tests.stores.traces_records import closed_segment, record
+from tests.stores.traces_records import NOON_S, closed_segment, line, record, request_id
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
@@ -131,6 +134,54 @@ class TestQuery:
         assert len(done.stdout.splitlines()) == 1001
         assert "LIMIT" in done.stderr
         assert len(traces("query", "SELECT range AS n FROM range(12345)", "--csv").stdout.splitlines()) == 12346
+
+
+class TestTail:
+    def test_the_last_calls_a_line_each(self, folder: Path) -> None:
+        closed_segment(folder, *(record(number, NOON_S + number) for number in range(5)))
+        closed_segment(folder, record(5, NOON_S + 5, cost_usd=None, model=None), torn=b'{"request_id":')
+        done = traces("tail", "-n", "3")
+        assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["12:00:03", "12:00:04", "12:00:05"]
+        first, *_, last = done.stdout.splitlines()
+        assert first == f"12:00:03  cost_killed   $0.003000  1000 ms  ci  auto > small  {request_id(3, NOON_S + 3)}"
+        assert "$?" in last
+        assert "auto > -" in last
+        assert len(traces("tail").stdout.splitlines()) == 6
+        assert traces("tail", "-n", "0").stdout == ""
+        assert json.loads(traces("tail", "-n", "1", "--json").stdout)["created_s"] == NOON_S + 5
+
+    async def test_new_ones_as_they_come(self, folder: Path) -> None:
+        closed_segment(folder, record(1))
+        tail = SegmentTail(folder)
+        assert len(await tail.latest(0)) == 0
+        writer = Segment(folder)
+        writer.write(line(record(2)) + b'{"half":')
+        assert await tail.new() == [line(record(2)).strip()]
+        writer.write(b"1}\n")
+        assert await tail.new() == [b'{"half":1}']
+        assert await tail.new() == []
+        writer.close()
+
+    async def test_over_redis(self, folder: Path) -> None:
+        name = f"tail-{time.time_ns()}"
+        store, stream = (
+            RedisTraces(shared_server().url, namespace=name),
+            TraceStream(shared_server().url, namespace=name),
+        )
+        await store.start()
+        tail = StreamTail(stream)
+        assert await tail.latest(2) == []
+        for number in range(3):
+            store.append(f"req_{number}", {"request_id": f"req_{number}"})
+        async with asyncio.timeout(10):
+            found: list[bytes] = []
+            while len(found) < 3:
+                found += await tail.new()
+        assert found == [b'{"request_id":"req_%d"}' % number for number in range(3)]
+        assert await StreamTail(stream).latest(2) == found[1:]
+        assert await tail.new() == []
+        await store.close()
+        await stream.close()
 
 
 class TestSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import datetime as dt
 import sys
 from collections.abc import AsyncIterator
 from enum import StrEnum
@@ -23,6 +24,7 @@ from app.stores.budgets import LedgerUnavailable
 from app.stores.traces_compact import Pass, compact_segments, compact_stream
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import Answer, QueryError, ask, open_files, open_stream
+from app.stores.traces_tail import SegmentTail, StreamTail, Tail
 
 if TYPE_CHECKING:
     from app.stores.traces_stream import TraceStream
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 SHOWN = 1000
 """Rows of a table; more belong in a file."""
 BATCH = 5000
+LOOK_EVERY_S = 0.5
 FAILURES = (TracesError, LedgerUnavailable, OSError)
 
 
@@ -79,6 +82,54 @@ def compact(*, quiet: bool) -> int:
     if not quiet:
         say(_told(done))
     return 0
+
+
+def tail(*, count: int, follow: bool, as_json: bool) -> int:
+    """Print the last calls, and go on with new ones until interrupted; the exit code."""
+    try:
+        asyncio.run(_tail(read_settings(), count, follow, as_json))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except FAILURES as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+async def _tail(settings: Settings, count: int, follow: bool, as_json: bool) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        source: Tail = SegmentTail(folder_of(settings))
+        if settings.redis_url is not None:
+            source = StreamTail(await stack.enter_async_context(_stream_of(settings)))
+        records = await source.latest(count)
+        while True:
+            for record in records:
+                if (line := _line(record, as_json)) is not None:
+                    say(line)
+            if not follow:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+            records = await source.new()
+
+
+def _line(record: bytes, as_json: bool) -> str | None:
+    """A call in one line; None for what is no record."""
+    try:
+        found = msgspec.json.decode(record)
+        if as_json:
+            return record.decode()
+        at = dt.datetime.fromtimestamp(found["created_s"], dt.UTC)
+        cost = "?" if found["cost_usd"] is None else f"{found['cost_usd']:.6f}"
+        asked, model = found["requested_model"], found["model"] or "-"
+        names = model if asked == model else f"{asked} > {model}"
+        took = found["timings"]["duration_ms"] or 0.0
+        parts = [f"{at:%H:%M:%S}", f"{found['outcome']:<12}", f"${cost}", f"{took:.0f} ms", found["key"], names]
+        return "  ".join((*parts, found["request_id"]))
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def parquet_of(settings: Settings) -> ParquetFolder:

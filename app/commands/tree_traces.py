@@ -43,3 +43,18 @@ def traces_compact(
     from app.commands.traces import compact  # noqa: PLC0415
 
     raise typer.Exit(compact(quiet=quiet))
+
+
+@traces_commands.command("tail", epilog="Exit codes: 0 done; 1 traces cannot be read; 2 wrong settings.")
+def traces_tail(
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last calls.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print whole records, one a line.")] = False,
+) -> None:
+    """Show the last calls, a line each: time (UTC), outcome, cost, duration, key, model, request id.
+
+    Examples: bursar traces tail -f ; bursar traces tail -n 1000 --json
+    """
+    from app.commands.traces import tail  # noqa: PLC0415
+
+    raise typer.Exit(tail(count=count, follow=follow, as_json=as_json))

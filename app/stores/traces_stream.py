@@ -74,6 +74,10 @@ _SCRIPT = Script(
         return count
     end
 
+    if verb == 'latest' then return redis.call('XREVRANGE', stream, '+', '-', 'COUNT', ARGV[3]) end
+
+    if verb == 'since' then return redis.call('XRANGE', stream, '(' .. ARGV[3], '+', 'COUNT', ARGV[4]) end
+
     if verb == 'waiting' then
         local one = find_group()
         if not one then return {'0-0', {}, redis.call('XRANGE', stream, '-', '+', 'COUNT', ARGV[3])} end
@@ -139,6 +143,17 @@ class TraceStream:
         ids = tuple(fields[1] for entry, fields in entries if entry in owned or _order(entry) > _order(last))
         batches = frozenset(consumer.decode() for consumer in owned.values())
         return Waiting(ids, batches, len(entries) < MAX_WAITING and len(pending) < MAX_WAITING)
+
+    async def latest(self, count: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """The calls of the last entries, whatever group has had them, and the last entry."""
+        entries = await self._link.call([self._stream], ["latest", self._group, max(count, 1)])
+        ids = tuple(fields[1] for _, fields in reversed(entries[:count]))
+        return (entries[0][0] if entries else b"0-0"), ids
+
+    async def since(self, entry: bytes, count: int = BATCH) -> tuple[bytes, tuple[bytes, ...]]:
+        """The calls of the entries after one, and the last of those."""
+        entries = await self._link.call([self._stream], ["since", self._group, entry, count])
+        return (entries[-1][0] if entries else entry), tuple(fields[1] for _, fields in entries)
 
     async def bodies(self, request_ids: Sequence[bytes]) -> list[bytes]:
         """The records of these calls as JSON; fewer, where some have expired (KEEP_DAYS)."""

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import fsspec  # type: ignore[import-untyped]
 import msgspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from app.stores import traces_segments
 from app.stores.traces_compact import compact_segments
@@ -181,6 +182,33 @@ def test_any_file_system(tmp_path: Path) -> None:
     closed_segment(folder, record(4))
     compact_segments(folder, local, 0)
     assert rows(folder, local, "SELECT cost_usd FROM traces") == [(0.004,)]
+
+
+class SlowPuts(MemoryFileSystem):  # type: ignore[misc]
+    """A file system on which a put is seen while it goes on, as over SSH."""
+
+    protocol = "slowputs"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    seen: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("slowputs://")))
+
+    def put_file(self, lpath: str, rpath: str, **more: Any) -> None:
+        self.seen.append(rpath)
+        super().put_file(lpath, rpath, **more)
+
+
+def test_a_file_system_without_whole_puts_is_given_another_name_first(tmp_path: Path) -> None:
+    fsspec.register_implementation("slowputs", SlowPuts, clobber=True)
+    parquet = ParquetFolder("slowputs://host/traces")
+    path = closed_segment(tmp_path, record(1))
+    compact_segments(tmp_path, parquet, 0)
+    assert SlowPuts.seen == [f"/host/traces/day=2026-11-20/.part-{path.stem}"]
+    assert [part.path for part in parquet.parts()] == [f"/host/traces/day=2026-11-20/part-{path.stem}.parquet"]
+    assert ids(tmp_path, parquet) == [record(1)["request_id"]]
 
 
 def test_a_url_that_cannot_be_used() -> None:
