@@ -108,6 +108,9 @@ def _caps(policy: Policy) -> list[str]:
     own = [("request", caps.request_nano), ("task", caps.task_nano)]
     limits = [*own, *_windows("key", caps.key), *_windows("global", caps.everyone)]
     shown = [f"{name} ${usd_text(nano)}" for name, nano in limits if nano is not None]
+    counts = [("calls", caps.task_calls), ("tokens", caps.task_tokens), ("seconds", caps.task_s)]
+    counts.append(("times the same request", caps.task_repeats))
+    shown += [f"task {most:g} {what}" for what, most in counts if most is not None]
     return [f"caps: {', '.join(shown) or 'none'}"]
 
 

@@ -10,7 +10,8 @@ limit; `held` of a scope is the sum of its holds; a hold ends exactly once; ever
 
 A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
 call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
-metering step, and N calls at a time by no more than N times what was left when they began.
+metering step, and N calls at a time by no more than N times what was left when they began. A call whose process died
+is charged, but its tokens are not known.
 """
 
 from __future__ import annotations

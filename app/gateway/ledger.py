@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable
@@ -66,6 +67,7 @@ class Ledger:
         self._unheld: dict[str, LedgerRules] = {}
         self._unsure: deque[str] = deque(maxlen=MAX_OWED)
         self._above: dict[str, tuple[str, ...]] = {}
+        self._serial = itertools.count()
         self.up = True
 
     def above(self, scope: str) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ class Ledger:
         if scope in self._above:
             return None
         try:
-            result = await self.budgets.apply(Amend(f"hang {scope}", scope, parent=parent))
+            result = await self.budgets.apply(Amend(f"hang {next(self._serial)} {scope}", scope, parent=parent))
         except LedgerUnavailable as error:
             self.is_down(error)
             return None

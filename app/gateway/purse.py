@@ -77,8 +77,9 @@ class Purse:
             raise stopped_error("tokens")
         try:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
-        except (BudgetExceeded, BudgetContended):
-            if self.plan.mode is not Mode.PLAIN or not self.plan.output_rate:
+        except (BudgetExceeded, BudgetContended) as error:
+            final = isinstance(error, BudgetExceeded) and error.final
+            if self.plan.mode is not Mode.PLAIN or not self.plan.output_rate or final:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)

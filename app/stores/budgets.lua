@@ -27,6 +27,7 @@ local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
 local OWNERS, TASKS, WINDOWS, TOTALS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FIRST_KEY = 5
 local TASK_S, WINDOW_S, RENEW_S = tonumber(ARGV[5]), 400 * 86400, 3600
+local CALL_S = 86400 -- the longest call: what it holds must not be forgotten before it ends
 local MAX_DEPTH, MAX_BELOW = 8, 50
 
 local time = redis.call('TIME')
@@ -106,7 +107,7 @@ local function write_scopes(reserved)
     redis.call('HSET', key, 'spent', b.spent, 'held', b.held, 'calls', b.calls, 'limit', b.limit or '',
       'own', b.own or '', 'killed_at', b.killed_at or '', 'killed_limit', b.killed_limit or '', 'kept', b.kept,
       'tokens', b.tokens, 'began', b.began, 'terms', b.terms and cmsgpack.pack(b.terms) or '')
-    if renew then redis.call('EXPIRE', key, keep_s) end
+    if renew then redis.call('EXPIRE', key, keep_s + RENEW_S + CALL_S) end
   end
   for index, list in pairs(recent) do
     if #list > 0 then redis.call('ZADD', index, unpack(list)) end

@@ -303,7 +303,7 @@ class TaskCapSpec(Spec):
     max_repeats: Annotated[int, Field(ge=1), NotBool] | None = Field(
         default=None, description="How often one and the same request (its last turns) is served. Default: always."
     )
-    idle_days: Annotated[float, Field(gt=0, le=3650), NotBool] = Field(
+    idle_days: Annotated[float, Field(ge=1, le=3650), NotBool] = Field(
         default=30.0, description="A task that nobody touches for so long is forgotten; its name is free again."
     )
 

@@ -12,7 +12,7 @@ from app.core.budget import Book, Claim, Granted, Reserve
 from app.core.money import MAX_NANO, Price, Rates, tokens_cost
 from app.core.policy import Candidate, Capabilities, ModelBudget
 from app.gateway.limits import ClientCaps, Limits, limits_for
-from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, clamp_tokens, folded, plan_attempt
+from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, clamp_tokens, folded, plan_attempt, token_clamp
 from tests.gateway.policy_values import model, policy, price, provider, request
 
 FREE_RIDE = Limits((), None, "request")
@@ -180,3 +180,26 @@ def test_prices_are_rounded_up_not_down() -> None:
     plan = plan_attempt(request(output_limit=1), model("m", 1), FREE_RIDE, 1)
     assert (plan.input_nano, plan.want_nano) == (1, 2)
     assert price(1, 1).base.dearest_output == 1
+
+
+@given(
+    left=st.integers(0, 5000),
+    input_tokens=st.integers(0, 3000),
+    limit=st.none() | st.integers(1, 5000),
+    choices=st.integers(1, 4),
+    rate=st.sampled_from([0, 1_000_000]),
+)
+def test_a_clamp_keeps_a_call_within_its_tasks_tokens(
+    left: int, input_tokens: int, limit: int | None, choices: int, rate: int
+) -> None:
+    asked = request(output_limit=limit, choices=choices)
+    plan = plan_attempt(asked, model("m", rate), FREE_RIDE, input_tokens)
+    clamp = token_clamp(plan, asked, left)
+    if clamp is None:
+        assert limit is not None
+        assert input_tokens + choices * limit <= left
+    elif left - input_tokens >= choices:  # what the ledger grants has at least a token for each choice
+        assert clamp >= 1
+        assert input_tokens + choices * clamp <= left < input_tokens + choices * (clamp + 1)
+        assert limit is None or clamp < limit
+    assert token_clamp(plan, asked, None) is None

@@ -265,6 +265,8 @@ ledger: {{on_failure: open, contention_wait_secs: 0}}
 """
     )
     assert (policy.caps.request_nano, policy.caps.task_nano) == (2_000_000_000, 1_000_000_000)
+    assert (policy.caps.task_calls, policy.caps.task_tokens, policy.caps.task_s) == (None, None, None)
+    assert (policy.caps.task_repeats, policy.caps.task_idle_days) == (None, 30)
     assert policy.caps.everyone == Windows(None, 4_500_000_000, 5_000_000_000)
     ci, root = policy.keys["a" * 64], policy.keys["b" * 64]
     assert (ci.name, ci.routes, ci.admin) == ("ci", ("auto",), False)
@@ -310,3 +312,16 @@ def test_aliases_map_names_in_order() -> None:
     assert [policy.meant_by(name) for name in asked] == ["large", "auto", "tier:1", "gpt-55", "Claude-x", "auto"]
     (problem,) = all_problems(CONTRACT + "aliases: {gpt-*: autoo}\n")
     assert "there is no route or model 'autoo'; did you mean 'auto'?" in str(problem)
+
+
+def test_a_tasks_caps_besides_dollars() -> None:
+    task = "{max_calls: 40, max_tokens: 200000, max_seconds: 900.5, max_repeats: 3, idle_days: 7}"
+    caps = build(f"{BASE}caps: {{task: {task}}}\n").caps
+    assert (caps.task_calls, caps.task_tokens, caps.task_s) == (40, 200_000, 900.5)
+    assert (caps.task_nano, caps.task_repeats, caps.task_idle_days) == (None, 3, 7)
+
+
+@pytest.mark.parametrize("task", ["{max_calls: 0}", "{max_calls: 1.5}", "{max_seconds: 0}", "{idle_days: 0.5}"])
+def test_caps_of_a_task_that_are_none(task: str) -> None:
+    (problem,) = all_problems(f"{BASE}caps: {{task: {task}}}\n")
+    assert "caps.task" in str(problem)
