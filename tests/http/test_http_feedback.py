@@ -1,0 +1,189 @@
+"""`/v1/feedback`: who may say what of which call, what is kept of it, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.http import feedback
+from app.http.feedback import Pace
+from tests.http.live import Answer, LiveGateway, contract, sha256
+from tests.upstream import ScriptedUpstream
+
+UNKNOWN = "req_" + "0" * 27
+KEYS = "\n".join(
+    f'  - {{name: {name}, sha256: "{sha256(name)}"{more}}}'
+    for name, more in (("alice", ""), ("bob", ""), ("boss", ", admin: true"))
+)
+
+
+def as_key(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    folder: Path = tmp_path_factory.mktemp("feedback")
+    with ScriptedUpstream() as upstream:
+        policy = contract(upstream).split("keys: []")[0] + f"keys:\n{KEYS}\n"
+        with LiveGateway(policy, folder) as live:
+            yield live
+
+
+@pytest.fixture
+def call(gateway: LiveGateway) -> str:
+    """A finished call of alice's, in her task "job"."""
+    answer = gateway.chat({**as_key("alice"), "x-bursar-task-id": "job"})
+    assert answer.status == 200
+    return answer.headers["x-request-id"]
+
+
+def say(gateway: LiveGateway, key: str = "alice", headers: dict[str, str] | None = None, **body: Any) -> Answer:
+    body = {"outcome": "success", "source": "user", **body}
+    return gateway.ask("POST", "/v1/feedback", body, {**as_key(key), **(headers or {})})
+
+
+def said(gateway: LiveGateway, query: str, key: str = "alice") -> list[dict[str, Any]]:
+    answer = gateway.ask("GET", f"/v1/feedback?{query}", headers=as_key(key))
+    assert answer.status == 200
+    found: list[dict[str, Any]] = answer.json["data"]
+    return found
+
+
+def test_a_word_is_kept_and_a_later_one_replaces_it(gateway: LiveGateway, call: str) -> None:
+    first = say(gateway, request_id=call, score=1)
+    assert (first.status, first.json["status"], first.json["matched"]) == (200, "new", True)
+    assert first.headers["x-request-id"] != call
+    assert say(gateway, request_id=call, outcome="false_done").json["status"] == "replaced"
+    assert say(gateway, request_id=call, source="verifier").json["status"] == "new"
+    found = [(word["source"], word["outcome"], word["by"]) for word in said(gateway, f"request_id={call}")]
+    assert found == [("user", "false_done", "alice"), ("verifier", "success", "alice")]
+
+
+def test_a_tasks_word_shows_with_its_calls(gateway: LiveGateway, call: str) -> None:
+    assert say(gateway, task_id="job", correction="stopped_too_early", outcome="failure").json["matched"] is True
+    (word,) = said(gateway, f"request_id={call}")
+    assert (word["task_id"], word["outcome"], word["correction"]) == ("job", "failure", "stopped_too_early")
+    assert said(gateway, "task_id=job") == [word]
+
+
+def test_feedback_on_what_is_not_on_record_is_kept(gateway: LiveGateway) -> None:
+    assert say(gateway, request_id=UNKNOWN).json["matched"] is False
+    assert say(gateway, task_id="never seen").json["matched"] is False
+    assert len(said(gateway, f"request_id={UNKNOWN}")) == 1
+    assert said(gateway, f"request_id={UNKNOWN}", key="bob") == []
+
+
+def test_a_key_speaks_of_its_own_calls_and_an_admin_of_all(gateway: LiveGateway, call: str) -> None:
+    refused = say(gateway, key="bob", request_id=call)
+    assert (refused.status, refused.error["code"]) == (404, "not_found")
+    assert say(gateway, key="boss", request_id=call, outcome="failure").status == 200
+    assert [word["by"] for word in said(gateway, f"request_id={call}") if "request_id" in word] == ["boss"]
+    assert said(gateway, f"request_id={call}", key="bob") == []
+    # A task's name is its key's own: bob's "job" is another one.
+    assert say(gateway, key="bob", task_id="job").json["key"] == "bob"
+    other = gateway.ask(
+        "POST", "/v1/feedback?key=alice", {"task_id": "job", "outcome": "failure", "source": "user"}, as_key("bob")
+    )
+    assert (other.status, other.error["param"]) == (403, "key")
+    assert gateway.ask("GET", "/v1/feedback?task_id=job&key=alice", headers=as_key("bob")).status == 403
+    by_admin = gateway.ask(
+        "POST", "/v1/feedback?key=alice", {"task_id": "job", "outcome": "failure", "source": "human"}, as_key("boss")
+    )
+    assert (by_admin.json["key"], by_admin.json["by"], by_admin.json["matched"]) == ("alice", "boss", True)
+    assert gateway.ask("POST", "/v1/feedback", {"task_id": "t"}).status == 401
+
+
+def test_an_idempotency_key_is_honoured(gateway: LiveGateway, call: str) -> None:
+    once = {"idempotency-key": f"once-{call}"}
+    assert say(gateway, request_id=call, headers=once).json["status"] == "new"
+    assert say(gateway, request_id=call, outcome="failure").json["status"] == "replaced"
+    assert say(gateway, request_id=call, headers=once).json["status"] == "repeated"
+    assert [w["outcome"] for w in said(gateway, f"request_id={call}") if "request_id" in w] == ["failure"]
+    other = say(gateway, request_id=call, outcome="blocked", headers=once)
+    assert (other.status, other.error["param"]) == (400, "Idempotency-Key")
+    assert say(gateway, request_id=call, headers={"idempotency-key": "x" * 300}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"outcome": "success", "source": "user"}, "request_id"),
+        ({"outcome": "success", "source": "user", "request_id": UNKNOWN, "task_id": "t"}, "request_id"),
+        ({"outcome": "success", "source": "user", "request_id": "chatcmpl-1"}, "request_id"),
+        ({"outcome": "success", "source": "user", "request_id": 7}, "request_id"),
+        ({"outcome": "success", "source": "user", "task_id": "a|b"}, "task_id"),
+        ({"source": "user", "task_id": "t"}, "outcome"),
+        ({"outcome": "success", "task_id": "t"}, "source"),
+        ({"outcome": "great", "source": "user", "task_id": "t"}, "outcome"),
+        ({"outcome": "success", "source": "model", "task_id": "t"}, "source"),
+        ({"outcome": "success", "source": "user", "task_id": "t", "correction": "no"}, "correction"),
+        ({"outcome": "success", "source": "user", "task_id": "t", "score": 1.5}, "score"),
+        ({"outcome": "success", "source": "user", "task_id": "t", "score": "1"}, "score"),
+        ({"outcome": "success", "source": "user", "task_id": "t", "comment": "x" * 2_001}, "comment"),
+        ({"outcome": "success", "source": "user", "task_id": "t", "reward": 1}, "reward"),
+        ([], None),
+        (b"{", None),
+        (b'{"score": NaN}', None),
+        (b"\xff", None),
+        (b"[" * 9_000, None),
+    ],
+)
+def test_what_is_wrong_is_named(gateway: LiveGateway, body: object, param: str | None) -> None:
+    answer = gateway.ask("POST", "/v1/feedback", body, as_key("alice"))
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+def test_a_body_is_bounded(gateway: LiveGateway) -> None:
+    answer = gateway.ask("POST", "/v1/feedback", b" " * 20_000, as_key("alice"))
+    assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+
+
+def test_reading_asks_for_one_thing(gateway: LiveGateway) -> None:
+    for query in ("", "request_id=x", f"request_id={UNKNOWN}&task_id=t", "task_id=a%7Cb"):
+        assert gateway.ask("GET", f"/v1/feedback?{query}", headers=as_key("alice")).status == 400
+
+
+def test_comments_are_kept_only_where_the_operator_wants_it(
+    gateway: LiveGateway, call: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "comment" not in say(gateway, request_id=call, comment="my secret").json
+    assert all("comment" not in word for word in said(gateway, f"request_id={call}"))
+    files = [file.read_bytes() for file in gateway.data_dir.rglob("*") if file.is_file()]
+    assert not any(b"my secret" in data for data in files)
+    assert "my secret" not in gateway.metrics()
+    assert "my secret" not in "".join(capfd.readouterr())
+    assert 'bursar_feedback_total{outcome="success",source="user"}' in gateway.metrics()
+
+
+def test_comments_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+    with ScriptedUpstream() as upstream, LiveGateway(contract(upstream), tmp_path, keep_comments=True) as live:
+        answer = live.ask(
+            "POST", "/v1/feedback", {"task_id": "t", "outcome": "failure", "source": "user", "comment": "no"}
+        )
+        assert answer.json["comment"] == "no"
+        assert live.ask("GET", "/v1/feedback?task_id=t").json["data"][0]["comment"] == "no"
+
+
+def test_a_key_that_says_too_much_waits(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback, "BURST", 3.0)
+    monkeypatch.setattr(feedback, "PER_S", 0.001)
+    answers = [say(gateway, key="bob", task_id="t") for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert answers[-1].error["code"] == "rate_limit_exceeded"
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert say(gateway, key="boss", task_id="t").status == 200
+
+
+def test_pace_fills_again_and_never_beyond_its_burst() -> None:
+    pace = Pace()
+    for _ in range(int(feedback.BURST)):
+        assert pace.take("k", 100.0) == 0.0
+    wait_s = pace.take("k", 100.0)
+    assert 0.0 < wait_s <= 1.0 / feedback.PER_S
+    assert pace.take("k", 100.0 + wait_s + 1e-6) == 0.0
+    assert sum(pace.take("k", 1e6) == 0.0 for _ in range(1_000)) == feedback.BURST
+    assert pace.take("k", 5.0) > 0.0  # a clock that goes back gives nothing
