@@ -15,6 +15,7 @@ import structlog
 from app.stores.traces_compact import connect, write_lines
 from app.stores.traces_parquet import ParquetFolder, Part, TracesError
 from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, rows_sql
+from app.stores.traces_segments import complete
 from app.stores.traces_segments import waiting as waiting_segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
@@ -58,7 +59,7 @@ def open_files(folder: Path, parquet: ParquetFolder) -> Iterator[duckdb.DuckDBPy
     """
     open_now = waiting_segments(folder)
     with contextlib.closing(connect()) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
-        whole = [_copy(path, Path(copies)) for path in open_now]
+        whole = [_readable(path, Path(copies)) for path in open_now]
         hidden = {path.stem for path in open_now}
         make_view(db, parquet, [part for part in parquet.parts() if part.name not in hidden], whole)
         yield db
@@ -136,10 +137,13 @@ def _query_nodes(tree: object) -> Iterator[dict[str, Any]]:
             yield from _query_nodes(part)
 
 
-def _copy(path: Path, folder: Path) -> Path:
-    """The whole lines of a segment that its writer goes on with; empty where it was removed meanwhile."""
+def _readable(path: Path, folder: Path) -> Path:
+    """A segment as it is, if it is complete; of one that its writer goes on with a copy of the whole lines."""
+    with complete(path) as ready:
+        if ready:
+            return path
     copy = folder / path.name
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
         data = path.read_bytes()
         copy.write_bytes(data[: data.rfind(b"\n") + 1])
         return copy

@@ -168,6 +168,17 @@ def test_old_days_are_removed(tmp_path: Path, parquet: ParquetFolder) -> None:
     assert len(list(Path(parquet.root).glob("day=*"))) == 2
 
 
+def test_parts_of_other_versions_are_read(tmp_path: Path, parquet: ParquetFolder) -> None:
+    closed_segment(tmp_path, record(1))
+    compact_segments(tmp_path, parquet, 0)
+    (part,) = parquet.parts()
+    changed = Path(part.path).with_name("part-other.parquet")
+    columns = "* EXCLUDE (seen, cost_usd, day), 1 AS later, 2 AS cost_usd"
+    duckdb.execute(f"COPY (SELECT {columns} FROM '{part.path}') TO '{changed}'")
+    found = rows(tmp_path, parquet, "SELECT seen IS NULL, cost_usd, day FROM traces ORDER BY cost_usd")
+    assert found == [(False, 0.001, dt.date(2026, 11, 20)), (True, 2.0, dt.date(2026, 11, 20))]
+
+
 def test_any_file_system(tmp_path: Path) -> None:
     parquet = ParquetFolder(f"memory://{tmp_path.name}/traces/")
     folder = tmp_path / "odd [names]*"
