@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 OPENNESS: dict[State, int] = {"closed": 0, "frozen": 1, "open": 2}
 
 
-class Amend(msgspec.Struct, frozen=True, tag="amend"):
+class Amend(msgspec.Struct, frozen=True, omit_defaults=True, tag="amend"):
     """Change a task, begun or not; None leaves a thing as it is. All of it takes effect, or nothing.
 
     A limit stands in the policy's place from now on, and the client's own of that kind is forgotten. With `by_client`

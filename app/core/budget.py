@@ -34,7 +34,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     caps: TaskCaps | None = None
 
 
-class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
+class Reserve(msgspec.Struct, frozen=True, omit_defaults=True, tag="reserve"):
     """Set money aside: at least `need_nano`, at most `want_nano`, in the scopes of `claims`, each named once.
 
     With `share` > 1 no more than 1/share of the room is taken beyond the need, so that many
@@ -56,7 +56,7 @@ class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
     forced: bool = False
 
 
-class Advance(msgspec.Struct, frozen=True, tag="advance"):
+class Advance(msgspec.Struct, frozen=True, omit_defaults=True, tag="advance"):
     """Record the running cost so far (a total, never falling) and renew the hold for what comes next."""
 
     call_id: str
@@ -67,7 +67,7 @@ class Advance(msgspec.Struct, frozen=True, tag="advance"):
     share: int = 1
 
 
-class Settle(msgspec.Struct, frozen=True, tag="settle"):
+class Settle(msgspec.Struct, frozen=True, omit_defaults=True, tag="settle"):
     """End the hold: charge `cost_nano` in all, refund the rest, count `tokens` (input and output). `killed_scopes` are
     marked as cost-killed."""
 

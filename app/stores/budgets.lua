@@ -17,8 +17,8 @@
 --   an idle task is kept
 --
 -- Records under the prefix:
---   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began terms ('' for none; terms: as
---               core/terms.py has them, msgpack), kept: when its expiry was set
+--   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began terms ('' or absent for none; terms:
+--               as core/terms.py has them, msgpack), kept: when its expiry was set
 --   h:CALL      hash: owner scopes (msgpack) spent held risk
 --   o:OWNER     set of the calls that have a hold of this owner
 
@@ -105,8 +105,11 @@ local function write_scopes(reserved)
     local renew = reserved[scope] and keep_s and now - b.kept > RENEW_S * 1000000
     if renew then b.kept = now end
     redis.call('HSET', key, 'spent', b.spent, 'held', b.held, 'calls', b.calls, 'limit', b.limit or '',
-      'own', b.own or '', 'killed_at', b.killed_at or '', 'killed_limit', b.killed_limit or '', 'kept', b.kept,
-      'tokens', b.tokens, 'began', b.began, 'terms', b.terms and cmsgpack.pack(b.terms) or '')
+      'own', b.own or '', 'kept', b.kept, 'tokens', b.tokens)
+    if b.killed_at then redis.call('HSET', key, 'killed_at', b.killed_at, 'killed_limit', b.killed_limit or '') end
+    if b.changed then
+      redis.call('HSET', key, 'began', b.began, 'terms', b.terms and cmsgpack.pack(b.terms) or '')
+    end
     if renew then redis.call('EXPIRE', key, keep_s + RENEW_S + CALL_S) end
   end
   for index, list in pairs(recent) do
@@ -186,7 +189,7 @@ local function claim_on(claim)
       local own = 'own_' .. kind
       terms[kind], terms[own] = caps and caps[kind], caps and caps[own] or terms[own]
     end
-    b.terms = kept_terms(terms)
+    b.terms, b.changed = kept_terms(terms), true
     b.limit = b.terms and b.terms.set_nano or b.limit
   end
   return scope
@@ -203,9 +206,9 @@ local function refusal(b, op)
   local limit = bound(b.terms, 'calls')
   if limit and b.calls >= limit then return 'calls', limit, b.calls end
   limit = bound(b.terms, 'tokens')
-  if limit and limit - b.tokens < math.max(op.need_tokens, 1) then return 'tokens', limit, b.tokens end
+  if limit and limit - b.tokens < math.max(op.need_tokens or 0, 1) then return 'tokens', limit, b.tokens end
   limit = bound(b.terms, 'ms')
-  local age = age_of(b, op.now_ms)
+  local age = age_of(b, op.now_ms or 0)
   if limit and age >= limit then return 'time', limit, age end
   return nil
 end
@@ -258,15 +261,21 @@ local function fits_without_holds(scopes, need)
   return true
 end
 
--- Results are packed by hand, a map header (128 + fields) and its fields: a Lua table cannot hold a nil.
+-- A verb's fields are absent where they have their defaults. Results are packed by hand, a map header (128 + fields) and its fields: a Lua table cannot hold a nil.
 local function granted(hold, contended, now_ms)
   local tightest, room = tightest_of(hold.scopes)
   local tokens, ms
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
-    local max_tokens, max_ms = bound(b.terms, 'tokens'), bound(b.terms, 'ms')
-    tokens = tighter(tokens, max_tokens and math.max(max_tokens - b.tokens, 0))
-    ms = tighter(ms, max_ms and math.max(max_ms - age_of(b, now_ms), 0))
+    if b.terms then
+      local max_tokens, max_ms = bound(b.terms, 'tokens'), bound(b.terms, 'ms')
+      tokens = tighter(tokens, max_tokens and math.max(max_tokens - b.tokens, 0))
+      ms = tighter(ms, max_ms and math.max(max_ms - age_of(b, now_ms), 0))
+    end
+  end
+  if not tokens and not ms then
+    return '\133' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
+      'scope', tightest, 'contended', contended)
   end
   return '\135' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
     'scope', tightest, 'contended', contended, 'tokens_left', tokens, 'ms_left', ms)
@@ -297,7 +306,8 @@ local verbs, reserved = {}, {}
 
 function verbs.reserve(op)
   local hold = find_hold(op.call_id)
-  if hold then return granted(hold, false, op.now_ms) end
+  local now_ms = op.now_ms or 0
+  if hold then return granted(hold, false, now_ms) end
   local scopes, claimed = {}, {}
   for i, claim in ipairs(op.claims) do
     local scope = claim_on(claim)
@@ -319,15 +329,15 @@ function verbs.reserve(op)
     return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
   end
   local held = op.want_nano
-  if room then held = math.max(op.need_nano, math.min(op.want_nano, share_of(room, op.share))) end
+  if room then held = math.max(op.need_nano, math.min(op.want_nano, share_of(room, op.share or 1))) end
   for _, scope in ipairs(scopes) do
     local b = balance(scope)
     b.held, b.calls = b.held + held, b.calls + 1
-    if b.began == 0 then b.began = op.now_ms end
+    if b.began == 0 and now_ms > 0 then b.began, b.changed = now_ms, true end
   end
   hold = {call_id = op.call_id, owner = op.owner, scopes = scopes, spent = 0, held = held, risk = op.risk_nano}
   holds[op.call_id] = hold
-  return granted(hold, false, op.now_ms)
+  return granted(hold, false, now_ms)
 end
 
 function verbs.advance(op)
@@ -346,7 +356,7 @@ function verbs.advance(op)
     held = 0
   elseif room then
     room = math.max(room, 0)
-    held = math.max(math.min(op.want_nano, share_of(room, op.share)), math.min(op.need_nano, room))
+    held = math.max(math.min(op.want_nano, share_of(room, op.share or 1)), math.min(op.need_nano, room))
   end
   hold.held, hold.risk = held, op.risk_nano
   for _, scope in ipairs(hold.scopes) do
@@ -373,7 +383,7 @@ end
 function verbs.settle(op)
   local hold = find_hold(op.call_id)
   if not hold then return lost(op.call_id) end
-  end_hold(hold, op.cost_nano, op.killed_scopes, op.tokens)
+  end_hold(hold, op.cost_nano, op.killed_scopes or {}, op.tokens or 0)
   local tightest, room = tightest_of(hold.scopes)
   return '\133' .. cmsgpack.pack('type', 'settled', 'charged_nano', op.cost_nano,
     'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
@@ -425,7 +435,7 @@ local function hang_below(op, terms, parent)
     below[#below + 1] = op.scope
     parent.terms = parent.terms or {}
     parent.terms.below = below
-    parent.terms = kept_terms(parent.terms)
+    parent.terms, parent.changed = kept_terms(parent.terms), true
   end
 end
 
@@ -452,7 +462,7 @@ function verbs.amend(op)
     end
     terms.state = op.state or terms.state
     if parent and #above_of(terms) == 0 then hang_below(op, terms, parent) end
-    b.terms = kept_terms(terms)
+    b.terms, b.changed = kept_terms(terms), true
   end
   return '\132' .. cmsgpack.pack('type', 'amended', 'scope', op.scope, 'refused', refused, 'above', above_of(b.terms))
 end
