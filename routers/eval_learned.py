@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import pi
 from pathlib import Path
@@ -50,14 +50,16 @@ class Items:
 class Learning:
     """The learned router as one that is told outcomes of models one by one, as the gateway's learner does.
 
-    Of the model that is new it knows the name and the price alone, whatever the weights know of it.
+    Of the model that is new it knows the name and the price alone, whatever the weights know of it. `at_home` is the
+    same router for a source that the weights were trained on a part of.
     """
 
     name: Final = "learned"
 
     def __init__(self, weights: Weights, readings: Readings) -> None:
-        self._weights, self._readings = weights, readings
+        self._readings = readings
         self.router = LearnedRouter(weights)
+        self.at_home = LearnedRouter(weights, trust=1.0)
         self._items: dict[str, Items] = {}
 
     def items(self, table: Table) -> Items:
@@ -81,25 +83,23 @@ class Learning:
         return predicted(state, items.u[rows], items.var[rows])
 
     def others(self, table: Table, known: Indices, rows: Indices) -> Floats:
-        return scored(self.after(table, known), table, rows, self._readings).p
+        return self.forecast(table, self.after(table, known), rows)
 
-    def after(self, table: Table, rows: Indices) -> LearnedRouter:
-        """The router after all outcomes on some rows, of every model, starting from what is known of its name.
+    def after(self, table: Table, rows: Indices) -> list[Ability]:
+        """What is believed of every model after all outcomes on some rows, starting from what is known of its name.
 
         What the weights measured of it they may have measured on these very rows."""
-        items = self.items(table)
-        abilities: dict[str, Ability] = {}
-        for j, arm in enumerate(self._readings.arms(table)):
+        abilities = []
+        for j in range(len(table.models)):
             state = self.start(table, j)
             for row in rows[~np.isnan(table.score[rows, j])]:
-                noise = float(items.var[row] @ (state.mean**2 + np.diag(state.cov)))
-                state = update(state, items.u[row], float(table.score[row, j]), noise=noise)
-            abilities[arm.name] = state
-        return self.with_abilities(abilities)
+                state = self.learn(state, table, int(row), float(table.score[row, j]))
+            abilities.append(state)
+        return abilities
 
-    def with_abilities(self, abilities: Mapping[str, Ability]) -> LearnedRouter:
-        """The same router with these abilities before the weights'."""
-        return LearnedRouter(self._weights, abilities)
+    def forecast(self, table: Table, abilities: Sequence[Ability], rows: Indices) -> Floats:
+        """P(success) of every model on some rows: (rows, models)."""
+        return np.column_stack([self.predict(ability, table, rows) for ability in abilities])
 
 
 def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:
@@ -114,17 +114,27 @@ def contenders(learning_for: Callable[[int], Learning], version: str, readings: 
     learning loop would leave it. The static mix is chosen knowing those outcomes: the second line knows as much."""
     made: dict[tuple[str, int], Forecast] = {}
 
-    def plain(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+    def everywhere(table: Table, fold: Fold) -> Forecast:
         key = (table.source, fold.plan)
         if key not in made:
-            everything = np.arange(len(table.rows), dtype=np.int64)
-            made[key] = _as_priced(scored(learning_for(fold.plan).router, table, everything, readings), table)
-        return made[key].take(fold.validation), made[key].take(fold.test)
+            learning = learning_for(fold.plan)
+            router = learning.at_home if len(fold.train) else learning.router
+            found = scored(router, table, np.arange(len(table.rows), dtype=np.int64), readings)
+            made[key] = _as_priced(found, table)
+        return made[key]
+
+    def plain(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        whole = everywhere(table, fold)
+        return whole.take(fold.validation), whole.take(fold.test)
 
     def updated(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
-        router = learning_for(fold.plan).after(table, np.concatenate([fold.train, fold.validation]))
-        validation, test = (scored(router, table, rows, readings) for rows in (fold.validation, fold.test))
-        return _as_priced(validation, table), _as_priced(test, table)
+        learning, whole = learning_for(fold.plan), everywhere(table, fold)
+        abilities = learning.after(table, np.concatenate([fold.train, fold.validation]))
+        told = [
+            replace(whole.take(rows), p=learning.forecast(table, abilities, rows))
+            for rows in (fold.validation, fold.test)
+        ]
+        return told[0], told[1]
 
     note = "abilities alone, by the outcomes that the static mix knows; the weights as they are"
     return [Contender(Learning.name, version, plain), Contender(UPDATED, version, updated, note=note)]

@@ -23,6 +23,7 @@ from routers.base import Arm, Score
 from routers.features import Features
 from routers.lengths import ArmLengths, LengthWeights, arm_lengths, expected_tokens, request_length
 from routers.tasks import TaskGuess, TaskType, classify
+from routers.trust import TRUST, trusted, typical_slopes
 from routers.vector import SURFACE, excerpt_words, surface, terms, vocabulary
 
 MAX_STACKS: Final = 64
@@ -51,7 +52,8 @@ class Item:
 
 
 class LearnedRouter:
-    """Scores arms by learned abilities. `abilities` (by arm name) go before what the weights know of an arm.
+    """Scores arms by learned abilities. `abilities` (by arm name) go before what the weights know of an arm, and
+    `trust` tells how far that is believed here: 1 for weights trained on the traffic that they serve.
 
     An arm's `confidence` is the probability that its logit on this kind of request is within CONFIDENT_LOGITS of what
     is expected: it falls with the arm's own uncertainty and with `Item.ood`, and not with a question's own chance.
@@ -59,12 +61,15 @@ class LearnedRouter:
 
     name: Final = "learned"
 
-    def __init__(self, weights: Weights, abilities: Mapping[str, Ability] | None = None) -> None:
+    def __init__(
+        self, weights: Weights, abilities: Mapping[str, Ability] | None = None, *, trust: float = TRUST
+    ) -> None:
         self.version = weights.version
         self.ability_weights = AbilityWeights.of(weights.part("ability"))
         self.length_weights = LengthWeights.of(weights.part("length"))
         self._items = ItemModel(weights)
         self._abilities = dict(abilities or {})
+        self._trust, self._typical = trust, typical_slopes(self.ability_weights)
         tried = weights.part("tried")
         self._tasks = tuple(TaskType(str(name)) for name in tried["tasks"])
         self._tried = tried["known"]
@@ -88,9 +93,9 @@ class LearnedRouter:
         if given is not None:
             return given
         at = self.ability_weights.known_at(arm.model or arm.name)
-        if at is not None and task in self._tasks and not self._tried[at, self._tasks.index(task)]:
-            return regressed(arm, self.ability_weights)
-        return prior(arm, self.ability_weights)
+        elsewhere = at is not None and task in self._tasks and not self._tried[at, self._tasks.index(task)]
+        believed = regressed(arm, self.ability_weights) if elsewhere else prior(arm, self.ability_weights)
+        return trusted(believed, self._typical, self._trust)
 
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         """One score per arm, in order."""

@@ -80,9 +80,12 @@ def test_many_predictions_are_as_one_by_one(table: Table) -> None:
 def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> None:
     learning = Learning(weights(), Readings())
     told = learning.after(table, np.arange(60))
-    for j, arm in enumerate(Readings().arms(table)):
-        assert np.trace(told.ability(arm).cov) < np.trace(learning.start(table, j).cov)
-    assert told.version == learning.router.version
+    for j, ability in enumerate(told):
+        assert np.trace(ability.cov) < np.trace(learning.start(table, j).cov)
+    later = np.arange(60, len(table.rows))
+    assert learning.forecast(table, told, later).mean(axis=0) == pytest.approx(
+        np.nanmean(table.score[later], axis=0), abs=0.15
+    )
 
 
 def test_a_length_that_dollars_assume_is_expected(table: Table) -> None:
