@@ -70,8 +70,14 @@ def make_traces(settings: Settings) -> Traces:
 
 
 def make_outcomes(settings: Settings) -> Outcomes:
-    """Where feedback is kept."""
-    return SqliteOutcomes(settings.data_dir / "outcomes.sqlite", keeps_comments=settings.keep_comments)
+    """Where feedback is kept: beside the ledger."""
+    comments = settings.keep_comments
+    if settings.redis_url is None:
+        return SqliteOutcomes(settings.data_dir / "outcomes.sqlite", keeps_comments=comments)
+    from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (see make_budgets)
+
+    url = settings.redis_url.get_secret_value()
+    return RedisOutcomes(url, namespace=settings.redis_namespace, keeps_comments=comments)
 
 
 def load_routers(weights: Path) -> dict[str, Router]:
