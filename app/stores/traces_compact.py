@@ -31,13 +31,12 @@ if TYPE_CHECKING:  # redis-py costs 60 ms to import
 
 log = structlog.get_logger()
 
-_SETTINGS = {
-    "threads": "1",
-    "memory_limit": "'512MB'",
+_CLOSED = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
 }
+_SMALL = {"threads": "1", "memory_limit": "'512MB'"}
 _DAY = "SELECT * EXCLUDE (day) FROM part WHERE day = ?"
 _AS = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{bursar_schema: '{SCHEMA}'}}"
 _TRIES = 3
@@ -95,7 +94,7 @@ def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> 
             done.busy = True
             return done
         failures = _Failures()
-        with contextlib.closing(connect()) as db:
+        with database(small=True) as db:
             for path in waiting(folder):
                 with complete(path) as ready, failures.noted():
                     if ready:
@@ -112,7 +111,7 @@ async def compact_stream(stream: TraceStream, parquet: ParquetFolder, keep_days:
     Raises TracesError; LedgerUnavailable where Redis does not answer.
     """
     done, failures = Pass("batches"), _Failures()
-    with contextlib.closing(connect()) as db:
+    with database(small=True) as db:
         for name in await stream.left():
             batch = await stream.again(name)
             if batch is not None:
@@ -150,12 +149,16 @@ def expire(parquet: ParquetFolder, keep_days: float) -> int:
     return parquet.expire(dt.datetime.fromtimestamp(time.time() - keep_days * 86_400, dt.UTC).date())
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """DuckDB, in memory and small, that installs nothing and reads no variables of Python."""
-    db = duckdb.connect(":memory:")
-    for setting, value in _SETTINGS.items():
-        db.execute(f"SET {setting} = {value}")
-    return db
+@contextlib.contextmanager
+def database(*, small: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB, in memory, that installs nothing and reads no variables of Python; `small`: beside a gateway."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bursar-", ignore_cleanup_errors=True) as spill,
+        contextlib.closing(duckdb.connect(":memory:")) as db,
+    ):
+        for setting, value in {**_CLOSED, **(_SMALL if small else {}), "temp_directory": literal(spill)}.items():
+            db.execute(f"SET {setting} = {value}")
+        yield db
 
 
 def compact_file(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import structlog
 
-from app.stores.traces_compact import connect, write_lines
+from app.stores.traces_compact import database, write_lines
 from app.stores.traces_parquet import ParquetFolder, Part, TracesError
 from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, rows_sql
 from app.stores.traces_segments import complete
@@ -58,7 +58,7 @@ def open_files(folder: Path, parquet: ParquetFolder) -> Iterator[duckdb.DuckDBPy
     A segment that is being compacted is read itself, and what there may be of its parts already is not.
     """
     open_now = waiting_segments(folder)
-    with contextlib.closing(connect()) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with database(small=False) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         whole = [_readable(path, Path(copies)) for path in open_now]
         hidden = {path.stem for path in open_now}
         make_view(db, parquet, [part for part in parquet.parts() if part.name not in hidden], whole)
@@ -71,7 +71,7 @@ async def open_stream(stream: TraceStream, parquet: ParquetFolder) -> AsyncItera
     waiting, parts = await _standing_still(stream, parquet)
     if not waiting.all:
         log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
-    with contextlib.closing(connect()) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with database(small=False) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         lines = write_lines(Path(copies), await stream.bodies(waiting.request_ids))
         make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], [lines])
         yield db

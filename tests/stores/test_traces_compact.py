@@ -157,6 +157,18 @@ def test_a_place_that_cannot_be_written_loses_nothing(tmp_path: Path, parquet: P
     assert ids(tmp_path, parquet) == [record(1)["request_id"]]
 
 
+def test_what_killed_passes_left_behind_is_removed_after_a_while(tmp_path: Path, parquet: ParquetFolder) -> None:
+    for name, age_s in (("bursar-old", 7 * 3600), ("bursar-new", 60)):
+        left = Path(parquet.root) / ".making" / name
+        left.mkdir(parents=True)
+        (left / "2026-11-20.parquet").write_bytes(b"half")
+        os.utime(left, (time.time() - age_s,) * 2)
+    closed_segment(tmp_path, record(1))
+    compact_segments(tmp_path, parquet, 0)
+    assert [path.name for path in (Path(parquet.root) / ".making").iterdir()] == ["bursar-new"]
+    assert ids(tmp_path, parquet) == [record(1)["request_id"]]
+
+
 def test_old_days_are_removed(tmp_path: Path, parquet: ParquetFolder) -> None:
     now_s = time.time()
     closed_segment(tmp_path, *(record(age, now_s - age * DAY_S) for age in (0, 1, 5, 9)))

@@ -18,7 +18,7 @@ from app.stores.traces_compact import compact_stream
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import ask, open_stream
 from app.stores.traces_redis import RedisTraces
-from app.stores.traces_stream import TraceStream
+from app.stores.traces_stream import Batch, TraceStream
 from tests.conftest import ROOT
 from tests.redis_server import shared_server
 from tests.stores.test_traces_compact import in_parquet
@@ -66,6 +66,13 @@ async def written(store: RedisTraces, *numbers: int) -> list[str]:
 async def asked(stream: TraceStream, parquet: ParquetFolder) -> list[str]:
     async with open_stream(stream, parquet) as db:
         return [str(name) for (name,) in ask(db, "SELECT request_id FROM traces ORDER BY ALL").rows(100_000)]
+
+
+async def publish(stream: TraceStream, batch: Batch, parquet: ParquetFolder) -> None:
+    """What compaction does with a batch before it acknowledges it."""
+    bodies = await stream.bodies(batch.request_ids)
+    with traces_compact.database(small=True) as db:
+        traces_compact._compact_bodies(db, bodies, batch.name, parquet, traces_compact.Pass("batches"))
 
 
 async def test_each_record_is_taken_once_by_each_group(store: RedisTraces, stream: TraceStream, namespace: str) -> None:
@@ -140,9 +147,7 @@ async def test_compaction_and_questions(store: RedisTraces, stream: TraceStream,
     taken = await stream.take(1)  # one is under way, one has not been taken
     assert taken is not None
     assert await asked(stream, parquet) == sorted(ids)
-    traces_compact._compact_bodies(
-        traces_compact.connect(), await stream.bodies(taken.request_ids), taken.name, parquet, done
-    )
+    await publish(stream, taken, parquet)
     assert len(in_parquet(parquet)) == 6  # published, and not yet acknowledged
     assert await asked(stream, parquet) == sorted(ids)
     await stream.acknowledge(taken)
@@ -161,13 +166,7 @@ async def test_questions_wait_for_a_moment_at_which_nothing_changes(
         if len(parts) < 2:
             batch = await stream.take(1)
             assert batch is not None
-            traces_compact._compact_bodies(
-                traces_compact.connect(),
-                await stream.bodies(batch.request_ids),
-                batch.name,
-                parquet,
-                traces_compact.Pass("batches"),
-            )
+            await publish(stream, batch, parquet)
             await stream.acknowledge(batch)
             parts.append(batch.name)
         return found
@@ -228,7 +227,7 @@ from app.stores import traces_compact
 from app.stores.redis_link import PooledLink
 from app.stores.traces_parquet import ParquetFolder
 from app.stores.traces_redis import RedisTraces
-from app.stores.traces_stream import TraceStream
+from app.stores.traces_stream import Batch, TraceStream
 from tests.stores.test_traces_stream import asked, written, in_parquet
 
 url, base = sys.argv[1], pathlib.Path(sys.argv[2])
