@@ -109,6 +109,11 @@ class Guard:
             part.hear(said)
         return replace(label, scale=label.scale * admitted / weight) if weight else label
 
+    def again(self, label: Label) -> Label:
+        """A label that was admitted before, with no more weight than its key's trust now leaves it. Learning anew from
+        a stretch of labels (after a rollback, say) so forgets what a liar said before it was found out."""
+        return replace(label, scale=min(label.scale, self.trust(label.key)))
+
     def _room(self, cell: Cell, key: str, now_s: float) -> float:
         """What this key may still add to its weight in the cell."""
         parts = self._cells[cell]

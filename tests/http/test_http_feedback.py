@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from app.core.feedback import Feedback
 from app.http import feedback
 from app.http.feedback import Pace
+from app.learner.labels import call_of, label_of, spoken
+from app.learner.signs import signs_of
+from app.learner.sources import Sources
+from app.stores.outcomes_sqlite import SqliteOutcomes
 from tests.http.live import Answer, LiveGateway, contract, sha256
 from tests.upstream import ScriptedUpstream
 
@@ -95,6 +100,32 @@ def test_a_key_speaks_of_its_own_calls_and_an_admin_of_all(gateway: LiveGateway,
     )
     assert (by_admin.json["key"], by_admin.json["by"], by_admin.json["matched"]) == ("alice", "boss", True)
     assert gateway.ask("POST", "/v1/feedback", {"task_id": "t"}).status == 401
+
+
+def test_what_was_said_becomes_labels(gateway: LiveGateway) -> None:
+    head = {**as_key("alice"), "x-bursar-task-id": "labelled"}
+    ids = [gateway.chat(head, model="auto").headers["x-request-id"] for _ in range(2)]
+    say(gateway, request_id=ids[0], source="verifier", outcome="failure")
+    say(gateway, task_id="labelled")
+    records = [gateway.ask("GET", f"/v1/decisions/{name}", headers=as_key("alice")).json for name in ids]
+    calls = [call_of(record) for record in records]
+
+    async def read() -> list[Feedback]:
+        store = SqliteOutcomes(gateway.data_dir / "outcomes.sqlite")  # as another process would
+        await store.start()
+        words = [word for _, word in await store.since(0, 1_000)]
+        await store.close()
+        return words
+
+    told, sources = spoken(calls, gateway.run(read())), Sources()
+    labels = [label_of(call, told[call.request_id], sources, 0.0) for call in calls]
+    assert [label.source for label in labels if label] == ["verifier", "task_user"]
+    assert [label.outcome for label in labels if label] == [0.0, 1.0]
+    assert calls[0].expected == next(
+        c["p_success"] for c in records[0]["decision"]["candidates"] if c["model"] == calls[0].model
+    )
+    signs = signs_of(calls, 1e12)
+    assert {sign.source for sign in signs[ids[0]]} >= {"refusal", "empty", "truncated", "asked_again"}
 
 
 def test_an_idempotency_key_is_honoured(gateway: LiveGateway, call: str) -> None:

@@ -27,6 +27,8 @@ TASKS = ("easy", "hard")
 ADEQUACY = 0.8
 RIGHT = {"easy": "cheap", "hard": "middle"}
 
+START = Ability(np.array([1.0, 0.0]), np.eye(2))
+
 Says = Callable[[np.random.Generator, str, bool], bool]
 """What a key says of a cell's call that was good or not."""
 
@@ -52,9 +54,8 @@ class Gateway:
     guarded: bool
     sources: Sources = field(default_factory=Sources)
     guard: Guard = field(default_factory=Guard)
-    abilities: dict[str, Ability] = field(
-        default_factory=lambda: {m: Ability(np.array([1.0, 0.0]), np.eye(2)) for m in MODELS}
-    )
+    abilities: dict[str, Ability] = field(default_factory=lambda: {model: START for model in MODELS})
+    labels: list[Label] = field(default_factory=list)
 
     def learn(self, call: Call, word: Feedback | None) -> Label | None:
         self.guard.saw(call)
@@ -66,9 +67,18 @@ class Gateway:
             return None
         if self.guarded:
             label = self.guard.admit(label)
+        self.labels.append(label)
         outcome, weight = label.told(p)
         self.abilities[call.model] = update(self.abilities[call.model], coordinates(call.task_type), outcome, weight)
         return label
+
+    def learn_anew(self) -> None:
+        """All of it once more, with what is now known of who lies."""
+        self.abilities = {model: START for model in MODELS}
+        for label in self.labels:
+            u = coordinates(label.task_type)
+            taught = self.guard.again(label).told(predict(self.abilities[label.model], u)[0])
+            self.abilities[label.model] = update(self.abilities[label.model], u, *taught)
 
     def believed(self, model: str, task: str) -> float:
         return predict(self.abilities[model], coordinates(task))[0]
