@@ -156,3 +156,15 @@ class UpstreamRejected(BursarError):
         super().__init__(message, headers=headers)
         self.upstream_status = upstream_status
         self.body = body
+
+
+class SaidTooOften(BursarError):
+    """This key says more than the gateway takes; `Retry-After` says when it takes more."""
+
+    status, type, code, blame, label = 429, "rate_limit_exceeded", "rate_limit_exceeded", "client", "feedback_rate"
+
+
+class FeedbackDown(BursarError):
+    """The store of outcomes does not answer: nothing is known to have been stored."""
+
+    status, type, code, blame, label = 503, "server_error", "outcomes_unavailable", "gateway", "outcomes_down"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+_TOLD_IF_TRUE = ("finish", "empty", "refused", "calls", "tool_failed")
+_TOLD_IF_KNOWN = ("shape_ok", "arguments_ok", "rate_nano")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,14 @@ class Seen:
 
     def as_json(self) -> dict[str, Any]:
         """For the record: what says something."""
-        said = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
-        for name in ("shape_ok", "arguments_ok"):
-            if getattr(self, name) is False:
-                said[name] = False
-        return {name: value for name, value in said.items() if value != ""}
+        said: dict[str, Any] = {"began": self.began, "asked": self.asked}
+        for name in _TOLD_IF_TRUE:
+            if value := getattr(self, name):
+                said[name] = value
+        for name in _TOLD_IF_KNOWN:
+            if (value := getattr(self, name)) is not None:
+                said[name] = value
+        return said
 
     @classmethod
     def of_json(cls, found: dict[str, Any]) -> Seen:

@@ -81,12 +81,14 @@ def salt_of(policy: Policy) -> bytes:
 
 
 def _digest(salt: bytes, *parts: str | int) -> str:
-    made = hashlib.blake2b(key=salt, digest_size=8)
-    for part in parts:
-        if isinstance(part, str) and len(part) > 2 * HASHED_CHARS:
-            part = f"{part[:HASHED_CHARS]}\0{part[-HASHED_CHARS:]}\0{len(part)}"  # noqa: PLW2901
-        made.update(str(part).encode("utf-8", "replace") + b"\0")
-    return made.hexdigest()
+    said = "\0".join([_ends(part) if isinstance(part, str) else str(part) for part in parts])
+    return hashlib.blake2b(said.encode("utf-8", "replace"), key=salt, digest_size=8).hexdigest()
+
+
+def _ends(text: str) -> str:
+    if len(text) <= 2 * HASHED_CHARS:
+        return text
+    return f"{text[:HASHED_CHARS]}\0{text[-HASHED_CHARS:]}\0{len(text)}"
 
 
 def _shape_ok(request: ChatRequest, heard: Heard) -> bool | None:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from app.core.errors import BadRequest, BursarError, Forbidden, NotFound, TooLarge
+from app.core.errors import BadRequest, FeedbackDown, Forbidden, NotFound, SaidTooOften, TooLarge
 from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
 from app.core.policy import Key
 from app.dialects.openai_chat.parse import checked_task_id
@@ -37,18 +37,6 @@ _REQUEST_ID = re.compile(r"req_[0-9a-f]{27}")
 _PLACE = re.compile(r"\$\.([a-z_]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]{1,100})`")
 _CHOICES = {"outcome": Turned, "source": Speaker, "correction": Correction}
-
-
-class SaidTooOften(BursarError):
-    """This key says more than the gateway takes; `Retry-After` says when it takes more."""
-
-    status, type, code, blame, label = 429, "rate_limit_exceeded", "rate_limit_exceeded", "client", "feedback_rate"
-
-
-class FeedbackDown(BursarError):
-    """The store of outcomes does not answer: nothing is known to have been stored."""
-
-    status, type, code, blame, label = 503, "server_error", "outcomes_unavailable", "gateway", "outcomes_down"
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):

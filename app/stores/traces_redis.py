@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from typing import Any
 
 import msgspec
 import structlog
@@ -64,6 +65,8 @@ class RedisTraces:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
         self._pending: dict[str, Record] = {}
+        self._reader = self._server.link()
+        self._reading = asyncio.Lock()  # a link carries one call at a time
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -88,7 +91,7 @@ class RedisTraces:
             return waiting
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
-            found = await self._server.link().call([self._prefix + request_id], ["get"])
+            found = await self._ask([self._prefix + request_id], ["get"])
             if found is not None:
                 record: Record = msgspec.json.decode(found)
                 return record
@@ -96,7 +99,11 @@ class RedisTraces:
 
     async def due(self) -> bool:
         keys = [self._stream, self._stream + ":turn"]
-        return bool(await self._server.link().call(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
+        return bool(await self._ask(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
+
+    async def _ask(self, keys: list[str], args: list[str | int]) -> Any:
+        async with self._reading:
+            return await self._reader.call(keys, args)
 
     async def close(self) -> None:
         self._closing.set()

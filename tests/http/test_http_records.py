@@ -14,9 +14,9 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import END, HANG, Gate, Script, text, words
 
 MEMBERS = {
-    "request_id", "created_s", "key", "task_id", "parent_id", "harness", "requested_model", "stream", "outcome", "error", "model", "provider",
-    "cost_usd", "provenance", "usage", "cut", "seen", "denied_scope", "denials", "decision", "caps", "caps_now", "attempts",
-    "timings", "versions", "client",
+    "request_id", "created_s", "key", "task_id", "parent_id", "harness", "requested_model", "stream",
+    "outcome", "error", "model", "provider", "cost_usd", "provenance", "usage", "cut", "seen", "denied_scope",
+    "denials", "decision", "caps", "caps_now", "attempts", "timings", "versions", "client",
 }  # fmt: skip
 
 

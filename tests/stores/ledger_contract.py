@@ -14,387 +14,45 @@ empty. `lease_s` shortens OWNER_LEASE_S, so that a lease can run out within a te
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.amend import Amend, Amended
 from app.core.budget import (
-    Advance,
     Balance,
     Book,
     Claim,
     Denied,
     Granted,
     Lost,
-    Moved,
     Op,
-    Reserve,
-    Result,
     Settle,
     Settled,
 )
 from app.core.money import MAX_NANO
-from app.core.terms import MAX_BELOW, MAX_DEPTH, TaskCaps, Terms
-from app.stores.budgets import OWNER_LEASE_S, Budgets, Expired, LedgerUnavailable
-
-SHORT_LEASE_S = 0.15
-ODD_NAMES = (
-    "task:k:plain",
-    "task:k:with space|model:a/b",
-    "task:k:100%_[a-z]*?",
-    "task:k:{tag}}{",
-    "task:k:quote'\"\\",
-    "task:k:zeile\nzwei",
-    "task:k:Größe-漢字-🜚",
-    "task:k:" + "x" * 500,
+from app.stores.budgets import Expired, LedgerUnavailable
+from tests.stores.ledger_tools import (
+    ODD_NAMES,
+    SHORT_LEASE_S,
+    MakeStore,
+    advance,
+    assert_same_balances,
+    balance,
+    beat_until_expired,
+    by_call,
+    denied,
+    examples,
+    fresh,
+    granted,
+    ops,
+    placed,
+    reserve,
+    stream_call,
+    watch,
 )
-
-serial = itertools.count()
-examples = settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,  # each example opens its own store and uses names of its own
-        HealthCheck.differing_executors,  # the suite is inherited on purpose
-        HealthCheck.too_slow,
-    ],
-)
-
-
-class MakeStore(Protocol):
-    """Opens one more store on the data of this test."""
-
-    def __call__(self, *, lease_s: float = OWNER_LEASE_S) -> AbstractAsyncContextManager[Budgets]: ...
-
-
-def fresh() -> str:
-    """A prefix for scopes and calls that no other test or example uses."""
-    return f"task:k{next(serial)}:"
-
-
-def reserve(
-    store: Budgets,
-    call_id: str,
-    *claims: Claim,
-    need: int = 10,
-    want: int | None = None,
-    risk: int = 0,
-    share: int = 1,
-    now_ms: int = 0,
-    need_tokens: int = 0,
-) -> Reserve:
-    """A Reserve of this store's owner; wants what it needs unless told otherwise."""
-    wanted = need if want is None else want
-    return Reserve(call_id, store.owner, claims, need, wanted, risk, share, now_ms, need_tokens)
-
-
-def advance(call_id: str, spent: int, *, need: int = 10, want: int | None = None, risk: int = 0) -> Advance:
-    """An Advance that wants what it needs unless told otherwise."""
-    return Advance(call_id, spent, need, need if want is None else want, risk)
-
-
-async def balance(store: Budgets, scope: str) -> Balance:
-    """The balance of a scope that must be there."""
-    (found,) = await store.balances([scope])
-    assert found is not None, scope
-    return found
-
-
-async def granted(store: Budgets, op: Op) -> Granted:
-    """The grant that this verb must get."""
-    result = await store.apply(op)
-    assert isinstance(result, Granted), result
-    return result
-
-
-async def amended(store: Budgets, scope: str, **changes: Any) -> Amended:
-    """The answer to an amendment of a task."""
-    result = await store.apply(Amend(f"amend {next(serial)}", scope, **changes))
-    assert isinstance(result, Amended), result
-    return result
-
-
-async def denied(store: Budgets, op: Op) -> Denied:
-    """The denial that this verb must get."""
-    result = await store.apply(op)
-    assert isinstance(result, Denied), result
-    return result
-
-
-async def beat_until_expired(store: Budgets, wanted: int, timeout_s: float = 5.0) -> list[Expired]:
-    """Beat until `wanted` holds have been reported as expired: a lease runs out by the clock alone."""
-    expired: list[Expired] = []
-    until = time.monotonic() + timeout_s
-    while len(expired) < wanted:
-        assert time.monotonic() < until, f"only {expired} expired"
-        await asyncio.sleep(SHORT_LEASE_S / 10)
-        expired += await store.beat()
-    return expired
-
-
-async def stream_call(store: Budgets, call_id: str, claim: Claim, chunk: int, chunks: int) -> int:
-    """One streaming call as the gateway runs it; what it was charged.
-
-    It spends `chunk` only while its hold covers that, waits a bounded while where others hold the
-    room, and stops at the cap.
-    """
-    result = await patiently(store, reserve(store, call_id, claim, need=chunk, want=8 * chunk, risk=chunk, share=8))
-    if isinstance(result, Denied):
-        return 0
-    assert isinstance(result, Granted)
-    spent, held = 0, result.held_nano
-    while spent < chunk * chunks:
-        if held < chunk:
-            result = await patiently(store, Advance(call_id, spent, chunk, 8 * chunk, chunk, 8))
-            assert isinstance(result, Granted)
-            held = result.held_nano
-            if held < chunk:
-                break
-        spent, held = spent + chunk, held - chunk
-    settled = await store.apply(Settle(call_id, spent))
-    assert isinstance(settled, Settled)
-    return settled.charged_nano
-
-
-async def patiently(store: Budgets, op: Reserve | Advance, patience: int = 100) -> Result:
-    """The verb, again and again while only other calls' holds stand in its way."""
-    for _ in range(patience):
-        result = await store.apply(op)
-        if not isinstance(result, Granted | Denied) or not result.contended:
-            break
-        await asyncio.sleep(0)
-    return result
-
-
-async def watch(store: Budgets, scope: str, seen: list[Balance]) -> None:
-    """Keep the balances of a scope that others are drawing on, until cancelled."""
-    while True:
-        seen += [found for found in await store.balances([scope]) if found is not None]
-
-
-amounts = st.integers(0, 60)
-limits = st.none() | amounts
-scope_names = st.sampled_from(["a", "a|model:m", "key:day", "global"])
-call_names = st.sampled_from(["c1", "c2", "c3", "c4"])
-
-
-@st.composite
-def wishes(draw: st.DrawFn) -> tuple[int, int, int, int]:
-    """need <= want, a risk and a share."""
-    need, more = draw(amounts), draw(amounts)
-    return need, need + more, draw(amounts), draw(st.sampled_from([1, 1, 2, 5]))
-
-
-few = st.none() | st.integers(0, 6)
-caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few)
-claims = st.builds(Claim, scope_names, limits, limits, caps)
-states = st.sampled_from([None, None, "open", "frozen", "closed"])
-amendments = st.builds(
-    Amend,
-    *(st.just("amendment"), scope_names, limits, few, few, few, states),
-    parent=st.none() | scope_names,
-    by_client=st.booleans(),
-    policy_nano=limits,
-    caps=caps,
-)
-
-
-@st.composite
-def ops(draw: st.DrawFn) -> Op:
-    """Any verb on a few calls and scopes; many hit a call that is not there, on purpose."""
-    kind = draw(st.sampled_from(["reserve", "reserve", "advance", "settle", "amend"]))
-    call_id = draw(call_names)
-    if kind == "amend":
-        return draw(amendments)
-    if kind == "settle":
-        killed = tuple(draw(st.lists(scope_names, max_size=2, unique=True)))
-        return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)))
-    need, want, risk, share = draw(wishes())
-    if kind == "advance":
-        return Advance(call_id, draw(amounts), need, want, risk, share)
-    claimed = tuple(draw(st.lists(claims, min_size=1, unique_by=lambda claim: claim.scope)))
-    now_ms, need_tokens, forced = draw(st.integers(0, 9)), draw(st.integers(0, 3)), draw(st.integers(0, 9)) == 0
-    return Reserve(call_id, "", claimed, need, want, risk, share, now_ms, need_tokens, forced)
-
-
-def placed(op: Op, prefix: str, owner: str) -> Op:
-    """The same verb with the names of one example and a real owner."""
-
-    def at(claim: Claim) -> Claim:
-        return msgspec.structs.replace(claim, scope=prefix + claim.scope)
-
-    op = msgspec.structs.replace(op, call_id=prefix + op.call_id)
-    if isinstance(op, Reserve):
-        return msgspec.structs.replace(op, owner=owner, claims=tuple(map(at, op.claims)))
-    if isinstance(op, Settle):
-        return msgspec.structs.replace(op, killed_scopes=tuple(prefix + scope for scope in op.killed_scopes))
-    if isinstance(op, Amend):
-        return msgspec.structs.replace(op, scope=prefix + op.scope, parent=op.parent and prefix + op.parent)
-    return op
-
-
-async def assert_same_balances(store: Budgets, book: Book, prefix: str) -> None:
-    """The store's balances are those of the reference, None included."""
-    scopes = [prefix + name for name in ("a", "a|model:m", "key:day", "global")]
-    assert await store.balances(scopes) == [book.balances.get(scope) for scope in scopes]
-
-
-class TaskContract:
-    """What a task is besides its money."""
-
-    async def test_calls_are_counted_and_capped(self, make_store: MakeStore) -> None:
-        scope = fresh() + "t"
-        async with make_store() as store:
-            for call in ("1", "2"):
-                await granted(store, reserve(store, call, Claim(scope, caps=TaskCaps(calls=2))))
-            no = await denied(store, reserve(store, "3", Claim(scope, caps=TaskCaps(calls=2))))
-            assert (no.reason, no.limit, no.used, no.contended, no.killed) == ("calls", 2, 2, False, False)
-            await granted(store, reserve(store, "3", Claim(scope, caps=TaskCaps(calls=3))))
-
-    async def test_tokens_are_counted_at_the_end_and_what_is_left_is_told(self, make_store: MakeStore) -> None:
-        scope, limit = fresh() + "t", TaskCaps(tokens=100, own_tokens=80)
-        async with make_store() as store:
-            grant = await granted(store, reserve(store, "1", Claim(scope, caps=limit), need_tokens=30))
-            assert (grant.tokens_left, grant.ms_left) == (80, None)
-            await store.apply(Settle("1", 5, (), 60))
-            assert (await balance(store, scope)).tokens == 60
-            grant = await granted(store, reserve(store, "2", Claim(scope), need_tokens=20))
-            assert grant.tokens_left == 20, "the policy has no limit now; the client's is remembered"
-            no = await denied(store, reserve(store, "3", Claim(scope, caps=limit), need_tokens=21))
-            assert (no.reason, no.limit, no.used) == ("tokens", 80, 60)
-            await store.apply(Settle("2", 5, (), 20))
-            assert (await denied(store, reserve(store, "3", Claim(scope, caps=limit)))).reason == "tokens"
-
-    async def test_the_clock_runs_from_the_first_call(self, make_store: MakeStore) -> None:
-        scope, limit = fresh() + "t", TaskCaps(ms=1000)
-        begin = 1_700_000_000_000
-        async with make_store() as store:
-            await amended(store, scope, max_calls=9)
-            assert (await balance(store, scope)).began_ms == 0
-            first = await granted(store, reserve(store, "1", Claim(scope, caps=limit), now_ms=begin))
-            later = await granted(store, reserve(store, "2", Claim(scope, caps=limit), now_ms=begin + 400))
-            assert (first.ms_left, later.ms_left) == (1000, 600)
-            no = await denied(store, reserve(store, "3", Claim(scope, caps=limit), now_ms=begin + 1000))
-            assert (no.reason, no.limit, no.used) == ("time", 1000, 1000)
-            assert (await balance(store, scope)).began_ms == begin
-
-    @pytest.mark.parametrize("state", ["frozen", "closed"])
-    async def test_a_frozen_or_closed_task_takes_no_call_until_it_is_open(
-        self, make_store: MakeStore, state: str
-    ) -> None:
-        scope = fresh() + "t"
-        async with make_store() as store:
-            await granted(store, reserve(store, "1", Claim(scope, 100)))
-            for _ in range(2):
-                assert (await amended(store, scope, state=state)).refused is None
-            assert (await denied(store, reserve(store, "2", Claim(scope, 100)))).reason == state
-            assert (await granted(store, advance("1", 10))).held_nano == 10, "a call under way goes on"
-            await store.apply(Settle("1", 10))
-            await amended(store, scope, state="open")
-            await granted(store, reserve(store, "2", Claim(scope, 100)))
-
-    async def test_a_raised_limit_stands_in_the_policys_place(self, make_store: MakeStore) -> None:
-        scope = fresh() + "t"
-        limit = Claim(scope, 100, 60, TaskCaps(calls=2, tokens=10, ms=10, own_calls=1))
-        async with make_store() as store:
-            await granted(store, reserve(store, "1", limit, need=60))
-            await store.apply(Settle("1", 60, (scope,), 10))
-            assert (await denied(store, reserve(store, "2", limit))).killed
-            raised = await amended(store, scope, max_nano=500, max_calls=7, max_tokens=50, max_ms=99)
-            assert raised == Amended(scope, None, ())
-            again = msgspec.structs.replace(limit, own_limit_nano=None, caps=TaskCaps(calls=2, tokens=10, ms=10))
-            grant = await granted(store, reserve(store, "2", again, need=40))
-            assert (grant.remaining_nano, grant.tokens_left, grant.ms_left) == (400, 40, 99)
-            found = await balance(store, scope)
-            assert (found.killed_at_nano, found.spent_nano, found.limit_nano) == (60, 60, 500)
-            assert found.terms is not None
-            assert (found.terms.max_calls, found.terms.calls) == (7, 2)
-
-    async def test_a_task_can_be_amended_before_it_begins(self, make_store: MakeStore) -> None:
-        scope = fresh() + "t"
-        async with make_store() as store:
-            await amended(store, scope, max_nano=40)
-            assert (await balance(store, scope)).terms == Terms(set_nano=40)
-            grant = await granted(store, reserve(store, "1", Claim(scope, 10), need=1, want=500))
-            assert grant.held_nano == 40
-            assert [name for name, _ in await store.scopes(scope, 5)] == [scope]
-
-    async def test_a_client_may_tighten_and_nothing_else(self, make_store: MakeStore) -> None:
-        scope = fresh() + "t"
-        mine = {"by_client": True, "policy_nano": 100, "caps": TaskCaps(calls=5)}
-        async with make_store() as store:
-            assert (await amended(store, scope, **mine, max_nano=101, state="frozen")).refused == "raises"
-            assert (await amended(store, scope, **mine, max_calls=6, state="frozen")).refused == "raises"
-            assert (await balance(store, scope)).terms == Terms(calls=5), "all or nothing"
-            lower = await amended(store, scope, **mine, max_nano=50, max_calls=2, max_tokens=9)
-            assert lower.refused is None
-            found = await balance(store, scope)
-            assert (found.limit_nano, found.own_limit_nano) == (100, 50)
-            assert found.terms == Terms(calls=5, own_calls=2, own_tokens=9)
-            await amended(store, scope, by_client=True, state="frozen")
-            assert (await amended(store, scope, by_client=True, state="open")).refused == "reopens"
-            await amended(store, scope, by_client=True, state="closed")
-            assert (await amended(store, scope, by_client=True, state="frozen")).refused == "reopens"
-
-    async def test_a_call_below_claims_on_all_above(self, make_store: MakeStore) -> None:
-        p = fresh()
-        root, child, leaf = p + "root", p + "child", p + "leaf"
-        async with make_store() as one, make_store() as two:
-            assert (await amended(one, child, parent=root)).above == (root,)
-            assert (await amended(two, leaf, parent=child)).above == (child, root)
-            assert await two.apply(reserve(two, "1", Claim(leaf))) == Moved(leaf, (child, root))
-            assert await two.apply(reserve(two, "1", Claim(leaf), Claim(child))) == Moved(leaf, (child, root))
-            claims = (Claim(leaf), Claim(child), Claim(root, 100, None, TaskCaps(tokens=50)))
-            assert (await granted(two, reserve(two, "1", *claims, need=60))).tokens_left == 50
-            await two.apply(Settle("1", 60, (), 7))
-            assert [(b.spent_nano, b.tokens, b.calls) for b in await one.balances([leaf, child, root]) if b] == [
-                (60, 7, 1)
-            ] * 3
-            no = await denied(one, reserve(one, "2", *claims, need=60))
-            assert (no.scope, no.reason) == (root, "budget")
-            await amended(one, child, state="frozen")
-            assert (await denied(one, reserve(one, "2", *claims))).scope == child
-
-    async def test_the_first_parent_stays_and_no_ring_is_closed(self, make_store: MakeStore) -> None:
-        p = fresh()
-        a, b, c = p + "a", p + "b", p + "c"
-        async with make_store() as store:
-            assert (await amended(store, a, parent=a)).refused == "cycle"
-            await amended(store, b, parent=a)
-            assert await amended(store, b, parent=a) == Amended(b, None, (a,))
-            assert await amended(store, b, parent=c) == Amended(b, "has_parent", (a,))
-            assert (await amended(store, a, parent=b)).refused == "cycle"
-            assert (await amended(store, a, parent=c)).refused == "has_children"
-            assert (await balance(store, a)).terms == Terms(below=(b,))
-
-    async def test_trees_have_a_depth_and_long_families_are_cut_in_the_telling(self, make_store: MakeStore) -> None:
-        p = fresh()
-        async with make_store() as store:
-            for depth in range(1, MAX_DEPTH):
-                assert (await amended(store, f"{p}{depth}", parent=f"{p}{depth - 1}")).refused is None
-            assert (await amended(store, f"{p}more", parent=f"{p}{MAX_DEPTH - 1}")).refused == "depth"
-            await asyncio.gather(*(amended(store, f"{p}x{i}", parent=f"{p}root") for i in range(MAX_BELOW + 2)))
-            root = await balance(store, p + "root")
-            assert root.terms is not None
-            assert len(root.terms.below) == MAX_BELOW
-
-    async def test_what_is_spent_already_is_never_refused(self, make_store: MakeStore) -> None:
-        scope = fresh() + "t"
-        claim = Claim(scope, 100, 5, TaskCaps(calls=0, tokens=0))
-        async with make_store() as store:
-            await amended(store, scope, state="closed")
-            await granted(store, msgspec.structs.replace(reserve(store, "1", claim, need=0), forced=True))
-            await store.apply(Settle("1", 400, (), 9))
-            found = await balance(store, scope)
-            assert (found.spent_nano, found.limit_nano, found.own_limit_nano, found.tokens) == (400, 100, 5, 9)
-            assert (await denied(store, reserve(store, "2", claim))).reason == "closed"
+from tests.stores.task_contract import TaskContract
 
 
 class LedgerContract(TaskContract):
@@ -716,8 +374,3 @@ class LedgerContract(TaskContract):
             assert 0.9 * cap <= after.spent_nano <= cap
             assert seen
             assert max(b.spent_nano + b.held_nano for b in seen) <= cap
-
-
-def by_call(expired: Expired) -> str:
-    """The sort key of a report whose order is free."""
-    return expired.call_id

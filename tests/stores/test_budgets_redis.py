@@ -18,9 +18,9 @@ from app.core.money import MAX_NANO
 from app.stores.budgets import OWNER_LEASE_S, Expired, LedgerUnavailable
 from app.stores.budgets_redis import MAX_BATCH, RedisBudgets
 from tests.redis_server import RedisServer, shared_server
-from tests.stores.ledger_contract import (
+from tests.stores.ledger_contract import LedgerContract
+from tests.stores.ledger_tools import (
     SHORT_LEASE_S,
-    LedgerContract,
     MakeStore,
     advance,
     balance,

@@ -26,9 +26,9 @@ from app.stores import sqlite_tables as tables
 from app.stores.budgets import OWNER_LEASE_S, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
 from tests.stores import ledger_child
-from tests.stores.ledger_contract import (
+from tests.stores.ledger_contract import LedgerContract
+from tests.stores.ledger_tools import (
     SHORT_LEASE_S,
-    LedgerContract,
     MakeStore,
     advance,
     amended,

@@ -11,7 +11,7 @@ from app.core.budget import Balance, Claim, Settle, Settled
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Script, open_server
 from tests.redis_server import RedisServer
-from tests.stores.ledger_contract import balance, granted, reserve
+from tests.stores.ledger_tools import balance, granted, reserve
 from tests.stores.test_budgets_redis import answered, eventually, opened
 
 
