@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from app.stores.traces_segments import Segment
 
+_numbers = itertools.count()
 NOON_S = 1_795_176_000.0
 """2026-11-20 12:00 UTC."""
 
@@ -79,4 +81,5 @@ def closed_segment(folder: Path, *records: dict[str, Any], torn: bytes = b"") ->
     segment.write(b"".join(map(line, records)) + torn)
     segment.close()
     (path,) = set(folder.glob("*.jsonl")) - before
-    return path
+    # Segments that begin in one millisecond have no order; these are written one after the other.
+    return path.rename(path.with_name(f"{path.name.partition('-')[0]}-{next(_numbers):08x}.jsonl"))
