@@ -33,7 +33,7 @@ class SegmentTail:
     async def latest(self, count: int) -> list[bytes]:
         """Only the newest segments are read; the others are known to have been there."""
         found: deque[bytes] = deque()
-        for path, _, _ in sorted(segments(self._folder), key=lambda one: one[2], reverse=True):
+        for path, _, _ in sorted(segments(self._folder), key=lambda one: (one[2], one[0].name), reverse=True):
             self._read[path.name] = 0
             lines = self._lines(path) if len(found) < count else self._skip(path)
             found.extendleft(reversed(lines))
