@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, prior, regressed
+from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, prior
 from routers.artifact import Weights, read
 from routers.base import Arm, Score
 from routers.features import Features
@@ -70,12 +70,10 @@ class LearnedRouter:
         self._items = ItemModel(weights)
         self._abilities = dict(abilities or {})
         self._trust, self._typical = trust, typical_slopes(self.ability_weights)
-        tried = weights.part("tried")
-        self._tasks = tuple(TaskType(str(name)) for name in tried["tasks"])
-        self._tried = tried["known"]
+        self._tasks = tuple(TaskType(str(name)) for name in weights.part("tried")["tasks"])
+        self._stacks: dict[tuple[Arm, ...], tuple[AbilityStack, ArmLengths, bool]] = {}
         self._arms: tuple[Arm, ...] | None = None
-        self._stacks: dict[TaskType, tuple[AbilityStack, ArmLengths, bool]] = {}
-        self._every_stack: dict[tuple[Arm, ...], dict[TaskType, tuple[AbilityStack, ArmLengths, bool]]] = {}
+        self._latest: tuple[AbilityStack, ArmLengths, bool]
 
     def item(self, features: Features) -> Item:
         """What a request demands."""
@@ -86,24 +84,19 @@ class LearnedRouter:
         guess = classify(features)
         return self._items.topic(features) if guess.type in self._items.topics else guess
 
-    def ability(self, arm: Arm, task: TaskType | None = None) -> Ability:
-        """What is believed of an arm (at this kind of work). A model that was measured at other kinds only is taken for
-        what its facts say: one that fails at repairing repositories may be good at sums."""
+    def ability(self, arm: Arm) -> Ability:
+        """What is believed of an arm."""
         given = self._abilities.get(arm.name)
         if given is not None:
             return given
-        at = self.ability_weights.known_at(arm.model or arm.name)
-        elsewhere = at is not None and task in self._tasks and not self._tried[at, self._tasks.index(task)]
-        believed = regressed(arm, self.ability_weights) if elsewhere else prior(arm, self.ability_weights)
-        return trusted(believed, self._typical, self._trust)
+        return trusted(prior(arm, self.ability_weights), self._typical, self._trust)
 
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         """One score per arm, in order."""
         if not arms:
             return []
         tried = self._has_tried(features)
-        task = self.task(features).type if tried else TaskType.CHAT
-        stack, lengths, reasons = self._stack(tuple(arms), task)
+        stack, lengths, reasons = self._stack(tuple(arms))
         # Of other kinds of work nothing is known but how good each arm is on the whole, so the text is not read.
         item = self._items.item(features) if tried else self._items.unread
         p, doubt = stack.predict(item.u, item.var)
@@ -122,17 +115,17 @@ class LearnedRouter:
             return False
         return classify(features).type in self._tasks  # topics among themselves are told apart later
 
-    def _stack(self, arms: tuple[Arm, ...], task: TaskType) -> tuple[AbilityStack, ArmLengths, bool]:
-        if arms is not self._arms:  # a route's arms are the same tuple for all of its requests
-            self._arms = arms
-            self._stacks = self._every_stack.setdefault(arms, {})
-            if len(self._every_stack) > MAX_STACKS:
-                self._every_stack = {arms: self._stacks}
-        found = self._stacks.get(task)
+    def _stack(self, arms: tuple[Arm, ...]) -> tuple[AbilityStack, ArmLengths, bool]:
+        if arms is self._arms:  # a route's arms are the same tuple for all of its requests
+            return self._latest
+        found = self._stacks.get(arms)
         if found is None:
-            stack = AbilityStack([self.ability(arm, task) for arm in arms])
+            if len(self._stacks) >= MAX_STACKS:
+                self._stacks.clear()
+            stack = AbilityStack([self.ability(arm) for arm in arms])
             found = stack, arm_lengths(arms, self.length_weights), any(arm.reasoning for arm in arms)
-            self._stacks[task] = found
+            self._stacks[arms] = found
+        self._arms, self._latest = arms, found
         return found
 
 

@@ -16,10 +16,9 @@ import numpy as np
 from routers.abilities import Matrix, Vector
 from routers.artifact import Weights
 from routers.base import Arm, reasons_by_default
-from routers.facts import arm_of_name, canonical
+from routers.facts import arm_of_name
 from routers.features import Features, extract
 from routers.rows import Row, deduplicated, folds, view_of
-from routers.tasks import TaskType
 from routers.train_items import Outcomes, Places, abilities_at, fit_items
 from routers.train_lengths import Lengths, fit_lengths
 from routers.train_tasks import fit_tasks, types_tried
@@ -29,9 +28,9 @@ from routers.vector import SURFACE, excerpt_words, surface, terms
 CLIP: Final = 3.0
 MIN_SCALE: Final = 1e-6
 MIN_TRIED: Final = 20
-"""Rows of a kind of work from which a model counts as tried on it."""
+"""Rows from which a kind of work counts as tried."""
 MIN_SHARE: Final = 0.025
-"""Share of all rows from which a kind of work counts as tried at all: of fewer the rules may have misread."""
+"""And the share of all rows: of fewer the rules may have misread."""
 CONSTANT_SCALE: Final = 1e6
 """Divides a feature that never changes in training, so that it says nothing when it does."""
 FINAL_ABILITY_ROUNDS: Final = 25
@@ -73,23 +72,16 @@ def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
     # What a model never seen is good at, facts do not tell: guessed from them, it was worse than not guessed.
     abilities["coef"][:, 2:] = 0.0
     arrays |= {f"ability/{name}": np.asarray(value) for name, value in abilities.items()}
-    arrays |= _tried(rows, features, [str(name) for name in abilities["known"]])
+    arrays["tried/tasks"] = _tried(rows, features)
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})
 
 
-def _tried(rows: Sequence[Row], features: Sequence[Features], known: Sequence[str]) -> dict[str, Any]:
-    """The kinds of work that outcomes are of, and which of them each known model was tried on."""
-    types = types_tried(rows, features)
-    counts: Counter[tuple[str, TaskType]] = Counter()
-    for row, task in zip(rows, types, strict=True):
-        counts.update({(canonical(model), task) for model in row.outcomes})
-    tasks = sorted(task for task, n in Counter(types).items() if n >= max(MIN_TRIED, MIN_SHARE * len(rows)))
-    tried = np.array([[counts[name, task] >= MIN_TRIED for task in tasks] for name in known], dtype=np.bool_)
-    return {
-        "tried/tasks": np.array([task.value for task in tasks], dtype=np.str_),
-        "tried/known": tried.reshape(len(known), len(tasks)),
-    }
+def _tried(rows: Sequence[Row], features: Sequence[Features]) -> np.ndarray[Any, Any]:
+    """The kinds of work that outcomes are of."""
+    counts = Counter(types_tried(rows, features))
+    tasks = sorted(task for task, n in counts.items() if n >= max(MIN_TRIED, MIN_SHARE * len(rows)))
+    return np.array([task.value for task in tasks], dtype=np.str_)
 
 
 def _stored(array: Any) -> np.ndarray[Any, Any]:

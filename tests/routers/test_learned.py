@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import routers
-from routers.abilities import Ability, AbilityWeights, prior, regressed
+from routers.abilities import Ability, AbilityWeights, prior
 from routers.artifact import Weights, WeightsError, read, save
 from routers.base import Arm, RequestView
 from routers.facts import arm_of_name
@@ -201,14 +201,6 @@ def test_slopes_are_believed_in_part_but_on_the_traffic_of_training() -> None:
     assert np.isclose(abroad.mean[0], home.mean[0])
     assert np.allclose(home.mean, prior(arm, AbilityWeights.of(made.part("ability"))).mean)
     assert not np.allclose(abroad.mean[1:], home.mean[1:])
-
-
-def test_a_model_measured_at_other_work_is_taken_for_its_facts(shipped: LearnedRouter) -> None:
-    """This one is known from tool calls alone."""
-    arm = Arm("gorilla", 2, model="gorilla-openfunctions-v2")
-    measured, guessed = shipped.ability(arm, TaskType.TOOL_CALL), shipped.ability(arm, TaskType.MATH)
-    assert not np.allclose(measured.mean, guessed.mean)
-    assert np.isclose(guessed.mean[0], regressed(arm, shipped.ability_weights).mean[0])
 
 
 def test_the_same_arms_in_another_tuple_score_the_same(shipped: LearnedRouter) -> None:
