@@ -175,7 +175,7 @@ def receipt(task_id: str, task: dict[str, Any] | None) -> list[str]:
         return ["", f"bursar: task {task_id}: nothing was asked of the gateway"]
     limit, killed = task.get("limit_usd"), task.get("cost_killed_at_usd")
     lines = ["", f"bursar: task {task_id}"]
-    lines.append(f"  spent   ${task['spent_usd']:.6f}" + (f" of ${limit:g}" if limit is not None else ""))
+    lines.append(f"  spent   ${task['spent_usd']:.6f}" + (f" of ${limit:.6f}" if limit is not None else ""))
     lines.append(f"  calls   {task['calls']}")
     lines += [f"  model   {name}: ${part['spent_usd']:.6f}" for name, part in task.get("models", {}).items()]
     if killed is not None:
