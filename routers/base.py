@@ -104,6 +104,11 @@ class Router(Protocol):
         """One score per arm, in the order of `arms`; an empty list for no arms."""
         ...
 
+    def surest(self, features: Features) -> float:
+        """The most that the confidence of any score on this request can be, told without scoring: below what is
+        asked for, the router need not be asked."""
+        ...
+
 
 # The first match names the family; specific lines stand before the vendor's general name.
 _FAMILIES = re.compile(

@@ -145,6 +145,9 @@ class HeuristicRouter:
             for arm in arms
         ]
 
+    def surest(self, features: Features) -> float:
+        return 1.0
+
 
 def demand_of(features: Features) -> Demand:
     """The demand of a request, between EASIEST and HARDEST; it never falls when a sign of difficulty is added."""

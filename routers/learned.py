@@ -108,6 +108,10 @@ class LearnedRouter:
             for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens.tolist(), strict=True)
         ]
 
+    def surest(self, features: Features) -> float:
+        """A half for kinds of work and circumstances that no outcomes are of."""
+        return 1.0 if self._has_tried(features) else UNTRIED
+
     def _has_tried(self, features: Features) -> bool:
         """Outcomes of this kind of work were learned from, in circumstances like these: one question, no long
         instructions or history, no pictures, no results of tools."""

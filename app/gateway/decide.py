@@ -23,6 +23,7 @@ SURE_PERMILLE = 550
 refused for its length only where this part of the estimate does not fit either."""
 _CAPABLE, _TIGHT = "capable", "context may be too small"
 _DEFERRED = "; the heuristic decided, for the router's confidence in its own choice was below min_confidence"
+_UNASKED = "; the heuristic decided, for the router cannot be as sure of such a request as min_confidence asks"
 
 
 class Opinion(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `router` is whose scores decided; `assigned` names the router whose turn it was (None: there was nothing to
     choose), with its `share` where traffic is split. Where that one left it to the heuristic, `deferred` is True and
-    its opinion is among `others`. `propensity`: the probability, over all assignments of this call, that `chosen`
+    its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call, that `chosen`
     is chosen.
     """
 
@@ -113,14 +114,16 @@ def decide(
     names = {c.candidate.name for c in usable}
     backups = [f for f in target.fallback if f.name in names and f is not chosen.candidate]
     _name_verdicts(target.rules, usable, chosen, backups)
-    deferred = assigned is not None and opinion is not scoring.opinion(assigned)
+    deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
     return Decision(
         requested=request.model,
         route=target.route,
         order=(chosen.candidate, *backups),
         usable=usable,
         considered=opinion.considered,
-        reason=opinion.reason + _DEFERRED if deferred else opinion.reason,
+        reason=opinion.reason + (_DEFERRED if assigned in scoring.opinions else _UNASKED)
+        if deferred
+        else opinion.reason,
         rules=target.rules,
         retries=target.retries,
         task_type=task_type,
@@ -169,10 +172,13 @@ class _Scoring:
 
     def decided(self, router: str) -> Opinion:
         """The opinion that decides where it is a router's turn: its own, or the heuristic's if it does not trust it."""
-        own, rules = self.opinion(router), self._target.rules
-        if router == HEURISTIC or rules is None or own.chosen.score.confidence >= rules.min_confidence:
-            return own
-        return self.opinion(HEURISTIC)
+        rules = self._target.rules
+        if router == HEURISTIC or rules is None:
+            return self.opinion(router)
+        if self._view.routers[router].surest(self._features) < rules.min_confidence:
+            return self.opinion(HEURISTIC)
+        own = self.opinion(router)
+        return own if own.chosen.score.confidence >= rules.min_confidence else self.opinion(HEURISTIC)
 
     def opinion(self, router: str) -> Opinion:
         """What one router makes of the candidates."""

@@ -82,6 +82,10 @@ class FixedRouter:
         found = [self.scores.get(arm.name, (1.0, 100.0)) for arm in arms]
         return [Score(p, self.confidence, tokens) for p, tokens in found]
 
+    def surest(self, features: Features) -> float:
+        """It says nothing beforehand."""
+        return 1.0
+
 
 def view(
     of: Policy, scores: Mapping[str, tuple[float, float]] | None = None, learned: FixedRouter | None = None

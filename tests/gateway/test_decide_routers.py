@@ -94,6 +94,21 @@ def test_below_min_confidence_the_heuristic_decides_and_both_opinions_are_kept()
     assert not choose(on(AUTO, learned(confidence=0.7))).deferred
 
 
+def test_a_router_that_cannot_be_sure_enough_is_not_asked() -> None:
+    class Unsure(FixedRouter):
+        def surest(self, features):  # type: ignore[no-untyped-def]
+            return 0.5
+
+    router = Unsure(ONLY_MID_WILL_DO, "learned", confidence=0.5)
+    decision = choose(on(AUTO, router))
+    assert (decision.chosen, decision.router, decision.assigned) == (CHEAP, "fixed@7", "learned")
+    assert (decision.deferred, decision.others, router.asked) == (True, (), 0)
+    assert "cannot be as sure" in decision.reason
+    assert choose(on(replace(AUTO, min_confidence=0.5), router)).chosen is MID
+    mixed = choose(on(SPLIT, router))
+    assert (mixed.chosen, mixed.propensity) == (CHEAP, 1.0)
+
+
 def test_the_confidence_that_counts_is_that_of_the_choice() -> None:
     class Uneven(FixedRouter):
         def score(self, features, arms):  # type: ignore[no-untyped-def]

@@ -41,6 +41,9 @@ class GatewayLike:
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         return [Score(CHANCE[arm.name], 0.9, 100.0) for arm in arms]
 
+    def surest(self, features: Features) -> float:
+        return 0.9
+
 
 class Learner:
     """Stands in for a router that learns a model by outcomes: a mean drawn to 0.6, the others known to be 0.5."""
