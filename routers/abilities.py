@@ -195,13 +195,13 @@ def update(
         raise ValueError("the coordinates of a request are finite numbers")
     if weight == 0.0 or spread <= 0.0:
         return ability
-    after, left = _moments(middle, before, outcome, weight)
+    after, left = moments(middle, before, outcome, weight)
     shrink = (1.0 - min(max(left / before, MIN_SHARE), 1.0)) / before
     cov = ability.cov - np.outer(gain, gain * shrink)
     return Ability(ability.mean + gain * ((after - middle) / before), cov)
 
 
-def _moments(mean: float, variance: float, outcome: float, weight: float) -> tuple[float, float]:
+def moments(mean: float, variance: float, outcome: float, weight: float) -> tuple[float, float]:
     """Mean and variance of N(x | mean, variance) * sigma(x)^(w y) * sigma(-x)^(w (1 - y)), normalised: quadrature
     about its mode, where it is nearly normal (Liu and Pierce 1994, https://doi.org/10.1093/biomet/81.3.624)."""
     mode = _mode(mean, variance, outcome, weight)
@@ -257,10 +257,14 @@ class AbilityStack:
         `u_var` (K,): variance of each coordinate of the request. P integrates over both uncertainties by the probit
         approximation of MacKay 1992 (https://doi.org/10.1162/neco.1992.4.5.720): sigma(m / sqrt(1 + pi v / 8))."""
         mean = self.means @ u + offset
-        variance = self._flat @ np.outer(u, u).ravel() + offset_var
+        variance = self.variance(u) + offset_var
         if u_var is not None:
             variance = variance + self._square @ u_var
         return 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + pi / 8.0 * variance))), variance
+
+    def variance(self, u: Vector) -> Vector:
+        """The variance of each arm's logit from what is not known of the arm."""
+        return self._flat @ np.outer(u, u).ravel()
 
 
 def predict(

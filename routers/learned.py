@@ -21,6 +21,7 @@ from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, pri
 from routers.artifact import Weights, read
 from routers.base import Arm, Score
 from routers.features import Features
+from routers.kinds import Demand
 from routers.lengths import ArmLengths, LengthWeights, arm_lengths, expected_tokens, request_length
 from routers.tasks import TaskGuess, TaskType, classify
 from routers.trust import TRUST, trusted, typical_slopes
@@ -95,7 +96,7 @@ class LearnedRouter:
         """One score per arm, in order."""
         if not arms:
             return []
-        tried = self._has_tried(features)
+        tried = self.has_tried(features)
         stack, lengths, reasons = self._stack(tuple(arms))
         # Of other kinds of work nothing is known but how good each arm is on the whole, so the text is not read.
         item = self._items.item(features) if tried else self._items.unread
@@ -110,14 +111,35 @@ class LearnedRouter:
 
     def surest(self, features: Features) -> float:
         """A half for kinds of work and circumstances that no outcomes are of."""
-        return 1.0 if self._has_tried(features) else UNTRIED
+        return 1.0 if self.has_tried(features) else UNTRIED
 
-    def _has_tried(self, features: Features) -> bool:
-        """Outcomes of this kind of work were learned from, in circumstances like these: one question, no long
-        instructions or history, no pictures, no results of tools."""
-        if features.system_chars + features.history_chars > PLAIN_CHARS or features.n_images or features.in_tool_loop:
-            return False
-        return classify(features).type in self._tasks  # topics among themselves are told apart later
+    @property
+    def tried(self) -> tuple[TaskType, ...]:
+        """The task types that outcomes were learned from."""
+        return self._tasks
+
+    def has_tried(self, features: Features) -> bool:
+        """Outcomes of this kind of work were learned from, in circumstances like these."""
+        return is_plain(features) and classify(features).type in self._tasks  # topics are told apart later
+
+    def demand(self, features: Features) -> Demand:
+        """What a request demands, as far as it is read: of work that no outcomes are of the text says nothing."""
+        plain, read = is_plain(features), self.has_tried(features)
+        item = self._items.item(features) if read else self._items.unread
+        return Demand(item.u, item.var, item.ood, self.task(features).type.value, plain, read)
+
+    def demand_of(self, u: Sequence[float] | Vector, ood: float, task_type: str, *, plain: bool, read: bool) -> Demand:
+        """A demand as it was recorded; `u` may be of other weights, and is then as if nothing had been read."""
+        if not read or len(u) != len(self._items.unread.u):
+            unread = self._items.unread
+            return Demand(unread.u, unread.var, unread.ood, task_type, plain, False)
+        return Demand(np.asarray(u, dtype=np.float64), self._items.variance(ood), ood, task_type, plain, True)
+
+    def plan(self, features: Features, arms: tuple[Arm, ...]) -> Vector:
+        """The output tokens to expect of each arm."""
+        _, lengths, reasons = self._stack(arms)
+        request = request_length(features, self.length_weights, reasoning=reasons)
+        return expected_tokens(request, lengths, features.max_output_tokens)
 
     def _stack(self, arms: tuple[Arm, ...]) -> tuple[AbilityStack, ArmLengths, bool]:
         if arms is self._arms:  # a route's arms are the same tuple for all of its requests
@@ -131,6 +153,15 @@ class LearnedRouter:
             self._stacks[arms] = found
         self._arms, self._latest = arms, found
         return found
+
+
+def is_plain(features: Features) -> bool:
+    """One question: no long instructions or history, no pictures, no results of tools."""
+    return (
+        features.system_chars + features.history_chars <= PLAIN_CHARS
+        and not features.n_images
+        and not features.in_tool_loop
+    )
 
 
 class ItemModel:
@@ -194,11 +225,12 @@ class ItemModel:
         u[1:] = on_surface[: self._skills]
         u[2:] *= trust[1:]
         u[1:] += in_words[: self._skills] * trust
-        item = Item(u, self._variance(ood), ood)
+        item = Item(u, self.variance(ood), ood)
         self._latest = latest = features, item, (on_surface + in_words)[self._skills :]
         return latest
 
-    def _variance(self, ood: float) -> Vector:
+    def variance(self, ood: float) -> Vector:
+        """Variance of the coordinates of a request of which training knows this much less."""
         return self._known + ood * (self._unknown - self._known)
 
     def _local(self, words: list[bytes]) -> tuple[Vector, float]:

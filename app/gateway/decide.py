@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from app.gateway.view import View
 from routers.base import RequestView, Router
 from routers.features import Features, extract
 from routers.tasks import classify
+
+if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
+    from routers.kinds import Demand
 
 SURE_PERMILLE = 550
 """The estimate of the input leans high: of English, it is nearly twice the tokens that are there. A prompt is
@@ -40,8 +44,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     `router` is whose scores decided; `assigned` names the router whose turn it was (None: there was nothing to
     choose), with its `share` where traffic is split. Where that one left it to the heuristic, `deferred` is True and
-    its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call, that `chosen`
-    is chosen.
+    its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call,
+    that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it.
     """
 
     requested: str
@@ -59,6 +63,7 @@ class Decision(msgspec.Struct, frozen=True):
     deferred: bool = False
     others: tuple[Opinion, ...] = ()
     propensity: float = 1.0
+    demand: Demand | None = None
 
     @property
     def chosen(self) -> Candidate:
@@ -111,8 +116,7 @@ def decide(
             propensity = _propensity(view, target.rules, scoring, opinion.chosen.candidate)
     chosen = opinion.chosen
     usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
-    names = {c.candidate.name for c in usable}
-    backups = [f for f in target.fallback if f.name in names and f is not chosen.candidate]
+    backups = _backups(target, usable, chosen)
     _name_verdicts(target.rules, usable, chosen, backups)
     deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
     return Decision(
@@ -121,9 +125,7 @@ def decide(
         order=(chosen.candidate, *backups),
         usable=usable,
         considered=opinion.considered,
-        reason=opinion.reason + (_DEFERRED if assigned in scoring.opinions else _UNASKED)
-        if deferred
-        else opinion.reason,
+        reason=opinion.reason + scoring.why_deferred(assigned) if deferred else opinion.reason,
         rules=target.rules,
         retries=target.retries,
         task_type=task_type,
@@ -133,7 +135,13 @@ def decide(
         deferred=deferred,
         others=tuple(other for other in scoring.opinions.values() if other is not opinion),
         propensity=propensity,
+        demand=_demand(view, target.rules, features),
     )
+
+
+def _backups(target: Target, usable: Sequence[Considered], chosen: Considered) -> list[Candidate]:
+    names = {c.candidate.name for c in usable}
+    return [f for f in target.fallback if f.name in names and f is not chosen.candidate]
 
 
 def _assigned(view: View, rules: Route, unit: str) -> tuple[str, float | None]:
@@ -143,6 +151,13 @@ def _assigned(view: View, rules: Route, unit: str) -> tuple[str, float | None]:
     router = view.serving(assign(rules.split, rules.name, unit))
     mine = sum(share for name, share in rules.split.items() if view.serving(name) == router)
     return router, mine / sum(rules.split.values())
+
+
+def _demand(view: View, rules: Route | None, features: Features) -> Demand | None:
+    """What the learned router takes the request to ask for, for whoever learns from it; its own scores need it too."""
+    if view.demand is None or rules is None or (rules.router == HEURISTIC and not rules.split):
+        return None
+    return view.demand(features)
 
 
 def _propensity(view: View, rules: Route, scoring: _Scoring, chosen: Candidate) -> float:
@@ -179,6 +194,10 @@ class _Scoring:
             return self.opinion(HEURISTIC)
         own = self.opinion(router)
         return own if own.chosen.score.confidence >= rules.min_confidence else self.opinion(HEURISTIC)
+
+    def why_deferred(self, router: str | None) -> str:
+        """Why the heuristic decided in this router's turn."""
+        return _DEFERRED if router in self.opinions else _UNASKED
 
     def opinion(self, router: str) -> Opinion:
         """What one router makes of the candidates."""

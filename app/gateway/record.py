@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from app.gateway.decide import Decision, Opinion
 from app.gateway.limits import Limits, scope_kind
 from app.gateway.purse import Purse
 from app.gateway.view import View
+
+if TYPE_CHECKING:  # see decide.py
+    from routers.kinds import Demand
 
 _CERTAINTY = (
     Provenance.FREE,
@@ -116,6 +119,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "chosen": decision.chosen.name,
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
+        "item": None if decision.demand is None else demand_json(decision.demand),
         **rules_json(decision.rules),
         "propensity": decision.propensity,
         "router": decision.router,
@@ -125,6 +129,15 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "candidates": [considered_json(c, view) for c in decision.considered],
         "others": [opinion_json(other) for other in decision.others],
     }
+
+
+def demand_json(demand: Demand) -> msgspec.Raw:
+    """What a learner needs of a request, and no word of it; as bytes, because every call has one."""
+    plain = b"true" if demand.plain else b"false"
+    if not demand.read:
+        return msgspec.Raw(b'{"plain":%b}' % plain)
+    u = b",".join([b"%.4g" % value for value in demand.u.tolist()])
+    return msgspec.Raw(b'{"plain":%b,"ood":%.3g,"u":[%b]}' % (plain, demand.ood, u))
 
 
 def rules_json(rules: Route | None) -> dict[str, Any]:
@@ -162,7 +175,14 @@ def considered_json(seen: Considered, view: View) -> msgspec.Raw:
 
 def _considered_form(candidate: Candidate) -> bytes:
     """What is the same in every record, with places for the rest."""
-    fixed = {"model": candidate.name, "provider": candidate.provider.name, "tier": candidate.tier}
+    fixed: dict[str, Any] = {"model": candidate.name, "provider": candidate.provider.name, "tier": candidate.tier}
+    stands_for = candidate.like or candidate.upstream_model
+    if stands_for != candidate.name:
+        fixed["stands_for"] = stands_for
+    if candidate.capabilities.hidden_reasoning:
+        fixed["reasoning"] = True
+    if not candidate.listed:
+        fixed["listed"] = False
     price = {"price_usd_per_1k": price_json(candidate.price)}
     head, tail = (msgspec.json.encode(part).replace(b"%", b"%%")[1:-1] for part in (fixed, price))
     return b'{%b,"verdict":"%%b",%b,%b}' % (head, _SCORE, tail)

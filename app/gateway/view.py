@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
 from app.stores.policy_compile import unlisted_candidate
@@ -11,6 +11,9 @@ from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
 from routers.features import Features
 from routers.tasks import TaskGuess, classify
+
+if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
+    from routers.kinds import Demand
 
 T = TypeVar("T")
 MAX_MADE = 4096
@@ -31,6 +34,7 @@ class View:
         self._unlisted: dict[str, Candidate | None] = {}
         self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
         """What kind of work a request is, as the learned router tells it where it is there."""
+        self.demand: Callable[[Features], Demand] | None = getattr(routers.get(LEARNED), "demand", None)
 
     def serving(self, name: str | None) -> str:
         """The router that serves under a name that a policy gives (None: the best there is): itself where it is

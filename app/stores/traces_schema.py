@@ -17,8 +17,8 @@ SCHEMA = 1
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
 _TEXT, _REAL, _WHOLE, _BOOL = "VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN"
 
-Kind = str | dict[str, str] | list[dict[str, str]]
-"""A type of SQL, a struct, or a list of structs; in the words of DuckDB's `json_transform`."""
+Kind = str | dict[str, str] | list[str] | list[dict[str, str]]
+"""A type of SQL, a struct, or a list of either; in the words of DuckDB's `json_transform`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ _CANDIDATE = {
     "model": _TEXT,
     "provider": _TEXT,
     "tier": _WHOLE,
+    "stands_for": _TEXT,
     "verdict": _TEXT,
     "p_success": _REAL,
     "confidence": _REAL,
@@ -63,6 +64,9 @@ COLUMNS = (
     _of("stream", "stream", _BOOL, "whether it asked for a stream"),
     _of("decision.route", "route", _TEXT, "the policy's route; NULL where a model was named"),
     _of("decision.task_type", "task_type", _TEXT, "what kind of work it was taken for"),
+    _of("decision.item.u", "u", [_REAL], "what it demands, as the learned router read it; NULL: its text was not read"),
+    _of("decision.item.ood", "ood", _REAL, "how little of its words training knows, 0 to 1"),
+    _of("decision.item.plain", "plain", _BOOL, "one question, without long instructions, history, pictures, results"),
     _of("decision.router", "router", _TEXT, "whose scores decided, name@version"),
     _of("decision.assigned", "assigned", _TEXT, "whose turn it was"),
     _of("decision.share", "share", _REAL, "that router's share, where traffic is split"),

@@ -73,7 +73,7 @@ def test_every_column_says_what_the_record_does(tmp_path: Path, parquet: Parquet
     assert found.pop("policy_version") == "abc"
     assert found.pop("prices_version") == "def"
     assert found.pop("client_request_id") == "mine"
-    flat = {**given, **given["decision"], **given["usage"], **given["timings"]}
+    flat = {**given, **given["decision"], **given["decision"]["item"], **given["usage"], **given["timings"]}
     assert found == {name: flat[name] for name in found}
 
 

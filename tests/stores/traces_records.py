@@ -24,13 +24,14 @@ def request_id(number: int, at_s: float | None = None) -> str:
 def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
     """A record with a value in every column."""
     scores = {"p_success": 0.9, "confidence": 0.8, "expected_output_tokens": 120, "expected_cost_usd": 0.0001}
-    candidate = {"model": "small", "provider": "a", "tier": 1, "verdict": "chosen", **scores}
+    candidate = {"model": "small", "provider": "a", "tier": 1, "stands_for": "small-v1", "verdict": "chosen", **scores}
     decision = {
         "route": "auto",
         "reason": "cheapest",
         "chosen": "small",
         "order": ["small", "large"],
         "task_type": "code",
+        "item": {"plain": True, "ood": 0.25, "u": [1.0, -0.5]},
         "propensity": 0.75,
         "router": "learned@1",
         "assigned": "learned",

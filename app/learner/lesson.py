@@ -1,0 +1,84 @@
+"""From a stored trace to what a learner keeps of a call: whose it was, what it asked for, of which models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.learner.labels import Call, Label, call_of
+from app.learner.sources import Told
+from routers.base import MAX_TIER, MIN_TIER, Arm, family_of
+from routers.belief import Site
+from routers.kinds import Demand
+from routers.learned import LearnedRouter
+
+NANO_PER_M: Final = 10**12
+"""Dollars per 1,000 tokens to nano-dollars per million."""
+
+
+@dataclass(slots=True)
+class Lesson:
+    """One call and what it has taught so far. `arms`: those of the model that answered and of the one just cheaper, by
+    name; `signs`: what showed, final once `settled`; `told`: what the labels rest on.
+
+    `labels` are at most two, of the model that answered and a hint about the cheaper; `sites` are their evidence in the
+    belief, none while the lesson is held out. `judged`: how often the guard heard it. `term`: the snapshot that was in
+    force when it was learned.
+    """
+
+    call: Call
+    demand: Demand
+    arms: dict[str, Arm]
+    signs: tuple[Told, ...] = ()
+    settled: bool = False
+    told: tuple[Told, ...] = ()
+    labels: tuple[Label, ...] = ()
+    sites: tuple[Site, ...] = field(default=(), repr=False)
+    judged: int = 0
+    sources_heard: bool = False
+    term: int = 0
+
+
+def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
+    """What is kept of a trace; None where it can teach nothing: no candidates were seen, or the client named a model
+    that the policy does not list."""
+    decision: Mapping[str, Any] = record.get("decision") or {}
+    candidates: Sequence[Mapping[str, Any]] = decision.get("candidates") or ()
+    call = call_of(record)
+    arms = {c["model"]: arm_of(c) for c in candidates if c["model"] in (call.model, call.cheaper)}
+    if call.model and (call.model not in arms or any(c.get("listed") is False for c in candidates)):
+        return None
+    return Lesson(call, demand_of(decision, base), arms)
+
+
+def demand_of(decision: Mapping[str, Any], base: LearnedRouter) -> Demand:
+    """What the request asked for, as its decision recorded it. Where it did not, nothing of its text is known."""
+    item: Mapping[str, Any] = decision.get("item") or {}
+    u: Sequence[float] = item.get("u") or ()
+    return base.demand_of(
+        u,
+        float(item.get("ood", 1.0)),
+        decision.get("task_type") or "",
+        plain=bool(item.get("plain", True)),
+        read=bool(u),
+    )
+
+
+def arm_of(candidate: Mapping[str, Any]) -> Arm:
+    """A candidate of a decision record as routers see it."""
+    price: Mapping[str, Any] = candidate.get("price_usd_per_1k") or {}
+    model = candidate.get("stands_for") or candidate["model"]
+    return Arm(
+        candidate["model"],
+        min(max(int(candidate.get("tier") or MIN_TIER), MIN_TIER), MAX_TIER),
+        family=family_of(model),
+        input_rate=_rate(price.get("input")),
+        output_rate=_rate(price.get("output")),
+        reasoning=bool(candidate.get("reasoning")),
+        model=model,
+    )
+
+
+def _rate(usd_per_1k: float | None) -> int | None:
+    return None if usd_per_1k is None else round(usd_per_1k * NANO_PER_M)

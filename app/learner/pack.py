@@ -1,0 +1,173 @@
+"""Beliefs and learners as bytes: what snapshots and checkpoints hold. Read by the version that wrote them only."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from app.core.feedback import Feedback
+from app.learner.guard import Guard
+from app.learner.labels import Call, Label
+from app.learner.lesson import Lesson
+from app.learner.sources import Sources, Told
+from app.learner.step import Learner
+from routers.base import Arm
+from routers.belief import Belief, Own, Site
+from routers.kinds import TYPES, extended
+from routers.learned import LearnedRouter
+
+FORMAT: Final = 1
+_types: Final = [kind.value for kind in TYPES]
+
+
+class Unreadable(ValueError):
+    """These bytes are of another version, or of other weights."""
+
+
+class _Belief(msgspec.Struct):
+    format: int
+    weights: str
+    types: list[str]
+    mean: bytes
+    cov: bytes
+    own: list[tuple[Arm, bytes, bytes, bytes, bytes, float]]
+
+
+def pack_belief(belief: Belief, base: LearnedRouter) -> bytes:
+    """A snapshot's body."""
+    own = [
+        (one.arm, _bytes(one.slope), _bytes(one.base), _bytes(one.cov), _bytes(one.prior), one.labels)
+        for one in belief.own.values()
+    ]
+    return msgspec.msgpack.encode(_Belief(FORMAT, base.version, _types, _bytes(belief.mean), _bytes(belief.cov), own))
+
+
+def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
+    """What `pack_belief` gave. Raises Unreadable where it was another version's, or other weights were in force: what
+    coordinates mean is theirs."""
+    try:
+        found = msgspec.msgpack.decode(packed, type=_Belief)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"not a belief that this version reads: {error}") from None
+    if found.format != FORMAT or found.types != _types:
+        raise Unreadable("a belief of another version")
+    if found.weights != base.version:
+        raise Unreadable(f"a belief for the weights {found.weights}, and {base.version} are in force")
+    size = len(found.mean) // 8
+    own = {
+        arm.name: Own(arm, _matrix(slope, size), _vector(start), _matrix(cov, size), _vector(prior), labels)
+        for arm, slope, start, cov, prior, labels in found.own
+    }
+    return Belief(_vector(found.mean), _matrix(found.cov, size), own)
+
+
+class _Lesson(msgspec.Struct, array_like=True):
+    call: Call
+    demand: tuple[bytes, float, str, bool, bool]
+    arms: list[Arm]
+    signs: tuple[Told, ...]
+    settled: bool
+    told: tuple[Told, ...]
+    labels: tuple[Label, ...]
+    sites: list[tuple[str, float, float]]
+    judged: int
+    sources_heard: bool
+    term: int
+
+
+class _Learner(msgspec.Struct):
+    belief: bytes
+    sources: dict[str, Any]
+    guard: dict[str, Any]
+    lessons: list[_Lesson]
+    words: list[Feedback]
+    held: list[str]
+    term: int
+    labels: int
+    too_late: int
+
+
+def pack_learner(learner: Learner) -> bytes:
+    """All of a learner."""
+    return msgspec.msgpack.encode(
+        _Learner(
+            pack_belief(learner.belief, learner.base),
+            learner.sources.state(),
+            learner.guard.state(),
+            [_packed(lesson) for lesson in learner.lessons.values()],
+            [word for words in learner.words.values() for word in words.values()],
+            list(learner.held),
+            learner.term,
+            learner.labels,
+            learner.too_late,
+        )
+    )
+
+
+def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
+    """What `pack_learner` gave. Raises Unreadable."""
+    try:
+        found = msgspec.msgpack.decode(packed, type=_Learner)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"not a learner that this version reads: {error}") from None
+    learner = Learner(base)
+    learner.belief = unpack_belief(found.belief, base)
+    learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
+    learner.term, learner.labels, learner.too_late = found.term, found.labels, found.too_late
+    for packed_lesson in found.lessons:
+        lesson = _unpacked(packed_lesson, base)
+        learner.lessons[lesson.call.request_id] = lesson
+        learner.attach(lesson)
+    for word in found.words:
+        learner.words.setdefault(word.thing, {})[word.by, word.source] = word
+    learner.held = dict.fromkeys(found.held)
+    return learner
+
+
+def _packed(lesson: Lesson) -> _Lesson:
+    demand = lesson.demand
+    return _Lesson(
+        lesson.call,
+        (_bytes(demand.u), demand.ood, demand.task_type, demand.plain, demand.read),
+        list(lesson.arms.values()),
+        lesson.signs,
+        lesson.settled,
+        lesson.told,
+        lesson.labels,
+        [(site.model, site.precision, site.shift) for site in lesson.sites],
+        lesson.judged,
+        lesson.sources_heard,
+        lesson.term,
+    )
+
+
+def _unpacked(packed: _Lesson, base: LearnedRouter) -> Lesson:
+    u, ood, task_type, plain, read = packed.demand
+    demand = base.demand_of(_vector(u), ood, task_type, plain=plain, read=read)
+    return Lesson(
+        packed.call,
+        demand,
+        {arm.name: arm for arm in packed.arms},
+        packed.signs,
+        packed.settled,
+        packed.told,
+        packed.labels,
+        tuple(Site(model, extended(demand), precision, shift) for model, precision, shift in packed.sites),
+        packed.judged,
+        packed.sources_heard,
+        packed.term,
+    )
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> bytes:
+    return np.ascontiguousarray(array, dtype="<f8").tobytes()
+
+
+def _vector(raw: bytes) -> np.ndarray[Any, Any]:
+    return np.frombuffer(raw, dtype="<f8").astype(np.float64)
+
+
+def _matrix(raw: bytes, size: int) -> np.ndarray[Any, Any]:
+    return _vector(raw).reshape(size, size)

@@ -1,0 +1,295 @@
+"""One step of learning: traces and words go in, beliefs come out. Pure; time is an argument.
+
+What each call has taught is kept for a window of calls, so that a word that comes late, twice, or in another's place
+changes what the call teaches, and no more: its old evidence is divided out of the belief and the new one multiplied in.
+In whatever order words come the evidence is the same; only the expectation against which each was taken in differs.
+Calls that leave the window keep what they taught, and words that come after that are too late.
+
+A tenth of the labels is held out: snapshots are judged by them before they are published (`learner/trial.py`). When
+newer ones take their place they are learned as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from app.core.feedback import Feedback, task_thing
+from app.learner.guard import Guard
+from app.learner.labels import Call, Label, hint_of, label_of, spoken
+from app.learner.lesson import Lesson, lesson_of
+from app.learner.signs import SETTLED_S, signs_of
+from app.learner.sources import SIGNS, Sources, Told
+from routers.belief import Belief
+from routers.kinds import Demand, extended
+from routers.learned import LearnedRouter
+from routers.live import prior_of
+
+WINDOW: Final = 20_000
+"""Calls whose lessons can still change."""
+MAX_THINGS: Final = 20_000
+"""Calls and tasks of which words are kept though their traces have not come."""
+HELD_ONE_IN: Final = 10
+MAX_HELD: Final = 400
+CONTEXT_S: Final = 3 * SETTLED_S
+"""What a client did so long before and after tells the signs of a call."""
+TASK_AGAIN: Final = 64
+"""A task of which a word was said, and which goes on: up to so many calls share it anew with each that joins."""
+MAX_JUDGED: Final = 3
+"""How often the guard hears the words on one call: who changes its word cannot do so without being judged, nor be
+judged good for it for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A label as it was taken in. `expected`: P(success) by the belief without it; `promised`: by the router that
+    decided (0.5: it said nothing). `first`: nothing was learned of this call before."""
+
+    request_id: str
+    model: str
+    task_type: str
+    demand: Demand
+    source: str
+    key: str
+    said_s: float
+    expected: float
+    promised: float
+    outcome: float
+    weight: float
+    first: bool
+    held: bool
+
+
+@dataclass
+class Learner:
+    """All that is known and kept. `base` gives items and priors; `term` is the snapshot in force; `labels` counts what
+    was learned since then."""
+
+    base: LearnedRouter
+    belief: Belief = field(init=False)
+    sources: Sources = field(default_factory=Sources)
+    guard: Guard = field(default_factory=Guard)
+    lessons: dict[str, Lesson] = field(default_factory=dict)
+    words: dict[str, dict[tuple[str, str], Feedback]] = field(default_factory=dict)
+    held: dict[str, None] = field(default_factory=dict)
+    term: int = 0
+    labels: int = 0
+    too_late: int = 0
+
+    def __post_init__(self) -> None:
+        self.prior = prior_of(self.base)
+        self.belief = self.prior.start()
+        self._tasks: dict[str, list[str]] = {}
+        self._due: dict[str, None] = {}
+        self._open: dict[str, None] = {}
+
+    def saw(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take in finished calls, in any order; one that came before is not taken again."""
+        for record in records:
+            lesson = lesson_of(record, self.base)
+            if lesson is not None and lesson.call.request_id not in self.lessons:
+                self.keep(lesson)
+
+    def keep(self, lesson: Lesson) -> None:
+        """Take in one call."""
+        call = lesson.call
+        self.lessons[call.request_id] = lesson
+        self.attach(lesson)
+        if call.completed:
+            self.guard.saw(call)
+        if call.request_id in self.words:
+            self._due[call.request_id] = None
+        if (task := _task_of(call)) is not None and task in self.words:
+            mates = self._tasks[task]
+            self._due.update(dict.fromkeys(mates if len(mates) <= TASK_AGAIN else [call.request_id]))
+
+    def attach(self, lesson: Lesson) -> None:
+        """Note a lesson that is in `lessons` under its task, and as open where its signs may still change."""
+        call = lesson.call
+        if (task := _task_of(call)) is not None:
+            self._tasks.setdefault(task, []).append(call.request_id)
+        if not lesson.settled:
+            self._open[call.request_id] = None
+
+    def said(self, words: Iterable[Feedback]) -> None:
+        """Take in words, in the order in which they were stored: a later one replaces what the same speaker said."""
+        for word in words:
+            known = word.thing in self.lessons or word.thing in self._tasks
+            self.words.setdefault(word.thing, {})[word.by, word.source] = word
+            if word.thing in self.lessons:
+                self._due[word.thing] = None
+            self._due.update(dict.fromkeys(self._tasks.get(word.thing, ())))
+            self.too_late += not known and not word.thing.startswith("task:") and word.matched
+        while len(self.words) > MAX_THINGS:
+            del self.words[next(iter(self.words))]
+
+    def step(self, now_s: float) -> list[Learned]:
+        """Learn what has come; what was learned, in the order of the calls."""
+        for request_id in [name for name in self._open if self._is_settled(name, now_s)]:
+            del self._open[request_id]
+            self._due[request_id] = None
+        due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=_order)
+        self._due.clear()
+        if due:
+            signs = signs_of(self._context(due), now_s)
+            for lesson in due:
+                lesson.signs = tuple(signs.get(lesson.call.request_id, lesson.signs))
+                lesson.settled = self._is_settled(lesson.call.request_id, now_s)
+        found = [learned for lesson in due for learned in self._hear(lesson)]
+        while len(self.held) > MAX_HELD:
+            found += self._release(next(iter(self.held)))
+        self._forget()
+        return found
+
+    def probability(self, belief: Belief, model: str, demand: Demand) -> float:
+        """P(success) of a model by a belief, which must know it."""
+        mean, variance = belief.logit(model, extended(demand))
+        spread = variance + belief.noise(model, demand)
+        return float(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * spread))))
+
+    def rolled_back(self, belief: Belief, term: int) -> None:
+        """Go on from an earlier snapshot's belief: what was learned since it was published is forgotten."""
+        self.belief, self.labels = belief, 0
+        for lesson in self.lessons.values():
+            if lesson.term >= term:
+                lesson.sites, lesson.term = (), -1
+        self.term = term
+
+    def _is_settled(self, request_id: str, now_s: float) -> bool:
+        return now_s >= self.lessons[request_id].call.ended_s + SETTLED_S
+
+    def _context(self, due: list[Lesson]) -> list[Call]:
+        """The calls around those that are due: what clients did before and after."""
+        first = min(lesson.call.created_s for lesson in due) - CONTEXT_S
+        last = max(lesson.call.ended_s for lesson in due) + CONTEXT_S
+        return [lesson.call for lesson in self.lessons.values() if first <= lesson.call.created_s <= last]
+
+    def _told(self, lesson: Lesson) -> tuple[tuple[Told, ...], list[Feedback]]:
+        """What is said of a call, with its part of what is said of its task; and the words on itself."""
+        call, task = lesson.call, _task_of(lesson.call)
+        own = list(self.words.get(call.request_id, {}).values())
+        of_task = list(self.words.get(task, {}).values()) if task else []
+        mates = [self.lessons[name].call for name in self._tasks.get(task, ())] if task and of_task else [call]
+        found = spoken(mates, [*own, *of_task]).get(call.request_id, [])
+        # Signs that may still change wait, unless somebody has spoken: they are evidence on him, too.
+        signs = lesson.signs if lesson.settled or found else ()
+        return (*found, *signs), own
+
+    def _hear(self, lesson: Lesson) -> list[Learned]:
+        """Learn what is now known of a call, in the place of what was."""
+        call = lesson.call
+        told, own = self._told(lesson)
+        if not call.completed or told == lesson.told:
+            return []
+        said_s = max((word.said_s for word in own), default=call.ended_s)
+        expected = self._expected(lesson, call.model)
+        labels = [label_of(call, told, self.sources, said_s)]
+        labels += [hint_of(call, word, self.sources) for word in own]
+        given = [label for label in labels if label is not None]
+        admitted = self._admitted(lesson, given, own)
+        if not lesson.sources_heard and any(word.source not in SIGNS for word in told):
+            lesson.sources_heard = True
+            self.sources.learn(told, expected)
+        first = not lesson.labels
+        self._unlearn(lesson)
+        lesson.told, lesson.labels = told, tuple(admitted)
+        if not admitted:
+            self.held.pop(call.request_id, None)
+            return []
+        if call.request_id in self.held or (first and is_held(call.request_id)):
+            self.held.setdefault(call.request_id, None)
+            return [self._noted(lesson, label, first=first, held=True) for label in admitted[:1]]
+        return self._learn(lesson, first=first)
+
+    def _admitted(self, lesson: Lesson, given: list[Label], own: list[Feedback]) -> list[Label]:
+        """The labels with what the guard leaves of them. Its books are changed by what is new."""
+        admin = any(word.admin for word in own)
+        before = {(label.model, label.source): label for label in lesson.labels}
+        least = min((label.scale for label in lesson.labels), default=1.0)
+        found = []
+        for label in given:
+            same = before.get((label.model, label.source))
+            heard = same is not None and (same.high > 0.0) == (label.high > 0.0)
+            if admin:
+                found.append(label)
+            elif heard or lesson.judged >= MAX_JUDGED:
+                found.append(self.guard.again(replace(label, scale=least)))
+            else:
+                lesson.judged += 1
+                found.append(self.guard.admit(label))
+        return found
+
+    def _learn(self, lesson: Lesson, *, first: bool) -> list[Learned]:
+        found = []
+        sites = []
+        for label in lesson.labels:
+            if label.model not in lesson.arms:
+                continue
+            found.append(self._noted(lesson, label, first=first, held=False))
+            site = self.belief.site(label.model, lesson.demand, found[-1].outcome, found[-1].weight)
+            self.belief = self.belief.told(site).counted(label.model, found[-1].weight)
+            sites.append(site)
+        lesson.sites, lesson.term = tuple(sites), self.term
+        self.labels += 1
+        return found
+
+    def _unlearn(self, lesson: Lesson) -> None:
+        for site in reversed(lesson.sites):
+            self.belief = self.belief.told(site, back=True)
+        lesson.sites = ()
+
+    def _release(self, request_id: str) -> list[Learned]:
+        """Learn what was held out the longest; it was noted when it came."""
+        del self.held[request_id]
+        lesson = self.lessons.get(request_id)
+        if lesson is not None and not lesson.sites:
+            self._learn(lesson, first=False)
+        return []
+
+    def _noted(self, lesson: Lesson, label: Label, *, first: bool, held: bool) -> Learned:
+        expected = self._expected(lesson, label.model)
+        outcome, weight = label.told(expected)
+        return Learned(
+            label.request_id, label.model, label.task_type, lesson.demand, label.source, label.key, label.said_s,
+            expected, label.expected, outcome, weight, first, held,
+        )  # fmt: skip
+
+    def _expected(self, lesson: Lesson, model: str) -> float:
+        """P(success) by the belief, which learns of the model where it did not know it."""
+        arm = lesson.arms.get(model)
+        if arm is None:
+            return lesson.call.expected
+        self.belief = self.prior.joined(self.belief, arm, self.base.ability(arm))
+        return self.probability(self.belief, model, lesson.demand)
+
+    def _forget(self) -> None:
+        """Let the oldest calls leave the window; what they taught stays."""
+        while len(self.lessons) > WINDOW:
+            request_id, lesson = next(iter(self.lessons.items()))
+            if request_id in self.held:
+                self._release(request_id)
+            del self.lessons[request_id]
+            self._open.pop(request_id, None)
+            self.words.pop(request_id, None)
+            if (task := _task_of(lesson.call)) is not None:
+                mates = self._tasks[task]
+                mates.remove(request_id)
+                if not mates:
+                    del self._tasks[task]
+                    self.words.pop(task, None)
+
+
+def is_held(request_id: str) -> bool:
+    """Whether a call's labels are held out: by its name, whose last digits are random."""
+    return int(request_id[-6:], 16) % HELD_ONE_IN == 0
+
+
+def _task_of(call: Call) -> str | None:
+    return None if call.task_id is None else task_thing(call.key, call.task_id)
+
+
+def _order(lesson: Lesson) -> tuple[float, str]:
+    return lesson.call.created_s, lesson.call.request_id

@@ -1,0 +1,229 @@
+"""What live traffic has taught about all models at once: one normal distribution, a rank-one change per outcome.
+
+On the traffic of one house a model's abilities over extended coordinates z (`routers.kinds`) are what the weights
+expect of it, plus g, in which this traffic differs from training for all models alike, plus a part of its own. So an
+outcome of one model tells of all others, through g, and a model that joins begins with what is common. Given g the
+models are independent: it suffices to keep g ~ N(mean, cov) and for each model theta | g ~ N(slope g + base, cov),
+both exact for Gaussian evidence whatever the number of models.
+
+An outcome enters as a Gaussian `Site` on z . theta (expectation propagation: Minka 2001,
+https://arxiv.org/abs/1301.2294). Sites multiply, so their order does not matter, and one can be divided out again when
+what it rests on was withdrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from routers.abilities import Ability, AbilityWeights, Matrix, Vector, moments
+from routers.base import Arm
+from routers.facts import line_of
+from routers.kinds import N_TYPES, TYPES, Demand, extended, resemblance
+
+MOST_REMOVED: Final = 0.95
+"""Of the precision in a site's direction no more than this is taken away at once, so that rounding, and what was
+forgotten since, leave a covariance."""
+SAME_LINE: Final = 0.7
+TIER_SCALE: Final = 1.0
+"""How alike two models' own parts are: exp(-|tiers apart| / TIER_SCALE), halved between different lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Standard deviations, in logits, of how live traffic may differ from training before anything is known of it.
+
+    `level`, `types`, `untold_types`, `circumstances`, `slopes`: common to all models. `own_*`: of one model beyond
+    that. Types are told where training has outcomes of them. The level's is `abilities.TRAFFIC_VARIANCE`.
+    """
+
+    level: float = 1.0
+    types: float = 0.3
+    untold_types: float = 0.8
+    circumstances: float = 0.7
+    slopes: float = 0.2
+    own_level: float = 0.3
+    own_types: float = 0.35
+    own_untold_types: float = 0.7
+    own_circumstances: float = 0.5
+    own_slopes: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Evidence on one model: exp(-precision s^2 / 2 + shift s) in s = z . theta. `model`: the arm's name."""
+
+    model: str
+    z: Vector
+    precision: float
+    shift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """theta given g of one model, normal: mean `slope` g + `base`, covariance `cov`. `prior` (D,): what was expected
+    of it at first. `arm`: whose; another upstream model under the same name is another. `labels`: their weight."""
+
+    arm: Arm
+    slope: Matrix
+    base: Vector
+    cov: Matrix
+    prior: Vector
+    labels: float = 0.0
+
+
+@dataclass(frozen=True)
+class Belief:
+    """`mean` (D,), `cov` (D, D): what is common; `own` by arm name. A value: a change makes another one."""
+
+    mean: Vector
+    cov: Matrix
+    own: Mapping[str, Own] = field(default_factory=dict)
+
+    def ability(self, name: str) -> Ability:
+        """A model's abilities over extended coordinates, all things considered."""
+        mine = self.own[name]
+        return Ability(mine.slope @ self.mean + mine.base, mine.slope @ self.cov @ mine.slope.T + mine.cov)
+
+    def logit(self, name: str, z: Vector) -> tuple[float, float]:
+        """Mean and variance of one model's logit at z."""
+        mine = self.own[name]
+        along = mine.slope.T @ z
+        return float(along @ self.mean + z @ mine.base), float(along @ self.cov @ along + z @ mine.cov @ z)
+
+    def told(self, site: Site, *, back: bool = False) -> Belief:
+        """After the evidence of a site, or, `back`, without it; the model must be there."""
+        mine = self.own[site.model]
+        precision, shift = (-site.precision, -site.shift) if back else (site.precision, site.shift)
+        z = site.z
+        gain, along = mine.cov @ z, mine.slope.T @ z
+        spread, common = float(z @ gain), self.cov @ along
+        whole = spread + float(along @ common)
+        if -precision * whole > MOST_REMOVED:
+            shrink = MOST_REMOVED / (-precision * whole)
+            precision, shift = precision * shrink, shift * shrink
+        # What the site says of g alone, the model's own part integrated out.
+        left = 1.0 + precision * spread
+        k, surprise = precision / left, (shift - precision * float(z @ mine.base)) / left
+        of_g = 1.0 + k * float(along @ common)
+        own = replace(
+            mine,
+            slope=mine.slope - np.outer(gain, along * k),
+            base=mine.base + gain * surprise,
+            cov=mine.cov - np.outer(gain, gain * k),
+        )
+        return Belief(
+            self.mean + common * ((surprise - k * float(along @ self.mean)) / of_g),
+            self.cov - np.outer(common, common * (k / of_g)),
+            {**self.own, site.model: own},
+        )
+
+    def site(self, name: str, demand: Demand, outcome: float, weight: float) -> Site:
+        """The Gaussian that stands for an outcome in [0, 1] of this weight: it moves the logit to the moments of its
+        exact posterior. What the request itself is uncertain by (`demand.var`) blurs it."""
+        z = extended(demand)
+        mean, variance = self.logit(name, z)
+        if not (np.isfinite(mean) and np.isfinite(variance)):
+            raise ValueError("the coordinates of a request are finite numbers")
+        noise = self.noise(name, demand)
+        before = variance + noise
+        after, left = moments(mean, before, outcome, weight) if weight > 0.0 else (mean, before)
+        precision = max(1.0 / left - 1.0 / before, 0.0)
+        if precision <= 0.0:
+            return Site(name, z, 0.0, 0.0)
+        blur = 1.0 + precision * noise
+        return Site(name, z, precision / blur, (after / left - mean / before) / blur)
+
+    def noise(self, name: str, demand: Demand) -> float:
+        """Variance of the logit that comes from what is not known of the request."""
+        ability, k = self.ability(name), len(demand.u)
+        return float(demand.var @ (ability.mean[:k] ** 2 + np.diag(ability.cov)[:k]))
+
+    def counted(self, name: str, weight: float) -> Belief:
+        """With so much more weight of labels noted."""
+        mine = self.own[name]
+        return replace(self, own={**self.own, name: replace(mine, labels=max(mine.labels + weight, 0.0))})
+
+    def faded(self, name: str, z: Vector, variance: float) -> Belief:
+        """Less sure of one model in one direction: its logit at z becomes uncertain by so much more. What was learned
+        of it there counts less, and what comes counts more."""
+        mine = self.own[name]
+        square = float(z @ z)
+        wider = mine.cov + np.outer(z, z) * (variance / square**2 if square else 0.0)
+        return replace(self, own={**self.own, name: replace(mine, cov=wider)})
+
+
+class Prior:
+    """Where belief begins, for one set of weights. `told`: the task types that training has outcomes of."""
+
+    def __init__(self, weights: AbilityWeights, told: Sequence[str], spread: Spread = Spread()) -> None:
+        self.k = weights.coef.shape[1]
+        self.size = self.k + N_TYPES + 1
+        known = np.array([kind.value in told for kind in TYPES])
+        common = np.where(known, spread.types, spread.untold_types)
+        own = np.where(known, spread.own_types, spread.own_untold_types)
+        self._common = self._block([spread.level, *[spread.slopes] * (self.k - 1)], common, spread.circumstances)
+        self._own = self._block(
+            [spread.own_level, *[spread.own_slopes] * (self.k - 1)], own, spread.own_circumstances
+        )  # fmt: skip
+
+    def _block(self, on_u: Sequence[float], on_types: Vector, on_circumstances: float) -> Matrix:
+        cov = np.zeros((self.size, self.size))
+        cov[: self.k, : self.k] = np.diag(np.square(on_u))
+        cov[self.k : -1, self.k : -1] = resemblance() * np.outer(on_types, on_types)
+        cov[-1, -1] = on_circumstances**2
+        return cov
+
+    def start(self) -> Belief:
+        """Nothing learned, no models."""
+        return Belief(np.zeros(self.size), self._common.copy())
+
+    def joined(self, belief: Belief, arm: Arm, expected: Ability) -> Belief:
+        """With one more model, of which the weights expect `expected`; the same where it is there already.
+
+        Beyond what is common it begins with what models like it (of its line and tier) have shown of their own, as far
+        as that is known: kriging, coordinate by coordinate."""
+        there = belief.own.get(arm.name)
+        if there is not None and same_model(there.arm, arm):
+            return belief
+        prior, cov = np.zeros(self.size), self._own.copy()
+        prior[: self.k] = expected.mean
+        cov[: self.k, : self.k] += expected.cov
+        shift, kept = self._neighbours(belief, arm)
+        cov = cov * np.sqrt(np.outer(kept, kept))
+        own = Own(arm, np.eye(self.size), prior + shift, cov, prior)
+        return replace(belief, own={**belief.own, arm.name: own})
+
+    def _neighbours(self, belief: Belief, arm: Arm) -> tuple[Vector, Vector]:
+        """How far models like this one are from what was expected of them, and the share of variance that leaves."""
+        others = [own for name, own in belief.own.items() if own.labels > 0.0 and name != arm.name]
+        if not others:
+            return np.zeros(self.size), np.ones(self.size)
+        like = np.array([alike(arm, own.arm) for own in others])
+        among = np.array([[alike(one.arm, other.arm) for other in others] for one in others])
+        np.fill_diagonal(among, 1.0)
+        shift, kept = np.zeros(self.size), np.ones(self.size)
+        scale = np.diag(self._own)
+        for at in range(self.size):
+            seen = np.array([(own.slope @ belief.mean + own.base - own.prior - belief.mean)[at] for own in others])
+            doubt = np.array([min(own.cov[at, at], 100.0) for own in others])
+            gain = np.linalg.solve(scale[at] * among + np.diag(doubt), scale[at] * like)
+            shift[at] = gain @ seen
+            kept[at] = min(max(1.0 - float(gain @ like), 0.05), 1.0)
+        return shift, kept
+
+
+def same_model(one: Arm, other: Arm) -> bool:
+    """Whether two arms of one name are one model: a price may change, the model behind it not."""
+    return (one.model or one.name) == (other.model or other.name)
+
+
+def alike(one: Arm, other: Arm) -> float:
+    """The correlation of two models' own parts, in [0, 1)."""
+    near = float(np.exp(-abs(one.tier - other.tier) / TIER_SCALE))
+    line = line_of(one.model or one.name) or one.family
+    same = bool(line) and line == (line_of(other.model or other.name) or other.family)
+    return SAME_LINE * near * (1.0 if same else 0.5)

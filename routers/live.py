@@ -1,0 +1,149 @@
+"""The learned router as live traffic has taught it: the weights' items and lengths, abilities from a `Belief`.
+
+Before the first outcome it says what the weights alone say. Belief over the offsets of live traffic is wider than what
+a decision is made with (a level common to all models is no reason to doubt a choice among them; of kinds of work that
+training knows nothing of, all is in doubt), so the variance that outcomes leave is taken as a share of the one that
+they began with, and that share of the weights' own doubt remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import erf, sqrt
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from routers.abilities import Ability, AbilityStack, Matrix, Vector
+from routers.base import Arm, Score
+from routers.belief import Belief, Prior
+from routers.features import Features
+from routers.kinds import Demand, folding
+from routers.learned import CONFIDENT_LOGITS, UNTRIED, LearnedRouter
+from routers.tasks import TaskGuess
+
+MAX_KINDS: Final = 512
+"""Sets of arms times kinds of work whose abilities are kept side by side."""
+_ERF_AT: Final = np.linspace(0.0, 4.0, 4001)
+_ERF: Final = np.array([erf(x) for x in _ERF_AT])
+
+
+class Drawn(NamedTuple):
+    """What is believed of each arm's logit on one request: means and variances, the request's own chance left out."""
+
+    mean: Vector
+    variance: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The arms on one kind of work: what is believed of them, what live traffic began with, what the weights expected.
+    `square` (arms, K): what a request's own variance is multiplied by. `doubt` (arms,): the variance at the constant by
+    which confidence begins where the text is not read."""
+
+    stack: AbilityStack
+    began: AbilityStack
+    expected: AbilityStack
+    square: Matrix
+    doubt: Vector
+
+
+class LiveRouter:
+    """Scores as `LearnedRouter` does, by what a belief says of each arm; one that it does not know joins it as a new
+    model does. Immutable: a new snapshot is a new router. `snapshot` names it in `version`."""
+
+    name: Final = "learned"
+
+    def __init__(self, base: LearnedRouter, belief: Belief, snapshot: str, prior: Prior | None = None) -> None:
+        self.version = f"{base.version}+{snapshot}"
+        self.base, self.snapshot, self.belief = base, snapshot, belief
+        self._prior = prior or prior_of(base)
+        self._kinds: dict[tuple[tuple[Arm, ...], str, bool], _Kind] = {}
+        self._surest: dict[tuple[str, bool], float] = {}
+        self._latest: tuple[Features, Demand] | None = None
+
+    def task(self, features: Features) -> TaskGuess:
+        """The task type of a request."""
+        return self.base.task(features)
+
+    def demand(self, features: Features) -> Demand:
+        """What a request demands; whoever asks next about the same request gets the same."""
+        latest = self._latest
+        if latest is None or latest[0] is not features:
+            latest = self._latest = features, self.base.demand(features)
+        return latest[1]
+
+    def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
+        """One score per arm, in order."""
+        if not arms:
+            return []
+        demand, every = self.demand(features), tuple(arms)
+        kind = self._kind(every, demand)
+        mean, noise = kind.stack.means @ demand.u, kind.square @ demand.var
+        left = kind.stack.variance(demand.u) / kind.began.variance(demand.u)
+        doubt = kind.expected.variance(demand.u)
+        p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * doubt + noise))))
+        doubt = left * (doubt if demand.read else kind.doubt) + noise
+        confidence = np.interp(CONFIDENT_LOGITS / np.sqrt(2.0 * doubt), _ERF_AT, _ERF)
+        tokens = self.base.plan(features, every)
+        return [Score(*seen) for seen in zip(p.tolist(), confidence.tolist(), tokens.tolist(), strict=True)]
+
+    def surest(self, features: Features) -> float:
+        """Where the text is not read, what the model that is known best there is known by; else 1."""
+        demand = self.demand(features)
+        if demand.read:
+            return 1.0
+        key = demand.task_type, demand.plain
+        found = self._surest.get(key)
+        if found is None:
+            arms = tuple(own.arm for own in self.belief.own.values())
+            scores = self.score(features, arms)
+            found = self._surest[key] = max([UNTRIED, *(score.confidence for score in scores)])
+        return found
+
+    def drawn(self, features: Features, arms: tuple[Arm, ...]) -> Drawn:
+        """What a sampler draws from."""
+        demand = self.demand(features)
+        stack = self._kind(arms, demand).stack
+        return Drawn(stack.means @ demand.u, stack.variance(demand.u))
+
+    def _kind(self, arms: tuple[Arm, ...], demand: Demand) -> _Kind:
+        key = arms, demand.task_type, demand.plain
+        found = self._kinds.get(key)
+        if found is None:
+            if len(self._kinds) >= MAX_KINDS:
+                self._kinds.clear()
+            found = self._kinds[key] = self._made(arms, demand)
+        return found
+
+    def _made(self, arms: Sequence[Arm], demand: Demand) -> _Kind:
+        fold = folding(len(demand.u), demand.task_type, demand.plain)
+        fresh = self._prior.start()
+        expected = [self.base.ability(arm) for arm in arms]
+        now, began = [], []
+        for arm, ability in zip(arms, expected, strict=True):
+            now.append(_folded(self._prior.joined(self.belief, arm, ability).ability(arm.name), fold))
+            began.append(_folded(self._prior.joined(fresh, arm, ability).ability(arm.name), fold))
+        doubt = [_untried(float(ability.cov[0, 0]), self._blur(ability, demand)) for ability in expected]
+        stack = AbilityStack(now)
+        square = stack.means**2 + np.array([np.diag(ability.cov) for ability in expected])
+        return _Kind(stack, AbilityStack(began), AbilityStack(expected), square, np.array(doubt))
+
+    def _blur(self, expected: Ability, demand: Demand) -> float:
+        return float(demand.var @ (expected.mean**2 + np.diag(expected.cov)))
+
+
+def prior_of(base: LearnedRouter) -> Prior:
+    """Where belief begins with these weights."""
+    return Prior(base.ability_weights, [kind.value for kind in base.tried])
+
+
+def _folded(ability: Ability, fold: Matrix) -> Ability:
+    return Ability(fold @ ability.mean, fold @ ability.cov @ fold.T)
+
+
+def _untried(variance: float, blur: float) -> float:
+    """The variance that with a request's own makes confidence what `learned.UNTRIED` leaves of it."""
+    wanted = UNTRIED * erf(CONFIDENT_LOGITS / sqrt(2.0 * (variance + blur)))
+    return float(0.5 * (CONFIDENT_LOGITS / np.interp(wanted, _ERF, _ERF_AT)) ** 2) - blur

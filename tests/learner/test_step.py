@@ -1,0 +1,246 @@
+"""A step of learning: what comes late, twice or in another order changes nothing but what it should."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.core.feedback import Feedback
+from app.core.seen import Seen
+from app.learner import step
+from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
+from app.learner.signs import SETTLED_S
+from app.learner.sources import SIGNS
+from app.learner.step import Learner, is_held
+from app.learner.trial import MIN_JUDGED, tried
+from routers.belief import Belief
+from routers.kinds import extended
+from tests.learner.calls import BASE, call_id, of_task, record, word
+
+NOW_S = 1_000.0
+
+
+def learner(records: Iterable[dict[str, Any]] = (), words: Iterable[Feedback] = (), now_s: float = NOW_S) -> Learner:
+    made = Learner(BASE)
+    made.saw(records)
+    made.said(words)
+    made.step(now_s)
+    return made
+
+
+def p(of: Learner, model: str = "small", *, belief: Belief | None = None) -> float:
+    demand = BASE.demand_of((), 1.0, "chat", plain=True, read=False)
+    return of.probability(belief or of.belief, model, demand)
+
+
+def close(one: Learner, other: Learner, within: float) -> bool:
+    return abs(p(one) - p(other)) < within
+
+
+def test_outcomes_move_what_is_expected() -> None:
+    calls = [record(n) for n in range(30)]
+    good = learner(calls, [word(call_id(n)) for n in range(30)])
+    bad = learner(calls, [word(call_id(n), "failure") for n in range(30)])
+    assert p(good) > 0.85
+    assert p(bad) < 0.2
+    assert good.labels == 30
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_what_comes_matters_little(seed: int) -> None:
+    """Words before their calls, calls in any order, a step after each or one for all: nearly the same belief."""
+    rng = random.Random(seed)
+    outcomes = [rng.random() < 0.7 for _ in range(40)]
+    calls = [record(n, ("small", "large")[n % 2]) for n in range(40)]
+    words = [word(call_id(n), "success" if good else "failure") for n, good in enumerate(outcomes)]
+    at_once = learner(calls, words)
+    scattered = Learner(BASE)
+    events: list[tuple[str, Any]] = [("call", call) for call in calls] + [("word", one) for one in words]
+    rng.shuffle(events)
+    for kind, event in events:
+        if kind == "call":
+            scattered.saw([event])
+        else:
+            scattered.said([event])
+        scattered.step(NOW_S)
+    assert scattered.labels == at_once.labels == 40
+    for model in ("small", "large"):
+        assert p(scattered, model) == pytest.approx(p(at_once, model), abs=0.02)
+
+
+def test_the_same_again_teaches_nothing_more() -> None:
+    calls, words = [record(n) for n in range(10)], [word(call_id(n)) for n in range(10)]
+    once = learner(calls, words)
+    twice = learner(calls, words)
+    twice.saw(calls)
+    twice.said(words)
+    assert twice.step(NOW_S) == []
+    assert p(twice) == p(once)
+    assert twice.labels == once.labels
+
+
+def test_a_later_word_replaces_an_earlier_one() -> None:
+    calls = [record(n) for n in range(20)]
+    right = learner(calls, [word(call_id(n)) for n in range(20)])
+    changed = learner(calls, [word(call_id(n), "failure") for n in range(20)])
+    assert p(changed) < 0.3
+    changed.said(word(call_id(n), said_s=6_000.0) for n in range(20))
+    found = changed.step(NOW_S)
+    assert [one.first for one in found] == [False] * 20
+    assert close(changed, right, 0.03)
+    for own in changed.belief.own.values():
+        assert np.linalg.eigvalsh(own.cov).min() > 0.0
+
+
+def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it() -> None:
+    calls = [record(n, task_id="job") for n in range(6)]
+    made = learner(calls, [of_task("job")])
+    assert made.labels == 6
+    alone = p(made)
+    assert alone > p(made, belief=untaught(made))
+    made.said([word(call_id(5), "failure")])
+    made.step(NOW_S)
+    assert p(made) < alone
+    made.saw([record(6, task_id="job")])
+    assert {one.request_id for one in made.step(NOW_S)} >= {call_id(6), call_id(0)}
+
+
+def test_signs_speak_once_they_can_no_longer_change() -> None:
+    seen = Seen("b", "a", empty=True).as_json()
+    made = learner([record(n, seen={**seen, "asked": f"a{n}", "began": f"b{n}"}) for n in range(20)])
+    assert made.labels == 0
+    found = made.step(1_000.0 + SETTLED_S + 30)
+    assert {one.source for one in found} <= set(SIGNS)
+    assert made.labels == 20
+    assert p(made) < 0.45
+
+
+def test_nothing_is_learned_of_calls_that_did_not_complete_or_of_models_that_are_not_listed() -> None:
+    killed = record(1, outcome="cost_killed")
+    unlisted = record(2)
+    for candidate in unlisted["decision"]["candidates"]:
+        candidate["listed"] = False
+    made = learner([killed, unlisted, record(3, decision=None)], [word(call_id(n), "failure") for n in (1, 2, 3)])
+    assert (made.labels, dict(made.belief.own)) == (0, {})
+
+
+def test_who_has_no_say_is_not_heard() -> None:
+    calls = [record(n) for n in range(10)]
+    made = learner(calls, [word(call_id(n), "failure", by="mallory") for n in range(10)])
+    assert made.labels == 0
+    made.said(word(call_id(n), "failure", by="boss", admin=True) for n in range(10))
+    made.step(NOW_S)
+    assert made.labels == 10
+
+
+def test_the_window_is_bounded_and_keeps_what_was_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "WINDOW", 10)
+    monkeypatch.setattr(step, "MAX_THINGS", 10)
+    made = Learner(BASE)
+    for n in range(50):
+        made.saw([record(n, task_id=f"job-{n % 7}")])
+        made.said([word(call_id(n)), word(f"req_unknown{n}")])
+        made.step(NOW_S)
+    before = p(made)
+    assert before > 0.85
+    assert len(made.lessons) <= 10
+    assert len(made.words) <= 10
+    made.said([word(call_id(3), "failure")])
+    assert made.step(NOW_S) == []
+    assert p(made) == before
+    assert made.too_late > 0
+
+
+def test_a_tenth_is_held_out_and_learned_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "MAX_HELD", 5)
+    names = [f"req_{number:027x}" for number in range(20_000, 60_000, 7)]
+    assert 0.09 < sum(map(is_held, names)) / len(names) < 0.11
+    made = learner([record(n, held=True) for n in range(5)], [word(call_id(n, True)) for n in range(5)])
+    assert made.labels == 0
+    assert p(made) == pytest.approx(p(made, belief=untaught(made)))
+    made.saw(record(n, held=True) for n in range(5, 10))
+    made.said(word(call_id(n, True)) for n in range(5, 10))
+    found = made.step(NOW_S)
+    assert [one.held for one in found] == [True] * 5
+    assert (made.labels, len(made.held)) == (5, 5)
+    assert p(made) > p(made, belief=untaught(made))
+
+
+def untaught(of: Learner) -> Belief:
+    belief = of.prior.start()
+    for own in of.belief.own.values():
+        belief = of.prior.joined(belief, own.arm, BASE.ability(own.arm))
+    return belief
+
+
+@pytest.mark.parametrize(("truth", "worse"), [("failure", True), ("success", False)])
+def test_a_belief_that_predicts_what_was_held_out_worse_is_found_out(truth: str, worse: bool) -> None:
+    count = 3 * MIN_JUDGED
+    held = [record(n, held=True) for n in range(count)]
+    made = learner(held, [word(call_id(n, True), truth) for n in range(count)])
+    before = untaught(made)
+    assert not tried(made, before).worse
+    made.saw(record(n) for n in range(100, 130))
+    made.said(word(call_id(n)) for n in range(100, 130))
+    made.step(NOW_S)
+    trial = tried(made, before)
+    assert (trial.labels, trial.worse) == (count, worse)
+    assert trial.loss is not None
+    assert trial.before is not None
+    assert (trial.loss > trial.before) is worse
+
+
+def test_few_held_out_labels_judge_nobody() -> None:
+    made = learner([record(n, held=True) for n in range(5)], [word(call_id(n, True), "failure") for n in range(5)])
+    made.saw(record(n) for n in range(100, 130))
+    made.said(word(call_id(n)) for n in range(100, 130))
+    made.step(NOW_S)
+    assert not tried(made, untaught(made)).worse
+
+
+def test_a_rollback_forgets_what_was_learned_since() -> None:
+    made = learner([record(n) for n in range(10)], [word(call_id(n)) for n in range(10)])
+    made.term, snapshot = 1, made.belief
+    made.saw(record(n) for n in range(10, 30))
+    made.said(word(call_id(n), "failure") for n in range(10, 30))
+    made.step(NOW_S)
+    assert p(made) < p(made, belief=snapshot)
+    made.rolled_back(snapshot, 1)
+    assert p(made) == p(made, belief=snapshot)
+    # What was learned before it can still change; what was forgotten does not come back by a word that repeats it.
+    made.said([word(call_id(15), "failure")])
+    assert made.step(NOW_S) == []
+    made.said([word(call_id(3), "failure")])
+    assert [one.request_id for one in made.step(NOW_S)] == [call_id(3)]
+    assert p(made) < p(made, belief=snapshot)
+
+
+def test_a_learner_goes_on_from_its_bytes() -> None:
+    calls = [record(n, held=n % 4 == 0, u=[1.0, 0.2, 0.1, 0.0, -0.3], task_type="code") for n in range(30)]
+    words = [word(call_id(n, n % 4 == 0), "failure" if n % 3 == 0 else "success") for n in range(30)]
+    one = learner(calls[:20], words[:15])
+    other = unpack_learner(pack_learner(one), BASE)
+    for made in (one, other):
+        made.said([word(call_id(1), "failure"), *words[15:]])
+        made.saw(calls[20:])
+        made.step(NOW_S)
+    assert pack_learner(one) == pack_learner(other)
+    assert list(one.held) == list(other.held)
+    z = extended(BASE.demand_of([1.0, 0.2, 0.1, 0.0, -0.3], 0.2, "code", plain=True, read=True))
+    assert one.belief.logit("small", z) == other.belief.logit("small", z)
+
+
+def test_beliefs_of_other_weights_or_versions_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack_belief(learner([record(1)], [word(call_id(1))]).belief, BASE)
+    assert set(unpack_belief(packed, BASE).own) == {"small"}
+    with pytest.raises(Unreadable):
+        unpack_belief(b"nonsense", BASE)
+    with pytest.raises(Unreadable):
+        unpack_learner(packed, BASE)
+    monkeypatch.setattr(BASE, "version", "another")
+    with pytest.raises(Unreadable):
+        unpack_belief(packed, BASE)
