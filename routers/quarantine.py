@@ -1,0 +1,164 @@
+"""Quarantine: a model that fell at one kind of work is kept from it, let back by probing, and told from its provider.
+
+A fallen model is asked a few times on (probes). Each answer is weighed: likelier from what the model was, or from what
+it fell to? A sum of log likelihood ratios that never goes below 0 (Page 1954, https://doi.org/10.2307/2333009) lets it
+back when it reaches RECOVERED, and its cell is watched again from the base that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import log
+from typing import Any, Final
+
+import numpy as np
+
+from routers.abilities import logistic
+from routers.drift import BUCKET, FIRST, LIMITS, WINDOWS, Cell, evidence, heard, new_cell
+
+MIN_DROP: Final = 0.025
+"""A loss that is sure but less than half of the 5 points that an alarm is for is none."""
+MIN_TESTED: Final = 0.05
+"""A recovery is told from a loss of at least this."""
+RECOVERED: Final = log(50.0)
+"""Probes of a model that is still down let it back once in about 50 losses' worth of them: in some 500 at 15 points."""
+PROBE_SHARE: Final = 0.05
+"""Of the calls that it would have had, what a quarantined model gets."""
+LEANS: Final = 0.6
+"""Share of a limit from which a cell speaks for a common cause, where another has passed its own."""
+
+Name = tuple[str, str]
+"""Model and task type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A fall that was found. `level`: success expected before; `drop`: of it, what is gone; `recovered`: evidence of
+    recovery, in log odds; `probes`: labels since."""
+
+    since_s: float
+    level: float
+    drop: float
+    recovered: float = 0.0
+    probes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One cell under watch; `fallen` while it is in quarantine."""
+
+    cell: Cell
+    fallen: Fallen | None = None
+
+    @property
+    def leaning(self) -> float:
+        """The evidence of a fall as a share of its limit: 1 or more when it is found."""
+        if self.fallen is not None:
+            return 1.0
+        return max(float((evidence(self.cell)[0] / LIMITS).max()), 0.0)
+
+
+def new_watch() -> Watch:
+    """A cell without a label."""
+    return Watch(new_cell())
+
+
+def hear(watch: Watch, expected: float, outcome: float, weight: float, now_s: float) -> Watch:
+    """The watch after one label; `expected` in logits, from a reference that does not learn from these labels."""
+    if watch.fallen is not None:
+        return _probed(watch, watch.fallen, expected, outcome, weight)
+    cell = heard(watch.cell, expected, outcome, weight)
+    if cell.labels % BUCKET:
+        return Watch(cell)
+    return Watch(cell, _found(cell, now_s))
+
+
+def _found(cell: Cell, now_s: float) -> Fallen | None:
+    root, drop = evidence(cell)
+    over = np.where(drop >= MIN_DROP, root - LIMITS, -np.inf)
+    at = int(over.argmax())
+    if over[at] <= 0.0:
+        return None
+    sums = cell.closed[: int(WINDOWS[at])].sum(axis=0)
+    level = float(sums[1] / sums[0] + drop[at])
+    return Fallen(now_s, level, float(drop[at]))
+
+
+def _probed(watch: Watch, fallen: Fallen, expected: float, outcome: float, weight: float) -> Watch:
+    up = min(max(logistic(expected + float(watch.cell.offset)), 1e-4), 1.0 - 1e-4)
+    down = up * (1.0 - min(max(fallen.drop, MIN_TESTED) / max(fallen.level, MIN_TESTED), 0.95))
+    change = weight * (outcome * log(up / down) + (1.0 - outcome) * log((1.0 - up) / (1.0 - down)))
+    recovered = max(fallen.recovered + change, 0.0)
+    if recovered >= RECOVERED:
+        return released(watch)
+    return replace(watch, fallen=replace(fallen, recovered=recovered, probes=fallen.probes + 1))
+
+
+def released(watch: Watch) -> Watch:
+    """Out of quarantine, with the base that it had."""
+    new, old = new_cell(), watch.cell
+    return Watch(replace(new, labels=FIRST * BUCKET, offset=old.offset, precision=old.precision, noise=old.noise))
+
+
+class Cause(StrEnum):
+    """What a fall is laid to."""
+
+    MODEL = "model"
+    PROVIDER = "provider"
+    TRAFFIC = "traffic"
+
+
+def cause(name: Name, leaning: Mapping[Name, float], provider_of: Mapping[str, str]) -> Cause:
+    """What the fall of one cell is laid to, by what else leans the same way at the time.
+
+    `traffic`: on that task type most of the models of at least two providers lean down, so that the work has become
+    harder, and no other model is better than before. `provider`: of its provider's cells at least another model's
+    leans down, and most of them do. `leaning`: of all cells that are watched, as `Watch.leaning` says.
+    """
+    model, task_type = name
+    beside = {other: down >= LEANS for (other, task), down in leaning.items() if task == task_type and other != model}
+    mine = provider_of.get(model, "")
+    elsewhere = [down for other, down in beside.items() if provider_of.get(other, "") != mine]
+    if elsewhere and _most(elsewhere) and _most(list(beside.values())):
+        return Cause.TRAFFIC
+    siblings = [
+        down >= LEANS for (other, _), down in leaning.items() if other != model and provider_of.get(other, "") == mine
+    ]
+    return Cause.PROVIDER if siblings and _most(siblings) else Cause.MODEL
+
+
+def _most(down: list[bool]) -> bool:
+    return 2 * sum(down) > len(down)
+
+
+def state_of(watch: Watch) -> dict[str, Any]:
+    """JSON-ready."""
+    cell, fallen = watch.cell, watch.fallen
+    filled = max(min(cell.labels // BUCKET - FIRST, len(cell.closed)), 0)
+    return {
+        "labels": cell.labels,
+        "base": [float(cell.offset), float(cell.precision), *cell.noise.tolist()],
+        "open": cell.open.tolist(),
+        "closed": [[round(x, 6) for x in bucket] for bucket in cell.closed[:filled].tolist()],
+        "fallen": fallen
+        and {name: getattr(fallen, name) for name in ("since_s", "level", "drop", "recovered", "probes")},
+    }
+
+
+def watch_of(state: Mapping[str, Any]) -> Watch:
+    """What `state_of` gave."""
+    new = new_cell()
+    offset, precision, *noise = state["base"]
+    for at, bucket in enumerate(state["closed"]):
+        new.closed[at] = bucket
+    cell = Cell(
+        int(state["labels"]),
+        np.asarray(offset),
+        np.asarray(precision),
+        np.array(noise),
+        np.array(state["open"]),
+        new.closed,
+    )
+    return Watch(cell, Fallen(**state["fallen"]) if state["fallen"] else None)
