@@ -244,9 +244,10 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _tend_ledger(services: Services) -> None:
-    """Keep this process's lease, end the holds of dead ones, write what is owed."""
+    """Keep this process's lease, end the holds of dead ones, write what is owed, show circuits to whoever is scraped."""
     ledger = services.ledger
     while True:
+        services.show_circuits()
         try:
             for expired in await ledger.budgets.beat():
                 services.metrics.reservations_expired.inc()

@@ -44,7 +44,10 @@ class Settings(BaseSettings):
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
     prices_every_s: float = Field(default=6 * 3600.0, gt=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
-    drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after SIGTERM")
+    drain_notice_s: float = Field(
+        default=0.0, ge=0, description="after SIGTERM, how long to serve on while /readyz fails: balancers notice"
+    )
+    drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after that")
     keep_comments: bool = Field(default=False, description="store the comments of feedback; they may hold anything")
     log_level: str = "info"
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$")

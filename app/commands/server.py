@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -11,13 +10,19 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Coroutine
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.main import Gateway
 
 APP = "app.main:app_from_env"
 BACKLOG = 2048
@@ -81,22 +86,37 @@ class DrainingServer(uvicorn.Server):
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, drain, close. A second Ctrl-C goes on to closing at once."""
-        for server in self.servers:
-            server.close()
-        async with asyncio.TaskGroup() as group:
-            drain = group.create_task(self._drain())
-            while not (drain.done() or self.force_exit):
-                await asyncio.wait({drain}, timeout=0.1)
-            drain.cancel()
+        """Fail readiness while serving on, stop accepting, drain, close. A second Ctrl-C goes on to closing at once."""
+        await self._unless_forced(self._give_notice())
+        for listener in (*self.servers, *(sockets or ())):  # workers listen on a copy of theirs
+            listener.close()
+        await self._unless_forced(self._drain())
         await super().shutdown(sockets)
 
+    async def _unless_forced(self, step: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(step)
+            while not (task.done() or self.force_exit):
+                await asyncio.wait({task}, timeout=0.1)
+            task.cancel()
+
+    async def _give_notice(self) -> None:
+        """New connections are welcome until balancers have seen that `/readyz` fails."""
+        gateway = self._gateway()
+        if gateway is not None and gateway.services is not None:
+            gateway.services.calls.leaving = True
+            await asyncio.sleep(gateway.settings.drain_notice_s)
+
     async def _drain(self) -> None:
+        gateway = self._gateway()
+        if gateway is not None and gateway.services is not None:
+            await gateway.services.calls.drain(gateway.settings.drain_s)
+
+    def _gateway(self) -> Gateway | None:
         from app.main import Gateway  # noqa: PLC0415  (loaded by now; the parent of workers never loads it)
 
-        gateway = self.config.loaded_app
-        if isinstance(gateway, Gateway) and gateway.services is not None:
-            await gateway.services.calls.drain(gateway.settings.drain_s)
+        app = self.config.loaded_app
+        return app if isinstance(app, Gateway) else None
 
 
 def _run_alone(config: uvicorn.Config, sock: socket.socket) -> int:
@@ -131,21 +151,28 @@ def _leave_with_parent() -> None:
 
 
 class _Workers(multiprocess.Multiprocess):
-    """uvicorn's manager of workers, that also forgets the gauges of those that are gone."""
+    """uvicorn's manager of workers, that also keeps the metrics of those that are gone."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics: Path) -> None:
         super().__init__(config, sockets)
+        self._metrics = metrics
         self._known: set[int] = set()
 
     def keep_subprocess_alive(self) -> None:
         """Called twice a second."""
-        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  (needs the folder to be set)
+        from app.gateway.metrics_files import bury  # noqa: PLC0415  (needs the folder to be set)
 
         super().keep_subprocess_alive()
         running = {process.pid for process in self.processes if process.pid is not None}
         for pid in self._known - running:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            bury(self._metrics, pid)
         self._known = running
+
+    def terminate_all(self) -> None:
+        """Let go of the port with the workers: while this process held it, connections would wait for nobody."""
+        for sock in self.sockets:
+            sock.close()
+        super().terminate_all()
 
 
 def _run_workers(config: uvicorn.Config, sock: socket.socket) -> int:
@@ -153,8 +180,6 @@ def _run_workers(config: uvicorn.Config, sock: socket.socket) -> int:
     multiprocess.Process = _Worker  # type: ignore[misc]
     with tempfile.TemporaryDirectory(prefix="bursar-metrics-", ignore_cleanup_errors=True) as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        workers = _Workers(config, [sock])
+        workers = _Workers(config, [sock], Path(folder))
         workers.run()
-        with contextlib.suppress(OSError):
-            sock.close()
     return 1 if any(process.exitcode == STARTUP_FAILURE for process in workers.processes) else 0

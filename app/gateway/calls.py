@@ -117,11 +117,15 @@ class Runner(Protocol):
 
 
 class Calls:
-    """All calls under way in this process."""
+    """All calls under way in this process.
+
+    `leaving`: the gateway still serves, and says that it is not ready. `draining`: it takes no new call.
+    """
 
     def __init__(self) -> None:
         self._running: dict[asyncio.Task[None], Runner] = {}
         self._all_ended: asyncio.Event | None = None
+        self.leaving = False
         self.draining = False
 
     def __len__(self) -> int:
@@ -156,7 +160,7 @@ class Calls:
 
     async def drain(self, limit_s: float) -> None:
         """Let calls finish, then stop what is left: each is cut off honestly and settled."""
-        self.draining = True
+        self.leaving = self.draining = True
         ended = self._all_ended = asyncio.Event()
         if not self._running:
             return

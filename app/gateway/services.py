@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from app.core.health import Health
+from app.core.health import Circuit, Health
 from app.core.money import usd_float
 from app.core.tokens import Calibration
 from app.gateway.attempt import AttemptRecord
@@ -59,12 +59,15 @@ class Services:
 
     def swap(self, view: View) -> None:
         """Take a new view into force: calls under way keep theirs."""
+        for name in self.health.breakers.keys() - view.policy.models.keys():
+            if (gone := self.view.policy.models.get(name)) is not None:
+                self.metrics.circuit.labels(*label_of(gone)).set(Circuit.CLOSED)  # else an alert would ring for ever
         self.view = view
         self._keep_tasks()
         self.health.keep(frozenset(view.policy.models))
 
     def show_circuits(self) -> None:
-        """Bring the gauge of circuit states up to date; called when metrics are read."""
+        """Bring this process's part of the gauge of circuit states up to date, since some change with time alone."""
         now_s = asyncio.get_running_loop().time()
         for name, breaker in self.health.breakers.items():
             candidate = self.view.policy.models.get(name)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
@@ -23,6 +20,7 @@ from app.core.errors import (
 from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
+from app.gateway.metrics_files import exposition
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.feedback import serve_feedback
@@ -55,7 +53,7 @@ def build_api(services: Services, outcomes: Outcomes) -> FastAPI:
 
     @api.get("/readyz")
     async def readyz() -> dict[str, str]:
-        if services.calls.draining:
+        if services.calls.leaving:
             raise Draining("The gateway is shutting down.")
         if not services.ledger.up:
             raise LedgerDown("The ledger does not answer.")
@@ -105,14 +103,6 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
     async def unexpected(_: Request, __: Exception) -> Response:
         # The server logs it: the exception goes on after this answer.
         return reply(BursarError("The gateway failed to serve the request."))
-
-
-def exposition(registry: CollectorRegistry) -> bytes:
-    """The metrics as text; of all workers where prometheus_client runs in multiprocess mode."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
 
 
 async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 if sys.platform == "win32":
     import msvcrt
     import os
+    import time
 
     _FAR = 1 << 40
     """A byte nobody reads or writes: locks of Windows keep others from the bytes themselves."""
@@ -22,6 +23,13 @@ if sys.platform == "win32":
             os.lseek(file, 0, os.SEEK_SET)
         return True
 
+    def lock_for_writer(file: int) -> None:
+        """Lock an open file for as long as it is open, waiting for all others to close theirs."""
+        while not try_lock(file):
+            time.sleep(0.01)
+
+    lock_for_readers = lock_for_writer
+
 else:
     import fcntl
 
@@ -32,3 +40,11 @@ else:
         except OSError:
             return False
         return True
+
+    def lock_for_writer(file: int) -> None:
+        """Lock an open file for as long as it is open, waiting for all others to close theirs."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def lock_for_readers(file: int) -> None:
+        """As `lock_for_writer`, beside others who only read."""
+        fcntl.flock(file, fcntl.LOCK_SH)

@@ -12,12 +12,13 @@ import hashlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from app.settings import Settings
 from tests.upstream import ScriptedUpstream
 
 T = TypeVar("T")
+START_S = 60.0
+"""Until a process serves, on a machine that is busy with other things."""
 SAY = [{"role": "user", "content": "Say hello."}]
 
 CONTRACT = """\
@@ -220,10 +223,15 @@ class LiveGateway:
 
     def until(self, true: Callable[[], object], timeout_s: float = 10.0) -> None:
         """Wait for something that nothing announces."""
-        end = time.monotonic() + timeout_s
-        while not true():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.01)
+        until(true, timeout_s)
+
+
+def until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for something that nothing announces."""
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 class _Server(DrainingServer):
@@ -249,8 +257,10 @@ def environment(**extra: str) -> dict[str, str]:
 class Served:
     """`bursar serve` as a process of its own, ready inside the `with` block and gone after it."""
 
-    def __init__(self, policy: str, folder: Path, drain_s: float = 20.0) -> None:
+    def __init__(self, policy: str, folder: Path, drain_s: float = 20.0, **settings: object) -> None:
         self.folder = folder
+        said = {"drain_s": drain_s, **settings}
+        named = {name if name.isupper() else f"BURSAR_{name.upper()}": str(value) for name, value in said.items()}
         (folder / "policy.yaml").write_text(policy)
         with contextlib.closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
@@ -259,14 +269,14 @@ class Served:
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "serve", *options],
-                env=environment(BURSAR_DATA_DIR=str(folder / "data"), BURSAR_DRAIN_S=str(drain_s)),
+                env=environment(BURSAR_DATA_DIR=str(folder / "data"), **named),
                 cwd=Path(__file__).parents[2],
                 stdout=log,
                 stderr=log,
             )
 
     def __enter__(self) -> Self:
-        end = time.monotonic() + 10
+        end = time.monotonic() + START_S
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
@@ -279,14 +289,47 @@ class Served:
         self.process.wait()
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(OSError), contextlib.closing(self.connect()) as connection:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
+        with contextlib.suppress(OSError):
+            return self.get("/readyz")[0] == 200
         return False
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET over a connection of its own."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers, as Linux knows them."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def stream_on(self, worker: int, model: str, headers: Mapping[str, str]) -> Streaming:
+        """As `stream`, taken by that worker."""
+        with self._alone(worker):
+            return self.stream(model, headers)
+
+    def get_on(self, worker: int, path: str) -> bytes:
+        """The body of a GET that this worker answered."""
+        with self._alone(worker):
+            return self.get(path)[1]
+
+    @contextlib.contextmanager
+    def _alone(self, worker: int) -> Iterator[None]:
+        """The others are kept from taking anything."""
+        others = [pid for number, pid in enumerate(self.workers()) if number != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection of its own."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_S)
 
     def stream(self, model: str, headers: Mapping[str, str]) -> Streaming:
         """A streamed chat call, begun."""

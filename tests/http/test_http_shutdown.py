@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.live import Served
+from tests.http.live import Served, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
@@ -33,13 +33,13 @@ def settled(served: Served) -> tuple[int, int, int]:
     return spent, held, holds
 
 
-def serve(upstream: ScriptedUpstream, folder: Path, drain_s: float = 20) -> Served:
+def serve(upstream: ScriptedUpstream, folder: Path, drain_s: float = 20, **settings: object) -> Served:
     policy = f"""
 version: 1
 providers: {{p: {{base_url: "{upstream.url}"}}}}
 models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 1}}}}}}
 """
-    return Served(policy, folder, drain_s)
+    return Served(policy, folder, drain_s, **settings)
 
 
 def test_streams_finish_and_the_ledger_is_settled(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -87,3 +87,49 @@ def test_what_does_not_finish_in_time_is_ended_honestly(upstream: ScriptedUpstre
         assert served.process.wait(10) == 0
     upstream.wait_for_disconnect(0)
     assert settled(served) == (2_000_000, 0, 0)
+
+
+def test_readiness_fails_first_while_it_serves_on(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.source = Script.of(words(SAID))
+    with serve(upstream, tmp_path, drain_notice_s=600) as served:
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: served.get("/readyz")[0] == 503)
+        assert json.loads(served.get("/readyz")[1])["error"]["code"] == "shutting_down"
+        assert served.get("/healthz")[0] == 200  # it lives: nobody should kill it
+        assert served.stream("m", TASK).rest().text == SAID
+        for _ in range(2):  # Ctrl-C, and once more: it need not wait
+            served.process.send_signal(signal.SIGINT)
+        served.process.wait(10)
+
+
+@pytest.mark.parametrize("finishes", [True, False], ids=["in time", "too late"])
+def test_workers_drain_too(upstream: ScriptedUpstream, tmp_path: Path, finishes: bool) -> None:
+    gates = [Gate(), Gate()]
+    upstream.source = [Script.of(words(SAID), gate=gate) for gate in gates]
+    drain_s = 20 if finishes else 0.5
+    with serve(upstream, tmp_path, drain_s=drain_s, drain_notice_s=0.3, workers=2) as served:
+        for gate in gates:
+            gate.release(2)
+        streams = [served.stream_on(number, "m", TASK) for number in range(2)]
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: refuses(served))  # nobody is left waiting at a port that no worker serves
+        if finishes:
+            assert len(served.workers()) == 2
+            for gate in gates:
+                gate.open()
+        answers = [stream.rest() for stream in streams]
+        assert served.process.wait(10) == 0
+    if finishes:
+        assert [(answer.text, answer.events[-1]) for answer in answers] == [(SAID, "[DONE]")] * 2
+        assert settled(served) == (10_000_000, 0, 0)
+    else:
+        assert {answer.events[-1]["error"]["message"] for answer in answers} == {"The gateway is shutting down."}
+        assert settled(served) == (4_000_000, 0, 0)
+
+
+def refuses(served: Served) -> bool:
+    try:
+        served.connect().connect()
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,103 @@
+"""`/metrics` of several workers: the sum of them all, exactly, whoever answers and whoever has died meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.http.live import Served, until
+from tests.http.test_http_metrics import check, series, total
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Gate, Script, words
+
+TASK = {"x-bursar-task-id": "t"}
+SAID = "one two three four five"
+WORDS = len(SAID.split())
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as live:
+        yield live
+
+
+def pages(served: Served) -> dict[int, str]:
+    """The page as each worker shows it."""
+    return {pid: served.get_on(number, "/metrics").decode() for number, pid in enumerate(served.workers())}
+
+
+def both(served: Served, calls: int) -> str:
+    """The page once so many calls are counted, the last thing that is done for one; the same wherever it is asked for."""
+    last = "bursar_time_to_first_token_seconds_count"
+    until(lambda: total(served.get("/metrics")[1].decode(), last) == calls)
+    one, other = pages(served).values()
+    assert series(one) == series(other)
+    check(one)
+    return one
+
+
+def test_totals_are_exact_and_survive_a_worker(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    policy = f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}}}
+"""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with Served(policy, tmp_path, workers=2, TMPDIR=temporary) as served:
+        for number in range(2):
+            served.get_on(number, "/healthz")
+
+        upstream.source = Script.of(words(SAID), input_tokens=10)
+        for number, calls in enumerate((3, 5)):
+            for _ in range(calls):
+                assert served.stream_on(number, "m", TASK).rest().text == SAID
+        page = both(served, 8)
+        assert total(page, "bursar_requests_total", model="m", outcome="completed") == 8
+        assert total(page, "bursar_tokens_total", kind="output") == 8 * WORDS
+        assert total(page, "bursar_tokens_total", kind="input") == 8 * 10
+        assert total(page, "bursar_cost_usd_total") == pytest.approx(8 * WORDS / 1000, abs=1e-12)
+        assert total(page, "bursar_request_duration_seconds_count") == 8
+        assert total(page, "bursar_request_duration_seconds_bucket", le="+Inf") == 8
+        assert total(page, "bursar_requests_in_flight") == 0
+        before = set(series(page))
+
+        gates = [Gate() for _ in range(3)]
+        for gate in gates:
+            gate.release()
+        upstream.source = [Script.of(words(SAID), gate=gate, input_tokens=10) for gate in gates]
+        streams = [served.stream_on(number, "m", TASK) for number in (0, 0, 1)]
+        assert total(both(served, 8), "bursar_requests_in_flight") == 3
+        first, second = served.workers()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: first not in served.workers() and len(served.workers()) == 2, 60)
+        for number in range(2):
+            served.get_on(number, "/healthz")
+        until(lambda: total(served.get("/metrics")[1].decode(), "bursar_requests_in_flight") == 1)
+        # The dead worker's gauges went with it, and what it counted is still there.
+        page = both(served, 8)
+        assert total(page, "bursar_workers") == 2
+        assert total(page, "bursar_requests_total") == 8
+        gates[2].open()
+        assert streams[2].rest().text == SAID
+        for stream in streams[:2]:
+            stream.leave()
+
+        upstream.source = Script.of(words(SAID), input_tokens=10)
+        for number in range(2):
+            assert served.stream_on(number, "m", TASK).rest().text == SAID
+        page = both(served, 11)
+        assert total(page, "bursar_requests_total", outcome="completed") == 11
+        assert total(page, "bursar_request_duration_seconds_bucket", le="+Inf") == 11
+        assert total(page, "bursar_tokens_total", kind="output") == 11 * WORDS
+        assert (
+            total(page, "bursar_reservations_expired_total") == 2
+        )  # the embedded ledger sees that the process is gone
+        assert set(series(page)) == before
+        folder = next(temporary.glob("bursar-metrics-*"))
+        kept = {file.name.rpartition("_")[2] for file in folder.glob("*.db")}
+        assert kept == {"gone.db", *(f"{pid}.db" for pid in served.workers())}
