@@ -21,10 +21,11 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --pytho
 	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-agents bench lock clean
+.PHONY: help run stack test test-agents bench lock clean
 
 help: ## Show this
 	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
+	@echo "make stack   the topology of docker-compose.yml as plain processes (ARGS='--policy PATH --port 8080')"
 	@echo "make test    set up what tests need, then lint, check types and layers, and run every test (ARGS='-k name')"
 	@echo "make test-agents  run the five agent programs through the gateway (installs them from npm, 1.4 GB)"
 	@echo "make bench   measure the gateway's own cost (ARGS=...)"
@@ -33,6 +34,9 @@ help: ## Show this
 
 run: $(SERVED)
 	@exec $(BIN)/bursar serve $(ARGS)
+
+stack: $(TESTED)
+	@exec $(BIN)/python -m tests.stack $(ARGS)
 
 test: $(TESTED)
 	$(BIN)/python -m ruff check app routers tests
@@ -72,7 +76,7 @@ $(TESTED): | $(BIN)/python
 	@$(INSTALL_SELF)
 	@$(BIN)/python -c "from tests.node_sdk import installed; installed()" \
 		|| echo "The Node SDK could not be installed; its tests are skipped."
-	@$(BIN)/python -c "from tests.tools import promtool; promtool() or print('No promtool: its test is skipped.')"
+	@$(BIN)/python -m tests.tools
 	@touch $@
 
 # These build the editable install, without a download of its own, and so stand in both locks.

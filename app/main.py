@@ -244,7 +244,7 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _tend_ledger(services: Services) -> None:
-    """Keep this process's lease, end the holds of dead ones, write what is owed, show circuits to whoever is scraped."""
+    """Keep this process's lease, end the holds of dead ones, write what is owed; and show circuits."""
     ledger = services.ledger
     while True:
         services.show_circuits()

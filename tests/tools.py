@@ -1,31 +1,55 @@
-"""Tools that tests use and pip does not bring, kept under `.tools/` outside of git."""
+"""Programs that tests use and pip does not bring: from PATH, else unpacked from Debian's packages, without root.
+
+They are kept under `.tools/`, outside of git.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
+PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "haproxy": "haproxy"}
+"""The package that each program comes in."""
 
 
 @cache
-def promtool() -> Path | None:
-    """Prometheus' promtool: from PATH, else from `.tools/`, else unpacked there from Debian's package; or None."""
-    found = shutil.which("promtool")
-    if found is not None:
+def tool(name: str) -> Path | None:
+    """A program of PACKAGES, or one that a wheel brought beside this Python (kubectl, hadolint); None without it."""
+    beside = Path(sys.executable).parent / name
+    if beside.exists():
+        return beside
+    if (found := shutil.which(name)) is not None:
         return Path(found)
-    kept = TOOLS / "prometheus" / "usr" / "bin" / "promtool"
-    if not kept.exists():
-        _unpack_debian("prometheus", TOOLS / "prometheus")
-    return kept if kept.exists() else None
+    package = PACKAGES.get(name)
+    if package is None:
+        return None
+    if not (TOOLS / package).exists():
+        _unpack_debian(package, TOOLS / package)
+    return next((path for path in TOOLS.glob(f"{package}/usr/*bin/{name}")), None)
+
+
+def promtool() -> Path | None:
+    """Prometheus' promtool."""
+    return tool("promtool")
+
+
+def environment_of(program: Path) -> dict[str, str]:
+    """What an unpacked program needs to find the libraries that were unpacked beside it."""
+    libraries = (
+        [str(path) for path in program.parents[2].glob("usr/lib/*-linux-gnu")] if TOOLS in program.parents else []
+    )
+    return {**os.environ, **({"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {})}
 
 
 def _unpack_debian(package: str, target: Path) -> None:
-    """Unpack a Debian package without root; does nothing where apt or the package is missing."""
+    """Unpack a package, and the libraries it needs that this machine lacks; nothing where apt has it not."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return
     # A directory per process, renamed at the end: parallel test workers must not see half a tool.
@@ -33,11 +57,32 @@ def _unpack_debian(package: str, target: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        subprocess.run(["apt-get", "download", package], cwd=work, capture_output=True, check=True, timeout=120)
-        archive = next(work.glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", archive.name, "out"], cwd=work, capture_output=True, check=True, timeout=60)
+        _run(["apt-get", "download", package, *_libraries(package)], work)
+        for archive in work.glob("*.deb"):
+            _run(["dpkg-deb", "-x", archive.name, "out"], work)
         (work / "out").rename(target)
-    except (subprocess.SubprocessError, OSError, StopIteration):
+    except (subprocess.SubprocessError, OSError):
         return
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _libraries(package: str) -> list[str]:
+    """Shared libraries that installing the package would bring; apt resolves, and installs nothing."""
+    plan = _run(["apt-get", "install", "--simulate", "--no-install-recommends", package], TOOLS)
+    return re.findall(r"^Inst (lib(?!js-)\S+)", plan, re.MULTILINE)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True, timeout=120).stdout
+
+
+def main() -> None:
+    """Fetch all of them now, and say which are missing."""
+    for name in PACKAGES:
+        if tool(name) is None:
+            print(f"No {name}: its tests are skipped.")
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ def pages(served: Served) -> dict[int, str]:
 
 
 def both(served: Served, calls: int) -> str:
-    """The page once so many calls are counted, the last thing that is done for one; the same wherever it is asked for."""
+    """The page once so many calls are counted, which is the last thing done for one; the same from both."""
     last = "bursar_time_to_first_token_seconds_count"
     until(lambda: total(served.get("/metrics")[1].decode(), last) == calls)
     one, other = pages(served).values()
@@ -72,7 +72,7 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
         upstream.source = [Script.of(words(SAID), gate=gate, input_tokens=10) for gate in gates]
         streams = [served.stream_on(number, "m", TASK) for number in (0, 0, 1)]
         assert total(both(served, 8), "bursar_requests_in_flight") == 3
-        first, second = served.workers()
+        first, _ = served.workers()
         os.kill(first, signal.SIGKILL)
         until(lambda: first not in served.workers() and len(served.workers()) == 2, 60)
         for number in range(2):

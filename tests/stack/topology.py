@@ -1,0 +1,147 @@
+"""What docker-compose.yml brings up, as plain processes on loopback, from the same files of `deploy/`.
+
+Two gateways behind HAProxy, one ledger in Redis with its append-only file, Prometheus with our rules, and the learner.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from app.commands.tree import cli
+from tests.redis_server import RedisServer
+from tests.stack.processes import Program, answers, clean_environment, free_ports
+from tests.tools import ROOT, environment_of, tool
+
+DEPLOY = ROOT / "deploy"
+NEEDED = ("haproxy", "prometheus")
+
+
+def missing() -> list[str]:
+    """Programs without which the stack cannot come up."""
+    return [name for name in NEEDED if tool(name) is None]
+
+
+class Stack:
+    """The processes, started by `start` in order and ended by `close` in the opposite order.
+
+    `settings` are BURSAR_* variables of both gateways; `scrape_s` is how often Prometheus looks.
+    """
+
+    def __init__(self, folder: Path, policy: Path, settings: Mapping[str, str], *, port: int = 0, scrape_s: float = 5):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        free = free_ports(5)
+        self.port, self.watch_port, self.prometheus_port, *self.gateway_ports = [port or free[0], *free[1:]]
+        self.redis = RedisServer(*_redis_options())
+        self._policy, self._settings, self._scrape_s = policy, dict(settings), scrape_s
+        self.programs: list[Program] = []
+
+    @property
+    def url(self) -> str:
+        """Where clients go."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus answers."""
+        return f"http://127.0.0.1:{self.prometheus_port}"
+
+    def start(self) -> None:
+        """Bring everything up; returns when all of it serves."""
+        self.redis.start()
+        gateways = [self._gateway(number, port) for number, port in enumerate(self.gateway_ports, 1)]
+        self.programs = [*gateways, self._balancer(), self._prometheus()]
+        if "learn" in (
+            command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands
+        ):
+            self.programs.append(self._learner())
+        for program in self.programs:
+            program.start()
+        for program in self.programs:
+            program.wait_until_ready()
+
+    def program(self, name: str) -> Program:
+        """The program of that name, as docker-compose.yml calls it."""
+        return next(program for program in self.programs if program.name == name)
+
+    def tend(self) -> None:
+        """Start again what died and is to be kept, as a container's restart policy does."""
+        for program in self.programs:
+            if program.again and program.code is not None:
+                program.start()
+
+    def close(self) -> None:
+        """End everything: the gateways first, which let their streams finish, and what these need after them."""
+        serving = [program for program in self.programs if program.again]
+        for program in serving:
+            program.signal(signal.SIGTERM)
+        for program in serving + [program for program in self.programs if program not in serving]:
+            program.stop()
+        self.redis.stop()
+        self.redis.close()
+
+    def _gateway(self, number: int, port: int) -> Program:
+        name = f"gateway-{number}"
+        environment = self._bursar(BURSAR_DATA_DIR=str(self.folder / name))
+        command = [sys.executable, "-m", "app.cli", "serve", "--policy", str(self._policy), "--port", str(port)]
+        return self._made(name, command, environment, f"http://127.0.0.1:{port}/readyz", again=True)
+
+    def _learner(self) -> Program:
+        environment = self._bursar(BURSAR_DATA_DIR=str(self.folder / "learner"), BURSAR_POLICY=str(self._policy))
+        return self._made("learner", [sys.executable, "-m", "app.cli", "learn"], environment, None, again=True)
+
+    def _bursar(self, **more: str) -> dict[str, str]:
+        return clean_environment(
+            PYTHONPATH=str(ROOT), BURSAR_REDIS_URL=self.redis.url, BURSAR_LOG_FORMAT="json", **self._settings, **more
+        )
+
+    def _balancer(self) -> Program:
+        program = tool("haproxy")
+        assert program is not None
+        environment = {
+            **environment_of(program),
+            "BURSAR_LISTEN": f"127.0.0.1:{self.port}",
+            "BURSAR_WATCH": f"127.0.0.1:{self.watch_port}",
+            **{f"BURSAR_GATEWAY_{n}": f"127.0.0.1:{port}" for n, port in enumerate(self.gateway_ports, 1)},
+        }
+        command = [str(program), "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")]
+        return self._made("balancer", command, environment, f"{self.url}/readyz")
+
+    def _prometheus(self) -> Program:
+        program = tool("prometheus")
+        assert program is not None
+        home = self.folder / "prometheus"
+        shutil.rmtree(home / "rules", ignore_errors=True)
+        shutil.copytree(DEPLOY / "prometheus" / "rules", home / "rules")
+        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        config["global"] = dict.fromkeys(config["global"], f"{int(self._scrape_s * 1000)}ms")
+        targets = {"bursar": self.gateway_ports, "haproxy": [self.watch_port]}
+        for job in config["scrape_configs"]:
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in targets[job["job_name"]]]}]
+        (home / "prometheus.yml").write_text(yaml.safe_dump(config))
+        command = [
+            str(program),
+            f"--config.file={home / 'prometheus.yml'}",
+            f"--storage.tsdb.path={home / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.prometheus_port}",
+        ]
+        return self._made("prometheus", command, environment_of(program), f"{self.prometheus_url}/-/ready")
+
+    def _made(
+        self, name: str, command: list[str], environment: dict[str, str], url: str | None, *, again: bool = False
+    ) -> Program:
+        ready = (lambda: True) if url is None else (lambda: answers(url))
+        return Program(name, command, environment, self.folder / f"{name}.log", ready, again)
+
+
+def _redis_options() -> list[tuple[str, str]]:
+    """The lines of deploy/redis/redis.conf."""
+    lines = (DEPLOY / "redis" / "redis.conf").read_text().splitlines()
+    pairs = [line.partition(" ") for line in lines if line.strip() and not line.startswith("#")]
+    return [(name, value) for name, _, value in pairs]
