@@ -26,7 +26,7 @@ AT_ONCE = 60
 KILL_AT, WAIT_AT, DRAIN_AT = 80, 250, 280
 """After how many calls one gateway is killed; calls wait for it to be back; the other one is drained."""
 BOUND_TOKENS = 15
-"""Where a stream is cut or left: one event, and what comes in the half second that a busy machine may take to say so."""
+"""Where a stream is cut or left: one event, and what comes in the half second that a busy machine may take."""
 UNRECORDED_TOKENS = 512
 """What a dead gateway's streams are charged at most beyond what they spent (README, "What is promised about money")."""
 
