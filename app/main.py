@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from app.aside import Aside
 from app.compaction import keep_compacting
 from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.dialects.anthropic.count import count_reply as messages_reply
@@ -178,7 +179,8 @@ class Gateway:
         view = View(self.policies.current, self.routers, self.book.current)
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
-        self.front = Front(hot_routes(services, settings.max_body_bytes), build_api(services, outcomes), self.metrics)
+        api = build_api(services, outcomes, Aside(settings))
+        self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()

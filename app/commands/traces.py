@@ -144,12 +144,13 @@ def folder_of(settings: Settings) -> Path:
 
 
 async def _query(settings: Settings, sql: str, form: Form) -> None:
-    async with _open(settings) as db:
+    async with open_traces(settings) as db:
         _PRINTERS[form](ask(db, sql))
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+async def open_traces(settings: Settings) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+    """All traces there are, as views. Raises TracesError, LedgerUnavailable or Refused."""
     parquet = parquet_of(settings)
     if settings.redis_url is None:
         with open_files(folder_of(settings), parquet) as db:

@@ -143,6 +143,28 @@ def spend(
     raise typer.Exit(show(task=task, key=key, as_json=as_json))
 
 
+@cli.command(epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage or settings.")
+def efficiency(
+    by: Annotated[
+        str, typer.Option(help="What to tell apart: model, harness, task_type, key, day, or several with commas.")
+    ] = "model",
+    since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
+    key: Annotated[str | None, typer.Option(help="Only this key's runs.")] = None,
+    judged: Annotated[bool, typer.Option("--judged", help="Only runs that feedback was given on.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how fast and how cheap runs succeed: a run is a task, or a call that belongs to none.
+
+    Medians are over runs that passed: feedback says so, or, where nobody spoke, the last call completed and shows no
+    sign of failure. `--judged` leaves out what nobody spoke of.
+
+    Examples: bursar efficiency ; bursar efficiency --by harness,model --since 30d --json
+    """
+    from app.commands.efficiency import efficiency as show  # noqa: PLC0415
+
+    raise typer.Exit(show(by=by, since=since, key=key, judged=judged, as_json=as_json))
+
+
 @cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
 def train(
     data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],

@@ -168,3 +168,9 @@ class FeedbackDown(BursarError):
     """The store of outcomes does not answer: nothing is known to have been stored."""
 
     status, type, code, blame, label = 503, "server_error", "outcomes_unavailable", "gateway", "outcomes_down"
+
+
+class TracesDown(BursarError):
+    """Traces, or the feedback on them, cannot be read now."""
+
+    status, type, code, blame, label = 503, "server_error", "traces_unavailable", "gateway", "traces_down"

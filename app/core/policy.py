@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal
 
+from app.core.heard import WRITING_TOOLS
 from app.core.money import Price
 
 OnCut = Literal["error", "length"]
@@ -209,7 +210,8 @@ class LedgerRules:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
-    `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up."""
+    `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up;
+    `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters."""
 
     version: str
     source: str
@@ -222,6 +224,7 @@ class Policy:
     unknown_model: str | None = None
     on_cut: OnCut = "error"
     ledger: LedgerRules = LedgerRules()
+    writing_tools: tuple[str, ...] = WRITING_TOOLS
     prices_version: str = ""
     warnings: tuple[str, ...] = ()
 

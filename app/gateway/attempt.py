@@ -43,7 +43,8 @@ EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """What the decision record keeps of an attempt."""
+    """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
+    writes) are counted from the call's arrival; `generation_s` is how long its output took."""
 
     candidate: Candidate
     purse: Purse | None = None
@@ -54,10 +55,26 @@ class AttemptRecord:
     charged_nano: int | None = 0
     provenance: Provenance = Provenance.METERED
     ttft_s: float | None = None
+    first_attempt_s: float | None = None
+    generation_s: float | None = None
     cut: dict[str, Any] | None = None
     error: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     seen: Seen | None = None
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        """Output over the time that it took; None where nothing came."""
+        output = self.usage.get("output_tokens", 0)
+        return round(output / self.generation_s, 3) if output and self.generation_s else None
+
+    @property
+    def killed_at_usd(self) -> float | None:
+        """What the budget that cut it had spent by then, this attempt included; None where none did."""
+        if self.cut is None or self.cut["reason"] != "budget":
+            return None
+        spent = self.purse.cut_headers.get("x-bursar-spent-usd") if self.purse is not None else None
+        return float(spent or self.cut["killed_at_usd"])
 
 
 class Session(Protocol):
@@ -95,9 +112,13 @@ class Attempt:
         self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
         self._hard_s = min(now_s + budget.hard_timeout_s, self._task_s)
         self._folds = purse.plan.mode is Mode.FOLD
-        self._exchange = exchange_for(session.request, candidate.provider, time.time())
+        writing = session.view.policy.writing_tools
+        self._exchange = exchange_for(session.request, candidate.provider, writing, time.time())
         self._sent = False
         self._stalled = False
+        self._asked_s = time.perf_counter()
+        self._began_s: float | None = None
+        self._began_pieces = 0
 
     @cached_property
     def relay(self) -> Relay:
@@ -180,7 +201,7 @@ class Attempt:
             self._exchange.read_whole(body, self.meter)
         except BadEvent:
             return await self._failed(verdict.garbled())
-        self._first_event()
+        self._all_at_once()
         await self._settle(self.meter.cost_nano, self._provenance())
         self.record.outcome = Outcome.COMPLETED
         await self._answer(200, self._exchange.shown(body, self.meter, self.record.charged_nano))
@@ -220,6 +241,7 @@ class Attempt:
         relay, purse, waits = self.relay, self.purse, self.session.waits
         idle_s, loop_time = self.candidate.provider.deadlines.idle_s, self._loop.time
         relay.allowance_nano = purse.allowance_nano
+        timing = self._began_s is None or self.record.first_attempt_s is None
         if relay.blocked and (out := relay.resume()):
             await self._send(out)
         if relay.done:
@@ -229,6 +251,8 @@ class Attempt:
             out = relay.feed(parser.feed(data) if data else parser.close())
             if relay.blocked:
                 out += relay.resume()  # exact usage in the same read may have lowered the cost
+            if timing:
+                timing = self._note_firsts()
             if out:
                 await self._send(out)
             if relay.done or relay.broken is not None or not data:
@@ -260,11 +284,33 @@ class Attempt:
         if self.record.ttft_s is None:
             self.record.ttft_s = time.perf_counter() - self.session.arrived_s
 
+    def _all_at_once(self) -> None:
+        """The client sees the whole answer at one moment, which is its first token and its first attempt."""
+        self._first_event()
+        if self._exchange.heard.attempted:
+            self.record.first_attempt_s = self.record.ttft_s
+
+    def _note_firsts(self) -> bool:
+        """Called after a read: when the answer began, and made its first attempt; True while one is to come."""
+        record = self.record
+        if self._began_s is None and self.relay.opened:
+            self._began_s, self._began_pieces = time.perf_counter(), self.meter.pieces
+        if record.first_attempt_s is None and self._exchange.heard.attempted and not self._folds:
+            record.first_attempt_s = time.perf_counter() - self.session.arrived_s
+        return self._began_s is None or record.first_attempt_s is None
+
+    def _generation_s(self) -> float:
+        """How long the output took: from the first token, where most of it was seen to come after that; else from
+        when it was asked for, since it was generated unseen (one read brought it all, or the model thinks hidden)."""
+        meter, now_s = self.meter, time.perf_counter()
+        seen = 2 * (meter.pieces - self._began_pieces) >= max(meter.pieces, meter.output_tokens)
+        return now_s - (self._began_s if self._began_s is not None and seen else self._asked_s)
+
     async def _complete(self, reply: Reply) -> None:
         await self._settle(self.meter.cost_nano, self._provenance())
         self.record.outcome = Outcome.COMPLETED
         if self._folds:
-            self._first_event()
+            self._all_at_once()
             await self._answer(200, self.relay.folded(self.record.charged_nano, None))
         else:
             await self._end(self.relay.end_complete(self.record.charged_nano))
@@ -447,6 +493,8 @@ class Attempt:
         return cost, self._provenance()
 
     async def _settle(self, cost_nano: int | None, provenance: Provenance, *, killed: str | None = None) -> None:
+        if self.meter.pieces or self.meter.usage is not None:
+            self.record.generation_s = self._generation_s()
         await self.purse.settle(cost_nano or 0, killed=killed)
         self.record.charged_nano, self.record.provenance = cost_nano, provenance
         usage, meter = self.meter.usage, self.meter

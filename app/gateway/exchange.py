@@ -80,23 +80,23 @@ class Exchange(Protocol):
         """That reply, as the client sees it."""
 
 
-def exchange_for(request: ChatRequest, provider: Provider, now_s: float) -> Exchange:
-    """The exchange of this client's dialect with this provider's. `now_s`: Unix time, for dialects whose replies tell
-    when they were made where the provider's do not."""
+def exchange_for(request: ChatRequest, provider: Provider, writing: tuple[str, ...], now_s: float) -> Exchange:
+    """The exchange of this client's dialect with this provider's. `writing`: which tools write, by the policy;
+    `now_s`: Unix time, for dialects whose replies tell when they were made where the provider's do not."""
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
-        return ChatExchange(request, provider)
+        return ChatExchange(request, provider, writing)
     spoken = ChatDialect(provider.limit_field) if upstream == CHAT else dialect_named(upstream)
-    return EventExchange(request, dialect_named(request.dialect), spoken, int(now_s))
+    return EventExchange(request, dialect_named(request.dialect), spoken, writing, int(now_s))
 
 
 class ChatExchange:
     """Chat Completions on both sides."""
 
-    def __init__(self, request: ChatRequest, provider: Provider) -> None:
+    def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
         self._limit_field = provider.limit_field
-        self.heard = heard_for(request)
+        self.heard = heard_for(request, writing)
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         body = render_chat(
@@ -141,14 +141,16 @@ class ChatExchange:
 class EventExchange:
     """Any two dialects; where they are the same, bytes go on as they came."""
 
-    def __init__(self, request: ChatRequest, client: Dialect, upstream: Dialect, created_s: int) -> None:
+    def __init__(
+        self, request: ChatRequest, client: Dialect, upstream: Dialect, writing: tuple[str, ...], created_s: int
+    ) -> None:
         self._request = request
         self._created_s = created_s
         self._client = client
         self._upstream = upstream
         self._same = client.name == upstream.name
         self._whole: list[Event] = []
-        self.heard = heard_for(request)
+        self.heard = heard_for(request, writing)
 
     @cached_property
     def _talk(self) -> Conversation:

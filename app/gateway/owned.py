@@ -148,7 +148,9 @@ class OwnedCall(ABC):
         self.started = True
         metrics.errors.labels(error.label).inc()
         if isinstance(error, BudgetExceeded | BudgetContended) and not self.attempts:
-            record.denied_scope = error.headers.get("x-bursar-scope")
+            scope = record.denied_scope = error.headers.get("x-bursar-scope")
+            if scope in ("task", "model") and isinstance(error, BudgetExceeded) and not isinstance(error, TaskStopped):
+                record.denied_at_usd = float(error.headers["x-bursar-spent-usd"]) or None
             metrics.denials.labels(record.denied_scope or "", error.label).inc()
         status, body = self.dialect.error_reply(error)
         headers = [(b"content-type", b"application/json"), *self._id_headers()]

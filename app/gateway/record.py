@@ -9,6 +9,7 @@ import msgspec
 
 from app.core.money import Price, Rates, usd_float, usd_text
 from app.core.policy import Candidate, Route
+from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt import AttemptRecord
 from app.gateway.choose import Considered
@@ -34,7 +35,8 @@ _SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"exp
 
 @dataclass(slots=True)
 class CallRecord:
-    """What a call knows of itself when it ends; `as_trace` turns it into the stored form."""
+    """What a call knows of itself when it ends; `as_trace` turns it into the stored form. `denied_at_usd`: what its
+    task had spent where the task's budget was used up before this call."""
 
     request_id: str
     created_s: float
@@ -50,6 +52,7 @@ class CallRecord:
     outcome: Outcome = Outcome.GATEWAY_ERROR
     error: str | None = None
     denied_scope: str | None = None
+    denied_at_usd: float | None = None
     denials: list[dict[str, str]] = field(default_factory=list)
     duration_s: float = 0.0
     overhead_s: float | None = None
@@ -78,6 +81,7 @@ class CallRecord:
             "usage": last.usage if last else {},
             "cut": last.cut if last else None,
             "seen": last.seen.as_json() if last and last.seen else None,
+            "cost_killed_at_usd": self.denied_at_usd if last is None else last.killed_at_usd,
             "denied_scope": self.denied_scope,
             "denials": self.denials,
             "decision": decision_json(decision, self.view) if decision else None,
@@ -86,6 +90,10 @@ class CallRecord:
             "timings": {
                 "duration_ms": _ms(self.duration_s),
                 "ttft_ms": _ms(last.ttft_s) if last else None,
+                "first_attempt_ms": _ms(last.first_attempt_s) if last else None,
+                "generation_ms": _ms(last.generation_s) if last else None,
+                "tokens_per_sec": last.tokens_per_sec if last else None,
+                "success_ms": NOT_MEASURED,
                 "overhead_ms": _ms(self.overhead_s),
             },
             "versions": {

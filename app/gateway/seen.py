@@ -41,10 +41,10 @@ _TOOL_FAILED = re.compile(
 _TALKS = ("messages", "input", "contents")
 
 
-def heard_for(request: ChatRequest) -> Heard:
-    """What to keep of the answer to this request."""
+def heard_for(request: ChatRequest, writing: tuple[str, ...]) -> Heard:
+    """What to keep of the answer to this request. `writing`: which tools write, by the policy."""
     prompt = request.prompt
-    return Heard(MOST_CHARS if prompt.wants_json else OPENING_CHARS, MOST_CHARS if prompt.tools else 0)
+    return Heard(MOST_CHARS if prompt.wants_json else OPENING_CHARS, MOST_CHARS if prompt.tools else 0, writing)
 
 
 def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View) -> Seen:

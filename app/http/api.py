@@ -23,6 +23,7 @@ from app.gateway.metrics import Metrics
 from app.gateway.metrics_files import exposition
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.models import serve_models
 from app.http.task_json import balance_json
@@ -36,13 +37,14 @@ def error_response(error: BursarError) -> Response:
     return Response(error_body(error), error.status, error.headers, media_type="application/json")
 
 
-def build_api(services: Services, outcomes: Outcomes) -> FastAPI:
+def build_api(services: Services, outcomes: Outcomes, aside: Commands) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
     serve_tasks(api, services)
     serve_feedback(api, services, outcomes)
+    serve_efficiency(api, services, aside)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+from app.core.heard import WRITING_TOOLS
 from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
 from app.core.policy import (
     ANY_TASK,
@@ -113,6 +114,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
             open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),
             contention_wait_s=spec.ledger.contention_wait_secs,
         ),
+        writing_tools=_writing_tools(spec.writing_tools),
         prices_version=catalogue.version,
     )
     return replace(policy, warnings=tuple(_warnings(spec, policy, dropped)))
@@ -352,6 +354,10 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
         yield "caps.request is above caps.task: it never binds within a task"
     if policy.ledger.on_failure == "open" and not policy.ledger.open_allowance_nano:
         yield "ledger.on_failure is open with an allowance of 0: that is closed"
+
+
+def _writing_tools(given: list[str] | None) -> tuple[str, ...]:
+    return WRITING_TOOLS if given is None else tuple(pattern.lower() for pattern in given)
 
 
 def _unset(variables: tuple[str, ...]) -> str:

@@ -352,6 +352,7 @@ class BillsAfterCancelSpec(Spec):
     hosts: list[str]
 
 
+ToolPattern = Annotated[str, Field(min_length=1, max_length=128)]
 AliasPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:/@+*?\- ]+$")]
 
 
@@ -373,6 +374,11 @@ class PolicySpec(Spec):
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
     ledger: LedgerSpec = LedgerSpec()
+    writing_tools: list[ToolPattern] | None = Field(
+        default=None,
+        description="Tools whose call is a first attempt at a task, by name: patterns with * and ?, without regard to "
+        "case. Default: those that change files in well-known agents; shells are not among them.",
+    )
     bills_after_cancel: BillsAfterCancelSpec | None = None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 """Written into every file, as `bursar_schema` among its key-value metadata."""
 
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
@@ -88,10 +88,20 @@ COLUMNS = (
     _of("usage.cache_read_tokens", "cache_read_tokens", _WHOLE, "of the input"),
     _of("usage.reasoning_tokens", "reasoning_tokens", _WHOLE, "of the output"),
     _of("cut", "cut", _CUT, "where and how it was cut; NULL where it was not"),
+    _of(
+        "cost_killed_at_usd",
+        "cost_killed_at_usd",
+        _REAL,
+        "what the budget that ended it, or let it not begin, had spent",
+    ),
     _of("seen", "seen", "JSON", "what showed in the answer, without its words (app/core/seen.py)"),
     _of("caps", "caps", [_CAP], "every cap that bound it"),
     _of("timings.duration_ms", "duration_ms", _REAL, "from its arrival to its end"),
     _of("timings.ttft_ms", "ttft_ms", _REAL, "the last attempt's first token"),
+    _of("timings.first_attempt_ms", "first_attempt_ms", _REAL, "its first text, or call of a tool that writes"),
+    _of("timings.generation_ms", "generation_ms", _REAL, "how long its output took"),
+    _of("timings.tokens_per_sec", "tokens_per_sec", _REAL, "output tokens over that time"),
+    _of("timings.success_ms", "success_ms", _REAL, "-1: feedback comes later, and `bursar efficiency` reads it"),
     _of("timings.overhead_ms", "overhead_ms", _REAL, "from its arrival until a provider was asked"),
     _of("versions.policy", "policy_version", _TEXT, "a digest of the policy"),
     _of("versions.prices", "prices_version", _TEXT, "a digest of the price catalogue"),

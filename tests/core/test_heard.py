@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.core.events import CallBegins, CallPiece, Finished, Said, Thought
-from app.core.heard import Heard
+from app.core.heard import WRITING_TOOLS, Heard, writes
 
 
 def test_an_opening_is_kept_and_the_rest_let_go() -> None:
@@ -38,6 +40,51 @@ def test_interleaved_calls_and_arguments_too_long() -> None:
     assert heard.calls == [("a", "0"), ("b", "1")]
     heard.argue(0, "x" * 30)
     assert heard.calls is None
+
+
+def test_the_first_attempt_is_text_or_a_tool_that_writes() -> None:
+    heard = Heard(10, 100)
+    heard.say("\n\n")
+    heard.call(0, "read_file")
+    heard.call(1, "TodoWrite")
+    heard.call(2, "bash")
+    assert heard.said
+    assert not heard.attempted
+    heard.call(3, "Edit")
+    assert heard.attempted
+    spoken = Heard(10, 0)
+    spoken.take([Thought("I should say hello."), Said("No", 1)])
+    assert not spoken.attempted
+    spoken.take([Said("Hello")])
+    assert spoken.attempted
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        *("Write", "Edit", "MultiEdit", "NotebookEdit"),  # Claude Code
+        *("apply_patch", "write_file", "replace", "write", "edit", "patch"),  # codex, gemini-cli, opencode, pi
+        *("str_replace_based_edit_tool", "write_to_file", "mcp__fs__write_file", "mcp__fs__create_new_file"),
+    ],
+)
+def test_tools_that_change_files(tool: str) -> None:
+    assert writes(tool, WRITING_TOOLS)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    ["Read", "Bash", "shell", "TodoWrite", "update_plan", "Grep", "web_search", "ls", "read_file", "save_memory"],
+)
+def test_tools_that_do_not(tool: str) -> None:
+    assert not writes(tool, WRITING_TOOLS)
+
+
+def test_a_policy_may_name_others() -> None:
+    heard = Heard(10, 0, ("bash", "git_*"))
+    heard.call(0, "Edit")
+    assert not heard.attempted
+    heard.call(1, "Git_Commit")
+    assert heard.attempted
 
 
 def test_events_of_the_first_choice() -> None:

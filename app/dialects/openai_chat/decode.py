@@ -209,8 +209,10 @@ def _hear(heard: Heard, choice: _Choice) -> None:
                 heard.call(call.index, function.name)
             given = function.arguments or function.input or ""
             heard.argue(call.index, given if isinstance(given, str) else msgspec.json.encode(given).decode())
-    if delta.function_call is not None or delta.audio is not None:
-        heard.said = True
+    if delta.function_call is not None:
+        heard.begin_call(delta.function_call.name or "")
+    if delta.audio is not None:
+        heard.said = heard.attempted = True
 
 
 def _pieces_of_call(function: _Function | None) -> int:

@@ -1,0 +1,95 @@
+"""Commands beside a gateway: `bursar ...` in a process of its own, of low priority.
+
+What reads many traces would share the interpreter with the event loop as a thread, and keep DuckDB's memory for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+
+import structlog
+
+from app.core.errors import TracesDown
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+BURSAR = ("-m", "app.cli")
+FRESH_S = 5.0
+"""An answer serves everybody who asks the same for this long."""
+ASKED_S = 60.0
+MAX_KEPT = 64
+_NICE = 15
+
+
+async def run_aside(settings: Settings, command: tuple[str, ...], *, limit_s: float, keep: bool = False) -> bytes:
+    """Run Python with these arguments to its end; what it printed, where that is kept. Raises OSError, TimeoutError, or
+    ChildProcessError where the command says that it failed. A cancelled one ends its process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        env=_environment(settings),
+        stdin=DEVNULL,
+        stdout=PIPE if keep else DEVNULL,
+    )
+    with contextlib.suppress(OSError, AttributeError):  # it has ended, or this system knows no priorities
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+    try:
+        async with asyncio.timeout(limit_s):
+            printed, _ = await process.communicate()
+    finally:
+        await _end(process)
+    if process.returncode:
+        raise ChildProcessError(f"{' '.join(command[:4])} ended with {process.returncode}")
+    return printed or b""
+
+
+class Aside:
+    """Questions answered by commands aside, one at a time; answers are kept for FRESH_S."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._kept: dict[tuple[str, ...], tuple[float, bytes]] = {}
+
+    async def ask(self, *arguments: str) -> bytes:
+        """What `bursar ARGUMENTS` prints. Raises TracesDown."""
+        async with self._turn:
+            made_s, answer = self._kept.get(arguments, (float("-inf"), b""))
+            if time.monotonic() - made_s <= FRESH_S:
+                return answer
+            try:
+                answer = await run_aside(self._settings, (*BURSAR, *arguments), limit_s=ASKED_S, keep=True)
+            except (OSError, TimeoutError) as error:
+                log.error("a command aside failed", command=" ".join(arguments[:2]), error=str(error))
+                raise TracesDown("Traces cannot be read at the moment.") from None
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[arguments] = time.monotonic(), answer
+            return answer
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the command reads must be what this gateway was given."""
+    named = {
+        "BURSAR_DATA_DIR": str(settings.data_dir.absolute()),
+        "BURSAR_REDIS_NAMESPACE": settings.redis_namespace,
+        "BURSAR_TRACES_KEEP_DAYS": str(settings.traces_keep_days),
+        "BURSAR_LOG_LEVEL": settings.log_level,
+    }
+    for name, secret in (("BURSAR_REDIS_URL", settings.redis_url), ("BURSAR_TRACES_URL", settings.traces_url)):
+        if secret is not None:
+            named[name] = secret.get_secret_value()
+    return {**os.environ, **named}

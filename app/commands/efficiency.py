@@ -1,0 +1,128 @@
+"""`bursar efficiency`: how fast and how cheap runs succeed, from traces and feedback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from app.commands.policy import Refused, read_settings
+from app.commands.terminal import complain, say_json, table
+from app.commands.traces import FAILURES, open_traces
+from app.core.efficiency import GROUPS, Group, group_of, grouped
+from app.core.runs import Run
+from app.core.since import since_s
+from app.logs import configure_logging
+from app.settings import Settings
+from app.stores.outcomes import Outcomes, OutcomesUnavailable
+from app.stores.traces_runs import every_word, runs_since
+
+MAX_GROUPS = 500
+_COLUMNS = (
+    "runs",
+    "success",
+    "to success",
+    "first attempt",
+    "turns",
+    "tokens/s",
+    "p90 cost",
+    "score",
+    "cost-killed",
+)
+
+
+def efficiency(*, by: str, since: str, key: str | None, judged: bool, as_json: bool) -> int:
+    """Print the efficiency of runs; the exit code."""
+    names = [name.strip() for name in by.split(",")]
+    if unknown := [name for name in names if name not in GROUPS]:
+        complain(f"--by: there is no {unknown[0]!r}; one or more of {', '.join(GROUPS)}")
+        return 2
+    try:
+        begin_s = since_s(since, time.time())
+    except ValueError as error:
+        complain(f"--since: {error}")
+        return 2
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        runs = asyncio.run(read_runs(settings, begin_s, key))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except (*FAILURES, OutcomesUnavailable) as error:
+        complain(str(error))
+        return 1
+    if judged:
+        runs = [run for run in runs if run.judged]
+    if as_json:
+        say_json(answer(runs, names, begin_s, judged=judged))
+    else:
+        _print(grouped(runs, names), names)
+    return 0
+
+
+def answer(runs: Sequence[Run], by: Sequence[str], begin_s: float, *, judged: bool) -> dict[str, Any]:
+    """What `GET /v1/efficiency` answers."""
+    groups = grouped(runs, by)
+    return {
+        "object": "efficiency",
+        "by": ",".join(by),
+        "since": dt.datetime.fromtimestamp(begin_s, dt.UTC).isoformat(),
+        "judged_only": judged,
+        "data": [group.as_json() for group in groups[:MAX_GROUPS]],
+        "left_out": max(len(groups) - MAX_GROUPS, 0),
+        "all": group_of(runs, {}).as_json(),
+    }
+
+
+async def read_runs(settings: Settings, begin_s: float, key: str | None) -> list[Run]:
+    """The runs since then. Raises TracesError, OutcomesUnavailable or LedgerUnavailable."""
+    async with _outcomes(settings) as outcomes:
+        words = {} if outcomes is None else await every_word(outcomes)
+    async with open_traces(settings) as db:
+        return list(runs_since(db, begin_s, words, key=key))
+
+
+@contextlib.asynccontextmanager
+async def _outcomes(settings: Settings) -> AsyncIterator[Outcomes | None]:
+    """The feedback on record; None where none was ever given."""
+    outcomes: Outcomes
+    if settings.redis_url is not None:
+        from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+        outcomes = RedisOutcomes(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    else:
+        from app.stores.outcomes_sqlite import SqliteOutcomes  # noqa: PLC0415
+
+        path = settings.data_dir / "outcomes.sqlite"
+        if not path.exists():
+            yield None
+            return
+        outcomes = SqliteOutcomes(path)
+    await outcomes.start()
+    try:
+        yield outcomes
+    finally:
+        await outcomes.close()
+
+
+def _print(groups: Sequence[Group], by: Sequence[str]) -> None:
+    rows = []
+    for group in groups[:MAX_GROUPS]:
+        block = group.efficiency
+        cells = (
+            str(group.runs),
+            f"{group.success_rate:.0%}" if group.counted else "-",
+            f"{block.median_time_to_success_ms / 1000:.2f} s",
+            f"{block.median_time_to_first_attempt_ms / 1000:.2f} s",
+            f"{block.median_turns_to_success:g}",
+            f"{block.median_tokens_per_sec:.1f}",
+            f"${block.p90_cost_per_success:.6f}",
+            f"{block.speed_efficiency_score:.3f}",
+            str(block.cost_killed_count),
+        )
+        rows.append([*(group.of[name] for name in by), *cells])
+    table([*by, *_COLUMNS], rows, right=set(_COLUMNS))

@@ -1,0 +1,117 @@
+"""Runs as they are read from traces, compacted or not, old or new, with what was said of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.feedback import Feedback, Speaker, Turned
+from app.core.runs import NOT_MEASURED, Run
+from app.stores.outcomes_sqlite import SqliteOutcomes
+from app.stores.traces_compact import compact_segments
+from app.stores.traces_parquet import ParquetFolder
+from app.stores.traces_query import open_files
+from app.stores.traces_runs import every_word, runs_since
+from tests.stores.traces_records import NOON_S, closed_segment, record
+
+TIMES = {
+    "duration_ms": 2000.0,
+    "ttft_ms": 100.0,
+    "first_attempt_ms": 150.0,
+    "generation_ms": 1000.0,
+    "tokens_per_sec": 100.0,
+    "success_ms": -1,
+    "overhead_ms": 0.5,
+}
+
+
+def done(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
+    """A call that completed, with all that is measured."""
+    return record(number, at_s, **{"outcome": "completed", "cut": None, "timings": TIMES, **more})
+
+
+def read(folder: Path, since_s: float = 0.0, key: str | None = None, words: Any = None) -> list[Run]:
+    with open_files(folder, ParquetFolder(str(folder / "parquet"))) as db:
+        return list(runs_since(db, since_s, words or {}, key=key))
+
+
+def test_calls_of_a_task_are_one_run_and_others_their_own(tmp_path: Path) -> None:
+    lone = done(4, NOON_S + 1, task_id=None)
+    closed_segment(tmp_path, done(1), done(2, NOON_S + 10), done(3, key="other"), lone)
+    runs = sorted(read(tmp_path), key=lambda run: (run.key, -run.calls))
+    assert [(run.key, run.task_id, run.calls) for run in runs] == [
+        ("ci", "run-1", 2),
+        ("ci", None, 1),
+        ("other", "run-1", 1),
+    ]
+    task = runs[0]
+    assert (task.began_s, task.duration_ms, task.first_token_ms, task.first_attempt_ms) == (NOON_S, 12_000, 100, 150)
+    assert (task.tokens_per_sec, task.harness, task.task_type, task.model) == (100.0, "codex", "code", "small")
+    assert task.cost_usd == pytest.approx(0.003)
+    assert [run.key for run in read(tmp_path, key="other")] == ["other"]
+
+
+def test_records_from_before_read_as_nothing_measured(tmp_path: Path) -> None:
+    """Also from Parquet files whose columns are of then."""
+    old = done(1)
+    old["timings"] = {"duration_ms": 6000.0, "ttft_ms": None, "overhead_ms": None}
+    closed_segment(tmp_path, old)
+    (run,) = read(tmp_path)
+    assert (run.first_attempt_ms, run.tokens_per_sec, run.success_ms) == (0.0, 0.0, NOT_MEASURED)
+    assert (run.time_to_success_ms, run.passed, run.killed_usd) == (6000.0, True, None)
+
+
+def test_the_same_from_parquet(tmp_path: Path) -> None:
+    closed_segment(tmp_path, done(1), done(2, NOON_S + 10), done(3, task_id=None, cost_killed_at_usd=0.5))
+    before = read(tmp_path)
+    compact_segments(tmp_path, ParquetFolder(str(tmp_path / "parquet")), 0)
+    assert list(tmp_path.glob("*.done"))
+    assert read(tmp_path) == before
+    assert {run.task_id: run.killed_usd for run in before} == {"run-1": None, None: 0.5}
+
+
+def test_a_task_that_goes_on_since_then_is_read_whole(tmp_path: Path) -> None:
+    closed_segment(
+        tmp_path,
+        done(1),
+        done(2, NOON_S + 100),
+        done(3, NOON_S, task_id="over"),
+        done(4, NOON_S, task_id=None),
+    )
+    (run,) = read(tmp_path, since_s=NOON_S + 50)
+    assert (run.task_id, run.calls, run.began_s) == ("run-1", 2, NOON_S)
+    assert read(tmp_path, since_s=NOON_S + 101) == []
+
+
+def test_signs_and_embeddings(tmp_path: Path) -> None:
+    refused = done(1, task_id=None, seen={"began": "b", "asked": "a", "refused": True})
+    shapeless = done(2, task_id=None, seen={"began": "b", "asked": "a", "shape_ok": False, "arguments_ok": True})
+    fine = done(3, task_id=None, seen={"began": "b", "asked": "a", "shape_ok": True})
+    embedding = done(4, task_id=None, decision=None, seen=None)
+    within = done(5, decision=None, seen=None, usage={"input_tokens": 5, "output_tokens": 0})
+    closed_segment(tmp_path, refused, shapeless, fine, embedding, within, done(6, NOON_S + 1))
+    runs = read(tmp_path)
+    assert sorted(run.passed is True for run in runs if run.task_id is None) == [False, False, True]
+    (task,) = [run for run in runs if run.task_id is not None]
+    assert (task.calls, task.turns) == (2, 1)
+
+
+async def test_words_are_read_to_the_last_and_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.stores.traces_runs.WORDS", 2)
+    outcomes = SqliteOutcomes(tmp_path / "outcomes.sqlite")
+    await outcomes.start()
+    now_s = time.time()
+    for thing in ("req_a", "req_b", "req_c", "task:ci:run-1", "req_d"):
+        word = Feedback(thing, "ci", Speaker.VERIFIER, Turned.FAILURE, now_s, key="ci")
+        await outcomes.put(word)
+    words = await every_word(outcomes)
+    await outcomes.close()
+    assert sorted(words) == ["req_a", "req_b", "req_c", "req_d", "task:ci:run-1"]
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    closed_segment(folder, done(1))
+    (run,) = read(folder, words=words)
+    assert (run.passed, run.judged) == (False, True)
