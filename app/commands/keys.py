@@ -6,7 +6,7 @@ import re
 
 from app.commands.terminal import complain, say
 from app.stores.keys import new_key
-from app.stores.policy_model import NAME_PATTERN
+from app.stores.policy_types import NAME_PATTERN
 
 
 def new(name: str, *, admin: bool) -> int:

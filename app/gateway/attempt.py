@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,12 +16,12 @@ from app.core.errors import BadRequest, BursarError, Draining, LedgerDown, Upstr
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
-from app.core.seen import Seen
 from app.core.sse import SseOverflow, SseParser
 from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.errors import budget_error, stopped_error
 from app.gateway import verdict
+from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
 from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
@@ -39,42 +38,6 @@ DRAIN_S = 1.0
 CATCH_UP_S, CAUGHT_UP_S = 0.7, 0.02
 """How long the meter reads on after a client that did not, and how long a silence shows that it has read all."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
-
-
-@dataclass(slots=True)
-class AttemptRecord:
-    """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
-    writes) are counted from the call's arrival; `generation_s` is how long its output took."""
-
-    candidate: Candidate
-    purse: Purse | None = None
-    outcome: Outcome = Outcome.API_ERROR
-    status: int | None = None
-    mode: str = ""
-    clamp_tokens: int | None = None
-    charged_nano: int | None = 0
-    provenance: Provenance = Provenance.METERED
-    ttft_s: float | None = None
-    first_attempt_s: float | None = None
-    generation_s: float | None = None
-    cut: dict[str, Any] | None = None
-    error: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    seen: Seen | None = None
-
-    @property
-    def tokens_per_sec(self) -> float | None:
-        """Output over the time that it took; None where nothing came."""
-        output = self.usage.get("output_tokens", 0)
-        return round(output / self.generation_s, 3) if output and self.generation_s else None
-
-    @property
-    def killed_at_usd(self) -> float | None:
-        """What the budget that cut it had spent by then, this attempt included; None where none did."""
-        if self.cut is None or self.cut["reason"] != "budget":
-            return None
-        spent = self.purse.cut_headers.get("x-bursar-spent-usd") if self.purse is not None else None
-        return float(spent or self.cut["killed_at_usd"])
 
 
 class Session(Protocol):

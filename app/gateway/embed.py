@@ -16,7 +16,7 @@ from app.dialects.openai_chat.embeddings import EmbeddingsRequest
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
-from app.gateway.attempt import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall

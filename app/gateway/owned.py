@@ -16,7 +16,7 @@ from app.core.policy import Candidate, Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
-from app.gateway.attempt import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.limits import CUT_OUTCOMES, ClientCaps, Limits, below, limits_for, task_scope
 from app.gateway.purse import Purse

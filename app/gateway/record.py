@@ -11,7 +11,7 @@ from app.core.money import Price, Rates, usd_float, usd_text
 from app.core.policy import Candidate, Route
 from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
-from app.gateway.attempt import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord
 from app.gateway.choose import Considered
 from app.gateway.decide import Decision, Opinion
 from app.gateway.limits import Limits, scope_kind

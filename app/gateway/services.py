@@ -10,7 +10,7 @@ import structlog
 from app.core.health import Circuit, Health
 from app.core.money import usd_float
 from app.core.tokens import Calibration
-from app.gateway.attempt import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Calls
 from app.gateway.ledger import Ledger
 from app.gateway.loops import Loops

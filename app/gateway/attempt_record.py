@@ -1,0 +1,47 @@
+"""What is kept of one attempt, for its call's record, metrics and headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.core.policy import Candidate
+from app.core.seen import Seen
+from app.core.types import Outcome, Provenance
+from app.gateway.purse import Purse
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
+    writes) are counted from the call's arrival; `generation_s` is how long its output took."""
+
+    candidate: Candidate
+    purse: Purse | None = None
+    outcome: Outcome = Outcome.API_ERROR
+    status: int | None = None
+    mode: str = ""
+    clamp_tokens: int | None = None
+    charged_nano: int | None = 0
+    provenance: Provenance = Provenance.METERED
+    ttft_s: float | None = None
+    first_attempt_s: float | None = None
+    generation_s: float | None = None
+    cut: dict[str, Any] | None = None
+    error: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    seen: Seen | None = None
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        """Output over the time that it took; None where nothing came."""
+        output = self.usage.get("output_tokens", 0)
+        return round(output / self.generation_s, 3) if output and self.generation_s else None
+
+    @property
+    def killed_at_usd(self) -> float | None:
+        """What the budget that cut it had spent by then, this attempt included; None where none did."""
+        if self.cut is None or self.cut["reason"] != "budget":
+            return None
+        spent = self.purse.cut_headers.get("x-bursar-spent-usd") if self.purse is not None else None
+        return float(spent or self.cut["killed_at_usd"])
