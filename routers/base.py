@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from routers.features import Features
 
@@ -20,8 +22,7 @@ MIN_TIER, MAX_TIER = 1, 9
 of the day; 5 to 9 are room above."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestView:
+class RequestView(msgspec.Struct, frozen=True, gc=False):
     """A request as the router sees it, free of any dialect.
 
     Strings are passed whole: a reference costs nothing, and `extract` reads a fixed number of characters of
@@ -73,8 +74,7 @@ class Arm:
             raise ValueError(f"the tier of {self.name!r} must be between {MIN_TIER} and {MAX_TIER}")
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(msgspec.Struct, frozen=True, gc=False):
     """What a router expects of one arm on one request.
 
     `p_success`: probability that the answer is adequate. `confidence`: in [0, 1], how far the router trusts

@@ -14,9 +14,10 @@ prompt length 0.57). It chooses a tier for the kind of request, not for the exam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import erf, exp, log, log2, sqrt
 from typing import Final
+
+import msgspec
 
 from routers.base import Arm, Score
 from routers.features import HEAD_CHARS, LEADING_WORDS, TAIL_CHARS, Features
@@ -114,8 +115,7 @@ HIDDEN_TOKENS: Final = (0.0, 60.0, 300.0, 1200.0, 4000.0, 8000.0)
 DEFAULT_EFFORT: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """What a request asks of a model, on the tier scale: the tier that succeeds 8 times in 10, and the
     standard deviation of that estimate in tiers."""
 

@@ -6,9 +6,10 @@ the largest of several scores, and a demand that jumped with it would not be mon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from routers.features import Features
 
@@ -38,8 +39,7 @@ class TaskType(StrEnum):
     CHAT = "chat"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskGuess:
+class TaskGuess(msgspec.Struct, frozen=True, gc=False):
     """The likeliest task type. `confidence` is its share of the evidence against the runner-up's: 0.5 when
     the two are level, towards 1 when nothing speaks for another."""
 

@@ -61,7 +61,7 @@ def run(settings: Settings, sock: socket.socket) -> int:
         APP,
         factory=True,
         interface="asgi3",
-        http="httptools",
+        http="app.http.wire:WireProtocol",
         loop=LOOP,
         ws="none",
         lifespan="on",

@@ -139,10 +139,24 @@ class Calls:
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    async def run(self, call: Runner) -> None:
+        """Run a call in the present task, which must outlive its client."""
+        task = asyncio.current_task()
+        assert task is not None
+        call.waits.bind(task)
+        self._running[task] = call
+        try:
+            await call.run()
+        finally:
+            self._forget(task)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         if not self._running and self._all_ended is not None:
             self._all_ended.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._forget(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call ended with an unexpected error", exc_info=error)
 

@@ -27,10 +27,12 @@ from app.http.asgi import AsgiDownstream, Head, Receive, Scope, Send
 from app.http.auth import KeyRing
 from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
+from app.http.wire import WIRE, Cycle, WireDownstream
 
 log = structlog.get_logger()
 
 NO_PATH: Mapping[str, str] = {}
+NO_EXTENSIONS: Mapping[str, Cycle] = {}
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
 
@@ -89,7 +91,8 @@ class HotRoute(ABC):
         path: Mapping[str, str] = NO_PATH,
     ) -> None:
         """One request."""
-        downstream = AsgiDownstream(send)
+        cycle: Cycle | None = scope.get("extensions", NO_EXTENSIONS).get(WIRE)
+        downstream = AsgiDownstream(send) if cycle is None else WireDownstream(cycle)
         kept: Reply | None = None
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -127,6 +130,24 @@ class HotRoute(ABC):
             if kept is not None:
                 kept.end(Outcome.COMPLETED)
             return
+        if cycle is None:
+            await self._listen(call, receive, downstream, kept)
+            return
+
+        def on_left() -> None:
+            if not downstream.finished:
+                call.waits.stop(Stop.CLIENT_GONE)
+
+        cycle.on_left = on_left
+        if cycle.disconnected:
+            on_left()
+        await self.services.calls.run(call)
+        cycle.on_left = None
+        if kept is not None:
+            kept.end(call.record.outcome)
+
+    async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
+        """Under another server: the call is a task of its own, and this one listens for the client to leave."""
         task = self.services.calls.spawn(call)
         if kept is not None:
             task.add_done_callback(lambda _: kept.end(call.record.outcome))

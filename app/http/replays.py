@@ -114,5 +114,11 @@ class Replays:
 
 async def replay(reply: Reply, downstream: AsgiDownstream) -> None:
     """Send a reply again, marked as such; its request id is the first one's, for there was one call."""
-    await downstream.start(reply.status, [*reply.headers, (b"x-bursar-replayed", b"true")])
+    headers = [(name, value) for name, value in reply.headers if name != b"content-length"]
+    whole = len(headers) < len(reply.headers)
+    headers.append((b"x-bursar-replayed", b"true"))
+    if whole:
+        await downstream.reply(reply.status, headers, b"".join(reply.parts))
+        return
+    await downstream.start(reply.status, headers)
     await downstream.finish(b"".join(reply.parts))

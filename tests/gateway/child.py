@@ -28,7 +28,15 @@ def main(port: int, lease_s: float) -> None:
     app.main.make_budgets = lambda settings: budgets_with_lease(settings, lease_s)
     app.main.HEARTBEAT_S = lease_s / 4
     gateway = app.main.Gateway(Settings())
-    uvicorn.run(gateway, host="127.0.0.1", port=port, http="httptools", ws="none", log_level="warning", backlog=1024)
+    uvicorn.run(
+        gateway,
+        host="127.0.0.1",
+        port=port,
+        http="app.http.wire:WireProtocol",
+        ws="none",
+        log_level="warning",
+        backlog=1024,
+    )
 
 
 if __name__ == "__main__":

@@ -296,7 +296,7 @@ class Live:
         config = uvicorn.Config(
             self.gateway,
             interface="asgi3",
-            http="httptools",
+            http="app.http.wire:WireProtocol",
             ws="none",
             lifespan="on",
             access_log=False,

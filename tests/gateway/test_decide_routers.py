@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from app.core.errors import UpstreamError
 from app.core.policy import ANY_TASK, Candidate, Route
@@ -114,7 +115,8 @@ def test_the_confidence_that_counts_is_that_of_the_choice() -> None:
         def score(self, features, arms):  # type: ignore[no-untyped-def]
             found = super().score(features, arms)
             return [
-                replace(s, confidence=0.9 if arm.name == "mid" else 0.1) for s, arm in zip(found, arms, strict=True)
+                structs.replace(s, confidence=0.9 if arm.name == "mid" else 0.1)
+                for s, arm in zip(found, arms, strict=True)
             ]
 
     assert not choose(on(AUTO, Uneven(ONLY_MID_WILL_DO, "learned"))).deferred

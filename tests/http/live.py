@@ -145,7 +145,7 @@ class LiveGateway:
         config = uvicorn.Config(
             self.gateway,
             interface="asgi3",
-            http="httptools",
+            http="app.http.wire:WireProtocol",
             loop="uvloop",
             ws="none",
             lifespan="on",

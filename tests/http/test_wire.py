@@ -1,0 +1,124 @@
+"""The short way to the wire keeps HTTP's rules: framing, keep-alive, pipelines, headers, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.http.wire import Cycle, WireProtocol
+from tests.gateway.live import PRICE, Live, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Gate, Script, words
+
+
+def asked(*, version: str = "1.1", stream: bool = False, expect: bool = False, path: str = "") -> bytes:
+    """A chat call as bytes."""
+    body = json.dumps({"model": "a", "stream": stream, "messages": [{"role": "user", "content": "Say it."}]}).encode()
+    lines = [f"POST {path}/v1/chat/completions HTTP/{version}", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json", *(["Expect: 100-continue"] if expect else []), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@contextlib.asynccontextmanager
+async def connected(live: Live) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to the gateway."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(live.url.rpartition(":")[2]))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def whole_reply(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of a reply that tells its length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    return head, await reader.readexactly(length)
+
+
+async def test_a_connection_serves_one_request_after_the_other(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        for _ in range(3):
+            writer.write(asked())
+            head, body = await whole_reply(reader)
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert head.lower().count(b"content-length") == 1
+            assert json.loads(body)["choices"][0]["message"]["content"] == "One two three."
+
+
+async def test_a_pipeline_is_answered_in_order(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = [Script.of(words("First.")), Script.of(words("Second."))]
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(asked() + asked(path="/t/other"))
+        said = [json.loads((await whole_reply(reader))[1])["choices"][0]["message"]["content"] for _ in range(2)]
+        assert said == ["First.", "Second."]
+
+
+async def test_whoever_leaves_a_pipeline_stops_the_call_under_way(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        async with connected(live) as (_, writer):
+            writer.write(asked(stream=True) + asked())
+            await upstream.until(lambda u: u.requests)
+        await upstream.until(lambda u: u.requests[0].client_gone)
+        assert len(upstream.requests) == 1
+
+
+async def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(asked(version="1.0", stream=True))
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"connection: close" in head
+        assert body.startswith(b"data: ")
+        assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("Yes."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        head, _, body = asked(expect=True).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await whole_reply(reader))[0].startswith(b"HTTP/1.1 200 ")
+        assert (await live.balance("global:total")).spent_nano == upstream.bill(PRICE)
+
+
+def cycle() -> Cycle:
+    """A request that has come."""
+    scope = {"http_version": "1.1", "method": "POST"}
+    made = Cycle.__new__(Cycle)
+    made.scope, made.response_started, made.keep_alive = scope, False, True  # type: ignore[assignment]
+    made.waiting_for_100_continue = False
+    return made
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb"])
+def test_no_header_ends_its_line(value: bytes) -> None:
+    with pytest.raises(RuntimeError, match="line break"):
+        cycle().begin(200, [(b"x-bursar-model", value)], b"content-length: 0\r\n")
+
+
+def test_a_reply_begins_once() -> None:
+    one = cycle()
+    one.begin(200, [], b"content-length: 0\r\n")
+    with pytest.raises(RuntimeError, match="begins once"):
+        one.begin(200, [], b"content-length: 0\r\n")
+
+
+def test_the_table_of_urls_is_bounded() -> None:
+    protocol = WireProtocol.__new__(WireProtocol)
+    for number in range(3000):
+        assert protocol._target(b"/t/%d/v1?a=b" % number) == (f"/t/{number}/v1", b"/t/%d/v1" % number, b"a=b")
+    assert len(WireProtocol._urls) <= 1024
