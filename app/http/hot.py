@@ -132,7 +132,11 @@ class HotRoute(ABC):
             return
         if cycle is None:
             await self._listen(call, receive, downstream, kept)
-            return
+        else:
+            await self._run(call, cycle, downstream, kept)
+
+    async def _run(self, call: OwnedCall, cycle: Cycle, downstream: AsgiDownstream, kept: Reply | None) -> None:
+        """In this task, which outlives its client: the connection tells when that one leaves."""
 
         def on_left() -> None:
             if not downstream.finished:
