@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log, sqrt
 from typing import Final
 
 from app.learner.lesson import Lesson
 from app.learner.step import Learner
+from app.stores.snapshots import Trial
 from routers.belief import Belief
 
 MIN_JUDGED: Final = 20
@@ -18,21 +18,11 @@ CERTAIN: Final = 0.01
 """No prediction counts as surer than this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Log loss in nats per label on the held-out slice: of the candidate, of the belief in force, and the standard
-    error of the difference. `worse`: by more than noise."""
-
-    labels: int
-    loss: float | None = None
-    before: float | None = None
-    error: float | None = None
-
-    @property
-    def worse(self) -> bool:
-        if self.labels < MIN_JUDGED or self.loss is None or self.before is None or self.error is None:
-            return False
-        return self.loss - self.before > SIGNIFICANT * self.error
+def worse(trial: Trial) -> bool:
+    """Whether it predicts what was held out worse, by more than noise."""
+    if trial.labels < MIN_JUDGED or trial.loss is None or trial.before is None or trial.error is None:
+        return False
+    return trial.loss - trial.before > SIGNIFICANT * trial.error
 
 
 def tried(learner: Learner, in_force: Belief) -> Trial:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from typing import Any, TypeVar
 from app.core.feedback import Correction, Feedback, Speaker, Turned
 from app.stores import outcomes
 from app.stores.outcomes import OtherWord, OutcomesUnavailable, Put
+from app.stores.sqlite_file import NewerFile, opened
 
-BUSY_TIMEOUT_S = 5.0
 PRUNE_EVERY = 1_000
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -48,7 +47,7 @@ class SqliteOutcomes:
         self._puts = 0
 
     async def start(self) -> None:
-        self._db = await self._in_thread(lambda: opened(self._path))
+        self._db = await self._in_thread(self._opened)
         await self._in_thread(lambda: prune(self._open_db(), time.time()))
 
     async def put(self, word: Feedback, *, repeat_key: str | None = None, digest: bytes = b"") -> Put:
@@ -71,6 +70,12 @@ class SqliteOutcomes:
             await self._in_thread(self._db.close)
             self._db = None
         self._thread.shutdown()
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            return opened(self._path, SCHEMA, SCHEMA_VERSION)
+        except NewerFile as error:
+            raise OutcomesUnavailable(str(error)) from None
 
     def _open_db(self) -> sqlite3.Connection:
         if self._db is None:
@@ -111,25 +116,6 @@ def _seen(db: sqlite3.Connection, word: Feedback, repeat_key: str, digest: bytes
     if found[0] != digest:
         raise OtherWord
     return True
-
-
-def opened(path: Path) -> sqlite3.Connection:
-    """The file, with its tables. Raises OSError, sqlite3.Error, or OutcomesUnavailable for a newer version's file."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")  # a word may be all that a person will ever say: it survives a power cut
-    with db:
-        db.execute("BEGIN IMMEDIATE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise OutcomesUnavailable("the file of outcomes was written by a newer version")
-        if version == 0:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    return db
 
 
 def prune(db: sqlite3.Connection, now_s: float) -> None:

@@ -16,7 +16,7 @@ from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belie
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
 from app.learner.step import Learner, is_held
-from app.learner.trial import MIN_JUDGED, tried
+from app.learner.trial import MIN_JUDGED, tried, worse
 from routers.belief import Belief
 from routers.kinds import extended
 from tests.learner.calls import BASE, call_id, of_task, record, word
@@ -177,21 +177,21 @@ def untaught(of: Learner) -> Belief:
     return belief
 
 
-@pytest.mark.parametrize(("truth", "worse"), [("failure", True), ("success", False)])
-def test_a_belief_that_predicts_what_was_held_out_worse_is_found_out(truth: str, worse: bool) -> None:
+@pytest.mark.parametrize(("truth", "refused"), [("failure", True), ("success", False)])
+def test_a_belief_that_predicts_what_was_held_out_worse_is_found_out(truth: str, refused: bool) -> None:
     count = 3 * MIN_JUDGED
     held = [record(n, held=True) for n in range(count)]
     made = learner(held, [word(call_id(n, True), truth) for n in range(count)])
     before = untaught(made)
-    assert not tried(made, before).worse
+    assert not worse(tried(made, before))
     made.saw(record(n) for n in range(100, 130))
     made.said(word(call_id(n)) for n in range(100, 130))
     made.step(NOW_S)
     trial = tried(made, before)
-    assert (trial.labels, trial.worse) == (count, worse)
+    assert (trial.labels, worse(trial)) == (count, refused)
     assert trial.loss is not None
     assert trial.before is not None
-    assert (trial.loss > trial.before) is worse
+    assert (trial.loss > trial.before) is refused
 
 
 def test_few_held_out_labels_judge_nobody() -> None:
@@ -199,7 +199,7 @@ def test_few_held_out_labels_judge_nobody() -> None:
     made.saw(record(n) for n in range(100, 130))
     made.said(word(call_id(n)) for n in range(100, 130))
     made.step(NOW_S)
-    assert not tried(made, untaught(made)).worse
+    assert not worse(tried(made, untaught(made)))
 
 
 def test_a_rollback_forgets_what_was_learned_since() -> None:

@@ -1,0 +1,162 @@
+"""Snapshots in a SQLite file of their own, written by one thread per process; safe for several processes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from app.stores.snapshots import (
+    KEEP_TOLD,
+    Head,
+    NoSnapshot,
+    Overtaken,
+    Snapshot,
+    SnapshotsUnavailable,
+    rolled_back,
+)
+from app.stores.sqlite_file import NewerFile, opened
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE snapshots (number INTEGER PRIMARY KEY AUTOINCREMENT, told BLOB NOT NULL, body BLOB);
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), current INTEGER NOT NULL, moves INTEGER NOT NULL,
+    rollbacks INTEGER NOT NULL, epoch INTEGER NOT NULL, state BLOB, leader TEXT, leads_until_s REAL NOT NULL
+);
+INSERT INTO head VALUES (1, 0, 0, 0, 0, NULL, NULL, 0)
+"""
+_HEAD = "SELECT current, moves, rollbacks, epoch FROM head"
+_told = msgspec.msgpack.Decoder(Snapshot)
+
+T = TypeVar("T")
+
+
+class SqliteSnapshots:
+    """Snapshots (see `stores/snapshots.py`) in a file, made with its folders where it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._db: sqlite3.Connection | None = None
+
+    async def start(self) -> None:
+        def open_it() -> sqlite3.Connection:
+            try:
+                return opened(self._path, SCHEMA, SCHEMA_VERSION)
+            except NewerFile as error:
+                raise SnapshotsUnavailable(str(error)) from None
+
+        self._db = await asyncio.get_running_loop().run_in_executor(self._thread, open_it)
+
+    async def head(self) -> Head:
+        return await self._run(_head)
+
+    async def told(self) -> list[Snapshot]:
+        return await self._run(_all_told)
+
+    async def body(self, number: int) -> bytes:
+        def read(db: sqlite3.Connection) -> bytes:
+            row = db.execute("SELECT body FROM snapshots WHERE number = ?", (number,)).fetchone()
+            if row is None or row[0] is None:
+                raise NoSnapshot(f"there is no snapshot {number}, or its content is no longer kept")
+            return bytes(row[0])
+
+        return await self._run(read)
+
+    async def publish(self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int) -> Snapshot:
+        def write(db: sqlite3.Connection) -> Snapshot:
+            _check(db, head)
+            number = db.execute("INSERT INTO snapshots (told, body) VALUES (x'', ?)", (body,)).lastrowid
+            assert number is not None
+            made = msgspec.structs.replace(snapshot, number=number)
+            _tell(db, [made])
+            if body is not None:
+                db.execute("UPDATE head SET current = ?, moves = moves + 1", (number,))
+            oldest = "SELECT number FROM snapshots WHERE body IS NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
+            db.execute(f"UPDATE snapshots SET body = NULL WHERE number IN ({oldest})", (max(keep, 1),))  # noqa: S608
+            db.execute("DELETE FROM snapshots WHERE body IS NULL AND number <= ?", (number - KEEP_TOLD,))
+            return made
+
+        return await self._change(write)
+
+    async def rollback(self, number: int | None) -> Head:
+        def write(db: sqlite3.Connection) -> Head:
+            kept = {row[0] for row in db.execute("SELECT number FROM snapshots WHERE body IS NOT NULL")}
+            target, changed = rolled_back(_all_told(db), _head(db), number, kept)
+            _tell(db, changed)
+            db.execute("UPDATE head SET current = ?, moves = moves + 1, rollbacks = rollbacks + 1", (target,))
+            return _head(db)
+
+        return await self._change(write)
+
+    async def load(self) -> tuple[Head, bytes | None]:
+        def read(db: sqlite3.Connection) -> tuple[Head, bytes | None]:
+            *head, state = db.execute("SELECT current, moves, rollbacks, epoch, state FROM head").fetchone()
+            return Head(*head), state
+
+        return await self._run(read)
+
+    async def save(self, state: bytes, *, head: Head) -> Head:
+        def write(db: sqlite3.Connection) -> Head:
+            _check(db, head)
+            db.execute("UPDATE head SET state = ?, epoch = epoch + 1", (state,))
+            return _head(db)
+
+        return await self._change(write)
+
+    async def lead(self, owner: str, seconds: float) -> bool:
+        def take(db: sqlite3.Connection) -> bool:
+            now_s = time.time()
+            taken = "UPDATE head SET leader = ?, leads_until_s = ? WHERE leader = ? OR leads_until_s < ?"
+            return db.execute(taken, (owner, now_s + seconds, owner, now_s)).rowcount == 1
+
+        return await self._change(take)
+
+    async def close(self) -> None:
+        if self._db is not None:
+            await self._run(lambda db: db.close())
+            self._db = None
+        self._thread.shutdown()
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def write(db: sqlite3.Connection) -> T:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                return work(db)
+
+        return await self._run(write)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._db
+        if db is None:
+            raise SnapshotsUnavailable("the store of snapshots is not open")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, db)
+        except (sqlite3.Error, RuntimeError) as error:
+            raise SnapshotsUnavailable(f"the store of snapshots did not answer ({type(error).__name__})") from error
+
+
+def _head(db: sqlite3.Connection) -> Head:
+    return Head(*db.execute(_HEAD).fetchone())
+
+
+def _all_told(db: sqlite3.Connection) -> list[Snapshot]:
+    return [_told.decode(row[0]) for row in db.execute("SELECT told FROM snapshots ORDER BY number DESC")]
+
+
+def _tell(db: sqlite3.Connection, told: list[Snapshot]) -> None:
+    rows = [(msgspec.msgpack.encode(one), one.number) for one in told]
+    db.executemany("UPDATE snapshots SET told = ? WHERE number = ?", rows)
+
+
+def _check(db: sqlite3.Connection, head: Head) -> None:
+    now = _head(db)
+    if (now.epoch, now.rollbacks) != (head.epoch, head.rollbacks):
+        raise Overtaken("another learner has written meanwhile, or somebody rolled back")
