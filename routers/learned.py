@@ -65,7 +65,7 @@ class LearnedRouter:
     def __init__(
         self, weights: Weights, abilities: Mapping[str, Ability] | None = None, *, trust: float = TRUST
     ) -> None:
-        self.version = weights.version
+        self.version = self.weights = weights.version
         self.ability_weights = AbilityWeights.of(weights.part("ability"))
         self.length_weights = LengthWeights.of(weights.part("length"))
         self._items = ItemModel(weights)

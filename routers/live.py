@@ -56,7 +56,7 @@ class LiveRouter:
     name: Final = "learned"
 
     def __init__(self, base: LearnedRouter, belief: Belief, snapshot: str, prior: Prior | None = None) -> None:
-        self.version = f"{base.version}+{snapshot}"
+        self.version, self.weights = f"{base.version}+{snapshot}", base.weights
         self.base, self.snapshot, self.belief = base, snapshot, belief
         self._prior = prior or prior_of(base)
         self._kinds: dict[tuple[tuple[Arm, ...], str, bool], _Kind] = {}

@@ -127,7 +127,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "chosen": decision.chosen.name,
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
-        "item": None if decision.demand is None else demand_json(decision.demand),
+        "item": None if decision.demand is None else demand_json(decision.demand, view),
         **rules_json(decision.rules),
         "propensity": decision.propensity,
         "router": decision.router,
@@ -139,13 +139,15 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
     }
 
 
-def demand_json(demand: Demand) -> msgspec.Raw:
-    """What a learner needs of a request, and no word of it; as bytes, because every call has one."""
+def demand_json(demand: Demand, view: View) -> msgspec.Raw:
+    """What a learner needs of a request, and no word of it; as bytes, because every call has one. `weights`: what the
+    coordinates mean is theirs."""
     plain = b"true" if demand.plain else b"false"
     if not demand.read:
         return msgspec.Raw(b'{"plain":%b}' % plain)
     u = b",".join([b"%.4g" % value for value in demand.u.tolist()])
-    return msgspec.Raw(b'{"plain":%b,"ood":%.3g,"u":[%b]}' % (plain, demand.ood, u))
+    form = b'{"plain":%b,"weights":"%b","ood":%.3g,"u":[%b]}'
+    return msgspec.Raw(form % (plain, view.weights.encode(), demand.ood, u))
 
 
 def rules_json(rules: Route | None) -> dict[str, Any]:

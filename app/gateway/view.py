@@ -34,6 +34,7 @@ class View:
         self._unlisted: dict[str, Candidate | None] = {}
         self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
         """What kind of work a request is, as the learned router tells it where it is there."""
+        self.weights: str = getattr(routers.get(LEARNED), "weights", "")
         self.demand: Callable[[Features], Demand] | None = getattr(routers.get(LEARNED), "demand", None)
 
     def serving(self, name: str | None) -> str:

@@ -53,9 +53,10 @@ def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
 
 
 def demand_of(decision: Mapping[str, Any], base: LearnedRouter) -> Demand:
-    """What the request asked for, as its decision recorded it. Where it did not, nothing of its text is known."""
+    """What the request asked for, as its decision recorded it. Where it did not,
+    or other weights read it, nothing of its text is known."""
     item: Mapping[str, Any] = decision.get("item") or {}
-    u: Sequence[float] = item.get("u") or ()
+    u: Sequence[float] = (item.get("u") or ()) if item.get("weights") == base.weights else ()
     return base.demand_of(
         u,
         float(item.get("ood", 1.0)),

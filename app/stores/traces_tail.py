@@ -1,4 +1,4 @@
-"""The latest records, and then each new one as it comes: for whoever watches."""
+"""The latest records, and then each new one as it comes: for whoever watches, and for the learner."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from app.stores.traces_segments import segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
     from app.stores.traces_stream import TraceStream
 
 
+MOST_BYTES = 16 * 1024 * 1024
+"""What is read in one go; what is beyond it comes next."""
+
+
 class Tail(Protocol):
-    """Where records come from, in the order in which they were written."""
+    """Where records come from, in the order in which they were written. `place` is how far has been read, and a new one
+    made with it goes on from there."""
+
+    @property
+    def place(self) -> str: ...
 
     async def latest(self, count: int) -> list[bytes]:
         """The last records; `new` goes on from there."""
@@ -26,9 +36,15 @@ class Tail(Protocol):
 class SegmentTail:
     """The records of segments: their whole lines, as far as they go."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, place: str = "") -> None:
         self._folder = folder
-        self._read: dict[str, int] = {}
+        self._read: dict[str, int] = msgspec.json.decode(place) if place else {}
+
+    @property
+    def place(self) -> str:
+        """Bytes read of each segment that is still there."""
+        there = {path.name for path, _, _ in segments(self._folder)}
+        return msgspec.json.encode({name: read for name, read in self._read.items() if name in there}).decode()
 
     async def latest(self, count: int) -> list[bytes]:
         """Only the newest segments are read; the others are known to have been there."""
@@ -40,13 +56,23 @@ class SegmentTail:
         return list(found)[-count:] if count else []
 
     async def new(self) -> list[bytes]:
-        return [line for path, _, _ in segments(self._folder) for line in self._lines(path)]
+        found: list[bytes] = []
+        left = MOST_BYTES
+        for path, _, _ in segments(self._folder):
+            before = self._read.get(path.name, 0)
+            found += self._lines(path, left)
+            left -= self._read.get(path.name, 0) - before
+            if left <= 0:
+                break
+        return found
 
-    def _lines(self, path: Path) -> list[bytes]:
+    def _lines(self, path: Path, most: int = -1) -> list[bytes]:
         start = self._read.get(path.name, 0)
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(start)
-            data = file.read()
+            data = file.read(most)
+            if most > 0 and len(data) == most and b"\n" not in data:
+                data += file.readline()  # one record that is larger than all that is read at once
             whole = data[: data.rfind(b"\n") + 1]
             self._read[path.name] = start + len(whole)
             return whole.splitlines()
@@ -61,9 +87,14 @@ class SegmentTail:
 class StreamTail:
     """The records that the stream in Redis names."""
 
-    def __init__(self, stream: TraceStream) -> None:
+    def __init__(self, stream: TraceStream, place: str = "") -> None:
         self._stream = stream
-        self._last = b"0-0"
+        self._last = place.encode() or b"0-0"
+
+    @property
+    def place(self) -> str:
+        """The last entry that was read."""
+        return self._last.decode()
 
     async def latest(self, count: int) -> list[bytes]:
         """The last records; LedgerUnavailable where Redis does not answer."""

@@ -37,7 +37,16 @@ def record(
         }
         for name, tier, price in MODELS
     ]  # fmt: skip
-    item: dict[str, Any] = {"plain": True} if u is None else {"plain": True, "ood": 0.2, "u": list(u)}
+    item: dict[str, Any] = (
+        {"plain": True}
+        if u is None
+        else {
+            "plain": True,
+            "weights": BASE.weights,
+            "ood": 0.2,
+            "u": list(u),
+        }
+    )
     return {
         "request_id": call_id(number, held),
         "created_s": 1_000.0 + number if at_s is None else at_s,

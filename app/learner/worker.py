@@ -1,0 +1,222 @@
+"""The learner at work: reads traces and words from where it stopped, learns, tries, publishes.
+
+Its state, and how far it has read, are saved together or not at all; what is read is never acknowledged elsewhere. So a
+learner that is killed anywhere goes on from its last save: what it had learned since is read and learned again, and
+nothing twice. Of several learners one leads; one that was overtaken throws its state away and reads the other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
+from app.learner.step import Learned, Learner
+from app.learner.trial import tried, worse
+from app.stores.outcomes import Outcomes
+from app.stores.snapshots import Head, NoSnapshot, Overtaken, Snapshot, Snapshots
+from app.stores.traces_tail import Tail
+from routers.belief import Belief
+from routers.learned import LearnedRouter
+
+log = structlog.get_logger()
+
+WORDS: Final = 2_000
+"""Words read in one go."""
+LEASE_S: Final = 30.0
+"""A learner that has not been heard of for so long leads no more."""
+SAVE_EVERY_S: Final = 5.0
+"""What is learned in between is learned again by whoever goes on after a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A snapshot is made after `labels` new ones, or `every_s` seconds after the last where there are any; the last
+    `keep` stay."""
+
+    labels: int = 50
+    every_s: float = 300.0
+    keep: int = 10
+
+
+class Checkpoint(msgspec.Struct):
+    """A learner as it is kept, with the places to which it has read. `published_s`: when the last snapshot was
+    tried."""
+
+    learner: bytes
+    traces: str = ""
+    words: int = 0
+    rollbacks: int = 0
+    published_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Done:
+    """What one pass did. `more`: there is more to read at once; `leads`: this learner is the one to learn."""
+
+    leads: bool = True
+    records: int = 0
+    words: int = 0
+    learned: list[Learned] = field(default_factory=list)
+    made: Snapshot | None = None
+    more: bool = False
+
+
+class Worker:
+    """One learner. `tail` makes a reader of traces that goes on from a place; `clock` is Unix time."""
+
+    def __init__(
+        self,
+        base: LearnedRouter,
+        snapshots: Snapshots,
+        outcomes: Outcomes,
+        tail: Callable[[str], Tail],
+        rules: Rules,
+        clock: Callable[[], float],
+    ) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.learner: Learner | None = None
+        self._base, self._snapshots, self._outcomes = base, snapshots, outcomes
+        self._make_tail, self._rules, self._clock = tail, rules, clock
+        self._tail: Tail = tail("")
+        self._words = 0
+        self._head = Head()
+        self._in_force: Belief | None = None
+        self._published_s = 0.0
+        self._saved_s = 0.0
+        self._unsaved = False
+
+    async def once(self, *, finish: bool = True) -> Done:
+        """One pass: read some, learn, publish where it is time. `finish`: save whatever there is.
+
+        Raises what the stores raise; the state is then as it was last saved, and the next pass reads it."""
+        if not await self._snapshots.lead(self.owner, LEASE_S):
+            self.learner = None
+            return Done(leads=False)
+        try:
+            return await self._pass(finish)
+        except Overtaken:
+            log.info("another learner or a rollback came first: its state is taken", owner=self.owner)
+            self.learner = None
+            return Done(more=True)
+        except BaseException:
+            self.learner = None  # what was read since the last save is read again
+            raise
+
+    async def run(self, stop: asyncio.Event, every_s: float) -> None:
+        """Pass after pass, until told to stop; then what is known is saved."""
+        while True:
+            done = await self.once(finish=stop.is_set())
+            if stop.is_set():
+                return
+            if not done.more:
+                try:
+                    async with asyncio.timeout(every_s):
+                        await stop.wait()
+                except TimeoutError:
+                    pass
+
+    async def _pass(self, finish: bool) -> Done:
+        learner = await self._current()
+        now_s = self._clock()
+        lines = await self._tail.new()
+        words = await self._outcomes.since(self._words, WORDS)
+        learner.saw(record for line in lines if (record := _decoded(line)) is not None)
+        learner.said(word for _, word in words)
+        self._words = max([self._words, *(cursor for cursor, _ in words)])
+        learned = learner.step(now_s)
+        self._unsaved = self._unsaved or bool(lines or words or learned)
+        made = await self._publish(learner, now_s) if self._is_time(learner, now_s) else None
+        more = bool(lines) or len(words) == WORDS
+        if self._unsaved and (made or (finish and not more) or now_s - self._saved_s >= SAVE_EVERY_S):
+            await self._save(learner, now_s)
+        return Done(True, len(lines), len(words), learned, made, more)
+
+    async def _current(self) -> Learner:
+        """The learner in memory, where it is still what was saved last, else the saved one; rollbacks heeded."""
+        if self.learner is not None:
+            head = await self._snapshots.head()
+            if (head.epoch, head.rollbacks) == (self._head.epoch, self._head.rollbacks):
+                return self.learner
+        self._head, saved = await self._snapshots.load()
+        kept, learner = self._restored(saved)
+        self._tail, self._words = self._make_tail(kept.traces), kept.words
+        self._published_s, self._unsaved = kept.published_s, False
+        self._in_force = await self._belief(self._head.current)
+        if kept.rollbacks != self._head.rollbacks:
+            in_force = self._in_force or learner.prior.start()
+            learner.rolled_back(in_force, self._head.current)
+            self._unsaved = True
+            log.warning("what was learned since is forgotten: rolled back", snapshot=self._head.current)
+        self.learner = learner
+        return learner
+
+    def _restored(self, saved: bytes | None) -> tuple[Checkpoint, Learner]:
+        if saved is not None:
+            try:
+                kept = msgspec.msgpack.decode(saved, type=Checkpoint)
+                return kept, unpack_learner(kept.learner, self._base)
+            except (Unreadable, msgspec.MsgspecError) as error:
+                log.warning("the learner's state cannot be used: it begins anew", reason=str(error))
+        # Nothing was learned yet, so no rollback concerns it.
+        return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base)
+
+    async def _belief(self, number: int) -> Belief | None:
+        """What a snapshot holds; None for the weights alone, or where it can no longer be used."""
+        if not number:
+            return None
+        try:
+            return unpack_belief(await self._snapshots.body(number), self._base)
+        except (NoSnapshot, Unreadable) as error:
+            log.warning("the snapshot in force cannot be used", snapshot=number, reason=str(error))
+            return None
+
+    def _is_time(self, learner: Learner, now_s: float) -> bool:
+        if learner.labels >= self._rules.labels:
+            return True
+        return learner.labels > 0 and now_s - self._published_s >= self._rules.every_s
+
+    async def _publish(self, learner: Learner, now_s: float) -> Snapshot:
+        """Try what was learned against what is in force; publish it where it is not worse."""
+        trial = tried(learner, self._in_force or learner.prior.start())
+        snapshot = Snapshot(
+            0, now_s, self._base.weights, self._head.current, learner.labels, len(learner.belief.own), trial
+        )  # fmt: skip
+        body: bytes | None = pack_belief(learner.belief, self._base)
+        if worse(trial):
+            body, why = None, "it predicts held-out outcomes worse than the one in force"
+            snapshot = msgspec.structs.replace(snapshot, status="refused", why=why)
+        made = await self._snapshots.publish(snapshot, body, head=self._head, keep=self._rules.keep)
+        facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
+        if body is None:
+            log.warning("a snapshot was not published: " + made.why, before=trial.before, **facts)
+        else:
+            log.info("a snapshot was published", **facts)
+            self._in_force, learner.term = learner.belief, made.number
+            self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
+        learner.labels, self._published_s, self._unsaved = 0, now_s, True
+        return made
+
+    async def _save(self, learner: Learner, now_s: float) -> None:
+        kept = Checkpoint(
+            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._published_s
+        )  # fmt: skip
+        self._head = await self._snapshots.save(msgspec.msgpack.encode(kept), head=self._head)
+        self._saved_s, self._unsaved = now_s, False
+
+
+def _decoded(line: bytes) -> dict[str, Any] | None:
+    """A record; None for a line that was cut short when its writer was killed."""
+    try:
+        found = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) and "request_id" in found else None
