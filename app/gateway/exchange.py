@@ -5,7 +5,6 @@ Chat to chat has a relay of its own, which the hot path is made for; every other
 
 from __future__ import annotations
 
-import contextlib
 from functools import cached_property
 from typing import Protocol
 
@@ -122,10 +121,7 @@ class ChatExchange:
         return as_stream(body)
 
     def read_whole(self, body: bytes, meter: Meter) -> None:
-        event = decode_whole(body)
-        if len(body) <= 2 * MOST_CHARS:
-            with contextlib.suppress(BadEvent):  # what cannot be read this far can be passed on
-                decode_event(body, self.heard)
+        event = decode_whole(body, self.heard if len(body) <= 2 * MOST_CHARS else None)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
         if event.usage is None or self._request.choices > 1:

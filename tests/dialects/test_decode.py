@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.heard import Heard
 from app.core.money import Usage
 from app.dialects.openai_chat.decode import MAX_TOKENS, BadEvent, decode_event, decode_usage, decode_whole
 from tests.dialects.stream_texts import calls, chunk, ends, says, usage
@@ -183,3 +184,22 @@ def test_usage_is_consistent_whatever_is_reported(
         assert 0 <= found.cache_read + found.cache_write <= found.input
         assert 0 <= found.reasoning <= found.output <= 2 * MAX_TOKENS
         assert found.output >= min(max(output or 0, 0), MAX_TOKENS)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_whole_reply_is_heard_and_counted_at_once(counted: bool) -> None:
+    choices = [{"index": 0, "finish_reason": "stop", "message": {"content": "Four score and seven years."}}]
+    body = msgspec.json.encode({"choices": choices, "usage": usage(3, 4) if counted else None})
+    heard = Heard()
+    event = decode_whole(body, heard)
+    assert (heard.text, heard.finish) == ("Four score and seven years.", "stop")
+    assert event.usage == decode_whole(body).usage
+    assert (event.pieces == 0) == counted
+    assert event.has_choices
+
+
+def test_what_cannot_be_heard_can_be_passed_on() -> None:
+    body = msgspec.json.encode({"choices": [{"index": 0, "message": {"content": 7}}], "usage": usage(3, 4)})
+    heard = Heard()
+    assert decode_whole(body, heard) == decode_whole(body)
+    assert not heard.said

@@ -125,13 +125,18 @@ def decode_event(data: bytes, heard: Heard | None = None) -> StreamEvent:
         chunk = _chunk.decode(data)
     except _UNREADABLE as error:
         raise BadEvent(str(error)) from None
+    return _event_of(chunk, heard, counts=True)
+
+
+def _event_of(chunk: _Chunk, heard: Heard | None, *, counts: bool) -> StreamEvent:
     event = StreamEvent()
     if chunk.error and bytes(chunk.error) not in _NO_ERROR:
         event.error = bytes(chunk.error)
     if chunk.choices:
         event.has_choices = True
         for choice in chunk.choices:
-            _count(event, choice)
+            if counts:
+                _count(event, choice)
             if heard is not None and not choice.index:
                 _hear(heard, choice)
     shape = chunk.usage
@@ -144,8 +149,15 @@ def decode_event(data: bytes, heard: Heard | None = None) -> StreamEvent:
     return event
 
 
-def decode_whole(data: bytes) -> StreamEvent:
-    """One whole completion. Its text is only counted where the provider sent no usage. Raises BadEvent."""
+def decode_whole(data: bytes, heard: Heard | None = None) -> StreamEvent:
+    """One whole completion, told to `heard` as far as it can be read. Its text is only counted where the provider sent
+    no usage. Raises BadEvent."""
+    if heard is not None:
+        try:
+            chunk = _chunk.decode(data)
+        except _UNREADABLE:
+            return decode_whole(data)  # what cannot be read this far can be passed on
+        return _event_of(chunk, heard, counts=chunk.usage is None or not chunk.choices)
     try:
         reply = _whole.decode(data)
     except _UNREADABLE as error:
