@@ -34,6 +34,7 @@ from app.http.front import Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
 from app.logs import configure_logging
+from app.measuring import Measuring
 from app.settings import Settings
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -179,7 +180,8 @@ class Gateway:
         view = View(self.policies.current, self.routers, self.book.current)
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
-        api = build_api(services, outcomes, Aside(settings))
+        aside = Aside(settings)
+        api = build_api(services, outcomes, aside)
         self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
@@ -192,6 +194,7 @@ class Gateway:
                     lambda: self.policies.watch(stop),
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
+                    Measuring(services, aside).keep,
                 ]
                 if settings.traces_compact:
                     loops.append(lambda: keep_compacting(settings, traces))

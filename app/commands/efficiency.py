@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from app.commands.outcomes import feedback_of
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say_json, table
 from app.commands.traces import FAILURES, open_traces
@@ -17,8 +17,8 @@ from app.core.runs import Run
 from app.core.since import since_s
 from app.logs import configure_logging
 from app.settings import Settings
-from app.stores.outcomes import Outcomes, OutcomesUnavailable
-from app.stores.traces_runs import every_word, runs_since
+from app.stores.outcomes import OutcomesUnavailable
+from app.stores.traces_runs import runs_since
 
 MAX_GROUPS = 500
 _COLUMNS = (
@@ -80,33 +80,9 @@ def answer(runs: Sequence[Run], by: Sequence[str], begin_s: float, *, judged: bo
 
 async def read_runs(settings: Settings, begin_s: float, key: str | None) -> list[Run]:
     """The runs since then. Raises TracesError, OutcomesUnavailable or LedgerUnavailable."""
-    async with _outcomes(settings) as outcomes:
-        words = {} if outcomes is None else await every_word(outcomes)
+    words = await feedback_of(settings)
     async with open_traces(settings) as db:
         return list(runs_since(db, begin_s, words, key=key))
-
-
-@contextlib.asynccontextmanager
-async def _outcomes(settings: Settings) -> AsyncIterator[Outcomes | None]:
-    """The feedback on record; None where none was ever given."""
-    outcomes: Outcomes
-    if settings.redis_url is not None:
-        from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (redis-py costs 60 ms to import)
-
-        outcomes = RedisOutcomes(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-    else:
-        from app.stores.outcomes_sqlite import SqliteOutcomes  # noqa: PLC0415
-
-        path = settings.data_dir / "outcomes.sqlite"
-        if not path.exists():
-            yield None
-            return
-        outcomes = SqliteOutcomes(path)
-    await outcomes.start()
-    try:
-        yield outcomes
-    finally:
-        await outcomes.close()
 
 
 def _print(groups: Sequence[Group], by: Sequence[str]) -> None:

@@ -165,6 +165,26 @@ def efficiency(
     raise typer.Exit(show(by=by, since=since, key=key, judged=judged, as_json=as_json))
 
 
+@cli.command("success-metrics", epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage.")
+def success_metrics(
+    by: Annotated[str, typer.Option(help="What to tell apart: task_type, model, harness, key or day.")] = "task_type",
+    since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
+    key: Annotated[str | None, typer.Option(help="Only this key's runs.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for a measure; again for others.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the ten measures of success, each with its 95 % interval and its target.
+
+    Where too little is known "not enough data" stands in a number's place. What each measure counts is in
+    app/learner/measures.py.
+
+    Examples: bursar success-metrics ; bursar success-metrics --since 30d --target task_success_rate=0.9
+    """
+    from app.commands.success_metrics import success_metrics as show  # noqa: PLC0415
+
+    raise typer.Exit(show(by=by, since=since, key=key, target=target or [], as_json=as_json))
+
+
 @cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
 def train(
     data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],

@@ -21,6 +21,19 @@ Objective = Literal["cheapest_adequate", "quality", "utility"]
 LEARNED, HEURISTIC = "learned", "heuristic"
 ROUTERS = (LEARNED, HEURISTIC)
 """The routers that a route may name. The heuristic is always there; the learned one where weights are."""
+MEASURES = (
+    "cost_per_successful_task",
+    "cost_per_artifact",
+    "task_success_rate",
+    "false_done_rate",
+    "unsafe_cheap_miss_rate",
+    "missed_escalation_rate",
+    "cache_hit_rate",
+    "tool_call_efficiency",
+    "verifier_pass_rate",
+    "latency_per_task",
+)
+"""The measures of success for which targets may be set; `app/learner/measures.py` defines them."""
 ANY_TASK = "*"
 """Stands for every task type in `Route.pin`."""
 
@@ -211,7 +224,8 @@ class LedgerRules:
 class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
     `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up;
-    `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters."""
+    `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters; `targets`: where
+    measures of success (MEASURES) should stay below, or above where more is better."""
 
     version: str
     source: str
@@ -224,6 +238,7 @@ class Policy:
     unknown_model: str | None = None
     on_cut: OnCut = "error"
     ledger: LedgerRules = LedgerRules()
+    targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     writing_tools: tuple[str, ...] = WRITING_TOOLS
     prices_version: str = ""
     warnings: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -47,6 +48,22 @@ def _most_useful(value_nano: int, options: Sequence[Considered]) -> tuple[Consid
     if priced:
         return min(priced, key=loss), "largest P(success) * success_value_usd - expected cost"
     return min(options, key=_doubt_key), "no price is known: likeliest to succeed"
+
+
+COULD_SERVE: Final = frozenset(
+    {
+        "chosen",
+        "fallback",
+        "not named",
+        "less likely to succeed",
+        "over max_expected_cost_usd",
+        "less useful",
+        "no price",
+        "adequate, dearer",
+        "below adequacy",
+    }
+)
+"""The verdicts on candidates that nothing but the choice stood against; every other one says what ruled it out."""
 
 
 def passed_over(rules: Route | None, option: Considered) -> str:

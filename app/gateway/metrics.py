@@ -98,6 +98,19 @@ class Metrics:
         )
         self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", router)
         self.feedback = counter("bursar_feedback_total", "Words of feedback taken.", ["source", "outcome"])
+        of_success = ["measure", "task_type", "window"]
+        self.success = gauge(
+            "bursar_success_metric",
+            "The ten measures of success (GET /v1/success-metrics); NaN where there is not enough data.",
+            of_success,
+            mode="mostrecent",
+        )
+        self.success_target = gauge(
+            "bursar_success_metric_target",
+            "Where a measure should stay below, or above where more is better.",
+            ["measure"],
+            mode="mostrecent",
+        )
         self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)
         self.ledger_errors = Counter("bursar_ledger_errors_total", "Ledger verbs that failed.", registry=registry)

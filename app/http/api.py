@@ -26,6 +26,7 @@ from app.http.auth import KeyRing
 from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.models import serve_models
+from app.http.success_metrics import serve_success_metrics
 from app.http.task_json import balance_json
 from app.http.tasks import may_see, serve_tasks
 from app.stores.budgets import LedgerUnavailable
@@ -45,6 +46,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands) -> FastAP
     serve_tasks(api, services)
     serve_feedback(api, services, outcomes)
     serve_efficiency(api, services, aside)
+    serve_success_metrics(api, services, aside)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)

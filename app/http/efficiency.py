@@ -38,7 +38,7 @@ def serve_efficiency(api: FastAPI, services: Services, aside: Commands) -> None:
         owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
         if owner is not None and not may_see(key, owner):
             raise Forbidden("This key may look at its own runs only.", param="key")
-        asked = ["efficiency", "--json", "--by", _by(request), "--since", _since(request)]
+        asked = ["efficiency", "--json", "--by", _by(request), "--since", asked_since(request)]
         if owner is not None:
             asked.append(f"--key={owner}")
         if _judged(request):
@@ -53,10 +53,11 @@ def _by(request: Request) -> str:
     return ",".join(dict.fromkeys(names))
 
 
-def _since(request: Request) -> str:
+def asked_since(request: Request, otherwise: str = SINCE) -> str:
+    """Since when, in Unix time, as the query says. Raises BadRequest."""
     now_s = time.time()
     try:
-        begin_s = since_s(request.query_params.get("since", SINCE), now_s)
+        begin_s = since_s(request.query_params.get("since", otherwise), now_s)
     except ValueError as error:
         raise BadRequest(f"since {error}.", param="since") from None
     return str(int(begin_s // ROUND_S * ROUND_S))

@@ -115,6 +115,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
             contention_wait_s=spec.ledger.contention_wait_secs,
         ),
         writing_tools=_writing_tools(spec.writing_tools),
+        targets=MappingProxyType(dict(spec.targets)),
         prices_version=catalogue.version,
     )
     return replace(policy, warnings=tuple(_warnings(spec, policy, dropped)))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.core.policy import ROUTERS, Objective
+from app.core.policy import MEASURES, ROUTERS, Objective
 from app.stores.policy_types import (
     PLACEHOLDER,
     AliasPattern,
@@ -302,6 +302,11 @@ class PolicySpec(Spec):
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
     ledger: LedgerSpec = LedgerSpec()
+    targets: dict[Name, Annotated[float, Field(ge=0), NotBool]] = Field(
+        default_factory=dict,
+        json_schema_extra=_keys(MEASURES),
+        description="Where measures of success should stay below (or above, where more is better).",
+    )
     writing_tools: list[ToolPattern] | None = Field(
         default=None,
         description="Tools whose call is a first attempt at a task, by name: patterns with * and ?, without regard to "

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from app.core.policy import ROUTERS
+from app.core.policy import MEASURES, ROUTERS
 from app.stores.policy_yaml import Document, KeyPath, Problem
 from routers.tasks import TaskType
 
@@ -42,6 +42,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
         if not (isinstance(meant, str) and meant.startswith("tier:")):
             yield from _unknown(document, ("aliases", pattern), meant, "route or model", [*routes, *models])
     yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
+    yield from _unknown_keys(document, ("targets",), document.data.get("targets"), "measure", MEASURES)
     yield from _key_problems(document, routes)
 
 

@@ -1,0 +1,124 @@
+"""`bursar success-metrics`: the ten measures of success, from traces and feedback."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.commands.outcomes import feedback_of
+from app.commands.policy import Refused, read_settings
+from app.commands.terminal import complain, say, say_json, table
+from app.commands.traces import FAILURES, open_traces
+from app.core.efficiency import GROUPS
+from app.core.since import since_s
+from app.learner.measured_runs import judged_since
+from app.learner.measures import LEAST, MEASURES, NOT_ENOUGH, Judged, Measure, measured
+from app.logs import configure_logging
+from app.settings import Settings
+from app.stores.outcomes import OutcomesUnavailable
+
+MAX_GROUPS = 200
+_COLUMNS = ("measure", "value", "95 %", "of", "target", "status")
+
+
+def success_metrics(*, by: str, since: str, key: str | None, target: Sequence[str], as_json: bool) -> int:
+    """Print the measures; the exit code."""
+    if by not in GROUPS:
+        complain(f"--by: there is no {by!r}; one of {', '.join(GROUPS)}")
+        return 2
+    try:
+        targets = read_targets(target)
+        begin_s = since_s(since, time.time())
+    except ValueError as error:
+        complain(str(error))
+        return 2
+    try:
+        settings = read_settings()
+        configure_logging(settings)
+        runs = asyncio.run(_read(settings, begin_s, key))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except (*FAILURES, OutcomesUnavailable) as error:
+        complain(str(error))
+        return 1
+    told = answer(runs, by, begin_s, targets)
+    if as_json:
+        say_json(told)
+    else:
+        _print(runs, by, targets)
+    return 0
+
+
+def read_targets(given: Iterable[str]) -> dict[str, float]:
+    """Targets written NAME=VALUE. Raises ValueError."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in MEASURES:
+            raise ValueError(f"--target: there is no measure {name!r}; one of {', '.join(MEASURES)}")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--target: {name} needs a number, as in {name}=0.05") from None
+    return found
+
+
+def answer(runs: Sequence[Judged], by: str, begin_s: float, targets: Mapping[str, float]) -> dict[str, Any]:
+    """What `GET /v1/success-metrics` answers."""
+    groups = _grouped(runs, by)
+    return {
+        "object": "success_metrics",
+        "by": by,
+        "since": dt.datetime.fromtimestamp(begin_s, dt.UTC).isoformat(),
+        "least": LEAST,
+        "data": [{by: name, **_group_json(members, targets)} for name, members in groups[:MAX_GROUPS]],
+        "left_out": max(len(groups) - MAX_GROUPS, 0),
+        "all": _group_json(runs, targets),
+    }
+
+
+async def _read(settings: Settings, begin_s: float, key: str | None) -> list[Judged]:
+    words = await feedback_of(settings)
+    async with open_traces(settings) as db:
+        return list(judged_since(db, begin_s, words, key=key))
+
+
+def _grouped(runs: Iterable[Judged], by: str) -> list[tuple[str, list[Judged]]]:
+    found: dict[str, list[Judged]] = {}
+    for one in runs:
+        found.setdefault(GROUPS[by](one.run), []).append(one)
+    return sorted(found.items(), key=lambda group: (-len(group[1]), group[0]))
+
+
+def _group_json(runs: Sequence[Judged], targets: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "runs": len(runs),
+        "told": sum(one.told for one in runs),
+        "measures": {name: measure.as_json() for name, measure in measured(runs, targets).items()},
+    }
+
+
+def _print(runs: Sequence[Judged], by: str, targets: Mapping[str, float]) -> None:
+    groups = [("all", list(runs)), *_grouped(runs, by)[:MAX_GROUPS]]
+    for name, members in groups:
+        say(f"{name}: {len(members)} runs, {sum(one.told for one in members)} told")
+        rows = [_row(measure_name, measure) for measure_name, measure in measured(members, targets).items()]
+        table(_COLUMNS, rows, right={"value", "95 %", "of", "target"})
+
+
+def _row(name: str, measure: Measure) -> tuple[str, ...]:
+    def shown(value: float | None) -> str:
+        if value is None:
+            return "-"
+        forms = {"share": f"{value:.1%}", "usd": f"${value:.6f}", "s": f"{value:.2f} s"}
+        return forms[measure.unit]
+
+    told = measure.status != NOT_ENOUGH
+    span = f"{shown(measure.low)} - {shown(measure.high)}" if told else "-"
+    sign = ">" if MEASURES[name].more_is_better else "<"
+    goal = "-" if measure.target is None else f"{sign} {shown(measure.target)}"
+    return name, shown(measure.value), span, f"{measure.denominator:g}", goal, measure.status

@@ -1,0 +1,38 @@
+"""`GET /v1/success-metrics`: the ten measures of success, by kind of work, model, harness, key or day."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+
+from app.core.efficiency import GROUPS
+from app.core.errors import BadRequest, Forbidden
+from app.core.policy import Policy
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.efficiency import Commands, asked_since
+from app.http.hot import key_name
+from app.http.tasks import is_operator, may_see
+
+
+def serve_success_metrics(api: FastAPI, services: Services, aside: Commands) -> None:
+    """Add the route. A key sees its own runs, an admin's all of them."""
+
+    @api.get("/v1/success-metrics")
+    async def success_metrics(request: Request) -> Response:
+        key = KeyRing(services.view.policy).authenticate(request.headers)
+        owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
+        if owner is not None and not may_see(key, owner):
+            raise Forbidden("This key may look at its own runs only.", param="key")
+        by = request.query_params.get("by", "task_type")
+        if by not in GROUPS:
+            raise BadRequest(f"by must be one of {', '.join(GROUPS)}.", param="by")
+        asked = ["success-metrics", "--json", "--by", by, "--since", asked_since(request)]
+        asked += target_arguments(services.view.policy)
+        if owner is not None:
+            asked.append(f"--key={owner}")
+        return Response(await aside.ask(*asked), media_type="application/json")
+
+
+def target_arguments(policy: Policy) -> list[str]:
+    """The policy's targets, as the command takes them."""
+    return [f"--target={name}={value!r}" for name, value in sorted(policy.targets.items())]

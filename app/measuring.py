@@ -1,0 +1,65 @@
+"""The gauges of success beside a gateway: asked of a command aside, now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from app.core.errors import TracesDown
+from app.gateway.services import Services
+from app.http.efficiency import Commands
+from app.http.success_metrics import target_arguments
+from routers.tasks import TaskType
+
+log = structlog.get_logger()
+
+EVERY_S = 600.0
+WINDOWS = ("24h", "7d")
+ALL = "all"
+TASK_TYPES = frozenset(kind.value for kind in TaskType)
+
+
+class Measuring:
+    """Keeps the gauges of one process. `shown`: kinds of work that were shown before: where one has gone its gauges
+    become NaN, for a gauge cannot be taken back from other workers."""
+
+    def __init__(self, services: Services, aside: Commands) -> None:
+        self._services, self._aside = services, aside
+        self.shown: set[str] = set()
+
+    async def keep(self, *, every_s: float = EVERY_S) -> None:
+        """Bring the gauges up to date, for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.measure()
+            except TracesDown as error:
+                log.warning("success could not be measured", reason=error.message)
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date. Raises TracesDown."""
+        targets = target_arguments(self._services.view.policy)
+        for window in WINDOWS:
+            said = await self._aside.ask("success-metrics", "--json", "--by", "task_type", "--since", window, *targets)
+            self.show(window, msgspec.json.decode(said))
+
+    def show(self, window: str, found: Mapping[str, Any]) -> None:
+        """Set the gauges of a window."""
+        metrics = self._services.metrics
+        groups = {group["task_type"]: group["measures"] for group in found["data"] if group["task_type"] in TASK_TYPES}
+        self.shown.update(groups)
+        for name, of_all in found["all"]["measures"].items():
+            if of_all["target"] is not None:
+                metrics.success_target.labels(name).set(of_all["target"])
+            metrics.success.labels(name, ALL, window).set(_shown(of_all))
+            for task_type in self.shown:
+                metrics.success.labels(name, task_type, window).set(_shown(groups.get(task_type, {}).get(name)))
+
+
+def _shown(measure: Mapping[str, Any] | None) -> float:
+    value = None if measure is None else measure["value"]
+    return float("nan") if value is None else float(value)
