@@ -1,0 +1,240 @@
+"""What is deployed, checked as far as it can be without a container engine: by schemas, linters, and one another."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.commands.tree import cli
+from app.settings import Settings
+from app.stores.policy_file import load_policy
+from app.stores.prices import PriceBook
+from tests.tools import ROOT, environment_of, tool
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = ROOT / "docker-compose.yml"
+BEYOND_DRAIN_S = 10.0
+"""Settling, and last words to slow clients, after the drain (calls.SETTLE_S, server.LAST_WORDS_S)."""
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    program = tool(name)
+    if program is None:
+        pytest.skip(f"no {name} here")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@cache
+def compose() -> dict[str, Any]:
+    return yaml.safe_load(COMPOSE.read_text())  # type: ignore[no-any-return]
+
+
+@cache
+def rendered() -> str:
+    return run("kubectl", "kustomize", DEPLOY / "kubernetes")
+
+
+def objects(kind: str) -> list[dict[str, Any]]:
+    return [found for found in yaml.safe_load_all(rendered()) if found["kind"] == kind]
+
+
+def commands() -> set[str]:
+    return {command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands}
+
+
+# Schemas and linters
+
+
+def test_the_dockerfile_is_clean() -> None:
+    run("hadolint", DEPLOY / "Dockerfile")
+
+
+def test_compose_fits_its_schema() -> None:
+    run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+def test_kubernetes_objects_fit_their_schemas(tmp_path: Path) -> None:
+    page = tmp_path / "all.yaml"
+    known = [found for found in yaml.safe_load_all(rendered()) if found["kind"] != "ServiceMonitor"]
+    page.write_text(yaml.safe_dump_all(known))
+    said = run("kubernetes-validate", "--strict", page, DEPLOY / "kubernetes" / "secrets.example.yaml")
+    assert "find schema" not in said
+
+
+def test_the_validator_would_have_said_so(tmp_path: Path) -> None:
+    page = tmp_path / "wrong.yaml"
+    page.write_text(rendered().replace("terminationGracePeriodSeconds", "terminationGraceSeconds"))
+    with pytest.raises(AssertionError, match="terminationGraceSeconds"):
+        run("kubernetes-validate", "--strict", page)
+
+
+@pytest.mark.skipif(tool("haproxy") is None, reason="no haproxy here")
+def test_haproxy_accepts_its_configuration() -> None:
+    balancer = compose()["services"]["balancer"]["environment"]
+    program = tool("haproxy")
+    assert program is not None
+    # Names of containers mean nothing here; what HAProxy cannot look up, it looks up later.
+    environment = {**environment_of(program), **balancer}
+    done = subprocess.run(
+        [program, "-c", "-f", DEPLOY / "haproxy" / "haproxy.cfg"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# One against the other
+
+
+def test_the_image_has_all_it_is_built_from() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    taken = [name for line in re.findall(r"^COPY ((?!--).*) \S+$", text, re.MULTILINE) for name in line.split()]
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(taken) == let_in
+    assert all((ROOT / name).exists() for name in taken)
+    assert "--require-hashes -r requirements.lock" in text
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+
+
+def test_settings_that_are_set_exist() -> None:
+    texts = [
+        DEPLOY / "Dockerfile",
+        COMPOSE,
+        DEPLOY / "systemd" / "bursar.service",
+        DEPLOY / "kubernetes" / "gateway.yaml",
+    ]
+    others = {"KEY_SHA256", "CUSTOM_BASE_URL", "CUSTOM_MODEL", "PUBLISH"}  # the policy's, and compose's own
+    balancers = {"LISTEN", "WATCH", "GATEWAY_1", "GATEWAY_2"}
+    known = {name.upper() for name in Settings.model_fields} | others | balancers
+    for text in texts:
+        assert set(re.findall(r"\bBURSAR_([A-Z0-9_]+)", text.read_text())) <= known, text
+
+
+def test_commands_that_are_run_exist() -> None:
+    said = {
+        name
+        for service in compose()["services"].values()
+        if "bursar" in service.get("image", "")
+        for name in service["command"]
+    }
+    said |= {pod["args"][0] for d in objects("Deployment") for pod in d["spec"]["template"]["spec"]["containers"]}
+    assert said == {"serve", "learn"}
+    assert said <= commands() | {"learn"}
+
+
+def seconds(text: str) -> float:
+    return float(str(text).removesuffix("s"))
+
+
+def test_whoever_stops_a_gateway_waits_for_its_drain() -> None:
+    asked = []
+    for name in ("gateway-1", "gateway-2"):
+        service = compose()["services"][name]
+        asked.append((service["environment"], seconds(service["stop_grace_period"])))
+    unit = systemd()["Service"]
+    asked.append(
+        (dict(re.findall(r"(BURSAR_\w+)=(\S+)", " ".join(unit["Environment"]))), seconds(unit["TimeoutStopSec"][0]))
+    )
+    pod = objects("Deployment")[0]["spec"]["template"]["spec"]
+    environment = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    asked.append((environment, pod["terminationGracePeriodSeconds"]))
+    for found, grace_s in asked:
+        assert grace_s >= float(found["BURSAR_DRAIN_NOTICE_S"]) + float(found["BURSAR_DRAIN_S"]) + BEYOND_DRAIN_S
+
+
+def test_balancers_notice_in_time() -> None:
+    text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    found = re.search(r"check inter (\d+)s .*fall (\d+)", text)
+    assert found is not None
+    assert int(found[1]) * int(found[2]) < float(
+        compose()["services"]["gateway-1"]["environment"]["BURSAR_DRAIN_NOTICE_S"]
+    )
+    pod = objects("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+    probe = pod["readinessProbe"]
+    notice_s = next(float(entry["value"]) for entry in pod["env"] if entry["name"] == "BURSAR_DRAIN_NOTICE_S")
+    assert probe["httpGet"]["path"] == "/readyz"
+    assert probe["periodSeconds"] * probe["failureThreshold"] < notice_s
+
+
+def test_pods_are_found_by_all_that_look_for_them() -> None:
+    gateway = next(d for d in objects("Deployment") if d["metadata"]["name"] == "bursar-gateway")
+    labels = gateway["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        gateway["spec"]["selector"]["matchLabels"],
+        objects("Service")[0]["spec"]["selector"],
+        objects("PodDisruptionBudget")[0]["spec"]["selector"]["matchLabels"],
+        objects("NetworkPolicy")[0]["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    monitor = objects("ServiceMonitor")[0]["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= objects("Service")[0]["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] == objects("Service")[0]["spec"]["ports"][0]["name"]
+    (scaler,) = objects("HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == gateway["metadata"]["name"]
+    assert "replicas" not in gateway["spec"]  # else every apply would undo the autoscaler
+
+
+def test_no_secret_is_in_what_is_applied() -> None:
+    assert not objects("Secret")
+    for deployment in objects("Deployment"):
+        for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
+            if re.search(r"URL|KEY|SHA", entry["name"]):
+                assert "secretKeyRef" in entry["valueFrom"]
+
+
+def test_containers_may_write_only_where_they_must() -> None:
+    for deployment in objects("Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        writable = {v["name"] for v in pod["volumes"] if "emptyDir" in v}
+        assert {m["mountPath"] for m in container["volumeMounts"] if m["name"] in writable} == {
+            "/tmp",
+            "/var/lib/bursar",
+        }
+    for name, service in compose()["services"].items():
+        assert service.get("read_only") or name == "grafana"  # Grafana unpacks plugins beside itself
+
+
+def test_the_policy_of_a_deployment_is_good() -> None:
+    live = DEPLOY / "policy" / "live"
+    env = {"BURSAR_KEY_SHA256": "0" * 64, "OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x", "GEMINI_API_KEY": "x"}
+    policy = load_policy(live, env=env, catalogue=PriceBook(None).current)
+    assert not policy.open_access
+    assert len(policy.routes["auto"].candidates) == 7
+    assert yaml.safe_load(objects("ConfigMap")[0]["data"]["policy.yaml"]) == yaml.safe_load(
+        (live / "policy.yaml").read_text()
+    )
+
+
+def systemd() -> dict[str, dict[str, list[str]]]:
+    """The unit's sections; a name may stand several times."""
+    found: dict[str, dict[str, list[str]]] = {}
+    section: dict[str, list[str]] = {}
+    for line in (DEPLOY / "systemd" / "bursar.service").read_text().splitlines():
+        if line.startswith("["):
+            section = found.setdefault(line.strip("[]"), {})
+        elif "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            section.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    program = tool("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd here")
+    unit = tmp_path / "bursar.service"
+    text = (DEPLOY / "systemd" / "bursar.service").read_text()
+    unit.write_text(text.replace("/opt/bursar/bin/bursar", sys.executable))
+    done = subprocess.run([program, "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert systemd()["Service"]["KillMode"] == ["mixed"]  # the parent drains its workers; each is told once
