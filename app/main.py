@@ -20,6 +20,7 @@ from app.dialects.anthropic.parse import parse_count as messages_count
 from app.dialects.gemini.parse import count_reply as gemini_reply
 from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
+from app.figures import Figures
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
@@ -29,6 +30,7 @@ from app.http.api import build_api
 from app.http.asgi import Receive, Scope, Send
 from app.http.auth import is_loopback
 from app.http.count import CountRoute, Parse
+from app.http.dashboard.routes import Dashboard
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.generate import GenerateRoute
@@ -143,6 +145,7 @@ class Gateway:
         self.routers = load_routers(settings.router_weights)
         self.services: Services | None = None
         self.front: Front | None = None
+        self.dashboard: Dashboard | None = None
         self._loaded(self.policies.current)
 
     def _accept(self, policy: Policy) -> str | None:
@@ -181,7 +184,9 @@ class Gateway:
         services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
         self.services = services
         aside = Aside(settings)
-        api = build_api(services, outcomes, aside)
+        figures = Figures(settings)
+        dashboard = self.dashboard = Dashboard(services, self.policies, figures)
+        api = build_api(services, outcomes, aside, dashboard)
         self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
@@ -195,6 +200,7 @@ class Gateway:
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
                     Measuring(services, aside).keep,
+                    dashboard.live.run,
                 ]
                 if settings.traces_compact:
                     loops.append(lambda: keep_compacting(settings, traces))
@@ -205,6 +211,7 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
         finally:
+            await figures.close()
             await services.ledger.pay_owed()
             await services.upstreams.close()
             await traces.close()

@@ -5,6 +5,7 @@ They are kept under `.tools/`, outside of git.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -48,6 +49,24 @@ def environment_of(program: Path) -> dict[str, str]:
     return {**os.environ, **({"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {})}
 
 
+@cache
+def chromium() -> Path | None:
+    """Chromium: from PATH, else installed from Debian's package, which needs root and an index; or None."""
+    found = _on_path("chromium", "chromium-browser", "google-chrome")
+    if found is None and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            for command in (["apt-get", "update"], install):
+                subprocess.run(command, capture_output=True, check=True, timeout=420, env=quiet)
+        found = _on_path("chromium")
+    return found
+
+
+def _on_path(*names: str) -> Path | None:
+    return next((Path(found) for name in names if (found := shutil.which(name)) is not None), None)
+
+
 def _unpack_debian(package: str, target: Path) -> None:
     """Unpack a package, and the libraries it needs that this machine lacks; nothing where apt has it not."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -82,6 +101,8 @@ def main() -> None:
     for name in PACKAGES:
         if tool(name) is None:
             print(f"No {name}: its tests are skipped.")
+    if chromium() is None:
+        print("No Chromium: THE DASHBOARD IS NOT TESTED.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 from app.commands.outcomes import feedback_of
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say_json, table
-from app.commands.traces import FAILURES, open_traces
+from app.commands.traces_open import FAILURES, BadUrl, open_traces
 from app.core.efficiency import GROUPS, Group, group_of, grouped
 from app.core.runs import Run
 from app.core.since import since_s
@@ -49,7 +49,7 @@ def efficiency(*, by: str, since: str, key: str | None, judged: bool, as_json: b
         settings = read_settings()
         configure_logging(settings)
         runs = asyncio.run(read_runs(settings, begin_s, key))
-    except Refused as problem:
+    except (Refused, BadUrl) as problem:
         complain(str(problem))
         return 2
     except (*FAILURES, OutcomesUnavailable) as error:

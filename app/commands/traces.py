@@ -7,27 +7,20 @@ import contextlib
 import csv
 import datetime as dt
 import sys
-from collections.abc import AsyncIterator
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import duckdb
 import msgspec
 import structlog
 
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say, table
+from app.commands.traces_open import FAILURES, BadUrl, folder_of, open_traces, parquet_of, stream_of
 from app.logs import configure_logging
 from app.settings import Settings
-from app.stores.budgets import LedgerUnavailable
 from app.stores.traces_compact import Pass, compact_segments, compact_stream
-from app.stores.traces_parquet import ParquetFolder, TracesError
-from app.stores.traces_query import Answer, QueryError, ask, open_files, open_stream
+from app.stores.traces_parquet import TracesError
+from app.stores.traces_query import Answer, QueryError, ask
 from app.stores.traces_tail import SegmentTail, StreamTail, Tail
-
-if TYPE_CHECKING:
-    from app.stores.traces_stream import TraceStream
 
 log = structlog.get_logger()
 
@@ -35,7 +28,6 @@ SHOWN = 1000
 """Rows of a table; more belong in a file."""
 BATCH = 5000
 LOOK_EVERY_S = 0.5
-FAILURES = (TracesError, LedgerUnavailable, OSError)
 
 
 class Form(StrEnum):
@@ -52,7 +44,7 @@ def query(sql: str, form: Form) -> int:
         settings = read_settings()
         configure_logging(settings)
         asyncio.run(_query(settings, sql, form))
-    except Refused as problem:
+    except (Refused, BadUrl) as problem:
         complain(str(problem))
         return 2
     except QueryError as error:
@@ -70,7 +62,7 @@ def compact(*, quiet: bool) -> int:
         settings = read_settings()
         configure_logging(settings)
         done = asyncio.run(_compact(settings))
-    except Refused as problem:
+    except (Refused, BadUrl) as problem:
         complain(str(problem))
         return 2
     except FAILURES as error:
@@ -88,7 +80,7 @@ def tail(*, count: int, follow: bool, as_json: bool) -> int:
     """Print the last calls, and go on with new ones until interrupted; the exit code."""
     try:
         asyncio.run(_tail(read_settings(), count, follow, as_json))
-    except Refused as problem:
+    except (Refused, BadUrl) as problem:
         complain(str(problem))
         return 2
     except FAILURES as error:
@@ -103,7 +95,7 @@ async def _tail(settings: Settings, count: int, follow: bool, as_json: bool) -> 
     async with contextlib.AsyncExitStack() as stack:
         source: Tail = SegmentTail(folder_of(settings))
         if settings.redis_url is not None:
-            source = StreamTail(await stack.enter_async_context(_stream_of(settings)))
+            source = StreamTail(await stack.enter_async_context(stream_of(settings)))
         records = await source.latest(count)
         while True:
             for record in records:
@@ -132,58 +124,20 @@ def _line(record: bytes, as_json: bool) -> str | None:
         return None
 
 
-def parquet_of(settings: Settings) -> ParquetFolder:
-    """Where Parquet files go. Raises TracesError."""
-    url = settings.traces_url
-    return ParquetFolder(str(folder_of(settings) / "parquet") if url is None else url.get_secret_value())
-
-
-def folder_of(settings: Settings) -> Path:
-    """Where segments are."""
-    return settings.data_dir.absolute() / "traces"
-
-
 async def _query(settings: Settings, sql: str, form: Form) -> None:
     async with open_traces(settings) as db:
         _PRINTERS[form](ask(db, sql))
 
 
-@contextlib.asynccontextmanager
-async def open_traces(settings: Settings) -> AsyncIterator[duckdb.DuckDBPyConnection]:
-    """All traces there are, as views. Raises TracesError, LedgerUnavailable or Refused."""
-    parquet = parquet_of(settings)
-    if settings.redis_url is None:
-        with open_files(folder_of(settings), parquet) as db:
-            yield db
-        return
-    async with _stream_of(settings) as stream, open_stream(stream, parquet) as db:
-        yield db
-
-
 async def _compact(settings: Settings) -> Pass:
     parquet, keep_days = parquet_of(settings), settings.traces_keep_days
     if settings.redis_url is not None:
-        async with _stream_of(settings) as stream:
+        async with stream_of(settings) as stream:
             return await compact_stream(stream, parquet, keep_days)
     folder = folder_of(settings)
     if not folder.is_dir():
         raise TracesError(f"there are no traces at {folder}; BURSAR_DATA_DIR says where to look")
     return compact_segments(folder, parquet, keep_days)
-
-
-@contextlib.asynccontextmanager
-async def _stream_of(settings: Settings) -> AsyncIterator[TraceStream]:
-    from app.stores.traces_stream import TraceStream  # noqa: PLC0415  (redis-py costs 60 ms to import)
-
-    assert settings.redis_url is not None
-    try:
-        stream = TraceStream(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-    except ValueError as error:
-        raise Refused(f"BURSAR_REDIS_URL: {error}") from None
-    try:
-        yield stream
-    finally:
-        await stream.close()
 
 
 def _told(done: Pass) -> str:

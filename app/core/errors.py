@@ -174,3 +174,9 @@ class TracesDown(BursarError):
     """Traces, or the feedback on them, cannot be read now."""
 
     status, type, code, blame, label = 503, "server_error", "traces_unavailable", "gateway", "traces_down"
+
+
+class TooManyWatch(BursarError):
+    """As many dashboards are open as may be."""
+
+    status, type, code, blame, label = 503, "server_error", "too_many_viewers", "gateway", "viewers"

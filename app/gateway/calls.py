@@ -131,6 +131,10 @@ class Calls:
     def __len__(self) -> int:
         return len(self._running)
 
+    def under_way(self) -> list[Runner]:
+        """The calls that run now, for whoever watches."""
+        return list(self._running.values())
+
     def spawn(self, call: Runner) -> asyncio.Task[None]:
         """Start a call as a task that outlives its client."""
         task = asyncio.get_running_loop().create_task(call.run())

@@ -1,4 +1,4 @@
-"""Everything that is not hot, as a FastAPI app: models, decisions, tasks, health, metrics."""
+"""Everything that is not hot, as a FastAPI app: models, decisions, tasks, health, metrics, dashboard."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from app.gateway.metrics import Metrics
 from app.gateway.metrics_files import exposition
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.dashboard.routes import Dashboard, serve_dashboard
 from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.models import serve_models
@@ -38,7 +39,7 @@ def error_response(error: BursarError) -> Response:
     return Response(error_body(error), error.status, error.headers, media_type="application/json")
 
 
-def build_api(services: Services, outcomes: Outcomes, aside: Commands) -> FastAPI:
+def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard: Dashboard) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
@@ -47,6 +48,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands) -> FastAP
     serve_feedback(api, services, outcomes)
     serve_efficiency(api, services, aside)
     serve_success_metrics(api, services, aside)
+    serve_dashboard(api, dashboard)
 
     def caller(request: Request) -> Key | None:
         return KeyRing(services.view.policy).authenticate(request.headers)

@@ -52,13 +52,13 @@ class Answer:
 
 
 @contextlib.contextmanager
-def open_files(folder: Path, parquet: ParquetFolder) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_files(folder: Path, parquet: ParquetFolder, *, small: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """The view over the embedded store: segments here, and the parts of this machine and any other.
 
     A segment that is being compacted is read itself, and what there may be of its parts already is not.
     """
     open_now = waiting_segments(folder)
-    with database(small=False) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         whole = [_readable(path, Path(copies)) for path in open_now]
         hidden = {path.stem for path in open_now}
         make_view(db, parquet, [part for part in parquet.parts() if part.name not in hidden], whole)
@@ -66,12 +66,14 @@ def open_files(folder: Path, parquet: ParquetFolder) -> Iterator[duckdb.DuckDBPy
 
 
 @contextlib.asynccontextmanager
-async def open_stream(stream: TraceStream, parquet: ParquetFolder) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+async def open_stream(
+    stream: TraceStream, parquet: ParquetFolder, *, small: bool = False
+) -> AsyncIterator[duckdb.DuckDBPyConnection]:
     """The view over the shared store. Raises TracesError; LedgerUnavailable where Redis does not answer."""
     waiting, parts = await _standing_still(stream, parquet)
     if not waiting.all:
         log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
-    with database(small=False) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         lines = write_lines(Path(copies), await stream.bodies(waiting.request_ids))
         make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], [lines])
         yield db

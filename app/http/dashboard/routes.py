@@ -1,0 +1,168 @@
+"""The dashboard over HTTP: its page for anyone who can connect, its data for operators."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.core.errors import BadRequest, Forbidden, NotFound, TooManyWatch
+from app.core.policy import Key
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Overview, Record
+from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
+from app.http.dashboard.budgets import budgets_json
+from app.http.dashboard.kept import Kept
+from app.http.dashboard.live import Broadcast, TooManyViewers
+from app.http.dashboard.now import moment
+from app.http.hot import key_name
+from app.http.tasks import is_operator
+from app.stores.policies import Policies
+
+SINCE_STEP_S = 10.0
+MAX_TEXT_CHARS = 300
+API = f"{MOUNT}/api"
+
+
+@dataclass(slots=True)
+class Dashboard:
+    """What the dashboard needs of its gateway."""
+
+    services: Services
+    policies: Policies
+    ask: Ask
+    live: Broadcast = field(init=False)
+    answer: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answer = Kept(self.ask)
+        self.live = Broadcast(lambda: moment(self.services, self.policies))
+
+    def operator(self, request: Request) -> Key | None:
+        """Who asks. Raises Unauthorized, or Forbidden for keys that are no admin's and for pages of other sites."""
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Forbidden("The dashboard's data is for its own page.")
+        key = KeyRing(self.services.view.policy).authenticate(request.headers)
+        if not is_operator(key):
+            raise Forbidden("The dashboard is for admin keys.")
+        return key
+
+
+def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
+    """Add the routes."""
+    _serve_page(api)
+    _serve_live(api, dashboard)
+    _serve_figures(api, dashboard)
+
+
+def _serve_page(api: FastAPI) -> None:
+    @api.get(MOUNT)
+    @api.get(f"{MOUNT}/")
+    async def page(request: Request) -> Response:
+        tag = f'"{version()}"'
+        headers = {"cache-control": "no-cache", "etag": tag}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={**GUARDED, **headers})
+        return _file(request, index(), headers)
+
+    @api.get(f"{MOUNT}/assets/{{of}}/{{path:path}}")
+    async def asset(of: str, path: str, request: Request) -> Response:
+        found = assets().get(path) if of == version() else None
+        if found is None:
+            raise NotFound("There is no such file of the dashboard.")
+        return _file(request, found, {"cache-control": FOR_EVER})
+
+
+def _file(request: Request, found: Asset, headers: dict[str, str]) -> Response:
+    headers = {**GUARDED, **headers, "vary": "accept-encoding"}
+    if found.squeezed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(found.squeezed, headers={**headers, "content-encoding": "gzip"}, media_type=found.kind)
+    return Response(found.data, headers=headers, media_type=found.kind)
+
+
+def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
+    @api.get(f"{API}/session")
+    async def session(request: Request) -> Response:
+        key = dashboard.operator(request)
+        policy = dashboard.services.view.policy
+        return as_json({"key": key_name(key), "open": policy.open_access, "policy": policy.version})
+
+    @api.get(f"{API}/live")
+    async def live(request: Request) -> Response:
+        dashboard.operator(request)
+        try:
+            frames = dashboard.live.join()
+        except TooManyViewers:
+            raise TooManyWatch("As many dashboards are open as may be.", headers={"retry-after": "30"}) from None
+        headers = {**GUARDED, "cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+
+    @api.get(f"{API}/budgets")
+    async def budgets(request: Request) -> Response:
+        dashboard.operator(request)
+        return as_json(await budgets_json(dashboard.services, dashboard.ask))
+
+
+def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
+    @api.get(f"{API}/overview")
+    async def overview(request: Request) -> Response:
+        dashboard.operator(request)
+        return raw_json(await dashboard.answer(Overview(_since(request))))
+
+    @api.get(f"{API}/calls")
+    async def calls(request: Request) -> Response:
+        dashboard.operator(request)
+        asked = request.query_params
+        limit = asked.get("limit", "50")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_CALLS):
+            raise BadRequest(f"limit must be a whole number from 1 to {MAX_CALLS}.", param="limit")
+        words = {name: _text(asked.get(name), name) for name in ("text", "key", "task", "model", "outcome")}
+        return raw_json(await dashboard.answer(Find(_since(request), int(limit), **words)))
+
+    @api.get(f"{API}/record/{{request_id}}")
+    async def record(request_id: str, request: Request) -> Response:
+        dashboard.operator(request)
+        found = await dashboard.answer(Record(_text(request_id, "request_id") or ""))
+        if found == b"null":
+            raise NotFound("No such request is on record.")
+        return raw_json(found)
+
+    @api.get(f"{API}/burn")
+    async def burn(request: Request) -> Response:
+        dashboard.operator(request)
+        asked = request.query_params
+        question = Burn(_since(request), _text(asked.get("key"), "key"), _text(asked.get("task"), "task"))
+        return raw_json(await dashboard.answer(question))
+
+
+def _since(request: Request) -> float:
+    """`since` as seconds before now, or `from` as Unix time; in steps, so that answers can be shared."""
+    now_s = time.time()
+    asked = request.query_params
+    try:
+        since_s = float(asked["from"]) if "from" in asked else now_s - float(asked.get("since", "86400"))
+    except ValueError:
+        raise BadRequest("since and from are numbers of seconds.", param="since") from None
+    if not now_s - LONGEST_S <= since_s <= now_s:
+        raise BadRequest("since lies outside of the last year.", param="since")
+    return since_s // SINCE_STEP_S * SINCE_STEP_S
+
+
+def _text(value: str | None, name: str) -> str | None:
+    if value is not None and len(value) > MAX_TEXT_CHARS:
+        raise BadRequest(f"{name} is too long.", param=name)
+    return value
+
+
+def as_json(value: object) -> Response:
+    """A value of the page's."""
+    return raw_json(msgspec.json.encode(value))
+
+
+def raw_json(body: bytes) -> Response:
+    """JSON that nobody keeps."""
+    return Response(body, headers={**GUARDED, "cache-control": "no-store"}, media_type="application/json")

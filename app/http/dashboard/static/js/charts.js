@@ -1,0 +1,120 @@
+// Charts by the vendored Chart.js, each with its words and its table: a canvas alone says nothing to many.
+
+import { h } from "./dom.js";
+import { tick } from "./format.js";
+import { tableOf } from "./table.js";
+import { colour, onTheme, seriesColour } from "./theme.js";
+
+const alive = new Set();
+
+/**
+ * A figure. `config()` gives Chart.js' configuration in the colours that are on; `says` is the picture in words;
+ * `table`: {columns, rows} behind it.
+ */
+export function chart({ title, says, config, table, size = "" }) {
+  const canvas = h("canvas", { role: "img", "aria-label": `${title}. ${says}` });
+  const behind = table
+    ? h("details", {}, h("summary", {}, "Show the figures"), tableOf({ caption: title, ...table }, table.rows))
+    : null;
+  const element = h("figure", { "aria-label": title }, h("div", { class: `plot ${size}`.trim() }, canvas), behind);
+  const one = { canvas, config, drawn: null };
+  alive.add(one);
+  requestAnimationFrame(() => draw(one));
+  return element;
+}
+
+function draw(one) {
+  one.drawn?.destroy();
+  one.drawn = null;
+  if (!one.canvas.isConnected) {
+    alive.delete(one);
+    return;
+  }
+  globalThis.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+  globalThis.Chart.defaults.font.size = 12;
+  globalThis.Chart.defaults.color = colour("soft");
+  globalThis.Chart.defaults.borderColor = colour("line");
+  one.drawn = new globalThis.Chart(one.canvas, one.config());
+}
+
+/** Let go of charts whose page is gone. */
+export function sweep() {
+  for (const one of alive) {
+    if (!one.canvas.isConnected) {
+      one.drawn?.destroy();
+      alive.delete(one);
+    }
+  }
+}
+
+onTheme(() => alive.forEach(draw));
+
+/** Options that all charts share. */
+export function basics(more = {}) {
+  return {
+    responsive: true,
+    maintainAspectRatio: false,
+    animation: false,
+    interaction: { mode: "nearest", intersect: false },
+    ...more,
+    plugins: {
+      legend: { display: false },
+      tooltip: {
+        backgroundColor: colour("ink"),
+        titleColor: colour("sheet"),
+        bodyColor: colour("sheet"),
+        padding: 10,
+        cornerRadius: 6,
+        boxPadding: 4,
+        usePointStyle: true,
+      },
+      ...more.plugins,
+    },
+  };
+}
+
+const STEPS = [300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 7 * 86_400];
+
+/** A time axis in seconds, with ticks where people look for them: whole hours, midnights. */
+export function timeAxis(from, until, more = {}) {
+  const range = until - from;
+  return {
+    type: "linear",
+    offset: false, // bars would ask for room as wide as the ticks are apart
+    min: from,
+    max: until,
+    grid: { display: false },
+    border: { color: colour("line") },
+    afterBuildTicks(axis) {
+      const room = Math.max(2, Math.floor(axis.width / 80));
+      const step = STEPS.find((one) => range / one <= room) ?? STEPS.at(-1);
+      const offset = new Date(from * 1000).getTimezoneOffset() * 60;
+      const first = Math.ceil((from - offset) / step) * step + offset;
+      axis.ticks = [];
+      for (let at = first; at <= until; at += step) axis.ticks.push({ value: at });
+    },
+    ticks: { callback: (value) => tick(value, range), maxRotation: 0, autoSkip: false },
+    ...more,
+  };
+}
+
+export function valueAxis(write, more = {}) {
+  return {
+    beginAtZero: true,
+    border: { display: false },
+    grid: { color: colour("line"), drawTicks: false },
+    ticks: { callback: (value) => write(value), padding: 8, maxTicksLimit: 6 },
+    ...more,
+  };
+}
+
+/** The key to the colours of a chart's series. */
+export function legend(names) {
+  return h(
+    "ul",
+    { class: "key" },
+    names.map((name, at) => h("li", {}, h("span", { class: "swatch", vars: { "--swatch": `var(--c${(at % 8) + 1})` } }), name)),
+  );
+}
+
+export { seriesColour };

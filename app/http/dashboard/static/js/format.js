@@ -1,0 +1,76 @@
+// How values are written.
+
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const CLOCK = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hour12: false });
+const SECONDS = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const DAY = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
+export const NONE = "–";
+
+/** How many decimals tell these amounts apart, from 2 to 6. */
+export function decimalsFor(values) {
+  const least = Math.min(...values.filter((value) => value > 0).map(Number));
+  if (!Number.isFinite(least)) return 2;
+  return Math.min(Math.max(2, 2 - Math.floor(Math.log10(least)) - 1), 6);
+}
+
+/** Dollars, with as many decimals as the amount needs, or as a column has. */
+export function usd(value, decimals = null) {
+  if (value === null || value === undefined) return NONE;
+  const digits = decimals ?? (value === 0 ? 2 : Math.abs(value) >= 1000 ? 0 : decimalsFor([Math.abs(value)]));
+  return `$${value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
+}
+
+export function count(value) {
+  if (value === null || value === undefined) return NONE;
+  return value >= 100_000 ? COMPACT.format(value) : WHOLE.format(value);
+}
+
+export function percent(share, decimals = 0) {
+  if (share === null || share === undefined || Number.isNaN(share)) return NONE;
+  return `${(share * 100).toFixed(decimals)}%`;
+}
+
+/** A duration in milliseconds. */
+export function ms(value) {
+  if (value === null || value === undefined) return NONE;
+  if (value < 1) return `${value.toFixed(2)} ms`;
+  if (value < 10) return `${value.toFixed(1)} ms`;
+  if (value < 1000) return `${value.toFixed(0)} ms`;
+  return span(value / 1000);
+}
+
+/** A duration in seconds. */
+export function span(seconds) {
+  if (seconds === null || seconds === undefined) return NONE;
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 100) return `${seconds.toFixed(0)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 36 * 3600) return `${(seconds / 3600).toFixed(seconds < 36_000 ? 1 : 0)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+/** A moment (Unix time), as short as it can be told. */
+export function moment(seconds, now = Date.now() / 1000) {
+  if (seconds === null || seconds === undefined) return NONE;
+  const then = new Date(seconds * 1000);
+  const today = new Date(now * 1000).toDateString() === then.toDateString();
+  return today ? SECONDS.format(then) : `${DAY.format(then)}, ${CLOCK.format(then)}`;
+}
+
+export function ago(seconds, now = Date.now() / 1000) {
+  if (seconds === null || seconds === undefined) return NONE;
+  return now - seconds < 2 ? "just now" : `${span(now - seconds)} ago`;
+}
+
+/** A tick of a time axis that shows so many seconds. */
+export function tick(seconds, range) {
+  const then = new Date(seconds * 1000);
+  return range <= 2 * 86_400 ? CLOCK.format(then) : DAY.format(then);
+}
+
+/** The key's name, as people say it. */
+export function keyName(key) {
+  return key === "-" ? "anyone here" : key;
+}

@@ -1,0 +1,96 @@
+"""Who may look: admin keys; anyone on this machine where there are no keys. And how it looks: themes, a phone, the
+keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import Screen, Seeded
+from tests.http.live import LiveGateway, contract
+from tests.upstream import ScriptedUpstream
+
+VIEWS = ["now", "why", "budgets"]
+
+
+def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway)
+    page = screen.page
+    page.goto(f"{screen.url}/dashboard")
+    page.get_by_label("Admin key").wait_for()
+    screen.faults.clear()  # a browser calls 401 an error
+    screen.check()
+    for wrong, said in (("nonsense", "No key, or not one"), ("alice", "The dashboard is for admin keys.")):
+        page.get_by_label("Admin key").fill(wrong)
+        page.keyboard.press("Enter")
+        page.get_by_text(said).wait_for()
+        assert page.evaluate("sessionStorage.getItem('bursar-key')") is None
+    page.get_by_label("Admin key").fill("boss")
+    page.get_by_role("button", name="Open the dashboard").click()
+    page.get_by_role("heading", name="Now").wait_for()
+    screen.until(lambda: screen.text("#state-text") == "live")
+    page.reload()
+    page.get_by_role("heading", name="Now").wait_for()
+    page.get_by_role("button", name="Forget the key").click()
+    page.get_by_label("Admin key").wait_for()
+
+
+def test_without_keys_it_is_open_on_this_machine_and_says_nothing_is_there(
+    screens: Callable[..., Screen], upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """A new gateway: each view says honestly that there is nothing yet."""
+    with LiveGateway(contract(upstream), tmp_path) as gateway:
+        screen = screens(gateway)
+        said = {
+            "now": "Nothing was spent in this time.",
+            "why": "No finished call fits.",
+            "budgets": "Nothing was spent yet, and no window has a limit.",
+        }
+        for view, words in said.items():
+            screen.go(view)
+            screen.until(lambda words=words: words in screen.text())
+            screen.check()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+def test_both_themes_and_a_phone(screens: Callable[..., Screen], kept: Seeded, theme: str, phone: bool) -> None:
+    """Contrast is axe's to judge, width ours."""
+    screen = screens(kept.gateway, theme=theme, phone=phone, key="boss")
+    for view in VIEWS:
+        screen.go(view)
+        assert screen.page.evaluate("document.documentElement.dataset.theme") == theme
+        screen.check()
+
+
+def test_the_theme_can_be_chosen_and_is_remembered(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, theme="light", key="boss")
+    screen.go("budgets")
+    screen.page.get_by_role("button", name="Dark theme").click()
+    assert screen.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    screen.page.reload()
+    screen.page.get_by_role("button", name="Light theme").wait_for()
+    assert screen.page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_keyboard_goes_everywhere_in_order(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    page = screen.page
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    seen = []
+    for _ in range(len(VIEWS) + 3):
+        seen.append(page.evaluate("document.activeElement.textContent.trim()"))
+        page.keyboard.press("Tab")
+    assert seen[:2] == ["Skip to the content", "Bursar"]
+    assert [word.lower() for word in seen[2 : 2 + len(VIEWS)]] == VIEWS
+    page.get_by_role("link", name="Why").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Why").wait_for()
+    screen.until(lambda: page.evaluate("document.activeElement.tagName") == "H1")
+    assert page.title() == "Why · Bursar"
+    landmarks = page.evaluate("[...document.querySelectorAll('header, nav, main')].map((one) => one.tagName)")
+    assert {"HEADER", "NAV", "MAIN"} <= set(landmarks)

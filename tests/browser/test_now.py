@@ -1,0 +1,90 @@
+"""Now: what runs with its cost against its cap, live; what was spent, cut and denied; how providers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.browser import seed
+from tests.browser.conftest import Screen, Seeded
+from tests.http.live import SAY
+from tests.upstream_script import Gate, Script, words
+
+DAY_S = 86_400.0
+
+
+def test_what_was_spent_cut_and_denied(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    day = [record for record in kept.past.records if record["created_s"] >= kept.now_s - DAY_S + 60]
+    spent = sum(record["cost_usd"] for record in day)
+    shown = screen.text("main")
+    told = screen.sheet("Spending").inner_text()
+    amount, calls = told.split("$")[1].split(" calls")[0].split(" for ")
+    assert abs(float(amount) - spent) < 0.02 * spent
+    assert abs(int(calls.replace(",", "")) - len(day)) <= 6  # those that leave the window meanwhile
+    cut = sum(1 for record in day if record["outcome"] == "cost_killed")
+    assert f"Cut at a cap {cut} in 24 hours" in shown
+    assert "Denied 1 in 24 hours" in shown
+    assert "fix-cut" in screen.sheet("Cut and denied").inner_text()
+    assert "cut at its cap" in screen.sheet("How calls ended").inner_text()
+    providers = screen.sheet("Providers").inner_text()
+    assert all(name in providers for name in seed.MODELS)
+    assert "healthy" in providers
+    screen.check()
+
+
+def test_figures_behind_the_chart(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    spending = screen.sheet("Spending")
+    spending.get_by_role("button", name="Model").click()
+    spending.locator("summary").click()
+    rows = spending.locator("tbody tr")
+    assert rows.count() >= len(seed.MODELS)
+    day = [r for r in kept.past.records if r["created_s"] >= kept.now_s - DAY_S + 60 and r["model"] == "gpt-5.2"]
+    (row,) = [text for text in rows.all_inner_texts() if text.startswith("gpt-5.2")]
+    assert abs(float(row.split("$")[1]) - sum(r["cost_usd"] for r in day)) < 0.1
+    screen.check(axe_too=False)
+
+
+def test_a_call_under_way_appears_grows_and_goes(screens: Callable[..., Screen], kept: Seeded) -> None:
+    """Server-sent events, seen: nothing is loaded again."""
+    gate = Gate()
+    kept.upstream.source = Script.of(words("word " * 400), gate=gate)
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    calls = screen.sheet("Calls under way")
+    screen.until(lambda: "No call is under way" in calls.inner_text())
+    headers = {"authorization": "Bearer alice", "x-bursar-max-cost-usd": "0.006"}
+    body = {"model": "claude-sonnet-4-5", "messages": SAY, "stream": True, "max_tokens": 390}
+    gate.release(10)
+    stream = kept.gateway.stream(
+        "POST", f"/t/{seed.HOSTILE_TASK.replace('/', '%2F')}/v1/chat/completions", body, headers
+    )
+    screen.until(lambda: seed.HOSTILE_TASK in calls.inner_text())
+    assert "alice" in calls.inner_text()
+    cost = calls.locator("tbody td").nth(4)
+    before = cost.inner_text()
+    calls.locator("tbody a").focus()
+    gate.release(200)
+    screen.until(lambda: cost.inner_text() > before)
+    assert "$0.006" in calls.inner_text()
+    assert calls.locator("tbody a").evaluate("(link) => link === document.activeElement"), "an update took the focus"
+    used = calls.locator(".meter").get_attribute("aria-label")
+    assert used is not None
+    assert "of $0.006" in used
+    gate.open()
+    stream.rest()
+    screen.until(lambda: "No call is under way" in calls.inner_text())
+    screen.check()
+
+
+def test_nobody_watching_costs_nothing(screens: Callable[..., Screen], kept: Seeded) -> None:
+    gateway = kept.gateway
+    screen = screens(gateway, key="boss")
+    screen.go("now")
+    screen.until(lambda: screen.text("#state-text") == "live")
+    screen.page.close()
+    assert gateway.gateway.dashboard is not None
+    live = gateway.gateway.dashboard.live
+    gateway.until(lambda: live.viewers == 0)
