@@ -73,7 +73,7 @@ def test_an_old_call_is_explained_too(screens: Callable[..., Screen], kept: Seed
 def test_hostile_names_stay_text(screens: Callable[..., Screen], kept: Seeded) -> None:
     screen = screens(kept.gateway, key="boss")
     screen.go("why")
-    row = screen.sheet("Calls").locator("tbody tr", has_text="job-")
+    row = screen.sheet("Calls").locator("tbody tr", has_text="job-").filter(has_text="provider error")
     assert seed.HOSTILE_TASK in row.first.inner_text()
     assert seed.HOSTILE in row.first.inner_text()
     row.first.locator("a").first.click()
