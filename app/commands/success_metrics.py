@@ -11,7 +11,7 @@ from typing import Any
 from app.commands.outcomes import feedback_of
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say, say_json, table
-from app.commands.traces import FAILURES, open_traces
+from app.commands.traces_open import FAILURES, BadUrl, open_traces
 from app.core.efficiency import GROUPS
 from app.core.since import since_s
 from app.learner.measured_runs import judged_since
@@ -39,7 +39,7 @@ def success_metrics(*, by: str, since: str, key: str | None, target: Sequence[st
         settings = read_settings()
         configure_logging(settings)
         runs = asyncio.run(_read(settings, begin_s, key))
-    except Refused as problem:
+    except (Refused, BadUrl) as problem:
         complain(str(problem))
         return 2
     except (*FAILURES, OutcomesUnavailable) as error:
