@@ -22,6 +22,7 @@ from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
 from app.figures import Figures
 from app.gateway.ledger import Ledger
+from app.gateway.litellm_bridge import BridgedUpstreams
 from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
@@ -181,7 +182,8 @@ class Gateway:
         await traces.start()
         await outcomes.start()
         view = View(self.policies.current, self.routers, self.book.current)
-        services = Services(view, Ledger(budgets, self.metrics), make_upstreams(os.environ), traces, self.metrics)
+        upstreams = BridgedUpstreams(make_upstreams(os.environ))
+        services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics)
         self.services = services
         aside = Aside(settings)
         figures = Figures(settings)

@@ -50,6 +50,11 @@ BILLS_AFTER_CANCEL_HOSTS: tuple[str, ...] = (
 )
 """Providers that go on generating, and billing, after the client cancels a stream.
 Source: https://openrouter.ai/docs/api-reference/streaming (section on cancellation)."""
+BILLS_AFTER_CANCEL_BRIDGED: frozenset[str] = frozenset(
+    ("bedrock", "bedrock_converse", "sagemaker", "sagemaker_chat", "groq", "gemini", "mistral", "perplexity",
+     "sambanova", "nebius", "dashscope")
+)  # fmt: skip
+"""The same by litellm's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,20 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """A provider that litellm translates for: litellm's name for it, what litellm needs to be told (credentials,
+    regions), and whether its streams are used."""
+
+    provider: str
+    options: Mapping[str, str | int | float | bool] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    streams: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
-    field that carries the output limit where the client sent none. `also`: further dialects below its base URL."""
+    field that carries the output limit where the client sent none. `also`: further dialects below its base URL.
+    `bridge`: it is asked through litellm, in chat; its base URL may be empty."""
 
     name: str
     dialect: str
@@ -93,6 +109,7 @@ class Provider:
     deadlines: Deadlines = Deadlines()
     embedded: str | None = None
     also: frozenset[str] = frozenset()
+    bridge: Bridge | None = None
 
     def speaking_with(self, dialect: str) -> str:
         """The dialect to speak for a client of this one: the same where the provider knows it, so that bytes pass."""

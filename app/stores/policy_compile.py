@@ -15,7 +15,9 @@ from app.core.heard import WRITING_TOOLS
 from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
 from app.core.policy import (
     ANY_TASK,
+    BILLS_AFTER_CANCEL_BRIDGED,
     BILLS_AFTER_CANCEL_HOSTS,
+    Bridge,
     Candidate,
     Capabilities,
     Caps,
@@ -31,6 +33,7 @@ from app.core.policy import (
     Windows,
 )
 from app.stores.policy_model import (
+    BridgeSpec,
     BudgetsSpec,
     CapSpec,
     CapsSpec,
@@ -142,17 +145,22 @@ def host_matches(host: str, listed: str) -> bool:
 
 
 def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> Provider:
-    host = urlsplit(given.base_url).hostname or ""
+    host = urlsplit(given.base_url or "").hostname or ""
+    bridge = _bridge(given.litellm)
     bills = given.bills_after_cancel
     if bills is None:
         bills = any(host_matches(host, listed.lower()) for listed in billing_hosts)
+        # What comes whole cannot be cut, and is paid for whole.
+        bills = bills or (bridge is not None and (bridge.provider in BILLS_AFTER_CANCEL_BRIDGED or not bridge.streams))
     prefixes = given.catalogue_prefixes
+    if prefixes is None and bridge is not None:
+        prefixes = [f"{bridge.provider}/", ""]
     if prefixes is None:
         prefixes = list(next((p for at, p in CATALOGUE_PREFIXES.items() if host_matches(host, at)), ("",)))
     return Provider(
         name=name,
-        dialect=given.dialect,
-        base_url=given.base_url,
+        dialect="openai_chat" if bridge is not None else given.dialect,
+        base_url=given.base_url or "",
         api_key=Secret(given.api_key) if given.api_key else None,
         headers=MappingProxyType(dict(given.headers)),
         bills_after_cancel=bills,
@@ -163,7 +171,14 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         deadlines=_deadlines(given.deadlines),
         embedded=given.embedded,
         also=frozenset(given.also),
+        bridge=bridge,
     )
+
+
+def _bridge(given: BridgeSpec | None) -> Bridge | None:
+    if given is None:
+        return None
+    return Bridge(given.provider, MappingProxyType(dict(given.options)), given.streams)
 
 
 def _limit_field(host: str) -> Literal["max_tokens", "max_completion_tokens"]:

@@ -51,17 +51,36 @@ class DeadlinesSpec(Spec):
 DialectName = Literal["openai_chat", "openai_responses", "anthropic", "gemini"]
 
 
+class BridgeSpec(Spec):
+    """How litellm asks this provider."""
+
+    provider: Name = Field(
+        description="litellm's name for it: bedrock, vertex_ai, cohere_chat, ... (https://docs.litellm.ai/docs/providers)."
+    )
+    options: dict[Name, str | bool | int | float] = Field(
+        default_factory=dict, repr=False, description="Credentials, regions and the like, by litellm's names for them."
+    )
+    streams: bool = Field(
+        default=True,
+        description="False where litellm cannot read its streams: replies are then asked whole, and nothing is cut.",
+    )
+
+
 class ProviderSpec(Spec):
     """Who is paid."""
 
-    dialect: DialectName = Field(default="openai_chat", description="The wire protocol it speaks.")
+    dialect: Literal[DialectName, "litellm"] = Field(
+        default="openai_chat", description="The wire protocol it speaks; litellm: one that only litellm translates."
+    )
+    litellm: BridgeSpec | None = Field(default=None, description="Required where the dialect is litellm.")
     also: list[DialectName] = Field(
         default_factory=list,
         description="Dialects that it serves below the same URL and takes the same key for: their clients' bytes pass.",
     )
-    base_url: BaseUrl = Field(
+    base_url: BaseUrl | None = Field(
+        default=None,
         description="Up to and with /v1 (Gemini: /v1beta); /chat/completions, /responses, /messages or "
-        "/models/MODEL:generateContent is appended."
+        "/models/MODEL:generateContent is appended. Required, but where the dialect is litellm, which knows.",
     )
     api_key: HeaderValue | None = Field(
         default=None, repr=False, description="Sent in the dialect's own header; write it as ${VARIABLE}."

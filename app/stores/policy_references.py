@@ -14,6 +14,12 @@ from app.stores.policy_yaml import Document, KeyPath, Problem
 from routers.tasks import TaskType
 
 SHARES_TOLERANCE = 1e-6
+RESERVED_OPTIONS = frozenset(
+    ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "input", "api_key",
+     "api_base", "base_url", "custom_llm_provider", "fallbacks", "num_retries", "max_retries", "timeout",
+     "mock_response")
+)  # fmt: skip
+"""Arguments of litellm's that are said elsewhere, or that would undo what the gateway promises."""
 OBJECTIVE_FIELDS = {"quality": "max_expected_cost_usd", "utility": "success_value_usd"}
 """What an objective cannot do without, and no other objective uses."""
 
@@ -23,6 +29,8 @@ def reference_problems(document: Document) -> Iterator[Problem]:
     providers, models, routes = (section_of(document, name) for name in ("providers", "models", "routes"))
     if document.data.get("providers") == {}:
         yield document.problem(("providers",), "must not be empty")
+    for name, provider in providers.items():
+        yield from _bridge_problems(document, ("providers", name), mapping(provider))
     for name, model in models.items():
         yield from _unknown(
             document, ("models", name, "provider"), mapping(model).get("provider"), "provider", providers
@@ -100,6 +108,21 @@ def _split_problems(document: Document, path: KeyPath, route: Mapping[str, Any])
     shares = [share for share in split.values() if isinstance(share, int | float) and not isinstance(share, bool)]
     if split and len(shares) == len(split) and abs(sum(shares) - 1) > SHARES_TOLERANCE:
         yield document.problem((*path, "split"), f"the shares must add up to 1, not to {sum(shares):g}")
+
+
+def _bridge_problems(document: Document, path: KeyPath, provider: Mapping[str, Any]) -> Iterator[Problem]:
+    bridged, given = provider.get("dialect") == "litellm", "litellm" in provider
+    if bridged and not given:
+        yield document.problem((*path, "dialect"), "needs a mapping `litellm`, with litellm's name for the provider")
+    elif given and not bridged:
+        yield document.problem((*path, "litellm"), "belongs to `dialect: litellm` only", at_key=True)
+    if not bridged and "base_url" not in provider:
+        yield document.problem((*path, "base_url"), "is required")
+    if bridged and provider.get("also"):
+        yield document.problem((*path, "also"), "what litellm translates for has one dialect")
+    for name in mapping(mapping(provider.get("litellm")).get("options")):
+        if name in RESERVED_OPTIONS:
+            yield document.problem((*path, "litellm", "options", name), "is the gateway's to say", at_key=True)
 
 
 def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ KEYS = ("OPENAI", "ANTHROPIC", "GEMINI", "DEEPSEEK", "TOGETHER", "FIREWORKS", "G
 EVERYTHING = {f"{name}_API_KEY": "sk-x" for name in KEYS} | {
     "BURSAR_CUSTOM_BASE_URL": "http://127.0.0.1:8000/v1",
     "BURSAR_CUSTOM_MODEL": "qwen",
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "secret",
 }
 TEXT = DEFAULT_POLICY.read_text()
 SCHEMA = DEFAULT_POLICY.parent / "policy.schema.json"
@@ -44,7 +46,7 @@ def test_with_an_empty_environment_the_embedded_model_serves_every_name() -> Non
     assert smollm2.capabilities.tools is False
     assert smollm2.capabilities.vision is False
     assert policy.routes["auto"].candidates == policy.routes["auto"].fallback == ("smollm2",)
-    assert len(policy.warnings) == 10
+    assert len(policy.warnings) == 11
     assert all(" is off: " in warning for warning in policy.warnings)
 
 
@@ -58,14 +60,14 @@ def test_each_key_brings_its_provider_and_nothing_else() -> None:
 def test_with_every_key_every_model_is_there_and_priced() -> None:
     policy = load(**EVERYTHING)
     assert not policy.warnings
-    assert len(policy.providers) == 11
+    assert len(policy.providers) == 12
     assert all(p.any_model for p in policy.providers.values() if p.name != "local")
     for model in policy.models.values():
         assert model.price is not None
         assert model.name == "smollm2" or model.budget.max_cost_nano == default_model_cap(model.price)
     chat = [model.name for model in policy.models.values() if not model.capabilities.embeddings]
     assert sorted(policy.routes["auto"].candidates) == sorted(chat)
-    assert {p.name for p in policy.providers.values() if p.bills_after_cancel} == {"google", "groq", "mistral"}
+    assert {p.name for p in policy.providers.values() if p.bills_after_cancel} == {"bedrock", "google", "groq", "mistral"}
 
 
 def test_the_comments_say_what_each_cap_comes_to() -> None:

@@ -45,7 +45,7 @@ unknown_model: aut
 """
     assert found(text) == [
         "1:10: version: must be 1",
-        "3:16: providers.a.dialect: must be 'openai_chat', 'openai_responses', 'anthropic' or 'gemini'",
+        "3:16: providers.a.dialect: must be 'openai_chat', 'openai_responses', 'anthropic', 'gemini' or 'litellm'",
         "3:39: providers.a.base_url: must be an http:// or https:// URL, such as https://api.openai.com/v1",
         "3:50: providers.a.api_kye: unknown field; did you mean 'api_key'?",
         "4:17: providers.b.base_url: the variable NOPE is not set; ${NOPE:-...} gives a default",
@@ -128,7 +128,11 @@ def test_each_kind_of_mistake_has_its_line_and_words(line: str, expected: str) -
         ("base_url: x, api_key: 123", "api_key", "needs quotes"),
         ('base_url: "http://x", api_key: "sk-secret\\n"', "api_key", "printable ASCII"),
         ("base_url: 'http://x', headers: {X-A: sk-sécret}", "headers.X-A", "printable ASCII"),
-        ("base_url: 'http://x', dialect: antropic", "dialect", "'openai_responses', 'anthropic' or 'gemini'"),
+        (
+            "base_url: 'http://x', dialect: antropic",
+            "dialect",
+            "'openai_responses', 'anthropic', 'gemini' or 'litellm'",
+        ),
         ("base_url: 'http://x', embedded: llama", "embedded", "must be 'smollm2'"),
         ("base_url: 'http://x', deadlines: {ttft_secs: 0}", "deadlines.ttft_secs", "greater than 0"),
         ("base_url: 'http://x', catalogue_prefixes: []", "catalogue_prefixes", "must not be empty"),
