@@ -1,4 +1,4 @@
-"""The official Node SDK for tests: Node from its wheel, `npm ci` once per lock file, one call per process."""
+"""The official Node SDKs for tests: Node from its wheel, `npm ci` once per lock file, scripts run as processes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ NODE = WHEEL / ("node.exe" if os.name == "nt" else "bin/node")
 # The wheel's bin/npm is a copy of npm's link and does not find its library: run the command line itself.
 NPM = WHEEL / ("node_modules" if os.name == "nt" else "lib/node_modules") / "npm" / "bin" / "npm-cli.js"
 
+STEERING = ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_")
+SCRIPTS = ("chat.mjs", "sdks.mjs")
 Mode = Literal["plain", "stream", "stream-usage", "tools", "cut", "denied"]
 
 
 class NodeUnavailable(Exception):
-    """The SDK could not be installed (no registry in reach); the message ends with what npm said."""
+    """The SDKs could not be installed (no registry in reach); the message ends with what npm said."""
 
 
 def installed() -> Path:
-    """The directory with chat.mjs and its node_modules, installed on first use; NodeUnavailable otherwise."""
+    """The directory with the scripts and their node_modules, installed on first use; NodeUnavailable otherwise."""
     lock = (SOURCE / "package-lock.json").read_bytes()
     target = TOOLS / "node" / hashlib.sha256(lock).hexdigest()[:16]
     if not target.exists():
         _install(target)
-    script = target / "chat.mjs"
-    if not script.exists() or script.read_bytes() != (SOURCE / "chat.mjs").read_bytes():
-        fresh = target / f".chat-{os.getpid()}.mjs"
-        shutil.copy(SOURCE / "chat.mjs", fresh)
-        fresh.replace(script)
+    for name in SCRIPTS:
+        script = target / name
+        if not script.exists() or script.read_bytes() != (SOURCE / name).read_bytes():
+            fresh = target / f".{os.getpid()}-{name}"
+            shutil.copy(SOURCE / name, fresh)
+            fresh.replace(script)
     return target
 
 
@@ -52,6 +55,16 @@ def chat(base_url: str, mode: Mode, *, timeout_s: float = 60.0, **options: Any) 
     if done.returncode != 0:
         raise RuntimeError(f"chat.mjs failed: {done.stderr.strip()}")
     seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def calls(base_url: str, sdk: str, asked: list[dict[str, Any]], *, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+    """Calls through one of the SDKs that sdks.mjs knows, in one process, and what each gave; `base_url` without /v1."""
+    command = [str(NODE), str(installed() / "sdks.mjs"), base_url, sdk, json.dumps(asked)]
+    done = _run(command, SOURCE, timeout_s)
+    if done.returncode != 0:
+        raise RuntimeError(f"sdks.mjs failed: {done.stderr.strip()}")
+    seen: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return seen
 
 
@@ -75,7 +88,7 @@ def _install(target: Path) -> None:
 
 def _run(command: list[str], place: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run without the variables that would steer the SDK elsewhere."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
     return subprocess.run(
         command, cwd=place, check=False, capture_output=True, text=True, timeout=timeout_s, env=environment
     )

@@ -22,15 +22,6 @@ from tests.node_sdk import NODE, NPM
 from tests.tools import TOOLS
 
 SOURCE = Path(__file__).resolve().parent
-NAMES = ("claude", "codex", "gemini", "opencode", "pi")
-NATIVE = {
-    "claude": "anthropic",
-    "codex": "openai_responses",
-    "gemini": "gemini",
-    "opencode": "openai_chat",
-    "pi": "openai_chat",
-}
-"""The dialect that each speaks."""
 RUN_S = 120.0
 
 
@@ -72,26 +63,6 @@ def installed() -> Path:
         raise RuntimeError(f"npm install failed: {done.stderr.strip()[-500:]}")
     work.rename(target)
     return target
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The call with which a program runs a command: JSON arguments, or (`custom`) free text."""
-
-    tool: str
-    arguments: str
-    custom: bool = False
-
-
-def call_of(name: str, command: str) -> Call:
-    """How this program runs a shell command; codex by JavaScript in a custom tool."""
-    if name == "codex":
-        return Call(
-            "exec", f"const r = await tools.exec_command({{cmd: {json.dumps(command)}}}); text(r);", custom=True
-        )
-    tool = {"claude": "Bash", "gemini": "run_shell_command"}.get(name, "bash")
-    said = {"description": "make a file"} if name != "pi" else {}
-    return Call(tool, json.dumps({"command": command, **said}))
 
 
 async def run(name: str, base: str, folder: Path, prompt: str, *, model: str = "auto", key: str = "dummy") -> Ran:

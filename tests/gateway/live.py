@@ -286,6 +286,8 @@ class Live:
     settings: dict[str, Any] = field(default_factory=dict)
     may_hold: bool = False
     """Reservations may be left (the ledger has died)."""
+    through: Callable[[Any], Any] | None = None
+    """Puts something between the server and the gateway."""
 
     async def __aenter__(self) -> Self:
         self._unretrieved: list[str] = []
@@ -294,7 +296,7 @@ class Live:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self.gateway,
+            self.gateway if self.through is None else self.through(self.gateway),
             interface="asgi3",
             http="app.http.wire:WireProtocol",
             ws="none",

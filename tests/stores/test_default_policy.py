@@ -67,7 +67,8 @@ def test_with_every_key_every_model_is_there_and_priced() -> None:
         assert model.name == "smollm2" or model.budget.max_cost_nano == default_model_cap(model.price)
     chat = [model.name for model in policy.models.values() if not model.capabilities.embeddings]
     assert sorted(policy.routes["auto"].candidates) == sorted(chat)
-    assert {p.name for p in policy.providers.values() if p.bills_after_cancel} == {"bedrock", "google", "groq", "mistral"}
+    bill_on = {p.name for p in policy.providers.values() if p.bills_after_cancel}
+    assert bill_on == {"bedrock", "google", "groq", "mistral"}
 
 
 def test_the_comments_say_what_each_cap_comes_to() -> None:
