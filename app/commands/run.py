@@ -59,9 +59,9 @@ class Gateway:
             return False
 
     def task(self, task_id: str) -> dict[str, Any] | None:
-        """The task as it stands; None where it has not begun, or nobody answers."""
+        """The task's money as it stands; None where it has not begun, or nobody answers."""
         try:
-            status, found = self.ask("GET", f"/v1/tasks/{quote(task_id, safe='')}")
+            status, found = self.ask("GET", f"/v1/tasks/{quote(task_id, safe='')}?speed=false")
         except (OSError, URLError):
             return None
         return found if status == 200 and isinstance(found, dict) else None

@@ -84,7 +84,7 @@ class Granted(msgspec.Struct, frozen=True, tag="granted"):
     """The hold now is `held_nano` beyond what is spent. `remaining_nano` is what the tightest scope has
     left beyond all holds (None: no limit applies); `scope` names it. `contended` says that more room would be there
     if other holds were given back. `tokens_left` and `ms_left` are the least that a task of the call had left when
-    it was granted."""
+    it was granted. `step`: how many calls the first scope (of a task's call: the task) has seen, this one included."""
 
     held_nano: int
     remaining_nano: int | None
@@ -92,6 +92,7 @@ class Granted(msgspec.Struct, frozen=True, tag="granted"):
     contended: bool = False
     tokens_left: int | None = None
     ms_left: int | None = None
+    step: int = 0
 
 
 class Denied(msgspec.Struct, frozen=True, tag="denied"):
@@ -250,7 +251,8 @@ class Book:
         if has_terms:
             return self._granted(hold, now_ms=op.now_ms)
         # Every scope holds the same more, so the tightest is the tightest still.
-        return Granted(held, None if room is None else room - held, tightest if room is not None else None)
+        step, left = scopes[0].calls if scopes else 0, None if room is None else room - held
+        return Granted(held, left, tightest if room is not None else None, step=step)
 
     def _refused(
         self, op: Reserve, names: tuple[str, ...], scope: str, balance: Balance, terms: Terms
@@ -354,7 +356,8 @@ class Book:
                 max_tokens, max_ms = balance.terms.max_tokens, balance.terms.max_ms
                 tokens = tokens if max_tokens is None else tighter(tokens, max(max_tokens - balance.tokens, 0))
                 ms = ms if max_ms is None else tighter(ms, max(max_ms - balance.age_ms(now_ms), 0))
-        return Granted(hold.held_nano, room, tightest if room is not None else None, contended, tokens, ms)
+        step = self.balances[hold.scopes[0]].calls if hold.scopes else 0
+        return Granted(hold.held_nano, room, tightest if room is not None else None, contended, tokens, ms, step)
 
     def _denied(
         self, scope: str, balance: Balance, *, contended: bool, killed: bool, why: Refusal = OUT_OF_MONEY

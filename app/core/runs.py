@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -78,6 +79,33 @@ class CallPace(msgspec.Struct, frozen=True):
         return (self.outcome == Outcome.COMPLETED and self.generates) or (
             self.outcome in KILLS and bool(self.output_tokens)
         )
+
+
+def pace_of(record: Mapping[str, Any]) -> CallPace:
+    """What a run needs of a stored trace."""
+    timings, usage = record.get("timings") or {}, record.get("usage") or {}
+    decision, seen = record.get("decision"), record.get("seen") or {}
+    return CallPace(
+        request_id=record["request_id"],
+        key=record["key"],
+        task_id=record.get("task_id"),
+        created_s=record["created_s"],
+        duration_ms=timings.get("duration_ms") or 0.0,
+        outcome=record["outcome"],
+        model=record.get("model") or "",
+        harness=record.get("harness") or "",
+        task_type=(decision or {}).get("task_type") or "",
+        ttft_ms=timings.get("ttft_ms") or 0.0,
+        first_attempt_ms=timings.get("first_attempt_ms") or 0.0,
+        generation_ms=timings.get("generation_ms") or 0.0,
+        output_tokens=usage.get("output_tokens") or 0,
+        cost_usd=record.get("cost_usd"),
+        killed_usd=record.get("cost_killed_at_usd"),
+        failed_signs=bool(seen.get("refused") or seen.get("empty"))
+        or seen.get("shape_ok") is False
+        or seen.get("arguments_ok") is False,
+        generates=decision is not None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

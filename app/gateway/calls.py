@@ -113,7 +113,7 @@ class Runner(Protocol):
         """Serve the client; must not raise."""
 
     def flush(self) -> None:
-        """Write the running cost to the ledger, where it has risen."""
+        """Write the running cost to the ledger, where it has risen; called every 250 ms or so."""
 
 
 class Calls:

@@ -101,9 +101,11 @@ class OwnedCall(ABC):
         self.record.denials.append({"model": candidate.name, **amounts})
 
     def flush(self) -> None:
-        """Write the running cost of the attempt under way, where it has risen."""
+        """Write the running cost of the attempt under way, where it has risen; warn where it is late."""
         if self.purse is not None and self.purse.unrecorded:
             self.purse.flush()
+        if self.attempts:
+            self.services.warn_if_slow(self.record, self.attempts[-1], time.perf_counter() - self.arrived_s)
 
     def next_call_id(self) -> str:
         """The ledger's name for the next attempt's reservation."""

@@ -36,7 +36,7 @@ _SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"exp
 @dataclass(slots=True)
 class CallRecord:
     """What a call knows of itself when it ends; `as_trace` turns it into the stored form. `denied_at_usd`: what its
-    task had spent where the task's budget was used up before this call."""
+    task had spent where the task's budget was used up before this call; `slow`: which expected times it has passed."""
 
     request_id: str
     created_s: float
@@ -54,6 +54,7 @@ class CallRecord:
     denied_scope: str | None = None
     denied_at_usd: float | None = None
     denials: list[dict[str, str]] = field(default_factory=list)
+    slow: tuple[str, ...] = ()
     duration_s: float = 0.0
     overhead_s: float | None = None
     client_request_id: str | None = None
@@ -68,6 +69,7 @@ class CallRecord:
             "created_s": self.created_s,
             "key": self.key_name,
             "task_id": self.task_id,
+            "task_step": first_step(attempts) if self.task_id is not None else None,
             "parent_id": self.parent_id,
             "harness": self.harness,
             "requested_model": self.requested_model,
@@ -103,6 +105,12 @@ class CallRecord:
             },
             "client": {"request_id": self.client_request_id, "retry_count": self.retry_count},
         }
+
+
+def first_step(attempts: list[AttemptRecord]) -> int | None:
+    """Which of its task's calls to providers this one's first was, from 1; None where it got to none."""
+    purse = attempts[0].purse if attempts else None
+    return purse.granted.step or None if purse is not None and purse.granted is not None else None
 
 
 def total_usd(attempts: list[AttemptRecord]) -> float | None:

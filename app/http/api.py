@@ -44,7 +44,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
-    serve_tasks(api, services)
+    serve_tasks(api, services, outcomes)
     serve_feedback(api, services, outcomes)
     serve_efficiency(api, services, aside)
     serve_success_metrics(api, services, aside)

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.core.budget import Balance
 from app.core.money import usd_float
+from app.core.runs import Run
 from app.core.terms import PLAIN
 
 MODEL_PART = "|model:"
@@ -95,6 +96,30 @@ def lone_call_json(record: dict[str, Any]) -> dict[str, Any]:
         "children": [],
         "models": {},
     }
+
+
+def speed_json(run: Run, *, whole: bool) -> dict[str, Any]:
+    """How fast a task went, in ms from its first call's arrival; null not measured, success -1. `whole`: all of its
+    calls were found."""
+    return {
+        "time_to_first_token_ms": _measured(run.first_token_ms),
+        "time_to_first_attempt_ms": _measured(run.first_attempt_ms),
+        "time_to_success_ms": run.success_ms,
+        "duration_ms": run.duration_ms,
+        "turns": run.turns,
+        "tokens_per_sec": _measured(run.tokens_per_sec),
+        "harness": run.harness,
+        "model": run.model,
+        "task_type": run.task_type,
+        "outcome": run.outcome,
+        "passed": run.passed,
+        "judged": run.judged,
+        "whole": whole,
+    }
+
+
+def _measured(value: float) -> float | None:
+    return round(value, 3) if value > 0 else None
 
 
 def task_of(scope: str) -> str:

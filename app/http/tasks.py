@@ -12,8 +12,10 @@ from fastapi import FastAPI, Request
 from app.core.amend import Amend, Amended
 from app.core.budget import Balance
 from app.core.errors import BadRequest, Forbidden, NotFound
+from app.core.feedback import Feedback
 from app.core.money import nano_from_usd
 from app.core.policy import Key, Policy
+from app.core.runs import pace_of, run_of, things_of
 from app.core.terms import State, TaskCaps
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import ClientCaps, in_ms, task_caps, task_scope
@@ -21,7 +23,9 @@ from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
-from app.http.task_json import MODEL_PART, balance_json, lone_call_json, task_json
+from app.http.task_json import MODEL_PART, balance_json, lone_call_json, speed_json, task_json
+from app.stores.budgets import LedgerUnavailable
+from app.stores.outcomes import Outcomes, OutcomesUnavailable
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_LISTED = 200
@@ -50,7 +54,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parent: str | None = None
 
 
-def serve_tasks(api: FastAPI, services: Services) -> None:
+def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
     """Add the routes."""
 
     def asked(request: Request, task_id: str) -> tuple[Key | None, str]:
@@ -80,7 +84,11 @@ def serve_tasks(api: FastAPI, services: Services) -> None:
     @api.get("/v1/tasks/{task_id:path}")
     async def task(task_id: str, request: Request) -> dict[str, Any]:
         _, scope = asked(request, task_id)
-        return await shown(services, scope)
+        found = await shown(services, scope)
+        if _flag(request, "speed", default=True):
+            began_s = dt.datetime.fromisoformat(found["began_at"]).timestamp() if found["began_at"] else 0.0
+            found["speed"] = await speed(services, outcomes, found["key"], task_id, began_s)
+        return found
 
     @api.patch("/v1/tasks/{task_id:path}")
     async def amend(task_id: str, request: Request) -> dict[str, Any]:
@@ -169,6 +177,32 @@ async def shown(services: Services, scope: str) -> dict[str, Any]:
     models = await budgets.scopes(scope + MODEL_PART, MODELS_OF_TASK)
     parts = {name.partition(MODEL_PART)[2]: balance_json(part) for name, part in models}
     return {**task_json(scope, balance), "models": parts, "as_of": now()}
+
+
+async def speed(
+    services: Services, outcomes: Outcomes, key: str, task_id: str, began_s: float
+) -> dict[str, Any] | None:
+    """How fast a task went, from its records; None where there are none, or they cannot be read now."""
+    try:
+        lone = await services.traces.get(task_id) if began_s and task_id.startswith("req_") else None
+        if lone is not None and lone["key"] == key and lone["task_id"] is None:
+            records, whole = [lone], True
+        else:
+            records, whole = await services.traces.of_task(key, task_id, began_s)
+        calls = [pace_of(record) for record in records]
+        words: dict[str, list[Feedback]] = {}
+        for word in await outcomes.about(things_of(calls)):
+            words.setdefault(word.thing, []).append(word)
+    except (LedgerUnavailable, OutcomesUnavailable):
+        return None
+    return speed_json(run_of(calls, words), whole=whole) if calls else None
+
+
+def _flag(request: Request, name: str, *, default: bool) -> bool:
+    value = request.query_params.get(name)
+    if value not in (None, "true", "false"):
+        raise BadRequest(f"{name} must be true or false.", param=name)
+    return default if value is None else value == "true"
 
 
 def now() -> str:

@@ -273,12 +273,13 @@ local function granted(hold, contended, now_ms)
       ms = tighter(ms, max_ms and math.max(max_ms - age_of(b, now_ms), 0))
     end
   end
+  local step = hold.scopes[1] and balance(hold.scopes[1]).calls or 0
   if not tokens and not ms then
-    return '\133' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
-      'scope', tightest, 'contended', contended)
+    return '\134' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
+      'scope', tightest, 'contended', contended, 'step', step)
   end
-  return '\135' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
-    'scope', tightest, 'contended', contended, 'tokens_left', tokens, 'ms_left', ms)
+  return '\136' .. cmsgpack.pack('type', 'granted', 'held_nano', hold.held, 'remaining_nano', room,
+    'scope', tightest, 'contended', contended, 'tokens_left', tokens, 'ms_left', ms, 'step', step)
 end
 
 local function denied(scope, contended, killed, reason, limit, used)

@@ -14,11 +14,18 @@ FLUSH_EVERY_S = 0.01
 """Small batches: what writes them shares the interpreter with the event loop."""
 SEEN_AFTER_S = 0.05
 """Another process has surely written what it had after this long."""
+MAX_SEARCHED_BYTES = 128 * 1024 * 1024
+"""What is looked through for the calls of one task: about 60,000 records, the latest."""
 KEEP_DAYS = 7
 """How long a single record can be read by its id."""
 
 Record = dict[str, Any]
 """JSON-ready, but for `msgspec.Raw` values; its first member is `request_id`."""
+
+
+def is_of_task(record: Record, key: str, task_id: str) -> bool:
+    """True for a record of this task: what looks like its name may stand elsewhere in a record."""
+    return record.get("task_id") == task_id and record.get("key") == key
 
 
 class Traces(Protocol):
@@ -32,6 +39,10 @@ class Traces(Protocol):
 
     async def get(self, request_id: str) -> Record | None:
         """The record of a call, also when it has only just ended; None if unknown or expired."""
+
+    async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
+        """The records of a task's calls, in no order, which began at `began_s` (Unix time) or later; False with them
+        where there is more than was looked through, and the earliest may be missing."""
 
     async def due(self) -> bool:
         """True where records wait to be compacted, and it is for the caller to see to it now."""

@@ -8,6 +8,7 @@ its last change is its last record's, so that an id leads to the few segments wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import re
 import threading
@@ -18,8 +19,8 @@ import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record
-from app.stores.traces_segments import Segment, any_complete, find_line, prune, segments
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, is_of_task
+from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
 
 log = structlog.get_logger()
 
@@ -82,6 +83,13 @@ class FileTraces:
                 return found
         return None
 
+    async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
+        found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
+        for request_id, record in self._pending.items():
+            if is_of_task(record, key, task_id):
+                found[request_id] = record
+        return list(found.values()), whole
+
     async def due(self) -> bool:
         return await asyncio.to_thread(any_complete, self._folder)
 
@@ -101,6 +109,23 @@ class FileTraces:
                     record: Record = msgspec.json.decode(line)
                     return record
         return None
+
+    def _read_task(self, key: str, task_id: str, began_ms: int) -> tuple[dict[str, Record], bool]:
+        needle = b'"task_id":' + msgspec.json.encode(task_id)
+        found: dict[str, Record] = {}
+        left = traces.MAX_SEARCHED_BYTES
+        for path, _, changed_ms in reversed(segments(self._folder)):
+            if changed_ms + SKEW_MS < began_ms:
+                continue
+            if left <= 0:
+                return found, False
+            for line in lines_with(path, needle):
+                record: Record = msgspec.json.decode(line)
+                if is_of_task(record, key, task_id):
+                    found[record["request_id"]] = record
+            with contextlib.suppress(OSError):
+                left -= path.stat().st_size
+        return found, True
 
     def _write_all(self) -> None:
         while (batch := self._next_batch()) is not None:

@@ -15,8 +15,8 @@ import structlog
 
 from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Link, Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record
+from app.stores.redis_link import Arg, Link, Script, open_server
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record, is_of_task
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 
 log = structlog.get_logger()
@@ -28,9 +28,22 @@ TURN_S = 100.0
 """Of all gateways only one is told in so long that compaction is due."""
 BATCH = 64
 """Records encoded and sent in one go: under a millisecond of the event loop."""
+LOOK, MAX_LOOKED = 250, 50_000
+"""Records looked at in one go, which stops nobody for long, and in all, for the calls of one task."""
+SKEW_MS = 2_000
 _SCRIPT = Script(
     """
     if ARGV[1] == 'get' then return redis.call('GET', KEYS[1]) end
+
+    if ARGV[1] == 'ids' then return redis.call('XREVRANGE', KEYS[1], ARGV[2], ARGV[3], 'COUNT', ARGV[4]) end
+
+    if ARGV[1] == 'with' then
+        local found = {}
+        for _, body in ipairs(redis.call('MGET', unpack(KEYS))) do
+            if body and string.find(body, ARGV[2], 1, true) then found[#found + 1] = body end
+        end
+        return found
+    end
 
     if ARGV[1] == 'due' then
         if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
@@ -97,11 +110,27 @@ class RedisTraces:
                 return record
         return None
 
+    async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
+        needle = b'"task_id":' + msgspec.json.encode(task_id)
+        found = {name: record for name, record in self._pending.items() if is_of_task(record, key, task_id)}
+        oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
+        for _ in range(MAX_LOOKED // LOOK):
+            entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])
+            if not entries:
+                return list(found.values()), True
+            names = [self._prefix + entry[1][1].decode() for entry in entries]
+            for body in await self._ask(names, ["with", needle]):
+                record: Record = msgspec.json.decode(body)
+                if is_of_task(record, key, task_id):
+                    found[record["request_id"]] = record
+            before = f"({entries[-1][0].decode()}"
+        return list(found.values()), False
+
     async def due(self) -> bool:
         keys = [self._stream, self._stream + ":turn"]
         return bool(await self._ask(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
 
-    async def _ask(self, keys: list[str], args: list[str | int]) -> Any:
+    async def _ask(self, keys: list[str], args: list[Arg]) -> Any:
         async with self._reading:
             return await self._reader.call(keys, args)
 

@@ -57,7 +57,10 @@ COLUMNS = (
     _of("created_s", "created_s", _REAL, "when it arrived, Unix time"),
     Column("created_at", "TIMESTAMP", "the same, UTC", sql=_MOMENT),
     _of("key", "key", _TEXT, "whose key"),
-    _of("task_id", "task_id", _TEXT, "its task, where the client names one; for its place there see STEPS"),
+    _of("task_id", "task_id", _TEXT, "its task, where the client names one"),
+    _of(
+        "task_step", "task_step", _WHOLE, "the place of its first request to a provider among those of its task, from 1"
+    ),
     _of("parent_id", "parent_id", _TEXT, "the agent that asked for it, as the client says"),
     _of("harness", "harness", _TEXT, "which program asked"),
     _of("requested_model", "requested_model", _TEXT, "what the client asked for"),

@@ -147,6 +147,20 @@ def find_line(path: Path, request_id: str) -> bytes | None:
         return None
 
 
+def lines_with(path: Path, needle: bytes) -> list[bytes]:
+    """The whole lines of a segment that hold these bytes."""
+    found: list[bytes] = []
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            place = data.find(needle)
+            while place >= 0 and (end := data.find(b"\n", place)) >= 0:
+                found.append(data[data.rfind(b"\n", 0, place) + 1 : end])
+                place = data.find(needle, end)
+    except (OSError, ValueError):  # removed meanwhile, or empty
+        return found
+    return found
+
+
 def prune(folder: Path, now_s: float, keep_days: float) -> None:
     """Remove segments that are in Parquet and older than KEEP_DAYS or beyond KEEP_BYTES; and those that are not, but
     would be out of Parquet again (`keep_days`, 0: never), or are beyond KEEP_WAITING_BYTES."""

@@ -293,20 +293,20 @@ def test_an_advance_says_when_other_calls_hold_the_room() -> None:
     book = Book()
     reserved(book, "1", Claim("s", 100), need=60, want=60)
     reserved(book, "2", Claim("s", 100), need=40, want=40)
-    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=True)
+    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=True, step=2)
     book.apply(Settle("1", 60))
-    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=False)
+    assert book.apply(Advance("2", 35, 30, 30, 0)) == Granted(5, 0, "s", contended=False, step=2)
 
 
 def test_a_share_leaves_room_for_others_but_never_less_than_the_need() -> None:
     book = Book()
-    assert reserved(book, "1", Claim("s", 100), need=5, want=90, share=4) == Granted(25, 75, "s")
-    assert reserved(book, "2", Claim("s", 100), need=50, want=90, share=4) == Granted(50, 25, "s")
-    assert book.apply(Advance("1", 20, 4, 90, 0, 4)) == Granted(7, 23, "s")
+    assert reserved(book, "1", Claim("s", 100), need=5, want=90, share=4) == Granted(25, 75, "s", step=1)
+    assert reserved(book, "2", Claim("s", 100), need=50, want=90, share=4) == Granted(50, 25, "s", step=2)
+    assert book.apply(Advance("1", 20, 4, 90, 0, 4)) == Granted(7, 23, "s", step=2)
 
 
 def test_spending_past_the_hold_is_recorded_in_full() -> None:
     book = Book()
     reserved(book, "1", Claim("s", 20), need=10)
-    assert book.apply(Advance("1", 35, 10, 10, 0)) == Granted(0, -15, "s")
+    assert book.apply(Advance("1", 35, 10, 10, 0)) == Granted(0, -15, "s", step=1)
     assert book.apply(Settle("1", 40)) == Settled(40, 0, -20, "s")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy
+from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy, until
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import HANG, Pause, Script, words
+from tests.upstream_script import HANG, Gate, Pause, Script, words
 
 CAPS = {"task": {"max_cost_usd": 0.1}}
 GOOD = Script.of(words("One two three."))
@@ -101,3 +102,21 @@ async def test_slower_than_expected_only_warns(tmp_path: Path, upstream: Scripte
         assert (await live.chat(stream=True)).text == "One"
         await live.idle()
         assert await live.client.metric("bursar_slow_total") == 2
+
+
+async def test_a_call_that_hangs_is_warned_about_while_it_does(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One"), gate=gate)
+    slow = {"a": {"budgets": {"max_cost_usd": 0, "expected_ttft_secs": 0.05, "expected_ttf_solution_secs": 0.05}}}
+    async with Live(tmp_path, policy({"a": upstream}, models=slow)) as live:
+        asked = asyncio.create_task(live.chat(stream=True))
+
+        async def warned() -> bool:
+            return await live.client.metric("bursar_slow_total") == 2
+
+        await until(warned)
+        assert not asked.done()
+        gate.open()
+        assert (await asked).text == "One"
+        await live.idle()
+        assert await warned()

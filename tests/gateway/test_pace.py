@@ -113,6 +113,17 @@ async def test_what_a_task_had_spent_when_it_was_cut_and_when_it_was_denied(
         assert (denied["outcome"], denied["cost_killed_at_usd"]) == (Outcome.DENIED, task["spent_usd"])
 
 
+async def test_steps_are_numbered_across_a_tasks_calls(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    async with Live(tmp_path, policy({"a": upstream}), ledger_url) as live:
+        steps = []
+        for task in ("t", "t", "u", None):
+            record = await live.client.decision((await live.chat(task=task)).request_id)
+            steps.append(record["task_step"])
+        assert steps == [1, 2, 1, None]
+
+
 async def test_other_limits_kill_for_no_money(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_calls": 1}})) as live:
         await live.chat(task="t")

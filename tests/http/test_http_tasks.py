@@ -56,9 +56,34 @@ def change(gateway: LiveGateway, task: str, by: Mapping[str, str] | None = None,
     return gateway.ask("PATCH", f"/v1/tasks/{task}", body, by)
 
 
+def test_how_fast_a_task_went_across_its_calls(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    for _ in range(2):
+        ask(gateway, "fast", {"user-agent": "codex_cli_rs/1"})
+    speed = gateway.ask("GET", "/v1/tasks/fast").json["speed"]
+    assert 0 < speed["time_to_first_token_ms"] <= speed["time_to_first_attempt_ms"] < speed["duration_ms"]
+    assert (speed["time_to_success_ms"], speed["passed"], speed["judged"], speed["turns"]) == (-1, True, False, 2)
+    assert (speed["harness"], speed["model"], speed["outcome"], speed["whole"]) == ("codex", "m", "completed", True)
+    assert speed["tokens_per_sec"] > 0
+    said = {"task_id": "fast", "outcome": "success", "source": "verifier"}
+    assert gateway.ask("POST", "/v1/feedback", said).status == 200
+    judged = gateway.ask("GET", "/v1/tasks/fast").json["speed"]
+    assert judged["time_to_success_ms"] > speed["duration_ms"]
+    assert (judged["passed"], judged["judged"]) == (True, True)
+    assert "speed" not in gateway.ask("GET", "/v1/tasks/fast?speed=false").json
+    assert gateway.ask("GET", "/v1/tasks/fast?speed=no").status == 400
+
+
+def test_a_task_without_calls_has_no_speed_and_a_lone_call_its_own(gateway: LiveGateway) -> None:
+    change(gateway, "unbegun", max_cost_usd=1)
+    assert gateway.ask("GET", "/v1/tasks/unbegun").json["speed"] is None
+    lone = gateway.chat(model="m").headers["x-bursar-request-id"]
+    speed = gateway.ask("GET", f"/v1/tasks/{lone}").json["speed"]
+    assert (speed["turns"], speed["passed"]) == (1, True)
+
+
 def test_all_that_is_known_of_a_task(gateway: LiveGateway) -> None:
     ask(gateway, "known", {"x-bursar-task-max-cost-usd": "0.015"})
-    found = gateway.ask("GET", "/v1/tasks/known").json
+    found = gateway.ask("GET", "/v1/tasks/known?speed=false").json
     assert found.pop("began_at") < found.pop("as_of")
     assert found == {
         "id": "known", "object": "task", "key": "-", "spent_usd": 0.005, "reserved_usd": 0.0, "limit_usd": 0.015,

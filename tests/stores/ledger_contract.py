@@ -62,7 +62,9 @@ class LedgerContract(TaskContract):
         scope = fresh() + "t"
         async with make_store() as store:
             assert await store.balances([scope]) == [None]
-            assert await granted(store, reserve(store, "c", Claim(scope, 100), need=30)) == Granted(30, 70, scope)
+            assert await granted(store, reserve(store, "c", Claim(scope, 100), need=30)) == Granted(
+                30, 70, scope, step=1
+            )
             assert await store.balances([scope]) == [Balance(0, 30, 1, 100)]
             assert await store.apply(Settle("c", 12)) == Settled(12, 18, 88, scope)
             assert await store.balances([scope]) == [Balance(12, 0, 1, 100)]
@@ -85,8 +87,8 @@ class LedgerContract(TaskContract):
                 store.apply(Settle("c", 18)),
             ]
             assert await asyncio.gather(*futures) == [
-                Granted(20, 80, scope),
-                Granted(20, 65, scope),
+                Granted(20, 80, scope, step=1),
+                Granted(20, 65, scope, step=1),
                 Settled(18, 17, 82, scope),
                 Lost("c"),
             ]
@@ -145,7 +147,9 @@ class LedgerContract(TaskContract):
     async def test_a_scope_without_a_limit_only_counts(self, make_store: MakeStore) -> None:
         scope = fresh() + "t"
         async with make_store() as store:
-            assert await granted(store, reserve(store, "c", Claim(scope), need=10**12)) == Granted(10**12, None, None)
+            assert await granted(store, reserve(store, "c", Claim(scope), need=10**12)) == Granted(
+                10**12, None, None, step=1
+            )
             assert await store.apply(Settle("c", 3)) == Settled(3, 10**12 - 3, None, None)
             assert await balance(store, scope) == Balance(3, 0, 1)
 
@@ -183,7 +187,7 @@ class LedgerContract(TaskContract):
         scope = fresh() + "t"
         async with make_store() as store:
             grant = await granted(store, reserve(store, "c", Claim(scope, MAX_NANO), need=MAX_NANO - 1))
-            assert grant == Granted(MAX_NANO - 1, 1, scope)
+            assert grant == Granted(MAX_NANO - 1, 1, scope, step=1)
             assert await store.apply(Settle("c", MAX_NANO - 2)) == Settled(MAX_NANO - 2, 1, 2, scope)
             assert await balance(store, scope) == Balance(MAX_NANO - 2, 0, 1, MAX_NANO)
 
@@ -198,6 +202,15 @@ class LedgerContract(TaskContract):
             assert (found.spent_nano, found.killed_at_nano) == (4, 4)
             assert await store.scopes(name, 10) == [(name, found)]
 
+    async def test_calls_are_numbered_by_their_first_scope(self, make_store: MakeStore) -> None:
+        task, key = Claim(f"task:{fresh()}", None), Claim(fresh(), 100)
+        async with make_store() as store:
+            for step in (1, 2, 3):
+                assert (await granted(store, reserve(store, f"c{step}", task, key))).step == step
+            assert (await granted(store, reserve(store, "other", key, task))).step == 4
+            assert (await granted(store, advance("c1", 1))).step == 4
+            assert (await granted(store, reserve(store, "lone", Claim(fresh(), None)))).step == 1
+
     async def test_a_name_that_cannot_be_stored_fails_alone(self, make_store: MakeStore) -> None:
         p = fresh()
         async with make_store() as store:
@@ -205,7 +218,10 @@ class LedgerContract(TaskContract):
             with pytest.raises(ValueError):
                 await store.apply(reserve(store, "2", Claim(p + "\ud800", 100), Claim(p + "good", 100), need=5))
             after = store.apply(reserve(store, "3", Claim(p + "good", 100), need=5))
-            assert (await good, await after) == (Granted(5, 95, p + "good"), Granted(5, 90, p + "good"))
+            assert (await good, await after) == (
+                Granted(5, 95, p + "good", step=1),
+                Granted(5, 90, p + "good", step=2),
+            )
             assert (await balance(store, p + "good")).held_nano == 10
 
     async def test_scopes_are_listed_by_prefix_the_latest_first(self, make_store: MakeStore) -> None:

@@ -173,8 +173,8 @@ async def test_a_hold_may_be_ended_by_a_gateway_that_did_not_make_it(server: Red
             two.apply(Settle("c", 11)),
         ]
         assert await asyncio.gather(*mixed) == [
-            Granted(5, 65, "task:t"),
-            Granted(20, 65, "task:t"),
+            Granted(5, 65, "task:t", step=2),
+            Granted(20, 65, "task:t", step=2),
             Settled(11, 19, 84, "task:t"),
             Lost("c"),
         ]

@@ -211,7 +211,7 @@ class TestUnavailable:
             bad = store.apply(reserve(store, "2", Claim("s", 2**70)))
             with pytest.raises(ValueError, match="cannot store"):
                 await bad
-            assert await good == Granted(10, 90, "s")
+            assert await good == Granted(10, 90, "s", step=1)
             assert await balance(store, "s") == Balance(0, 10, 1, 100)
 
 

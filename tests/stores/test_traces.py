@@ -56,6 +56,22 @@ class TestEveryStore:
         await flushed(store)
         assert await store.get(name(1)) == record(1)
 
+    async def test_the_calls_of_a_task(self, store: Traces) -> None:
+        """Those of its key only, waiting or written, whatever else a record may hold that looks like its name."""
+        began_s = time.time()
+        odd = 'it\'s "odd" é'
+        for number, (key, task) in enumerate([("k", odd), ("k", odd), ("other", odd), ("k", "x"), ("k", None)]):
+            store.append(name(number), record(number, key=key, task_id=task))
+        liar = record(9, task_id="x", client={"task_id": odd})
+        store.append(name(9), liar)
+        for _ in range(2):
+            found, whole = await store.of_task("k", odd, began_s)
+            assert whole
+            assert sorted(one["request_id"] for one in found) == [name(0), name(1)]
+            await flushed(store)
+        assert await store.of_task("k", "unknown", began_s) == ([], True)
+        assert await store.of_task("k", odd, began_s + 3600) == ([], True)
+
     async def test_an_unknown_one_is_none(self, store: Traces) -> None:
         assert await store.get("req_nothing") is None
         assert await store.get("") is None
