@@ -47,6 +47,7 @@ MODELS = {
     "gpt-4.1-mini": Model("openai", 2, 0.0004, 0.0016, 70.0, 0.6, 0.80, 3),
     "claude-sonnet-4-5": Model("anthropic", 4, 0.003, 0.015, 62.0, 1.1, 0.93, 3),
     "gpt-5.2": Model("openai", 4, 0.00175, 0.014, 48.0, 4.5, 0.95, 2),
+    "llama-3.3-70b": Model("cpu", 3, 0.0002, 0.0006, 1.1, 9.0, 0.78, 1),
 }
 HARNESSES = ("claude-code", "codex", "opencode")
 KINDS = ("code", "math", "plain_questions", "agent_step")
@@ -179,7 +180,11 @@ def _record(
                 },
             }
         ],
-        "timings": {"duration_ms": duration_s * 1000, "ttft_ms": ttft_s * 1000, "overhead_ms": overhead},
+        "cost_killed_at_usd": None,
+        "timings": {
+            "duration_ms": duration_s * 1000, "ttft_ms": ttft_s * 1000, "overhead_ms": overhead,
+            "first_attempt_ms": ttft_s * 1000 * 1.3, "generation_ms": (duration_s - ttft_s) * 1000,
+        },
         "versions": {"policy": POLICY_VERSION, "prices": "1", "router": "learned@3"},
         "client": {"request_id": None, "retry_count": None},
     }  # fmt: skip
@@ -193,7 +198,7 @@ def _fail(record: dict[str, Any], outcome: str) -> None:
 
 def _cut(record: dict[str, Any]) -> None:
     cut = {"scope": "task", "by": "meter", "killed_at_usd": str(record["cost_usd"]), "in_tool_call": False}
-    record.update(outcome="cost_killed", cut=cut, provenance="estimated")
+    record.update(outcome="cost_killed", cut=cut, provenance="estimated", cost_killed_at_usd=record["cost_usd"])
     record["attempts"][0]["outcome"] = "cost_killed"
 
 
@@ -214,7 +219,7 @@ def _odd(past: Past, now_s: float) -> None:
         made = {"model": "claude-sonnet-4-5", "provider": "anthropic", "cost_usd": round((turn + 3) / 16.5, 9)}
         last = record(600 - 100 * turn, "fix-cut", **made)
     _cut(last)
-    record(30, None, harness="")
+    record(30, None, harness="", outcome="client_gone", cost_usd=0.0001)
 
 
 def ledger_ops(past: Past, now_s: float) -> Iterator[Reserve | Settle]:

@@ -12,7 +12,7 @@ from tests.browser.conftest import Screen, Seeded
 from tests.http.live import LiveGateway, contract
 from tests.upstream import ScriptedUpstream
 
-VIEWS = ["now", "why", "budgets"]
+VIEWS = ["now", "speed", "why", "budgets"]
 
 
 def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Screen], kept: Seeded) -> None:
@@ -45,6 +45,7 @@ def test_without_keys_it_is_open_on_this_machine_and_says_nothing_is_there(
         screen = screens(gateway)
         said = {
             "now": "Nothing was spent in this time.",
+            "speed": "No run ended in this time.",
             "why": "No finished call fits.",
             "budgets": "Nothing was spent yet, and no window has a limit.",
         }

@@ -16,6 +16,12 @@ class Overview(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ove
     since_s: float
 
 
+class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="speed"):
+    """How fast and how cheap runs since then were."""
+
+    since_s: float
+
+
 class Find(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="find", omit_defaults=True):
     """The latest calls, or a task's; `outcome` "trouble": all that were not completed. `text`: in an id."""
 
@@ -48,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="recor
     request_id: str
 
 
-Question = Overview | Find | Burn | Pace | Record
+Question = Overview | Speed | Find | Burn | Pace | Record
 
 
 class FiguresUnavailable(Exception):

@@ -20,7 +20,7 @@ TOP = 7
 """Groups that are told apart; the rest are one."""
 REST = "\N{HORIZONTAL ELLIPSIS}"
 """Stands for all other groups: no key, task or model can be called so, for names are ASCII."""
-NOT_COUNTED = ("completed", "client_gone", "bad_request")
+NOT_ERRORS = ("completed", "client_gone")
 
 _ARRIVED = re.compile(r"req_([0-9a-f]{11})[0-9a-f]{16}")
 
@@ -44,6 +44,7 @@ def answer(db: Database, question: Question, now_s: float) -> dict[str, Any] | m
         return {"points": burn(db, question)}
     if isinstance(question, Pace):
         return {"keys": pace(db, question)}
+    assert isinstance(question, Overview)
     return overview(db, question, now_s)
 
 
@@ -145,6 +146,22 @@ def models(db: Database, where: str) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def errors(db: Database, since_s: float) -> list[dict[str, Any]]:
+    """How often calls ended in other ways than well, by model: what a cap ended beside what providers did."""
+    rows = _all(
+        db,
+        f"""SELECT outcome, coalesce(model, ''), count(*) FROM traces
+        WHERE {_since(since_s)} AND outcome NOT IN ({", ".join(map(literal, NOT_ERRORS))})
+        GROUP BY outcome, model ORDER BY outcome, 3 DESC, 2""",  # noqa: S608
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for outcome, model, calls in rows:
+        one = found.setdefault(outcome, {"outcome": outcome, "calls": 0, "models": []})
+        one["calls"] += calls
+        one["models"].append([model, calls])
+    return sorted(found.values(), key=lambda one: (-one["calls"], one["outcome"]))
 
 
 def find(db: Database, question: Find) -> list[dict[str, Any]]:

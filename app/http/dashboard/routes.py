@@ -13,7 +13,7 @@ from app.core.errors import BadRequest, Forbidden, NotFound, TooManyWatch
 from app.core.policy import Key
 from app.gateway.services import Services
 from app.http.auth import KeyRing
-from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Overview, Record
+from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Overview, Record, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
 from app.http.dashboard.kept import Kept
@@ -112,6 +112,11 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     async def overview(request: Request) -> Response:
         dashboard.operator(request)
         return raw_json(await dashboard.answer(Overview(_since(request))))
+
+    @api.get(f"{API}/speed")
+    async def speed(request: Request) -> Response:
+        dashboard.operator(request)
+        return raw_json(await dashboard.answer(Speed(_since(request))))
 
     @api.get(f"{API}/calls")
     async def calls(request: Request) -> Response:

@@ -8,10 +8,12 @@ import { fault, pageHead } from "./parts.js";
 import { themeButton } from "./theme.js";
 import { budgets } from "./views/budgets.js";
 import { now } from "./views/now.js";
+import { speed } from "./views/speed.js";
 import { why } from "./views/why.js";
 
 const VIEWS = [
   ["now", "Now", now],
+  ["speed", "Speed", speed],
   ["why", "Why", why],
   ["budgets", "Budgets", budgets],
 ];

@@ -108,6 +108,30 @@ export function valueAxis(write, more = {}) {
   };
 }
 
+const SPANS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 86_400, 172_800];
+
+/** Durations in seconds where people look for them, between two. */
+export function spanTicks(least, most) {
+  return SPANS.filter((value) => value >= least && value <= most);
+}
+
+/** A logarithmic axis with the ticks that `ticks(least, most)` gives. */
+export function logAxis(values, write, ticks, more = {}) {
+  const [least, most] = [Math.min(...values) / 1.5, Math.max(...values) * 1.5];
+  return {
+    type: "logarithmic",
+    min: least,
+    max: most,
+    grid: { color: colour("line") },
+    border: { display: false },
+    afterBuildTicks(scale) {
+      scale.ticks = ticks(least, most).map((value) => ({ value }));
+    },
+    ticks: { callback: (value) => write(value), maxRotation: 0, padding: 6, autoSkipPadding: 12 },
+    ...more,
+  };
+}
+
 /** The key to the colours of a chart's series. */
 export function legend(names) {
   return h(

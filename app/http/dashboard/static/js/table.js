@@ -17,7 +17,7 @@ export function makeTable({ caption, columns, rowKey, empty, most = Infinity }) 
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(heading))),
     body,
   );
-  const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
+  const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, table` }, table);
   const nothing = h("p", { class: "empty" }, "Reading…");
   const place = h("div", {}, nothing);
 

@@ -1,0 +1,103 @@
+// Speed Radar: the median time to success of each model, clipped so that one very slow model does not hide the rest.
+
+import { basics, chart, seriesColour, spanTicks, valueAxis } from "../charts.js";
+import { h } from "../dom.js";
+import { count, ms } from "../format.js";
+import { colour } from "../theme.js";
+
+const LEAST_SPOKES = 3;
+
+export function radarFigure({ rows, clip_ms, least_runs, few }) {
+  const notes = [];
+  const outliers = rows.filter((row) => row.outlier);
+  if (outliers.length) notes.push(`Beyond the edge at ${ms(clip_ms)}: ${outliers.map((row) => `${row.model}, ${ms(row.ms)}`).join("; ")}.`);
+  if (few.length) notes.push(`Not shown, with fewer than ${least_runs} runs or no success: ${few.map((one) => `${one.model} (${count(one.runs)})`).join(", ")}.`);
+  const told = notes.map((text) => h("p", { class: "note" }, text));
+  if (rows.length === 0) return [h("p", { class: "empty" }, `No model has ${least_runs} runs with a success yet.`), told];
+  const config = () => (rows.length < LEAST_SPOKES ? bars(rows) : radar(rows, clip_ms));
+  return [
+    chart({
+      title: "Speed Radar",
+      says: `${rows[0].model} is fastest, ${ms(rows[0].ms)}; ${rows.at(-1).model} slowest, ${ms(rows.at(-1).ms)}.`,
+      config,
+      size: "tall",
+      table: {
+        columns: [
+          { label: "Model", head: true, class: "name", cell: (r) => r.model },
+          { label: "To success", right: true, cell: (r) => ms(r.ms) },
+          { label: "Shown at", right: true, cell: (r) => ms(r.shown_ms) },
+          { label: "Passed", right: true, cell: (r) => count(r.passed) },
+          { label: "Runs", right: true, cell: (r) => count(r.runs) },
+        ],
+        rows,
+      },
+    }),
+    told,
+  ];
+}
+
+function tooltip(rows) {
+  return {
+    ...basics().plugins.tooltip,
+    callbacks: {
+      label: ({ dataIndex }) => ` ${ms(rows[dataIndex].ms)} in ${count(rows[dataIndex].passed)} of ${count(rows[dataIndex].runs)} runs${rows[dataIndex].outlier ? ", clipped" : ""}`,
+    },
+  };
+}
+
+function dataset(rows) {
+  const points = rows.map((row) => (row.outlier ? colour("bad") : colour("accent")));
+  return {
+    label: "time to success",
+    data: rows.map((row) => row.shown_ms),
+    borderColor: colour("accent"),
+    backgroundColor: `${colour("accent")}26`,
+    borderWidth: 2,
+    pointRadius: 4,
+    pointHoverRadius: 6,
+    pointBackgroundColor: points,
+    pointBorderColor: points,
+  };
+}
+
+function radar(rows, clip) {
+  return {
+    type: "radar",
+    data: { labels: rows.map((row) => (row.outlier ? `${row.model} ▸` : row.model)), datasets: [dataset(rows)] },
+    options: basics({
+      scales: {
+        r: {
+          beginAtZero: true,
+          max: rows.some((row) => row.outlier) ? clip : undefined,
+          angleLines: { color: colour("line") },
+          grid: { color: colour("line") },
+          pointLabels: { color: colour("ink"), font: { size: 12, weight: 500 } },
+          ticks: { callback: (value) => (value === 0 ? "" : ms(value)), backdropColor: "transparent", stepSize: step(rows) },
+        },
+      },
+      plugins: { tooltip: tooltip(rows) },
+    }),
+  };
+}
+
+/** Four rings or five, at whole seconds, minutes or hours. */
+function step(rows) {
+  const most = Math.max(...rows.map((row) => row.shown_ms)) / 1000;
+  return (spanTicks(most / 5, Infinity)[0] ?? most / 5) * 1000;
+}
+
+/** Two models make no radar. */
+function bars(rows) {
+  return {
+    type: "bar",
+    data: {
+      labels: rows.map((row) => row.model),
+      datasets: [{ ...dataset(rows), backgroundColor: rows.map((_, at) => seriesColour(at)), borderWidth: 0, barThickness: 28 }],
+    },
+    options: basics({
+      indexAxis: "y",
+      scales: { x: valueAxis((value) => ms(value)), y: { grid: { display: false } } },
+      plugins: { tooltip: tooltip(rows) },
+    }),
+  };
+}

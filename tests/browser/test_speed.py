@@ -1,0 +1,65 @@
+"""Speed: radar, frontier, trend with a menu, regressions, error codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.browser import seed
+from tests.browser.conftest import Screen, Seeded
+
+
+def test_radar_frontier_trend_and_codes(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("speed")
+    radar = screen.sheet("Speed Radar")
+    radar.locator("summary").click()
+    rows = radar.locator("tbody tr").all_inner_texts()
+    assert {row.split()[0] for row in rows} == set(seed.MODELS)
+    assert rows[-1].startswith("llama-3.3-70b")
+    assert "Beyond the edge at" in radar.inner_text()
+    assert "llama-3.3-70b," in radar.inner_text().split("Beyond the edge at")[1]
+    assert f"{seed.HOSTILE} (1)" in radar.inner_text()
+    frontier = screen.sheet("Cost-Speed Frontier")
+    frontier.locator("summary").click()
+    told = frontier.locator("tbody tr").all_inner_texts()
+    assert any("nobody: on the frontier" in row for row in told)
+    beaten = [row for row in told if row.startswith("llama-3.3-70b")]
+    assert beaten
+    assert all(" in " in row.split("\t")[-1] for row in beaten)
+    codes = screen.sheet("Top error codes").inner_text()
+    outcomes = [record["outcome"] for record in kept.past.records]
+    for code in ("cost_killed", "timeout", "api_error", "rate_limit"):
+        assert code in codes
+        assert str(outcomes.count(code)) in codes.split(code)[1].split("\n")[1]
+    screen.check()
+
+
+def test_a_regression_is_flagged(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("speed")
+    alarm = screen.page.get_by_role("region", name="Speed regressions").inner_text()
+    assert "gpt-4.1-mini is" in alarm
+    assert "slower since" in alarm
+    assert "slower" in screen.sheet("Efficiency").locator("tbody tr", has_text="gpt-4.1-mini").inner_text()
+
+
+def test_the_trends_menu(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("speed")
+    trend = screen.sheet("Trend by model")
+    menu = screen.page.get_by_label("What the trend shows")
+    assert menu.locator("option").all_inner_texts() == ["Time to success", "Success rate", "Cost of a success"]
+    for wanted in ("Success rate", "Cost of a success"):
+        menu.select_option(label=wanted)
+        assert trend.locator("canvas").get_attribute("aria-label").startswith(f"{wanted} by model")
+    trend.locator("summary").click()
+    assert "$" in trend.locator("tbody tr").first.inner_text()
+    screen.check()
+
+
+def test_runs_are_those_of_the_past(screens: Callable[..., Screen], kept: Seeded) -> None:
+    tasks = {(r["key"], r["task_id"] or r["request_id"]) for r in kept.past.records}
+    screen = screens(kept.gateway, key="boss")
+    screen.go("speed")
+    shown = int(screen.sheet("Efficiency").inner_text().split(" runs")[0].split()[-1])
+    assert abs(shown - len(tasks)) <= 3  # other tests' calls are runs too
