@@ -12,8 +12,8 @@ in the middle of an article is material and not a wish.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from routers.base import RequestView
 
@@ -269,6 +269,23 @@ class Features(NamedTuple):
     def input_tokens(self) -> float:
         """Input tokens, roughly: 4 characters each, one for a Han, kana or Hangul character."""
         return self.input_chars * (0.25 + 0.75 * self.cjk)
+
+
+FEATURES: Final = 1
+"""The version of what `counts` tells: raised when a place of it, or what is counted there, changes."""
+
+
+def counts(features: Features) -> tuple[object, ...]:
+    """All but the text, for a record: the version first."""
+    return (FEATURES, *features[2:])
+
+
+def of_counts(told: Sequence[Any]) -> Features | None:
+    """The features that `counts` told, without their text; None where another version told them."""
+    if len(told) != 1 + len(Features._fields) - 2 or told[0] != FEATURES:
+        return None
+    found = Features("", "", *told[1:])
+    return found._replace(topics=Topics(*found.topics), instructions=Instructions(*found.instructions))
 
 
 def extract(view: RequestView) -> Features:

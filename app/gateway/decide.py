@@ -45,7 +45,8 @@ class Decision(msgspec.Struct, frozen=True):
     `router` is whose scores decided; `assigned` names the router whose turn it was (None: there was nothing to
     choose), with its `share` where traffic is split. Where that one left it to the heuristic, `deferred` is True and
     its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call,
-    that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it.
+    that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it. `features`,
+    `input_tokens` (estimated, of the first candidate), `choices`, `wants_schema`: what deciding again would need.
     """
 
     requested: str
@@ -64,6 +65,10 @@ class Decision(msgspec.Struct, frozen=True):
     others: tuple[Opinion, ...] = ()
     propensity: float = 1.0
     demand: Demand | None = None
+    features: Features | None = None
+    input_tokens: int = 0
+    choices: int = 1
+    wants_schema: bool = False
 
     @property
     def chosen(self) -> Candidate:
@@ -87,21 +92,18 @@ def decide(
     input_tokens: Callable[[Candidate], int],
     available: Callable[[str], bool],
     capped: Callable[[Candidate], bool],
+    features: Features | None = None,
 ) -> Decision:
     """Filter by capability, price and health; then choose by the route's objective.
 
-    `unit` is what a split keeps together: the task, or the call. Raises ContextTooLong, NoCandidate,
-    Unpriced (all candidates fail for one reason) or UpstreamError (all circuits open).
+    `unit` is what a split keeps together: the task, or the call; `features` are the request's, if read before. Raises
+    ContextTooLong, NoCandidate, Unpriced (all candidates fail for one reason) or UpstreamError (all circuits open).
     """
-    features = extract(view_of(request))
-    # Where nothing is chosen the rules' word is good enough, and a tenth of the work.
-    chooses = target.rules is not None or bool(target.pinned)
-    task_type = (view.task if chooses else classify)(features).type.value
+    features = extract(view_of(request)) if features is None else features
+    task_type = _task_type(view, target, features)
     target = target.of_task(task_type)
     tokens = [input_tokens(candidate) for candidate in target.every]
-    verdicts = [
-        _verdict(request, candidate, n, available, capped) for candidate, n in zip(target.every, tokens, strict=True)
-    ]
+    verdicts = [_verdict(request, c, n, available, capped) for c, n in zip(target.every, tokens, strict=True)]
     serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts)
@@ -136,7 +138,17 @@ def decide(
         others=tuple(other for other in scoring.opinions.values() if other is not opinion),
         propensity=propensity,
         demand=_demand(view, target.rules, features),
+        features=features,
+        input_tokens=tokens[0],
+        choices=request.choices,
+        wants_schema=request.prompt.wants_schema,
     )
+
+
+def _task_type(view: View, target: Target, features: Features) -> str:
+    # Where nothing is chosen the rules' word is good enough, and a tenth of the work.
+    chooses = target.rules is not None or bool(target.pinned)
+    return (view.task if chooses else classify)(features).type.value
 
 
 def _backups(target: Target, usable: Sequence[Considered], chosen: Considered) -> list[Candidate]:

@@ -17,6 +17,7 @@ from app.gateway.decide import Decision, Opinion
 from app.gateway.limits import Limits, scope_kind
 from app.gateway.purse import Purse
 from app.gateway.view import View
+from routers.features import counts
 
 if TYPE_CHECKING:  # see decide.py
     from routers.kinds import Demand
@@ -136,6 +137,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
         "item": None if decision.demand is None else demand_json(decision.demand, view),
+        "asked": None if decision.route is None else asked_json(decision),
         **rules_json(decision.rules),
         "propensity": decision.propensity,
         "router": decision.router,
@@ -144,6 +146,16 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "deferred": decision.deferred,
         "candidates": [considered_json(c, view) for c in decision.considered],
         "others": [opinion_json(other) for other in decision.others],
+    }
+
+
+def asked_json(decision: Decision) -> dict[str, Any]:
+    """What deciding again would need of the request, and no word of it."""
+    return {
+        "input_tokens": decision.input_tokens,
+        "choices": decision.choices,
+        "wants_schema": decision.wants_schema,
+        "features": None if decision.features is None else counts(decision.features),
     }
 
 

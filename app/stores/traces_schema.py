@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 """Written into every file, as `bursar_schema` among its key-value metadata."""
 
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
@@ -70,6 +70,10 @@ COLUMNS = (
     _of("decision.item.u", "u", [_REAL], "what it demands, as the learned router read it; NULL: its text was not read"),
     _of("decision.item.ood", "ood", _REAL, "how little of its words training knows, 0 to 1"),
     _of("decision.item.plain", "plain", _BOOL, "one question, without long instructions, history, pictures, results"),
+    _of("decision.asked.input_tokens", "asked_input_tokens", _WHOLE, "the input as it was estimated to decide"),
+    _of("decision.asked.choices", "asked_choices", _WHOLE, "how many answers it asked for"),
+    _of("decision.asked.wants_schema", "asked_schema", _BOOL, "whether it asked for JSON of a schema"),
+    _of("decision.asked.features", "features", "JSON", "its counts (routers/features.py), without its text"),
     _of("decision.router", "router", _TEXT, "whose scores decided, name@version"),
     _of("decision.assigned", "assigned", _TEXT, "whose turn it was"),
     _of("decision.share", "share", _REAL, "that router's share, where traffic is split"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from routers.base import RequestView
 from routers.features import (
     EFFORTS,
+    FEATURES,
     HEAD_CHARS,
     INSTRUCTIONS,
     OPENING_CHARS,
@@ -19,7 +21,9 @@ from routers.features import (
     Features,
     Instructions,
     Topics,
+    counts,
     extract,
+    of_counts,
 )
 
 
@@ -147,3 +151,16 @@ def test_what_is_not_text_is_taken_from_the_view() -> None:
 @pytest.mark.parametrize(("effort", "place"), [*EFFORTS.items(), ("unheard-of", None), (None, None)])
 def test_effort_is_its_place_and_an_unknown_word_is_none(effort: str | None, place: int | None) -> None:
     assert extract(RequestView("hi", reasoning_effort=effort)).effort == place
+
+
+def test_counts_bring_all_back_but_the_text() -> None:
+    view = RequestView(
+        "Prove that 2 is prime. Then translate it.", system="Be brief.", n_tools=2, reasoning_effort="low"
+    )
+    features = extract(view)
+    told = json.loads(json.dumps(counts(features)))
+    assert "prove" not in json.dumps(told).lower()
+    assert of_counts(told) == features._replace(excerpt="", system="")
+    assert of_counts([FEATURES + 1, *told[1:]]) is None
+    assert of_counts(told[:-1]) is None
+    assert of_counts([]) is None

@@ -23,7 +23,7 @@ from app.stores.traces_compact import compact_segments
 from app.stores.traces_files import FileTraces
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import ask, open_files
-from app.stores.traces_schema import COLUMNS
+from app.stores.traces_schema import COLUMNS, SCHEMA
 from app.stores.traces_segments import Segment, waiting
 from tests.conftest import ROOT
 from tests.stores.traces_records import NOON_S, closed_segment, record, request_id
@@ -64,6 +64,10 @@ def test_every_column_says_what_the_record_does(tmp_path: Path, parquet: Parquet
     assert None not in found.values()
     assert msgspec.json.decode(found.pop("record")) == given
     assert msgspec.json.decode(found.pop("seen")) == given["seen"]
+    asked = given["decision"]["asked"]
+    assert msgspec.json.decode(found.pop("features")) == asked["features"]
+    told = [found.pop(f"asked_{name}") for name in ("input_tokens", "choices", "schema")]
+    assert told == [asked["input_tokens"], asked["choices"], asked["wants_schema"]]
     assert found.pop("created_at") == dt.datetime(2026, 11, 20, 12)
     assert found.pop("day") == dt.date(2026, 11, 20)
     assert found.pop("attempts") == 2
@@ -99,7 +103,7 @@ def test_parts_are_by_day_and_readable_by_anyone(tmp_path: Path, parquet: Parque
         (dt.date(2026, 11, 21), 2),
     ]
     schema = duckdb.execute(f"SELECT DISTINCT decode(value) FROM parquet_kv_metadata({files})").fetchall()
-    assert ("2",) in schema
+    assert (str(SCHEMA),) in schema
     for part in parquet.parts():
         assert Path(part.path).stat().st_mode & 0o077 == 0
 
