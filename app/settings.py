@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -16,6 +17,14 @@ DEFAULT_POLICY = next(
 )
 """In a checkout beside the package, in a wheel inside it."""
 SHIPPED_WEIGHTS = Path(routers.__file__).resolve().parent / "weights"
+
+
+def installed_version() -> str:
+    """The version of the installed package; "unknown" where the source runs uninstalled."""
+    try:
+        return importlib.metadata.version("bursar")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class Settings(BaseSettings):
@@ -49,5 +58,8 @@ class Settings(BaseSettings):
     )
     drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after that")
     keep_comments: bool = Field(default=False, description="store the comments of feedback; they may hold anything")
+    otel: bool = Field(
+        default=False, description="send a span of each call by OTLP; OTEL_* say where (pip install bursar[otel])"
+    )
     log_level: str = "info"
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from app.commands.policy import Refused, installed_version, read_catalogue
+from app.commands.policy import Refused, read_catalogue
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.money import NANO_PER_USD
+from app.settings import installed_version
 from app.stores.prices import Catalogue
 
 if TYPE_CHECKING:

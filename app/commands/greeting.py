@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from app.commands.policy import installed_version
 from app.commands.terminal import heading, say
 from app.core.policy import Policy
 from app.model_keeper import ModelKeeper
-from app.settings import Settings
+from app.settings import Settings, installed_version
 
 WIDTH = 110
 LOOK_EVERY_S = 0.05

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from app.stores.prices import Catalogue, CatalogueError, load_bundled
 
 class Refused(Exception):
     """Settings, policy or catalogue cannot be used; the message says why, a line for each problem."""
-
-
-def installed_version() -> str:
-    """The version of the installed package; "unknown" where the source runs uninstalled."""
-    try:
-        return importlib.metadata.version("bursar")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def read_settings() -> Settings:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 from app import local_model
@@ -32,6 +33,8 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
         settings = read_settings()
         if missing := missing_parts():
             raise Refused(f"not installed: {', '.join(missing)}. Without them the gateway would be far slower.")
+        if settings.otel and find_spec("opentelemetry.exporter") is None:
+            raise Refused("BURSAR_OTEL is set, and OpenTelemetry is not installed: pip install 'bursar[otel]'")
         if not os.environ.get(LOCAL_PORT):
             os.environ[LOCAL_PORT] = str(free_port())
         checked = _servable(read_policy(settings.policy, read_catalogue()), settings)

@@ -217,6 +217,6 @@ def keys_new(
 @cli.command()
 def version() -> None:
     """Print the version."""
-    from app.commands.policy import installed_version  # noqa: PLC0415
+    from app.settings import installed_version  # noqa: PLC0415
 
     typer.echo(f"bursar {installed_version()}")

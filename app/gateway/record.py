@@ -60,6 +60,7 @@ class CallRecord:
     overhead_s: float | None = None
     client_request_id: str | None = None
     retry_count: str | None = None
+    traceparent: str | None = None
 
     def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
         """The stored record, JSON-ready; dollars as numbers, unknown cost as null."""
@@ -104,7 +105,11 @@ class CallRecord:
                 "prices": policy.prices_version,
                 "router": decision.router if decision else None,
             },
-            "client": {"request_id": self.client_request_id, "retry_count": self.retry_count},
+            "client": {
+                "request_id": self.client_request_id,
+                "retry_count": self.retry_count,
+                "traceparent": self.traceparent,
+            },
         }
 
 

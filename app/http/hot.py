@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 NO_PATH: Mapping[str, str] = {}
 NO_EXTENSIONS: Mapping[str, Cycle] = {}
+TRACEPARENT_CHARS = 55
+"""https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
 
@@ -184,6 +186,7 @@ class HotRoute(ABC):
             view=self.services.view,
             client_request_id=headers.get("x-request-id", "")[:200] or None,
             retry_count=headers.get("x-stainless-retry-count", "")[:10] or None,
+            traceparent=headers.get("traceparent", "")[:TRACEPARENT_CHARS] or None,
         )
 
 

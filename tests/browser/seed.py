@@ -186,7 +186,7 @@ def _record(
             "first_attempt_ms": ttft_s * 1000 * 1.3, "generation_ms": (duration_s - ttft_s) * 1000,
         },
         "versions": {"policy": POLICY_VERSION, "prices": "1", "router": "learned@3"},
-        "client": {"request_id": None, "retry_count": None},
+        "client": {"request_id": None, "retry_count": None, "traceparent": None},
     }  # fmt: skip
 
 

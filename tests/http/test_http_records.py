@@ -57,7 +57,7 @@ def test_a_completed_call(gateway: LiveGateway) -> None:
     )  # fmt: skip
     assert (record["task_id"], record["key"], record["stream"]) == ("job", "-", True)
     assert (record["cost_usd"], record["provenance"]) == (0.005, "metered")
-    assert record["client"] == {"request_id": "from-the-client", "retry_count": "1"}
+    assert record["client"] == {"request_id": "from-the-client", "retry_count": "1", "traceparent": None}
     decision = record["decision"]
     assert (decision["route"], decision["chosen"], decision["order"]) == ("auto", "small", ["small", "large"])
     assert (decision["reason"], decision["adequacy"], decision["propensity"]) == (

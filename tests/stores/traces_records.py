@@ -76,7 +76,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
             "overhead_ms": 0.5,
         },
         "versions": {"policy": "abc", "prices": "def", "router": "learned@1"},
-        "client": {"request_id": "mine", "retry_count": None},
+        "client": {"request_id": "mine", "retry_count": None, "traceparent": None},
         **more,
     }
 
