@@ -91,6 +91,9 @@ class SpannedTraces:
     async def get(self, request_id: str) -> Record | None:
         return await self._traces.get(request_id)
 
+    async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
+        return await self._traces.of_task(key, task_id, began_s)
+
     async def due(self) -> bool:
         return await self._traces.due()
 
