@@ -201,7 +201,8 @@ class Attempt:
 
     async def _pump(self, reply: Reply, parser: SseParser) -> None:
         """Forward what comes until the stream is over, or blocked because its money is used up."""
-        relay, purse, waits = self.relay, self.purse, self.session.waits
+        relay, purse, session = self.relay, self.purse, self.session
+        waits = session.waits
         idle_s, loop_time = self.candidate.provider.deadlines.idle_s, self._loop.time
         relay.allowance_nano = purse.allowance_nano
         timing = self._began_s is None or self.record.first_attempt_s is None
@@ -216,7 +217,7 @@ class Attempt:
                 out += relay.resume()  # exact usage in the same read may have lowered the cost
             if timing:
                 timing = self._note_firsts()
-            if out:
+            if out and not (session.started and not self._folds and session.downstream.push(out)):
                 await self._send(out)
             if relay.done or relay.broken is not None or not data:
                 return

@@ -40,6 +40,9 @@ class Downstream(Protocol):
     async def write(self, data: bytes) -> None:
         """Send a part of a stream; waits while the client is slow."""
 
+    def push(self, data: bytes) -> bool:
+        """Send a part of a stream at once; False, and nothing is sent, where that has to wait for the client."""
+
     async def finish(self, data: bytes) -> None:
         """Send the last part."""
 

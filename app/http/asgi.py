@@ -27,6 +27,9 @@ class AsgiDownstream:
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def push(self, data: bytes) -> bool:
+        return False
+
     async def finish(self, data: bytes) -> None:
         self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})

@@ -75,6 +75,13 @@ class WireDownstream(AsgiDownstream):
             self._cycle.keep_alive = False  # RFC 9112, section 6.3: only the connection's end tells the body's
         await self._write(self._cycle.begin(status, headers, framing))
 
+    def push(self, data: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or not self._chunked:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if data else b"")
+        return True
+
     async def write(self, data: bytes) -> None:
         await self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data)
 
