@@ -66,7 +66,7 @@ async def test_cut_in_mid_text(tmp_path: Path, upstream: ScriptedUpstream, ledge
     more, asked, scope = CAPS[cap]
     usage = (ledger_url is None) == ("'" in cap)  # asked for in every other case, on either ledger
     # It ignores the clamp, so that only the meter can stop it; and generates one word at a time.
-    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.0005)
+    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.002)
     asked = {**asked, "task": "t1", "stream": True, "stream_options": {"include_usage": usage}}
     async with Live(tmp_path, policy({"a": upstream}, **more), ledger_url) as live:
         answer = await live.chat(**asked)
