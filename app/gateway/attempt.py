@@ -35,6 +35,9 @@ from app.gateway.view import View
 
 MAX_ERROR_BYTES = 64 * 1024
 DRAIN_S = 1.0
+ALONE_S = 0.25
+"""Gemini's clients know a bare error only in a read of its own: what was sent before must have been read by then
+(Node's streams join what waits: https://nodejs.org/api/stream.html#readablereadsize)."""
 CATCH_UP_S, CAUGHT_UP_S = 0.7, 0.02
 """How long the meter reads on after a client that did not, and how long a silence shows that it has read all."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -486,6 +489,8 @@ class Attempt:
             await self._unless_gone(
                 session.downstream.start(200, session.headers(self.record, self.purse, EVENT_STREAM))
             )
+        elif tail.startswith(b'{"error"'):
+            await self._unless_gone(asyncio.sleep(ALONE_S))
         await self._unless_gone(session.downstream.finish(tail))
 
     async def _unless_gone(self, sending: Any) -> None:

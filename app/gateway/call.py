@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from app.core.errors import BudgetContended, BudgetExceeded, BursarError
 from app.core.meter import Meter
+from app.core.money import Usage
 from app.core.policy import Candidate, Key
 from app.core.tokens import estimate_input
 from app.core.types import ChatRequest, Outcome
-from app.dialects.base import Dialect
+from app.dialects.base import Counts, Dialect
 from app.dialects.openai_chat.errors import stopped_error
-from app.dialects.registry import dialect_named
-from app.gateway.attempt import Attempt
+from app.dialects.registry import GEMINI, dialect_named
+from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.limits import ClientCaps, task_scope
@@ -27,6 +28,9 @@ from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.gateway.target import resolve
 from app.gateway.verdict import Move, Verdict
+
+KEEPALIVE_S = 15.0
+"""Less than the idle timeouts of proxies on the way (nginx and AWS: 60 s), and what OpenRouter does."""
 
 
 class ChatCall(OwnedCall):
@@ -45,6 +49,8 @@ class ChatCall(OwnedCall):
     ) -> None:
         super().__init__(services, downstream, key=key, caps=caps, record=record)
         self.request = request
+        if request.stream and request.dialect != GEMINI:  # whose clients break on comments (shared WIRE.md)
+            self.quiet_until_s = asyncio.get_running_loop().time() + KEEPALIVE_S
         self.soft_cut = bool(soft_cut)
         self._asked_softness = soft_cut
         prompt = request.prompt
@@ -53,6 +59,25 @@ class ChatCall(OwnedCall):
     @property
     def dialect(self) -> Dialect:
         return dialect_named(self.request.dialect)
+
+    async def show_life(self, now_s: float) -> None:
+        """A comment, and the head before it, while the first event is awaited; failures are told in the stream then."""
+        if self.started or self.waits.is_over():
+            self.quiet_until_s = float("inf")
+        elif self.attempts and self.purse is not None:
+            self.quiet_until_s = now_s + KEEPALIVE_S
+            await self.downstream.start(200, self.headers(self.attempts[-1], self.purse, EVENT_STREAM))
+            await self.downstream.write(b": keepalive\n\n")
+
+    async def _tell(self, error: BursarError) -> None:
+        if not self.downstream.opened:
+            return await super()._tell(error)
+        writer = self.dialect.writer(self.request)
+        input_tokens = self.purse.meter.input_tokens if self.purse is not None else 0
+        cost_nano = sum(attempt.charged_nano or 0 for attempt in self.attempts)
+        counts = Counts(Usage(input_tokens, 0), exact=False, cost_nano=cost_nano)
+        hard = isinstance(error, BudgetExceeded)
+        await self.downstream.finish(writer.cut(error, counts) if hard else writer.broken(error))
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""

@@ -32,10 +32,12 @@ class Stopped(Exception):
 
 
 class Downstream(Protocol):
-    """The client's side of one call. After the client has left, writes do nothing."""
+    """The client's side of one call. After the client has left, writes do nothing. `opened`: the head is out."""
+
+    opened: bool
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of a stream."""
+        """Send the head of a stream, once."""
 
     async def write(self, data: bytes) -> None:
         """Send a part of a stream; waits while the client is slow."""
@@ -108,15 +110,19 @@ class Waits:
 
 
 class Runner(Protocol):
-    """A call that can be run and watched."""
+    """A call that can be run and watched. `quiet_until_s` (loop time): its client needs a sign of life by then."""
 
     waits: Waits
+    quiet_until_s: float
 
     async def run(self) -> None:
         """Serve the client; must not raise."""
 
     def flush(self) -> None:
         """Write the running cost to the ledger, where it has risen; called every 250 ms or so."""
+
+    async def show_life(self, now_s: float) -> None:
+        """Send the client a sign that it is still being served."""
 
 
 class Calls:
@@ -176,6 +182,8 @@ class Calls:
             for call in list(self._running.values()):
                 if now_s > call.waits.deadline_s:
                     call.waits.stop(Stop.LATE)
+                if now_s > call.quiet_until_s:
+                    await call.show_life(now_s)
                 if look % FLUSH_EVERY:
                     call.flush()
 

@@ -39,6 +39,7 @@ class OwnedCall(ABC):
         self.downstream = downstream
         self.upstreams = services.upstreams
         self.waits = Waits()
+        self.quiet_until_s = float("inf")
         self.started = False
         self.key = key
         self.caps = caps
@@ -107,6 +108,10 @@ class OwnedCall(ABC):
         if self.attempts:
             self.services.warn_if_slow(self.record, self.attempts[-1], time.perf_counter() - self.arrived_s)
 
+    async def show_life(self, now_s: float) -> None:
+        """Nothing, where one reply is all that the client waits for."""
+        self.quiet_until_s = float("inf")
+
     def next_call_id(self) -> str:
         """The ledger's name for the next attempt's reservation."""
         return f"{self.record.request_id}.{len(self.attempts)}"
@@ -154,15 +159,19 @@ class OwnedCall(ABC):
             if scope in ("task", "model") and isinstance(error, BudgetExceeded) and not isinstance(error, TaskStopped):
                 record.denied_at_usd = float(error.headers["x-bursar-spent-usd"]) or None
             metrics.denials.labels(record.denied_scope or "", error.label).inc()
-        status, body = self.dialect.error_reply(error)
-        headers = [(b"content-type", b"application/json"), *self._id_headers()]
-        headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         self.waits.stopped = None  # a late call and a shutdown leave time for a last word
         self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
         try:
-            await self.waits.io(self.downstream.reply(status, headers, body))
+            await self.waits.io(self._tell(error))
         except Stopped:
             log.debug("the client left before its error", request_id=record.request_id)
+
+    async def _tell(self, error: BursarError) -> None:
+        """An error as the reply."""
+        status, body = self.dialect.error_reply(error)
+        headers = [(b"content-type", b"application/json"), *self._id_headers()]
+        headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+        await self.downstream.reply(status, headers, body)
 
     def _id_headers(self) -> list[tuple[bytes, bytes]]:
         request_id = self.record.request_id.encode()

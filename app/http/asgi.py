@@ -15,13 +15,16 @@ Head = list[tuple[bytes, bytes]]
 class AsgiDownstream:
     """The client's side of a call over ASGI. The server ignores what is sent after the client has left."""
 
-    __slots__ = ("_send", "finished")
+    __slots__ = ("_send", "finished", "opened")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.finished = False
+        self.finished = self.opened = False
 
     async def start(self, status: int, headers: Head) -> None:
+        if self.opened:  # for a keepalive, while the first event was awaited
+            return
+        self.opened = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:

@@ -54,7 +54,8 @@ class RecordingDownstream(AsgiDownstream):
         self._reply = reply
 
     async def start(self, status: int, headers: Head) -> None:
-        self._reply.status, self._reply.headers = status, headers
+        if not self.opened:
+            self._reply.status, self._reply.headers = status, headers
         await super().start(status, headers)
 
     async def write(self, data: bytes) -> None:

@@ -70,6 +70,9 @@ class WireDownstream(AsgiDownstream):
         self._chunked = cycle.scope["http_version"] != "1.0"
 
     async def start(self, status: int, headers: Head) -> None:
+        if self.opened:
+            return
+        self.opened = True
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         if not self._chunked:
             self._cycle.keep_alive = False  # RFC 9112, section 6.3: only the connection's end tells the body's

@@ -19,6 +19,7 @@ class Call:
     def __init__(self, body: object) -> None:
         self.waits = Waits()
         self.flushed = 0
+        self.quiet_until_s = float("inf")
         self._body = body
 
     async def run(self) -> None:
@@ -26,6 +27,9 @@ class Call:
 
     def flush(self) -> None:
         self.flushed += 1
+
+    async def show_life(self, now_s: float) -> None:
+        raise AssertionError("nobody waits")
 
 
 def spawned(body: object) -> tuple[Calls, Call]:
