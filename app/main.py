@@ -44,6 +44,7 @@ from app.stores.budgets_sqlite import SqliteBudgets
 from app.stores.outcomes import Outcomes, OutcomesUnavailable
 from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.policies import Policies
+from app.stores.policy_history import PolicyHistory
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
 from app.stores.traces import Traces
@@ -144,6 +145,7 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.book = PriceBook(settings.prices_url, interval_s=settings.prices_every_s, on_change=self._reprice)
+        self.history = PolicyHistory(settings.data_dir / "policies.jsonl")
         self.policies = Policies(
             settings.policy,
             self.book,
@@ -195,9 +197,10 @@ class Gateway:
         upstreams = BridgedUpstreams(make_upstreams(os.environ))
         services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics)
         self.services = services
+        self.history.note(self.policies.current.version, (), time.time())
         aside = Aside(settings)
         figures = Figures(settings)
-        dashboard = self.dashboard = Dashboard(services, self.policies, figures)
+        dashboard = self.dashboard = Dashboard(services, self.policies, figures, self.history, settings.policy_edit)
         api = build_api(services, outcomes, aside, dashboard)
         self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
@@ -248,6 +251,7 @@ class Gateway:
 
     def _swapped(self, _: Policy, new: Policy, changes: list[str]) -> None:
         self.metrics.policy_swaps.inc()
+        self.history.note(new.version, changes, time.time())
         self._loaded(new)
         if self.services is not None:
             self.services.swap(View(new, self.routers, self.book.current))

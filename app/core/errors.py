@@ -53,6 +53,12 @@ class ModelNotFound(NotFound):
     code, label = "model_not_found", "model_not_found"
 
 
+class Conflict(BursarError):
+    """What was to be changed is not what it was any more."""
+
+    status, type, code, blame, label = 409, "invalid_request_error", "conflict", "client", "conflict"
+
+
 class MethodNotAllowed(BursarError):
     """The path exists, the method does not."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +33,10 @@ OnSwap = Callable[[Policy, Policy, list[str]], None]
 OnError = Callable[[tuple[Problem, ...]], None]
 
 log = structlog.get_logger()
+
+
+class StaleEdit(Exception):
+    """The policy is another one than the one that was edited, or its files hold an edit that is not in force."""
 
 
 class _Ended(asyncio.Event):
@@ -77,6 +83,35 @@ class Policies:
     def current(self) -> Policy:
         """The policy in force; take it once a request."""
         return self._current
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The text in force, file by file."""
+        return self._good
+
+    def draft(self, file: str, data: bytes) -> Policy:
+        """The policy that it would be with this text in the place of one of its files. Raises PolicyError."""
+        return self._accepted(self._build(self._with(file, data)))
+
+    async def write(self, file: str, data: bytes, base: str) -> Policy:
+        """Write a file anew and take it into force, if it is good and nothing has changed since version `base`.
+
+        Raises PolicyError, StaleEdit or OSError; nothing has changed then.
+        """
+        async with self._lock:
+            if self._current.version != base or self._seen != self._good:
+                raise StaleEdit
+            await asyncio.to_thread(self.draft, file, data)
+            await asyncio.to_thread(replace_file, Path(file), data)
+            self._seen = await asyncio.to_thread(read_sources, self.path)
+            if not await self._adopt(self._seen):
+                raise PolicyError(self.last_error)
+            return self._current
+
+    def _with(self, file: str, data: bytes) -> tuple[Source, ...]:
+        if all(source.file != file for source in self._good):
+            raise PolicyError([Problem(file, 1, 1, "", "is no file of this policy")])
+        return tuple(Source(file, data) if source.file == file else source for source in self._good)
 
     async def reload(self) -> bool:
         """Read the files again; True when they are good and in force, False when the old policy stays."""
@@ -191,3 +226,21 @@ class Policies:
         if self._on_error is not None:
             self._on_error(problems)
         return False
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that every reader sees the old text or the new; its mode stays. Raises OSError."""
+    real = path.resolve()
+    mode = real.stat().st_mode & 0o777
+    file, aside = tempfile.mkstemp(prefix=f".{real.name}.", suffix=".tmp", dir=real.parent)
+    try:
+        with os.fdopen(file, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(aside, mode)
+        os.replace(aside, real)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise

@@ -12,7 +12,7 @@ from tests.browser.conftest import Screen, Seeded
 from tests.http.live import LiveGateway, contract
 from tests.upstream import ScriptedUpstream
 
-VIEWS = ["now", "speed", "why", "budgets"]
+VIEWS = ["now", "speed", "why", "policy", "budgets"]
 
 
 def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Screen], kept: Seeded) -> None:

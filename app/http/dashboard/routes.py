@@ -5,27 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.core.errors import BadRequest, Forbidden, NotFound, TooManyWatch
-from app.core.policy import Key
+from app.core.errors import BadRequest, NotFound, TooManyWatch
 from app.gateway.services import Services
-from app.http.auth import KeyRing
 from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Overview, Record, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
+from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.dashboard.kept import Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
 from app.http.dashboard.now import moment
+from app.http.dashboard.policy import serve_policy
 from app.http.hot import key_name
-from app.http.tasks import is_operator
 from app.stores.policies import Policies
+from app.stores.policy_history import PolicyHistory
 
 SINCE_STEP_S = 10.0
 MAX_TEXT_CHARS = 300
-API = f"{MOUNT}/api"
 
 
 @dataclass(slots=True)
@@ -35,21 +33,16 @@ class Dashboard:
     services: Services
     policies: Policies
     ask: Ask
+    history: PolicyHistory
+    editable: bool
+    gate: Gate = field(init=False)
     live: Broadcast = field(init=False)
     answer: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.answer = Kept(self.ask)
+        self.gate = Gate(self.services)
         self.live = Broadcast(lambda: moment(self.services, self.policies))
-
-    def operator(self, request: Request) -> Key | None:
-        """Who asks. Raises Unauthorized, or Forbidden for keys that are no admin's and for pages of other sites."""
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Forbidden("The dashboard's data is for its own page.")
-        key = KeyRing(self.services.view.policy).authenticate(request.headers)
-        if not is_operator(key):
-            raise Forbidden("The dashboard is for admin keys.")
-        return key
 
 
 def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
@@ -57,6 +50,7 @@ def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
     _serve_page(api)
     _serve_live(api, dashboard)
     _serve_figures(api, dashboard)
+    serve_policy(api, dashboard.gate, dashboard.policies, dashboard.history, editable=dashboard.editable)
 
 
 def _serve_page(api: FastAPI) -> None:
@@ -87,13 +81,13 @@ def _file(request: Request, found: Asset, headers: dict[str, str]) -> Response:
 def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
     @api.get(f"{API}/session")
     async def session(request: Request) -> Response:
-        key = dashboard.operator(request)
+        key = dashboard.gate.operator(request)
         policy = dashboard.services.view.policy
         return as_json({"key": key_name(key), "open": policy.open_access, "policy": policy.version})
 
     @api.get(f"{API}/live")
     async def live(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         try:
             frames = dashboard.live.join()
         except TooManyViewers:
@@ -103,24 +97,24 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
 
     @api.get(f"{API}/budgets")
     async def budgets(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         return as_json(await budgets_json(dashboard.services, dashboard.ask))
 
 
 def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     @api.get(f"{API}/overview")
     async def overview(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Overview(_since(request))))
 
     @api.get(f"{API}/speed")
     async def speed(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Speed(_since(request))))
 
     @api.get(f"{API}/calls")
     async def calls(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         asked = request.query_params
         limit = asked.get("limit", "50")
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_CALLS):
@@ -130,7 +124,7 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
 
     @api.get(f"{API}/record/{{request_id}}")
     async def record(request_id: str, request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         found = await dashboard.answer(Record(_text(request_id, "request_id") or ""))
         if found == b"null":
             raise NotFound("No such request is on record.")
@@ -138,7 +132,7 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
 
     @api.get(f"{API}/burn")
     async def burn(request: Request) -> Response:
-        dashboard.operator(request)
+        dashboard.gate.operator(request)
         asked = request.query_params
         question = Burn(_since(request), _text(asked.get("key"), "key"), _text(asked.get("task"), "task"))
         return raw_json(await dashboard.answer(question))
@@ -161,13 +155,3 @@ def _text(value: str | None, name: str) -> str | None:
     if value is not None and len(value) > MAX_TEXT_CHARS:
         raise BadRequest(f"{name} is too long.", param=name)
     return value
-
-
-def as_json(value: object) -> Response:
-    """A value of the page's."""
-    return raw_json(msgspec.json.encode(value))
-
-
-def raw_json(body: bytes) -> Response:
-    """JSON that nobody keeps."""
-    return Response(body, headers={**GUARDED, "cache-control": "no-store"}, media_type="application/json")

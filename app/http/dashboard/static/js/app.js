@@ -8,6 +8,7 @@ import { fault, pageHead } from "./parts.js";
 import { themeButton } from "./theme.js";
 import { budgets } from "./views/budgets.js";
 import { now } from "./views/now.js";
+import { policy } from "./views/policy.js";
 import { speed } from "./views/speed.js";
 import { why } from "./views/why.js";
 
@@ -15,6 +16,7 @@ const VIEWS = [
   ["now", "Now", now],
   ["speed", "Speed", speed],
   ["why", "Why", why],
+  ["policy", "Policy", policy],
   ["budgets", "Budgets", budgets],
 ];
 

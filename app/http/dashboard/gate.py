@@ -1,0 +1,43 @@
+"""Who may ask the dashboard's data, and how it is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from fastapi import Request, Response
+
+from app.core.errors import Forbidden
+from app.core.policy import Key
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.dashboard.assets import GUARDED, MOUNT
+from app.http.tasks import is_operator
+
+API = f"{MOUNT}/api"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Lets operators through: admin keys, and anyone on this machine where the policy sets no keys."""
+
+    services: Services
+
+    def operator(self, request: Request) -> Key | None:
+        """Who asks. Raises Unauthorized, or Forbidden for keys that are no admin's and for pages of other sites."""
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Forbidden("The dashboard's data is for its own page.")
+        key = KeyRing(self.services.view.policy).authenticate(request.headers)
+        if not is_operator(key):
+            raise Forbidden("The dashboard is for admin keys.")
+        return key
+
+
+def as_json(value: object) -> Response:
+    """A value of the page's."""
+    return raw_json(msgspec.json.encode(value))
+
+
+def raw_json(body: bytes) -> Response:
+    """JSON that nobody keeps."""
+    return Response(body, headers={**GUARDED, "cache-control": "no-store"}, media_type="application/json")
