@@ -135,6 +135,11 @@ class LearnedRouter:
             return Demand(unread.u, unread.var, unread.ood, task_type, plain, False)
         return Demand(np.asarray(u, dtype=np.float64), self._items.variance(ood), ood, task_type, plain, True)
 
+    def recall(self, features: Features, demand: Demand) -> None:
+        """Have the next questions about these very features answered from what was recorded of their text, which is no
+        longer there: for replaying."""
+        self._items.recall(features, Item(demand.u, demand.var, demand.ood))
+
     def plan(self, features: Features, arms: tuple[Arm, ...]) -> Vector:
         """The output tokens to expect of each arm."""
         _, lengths, reasons = self._stack(arms)
@@ -201,6 +206,10 @@ class ItemModel:
     def item(self, features: Features) -> Item:
         """What a request demands."""
         return self._read(features)[1]
+
+    def recall(self, features: Features, item: Item) -> None:
+        """Take this for what these features demand, and nothing for what they are about."""
+        self._latest = features, item, np.zeros(len(self.topics))
 
     def topic(self, features: Features) -> TaskGuess:
         """The likeliest of `topics`, which must not be empty."""

@@ -74,6 +74,10 @@ class LiveRouter:
             latest = self._latest = features, self.base.demand(features)
         return latest[1]
 
+    def recall(self, features: Features, demand: Demand) -> None:
+        """See `LearnedRouter.recall`."""
+        self._latest = features, demand
+
     def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
         """One score per arm, in order."""
         if not arms:

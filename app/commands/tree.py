@@ -185,6 +185,32 @@ def success_metrics(
     raise typer.Exit(show(by=by, since=since, key=key, target=target or [], as_json=as_json))
 
 
+@cli.command(epilog="Exit codes: 0 estimated; 1 refused, or nothing can be read; 2 wrong usage, settings or policy.")
+def replay(
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="The other policy. [default: the one in force]")
+    ] = None,
+    since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
+    router: Annotated[
+        str | None, typer.Option(help="A snapshot's number, `weights` or `heuristic`. [default: what is in force]")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Only the latest so many traces.")] = 50_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate what another policy or router would have cost and scored on recorded traffic.
+
+    Each recorded decision is made again with the code that makes live ones. What would have come of it is estimated
+    from those that went the same way by chance (a split, exploration), by inverse propensities, self-normalised, and
+    doubly robust, with 95 % intervals; where nothing could ever go that way it is refused. Caps, retries and providers'
+    health are not replayed.
+
+    Examples: bursar replay --policy new.yaml --since 7d ; bursar replay --router 12 --json
+    """
+    from app.commands.replay import replay_command  # noqa: PLC0415
+
+    raise typer.Exit(replay_command(policy=policy, since=since, router=router, most=most, as_json=as_json))
+
+
 @cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
 def train(
     data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],

@@ -11,6 +11,9 @@ from app.core.policy import ANY_TASK, Candidate, Key, Retries, Route
 from app.gateway.view import View
 from routers.base import Arm
 
+HELD = "the model of the tool loop that is open"
+"""Why a call goes where the one before it went: nothing was decided."""
+
 
 class Target(msgspec.Struct, frozen=True):
     """`every` is each candidate and fallback once, `arms` the routers' view of them in that order.
@@ -44,7 +47,7 @@ class Target(msgspec.Struct, frozen=True):
             every=order,
             arms=tuple(arms[c.name] for c in order),
             rules=None,
-            fixed="the model of the tool loop that is open",
+            fixed=HELD,
             pinned={},
         )
 

@@ -27,7 +27,8 @@ CANDIDATE = {
     "price_usd_per_1k",
 }  # fmt: skip
 DECISION = {
-    "route", "reason", "chosen", "order", "task_type", "item", "objective", "adequacy", "min_confidence", "propensity",
+    "route", "reason", "chosen", "order", "task_type", "item", "asked", "objective", "adequacy", "min_confidence",
+    "propensity",
     "router", "assigned", "share", "deferred", "candidates", "others",
 }  # fmt: skip
 

@@ -1,0 +1,193 @@
+"""`bursar replay`: what another policy or router would have cost and scored on recorded traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.commands.outcomes import feedback_of
+from app.commands.policy import Refused, read_catalogue, read_settings
+from app.commands.terminal import complain, heading, say, say_json, table
+from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.core.policy import HEURISTIC, LEARNED
+from app.core.since import since_s
+from app.gateway.view import View
+from app.learner.rehearsal import Rehearsal
+from app.learner.replay import Group, Replay, replay
+from app.learner.replay_calls import recorded
+from app.learner.replay_estimates import Estimate, Replayed
+from app.logs import configure_logging
+from app.main import load_routers
+from app.settings import Settings
+from app.stores.outcomes import OutcomesUnavailable
+from app.stores.policy_file import load_policy
+from app.stores.policy_yaml import PolicyError
+from app.stores.snapshots import NoSnapshot, Snapshots, SnapshotsUnavailable
+from app.stores.traces_parquet import TracesError
+from routers.learned import LearnedRouter
+
+if TYPE_CHECKING:
+    from routers.base import Router
+
+MOST_DECISIONS = 50_000
+WEIGHTS = "weights"
+_RECORDS = "SELECT record FROM traces WHERE created_s >= ? AND route IS NOT NULL ORDER BY created_s DESC LIMIT ?"
+_COLUMNS = ("estimate", "per decision", "95 %")
+
+
+def replay_command(*, policy: Path | None, since: str, router: str | None, most: int, as_json: bool) -> int:
+    """Print what it would have come to; the exit code: 0 estimated, 1 refused or not readable, 2 wrong usage."""
+    try:
+        begin_s = since_s(since, time.time())
+        settings = read_settings()
+        configure_logging(settings)
+        found, records = asyncio.run(_replay(settings, policy or settings.policy, begin_s, router, most))
+    except (ValueError, Refused, BadUrl, PolicyError) as problem:
+        complain(f"--since {problem}" if type(problem) is ValueError else str(problem))
+        return 2
+    except (*FAILURES, OutcomesUnavailable, SnapshotsUnavailable) as error:
+        complain(str(error))
+        return 1
+    since_text = dt.datetime.fromtimestamp(begin_s, dt.UTC).isoformat(timespec="seconds")
+    if as_json:
+        say_json({"object": "replay", "since": since_text, "records": records, "most": most, **found.as_json()})
+    else:
+        _print(found, since_text, cut=records >= most)
+    return 1 if found.all.cost.refusal else 0
+
+
+async def _replay(settings: Settings, path: Path, begin_s: float, router: str | None, most: int) -> tuple[Replay, int]:
+    catalogue = read_catalogue()
+    policy = load_policy(path, env=os.environ, catalogue=catalogue)
+    loaded = load_routers(settings.router_weights)
+    routers = await routers_of(settings, router, loaded)
+    words = itertools.chain.from_iterable((await feedback_of(settings)).values())
+    records = await _records(settings, begin_s, most)
+    weights = loaded.get(LEARNED)
+    base = weights if isinstance(weights, LearnedRouter) else None
+    rehearsal = Rehearsal(View(policy, routers, catalogue), base)
+    prices = {name: candidate.price for name, candidate in policy.models.items()}
+    return replay(recorded(records, words), rehearsal, prices), len(records)
+
+
+async def _records(settings: Settings, begin_s: float, most: int) -> list[Mapping[str, Any]]:
+    """The latest traces of routes since then. Raises TracesError."""
+    import duckdb  # noqa: PLC0415  (beside what opens it)
+
+    async with open_traces(settings) as db:
+        try:
+            rows = db.execute(_RECORDS, [begin_s, most]).fetchall()
+        except duckdb.Error as error:
+            raise TracesError(f"traces could not be read: {error}") from error
+    return [msgspec.json.decode(record) for (record,) in rows]
+
+
+async def routers_of(settings: Settings, name: str | None, routers: dict[str, Router]) -> dict[str, Router]:
+    """The routers to decide with: those in force (None), the weights alone, the heuristic alone, or a snapshot by its
+    number. `routers`: without any snapshot. Raises Refused or SnapshotsUnavailable."""
+    base = routers.get(LEARNED)
+    if name == HEURISTIC:
+        return {HEURISTIC: routers[HEURISTIC]}
+    if name == WEIGHTS or not isinstance(base, LearnedRouter):
+        if name not in (None, WEIGHTS):
+            raise Refused(f"--router {name}: there are no weights that a snapshot could belong to")
+        return routers
+    if name is not None and not name.isdecimal():
+        raise Refused(f"--router {name}: a snapshot's number, {WEIGHTS} or {HEURISTIC}")
+    from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415
+    from routers.live import LiveRouter  # noqa: PLC0415
+
+    async with _snapshots(settings) as snapshots:
+        if snapshots is None:
+            if name is not None:
+                raise Refused(f"--router {name}: there are no snapshots here")
+            return routers
+        number = int(name) if name is not None else (await snapshots.head()).current
+        if not number:
+            return routers
+        try:
+            belief = unpack_belief(await snapshots.body(number), base)
+        except (NoSnapshot, Unreadable) as error:
+            raise Refused(f"snapshot {number} cannot be used: {error}") from None
+    return {**routers, LEARNED: LiveRouter(base, belief, str(number))}
+
+
+@asynccontextmanager
+async def _snapshots(settings: Settings) -> AsyncIterator[Snapshots | None]:
+    """The store of snapshots; None where there never was one."""
+    snapshots: Snapshots
+    if settings.redis_url is not None:
+        from app.stores.snapshots_redis import RedisSnapshots  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+        snapshots = RedisSnapshots(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    else:
+        from app.stores.snapshots_sqlite import SqliteSnapshots  # noqa: PLC0415
+
+        path = settings.data_dir / "snapshots.sqlite"
+        if not path.exists():
+            yield None
+            return
+        snapshots = SqliteSnapshots(path)
+    await snapshots.start()
+    try:
+        yield snapshots
+    finally:
+        await snapshots.close()
+
+
+def _print(found: Replay, since: str, *, cut: bool) -> None:
+    say(f"{found.all.decisions} decisions since {since}" + ("; older ones are left out (--most)" if cut else ""))
+    for why, count in found.left_out.items():
+        say(f"left out: {count} {why}")
+    if found.unread:
+        say(f"{found.unread} were read by other weights: it is as if nobody had read their text")
+    _print_group("all", found.all)
+    for name, group in found.by_task_type.items():
+        _print_group(name, group)
+    if found.missing:
+        heading("would go where they never could")
+        rows = [(kind, model, f"{share:.1%}") for kind, model, share in found.missing]
+        table(("task type", "model", "share"), rows, right={"share"})
+
+
+def _print_group(name: str, group: Group) -> None:
+    heading(f"{name}: {group.decisions} decisions")
+    table(
+        ("model", "recorded", "would"),
+        [(model, f"{had:.1%}", f"{would:.1%}") for model, (had, would) in group.models.items()],
+        right={"recorded", "would"},
+    )
+    for what, one, form in (("dollars", group.cost, "{:.6f}"), ("success", group.success, "{:.4f}")):
+        say(
+            f"{what}: {one.known} known of {one.rows}, {one.units} tasks, effective sample {one.ess:.0f}, "
+            f"{one.unsupported:.1%} unsupported"
+        )
+        if one.refusal is not None:
+            say(f"  not estimated: {one.refusal}")
+            continue
+        table(_COLUMNS, _rows(one, form), right={"per decision", "95 %"})
+    cost, success = group.expected_cost_usd, group.expected_success
+    say(
+        f"as the router expects, which no outcome vouches for: dollars {cost[0]:.6f} -> {cost[1]:.6f}, "
+        f"success {success[0]:.3f} -> {success[1]:.3f}"
+    )
+
+
+def _rows(one: Replayed, form: str) -> list[tuple[str, str, str]]:
+    named: tuple[tuple[str, Estimate], ...] = (
+        ("recorded", one.recorded),
+        ("doubly robust", one.dr),
+        ("self-normalised", one.snips),
+        ("ips", one.ips),
+        ("change (doubly robust)", one.change),
+    )
+    return [(name, form.format(e.value), f"{form.format(e.low)} - {form.format(e.high)}") for name, e in named]

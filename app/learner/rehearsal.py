@@ -1,0 +1,154 @@
+"""Deciding recorded calls again, by another policy or router, with the code that decides live ones. Pure.
+
+What a trace holds is enough: the counts of the request's features, what it demanded, the estimate of its input, what
+it asked for. Its text is not: what a router would read there comes from the record (`recall`).
+
+Not decided again is what depends on the moment: caps and what is left of them, retries, providers' health (who could
+not be asked then cannot be asked now), and which calls there are at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, runtime_checkable
+
+import msgspec
+
+from app.core.errors import BursarError
+from app.core.policy import LEARNED, Candidate
+from app.core.types import ChatRequest, Prompt
+from app.gateway.decide import Decision, decide
+from app.gateway.target import Target, resolve
+from app.gateway.view import View
+from app.learner.lesson import demand_of
+from app.learner.replay_calls import UNAVAILABLE, Recorded
+from routers.features import Features, of_counts
+from routers.kinds import Demand
+from routers.learned import LearnedRouter
+from routers.tasks import TaskGuess, TaskType
+
+NANO_PER_USD: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Would:
+    """What the other policy would do with one call. `shares`: the probability of each choice, together 1; empty: it
+    would not serve it, and `refused` says why. `p_success`, `cost_usd`: what is expected of each candidate."""
+
+    shares: Mapping[str, float]
+    p_success: Mapping[str, float]
+    cost_usd: Mapping[str, float]
+    refused: str = ""
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A router that can be told what a request demanded."""
+
+    def recall(self, features: Features, demand: Demand) -> None:
+        """See `LearnedRouter.recall`."""
+
+
+class Rehearsal:
+    """Decides again on a view of its own. `base` reads what was recorded of demands; None: there are no weights."""
+
+    def __init__(self, view: View, base: LearnedRouter | None) -> None:
+        self._view, self._base = view, base
+        self._now = TaskGuess(TaskType.CHAT, 1.0)
+        self._keys = {key.name: key for key in view.policy.keys.values()}
+        view.task = lambda _: self._now
+        self.unread = 0
+        """Decisions whose text other weights had read: for these it is as if nobody had."""
+
+    def again(self, row: Recorded) -> Would | None:
+        """What would become of it; None where the trace is of a version that does not tell enough."""
+        asked = row.decision.get("asked") or {}
+        features = of_counts(asked.get("features") or ())
+        if features is None:
+            return None
+        self._recall(row.decision, features)
+        request = _request(row.record["requested_model"], asked, features)
+        try:
+            target = resolve(self._view, request.model, self._keys.get(row.record["key"]))
+            decisions = [(share, self._decide(row, request, target, features)) for share, target in _turns(target)]
+        except BursarError as error:
+            return Would({}, {}, {}, refused=error.label)
+        shares: dict[str, float] = {}
+        for share, decision in decisions:
+            shares[decision.chosen.name] = shares.get(decision.chosen.name, 0.0) + share
+        seen = decisions[0][1].considered
+        return Would(
+            shares,
+            {one.candidate.name: one.score.p_success for one in seen},
+            {one.candidate.name: (one.expected_nano or 0) / NANO_PER_USD for one in seen},
+        )
+
+    def _recall(self, decision: Mapping[str, Any], features: Features) -> None:
+        task_type = decision.get("task_type") or ""
+        self._now = TaskGuess(TaskType(task_type), 1.0) if task_type in _TYPES else TaskGuess(TaskType.CHAT, 1.0)
+        if self._base is None:
+            return
+        demand = demand_of(decision, self._base)
+        self.unread += bool((decision.get("item") or {}).get("u")) and not demand.read
+        for router in (self._base, self._view.routers.get(LEARNED)):
+            if isinstance(router, Recalling):
+                router.recall(features, demand)
+
+    def _decide(self, row: Recorded, request: ChatRequest, target: Target, features: Features) -> Decision:
+        away = {
+            c["model"]
+            for c in row.decision.get("candidates") or ()
+            if str(c.get("verdict") or "").startswith(UNAVAILABLE)
+        }
+        tokens, capped = int(row.decision["asked"]["input_tokens"]), bool(row.record.get("caps"))
+
+        def input_tokens(_: Candidate) -> int:
+            return tokens
+
+        return decide(
+            request,
+            target,
+            self._view,
+            unit=row.unit,
+            input_tokens=input_tokens,
+            available=lambda name: name not in away,
+            capped=lambda _: capped,
+            features=features,
+        )
+
+
+_TYPES: Final = frozenset(kind.value for kind in TaskType)
+
+
+def _turns(target: Target) -> Iterator[tuple[float, Target]]:
+    """Each router's turn where a route splits its traffic: whose turn a call would be is drawn anew, whatever it was
+    when it was recorded."""
+    rules = target.rules
+    if rules is None or not rules.split:
+        yield 1.0, target
+        return
+    total = sum(rules.split.values())
+    for name, share in rules.split.items():
+        yield share / total, msgspec.structs.replace(target, rules=replace(rules, router=name, split={}))
+
+
+def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRequest:
+    """As much of the request as deciding looks at."""
+    prompt = Prompt(
+        tools=features.n_tools,
+        images=features.n_images,
+        wants_json=features.wants_json,
+        wants_schema=bool(asked.get("wants_schema")),
+        in_tool_loop=features.in_tool_loop,
+    )
+    return ChatRequest(
+        members={},
+        model=model,
+        stream=False,
+        show_usage=False,
+        choices=int(asked.get("choices") or 1),
+        output_limit=features.max_output_tokens,
+        limit_fields=(),
+        prompt=prompt,
+    )

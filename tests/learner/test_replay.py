@@ -1,0 +1,169 @@
+"""Replaying recorded decisions (synthetic traffic, decided by the real code): the same policy decides the same again,
+another one is estimated and covered, and what could never be drawn is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.core.policy import HEURISTIC, LEARNED, Key
+from app.gateway.target import HELD
+from app.gateway.view import View
+from app.learner.rehearsal import Rehearsal
+from app.learner.replay import Replay, replay
+from app.learner.replay_calls import recorded, repriced_usd
+from app.settings import SHIPPED_WEIGHTS
+from app.stores.prices import Catalogue
+from routers.heuristic import HeuristicRouter
+from routers.learned import LearnedRouter, load
+from tests.gateway.policy_values import model, policy, request
+from tests.learner.replayed import CHEAP, DEAR, ByLength, Traffic, alone, decided, on, record_of, traffic
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def seen() -> Traffic:
+    return traffic(on(), 3_000, np.random.default_rng(SEED))
+
+
+def replayed(seen: Traffic, view: View) -> Replay:
+    prices = {name: candidate.price for name, candidate in view.policy.models.items()}
+    return replay(recorded(seen.records, seen.words), Rehearsal(view, None), prices)
+
+
+def test_the_same_policy_decides_the_same_again(seen: Traffic) -> None:
+    rehearsal = Rehearsal(on(), None)
+    for row in recorded(seen.records, seen.words):
+        would = rehearsal.again(row)
+        assert would is not None
+        assert would.shares[row.chosen] == pytest.approx(row.propensity)
+        assert row.possible == set(would.shares)
+        told = {c["model"]: c for c in row.decision["candidates"]}
+        assert would.cost_usd == pytest.approx({name: c["expected_cost_usd"] for name, c in told.items()})
+
+
+def test_another_router_is_estimated_and_the_truth_is_covered(seen: Traffic) -> None:
+    """Of these requests the learned router sends those below 300 characters to `cheap`."""
+    found = replayed(seen, on(alone(LEARNED))).all
+    chars = np.array([r["decision"]["asked"]["features"][1] for r in seen.records])
+    truth = {
+        "cost": np.where(chars < 300, seen.cost["cheap"], seen.cost["dear"]).mean(),
+        "success": np.where(chars < 300, seen.success["cheap"], seen.success["dear"]).mean(),
+    }
+    for name, one in (("cost", found.cost), ("success", found.success)):
+        assert one.refusal is None
+        assert one.unsupported == 0.0
+        for way in (one.ips, one.snips, one.dr):
+            assert way.low <= truth[name] <= way.high
+        assert abs(one.change.value - (one.dr.value - one.recorded.value)) < 1e-9
+    assert found.cost.change.high < 0.0  # it would be cheaper,
+    assert found.success.change.high < 0.0  # and worse
+    assert found.models["cheap"][1] > found.models["cheap"][0]
+
+
+def test_the_same_split_changes_nothing_that_is_sure(seen: Traffic) -> None:
+    found = replayed(seen, on())
+    for one in (found.all.cost, found.all.success):
+        assert one.change.low <= 0.0 <= one.change.high
+        assert one.ess == pytest.approx(one.units)
+    assert sum(group.decisions for group in found.by_task_type.values()) == found.all.decisions == 3_000
+
+
+def test_a_choice_that_could_never_be_drawn_is_refused_and_named(seen: Traffic) -> None:
+    found = replayed(seen, on(alone(LEARNED), learned=ByLength(LEARNED, 10)))  # all to `dear`, the short ones too
+    assert found.all.cost.refusal is not None
+    assert "never could have" in found.all.cost.refusal
+    kinds = {(model_, round(share, 2)) for _, model_, share in found.missing}
+    assert all(name == "dear" for name, _ in kinds)
+    short = np.mean([r["decision"]["asked"]["features"][1] < 100 for r in seen.records])
+    assert found.all.cost.unsupported == pytest.approx(short)
+    new = model("newcomer", 10**8, tier=2)
+    cheaper = replace(alone(HEURISTIC), candidates=("newcomer", "cheap", "dear"))
+    assert replayed(seen, on(cheaper, models=(CHEAP, DEAR, new))).all.cost.refusal is not None
+
+
+def test_a_price_cut_in_the_policy_is_a_cost_cut(seen: Traffic) -> None:
+    cut = replace(CHEAP, price=model("cheap", 10**8).price)
+    found = replayed(seen, on(models=(cut, DEAR))).all
+    chosen = np.array([r["model"] for r in seen.records])
+    now = np.where(chosen == "cheap", seen.cost["cheap"] / 10, seen.cost["dear"]).mean()
+    assert found.cost.recorded.value == pytest.approx(now, rel=1e-6)
+
+
+def test_little_traffic_is_too_little() -> None:
+    few = traffic(on(), 40, np.random.default_rng(SEED))
+    found = replayed(few, on(alone(LEARNED)))
+    assert "too little data" in (found.all.cost.refusal or "")
+    assert found.all.expected_success[1] > 0  # what the router itself expects is told all the same
+
+
+def test_what_cannot_be_decided_again_is_counted(seen: Traffic) -> None:
+    other = json.loads(json.dumps(seen.records[:3]))
+    other[0]["decision"]["asked"]["features"][0] = 0  # another version's
+    other[1]["requested_model"] = "gone"
+    found = replay(recorded(other, []), Rehearsal(on(), None), {})
+    assert found.left_out == {"recorded by another version": 1, "not served: model_not_found": 1}
+    assert found.all.decisions == 1
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_key_that_may_not_use_the_route_is_not_served(seen: Traffic) -> None:
+    key = Key("ci", "0" * 64, routes=("other",))
+    would = Rehearsal(on(keys={key.sha256: key}), None).again(recorded(seen.records[:1], [])[0])
+    assert would is not None
+    assert (would.shares, would.refused) == ({}, "forbidden")
+
+
+def test_calls_that_go_on_in_a_tool_loop_belong_to_the_decision_before_them() -> None:
+    view = on(alone(LEARNED))
+    decision = decided(view, request(prompt={"last_user": "hi"}), "ci:t")
+    first = record_of(view, decision, 1, 0.5, task_id="t")
+    held = record_of(view, decision, 2, 0.25, task_id="t")
+    held["decision"] = {**held["decision"], "reason": HELD, "objective": None}
+    by_hand = record_of(view, decision, 3, 9.0, task_id="t")
+    by_hand["decision"] = {**by_hand["decision"], "route": None}
+    denied = record_of(view, decision, 4, 0.0, task_id="t", model=None)
+    (row,) = recorded([held, first, by_hand, denied], [])
+    assert (row.record["request_id"], row.cost_usd, len(row.calls)) == (first["request_id"], 0.75, 2)
+    cheaper = {"cheap": model("cheap", 10**8).price, "dear": DEAR.price}
+    assert repriced_usd(row, cheaper) == pytest.approx(0.75 - 2 * 150 * 0.9e-6)
+    assert repriced_usd(row, {"cheap": None}) is None
+
+
+PROMPTS = (
+    "Write a Python function that merges two sorted lists. Include type hints.",
+    "Solve for x: 3x^2 - 5x + 2 = 0.",
+    "Which particle carries the electromagnetic force?\nA. gluon\nB. photon\nC. neutrino\nD. electron",
+    "Translate into French: the house by the lake was sold.",
+    "Hi! How are you?",
+)
+
+
+def test_the_learned_router_decides_again_without_the_text() -> None:
+    """The shipped weights, with what was recorded of the text in the text's place: to the digits that are recorded."""
+    weights = load(SHIPPED_WEIGHTS)
+    models = [model("cheap", 10**8), model("gpt-4o", 10**10, tier=4)]
+    route = replace(alone(LEARNED), candidates=("cheap", "gpt-4o"), adequacy=0.6)
+    read = 0
+    for at, text in enumerate(PROMPTS):
+        before = fresh(weights, models, route)
+        decision = decided(before, request(prompt={"last_user": text, "first_user": text, "tools": at % 2}), f"ci:{at}")
+        record = record_of(before, decision, at)
+        assert text[:12] not in json.dumps(record)
+        read += "u" in record["decision"]["item"]
+        again = Rehearsal(fresh(load(SHIPPED_WEIGHTS), models, route), load(SHIPPED_WEIGHTS))
+        would = again.again(recorded([record], [])[0])
+        assert would is not None
+        assert would.shares == {decision.chosen.name: 1.0}
+        scores = {one.candidate.name: one.score.p_success for one in decision.considered}
+        assert would.p_success == pytest.approx(scores, abs=2e-3)
+    assert read
+
+
+def fresh(weights: LearnedRouter, models: list[Any], route: Any) -> View:
+    return View(policy(models, [route]), {LEARNED: weights, HEURISTIC: HeuristicRouter()}, Catalogue(b"{}"))
