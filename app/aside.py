@@ -95,6 +95,10 @@ def environment(settings: Settings) -> dict[str, str]:
         "BURSAR_REDIS_NAMESPACE": settings.redis_namespace,
         "BURSAR_TRACES_KEEP_DAYS": str(settings.traces_keep_days),
         "BURSAR_LOG_LEVEL": settings.log_level,
+        "BURSAR_ROUTER_WEIGHTS": str(settings.router_weights.absolute()),
+        "BURSAR_SNAPSHOT_LABELS": str(settings.snapshot_labels),
+        "BURSAR_SNAPSHOT_EVERY_S": str(settings.snapshot_every_s),
+        "BURSAR_SNAPSHOTS_KEEP": str(settings.snapshots_keep),
     }
     for name, secret in (("BURSAR_REDIS_URL", settings.redis_url), ("BURSAR_TRACES_URL", settings.traces_url)):
         if secret is not None:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -36,23 +37,30 @@ from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
+from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
-from app.stores.outcomes import Outcomes, OutcomesUnavailable
-from app.stores.outcomes_sqlite import SqliteOutcomes
+from app.stores.opening import make_outcomes, make_snapshots
+from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
+from app.stores.snapshots import Snapshots, SnapshotsUnavailable
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
 from routers.base import Router
 from routers.heuristic import HeuristicRouter
 
+if TYPE_CHECKING:  # numpy costs 100 ms to import
+    from routers.learned import LearnedRouter
+
 log = structlog.get_logger()
+
+FIRST_LOOK_S = 1.0
 
 NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
 
@@ -82,17 +90,6 @@ def with_spans(settings: Settings, traces: Traces, policy: Callable[[], Policy])
     from app.spans import SpannedTraces, otlp  # noqa: PLC0415  (an extra, and 200 ms to import)
 
     return SpannedTraces(traces, otlp(), policy, installed_version())
-
-
-def make_outcomes(settings: Settings) -> Outcomes:
-    """Where feedback is kept: beside the ledger."""
-    comments = settings.keep_comments
-    if settings.redis_url is None:
-        return SqliteOutcomes(settings.data_dir / "outcomes.sqlite", keeps_comments=comments)
-    from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (see make_budgets)
-
-    url = settings.redis_url.get_secret_value()
-    return RedisOutcomes(url, namespace=settings.redis_namespace, keeps_comments=comments)
 
 
 def load_routers(weights: Path) -> dict[str, Router]:
@@ -178,7 +175,7 @@ class Gateway:
                 started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
-        except (LedgerUnavailable, OutcomesUnavailable, OSError) as error:
+        except (LedgerUnavailable, OutcomesUnavailable, SnapshotsUnavailable, OSError) as error:
             log.error("the gateway cannot run", error=str(error))
             await send({"type": f"lifespan.{'shutdown' if started else 'startup'}.failed", "message": "see the log"})
             return
@@ -193,6 +190,7 @@ class Gateway:
         await budgets.start()
         await traces.start()
         await outcomes.start()
+        follower = await self._follower(snapshots := make_snapshots(settings))
         view = View(self.policies.current, self.routers, self.book.current)
         upstreams = BridgedUpstreams(make_upstreams(os.environ))
         services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics)
@@ -217,6 +215,10 @@ class Gateway:
                     Measuring(services, aside).keep,
                     dashboard.live.run,
                 ]
+                if follower is not None:
+                    loops.append(follower.follow)
+                    if settings.learn and settings.redis_url is None:
+                        loops.append(lambda: keep_learning(settings))
                 if settings.traces_compact:
                     loops.append(lambda: keep_compacting(settings, traces))
                 tasks = [background.create_task(_forever(loop)) for loop in loops]
@@ -231,7 +233,26 @@ class Gateway:
             await services.upstreams.close()
             await traces.close()
             await outcomes.close()
+            await snapshots.close()
             await budgets.close()
+
+    async def _follower(self, snapshots: Snapshots) -> Follower | None:
+        """What keeps the learned router up to date; None where there is none that learns. The gateway begins with what
+        is in force, if that can be told at once."""
+        base = self.routers.get(LEARNED)
+        if not hasattr(base, "demand_of"):
+            return None
+        await snapshots.start()
+        follower = Follower(snapshots, cast("LearnedRouter", base), self.metrics, self._learned)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await follower.look()
+        return follower
+
+    def _learned(self, router: Router) -> None:
+        self.routers = {**self.routers, LEARNED: router}
+        if self.services is not None:
+            self.services.swap(View(self.policies.current, self.routers, self.book.current))
 
     async def _reprice(self) -> None:
         await self.policies.recompile()

@@ -50,6 +50,14 @@ class Settings(BaseSettings):
     router_weights: Path = Field(
         default=SHIPPED_WEIGHTS, description="what `bursar train` wrote for the learned router"
     )
+    learn: bool = Field(
+        default=True,
+        description="learn from traces and feedback while serving, in a process aside; with Redis `bursar learn` does",
+    )
+    learn_every_s: float = Field(default=30.0, gt=0, description="how often the learner looks for what is new")
+    snapshot_labels: int = Field(default=50, ge=1, description="labels after which a snapshot is published")
+    snapshot_every_s: float = Field(default=300.0, gt=0, description="and after so long, where there are any labels")
+    snapshots_keep: int = Field(default=10, ge=1, description="snapshots that can be rolled back to")
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
     prices_every_s: float = Field(default=6 * 3600.0, gt=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)

@@ -106,6 +106,15 @@ class LiveRouter:
             found = self._surest[key] = max([UNTRIED, *(score.confidence for score in scores)])
         return found
 
+    def typical(self, name: str, task_type: str) -> tuple[float, float]:
+        """P(success) of a model that the belief knows on a plain request of a type whose text was not read, and the
+        standard deviation of its logit."""
+        demand = self.base.demand_of((), 1.0, task_type, plain=True, read=False)
+        stack = self._kind((self.belief.own[name].arm,), demand).stack
+        variance = float(stack.variance(demand.u)[0])
+        p, _ = stack.predict(demand.u, demand.var)
+        return float(p[0]), sqrt(variance)
+
     def drawn(self, features: Features, arms: tuple[Arm, ...]) -> Drawn:
         """What a sampler draws from."""
         demand = self.demand(features)

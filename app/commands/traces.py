@@ -14,9 +14,10 @@ import structlog
 
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say, table
-from app.commands.traces_open import FAILURES, BadUrl, folder_of, open_traces, parquet_of, stream_of
+from app.commands.traces_open import FAILURES, BadUrl, open_traces, parquet_of, stream_of
 from app.logs import configure_logging
 from app.settings import Settings
+from app.stores.opening import segments_folder
 from app.stores.traces_compact import Pass, compact_segments, compact_stream
 from app.stores.traces_parquet import TracesError
 from app.stores.traces_query import Answer, QueryError, ask
@@ -93,7 +94,7 @@ def tail(*, count: int, follow: bool, as_json: bool) -> int:
 
 async def _tail(settings: Settings, count: int, follow: bool, as_json: bool) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        source: Tail = SegmentTail(folder_of(settings))
+        source: Tail = SegmentTail(segments_folder(settings))
         if settings.redis_url is not None:
             source = StreamTail(await stack.enter_async_context(stream_of(settings)))
         records = await source.latest(count)
@@ -134,7 +135,7 @@ async def _compact(settings: Settings) -> Pass:
     if settings.redis_url is not None:
         async with stream_of(settings) as stream:
             return await compact_stream(stream, parquet, keep_days)
-    folder = folder_of(settings)
+    folder = segments_folder(settings)
     if not folder.is_dir():
         raise TracesError(f"there are no traces at {folder}; BURSAR_DATA_DIR says where to look")
     return compact_segments(folder, parquet, keep_days)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from app.settings import Settings
 from app.stores.budgets import LedgerUnavailable
+from app.stores.opening import segments_folder
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import open_files, open_stream
 
@@ -27,12 +27,7 @@ class BadUrl(Exception):
 def parquet_of(settings: Settings) -> ParquetFolder:
     """Where Parquet files go. Raises TracesError."""
     url = settings.traces_url
-    return ParquetFolder(str(folder_of(settings) / "parquet") if url is None else url.get_secret_value())
-
-
-def folder_of(settings: Settings) -> Path:
-    """Where segments are."""
-    return settings.data_dir.absolute() / "traces"
+    return ParquetFolder(str(segments_folder(settings) / "parquet") if url is None else url.get_secret_value())
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +35,7 @@ async def open_traces(settings: Settings, *, small: bool = False) -> AsyncIterat
     """The view `traces` of these settings; `small`: beside a gateway. Raises what FAILURES lists."""
     parquet = parquet_of(settings)
     if settings.redis_url is None:
-        with open_files(folder_of(settings), parquet, small=small) as db:
+        with open_files(segments_folder(settings), parquet, small=small) as db:
             yield db
         return
     async with stream_of(settings) as stream, open_stream(stream, parquet, small=small) as db:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from app.commands.tree_eval import eval_commands
+from app.commands.tree_router import EXIT_CODES as LEARN_CODES
+from app.commands.tree_router import learn, router_commands
 from app.commands.tree_task import task_commands
 from app.commands.tree_traces import traces_commands
 
@@ -29,8 +31,11 @@ keys_commands = typer.Typer(no_args_is_help=True, help="Make keys for clients.")
 cli.add_typer(policy_commands, name="policy")
 cli.add_typer(keys_commands, name="keys")
 cli.add_typer(eval_commands, name="eval")
+cli.add_typer(router_commands, name="router")
 cli.add_typer(task_commands, name="task")
 cli.add_typer(traces_commands, name="traces")
+
+cli.command("learn", epilog=LEARN_CODES)(learn)
 
 PolicyOption = Annotated[
     Path | None,

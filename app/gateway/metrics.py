@@ -133,6 +133,19 @@ class Metrics:
         self.policy_loaded = gauge(
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
         )
+        self.snapshot = gauge(
+            "bursar_router_snapshot",
+            "The snapshot of the learned router in force; 0: its weights alone.",
+            mode="livemax",
+        )
+        self.snapshot_swaps = Counter(
+            "bursar_router_snapshot_swaps_total", "Snapshots taken into force.", registry=registry
+        )
+        self.snapshots_refused = gauge(
+            "bursar_router_snapshots_refused",
+            "Snapshots since the one in force that predicted held-out outcomes worse, and were not published.",
+            mode="livemax",
+        )
         self._children: dict[tuple[int | str, ...], Counter] = {}
         self._calls: dict[tuple[str, str, str], CallMetrics] = {}
 

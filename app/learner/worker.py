@@ -124,6 +124,11 @@ class Worker:
                 except TimeoutError:
                     pass
 
+    async def leave(self) -> None:
+        """Lead no more, so that another need not wait until the lease is over."""
+        if self.learner is not None:
+            await self._snapshots.lead(self.owner, 0.0)
+
     async def _pass(self, finish: bool) -> Done:
         learner = await self._current()
         now_s = self._clock()

@@ -56,8 +56,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """`current`: the snapshot in force, 0 for none; `moves` rises with every change of it, `rollbacks` with those that
-    somebody asked for; `epoch` with every write of the state."""
+    """`current`: the snapshot in force, 0 for none; `moves` rises with every entry and every change, `rollbacks` with
+    those that somebody asked for, `epoch` with every write of the state."""
 
     current: int = 0
     moves: int = 0
@@ -95,7 +95,8 @@ class Snapshots(Protocol):
         """Save it. Raises Overtaken where another has saved since, or somebody rolled back."""
 
     async def lead(self, owner: str, seconds: float) -> bool:
-        """True where `owner` is the one to learn, for so long from now; it asks again before that."""
+        """True where `owner` is the one to learn, for so long from now; it asks again before that.
+        0: it leads no more."""
 
     async def close(self) -> None:
         """Close it."""

@@ -50,8 +50,8 @@ _SCRIPT = Script(
         if ARGV[6] ~= '' then
             redis.call('HSET', bodies, number, ARGV[6])
             redis.call('HSET', head, 'current', number)
-            redis.call('HINCRBY', head, 'moves', 1)
         end
+        redis.call('HINCRBY', head, 'moves', 1)
         local kept = redis.call('HKEYS', bodies)
         table.sort(kept, function(a, b) return tonumber(a) > tonumber(b) end)
         for i = keep + 1, #kept do redis.call('HDEL', bodies, kept[i]) end
@@ -82,7 +82,11 @@ _SCRIPT = Script(
     if verb == 'lead' then
         local leads = redis.call('GET', leader)
         if leads and leads ~= ARGV[2] then return 0 end
-        redis.call('SET', leader, ARGV[2], 'PX', ARGV[3])
+        if tonumber(ARGV[3]) > 0 then
+            redis.call('SET', leader, ARGV[2], 'PX', ARGV[3])
+        else
+            redis.call('DEL', leader)
+        end
         return 1
     end
     """

@@ -77,8 +77,9 @@ class SqliteSnapshots:
             assert number is not None
             made = msgspec.structs.replace(snapshot, number=number)
             _tell(db, [made])
+            db.execute("UPDATE head SET moves = moves + 1")
             if body is not None:
-                db.execute("UPDATE head SET current = ?, moves = moves + 1", (number,))
+                db.execute("UPDATE head SET current = ?", (number,))
             oldest = "SELECT number FROM snapshots WHERE body IS NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
             db.execute(f"UPDATE snapshots SET body = NULL WHERE number IN ({oldest})", (max(keep, 1),))  # noqa: S608
             db.execute("DELETE FROM snapshots WHERE body IS NULL AND number <= ?", (number - KEEP_TOLD,))
@@ -114,7 +115,7 @@ class SqliteSnapshots:
     async def lead(self, owner: str, seconds: float) -> bool:
         def take(db: sqlite3.Connection) -> bool:
             now_s = time.time()
-            taken = "UPDATE head SET leader = ?, leads_until_s = ? WHERE leader = ? OR leads_until_s < ?"
+            taken = "UPDATE head SET leader = ?, leads_until_s = ? WHERE leader = ? OR leads_until_s <= ?"
             return db.execute(taken, (owner, now_s + seconds, owner, now_s)).rowcount == 1
 
         return await self._change(take)

@@ -41,7 +41,7 @@ class SnapshotsContract:
         (first,) = await published(store, 1)
         refused = msgspec.structs.replace(MADE, status="refused", why="worse")
         told = await store.publish(refused, None, head=await store.head(), keep=3)
-        assert await store.head() == Head(current=first.number, moves=1)
+        assert await store.head() == Head(current=first.number, moves=2)
         assert [(one.status, one.why) for one in await store.told()] == [("refused", "worse"), ("published", "")]
         with pytest.raises(NoSnapshot):
             await store.body(told.number)
@@ -107,3 +107,5 @@ class SnapshotsContract:
                 break
             await asyncio.sleep(0.02)
         assert not await store.lead("one", 60)
+        assert await store.lead("other", 0)
+        assert await store.lead("one", 60)

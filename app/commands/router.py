@@ -1,0 +1,118 @@
+"""`bursar router`: the snapshots that the learner published, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from app.commands.policy import Refused, read_settings
+from app.commands.terminal import complain, heading, say, say_json, table
+from app.learner.pack import Unreadable, unpack_belief
+from app.settings import Settings
+from app.stores.opening import make_snapshots
+from app.stores.snapshots import Head, NoSnapshot, Snapshot, Snapshots, SnapshotsUnavailable
+from routers.belief import Belief
+from routers.kinds import TYPES
+from routers.learned import LearnedRouter, load
+from routers.live import LiveRouter
+
+COLUMNS = ("snapshot", "made (UTC)", "status", "labels", "models", "held out", "loss", "before", "weights", "why")
+
+
+def listed(limit: int, *, as_json: bool) -> int:
+    """Print what is on record, the latest first; the exit code."""
+    return _run(lambda _, snapshots: _list(snapshots, limit, as_json))
+
+
+def show(number: int | None, *, as_json: bool) -> int:
+    """Print what one believes of each model; the exit code."""
+    return _run(lambda settings, snapshots: _show(settings, snapshots, number, as_json))
+
+
+def rollback(number: int | None) -> int:
+    """Bring an earlier one into force; the exit code."""
+    return _run(lambda _, snapshots: _rollback(snapshots, number))
+
+
+def _run(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
+    async def answered(settings: Settings) -> int:
+        snapshots = make_snapshots(settings)
+        await snapshots.start()
+        try:
+            return await work(settings, snapshots)
+        finally:
+            await snapshots.close()
+
+    try:
+        return asyncio.run(answered(read_settings()))
+    except Refused as problem:
+        complain(str(problem))
+        return 2
+    except (NoSnapshot, Unreadable, SnapshotsUnavailable, OSError) as error:
+        complain(str(error))
+        return 1
+
+
+async def _list(snapshots: Snapshots, limit: int, as_json: bool) -> int:
+    head, told = await snapshots.head(), (await snapshots.told())[:limit]
+    if as_json:
+        say_json([{**msgspec.to_builtins(one), "in_force": one.number == head.current} for one in told])
+        return 0
+    if not told:
+        say("no snapshots yet: the weights alone decide")
+        return 0
+    rows = [_row(one, head) for one in told]
+    table(COLUMNS, rows, right={"labels", "models", "held out", "loss", "before"})
+    if not head.current:
+        say("none is in force: the weights alone decide")
+    return 0
+
+
+def _row(one: Snapshot, head: Head) -> list[str]:
+    made = dt.datetime.fromtimestamp(one.created_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    trial, status = one.trial, "in force" if one.number == head.current else one.status
+    losses = ["" if loss is None else f"{loss:.4f}" for loss in (trial.loss, trial.before)]
+    counts = [str(count) for count in (one.labels, one.models, trial.labels)]
+    return [str(one.number), made, status, *counts, *losses, one.weights, one.why]
+
+
+async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as_json: bool) -> int:
+    number = (await snapshots.head()).current if number is None else number
+    try:
+        base = load(settings.router_weights)
+    except (OSError, ValueError) as error:
+        raise Refused(f"the learned router's weights cannot be used: {error}") from None
+    belief = unpack_belief(await snapshots.body(number), base)
+    models = [_model(base, belief, name) for name in sorted(belief.own)]
+    if as_json:
+        say_json({"snapshot": number, "weights": base.version, "models": models})
+        return 0
+    heading(f"snapshot {number}, on the weights {base.version}")
+    say("P(success) of each model on each kind of work, and the standard deviation of its log odds")
+    rows = [
+        [model["model"], f"{model['labels']:.1f}", *(f"{p:.2f} ±{sd:.1f}" for p, sd in model["kinds"].values())]
+        for model in models
+    ]
+    table(("model", "labels", *(kind.value for kind in TYPES)), rows, right={"labels"})
+    return 0
+
+
+def _model(base: LearnedRouter, belief: Belief, name: str) -> dict[str, Any]:
+    live = LiveRouter(base, belief, "shown")
+    return {
+        "model": name,
+        "stands_for": belief.own[name].arm.model,
+        "labels": belief.own[name].labels,
+        "kinds": {kind.value: live.typical(name, kind.value) for kind in TYPES},
+    }
+
+
+async def _rollback(snapshots: Snapshots, number: int | None) -> int:
+    head = await snapshots.rollback(number)
+    now = f"snapshot {head.current} is in force" if head.current else "the weights alone decide"
+    say(f"{now}; gateways follow within seconds, and the learner forgets what it learned since")
+    return 0

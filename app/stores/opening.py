@@ -1,0 +1,50 @@
+"""The stores that settings ask for, not yet started: Redis where it is shared, files in the data folder otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.settings import Settings
+from app.stores.outcomes import Outcomes
+from app.stores.outcomes_sqlite import SqliteOutcomes
+from app.stores.snapshots import Snapshots
+from app.stores.snapshots_sqlite import SqliteSnapshots
+from app.stores.traces_tail import SegmentTail, Tail
+
+
+def make_outcomes(settings: Settings) -> Outcomes:
+    """Where feedback is kept: beside the ledger."""
+    comments = settings.keep_comments
+    if settings.redis_url is None:
+        return SqliteOutcomes(settings.data_dir / "outcomes.sqlite", keeps_comments=comments)
+    from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+    url = settings.redis_url.get_secret_value()
+    return RedisOutcomes(url, namespace=settings.redis_namespace, keeps_comments=comments)
+
+
+def make_snapshots(settings: Settings) -> Snapshots:
+    """Where snapshots are kept: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteSnapshots(settings.data_dir / "snapshots.sqlite")
+    from app.stores.snapshots_redis import RedisSnapshots  # noqa: PLC0415  (see make_outcomes)
+
+    return RedisSnapshots(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+def make_tail(settings: Settings) -> Callable[[str], Tail]:
+    """Readers of traces, each from a place on. Raises ValueError for a Redis URL that cannot be used."""
+    if settings.redis_url is None:
+        folder = segments_folder(settings)
+        return lambda place: SegmentTail(folder, place)
+    from app.stores.traces_stream import TraceStream  # noqa: PLC0415  (see make_outcomes)
+    from app.stores.traces_tail import StreamTail  # noqa: PLC0415
+
+    stream = TraceStream(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    return lambda place: StreamTail(stream, place)
+
+
+def segments_folder(settings: Settings) -> Path:
+    """Where segments of traces are."""
+    return settings.data_dir.absolute() / "traces"

@@ -1,0 +1,241 @@
+"""The learner at work on real stores: it goes on where it stopped, publishes what is not worse, heeds rollbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.core.feedback import Feedback
+from app.learner import worker
+from app.learner.step import Learner
+from app.learner.worker import Done, Rules, Worker
+from app.settings import Settings
+from app.stores.opening import make_outcomes, make_snapshots, make_tail
+from app.stores.outcomes import Outcomes
+from app.stores.snapshots import Overtaken, Snapshots
+from app.stores.traces_redis import RedisTraces
+from app.stores.traces_segments import Segment
+from tests.learner.calls import BASE, call_id, record, word
+from tests.redis_server import shared_server
+
+_numbers = itertools.count()
+
+
+@dataclass
+class House:
+    """A gateway's stores, and learners on them."""
+
+    settings: Settings
+    outcomes: Outcomes
+    snapshots: Snapshots
+    write: Callable[[list[dict[str, Any]]], Any]
+    now_s: float = 1_000.0
+
+    def worker(self, **rules: Any) -> Worker:
+        made = Rules(**{"labels": 20, **rules})
+        return Worker(BASE, self.snapshots, self.outcomes, make_tail(self.settings), made, lambda: self.now_s)
+
+    async def say(self, *words: Feedback) -> None:
+        for one in words:
+            await self.outcomes.put(one)
+
+    async def calls(self, first: int, last: int, outcome: str = "success", held: bool = False) -> None:
+        """Calls that ended, and a word on each."""
+        await self.write([record(n, held=held) for n in range(first, last)])
+        await self.say(*(word(call_id(n, held), outcome) for n in range(first, last)))
+
+
+@pytest.fixture(params=["embedded", "redis"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    url = {} if request.param == "embedded" else {"redis_url": shared_server().url}
+    settings = Settings(data_dir=tmp_path, redis_namespace=f"worker-{next(_numbers)}", **url)
+    outcomes, snapshots = make_outcomes(settings), make_snapshots(settings)
+    await outcomes.start()
+    await snapshots.start()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(outcomes.close)
+        stack.push_async_callback(snapshots.close)
+        yield House(settings, outcomes, snapshots, await _writer(settings, stack))
+
+
+async def _writer(settings: Settings, stack: contextlib.AsyncExitStack) -> Callable[[list[dict[str, Any]]], Any]:
+    if settings.redis_url is not None:
+        url, name = settings.redis_url.get_secret_value(), settings.redis_namespace
+
+        async def to_redis(records: list[dict[str, Any]]) -> None:
+            traces = RedisTraces(url, namespace=name)
+            await traces.start()
+            for one in records:
+                traces.append(one["request_id"], one)
+            await traces.close()
+
+        return to_redis
+    folder = settings.data_dir / "traces"
+    folder.mkdir()
+    segment = Segment(folder)
+    stack.callback(segment.close)
+
+    async def to_file(records: list[dict[str, Any]]) -> None:
+        segment.write(b"".join(msgspec.json.encode(one) + b"\n" for one in records))
+
+    return to_file
+
+
+async def all_of(made: Worker) -> list[Done]:
+    passes = [await made.once()]
+    while passes[-1].more:
+        passes.append(await made.once())
+    return passes
+
+
+def belief(of: Worker) -> float:
+    assert of.learner is not None
+    return p(of.learner)
+
+
+def p(learner: Learner) -> float:
+    demand = BASE.demand_of((), 1.0, "chat", plain=True, read=False)
+    return learner.probability(learner.belief, "small", demand)
+
+
+async def test_it_learns_publishes_and_goes_on_where_it_stopped(house: House) -> None:
+    await house.calls(0, 15)
+    one = house.worker(every_s=10_000.0)
+    passes = await all_of(one)
+    assert (sum(done.records for done in passes), sum(done.words for done in passes)) == (15, 15)
+    assert all(done.made is None for done in passes)
+    await house.calls(15, 30)
+    await one.leave()
+    other = house.worker(every_s=10_000.0)
+    passes = await all_of(other)
+    assert (sum(done.records for done in passes), sum(done.words for done in passes)) == (15, 15)
+    made = next(done.made for done in passes if done.made is not None)
+    assert (made.labels, made.models, made.status, made.weights) == (30, 1, "published", BASE.version)
+    assert (await house.snapshots.head()).current == made.number
+    assert (await all_of(other))[-1].learned == []
+    assert belief(other) > 0.85
+
+
+async def test_a_learner_that_died_loses_and_doubles_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies before it saves, after it published, at every pass; what goes on ends where one that lives does."""
+    monkeypatch.setattr(worker, "WORDS", 7)
+    await house.calls(0, 40)
+    dying = house.worker()
+    owner = dying.owner
+    save, count = house.snapshots.save, itertools.count()
+
+    async def dies_now_and_then(state: bytes, *, head: Any) -> Any:
+        if next(count) % 2 == 0:
+            raise ConnectionError("killed")
+        return await save(state, head=head)
+
+    monkeypatch.setattr(house.snapshots, "save", dies_now_and_then)
+    for _ in range(30):
+        with contextlib.suppress(ConnectionError):
+            await dying.once()
+            if dying.learner is not None and len(dying.learner.lessons) == 40 and dying.learner.labels == 0:
+                break
+        dying = house.worker()
+        dying.owner = owner
+    monkeypatch.undo()
+    last = house.worker()
+    last.owner = owner
+    await all_of(last)
+    living = Learner(BASE)
+    living.saw(record(n) for n in range(40))
+    living.said(word(call_id(n)) for n in range(40))
+    living.step(house.now_s)
+    assert last.learner is not None
+    assert set(last.learner.lessons) == set(living.lessons)
+    assert all(len(lesson.sites) == 1 for lesson in last.learner.lessons.values())
+    assert last.learner.belief.own["small"].labels == pytest.approx(living.belief.own["small"].labels, rel=0.05)
+    assert belief(last) == pytest.approx(p(living), abs=0.01)
+
+
+async def test_a_snapshot_that_is_worse_is_refused_and_said(house: House) -> None:
+    made = house.worker()
+    await house.calls(100, 160, "failure", held=True)
+    await house.calls(0, 25, "success")
+    await all_of(made)
+    (told,) = await house.snapshots.told()
+    assert (told.status, told.trial.labels) == ("refused", 60)
+    assert "worse" in told.why
+    assert told.trial.loss is not None
+    assert told.trial.before is not None
+    assert told.trial.loss > told.trial.before
+    assert (await house.snapshots.head()).current == 0
+    # With what is true the next one is published.
+    await house.calls(200, 300, "failure")
+    await all_of(made)
+    assert (await house.snapshots.head()).current > told.number
+
+
+async def test_where_there_are_few_labels_time_makes_a_snapshot(house: House) -> None:
+    made = house.worker(every_s=60.0)
+    await house.calls(0, 3)
+    passes = await all_of(made)
+    assert passes[0].made is not None  # the first at once: it is long since the last
+    await house.calls(3, 6)
+    assert all(done.made is None for done in await all_of(made))
+    house.now_s += 61
+    assert (await made.once()).made is not None
+    assert (await made.once()).made is None
+
+
+async def test_a_rollback_is_heeded(house: House) -> None:
+    made = house.worker()
+    await house.calls(0, 25)
+    await all_of(made)
+    good = belief(made)
+    await house.calls(25, 60, "failure")
+    await all_of(made)
+    assert belief(made) < good - 0.1
+    await house.snapshots.rollback(None)
+    await all_of(made)
+    assert belief(made) == pytest.approx(good, abs=1e-9)
+    again = house.worker()
+    again.owner = made.owner
+    await all_of(again)
+    assert belief(again) == pytest.approx(good, abs=1e-9)
+    await house.calls(60, 85)
+    passes = await all_of(again)
+    assert any(done.made is not None and done.made.status == "published" for done in passes)
+
+
+async def test_one_learner_leads_and_one_that_is_overtaken_begins_again(house: House) -> None:
+    one, other = house.worker(), house.worker()
+    await house.calls(0, 10)
+    await all_of(one)
+    assert (await other.once()).leads is False
+    await house.calls(10, 20)
+    # The lease was lost: both believe that they lead.
+    other.owner = one.owner
+    passes = await all_of(other)
+    assert sum(done.records for done in passes) == 10
+    await house.calls(20, 30)
+    await all_of(one)
+    assert one.learner is not None
+    assert len(one.learner.lessons) == 30
+    with pytest.raises(Overtaken):
+        await house.snapshots.save(b"", head=other._head)
+
+
+async def test_lines_that_are_no_records_are_passed_over(house: House) -> None:
+    if house.settings.redis_url is not None:
+        pytest.skip("a line can be cut short in a file only")
+    folder = house.settings.data_dir / "traces"
+    segment = Segment(folder)
+    segment.write(b'{"request_id":"req_cut\n[]\n{"a":1}\n' + msgspec.json.encode(record(1)) + b"\n")
+    await house.say(word(call_id(1)))
+    made = house.worker()
+    await all_of(made)
+    assert made.learner is not None
+    assert list(made.learner.lessons) == [call_id(1)]
+    segment.close()
