@@ -130,6 +130,12 @@ class RedisServer:
         return self.directory / "server.log"
 
 
+def options_of(*files: Path) -> list[tuple[str, str]]:
+    """The lines of configuration files, as `RedisServer` takes them."""
+    lines = [line for file in files for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return [(name, value) for name, _, value in (line.partition(" ") for line in lines)]
+
+
 @functools.cache
 def shared_server() -> RedisServer:
     """The server of this test session, started when first asked for and ended with the process."""

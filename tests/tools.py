@@ -76,7 +76,11 @@ def _unpack_debian(package: str, target: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        _run(["apt-get", "download", package, *_libraries(package)], work)
+        try:
+            _run(["apt-get", "download", package, *_libraries(package)], work)
+        except subprocess.CalledProcessError:  # a fresh machine has no lists of packages yet
+            _run(["apt-get", "update"], work)
+            _run(["apt-get", "download", package, *_libraries(package)], work)
         for archive in work.glob("*.deb"):
             _run(["dpkg-deb", "-x", archive.name, "out"], work)
         (work / "out").rename(target)

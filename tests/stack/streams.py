@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from tests.upstream import Received
-from tests.upstream_script import ListPrice, Script, words
+from tests.upstream_script import HANG, ListPrice, Script, words
 
 INPUT_TOKENS = 20
 INPUT_NANO, OUTPUT_NANO = 1_000, 10_000
@@ -20,6 +20,8 @@ CUT_TOKENS = 25
 """What the cap of a call that is to be cut pays for."""
 KINDS = ("chat", "long", "messages", "responses", "cut", "leaves", "plain", "shared", "chat", "messages")
 SHARED_TASK = "shared"
+HANGS = 10_000
+"""The number of a call that its provider never answers."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ def number_of(request: Received) -> int:
 
 def script_for(request: Received) -> Script:
     """The provider's answer: one token a word; it does not obey the limit where the meter is to cut."""
+    if number_of(request) == HANGS:
+        return Script(opening=(HANG,))
     kind = kind_of(number_of(request))
     length = LONG if kind in ("long", "cut", "leaves") else SHORT
     said = words(" ".join(["w" * 5] * length))

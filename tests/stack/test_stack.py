@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import urllib.parse
@@ -17,7 +18,18 @@ import pytest
 from app.core.budget import Balance
 from app.stores.budgets_redis import RedisBudgets
 from tests.gateway.live import until
-from tests.stack.streams import INPUT_NANO, OUTPUT_NANO, PRICE, Caller, Ended, cap_nano, number_of, script_for, task_of
+from tests.stack.streams import (
+    HANGS,
+    INPUT_NANO,
+    OUTPUT_NANO,
+    PRICE,
+    Caller,
+    Ended,
+    cap_nano,
+    number_of,
+    script_for,
+    task_of,
+)
 from tests.stack.topology import Stack, missing
 from tests.upstream import ScriptedUpstream
 
@@ -192,3 +204,23 @@ async def test_prometheus_saw_it_all_and_its_rules_work(stack: Stack, ended: lis
 
     # Each call that a client saw broken had been set money aside, or had not begun.
     await until(lambda: 1 <= expired() <= sum(one.how == "broken" for one in ended), 20)
+
+
+async def test_a_client_that_leaves_before_the_first_event_is_heard_of(
+    stack: Stack, upstream: ScriptedUpstream, ended: list[Ended]
+) -> None:
+    asked = len(upstream.requests)
+    async with aiohttp.ClientSession() as session:
+        waiting = asyncio.ensure_future(Caller(stack.url, session).call(HANGS))
+        await upstream.until(lambda u: len(u.requests) > asked)
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+    await upstream.until(lambda u: u.requests[asked].client_gone)
+
+
+async def test_metrics_stay_inside(stack: Stack, ended: list[Ended]) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path, status in (("/metrics", 404), ("/readyz", 200)):
+            async with session.get(stack.url + path) as response:
+                assert response.status == status

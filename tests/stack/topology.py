@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from app.commands.tree import cli
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, options_of
 from tests.stack.processes import Program, answers, clean_environment, free_ports
 from tests.tools import ROOT, environment_of, tool
 
@@ -38,7 +38,7 @@ class Stack:
         folder.mkdir(parents=True, exist_ok=True)
         free = free_ports(5)
         self.port, self.watch_port, self.prometheus_port, *self.gateway_ports = [port or free[0], *free[1:]]
-        self.redis = RedisServer(*_redis_options())
+        self.redis = RedisServer(*options_of(DEPLOY / "redis" / "redis.conf"))
         self._policy, self._settings, self._scrape_s = policy, dict(settings), scrape_s
         self.programs: list[Program] = []
 
@@ -138,10 +138,3 @@ class Stack:
     ) -> Program:
         ready = (lambda: True) if url is None else (lambda: answers(url))
         return Program(name, command, environment, self.folder / f"{name}.log", ready, again)
-
-
-def _redis_options() -> list[tuple[str, str]]:
-    """The lines of deploy/redis/redis.conf."""
-    lines = (DEPLOY / "redis" / "redis.conf").read_text().splitlines()
-    pairs = [line.partition(" ") for line in lines if line.strip() and not line.startswith("#")]
-    return [(name, value) for name, _, value in pairs]

@@ -14,13 +14,15 @@ from app.core.budget import Balance, Claim, Granted, Settle, Settled
 from app.stores.budgets import LedgerUnavailable
 from app.stores.budgets_redis import RedisBudgets
 from tests.gateway.live import PRICE, Live, policy
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, options_of
 from tests.stores.ledger_tools import balance, granted, reserve
 from tests.stores.test_budgets_redis import answered, eventually, opened
 from tests.stores.test_redis_link import one_call
+from tests.tools import ROOT
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
+SETTINGS = ROOT / "deploy" / "redis"
 SLOTS = 16384
 TIMEOUT_MS = 500
 COST, CALLS = 7, 40
@@ -53,7 +55,8 @@ def cluster_state(server: RedisServer, what: bytes) -> bool:
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
-    options = [("cluster-enabled", "yes"), ("cluster-node-timeout", str(TIMEOUT_MS)), ("repl-diskless-sync-delay", "0")]
+    shipped = options_of(SETTINGS / "redis.conf", SETTINGS / "cluster.conf")
+    options = [*shipped, ("cluster-node-timeout", str(TIMEOUT_MS)), ("repl-diskless-sync-delay", "0")]
     with contextlib.ExitStack() as open_ones:
         *masters, replica = [open_ones.enter_context(RedisServer(*options)) for _ in range(4)]
         found = Cluster(masters, replica)
@@ -124,11 +127,11 @@ async def test_a_cluster_that_loses_the_ledgers_master(cluster: Cluster) -> None
 
 
 class Watched:
-    """A master, its replica and three sentinels that agree by two."""
+    """A master, its two replicas and three sentinels that agree by two."""
 
-    def __init__(self, master: RedisServer, replica: RedisServer, sentinels: list[RedisServer]) -> None:
+    def __init__(self, master: RedisServer, replicas: list[RedisServer], sentinels: list[RedisServer]) -> None:
         self.master = master
-        self.replica = replica
+        self.replicas = replicas
         self.sentinels = sentinels
 
     @property
@@ -141,28 +144,32 @@ class Watched:
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     with contextlib.ExitStack() as open_ones:
-        master, replica = [open_ones.enter_context(RedisServer(("repl-diskless-sync-delay", "0"))) for _ in range(2)]
-        replica.command("REPLICAOF", "127.0.0.1", str(master.port))
-        watch = (
-            ("sentinel", f"monitor purse 127.0.0.1 {master.port} 2"),
-            ("sentinel", f"down-after-milliseconds purse {TIMEOUT_MS}"),
-            ("sentinel", "failover-timeout purse 3000"),
-        )
+        shipped = options_of(SETTINGS / "redis.conf", SETTINGS / "replicated.conf")
+        master, *replicas = [open_ones.enter_context(RedisServer(*shipped)) for _ in range(3)]
+        for replica in replicas:
+            replica.command("REPLICAOF", "127.0.0.1", str(master.port))
+        quicker = {"redis-1 6379": f"127.0.0.1 {master.port}", "purse 3000": f"purse {TIMEOUT_MS}", "15000": "3000"}
+        watch = options_of(SETTINGS / "sentinel.conf")
+        for said, here in quicker.items():
+            watch = [(name, value.replace(said, here)) for name, value in watch]
         sentinels = [open_ones.enter_context(RedisServer(*watch, sentinel=True)) for _ in range(3)]
-        yield Watched(master, replica, sentinels)
+        yield Watched(master, replicas, sentinels)
 
 
 async def test_sentinel_fails_over_by_itself(watched: Watched, tmp_path: Path) -> None:
-    await eventually(lambda: b"master_link_status:up" in watched.replica.command("INFO", "replication"))
+    def follows(replica: RedisServer) -> bool:
+        return b"master_link_status:up" in replica.command("INFO", "replication")
+
+    await eventually(lambda: all(map(follows, watched.replicas)))
 
     def knows_all(sentinel: RedisServer) -> bool:
-        return b"slaves=1,sentinels=3" in sentinel.command("INFO", "sentinel")
+        return b"slaves=2,sentinels=3" in sentinel.command("INFO", "sentinel")
 
     await eventually(lambda: all(map(knows_all, watched.sentinels)), 20)
     async with opened(watched.url) as store:
         await granted(store, reserve(store, "kept", Claim("task:u", 100), need=10))
         await spend(store)
-        assert watched.master.command("WAIT", "1", "2000") == b":1\r\n"
+        assert watched.master.command("WAIT", "2", "2000") == b":2\r\n"
         watched.master.kill()
         assert await answered(store, Settle("kept", 4), 30) == Settled(4, 6, 96, "task:u")
         await spend(store, first=CALLS)
