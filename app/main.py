@@ -40,6 +40,7 @@ from app.http.hot import HotRoute
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
+from app.replaying import ReplayCheck
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -148,6 +149,7 @@ class Gateway:
             self.book,
             env=os.environ,
             accept=self._accept,
+            check=ReplayCheck(settings, self.metrics),
             on_swap=self._swapped,
             on_error=self._not_swapped,
         )

@@ -45,7 +45,8 @@ _COLUMNS = ("estimate", "per decision", "95 %")
 
 
 def replay_command(*, policy: Path | None, since: str, router: str | None, most: int, as_json: bool) -> int:
-    """Print what it would have come to; the exit code: 0 estimated, 1 refused or not readable, 2 wrong usage."""
+    """Print what it would have come to; the exit code: 0 estimated (as JSON: or refused, which it tells), 1 refused or
+    not readable, 2 wrong usage."""
     try:
         begin_s = since_s(since, time.time())
         settings = read_settings()
@@ -62,7 +63,7 @@ def replay_command(*, policy: Path | None, since: str, router: str | None, most:
         say_json({"object": "replay", "since": since_text, "records": records, "most": most, **found.as_json()})
     else:
         _print(found, since_text, cut=records >= most)
-    return 1 if found.all.cost.refusal else 0
+    return 1 if found.all.cost.refusal and not as_json else 0
 
 
 async def _replay(settings: Settings, path: Path, begin_s: float, router: str | None, most: int) -> tuple[Replay, int]:

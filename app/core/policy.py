@@ -238,6 +238,19 @@ class LedgerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayRules:
+    """What an edited policy must come to on the traffic recorded `since`, before it is taken into force: at most
+    `max_cost_rise` dearer, as a share, and `max_success_drop` less successful, in shares of decisions. Where that
+    cannot be told, or not within `max_s`, `untold` says whether it is taken."""
+
+    since: str = "7d"
+    max_cost_rise: float = 0.1
+    max_success_drop: float = 0.02
+    untold: Literal["accept", "refuse"] = "accept"
+    max_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
     `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up;
@@ -256,6 +269,7 @@ class Policy:
     on_cut: OnCut = "error"
     ledger: LedgerRules = LedgerRules()
     targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    require_replay: ReplayRules | None = None
     writing_tools: tuple[str, ...] = WRITING_TOOLS
     prices_version: str = ""
     warnings: tuple[str, ...] = ()

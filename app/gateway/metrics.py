@@ -130,6 +130,17 @@ class Metrics:
         self.policy_failed = gauge(
             "bursar_policy_last_load_failed", "1 while the policy on disk is not the one in force.", mode="livemax"
         )
+        self.policy_replays = counter(
+            "bursar_policy_replays_total",
+            "Edited policies that were replayed on recorded traffic before they were taken, by what became of them.",
+            ["result"],
+        )
+        self.policy_replay_change = gauge(
+            "bursar_policy_replay_change",
+            "What the last replayed policy would change: dollars per decision as a share, success. NaN: not told.",
+            ["what"],
+            mode="mostrecent",
+        )
         self.policy_loaded = gauge(
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
         )

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -51,7 +51,8 @@ class _Ended(asyncio.Event):
 
 
 class Policies:
-    """Keeps a policy current. `accept` may refuse a good policy with a reason (the gateway's own conditions)."""
+    """Keeps a policy current. `accept` may refuse a good policy with a reason (the gateway's own conditions); `check`,
+    which may take its time, an edited one that would replace another."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Policies:
         *,
         env: Mapping[str, str],
         accept: Callable[[Policy], str | None] | None = None,
+        check: Callable[[Policy, Policy], Awaitable[str | None]] | None = None,
         on_swap: OnSwap | None = None,
         on_error: OnError | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class Policies:
         self.last_error: tuple[Problem, ...] = ()
         self._env = env
         self._accept = accept
+        self._check = check
         self._on_swap = on_swap
         self._on_error = on_error
         self._lock = asyncio.Lock()
@@ -186,14 +189,18 @@ class Policies:
         return build_policy(sources, source=str(self.path), env=self._env, catalogue=self.book.current)
 
     def _accepted(self, policy: Policy) -> Policy:
-        reason = self._accept(policy) if self._accept else None
+        self._refuse(self._accept(policy) if self._accept else None)
+        return policy
+
+    def _refuse(self, reason: str | None) -> None:
         if reason is not None:
             raise PolicyError([Problem(str(self.path), 1, 1, "", reason)])
-        return policy
 
     async def _adopt(self, sources: tuple[Source, ...]) -> bool:
         try:
             new = self._accepted(await asyncio.to_thread(self._build, sources))
+            if sources != self._good and self._check is not None:
+                self._refuse(await self._check(self._current, new))
         except PolicyError as error:
             return self._reject(error.problems)
         old, mended = self._current, bool(self.last_error) and sources == self._seen

@@ -27,6 +27,7 @@ from app.core.policy import (
     ModelBudget,
     Policy,
     Provider,
+    ReplayRules,
     Retries,
     Route,
     Secret,
@@ -43,6 +44,7 @@ from app.stores.policy_model import (
     PricingSpec,
     ProviderSpec,
     RatesSpec,
+    ReplaySpec,
     RouteSpec,
     TaskCapSpec,
     WindowsSpec,
@@ -119,6 +121,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         ),
         writing_tools=_writing_tools(spec.writing_tools),
         targets=MappingProxyType(dict(spec.targets)),
+        require_replay=_replay_rules(spec.require_replay),
         prices_version=catalogue.version,
     )
     return replace(policy, warnings=tuple(_warnings(spec, policy, dropped)))
@@ -324,6 +327,14 @@ def _nano(cap: CapSpec | None) -> int | None:
 
 def _windows(given: WindowsSpec) -> Windows:
     return Windows(_nano(given.day), _nano(given.month), _nano(given.total))
+
+
+def _replay_rules(given: ReplaySpec | None) -> ReplayRules | None:
+    if given is None:
+        return None
+    return ReplayRules(
+        given.since, given.max_cost_increase, given.max_success_drop, given.too_little_data, given.max_secs
+    )
 
 
 def _keys(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:

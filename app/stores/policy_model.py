@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from app.core.policy import MEASURES, ROUTERS, Objective
 from app.stores.policy_types import (
@@ -303,6 +303,24 @@ class BillsAfterCancelSpec(Spec):
     hosts: list[str]
 
 
+class ReplaySpec(Spec):
+    """An edited policy is replayed on recorded traffic before it is taken into force (`bursar replay`)."""
+
+    since: Annotated[str, StringConstraints(pattern=r"^(\d{1,6}[smhdw]|all)$")] = Field(
+        default="7d", description="Which traffic: 24h, 7d, all."
+    )
+    max_cost_increase: Annotated[float, Field(ge=0), NotBool] = Field(
+        default=0.1, description="Dollars per decision may be estimated to rise by this share."
+    )
+    max_success_drop: Share = Field(default=0.02, description="The success rate may be estimated to fall by so much.")
+    too_little_data: Literal["accept", "refuse"] = Field(
+        default="accept", description="What becomes of a policy of which that cannot be told."
+    )
+    max_secs: Annotated[float, Field(gt=0, le=600), NotBool] = Field(
+        default=30.0, description="After this long it cannot be told."
+    )
+
+
 class PolicySpec(Spec):
     """Bursar's policy: who is paid, for which models, under which caps. Edited live."""
 
@@ -325,6 +343,9 @@ class PolicySpec(Spec):
         default_factory=dict,
         json_schema_extra=_keys(MEASURES),
         description="Where measures of success should stay below (or above, where more is better).",
+    )
+    require_replay: ReplaySpec | None = Field(
+        default=None, description="Refuse an edit that would cost more or succeed less on recorded traffic."
     )
     writing_tools: list[ToolPattern] | None = Field(
         default=None,
