@@ -16,7 +16,7 @@ import msgspec
 
 from app.commands.outcomes import feedback_of
 from app.commands.traces_open import FAILURES, BadUrl, open_traces
-from app.http.dashboard.ask import Speed
+from app.http.dashboard.ask import Learning, Question, Speed
 from app.http.dashboard.figures import answer, decoded, errors
 from app.http.dashboard.speed import speed
 from app.settings import Settings
@@ -26,21 +26,38 @@ from app.stores.traces_runs import runs_since
 IDLE_S = 60.0
 
 
-async def _answer(settings: Settings, text: bytes) -> bytes:
-    question, now_s = decoded(text), time.time()
-    async with open_traces(settings, small=True) as db:
-        if isinstance(question, Speed):
-            return msgspec.json.encode({"answer": await speed_figures(settings, db, question.since_s, now_s)})
-        return msgspec.json.encode({"answer": answer(db, question, now_s)})
+async def told(settings: Settings, db: duckdb.DuckDBPyConnection, question: Question) -> Any:
+    """The answer, ready for JSON. Raises TracesError, OutcomesUnavailable or OSError."""
+    now_s = time.time()
+    if isinstance(question, Speed):
+        return await speed_figures(settings, db, question.since_s, now_s)
+    if isinstance(question, Learning):
+        return await learning_figures(settings, db, question.since_s, now_s)
+    return answer(db, question, now_s)
 
 
 async def speed_figures(
     settings: Settings, db: duckdb.DuckDBPyConnection, since_s: float, now_s: float
 ) -> dict[str, Any]:
-    """The Speed view's. Raises TracesError, OutcomesUnavailable or OSError."""
+    """The Speed view's."""
     runs = list(runs_since(db, since_s, await feedback_of(settings)))
     span = {"since_s": max(since_s, min((run.began_s for run in runs), default=since_s)), "until_s": now_s}
     return {**span, **speed(runs, span["since_s"], now_s), "errors": errors(db, since_s)}
+
+
+async def learning_figures(
+    settings: Settings, db: duckdb.DuckDBPyConnection, since_s: float, now_s: float
+) -> dict[str, Any]:
+    """The Learning view's."""
+    from app.learner.scorecard import decided_since, scorecard  # noqa: PLC0415  (numpy costs 100 ms to import)
+
+    runs = list(decided_since(db, since_s, await feedback_of(settings)))
+    return {"since_s": since_s, "until_s": now_s, **scorecard(runs)}
+
+
+async def _line(settings: Settings, text: bytes) -> bytes:
+    async with open_traces(settings, small=True) as db:
+        return msgspec.json.encode({"answer": await told(settings, db, decoded(text))})
 
 
 def main() -> None:
@@ -49,7 +66,7 @@ def main() -> None:
     # One question is under way at a time, so nothing is ever read ahead of `select`.
     while select.select([sys.stdin], [], [], IDLE_S)[0] and (line := sys.stdin.buffer.readline()):
         try:
-            said = asyncio.run(_answer(settings, line))
+            said = asyncio.run(_line(settings, line))
         except (*FAILURES, BadUrl, OutcomesUnavailable, duckdb.Error) as error:
             said = msgspec.json.encode({"error": str(error)})
         sys.stdout.buffer.write(said + b"\n")

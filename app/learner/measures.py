@@ -237,7 +237,7 @@ def _measure(how: Definition, runs: Sequence[Judged], target: float | None) -> M
     if how.median:
         found = _median([part[0] for part in parts])
     elif how.most is not None and all(part[1] == 1.0 and part[0] in (0.0, 1.0) for part in parts):
-        found = _wilson(above, below)
+        found = wilson(above, below)
     else:
         found = _ratio(parts, how.most)
     low, high = (x if isfinite(x) else None for x in (found.low, found.high))
@@ -252,7 +252,7 @@ def _status(found: Estimate, target: float | None, how: Definition) -> str:
     return MET if high < goal else MISSED if low > goal else OPEN
 
 
-def _wilson(successes: float, n: float) -> Estimate:
+def wilson(successes: float, n: float) -> Estimate:
     """A share of independent runs with Wilson's interval (1927, https://doi.org/10.1080/01621459.1927.10502953)."""
     z = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0)
     p = successes / n

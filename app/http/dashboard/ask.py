@@ -22,6 +22,12 @@ class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="speed"
     since_s: float
 
 
+class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="learning"):
+    """How well predictions held since then, what was explored, what was learned."""
+
+    since_s: float
+
+
 class Find(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="find", omit_defaults=True):
     """The latest calls, or a task's; `outcome` "trouble": all that were not completed. `text`: in an id."""
 
@@ -54,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="recor
     request_id: str
 
 
-Question = Overview | Speed | Find | Burn | Pace | Record
+Question = Overview | Speed | Learning | Find | Burn | Pace | Record
 
 
 class FiguresUnavailable(Exception):

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from app.core.errors import BadRequest, NotFound, TooManyWatch
 from app.gateway.services import Services
-from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Overview, Record, Speed
+from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Record, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
@@ -111,6 +111,11 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     async def speed(request: Request) -> Response:
         dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Speed(_since(request))))
+
+    @api.get(f"{API}/learning")
+    async def learning(request: Request) -> Response:
+        dashboard.gate.operator(request)
+        return raw_json(await dashboard.answer(Learning(_since(request))))
 
     @api.get(f"{API}/calls")
     async def calls(request: Request) -> Response:

@@ -7,6 +7,7 @@ import * as live from "./live.js";
 import { fault, pageHead } from "./parts.js";
 import { themeButton } from "./theme.js";
 import { budgets } from "./views/budgets.js";
+import { learning } from "./views/learning.js";
 import { now } from "./views/now.js";
 import { policy } from "./views/policy.js";
 import { speed } from "./views/speed.js";
@@ -17,6 +18,7 @@ const VIEWS = [
   ["speed", "Speed", speed],
   ["why", "Why", why],
   ["policy", "Policy", policy],
+  ["learning", "Learning", learning],
   ["budgets", "Budgets", budgets],
 ];
 
