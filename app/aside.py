@@ -28,9 +28,11 @@ NICE, ATTENTIVE = 15, 5
 """Where nobody waits, and where somebody does."""
 
 
-async def run_aside(settings: Settings, command: tuple[str, ...], *, limit_s: float, keep: bool = False) -> bytes:
+async def run_aside(
+    settings: Settings, command: tuple[str, ...], *, limit_s: float, keep: bool = False, good: tuple[int, ...] = (0,)
+) -> bytes:
     """Run Python with these arguments to its end; what it printed, where that is kept. Raises OSError, TimeoutError, or
-    ChildProcessError where the command says that it failed. A cancelled one ends its process."""
+    ChildProcessError where its exit code is none of `good`. A cancelled one ends its process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
@@ -44,7 +46,7 @@ async def run_aside(settings: Settings, command: tuple[str, ...], *, limit_s: fl
             printed, _ = await process.communicate()
     finally:
         await end(process)
-    if process.returncode:
+    if process.returncode not in good:
         raise ChildProcessError(f"{' '.join(command[:4])} ended with {process.returncode}")
     return printed or b""
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
 
-from app.aside import ATTENTIVE, end, environment, lower_priority
+from app.aside import ATTENTIVE, BURSAR, end, environment, lower_priority, run_aside
 from app.http.dashboard.ask import FiguresUnavailable, Question
 from app.settings import Settings
+from app.stores.policy_yaml import Source
 
 log = structlog.get_logger()
 
 FIGURES = ("-m", "app.commands.figures")
-LONGEST_S = 30.0
+LONGEST_S, REPLAY_S = 30.0, 180.0
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_WAITING = 16
 
@@ -95,3 +99,35 @@ class Figures:
 class _Said(msgspec.Struct):
     answer: msgspec.Raw = msgspec.Raw(b"null")
     error: str | None = None
+
+
+class Rehearsals:
+    """What a draft of the policy would have come to on recorded traffic: `bursar replay` aside, one at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._one = asyncio.Lock()
+
+    async def __call__(self, sources: Sequence[Source], since: str) -> bytes:
+        """The replay as JSON, also where it estimates nothing and says why. Raises FiguresUnavailable."""
+        if self._one.locked():
+            raise FiguresUnavailable("Another replay is under way.")
+        async with self._one:
+            with tempfile.TemporaryDirectory(prefix="bursar-") as folder:  # its files are for this user only
+                await asyncio.to_thread(_lay_down, Path(folder), sources)
+                command = (*BURSAR, "replay", "--policy", folder, "--since", since, "--json")
+                try:
+                    said = await run_aside(self._settings, command, limit_s=REPLAY_S, keep=True, good=(0, 1))
+                except TimeoutError:
+                    raise FiguresUnavailable(f"The replay took longer than {REPLAY_S:.0f} s.") from None
+                except OSError as error:
+                    log.warning("a draft could not be replayed", error=str(error))
+                    raise FiguresUnavailable("The replay failed; the gateway's log says why.") from None
+        if not said.strip():
+            raise FiguresUnavailable("The traces could not be read; the gateway's log says why.")
+        return said
+
+
+def _lay_down(folder: Path, sources: Sequence[Source]) -> None:
+    for number, source in enumerate(sources):
+        (folder / f"{number:03d}.yaml").write_bytes(source.data)

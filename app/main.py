@@ -21,7 +21,7 @@ from app.dialects.anthropic.parse import parse_count as messages_count
 from app.dialects.gemini.parse import count_reply as gemini_reply
 from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
-from app.figures import Figures
+from app.figures import Figures, Rehearsals
 from app.gateway.ledger import Ledger
 from app.gateway.litellm_bridge import BridgedUpstreams
 from app.gateway.metrics import Metrics
@@ -200,7 +200,9 @@ class Gateway:
         self.history.note(self.policies.current.version, (), time.time())
         aside = Aside(settings)
         figures = Figures(settings)
-        dashboard = self.dashboard = Dashboard(services, self.policies, figures, self.history, settings.policy_edit)
+        dashboard = self.dashboard = Dashboard(
+            services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit
+        )
         api = build_api(services, outcomes, aside, dashboard)
         self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.

@@ -94,7 +94,7 @@ class Policies:
 
     def draft(self, file: str, data: bytes) -> Policy:
         """The policy that it would be with this text in the place of one of its files. Raises PolicyError."""
-        return self._accepted(self._build(self._with(file, data)))
+        return self._accepted(self._build(self.with_text(file, data)))
 
     async def write(self, file: str, data: bytes, base: str) -> Policy:
         """Write a file anew and take it into force, if it is good and nothing has changed since version `base`.
@@ -111,7 +111,8 @@ class Policies:
                 raise PolicyError(self.last_error)
             return self._current
 
-    def _with(self, file: str, data: bytes) -> tuple[Source, ...]:
+    def with_text(self, file: str, data: bytes) -> tuple[Source, ...]:
+        """The text in force with this in the place of one of its files. Raises PolicyError."""
         if all(source.file != file for source in self._good):
             raise PolicyError([Problem(file, 1, 1, "", "is no file of this policy")])
         return tuple(Source(file, data) if source.file == file else source for source in self._good)

@@ -12,7 +12,7 @@ from tests.browser.conftest import Screen, Seeded
 from tests.http.live import LiveGateway, contract
 from tests.upstream import ScriptedUpstream
 
-VIEWS = ["now", "speed", "why", "policy", "budgets"]
+VIEWS = ["now", "speed", "why", "policy", "learning", "budgets"]
 
 
 def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Screen], kept: Seeded) -> None:
@@ -47,6 +47,7 @@ def test_without_keys_it_is_open_on_this_machine_and_says_nothing_is_there(
             "now": "Nothing was spent in this time.",
             "speed": "No run ended in this time.",
             "why": "No finished call fits.",
+            "learning": "the weights that ship with the gateway decide alone",
             "budgets": "Nothing was spent yet, and no window has a limit.",
         }
         for view, words in said.items():

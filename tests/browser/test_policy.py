@@ -66,3 +66,21 @@ def test_a_bad_edit_on_disk_is_told_with_its_line(screens: Callable[..., Screen]
     screen.until(lambda: "The last edit is not in force" in screen.text())
     assert "policy.yaml:16:" in screen.sheet("The last edit is not in force").inner_text()
     screen.check()
+
+
+def test_a_good_draft_is_replayed(screens: Callable[..., Screen], kept: Seeded) -> None:
+    """The seeded past was not recorded by this version's features: it is counted, and said to be left out."""
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    page = screen.page
+    replay = page.get_by_role("button", name="Replay the last 7 days")
+    assert replay.is_disabled()
+    draft = page.get_by_role("textbox")
+    draft.fill(draft.input_value().replace("adequacy: 0.8", "adequacy: 0.6"))
+    page.get_by_role("button", name="Check the draft").click()
+    screen.until(replay.is_enabled)
+    replay.click()
+    screen.until(lambda: "decisions made again" in screen.sheet("Replay").inner_text())
+    assert "Left out:" in screen.sheet("Replay").inner_text()
+    assert "not estimated" in screen.sheet("Replay").inner_text()
+    screen.check()

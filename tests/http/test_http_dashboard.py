@@ -15,7 +15,18 @@ from tests.upstream import ScriptedUpstream
 from tests.vendor import FOLDER, manifest
 
 ALICE, BOSS = {"authorization": "Bearer alice"}, {"authorization": "Bearer boss"}
-DATA = ["session", "live", "overview", "speed", "calls", "burn", "budgets", "policy", "record/req_" + "0" * 27]
+DATA = [
+    "session",
+    "live",
+    "overview",
+    "speed",
+    "learning",
+    "calls",
+    "burn",
+    "budgets",
+    "policy",
+    "record/req_" + "0" * 27,
+]
 
 
 @pytest.fixture(scope="module")

@@ -138,3 +138,15 @@ def test_a_check_is_no_way_to_read_secrets(gateway: LiveGateway, monkeypatch: py
 def test_drafts_that_are_none(gateway: LiveGateway, body: object, status: int) -> None:
     assert gateway.ask("POST", "/dashboard/api/policy/check", body).status == status
     assert gateway.ask("PUT", "/dashboard/api/policy", body).status == status
+
+
+def test_a_draft_is_replayed_by_the_command_for_it(gateway: LiveGateway) -> None:
+    """With nothing on record it says so."""
+    found = shown(gateway)["files"][0]
+    body = {"text": found["text"].replace("adequacy: 0.8", "adequacy: 0.5"), "file": found["file"]}
+    answer = gateway.ask("POST", "/dashboard/api/policy/replay", body)
+    assert answer.status == 200
+    assert (answer.json["object"], answer.json["all"]["decisions"]) == ("replay", 0)
+    assert answer.json["all"]["cost_usd"]["refusal"]
+    wrong = {**body, "text": "version: nine"}
+    assert gateway.ask("POST", "/dashboard/api/policy/replay", wrong).status == 400

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+
+from app.stores.policy_yaml import Source
 
 LONGEST_S = 366 * 86_400.0
 MAX_CALLS = 200
@@ -72,3 +75,10 @@ class Ask(Protocol):
 
     async def __call__(self, question: Question) -> bytes:
         """The answer as JSON. Raises FiguresUnavailable."""
+
+
+class Replay(Protocol):
+    """Whoever can say what a policy would have come to."""
+
+    async def __call__(self, sources: Sequence[Source], since: str) -> bytes:
+        """The replay of recorded decisions as JSON. Raises FiguresUnavailable."""

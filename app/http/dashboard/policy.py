@@ -10,8 +10,9 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from app.core.errors import BadRequest, Conflict, Forbidden, TooLarge
-from app.http.dashboard.gate import API, Gate, as_json
+from app.core.errors import BadRequest, Conflict, Forbidden, TooLarge, TracesDown
+from app.http.dashboard.ask import FiguresUnavailable, Replay
+from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.hot import key_name
 from app.stores.policies import Policies, StaleEdit
 from app.stores.policy_diff import diff_policies
@@ -22,6 +23,7 @@ from app.stores.policy_yaml import PolicyError, Problem
 MAX_BYTES = 1024 * 1024
 SHOWN_PROBLEMS = 50
 SHOWN_HISTORY = 50
+REPLAYED = "7d"
 NOT_EDITABLE = "Editing the policy on the dashboard is not allowed: the operator sets BURSAR_POLICY_EDIT=1."
 
 log = structlog.get_logger()
@@ -35,8 +37,23 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True):
     base: str = ""
 
 
-def serve_policy(api: FastAPI, gate: Gate, policies: Policies, history: PolicyHistory, *, editable: bool) -> None:
+def serve_policy(
+    api: FastAPI, gate: Gate, policies: Policies, history: PolicyHistory, replay: Replay, *, editable: bool
+) -> None:
     """Add the routes."""
+
+    @api.post(f"{API}/policy/replay")
+    async def rehearse(request: Request) -> Response:
+        gate.operator(request)
+        draft = await _draft(request)
+        data = _text(policies, draft).encode()
+        try:
+            await asyncio.to_thread(policies.draft, draft.file, data)
+            return raw_json(await replay(policies.with_text(draft.file, data), REPLAYED))
+        except PolicyError:
+            raise BadRequest("Only a good draft can be replayed.", param="text") from None
+        except FiguresUnavailable as error:
+            raise TracesDown(str(error), headers={"retry-after": "10"}) from None
 
     @api.get(f"{API}/policy")
     async def policy(request: Request) -> Response:

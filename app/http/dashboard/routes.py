@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from app.core.errors import BadRequest, NotFound, TooManyWatch
 from app.gateway.services import Services
-from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Record, Speed
+from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Record, Replay, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
@@ -33,6 +33,7 @@ class Dashboard:
     services: Services
     policies: Policies
     ask: Ask
+    replay: Replay
     history: PolicyHistory
     editable: bool
     gate: Gate = field(init=False)
@@ -50,7 +51,8 @@ def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
     _serve_page(api)
     _serve_live(api, dashboard)
     _serve_figures(api, dashboard)
-    serve_policy(api, dashboard.gate, dashboard.policies, dashboard.history, editable=dashboard.editable)
+    of = dashboard
+    serve_policy(api, of.gate, of.policies, of.history, of.replay, editable=of.editable)
 
 
 def _serve_page(api: FastAPI) -> None:

@@ -44,9 +44,11 @@ export async function learning(page, _, { every }) {
 export function draw(body, figures) {
   fill(body, [
     sheet("Calibration", { size: "half", note: `${count(figures.judged)} of ${count(figures.runs)} runs were judged by somebody` }, calibrationFigure(figures.calibration)).element,
-    sheet("A/B splits", { size: "half", flush: true, note: "a task keeps its side, so runs are compared" }, splitsTable(figures.splits)).element,
-    sheet("Exploration", { size: "half", note: "choices that chance had a part in" }, explorationFigure(figures)).element,
-    sheet("Drift", { size: "half", flush: true }, driftTable(figures.drift ?? null)).element,
+    h("div", { class: "half stack" }, [
+      sheet("A/B splits", { flush: true, note: "a task keeps its side, so runs are compared" }, splitsTable(figures.splits)).element,
+      sheet("Exploration", { note: "choices that chance had a part in" }, explorationFigure(figures)).element,
+      sheet("Drift", { flush: true }, driftTable(figures.drift ?? null)).element,
+    ]),
     sheet("Snapshots", { flush: true, note: "what the learner published, the latest first" }, snapshotsTable(figures.snapshots ?? null)).element,
   ]);
 }
@@ -110,6 +112,7 @@ function diagram(routers) {
           data: one.bins.map((bin) => ({ x: bin.predicted, y: bin.observed, bin })),
           borderColor: seriesColour(at),
           backgroundColor: seriesColour(at),
+          clip: false,
           pointRadius: ({ raw }) => (raw?.bin ? Math.min(3 + Math.sqrt(raw.bin.runs) / 2, 10) : 0),
         })),
         { type: "line", label: "holds", data: [{ x: 0, y: 0 }, { x: 1, y: 1 }], borderColor: colour("strong-line"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0, pointHitRadius: 0 },
@@ -138,7 +141,7 @@ function splitsTable(splits) {
         { label: "Router", head: true, class: "name", cell: (r) => [r.router, h("span", { class: "sub" }, `${r.route}, ${percent(r.share)} of its tasks`)] },
         { label: "Runs", right: true, cell: (r) => count(r.runs) },
         { label: "Success", right: true, class: "nowrap", cell: (r) => (r.success_rate === null ? NONE : [percent(r.success_rate), h("span", { class: "sub" }, `${percent(r.low)} to ${percent(r.high)}`)]) },
-        { label: "Cost of a success", right: true, class: "nowrap", cell: (r) => usd(r.cost_per_success_usd) },
+        { label: "Cost each", right: true, class: "nowrap", cell: (r) => usd(r.cost_per_success_usd) },
         { label: "To success", right: true, class: "nowrap", cell: (r) => ms(r.to_success_ms) },
       ],
     },
