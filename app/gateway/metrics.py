@@ -103,13 +103,13 @@ class Metrics:
             "bursar_success_metric",
             "The ten measures of success (GET /v1/success-metrics); NaN where there is not enough data.",
             of_success,
-            mode="mostrecent",
+            mode="livemostrecent",
         )
         self.success_target = gauge(
             "bursar_success_metric_target",
             "Where a measure should stay below, or above where more is better.",
             ["measure"],
-            mode="mostrecent",
+            mode="livemostrecent",
         )
         self.ledger_up = gauge("bursar_ledger_up", "1 while the ledger answers.", mode="livemin")
         self.ledger_up.set(1)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from prometheus_client import Gauge
 
+from app.gateway.metrics import Metrics
 from app.stores.budgets import LedgerUnavailable
 from tests.http.live import LiveGateway, contract
 from tests.tools import promtool
@@ -90,6 +92,13 @@ def test_clean_before_and_after_traffic(gateway: LiveGateway, upstream: Scripted
     assert total(page, "bursar_request_duration_seconds_count", model="small") == 4
     assert total(page, "bursar_overhead_seconds_count") == 6  # all but the denied
     assert total(page, "bursar_overhead_seconds_sum") < 1
+
+
+def test_gauges_go_with_their_worker() -> None:
+    """In any other mode prometheus_client keeps the gauges of the dead, and a file for each of them."""
+    gauges = [c for c in Metrics().registry._collector_to_names if isinstance(c, Gauge)]
+    assert len(gauges) > 5
+    assert {gauge._multiprocess_mode.startswith("live") for gauge in gauges} == {True}
 
 
 def test_the_circuit_is_shown(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:

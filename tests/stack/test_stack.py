@@ -64,7 +64,6 @@ caps: {{task: {{max_cost_usd: 1}}, global: {{total: {{max_cost_usd: 100}}}}}}
     settings = {
         "BURSAR_DRAIN_NOTICE_S": "3",
         "BURSAR_DRAIN_S": "60",
-        "BURSAR_ROUTER_WEIGHTS": str(folder / "none"),
         "BURSAR_TRACES_COMPACT": "0",
     }
     live = Stack(folder, policy, settings, scrape_s=1)
@@ -155,6 +154,8 @@ async def test_calls_end_as_they_should(stack: Stack, ended: list[Ended]) -> Non
     assert by_gateway["gateway-1"] > 100
     assert by_gateway["gateway-2"] > 50
     assert stack.program("gateway-2").wait() == 0
+    learner = stack.program("learner")
+    assert learner.code is None, learner.log.read_text()[-2000:]
 
 
 async def test_spending_is_exact_and_nothing_stays_reserved(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 
-from app.commands.tree import cli
 from tests.redis_server import RedisServer, options_of
 from tests.stack.processes import Program, answers, clean_environment, free_ports
 from tests.tools import ROOT, environment_of, tool
@@ -56,11 +55,7 @@ class Stack:
         """Bring everything up; returns when all of it serves."""
         self.redis.start()
         gateways = [self._gateway(number, port) for number, port in enumerate(self.gateway_ports, 1)]
-        self.programs = [*gateways, self._balancer(), self._prometheus()]
-        if "learn" in (
-            command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands
-        ):
-            self.programs.append(self._learner())
+        self.programs = [*gateways, self._balancer(), self._prometheus(), self._learner()]
         for program in self.programs:
             program.start()
         for program in self.programs:
