@@ -94,7 +94,8 @@ class Bridge:
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
     field that carries the output limit where the client sent none. `also`: further dialects below its base URL.
-    `bridge`: it is asked through litellm, in chat; its base URL may be empty."""
+    `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
+    output limit that it takes in Responses."""
 
     name: str
     dialect: str
@@ -110,6 +111,12 @@ class Provider:
     embedded: str | None = None
     also: frozenset[str] = frozenset()
     bridge: Bridge | None = None
+    responses_least_tokens: int = 1
+
+    def least_tokens(self, dialect: str) -> int:
+        """The smallest output limit that it takes from a client of this dialect."""
+        least = self.responses_least_tokens
+        return least if least > 1 and self.speaking_with(dialect) == "openai_responses" else 1
 
     def speaking_with(self, dialect: str) -> str:
         """The dialect to speak for a client of this one: the same where the provider knows it, so that bytes pass."""

@@ -35,7 +35,8 @@ class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
     cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
 
-    `worst_tokens` is the most output that all choices together may have, None where nobody knows.
+    `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
+    least that can be asked for.
     """
 
     mode: Mode
@@ -49,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True):
     risk_nano: int
     blind: bool = False
     choices: int = 1
+    least_tokens: int = 1
 
     @property
     def share(self) -> int:
@@ -82,12 +84,26 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         bounded = worst_tokens is not None or not limits.capped or not output_rate
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
     strict = blind or mode is Mode.PLAIN
-    # A clamp leaves each choice one token at the least.
-    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(request.choices, output_rate)
+    # A clamp leaves each choice one token at the least, or what the provider takes as a limit.
+    least = request.choices * candidate.provider.least_tokens(request.dialect)
+    if worst_tokens is not None and worst_tokens < least:
+        least = worst_tokens
+    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(least, output_rate)
     risk = want if strict else input_nano + step_nano
     want = max(want, need)
     return Plan(
-        mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, want, risk, blind, request.choices
+        mode,
+        strict,
+        input_tokens,
+        input_nano,
+        output_rate,
+        worst_tokens,
+        need,
+        want,
+        risk,
+        blind,
+        request.choices,
+        least,
     )
 
 
@@ -98,7 +114,7 @@ def folded(plan: Plan) -> Plan:
         plan,
         mode=Mode.FOLD,
         strict=plan.blind,
-        need_nano=plan.input_nano + tokens_cost(plan.choices, plan.output_rate),
+        need_nano=plan.input_nano + tokens_cost(plan.least_tokens, plan.output_rate),
         risk_nano=plan.want_nano if plan.blind else plan.input_nano + step,
     )
 
@@ -111,7 +127,7 @@ def token_clamp(plan: Plan, request: ChatRequest, tokens_left: int | None) -> in
     tokens = (tokens_left - plan.input_tokens) // request.choices
     if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
         return None
-    return max(tokens, 1)
+    return max(tokens, plan.least_tokens // request.choices)
 
 
 def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> int | None:
@@ -130,4 +146,4 @@ def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Grante
     tokens = affordable_tokens(min(ceilings) - plan.input_nano, plan.output_rate) // request.choices
     if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
         return None
-    return max(tokens, 1)
+    return max(tokens, plan.least_tokens // request.choices)

@@ -73,7 +73,7 @@ class Purse:
         limits = self.limits
         if limits.call_nano is not None and self.plan.need_nano > limits.call_nano:
             raise call_denial(limits.call_scope, limits.call_nano, 0)
-        if self.tokens_left is not None and self.plan.input_tokens >= self.tokens_left:
+        if self.tokens_left is not None and self.plan.input_tokens + self.plan.least_tokens > self.tokens_left:
             raise stopped_error("tokens")
         try:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
@@ -101,7 +101,7 @@ class Purse:
         ledger, least = self._ledger, plan.need_nano
         need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._window_nano)
         share = 1 if plan.strict else PLENTY
-        now_ms, tokens = time.time_ns() // 1_000_000, plan.input_tokens + plan.choices
+        now_ms, tokens = time.time_ns() // 1_000_000, plan.input_tokens + plan.least_tokens
         op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share, now_ms, tokens)
         while True:
             try:

@@ -55,6 +55,10 @@ COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
 """Here `max_tokens` is deprecated and refused by reasoning models:
 https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
 
+RESPONSES_LEAST_TOKENS = 16
+"""What those hosts take as `max_output_tokens` at the least; they refuse less with `integer_below_min_value`:
+https://platform.openai.com/docs/api-reference/responses/create#responses-create-max_output_tokens"""
+
 CATALOGUE_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "api.cerebras.ai": ("cerebras/",),
     "api.deepinfra.com": ("deepinfra/",),
@@ -175,6 +179,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         embedded=given.embedded,
         also=frozenset(given.also),
         bridge=bridge,
+        responses_least_tokens=RESPONSES_LEAST_TOKENS if _is_openai(host) else 1,
     )
 
 
@@ -185,8 +190,11 @@ def _bridge(given: BridgeSpec | None) -> Bridge | None:
 
 
 def _limit_field(host: str) -> Literal["max_tokens", "max_completion_tokens"]:
-    modern = any(host_matches(host, listed) for listed in COMPLETION_TOKENS_HOSTS)
-    return "max_completion_tokens" if modern else "max_tokens"
+    return "max_completion_tokens" if _is_openai(host) else "max_tokens"
+
+
+def _is_openai(host: str) -> bool:
+    return any(host_matches(host, listed) for listed in COMPLETION_TOKENS_HOSTS)
 
 
 def _deadlines(given: DeadlinesSpec) -> Deadlines:

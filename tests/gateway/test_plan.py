@@ -203,3 +203,28 @@ def test_a_clamp_keeps_a_call_within_its_tasks_tokens(
         assert input_tokens + choices * clamp <= left < input_tokens + choices * (clamp + 1)
         assert limit is None or clamp < limit
     assert token_clamp(plan, asked, None) is None
+
+
+@given(
+    cap_nano=st.integers(1, 1000),
+    limit=st.none() | st.integers(1, 64),
+    choices=st.integers(1, 3),
+    dialect=st.sampled_from(["openai_chat", "openai_responses"]),
+    stream=st.booleans(),
+)
+def test_no_clamp_is_smaller_than_the_provider_takes(
+    cap_nano: int, limit: int | None, choices: int, dialect: str, stream: bool
+) -> None:
+    """A cap that pays for less than OpenAI's Responses take as a limit is a denial before the call, not a refusal."""
+    openai = provider(also=frozenset({"openai_responses"}), responses_least_tokens=16)
+    asked = request(dialect=dialect, output_limit=limit, choices=choices, stream=stream)
+    plan = plan_attempt(asked, model("m", at=openai), capped(cap_nano), 100)
+    least = 16 if dialect == "openai_responses" else 1
+    bound = least if limit is None else min(least, limit)
+    assert plan.need_nano >= 100 + bound * choices
+    if plan.need_nano > cap_nano:
+        return  # denied
+    assert folded(plan).need_nano == 100 + bound * choices
+    clamp = clamp_tokens(plan, asked, capped(cap_nano), Granted(plan.want_nano, None, None))
+    assert clamp is None or clamp >= bound
+    assert clamp is None or 100 + clamp * choices <= cap_nano

@@ -325,3 +325,10 @@ def test_a_tasks_caps_besides_dollars() -> None:
 def test_caps_of_a_task_that_are_none(task: str) -> None:
     (problem,) = all_problems(f"{BASE}caps: {{task: {task}}}\n")
     assert "caps.task" in str(problem)
+
+
+def test_openais_responses_take_no_limit_under_sixteen() -> None:
+    both = provider(base_url="https://api.openai.com/v1", also=["openai_responses"])
+    assert [build(both).providers["p"].least_tokens(name) for name in ("openai_responses", "openai_chat")] == [16, 1]
+    other = provider(base_url="http://127.0.0.1:8000/v1", dialect="openai_responses")
+    assert build(other).providers["p"].least_tokens("openai_responses") == 1
