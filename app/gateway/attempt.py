@@ -114,6 +114,9 @@ class Attempt:
             self.record.status = reply.status
             if reply.status != 200:
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
+                if self._exchange.mends(body):
+                    reply.release()
+                    return await self._carry()
                 return await self._failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
             kind = reply.headers.get("content-type", "")
             if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:

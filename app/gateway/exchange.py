@@ -26,7 +26,7 @@ from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
-from app.dialects.registry import CHAT, dialect_named
+from app.dialects.registry import CHAT, RESPONSES, dialect_named
 from app.gateway.seen import heard_for
 
 
@@ -65,6 +65,9 @@ class Exchange(Protocol):
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
+
+    def mends(self, refusal: bytes) -> bool:
+        """Whether the request, as `request` makes it from now on, is free of what this error reply refuses."""
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         """For a streamed reply."""
@@ -106,6 +109,9 @@ class ChatExchange:
             stream=stream,
         )
         return UpstreamRequest("/chat/completions", body)
+
+    def mends(self, refusal: bytes) -> bool:
+        return False
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request
@@ -157,6 +163,15 @@ class EventExchange:
         if self._same:
             return upstream.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
         return upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
+
+    def mends(self, refusal: bytes) -> bool:
+        if not self._same or self._upstream.name != RESPONSES:
+            return False
+        from app.dialects.openai_responses import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+
+        bare = thoughts.without_thoughts(self._request) if thoughts.refuses_thoughts(refusal) else None
+        self._request = bare or self._request
+        return bare is not None
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         return EventRelay(
