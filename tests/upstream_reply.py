@@ -281,6 +281,9 @@ def _fold(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
         if key == "tool_calls":
             calls = message.setdefault("tool_calls", [])
             for part in value:
+                if "custom" in part:
+                    _fold_custom(calls, part)
+                    continue
                 while len(calls) <= part["index"]:
                     calls.append({"id": None, "type": "function", "function": {"name": None, "arguments": ""}})
                 call = calls[part["index"]]
@@ -293,3 +296,11 @@ def _fold(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
             message[key] = (message.get(key) or "") + value
         else:
             message[key] = value
+
+
+def _fold_custom(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
+    """The same of a custom call, whose first part names it."""
+    if "id" in part:
+        calls.append({"id": part["id"], "type": "custom", "custom": {**part["custom"]}})
+    else:
+        calls[part["index"]]["custom"]["input"] += part["custom"]["input"]

@@ -21,7 +21,7 @@ from google.genai import types as gemini_types
 
 from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy, usd
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Script, text, tool, words
+from tests.upstream_script import Delta, Script, text, tool, words
 
 PATHS = {"openai_chat": "/v1", "openai_responses": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 SAID = "One two three four."
@@ -293,3 +293,37 @@ async def test_a_denial_is_one_call(
     assert not upstream.requests
     status = getattr(refused.value, "status_code", None) or getattr(refused.value, "code", None)
     assert status == (400 if client == "openai_responses" else 402)
+
+
+@pytest.mark.parametrize("model", PATHS)
+@streamed
+async def test_a_custom_tool_takes_free_text_wherever_it_goes(
+    near: Live, upstream: ScriptedUpstream, model: str, stream: bool
+) -> None:
+    """Chat's custom tools: where a provider knows only functions, one of a string, and back again."""
+
+    def answer(received: Any) -> Script:
+        (offered,) = received.body["tools"]
+        if offered["type"] == "custom":
+            opening = {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "run", "input": ""}}
+            more = [{"index": 0, "custom": {"input": piece}} for piece in ('print("h', 'i")\n')]
+            return Script.of([Delta({"tool_calls": [delta]}) for delta in (opening, *more)])
+        assert offered["function"]["parameters"]["required"] == ["input"]
+        return Script.of(tool(id="c1", name="run"), tool('{"input": "print(\\"h'), tool('i\\")\\n"}'))
+
+    upstream.source = answer
+    sdk = openai.AsyncOpenAI(base_url=f"{near.url}/v1", api_key="x")
+    offered: Any = {"type": "custom", "custom": {"name": "run", "description": "Run Python."}}
+    asked: Any = {"model": model, "messages": [{"role": "user", "content": "hi"}], "tools": [offered]}
+    if stream:
+        text, names = "", []
+        async for chunk in await sdk.chat.completions.create(**asked, stream=True):
+            for call in chunk.choices[0].delta.tool_calls or ():
+                custom = (call.model_extra or {}).get("custom") or {}
+                text += custom.get("input", "")
+                names += [custom["name"]] if "name" in custom else []
+        assert (names, text) == (["run"], 'print("hi")\n')
+        return
+    reply = await sdk.chat.completions.create(**asked)
+    (found,) = reply.choices[0].message.tool_calls or ()
+    assert (found.type, found.custom.name, found.custom.input) == ("custom", "run", 'print("hi")\n')

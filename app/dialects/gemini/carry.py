@@ -66,7 +66,7 @@ UPSTREAM: Final[dict[str, tuple[str, str]]] = {
     "thinking": ("dropped", "Gemini reads no thoughts but its own, which it knows by their signature"),
     "reasoning_effort": ("dropped", "by models that are not known to think (before Gemini 2.5, and other names)"),
     "stop": ("refused", "more than five stop sequences"),
-    "tools.custom": ("refused", "Gemini has no tools that take free text"),
+    "tools.custom": ("carried", "as functions of one string, `input`, and their calls back as what they were"),
     "tool arguments": ("carried", "what is not a JSON object stands under `input`"),
     "tool result media": ("carried", "behind the results, in a turn of the user's: older models take none in them"),
     "system messages": ("carried", "all in systemInstruction; alone, as the user's turn, since Gemini wants one"),

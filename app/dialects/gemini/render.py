@@ -16,6 +16,7 @@ from app.dialects.base import UpstreamRequest
 from app.dialects.gemini.paths import bare_model, generate_path
 from app.dialects.gemini.render_parts import Turns
 from app.dialects.gemini.thinking import thinking_config
+from app.dialects.openai_responses.custom import as_function
 
 MAX_STOPS = 5
 """https://ai.google.dev/api/generate-content#GenerationConfig: up to five stop sequences."""
@@ -56,7 +57,7 @@ def render_generate(
 
 def _declared(tool: Tool, talk: Conversation) -> dict[str, Any]:
     if tool.custom:
-        raise BadRequest(f"The tool {tool.name} takes free text, which Gemini cannot carry.", param="tools")
+        tool = as_function(tool.name, tool.description, tool.format)
     if tool.strict is not None:
         talk.dropped.append("tools.strict")
     if tool.cache:

@@ -104,6 +104,14 @@ def legacy_functions(request: ChatRequest) -> bool:
     return "functions" in request.members and "tools" not in request.members
 
 
+def custom_names(request: ChatRequest) -> frozenset[str]:
+    """The tools that this client offers as custom ones, which take free text."""
+    tools = request.members.get("tools")
+    if tools is None or b'"custom"' not in bytes(tools):
+        return frozenset()
+    return frozenset(tool.custom.name for tool in _tools.decode(tools) or () if tool.custom is not None)
+
+
 def read_options(talk: Conversation, request: ChatRequest) -> None:
     """Fill in everything but the messages. Raises BadRequest naming the parameter at fault."""
     members = request.members

@@ -12,8 +12,9 @@ from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.openai_chat.counted import usage_object
 from app.dialects.openai_chat.made import made_id
-from app.dialects.openai_chat.talk_options import legacy_functions
+from app.dialects.openai_chat.talk_options import custom_names, legacy_functions
 from app.dialects.openai_chat.write import call_member, finish_word, reply_id
+from app.dialects.openai_responses.custom import input_of
 
 
 class _Choice:
@@ -39,7 +40,7 @@ class _Choice:
         else:
             self.reason = event.reason
 
-    def message(self, reply: str, *, legacy: bool) -> dict[str, Any]:
+    def message(self, reply: str, customs: frozenset[str], *, legacy: bool) -> dict[str, Any]:
         text = "".join(self.texts)
         message: dict[str, Any] = {
             "role": "assistant",
@@ -49,7 +50,7 @@ class _Choice:
         thought = "".join(self.thoughts)
         if thought:
             message["reasoning_content"] = thought
-        calls = [_call(begins, "".join(pieces), reply) for begins, pieces in self.calls.values()]
+        calls = [_call(begins, "".join(pieces), reply, customs) for begins, pieces in self.calls.values()]
         if calls and legacy:
             message["function_call"] = calls[0]["function"]
         elif calls:
@@ -65,7 +66,7 @@ def completion(request: ChatRequest, events: Sequence[Event], counts: Counts, cu
             begin = event
         elif isinstance(event, Said | Thought | CallBegins | CallPiece | Finished):
             choices.setdefault(event.choice, _Choice()).add(event)
-    legacy, reply = legacy_functions(request), reply_id(request, begin)
+    legacy, reply, customs = legacy_functions(request), reply_id(request, begin), custom_names(request)
     shown: dict[str, Any] = {
         "id": reply,
         "object": "chat.completion",
@@ -74,7 +75,7 @@ def completion(request: ChatRequest, events: Sequence[Event], counts: Counts, cu
         "choices": [
             {
                 "index": index,
-                "message": choice.message(begin.id, legacy=legacy),
+                "message": choice.message(begin.id, customs, legacy=legacy),
                 "logprobs": None,
                 "finish_reason": finish_word(choice.reason or ("stop" if cut is None else "length"), legacy=legacy),
             }
@@ -87,10 +88,14 @@ def completion(request: ChatRequest, events: Sequence[Event], counts: Counts, cu
     return msgspec.json.encode(shown)
 
 
-def _call(begins: CallBegins, text: str, reply: str) -> dict[str, Any]:
+def _call(begins: CallBegins, text: str, reply: str, customs: frozenset[str]) -> dict[str, Any]:
     id = begins.id or made_id("call", reply, begins.choice, begins.index)
-    text = text if text or begins.custom else "{}"
-    call: dict[str, Any] = {"id": id, **call_member(begins.name, text, custom=begins.custom)}
+    custom = begins.custom or begins.name in customs
+    if custom and not begins.custom:
+        text = input_of(text)  # the provider knows it as a function of one string
+    elif not custom:
+        text = text or "{}"
+    call: dict[str, Any] = {"id": id, **call_member(begins.name, text, custom=custom)}
     if begins.signature is not None:
         call["extra_content"] = {"google": {"thought_signature": begins.signature}}
     return call

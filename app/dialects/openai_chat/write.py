@@ -7,6 +7,7 @@ Chunks: https://platform.openai.com/docs/api-reference/chat-streaming; ends: sha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,8 @@ from app.dialects.openai_chat.counted import cost_of, usage_object
 from app.dialects.openai_chat.errors import error_body
 from app.dialects.openai_chat.made import made_id
 from app.dialects.openai_chat.render import object_bytes
-from app.dialects.openai_chat.talk_options import legacy_functions
+from app.dialects.openai_chat.talk_options import custom_names, legacy_functions
+from app.dialects.openai_responses.custom import InputText
 
 DONE: Final = b"data: [DONE]\n\n"
 REASONS: Final = frozenset(("stop", "length", "tool_calls", "content_filter"))
@@ -64,6 +66,8 @@ class ChatWriter:
         self._told: set[int] = set()
         self._calls: dict[tuple[int, int], bool] = {}
         self._empty: set[tuple[int, int]] = set()
+        self._customs = custom_names(request)
+        self._inputs: dict[tuple[int, int], InputText] = {}
         self._last: bytes | None = None
         self._usage: bytes | None = None
 
@@ -99,7 +103,7 @@ class ChatWriter:
         """Finish reasons, usage for those who asked, `[DONE]`."""
         out = [self._pass(frame) for frame in held]
         if not held:
-            for choice, index in sorted(self._empty):
+            for choice, index in sorted({*self._empty, *self._inputs}):
                 self._end_call(choice, index, out)
             for event in finished:
                 if isinstance(event, Finished) and event.choice not in self._told:
@@ -155,8 +159,11 @@ class ChatWriter:
         return {name: msgspec.Raw(_encode(value)) for name, value in values.items()}
 
     def _begin_call(self, event: CallBegins, out: list[bytes]) -> None:
-        self._calls[event.choice, event.index] = event.custom
-        if not event.custom:
+        custom = event.custom or event.name in self._customs
+        self._calls[event.choice, event.index] = custom
+        if custom and not event.custom:
+            self._inputs[event.choice, event.index] = InputText()
+        elif not custom:
             self._empty.add((event.choice, event.index))
         if self._legacy:
             # An answer of the older kind has room for one call, and `conversation` asked for no more.
@@ -165,7 +172,7 @@ class ChatWriter:
                 self._say(event.choice, b'{"function_call":%b}' % _encode(function), out)
             return
         id = event.id or made_id("call", self._begin.id, event.choice, event.index)
-        shown: dict[str, Any] = {"index": event.index, "id": id, **call_member(event.name, "", custom=event.custom)}
+        shown: dict[str, Any] = {"index": event.index, "id": id, **call_member(event.name, "", custom=custom)}
         if event.signature is not None:
             shown["extra_content"] = {"google": {"thought_signature": event.signature}}
         self._say(event.choice, b'{"tool_calls":[%b]}' % _encode(shown), out)
@@ -175,6 +182,12 @@ class ChatWriter:
         if custom is None or not event.text:
             return
         self._empty.discard((event.choice, event.index))
+        given = self._inputs.get((event.choice, event.index))
+        self._say_piece(event if given is None else replace(event, text=given.feed(event.text)), out, custom=custom)
+
+    def _say_piece(self, event: CallPiece, out: list[bytes], *, custom: bool) -> None:
+        if not event.text:
+            return
         if not self._legacy:
             piece = b'{"tool_calls":[{"index":%d,"%b":{"%b":%b}}]}'
             kind, text = (b"custom", b"input") if custom else (b"function", b"arguments")
@@ -183,7 +196,10 @@ class ChatWriter:
             self._say(event.choice, b'{"function_call":{"arguments":%b}}' % _encode(event.text), out)
 
     def _end_call(self, choice: int, index: int, out: list[bytes]) -> None:
-        """Clients parse arguments as JSON, and no text is none."""
+        """Clients parse arguments as JSON, and no text is none. Of a custom call's input the rest is told."""
+        given = self._inputs.pop((choice, index), None)
+        if given is not None:
+            self._say_piece(CallPiece(index, given.close()[0], choice), out, custom=True)
         if (choice, index) in self._empty:
             self._add_piece(CallPiece(index, "{}", choice), out)
 
