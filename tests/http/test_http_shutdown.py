@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.live import Served, until
+from tests.http.live import SAY, LiveGateway, Served, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
@@ -33,13 +33,16 @@ def settled(served: Served) -> tuple[int, int, int]:
     return spent, held, holds
 
 
-def serve(upstream: ScriptedUpstream, folder: Path, drain_s: float = 20, **settings: object) -> Served:
-    policy = f"""
+def policy(upstream: ScriptedUpstream) -> str:
+    return f"""
 version: 1
 providers: {{p: {{base_url: "{upstream.url}"}}}}
 models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 1}}}}}}
 """
-    return Served(policy, folder, drain_s, **settings)
+
+
+def serve(upstream: ScriptedUpstream, folder: Path, drain_s: float = 20, **settings: object) -> Served:
+    return Served(policy(upstream), folder, drain_s, **settings)
 
 
 def test_streams_finish_and_the_ledger_is_settled(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -87,6 +90,38 @@ def test_what_does_not_finish_in_time_is_ended_honestly(upstream: ScriptedUpstre
         assert served.process.wait(10) == 0
     upstream.wait_for_disconnect(0)
     assert settled(served) == (2_000_000, 0, 0)
+
+
+ENDINGS = {
+    "/v1/chat/completions": (b'"error":', b"[DONE]"),
+    "/v1/responses": (b"event: response.failed", b"event: response.completed"),
+    "/v1/messages": (b"event: error", b"message_stop"),
+    "/v1beta/models/m:streamGenerateContent?alt=sse": (b'"error":', b"finishReason"),
+}
+"""How each dialect says that a stream ended before its end, and what it must not say."""
+
+
+def test_each_dialect_is_told_in_its_own_words(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    gates = [Gate() for _ in ENDINGS]
+    for gate in gates:
+        gate.release(2)
+    upstream.source = [Script.of(words(SAID), gate=gate) for gate in gates]
+    with LiveGateway(policy(upstream), tmp_path, drain_s=0.2) as gateway:
+        say = {"model": "m", "stream": True, "max_tokens": 50}
+        bodies: list[dict[str, object]] = [
+            {**say, "messages": SAY},
+            {"model": "m", "stream": True, "input": "Say hello."},
+            {**say, "messages": SAY},
+            {"contents": [{"role": "user", "parts": [{"text": "Say hello."}]}]},
+        ]
+        streams = [gateway.stream("POST", path, body) for path, body in zip(ENDINGS, bodies, strict=True)]
+    for stream, (said, unsaid) in zip(streams, ENDINGS.values(), strict=True):
+        body = stream.rest().body
+        assert said in body
+        assert b"The gateway is shutting down." in body
+        assert unsaid not in body
+    for number in range(len(ENDINGS)):
+        upstream.wait_for_disconnect(number)
 
 
 def test_readiness_fails_first_while_it_serves_on(upstream: ScriptedUpstream, tmp_path: Path) -> None:
