@@ -230,6 +230,13 @@ def test_thoughts_are_shown_to_those_who_ask() -> None:
     assert rendered(talk)["generationConfig"]["thinkingConfig"] == {"includeThoughts": True}
 
 
+def test_a_custom_tool_is_a_function_of_one_string() -> None:
+    talk = Conversation([user(Text("x"))], tools=[Tool("run", "Run it.", custom=True)])
+    ((declared,),) = (tool["functionDeclarations"] for tool in rendered(talk)["tools"])
+    assert (declared["name"], declared["description"]) == ("run", "Run it.")
+    assert declared["parametersJsonSchema"]["required"] == ["input"]
+
+
 def test_a_system_message_alone_is_the_users_turn() -> None:
     body = rendered(Conversation([Message("system", [Text("Say hi.")])]))
     assert body["contents"] == [{"role": "user", "parts": [{"text": "Say hi."}]}]
@@ -241,7 +248,6 @@ def test_a_system_message_alone_is_the_users_turn() -> None:
     [
         (Conversation([]), "messages"),
         (Conversation([user(Text("x"))], stop=list("abcdef")), "stop"),
-        (Conversation([user(Text("x"))], tools=[Tool("t", custom=True)]), "tools"),
         (Conversation([user(ToolResult("a", []))]), "messages"),
         (Conversation([user(Media("file"))]), "messages"),
         (Conversation([user(ToolCall("a", "f", "{}"))]), "messages"),
