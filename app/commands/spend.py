@@ -7,13 +7,14 @@ import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
 from app.gateway.limits import ANONYMOUS, task_scope
+from app.http.dashboard.budgets import Reading
 from app.http.task_json import MODEL_PART, balance_json
 from app.settings import Settings
 from app.stores import sqlite_tables
@@ -24,16 +25,6 @@ MODELS_OF_TASK = 100
 KEYS_LOOKED_AT = 1_000
 
 Rows = list[tuple[str, Balance]]
-
-
-class Reading(Protocol):
-    """The two questions that are asked of a ledger here, as `stores/budgets.py` has them."""
-
-    async def balances(self, scopes: Sequence[str]) -> list[Balance | None]:
-        """The balances of these scopes, in order."""
-
-    async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
-        """The latest used scopes with a prefix."""
 
 
 class _SqliteReading:

@@ -216,6 +216,25 @@ def replay(
     raise typer.Exit(replay_command(policy=policy, since=since, router=router, most=most, as_json=as_json))
 
 
+@cli.command(
+    epilog="Exit codes: 0 written; 1 traces not readable, or the file not writable; 2 wrong usage or settings."
+)
+def report(
+    since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write the dashboard's charts into one HTML file that needs nothing else: to send, to keep, to read offline.
+
+    Spending, endings, speed, calibration and budgets of the time since then; no prompts. Figures alone: --json.
+
+    Examples: bursar report ; bursar report --since 30d --out november.html
+    """
+    from app.commands.report import report as write  # noqa: PLC0415
+
+    raise typer.Exit(write(since=since, out=out, as_json=as_json))
+
+
 @cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
 def train(
     data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],

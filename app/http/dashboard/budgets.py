@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from app.core.budget import Balance
+from app.core.errors import TracesDown
 from app.core.forecast import Forecast, forecast
 from app.core.money import nano_from_usd, usd_float
 from app.core.policy import Policy, Windows
@@ -16,7 +17,6 @@ from app.gateway.limits import ANONYMOUS, resets_at
 from app.gateway.services import Services
 from app.http.dashboard.ask import Ask, FiguresUnavailable, Pace
 from app.http.task_json import MODEL_PART, balance_json, task_json
-from app.stores.budgets import Budgets
 
 DAY_S = 86_400.0
 LEAST_PACE_S = 3_600.0
@@ -30,13 +30,29 @@ Paces = Mapping[str, tuple[int, float]]
 EVERYBODY = ""
 
 
+class Reading(Protocol):
+    """The two questions that are asked of a ledger here, as `stores/budgets.py` has them."""
+
+    async def balances(self, scopes: Sequence[str]) -> list[Balance | None]:
+        """The balances of these scopes, in order."""
+
+    async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
+        """The latest used scopes with a prefix."""
+
+
 async def budgets_json(services: Services, ask: Ask) -> dict[str, Any]:
     """Everything of the view. Raises LedgerUnavailable; without traces the forecasts are by window."""
-    now, policy, ledger = dt.datetime.now(dt.UTC), services.view.policy, services.ledger.budgets
+    now = dt.datetime.now(dt.UTC)
     try:
-        paces: Paces | None = paces_of(await ask(Pace(now.timestamp() - DAY_S)), now.timestamp())
-    except FiguresUnavailable:
+        answer = msgspec.json.decode(await ask(Pace(now.timestamp() // 10 * 10 - DAY_S)))
+        paces: Paces | None = paces_of(answer, now.timestamp())
+    except (FiguresUnavailable, TracesDown):
         paces = None
+    return await budgets_of(services.ledger.budgets, services.view.policy, paces, now)
+
+
+async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: dt.datetime) -> dict[str, Any]:
+    """Windows and tasks. Raises LedgerUnavailable."""
     windows = await windows_json(ledger, EVERYBODY, policy.caps.everyone, now, paces)
     for name in await known_keys(ledger, policy):
         windows += await windows_json(ledger, name, _windows_of(policy, name), now, paces)
@@ -47,20 +63,19 @@ async def budgets_json(services: Services, ask: Ask) -> dict[str, Any]:
         "pace": "day" if paces is not None else "window",
         "windows": windows,
         "tasks": tasks,
-        "task_cap_usd": None if policy.caps.task_nano is None else usd_float(policy.caps.task_nano),
     }
 
 
-def paces_of(answer: bytes, now_s: float) -> Paces:
+def paces_of(answer: Mapping[str, Any], now_s: float) -> Paces:
     """From the answer to Pace."""
-    rows = msgspec.json.decode(answer)["keys"]
+    rows = answer["keys"]
     spent = {row["key"]: (nano_from_usd(row["usd"]), max(now_s - row["first_s"], LEAST_PACE_S)) for row in rows}
     total, longest = sum(nano for nano, _ in spent.values()), max((s for _, s in spent.values()), default=LEAST_PACE_S)
     return {**spent, EVERYBODY: (total, longest)}
 
 
 async def windows_json(
-    ledger: Budgets, owner: str, windows: Windows, now: dt.datetime, paces: Paces | None
+    ledger: Reading, owner: str, windows: Windows, now: dt.datetime, paces: Paces | None
 ) -> list[dict[str, Any]]:
     """Day, month and total of one owner, those that are limited or used."""
     day = now.date().isoformat()
@@ -125,7 +140,7 @@ def forecast_json(told: Forecast) -> dict[str, Any]:
     return {"verdict": told.verdict, "per_day_usd": usd_float(told.per_day_nano), "at_s": told.at_s}
 
 
-async def known_keys(ledger: Budgets, policy: Policy) -> list[str]:
+async def known_keys(ledger: Reading, policy: Policy) -> list[str]:
     """The keys of the policy, and those that have spent and are in it no more."""
     spent = [scope.split(":")[1] for scope, _ in await ledger.scopes("key:", KEYS_LOOKED_AT)]
     named = [key.name for key in policy.keys.values()]

@@ -100,7 +100,7 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
     @api.get(f"{API}/budgets")
     async def budgets(request: Request) -> Response:
         dashboard.gate.operator(request)
-        return as_json(await budgets_json(dashboard.services, dashboard.ask))
+        return as_json(await budgets_json(dashboard.services, dashboard.answer))
 
 
 def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:

@@ -73,11 +73,11 @@ export async function budgets(page, _, { every }) {
   every(REFRESH_S, load);
 }
 
-function ownerName(row) {
+export function ownerName(row) {
   return row.key === null ? "Everybody" : row.key;
 }
 
-const WINDOWS = { day: "today", month: "this month", total: "in total" };
+export const WINDOWS = { day: "today", month: "this month", total: "in total" };
 
 function windowTable(pick) {
   return {
@@ -99,7 +99,7 @@ function windowTable(pick) {
 }
 
 /** When it runs out, in words. */
-function forecast({ forecast: told, refills_s: refills }) {
+export function forecast({ forecast: told, refills_s: refills }) {
   const soon = told.at_s === null ? "" : `in ${span(told.at_s - Date.now() / 1000)}`;
   switch (told.verdict) {
     case "spent":
@@ -133,7 +133,7 @@ const TASKS = {
   ],
 };
 
-function burnChart(row, points, since, now) {
+export function burnChart(row, points, since, now) {
   const { limit_usd: limit, forecast: told } = row;
   const title = `${ownerName(row)}, ${WINDOWS[row.window]}`;
   const spent = row.spent_usd;
@@ -148,7 +148,7 @@ function burnChart(row, points, since, now) {
     type: "line",
     data: {
       datasets: [
-        { label: limit === null ? "spent" : "left", data: past, stepped: false, borderColor: colour("accent"), backgroundColor: `${colour("accent")}22`, borderWidth: 2, borderJoinStyle: "round", pointRadius: 0, fill: "origin" },
+        { label: limit === null ? "spent" : "left", data: past, stepped: true, borderColor: colour("accent"), borderWidth: 2, borderJoinStyle: "round", pointRadius: 0 },
         { label: "at this pace", data: ahead, borderColor: colour("warn"), borderDash: [5, 4], borderWidth: 2, borderJoinStyle: "round", pointRadius: 0 },
       ],
     },

@@ -178,7 +178,7 @@ function seriesName(name, group) {
   return group === "key" ? keyName(name) : name;
 }
 
-function spendChart({ spend, since_s, until_s, step_s }, group) {
+export function spendChart({ spend, since_s, until_s, step_s }, group) {
   const { series } = spend[group];
   if (series.length === 0) return h("p", { class: "empty" }, "Nothing was spent in this time.");
   const names = series.map((one) => seriesName(one.name, group));
@@ -239,7 +239,7 @@ function filled(moments, points) {
   return moments.map((at) => ({ x: at, y: known.get(at) ?? 0 }));
 }
 
-function endingsOf(outcomes) {
+export function endingsOf(outcomes) {
   if (outcomes.length === 0) return h("p", { class: "empty" }, "No call ended in this time.");
   const all = outcomes.reduce((sum, one) => sum + one.calls, 0);
   return h(
