@@ -78,8 +78,8 @@ class Follower:
         self, snapshots: Snapshots, base: LearnedRouter, metrics: Metrics, swap: Callable[[Router], None]
     ) -> None:
         self._snapshots, self._base, self._metrics, self._swap = snapshots, base, metrics, swap
-        self._moves = 0
-        self._number = 0
+        self._moves = -1
+        self._number = -1
         self._down = False
 
     async def follow(self) -> None:
@@ -118,10 +118,10 @@ class Follower:
     async def _router(self, head: Head) -> Router | None:
         """The learned router of a snapshot; None where its content cannot be used."""
         from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415  (numpy costs 100 ms to import)
-        from routers.live import LiveRouter  # noqa: PLC0415
+        from routers.live import LiveRouter, prior_of  # noqa: PLC0415
 
         if not head.current:
-            return self._base
+            return LiveRouter(self._base, prior_of(self._base).start(), "0")
         try:
             belief = unpack_belief(await self._snapshots.body(head.current), self._base)
         except (NoSnapshot, Unreadable) as error:

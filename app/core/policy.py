@@ -173,6 +173,14 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True)
+class Explore:
+    """How much may be tried to learn: the share of calls, and what each gateway process may spend so in a day (UTC)."""
+
+    share: float
+    day_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A name that clients put into `model`, the candidates it may choose from, and how it chooses.
 
@@ -196,6 +204,7 @@ class Route:
     router: str | None = None
     split: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     switch_in_tool_loop: bool = False
+    explore: Explore | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
+from app.gateway.explore import explored
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import Loop, loop_of
 from app.gateway.metrics import label_of
@@ -131,8 +132,22 @@ class ChatCall(OwnedCall):
             available=lambda name: services.health.available(name, now_s),
             capped=lambda candidate: self.limits(candidate).capped,
         )
+        if decision.rules is not None and decision.rules.explore is not None:
+            decision = self._explored(decision)
         record.decision = decision
         return decision
+
+    def _explored(self, decision: Decision) -> Decision:
+        record = self.record
+        return explored(
+            decision,
+            self.view,
+            self.services.explorer,
+            unit=f"{record.key_name}:{record.task_id or record.request_id}",
+            in_tool_loop=self.request.prompt.in_tool_loop,
+            limits=self.limits(decision.chosen),
+            today=self._day,
+        )
 
     def _in_order(self, decision: Decision) -> Iterator[Candidate]:
         """The fallback chain; then, only if nothing but a budget stood in the way, cheaper candidates."""

@@ -45,8 +45,10 @@ class Decision(msgspec.Struct, frozen=True):
     `router` is whose scores decided; `assigned` names the router whose turn it was (None: there was nothing to
     choose), with its `share` where traffic is split. Where that one left it to the heuristic, `deferred` is True and
     its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call,
-    that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it. `features`,
-    `input_tokens` (estimated, of the first candidate), `choices`, `wants_schema`: what deciding again would need.
+    that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it.
+    `explored`: whether this call was one of those to be drawn (None: no call like it may be), `instead_of` which was.
+    `features`, `input_tokens` (estimated, of the first candidate), `choices`, `wants_schema`: what deciding again
+    would need.
     """
 
     requested: str
@@ -64,6 +66,8 @@ class Decision(msgspec.Struct, frozen=True):
     deferred: bool = False
     others: tuple[Opinion, ...] = ()
     propensity: float = 1.0
+    explored: bool | None = None
+    instead_of: str | None = None
     demand: Demand | None = None
     features: Features | None = None
     input_tokens: int = 0

@@ -144,6 +144,10 @@ class Metrics:
         self.policy_loaded = gauge(
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
         )
+        self.explored = counter(
+            "bursar_explored_total", "Calls that sampling sent elsewhere, to learn.", ["route", "model"]
+        )
+        self.explored_cost = counter("bursar_explored_cost_usd_total", "Dollars settled on such calls.", ["route"])
         self.snapshot = gauge(
             "bursar_router_snapshot",
             "The snapshot of the learned router in force; 0: its weights alone.",

@@ -145,6 +145,8 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "asked": None if decision.route is None else asked_json(decision),
         **rules_json(decision.rules),
         "propensity": decision.propensity,
+        "explored": decision.explored,
+        "instead_of": decision.instead_of,
         "router": decision.router,
         "assigned": decision.assigned,
         "share": decision.share,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -12,6 +13,8 @@ from app.core.money import usd_float
 from app.core.tokens import Calibration
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Calls
+from app.gateway.decide import Decision
+from app.gateway.explore import Explorer
 from app.gateway.ledger import Ledger
 from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
@@ -40,6 +43,7 @@ class Services:
     health: Health = field(default_factory=Health)
     repeats: Repeats = field(default_factory=Repeats)
     loops: Loops = field(default_factory=Loops)
+    explorer: Explorer = field(default_factory=Explorer)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class Services:
             if decision.share is not None:
                 metrics.child(metrics.split_calls, route, router, record.outcome).inc()
                 metrics.child(metrics.split_cost, route, router).inc(usd_float(cost_nano))
+            if decision.rules is not None and decision.rules.explore is not None:
+                self._count_exploring(decision, route, cost_nano, attempts)
         last = attempts[-1] if attempts else None
         model, provider = label_of(last.candidate) if last is not None else ("-", "-")
         metrics.ended(
@@ -106,6 +112,20 @@ class Services:
             log.info("a call was cut at its cap", request_id=record.request_id, model=model, **last.cut)
         if last is not None:
             self.warn_if_slow(record, last, record.duration_s)
+
+    def _count_exploring(
+        self, decision: Decision, route: str, cost_nano: int, attempts: Sequence[AttemptRecord]
+    ) -> None:
+        """What the caps have left, for whoever explores next; what exploring cost, in the place of what it might."""
+        for attempt in attempts:
+            if attempt.purse is not None and (settled := attempt.purse.settled) is not None:
+                self.explorer.note_left(settled.scope, settled.remaining_nano)
+        if decision.instead_of is None:
+            return
+        expected = next(seen.expected_nano or 0 for seen in decision.usable if seen.candidate is decision.chosen)
+        self.explorer.spend(route, cost_nano - expected)
+        self.metrics.child(self.metrics.explored, route, label_of(decision.chosen)[0]).inc()
+        self.metrics.child(self.metrics.explored_cost, route).inc(usd_float(cost_nano))
 
     def warn_if_slow(self, record: CallRecord, attempt: AttemptRecord, elapsed_s: float) -> None:
         """Log and count, once each, that a call under way or ended has passed a time that its model is expected to

@@ -22,6 +22,7 @@ from app.core.policy import (
     Capabilities,
     Caps,
     Deadlines,
+    Explore,
     Key,
     LedgerRules,
     ModelBudget,
@@ -293,6 +294,9 @@ def _route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Rout
         candidates=tuple(model for model in given.candidates if model in models),
         adequacy=given.adequacy,
         min_confidence=given.min_confidence,
+        explore=None
+        if given.explore is None
+        else Explore(given.explore.share, nano_from_usd(given.explore.max_usd_per_day)),
         fallback=tuple(model for model in given.fallback if model in models),
         retries=Retries(given.retries.attempts, given.retries.base_secs, given.retries.max_wait_secs),
         on_cut=given.on_cut,

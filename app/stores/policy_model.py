@@ -197,6 +197,16 @@ Pin = Annotated[Annotated[ModelName, Tag("model")] | Annotated[PinByTask, Tag("t
 Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=_keys(ROUTERS))]
 
 
+class ExploreSpec(Spec):
+    """Calls that go where the learned router draws from what it believes, so that it learns of every candidate. Never
+    where a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
+
+    share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(default=0.05, description="Of calls, or of tasks.")
+    max_usd_per_day: Budget = Field(
+        description="What such calls may cost in a day (UTC), for each gateway process; then none are made."
+    )
+
+
 class RouteSpec(Spec):
     """A name that clients put into `model`."""
 
@@ -226,6 +236,7 @@ class RouteSpec(Spec):
     split: Split | None = Field(
         default=None, description="An A/B test: the share of tasks that each router decides, together 1."
     )
+    explore: ExploreSpec | None = Field(default=None, description="Trying, to learn. Default: nothing is tried.")
     fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
     switch_in_tool_loop: bool = Field(
         default=False, description="May change the model while the client is answering its tool calls."

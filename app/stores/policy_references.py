@@ -103,6 +103,8 @@ def _objective_problems(document: Document, path: KeyPath, route: Mapping[str, A
 def _split_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:
     split = mapping(route.get("split"))
     yield from _unknown_keys(document, (*path, "split"), split, "router", ROUTERS)
+    if split and "explore" in route:
+        yield document.problem((*path, "explore"), "a `split` compares routers: leave one out", at_key=True)
     if split and "router" in route:
         yield document.problem((*path, "router"), "`split` says whose scores decide: leave one out", at_key=True)
     shares = [share for share in split.values() if isinstance(share, int | float) and not isinstance(share, bool)]

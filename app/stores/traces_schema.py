@@ -79,6 +79,8 @@ COLUMNS = (
     _of("decision.share", "share", _REAL, "that router's share, where traffic is split"),
     _of("decision.deferred", "deferred", _BOOL, "whether it left the choice to the heuristic"),
     _of("decision.propensity", "propensity", _REAL, "the probability with which `chosen` was chosen"),
+    _of("decision.explored", "explored", _BOOL, "whether it was one to explore; NULL: none like it may be"),
+    _of("decision.instead_of", "instead_of", _TEXT, "the choice had it not been explored; NULL: the same"),
     _of("decision.chosen", "chosen", _TEXT, "the first choice; `model` is who answered in the end"),
     _of("decision.reason", "reason", _TEXT, "why"),
     _of("decision.candidates", "candidates", [_CANDIDATE], "all that were considered, with scores"),

@@ -29,7 +29,7 @@ CANDIDATE = {
 DECISION = {
     "route", "reason", "chosen", "order", "task_type", "item", "asked", "objective", "adequacy", "min_confidence",
     "propensity",
-    "router", "assigned", "share", "deferred", "candidates", "others",
+    "router", "assigned", "share", "explored", "instead_of", "deferred", "candidates", "others",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
-from app.core.policy import ANY_TASK, Route
+from app.core.policy import ANY_TASK, Explore, Route
 from app.stores.policy_model import json_schema
 from tests.stores.policy_texts import BASE, all_problems, build
 
@@ -43,6 +43,9 @@ def test_what_is_said_is_read() -> None:
     assert (utility.objective, utility.success_value_nano) == ("utility", 50_000_000)
     assert route_of("objective: cheapest_adequate").objective == "cheapest_adequate"
     assert route_of("pin: l").pin == {ANY_TASK: "l"}
+    assert route_of("adequacy: 0.8").explore is None
+    assert route_of("explore: {max_usd_per_day: 2}").explore == Explore(0.05, 2 * 10**9)
+    assert route_of("explore: {share: 0.2, max_usd_per_day: 0.5}").explore == Explore(0.2, 5 * 10**8)
     assert route_of("pin: {code: l, tool_call: m}").pin == {"code": "l", "tool_call": "m"}
     assert route_of("router: heuristic").router == "heuristic"
     assert route_of("split: {learned: 0.9, heuristic: 0.1}").split == {"learned": 0.9, "heuristic": 0.1}
@@ -103,6 +106,14 @@ def test_shares_and_pins_may_come_from_the_environment() -> None:
             "split: {learnt: 0.9, heuristic: 0.1}",
             ["9:13: routes.auto.split.learnt: there is no router 'learnt' (only learned, heuristic); "
              "did you mean 'learned'?"],
+        ),
+        (
+            "split: {learned: 0.9, heuristic: 0.1}, explore: {max_usd_per_day: 1}",
+            ["9:44: routes.auto.explore: a `split` compares routers: leave one out"],
+        ),
+        (
+            "explore: {share: 0.9, max_usd_per_day: 1}",
+            ["9:22: routes.auto.explore.share: must be less than or equal to 0.5"],
         ),
         (
             "split: {learned: 0.9, heuristic: 0.1}, router: learned",

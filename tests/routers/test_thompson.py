@@ -1,0 +1,75 @@
+"""Thompson sampling: the exact probabilities are those of the draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routers.abilities import Vector
+from routers.thompson import drawn, first_adequate, likeliest, most_useful
+
+MEANS = (
+    (0.5, 1.5, 2.5),
+    (-3.0, -2.0, 4.0),
+    (1.4, 1.4, 1.4),
+    (-4.0, -4.5, -5.0),
+    (2.0, -1.0, 0.5),
+)
+VARIANCE = np.array([0.6, 0.2, 1.5])
+ADEQUACY, VALUE, COSTS = 0.8, 1_000.0, (10, 100, 600)
+DRAWS = 20_000
+
+
+def chosen(p: Vector, rule: str) -> Vector:
+    """The arm that each row of drawn probabilities chooses, cheapest first."""
+    if rule == "likeliest":
+        return p.argmax(axis=1)
+    if rule == "useful":
+        return (p * VALUE - np.array(COSTS)).argmax(axis=1)
+    adequate = p >= ADEQUACY
+    return np.where(adequate.any(axis=1), adequate.argmax(axis=1), p.argmax(axis=1))
+
+
+RULES: dict[str, Callable[[Vector, int], float]] = {
+    "adequate": lambda mean, at: first_adequate(mean, VARIANCE, at, ADEQUACY),
+    "likeliest": lambda mean, at: likeliest(mean, VARIANCE, at),
+    "useful": lambda mean, at: most_useful(mean, VARIANCE, at, COSTS, VALUE),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("means", MEANS)
+def test_the_probability_is_that_of_the_draws(rule: str, means: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(1)
+    mean = np.array(means)
+    p = np.array([drawn(mean, VARIANCE, row.tolist()) for row in rng.normal(size=(DRAWS, 3))])
+    shares = np.bincount(chosen(p, rule), minlength=3) / DRAWS
+    exact = [RULES[rule](mean, at) for at in range(3)]
+    assert sum(exact) == pytest.approx(1.0, abs=2e-3)
+    for share, probability in zip(shares, exact, strict=True):
+        assert share == pytest.approx(probability, abs=4.0 * np.sqrt(probability * (1 - probability) / DRAWS) + 2e-3)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-8, 8), st.floats(0.01, 9)), min_size=2, max_size=8),
+    st.floats(0, 1),
+    st.floats(0, 1e6),
+)
+@settings(deadline=None)
+def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, value: float) -> None:
+    mean, variance = np.array(arms).T
+    costs = [10 * place for place in range(len(arms))]
+    for rule in (
+        lambda at: first_adequate(mean, variance, at, adequacy),
+        lambda at: likeliest(mean, variance, at),
+        lambda at: most_useful(mean, variance, at, costs, value),
+    ):
+        assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_draw_at_the_mean_is_the_mean() -> None:
+    assert drawn(np.array([0.0, 800.0, -800.0]), np.ones(3), [0.0] * 3) == [0.5, 1.0, pytest.approx(0.0)]
