@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from app.core.heard import WRITING_TOOLS
 from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
 from app.core.policy import (
-    ANY_TASK,
     BILLS_AFTER_CANCEL_BRIDGED,
     BILLS_AFTER_CANCEL_HOSTS,
     Bridge,
@@ -22,14 +21,12 @@ from app.core.policy import (
     Capabilities,
     Caps,
     Deadlines,
-    Explore,
     Key,
     LedgerRules,
     ModelBudget,
     Policy,
     Provider,
     ReplayRules,
-    Retries,
     Route,
     Secret,
     Windows,
@@ -46,10 +43,10 @@ from app.stores.policy_model import (
     ProviderSpec,
     RatesSpec,
     ReplaySpec,
-    RouteSpec,
     TaskCapSpec,
     WindowsSpec,
 )
+from app.stores.policy_routes import compile_route, usd_nano
 from app.stores.prices import Catalogue, Entry
 
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
@@ -100,7 +97,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
     models = {
         name: _candidate(name, given, providers[given.provider], catalogue) for name, given in spec.models.items()
     }
-    every_route = {name: _route(name, given, models) for name, given in spec.routes.items()}
+    every_route = {name: compile_route(name, given, models) for name, given in spec.routes.items()}
     routes = {name: route for name, route in every_route.items() if route.candidates}
     policy = Policy(
         version=version,
@@ -288,41 +285,11 @@ def _capabilities(given: ModelSpec, known: Capabilities) -> Capabilities:
     )
 
 
-def _route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Route:
-    return Route(
-        name=name,
-        candidates=tuple(model for model in given.candidates if model in models),
-        adequacy=given.adequacy,
-        min_confidence=given.min_confidence,
-        explore=None
-        if given.explore is None
-        else Explore(given.explore.share, nano_from_usd(given.explore.max_usd_per_day)),
-        fallback=tuple(model for model in given.fallback if model in models),
-        retries=Retries(given.retries.attempts, given.retries.base_secs, given.retries.max_wait_secs),
-        on_cut=given.on_cut,
-        objective=given.objective,
-        max_expected_nano=_usd_nano(given.max_expected_cost_usd),
-        success_value_nano=_usd_nano(given.success_value_usd),
-        pin=MappingProxyType({task: model for task, model in _pins(given).items() if model in models}),
-        router=given.router,
-        split=MappingProxyType({name: share for name, share in (given.split or {}).items() if share}),
-        switch_in_tool_loop=given.switch_in_tool_loop,
-    )
-
-
-def _pins(given: RouteSpec) -> Mapping[str, str]:
-    return {ANY_TASK: given.pin} if isinstance(given.pin, str) else given.pin or {}
-
-
-def _usd_nano(usd: float | None) -> int | None:
-    return None if usd is None else nano_from_usd(usd)
-
-
 def _caps(given: CapsSpec) -> Caps:
     task = given.task or TaskCapSpec()
     return Caps(
         request_nano=_nano(given.request),
-        task_nano=_usd_nano(task.max_cost_usd),
+        task_nano=usd_nano(task.max_cost_usd),
         task_calls=task.max_calls,
         task_tokens=task.max_tokens,
         task_s=task.max_seconds,
