@@ -46,7 +46,7 @@ from app.stores.policy_model import (
     TaskCapSpec,
     WindowsSpec,
 )
-from app.stores.policy_routes import compile_route, usd_nano
+from app.stores.policy_routes import compile_route, pins_of, usd_nano
 from app.stores.prices import Catalogue, Entry
 
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
@@ -342,7 +342,7 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
     for name in sorted(spec.routes.keys() - policy.routes.keys()):
         yield f"route {name} is off: all of its candidates are"
     for name in policy.routes:
-        for pinned in dict.fromkeys(_pins(spec.routes[name]).values()):
+        for pinned in dict.fromkeys(pins_of(spec.routes[name]).values()):
             if pinned not in policy.models:
                 yield f"route {name}: the pin to {pinned} is off, for that model is"
     for pattern, meant in spec.aliases.items():

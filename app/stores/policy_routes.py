@@ -24,14 +24,15 @@ def compile_route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) 
         objective=given.objective,
         max_expected_nano=usd_nano(given.max_expected_cost_usd),
         success_value_nano=usd_nano(given.success_value_usd),
-        pin=MappingProxyType({task: model for task, model in _pins(given).items() if model in models}),
+        pin=MappingProxyType({task: model for task, model in pins_of(given).items() if model in models}),
         router=given.router,
         split=MappingProxyType({name: share for name, share in (given.split or {}).items() if share}),
         switch_in_tool_loop=given.switch_in_tool_loop,
     )
 
 
-def _pins(given: RouteSpec) -> Mapping[str, str]:
+def pins_of(given: RouteSpec) -> Mapping[str, str]:
+    """The models that task types are pinned to, whether they are there or not."""
     return {ANY_TASK: given.pin} if isinstance(given.pin, str) else given.pin or {}
 
 
