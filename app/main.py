@@ -17,9 +17,13 @@ from app.aside import Aside
 from app.compaction import keep_compacting
 from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.dialects.anthropic.count import count_reply as messages_reply
+from app.dialects.anthropic.count import counted as messages_counted
 from app.dialects.anthropic.parse import parse_count as messages_count
+from app.dialects.anthropic.patch import patch_count as messages_ask
 from app.dialects.gemini.parse import count_reply as gemini_reply
+from app.dialects.gemini.parse import counted as gemini_counted
 from app.dialects.gemini.parse import parse_count as gemini_count
+from app.dialects.gemini.patch import patch_count as gemini_ask
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
 from app.figures import Figures, Rehearsals
 from app.gateway.ledger import Ledger
@@ -31,7 +35,7 @@ from app.gateway.view import View
 from app.http.api import build_api
 from app.http.asgi import Receive, Scope, Send
 from app.http.auth import is_loopback
-from app.http.count import CountRoute, Parse
+from app.http.count import Counting, CountRoute
 from app.http.dashboard.routes import Dashboard
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
@@ -120,16 +124,30 @@ def hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
     def route(dialect: str) -> HotRoute:
         return GenerateRoute(services, dialect, max_body_bytes=max_body_bytes)
 
-    def count(dialect: str, parse: Parse, reply: Callable[[int], bytes]) -> HotRoute:
-        return CountRoute(services, dialect, parse, reply, max_body_bytes=max_body_bytes)
+    def count(counting: Counting) -> HotRoute:
+        return CountRoute(services, counting, max_body_bytes=max_body_bytes)
 
+    messages = Counting(
+        MESSAGES,
+        lambda body, head, _: messages_count(body, head),
+        messages_ask,
+        messages_counted,
+        messages_reply,
+    )
+    contents = Counting(
+        GEMINI,
+        lambda body, _, path: gemini_count(body, path),
+        gemini_ask,
+        gemini_counted,
+        gemini_reply,
+    )
     gemini = route(GEMINI)
     return {
         "/v1/chat/completions": route(CHAT),
         "/v1/responses": route(RESPONSES),
         "/v1/messages": route(MESSAGES),
-        "/v1/messages/count_tokens": count(MESSAGES, lambda body, head, _: messages_count(body, head), messages_reply),
-        ":countTokens": count(GEMINI, lambda body, _, path: gemini_count(body, path), gemini_reply),
+        "/v1/messages/count_tokens": count(messages),
+        ":countTokens": count(contents),
         ":generateContent": gemini,
         ":streamGenerateContent": gemini,
         "/v1/embeddings": EmbeddingsRoute(services, max_body_bytes=max_body_bytes),

@@ -60,6 +60,13 @@ _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _optional_string = msgspec.json.Decoder(str | None)
 
 
+class _Counted(msgspec.Struct):
+    totalTokens: int
+
+
+_counted = msgspec.json.Decoder(_Counted)
+
+
 def parse_generate(body: bytes, path: Mapping[str, str]) -> ChatRequest:
     """One request; `path` holds the URL's `model` and `verb`, and `alt` of its query. Raises BadRequest, NotFound."""
     verb = path.get("verb", GENERATE)
@@ -84,6 +91,14 @@ def parse_count(body: bytes, path: Mapping[str, str]) -> ChatRequest:
 def count_reply(total_tokens: int) -> bytes:
     """The reply of `countTokens`."""
     return b'{"totalTokens":%d}' % total_tokens
+
+
+def counted(body: bytes) -> int | None:
+    """What a provider counted; None where its reply says something else."""
+    try:
+        return _counted.decode(body).totalTokens
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _request(members: dict[str, msgspec.Raw], path: Mapping[str, str], *, stream: bool, array: bool) -> ChatRequest:

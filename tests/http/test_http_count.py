@@ -1,0 +1,101 @@
+"""Token counts: the provider's own where it has that method, else our estimate; never for money, never waited for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from google import genai
+from google.genai import types as gemini_types
+
+from app.http import count
+from tests.gateway.live import Live, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import HANG, Script, words
+
+JSON = {"content-type": "application/json"}
+MESSAGES = Script(body=b'{"input_tokens": 4711}', headers=JSON)
+CONTENTS = Script(body=b'{"totalTokens": 4711, "cachedContentTokenCount": 1}', headers=JSON)
+SAY: Any = [{"role": "user", "content": "How long is this?"}]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    upstream.source = Script()
+    both = policy({"chat": upstream, "anthropic": upstream, "gemini": upstream})
+    for name in ("anthropic", "gemini"):
+        both["providers"][name]["dialect"] = name
+    async with Live(tmp_path, both) as running:
+        yield running
+
+
+async def messages(live: Live, model: str, **headers: str) -> int:
+    sdk = anthropic.AsyncAnthropic(base_url=live.url, api_key="x", max_retries=0, default_headers=headers)
+    return (await sdk.messages.count_tokens(model=model, messages=SAY)).input_tokens
+
+
+async def contents(live: Live, model: str) -> int | None:
+    sdk = genai.Client(api_key="x", http_options=gemini_types.HttpOptions(base_url=live.url)).aio
+    return (await sdk.models.count_tokens(model=model, contents="How long is this?")).total_tokens
+
+
+async def test_the_providers_own(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = MESSAGES
+    assert await messages(live, "anthropic") == 4711
+    upstream.source = CONTENTS
+    assert await contents(live, "gemini") == 4711
+    first, second = upstream.requests
+    assert (first.path, first.body) == ("/v1/messages/count_tokens", {"model": "m", "messages": SAY})
+    assert first.headers["anthropic-version"]
+    assert second.path == "/v1/models/m:countTokens"
+    assert "contents" in second.body
+    assert await live.balances() == {}
+
+
+async def test_an_estimate_where_the_provider_speaks_something_else(live: Live, upstream: ScriptedUpstream) -> None:
+    assert 5 <= await messages(live, "chat") <= 30
+    assert await messages(live, "never-heard-of") > 0
+    assert 5 <= (await contents(live, "chat") or 0) <= 30
+    assert not upstream.requests
+
+
+async def test_who_has_no_such_method_is_not_asked_again(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.failure(404)
+    assert 5 <= await messages(live, "anthropic") <= 30
+    assert 5 <= await messages(live, "anthropic") <= 30
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("source", [Script.failure(500), Script(body=b"[]", headers=JSON), Script.failure(429)])
+async def test_a_provider_that_fails_is_passed_over(live: Live, upstream: ScriptedUpstream, source: Script) -> None:
+    upstream.source = source
+    assert 5 <= await messages(live, "anthropic") <= 30
+    upstream.source = MESSAGES
+    assert await messages(live, "anthropic") == 4711
+
+
+async def test_nobody_waits_for_it(live: Live, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count, "ASK_S", 0.2)
+    upstream.source = Script(opening=[HANG])
+    assert 5 <= await messages(live, "anthropic") <= 30
+    await upstream.until(lambda u: u.requests[0].client_gone)
+
+
+async def test_of_a_task_that_was_cut_nobody_is_asked(live: Live, upstream: ScriptedUpstream) -> None:
+    task = {"X-Bursar-Task-Id": "over", "X-Bursar-Task-Max-Cost-Usd": "0.0003"}
+    upstream.source = Script.of(words("w " * 2000), obeys_limit=False, delay_s=0.001)
+    assert (await live.chat(model="chat", stream=True, headers=task)).error_code == "budget_exceeded"
+    assert (await live.task("over"))["cost_killed_at_usd"] is not None
+    upstream.source = MESSAGES
+    assert 5 <= await messages(live, "anthropic", **task) <= 30
+    assert len(upstream.requests) == 1
