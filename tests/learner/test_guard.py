@@ -122,3 +122,39 @@ def test_state_survives() -> None:
     assert again.trust("liar") == guard.trust("liar") < 1.0
     probe = replace(label("a", GOOD), said_s=5.0)
     assert again.admit(probe) == guard.admit(probe)
+
+
+def test_the_operators_words_are_the_measure_where_there_are_enough() -> None:
+    guard = Guard()
+    for _ in range(10):
+        guard.saw(call("boss"))
+        guard.admit(label("boss", GOOD), admin=True)
+    for key in ("a", "b", "c"):
+        speak(guard, key, BAD, 10)
+    assert max(guard.trust(key) for key in "abc") < 0.1
+    speak(guard, "d", GOOD, 10)
+    assert guard.trust("d") > 0.9
+
+
+def test_young_keys_together_weigh_no_more_than_their_share_of_all_calls() -> None:
+    guard = Guard()
+    for key in ("a", "b", "c"):
+        for number in range(100):
+            kind = "code" if number < 20 else "math"
+            guard.saw(replace(call(key), task_type=kind))
+            guard.admit(replace(label(key, GOOD), task_type=kind))
+    admitted = 0.0
+    for number in range(60):
+        guard.saw(call(f"new-{number}"))
+        admitted += guard.admit(label(f"new-{number}", GOOD)).weight
+    assert admitted <= FREE + 60 / 300 * (60 * label("a", GOOD).weight + FREE) + 1e-6
+
+
+def test_many_small_keys_alone_are_the_house() -> None:
+    guard = Guard()
+    words = [label(f"key-{number}", GOOD) for number in range(60)]
+    admitted = 0.0
+    for word in words:
+        guard.saw(call(word.key))
+        admitted += guard.admit(word).weight
+    assert admitted == pytest.approx(sum(word.weight for word in words))

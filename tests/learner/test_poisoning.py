@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.learner.population import RIGHT, Run, Speaks, run
+from tests.learner.population import RIGHT, TASKS, Run, Says, Speaks, run
 
 HONEST = {f"key-{number}": Speaks() for number in range(9)}
 QUIET = {name: Speaks(often=0.2) for name in HONEST}
@@ -79,3 +79,26 @@ def test_without_liars_the_guard_changes_nothing() -> None:
         clean, guarded = (run(HONEST, guarded=on, seed=seed, words=800) for on in (False, True))
         for cell in (("cheap", "easy"), ("middle", "hard")):
             assert guarded.gateway.believed(*cell) == pytest.approx(clean.gateway.believed(*cell), abs=0.01)
+
+
+def many(total: float, n: int, says: Says, cell: tuple[str, str]) -> dict[str, Speaks]:
+    """So many keys that make this many keys' worth of calls together, and lie about one cell."""
+    return {f"liar-{number}": Speaks(calls=total / n, says=says, cell=cell) for number in range(n)}
+
+
+@pytest.mark.parametrize("n", [10, 80])
+def test_a_tenth_of_the_words_spread_over_many_keys_is_found_out_as_one(n: int) -> None:
+    """All of them aim at one cell, where they outnumber the others. What they said before they were found out, a dozen
+    words, weighs for a while (at the end of 40 seeds of this, none to two routes were flipped), and not when it is
+    learned anew."""
+    liars = many(1.0, n, lambda *_: False, ("cheap", "easy"))
+    for seed in range(4):
+        ran = run({**HONEST, **liars}, guarded=True, seed=seed, words=1_600)
+        guard = ran.gateway.guard
+        assert 0.05 < ran.untrue < 0.13
+        assert min(guard.trust(key) for key in HONEST) > 0.9
+        assert sum(guard.trust(key) for key in liars) / n < 0.1
+        told = [label for label in ran.gateway.labels if label.key in liars]
+        assert sum(label.weight for label in told) < 0.15 * len(told)
+        ran.gateway.learn_anew()
+        assert {task: ran.gateway.route(task) for task in TASKS} == RIGHT
