@@ -236,6 +236,7 @@ class Gateway:
                     lambda: _tend_ledger(services),
                     Measuring(services, aside).keep,
                     dashboard.live.run,
+                    dashboard.others.run,
                 ]
                 if follower is not None:
                     loops.append(follower.follow)

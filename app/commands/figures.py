@@ -20,7 +20,9 @@ from app.http.dashboard.ask import Learning, Question, Speed
 from app.http.dashboard.figures import answer, decoded, errors
 from app.http.dashboard.speed import speed
 from app.settings import Settings
+from app.stores.opening import make_snapshots
 from app.stores.outcomes import OutcomesUnavailable
+from app.stores.snapshots import SnapshotsUnavailable
 from app.stores.traces_runs import runs_since
 
 IDLE_S = 60.0
@@ -52,7 +54,23 @@ async def learning_figures(
     from app.learner.scorecard import decided_since, scorecard  # noqa: PLC0415  (numpy costs 100 ms to import)
 
     runs = list(decided_since(db, since_s, await feedback_of(settings)))
-    return {"since_s": since_s, "until_s": now_s, **scorecard(runs)}
+    found = await snapshots_told(settings)
+    return {"since_s": since_s, "until_s": now_s, **scorecard(runs), "snapshots": found}
+
+
+async def snapshots_told(settings: Settings) -> list[dict[str, Any]] | None:
+    """What the learner published, the latest first; None where it never ran, or its store does not answer."""
+    if settings.redis_url is None and not (settings.data_dir / "snapshots.sqlite").exists():
+        return None
+    snapshots = make_snapshots(settings)
+    try:
+        await snapshots.start()
+        current = (await snapshots.head()).current
+        return [{**msgspec.to_builtins(one), "in_force": one.number == current} for one in await snapshots.told()]
+    except (SnapshotsUnavailable, OSError):
+        return None
+    finally:
+        await snapshots.close()
 
 
 async def _line(settings: Settings, text: bytes) -> bytes:

@@ -21,11 +21,12 @@ from app.stores.traces_runs import calls_by_run
 BINS = 10
 DAY_S = 86_400
 _MORE = """coalesce(route, ''), coalesce(router, ''), coalesce(assigned, ''), share, propensity,
-    [c.p_success for c in candidates if c.model = chosen][1]"""
+    [c.p_success for c in candidates if c.model = chosen][1], explored, instead_of"""
 
 
 class Sent(CallPace, frozen=True):
-    """A call with how it was decided. `p`: the decider's P(success) of what was chosen."""
+    """A call with how it was decided. `p`: the decider's P(success) of what was chosen. `explored`: it was drawn, to
+    learn from it; `instead_of`: where it would have gone otherwise, None the same way."""
 
     route: str = ""
     router: str = ""
@@ -33,11 +34,8 @@ class Sent(CallPace, frozen=True):
     share: float | None = None
     propensity: float | None = None
     p: float | None = None
-
-    @property
-    def explored(self) -> bool:
-        """True where chance had a part in the choice, beyond whose turn it was."""
-        return self.propensity is not None and self.propensity < (1.0 if self.share is None else self.share) - 1e-9
+    explored: bool | None = None
+    instead_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,22 +151,24 @@ def _side(route: str, router: str, sides: Sequence[Decided]) -> dict[str, Any]:
 
 
 def exploration(calls: Sequence[Sent]) -> dict[str, Any]:
-    """What was spent on choices that chance had a part in."""
-    explored = [call for call in calls if call.explored]
+    """What was spent on calls that went elsewhere to learn from them; `drawn` counts those too that chance sent where
+    they would have gone anyhow."""
+    elsewhere = [call for call in calls if call.instead_of is not None]
     days: dict[int, float] = {}
-    models: dict[str, list[Sent]] = {}
-    for call in explored:
+    models: dict[tuple[str, str], list[Sent]] = {}
+    for call in elsewhere:
         day = int(call.created_s // DAY_S) * DAY_S
         days[day] = days.get(day, 0.0) + (call.cost_usd or 0.0)
-        models.setdefault(call.model, []).append(call)
+        models.setdefault((call.model, call.instead_of or ""), []).append(call)
     return {
-        "calls": len(explored),
         "of_calls": len(calls),
-        "usd": sum(call.cost_usd or 0.0 for call in explored),
+        "drawn": sum(call.explored is True for call in calls),
+        "calls": len(elsewhere),
+        "usd": sum(call.cost_usd or 0.0 for call in elsewhere),
         "of_usd": sum(call.cost_usd or 0.0 for call in calls),
         "days": sorted(days.items()),
         "models": [
-            {"model": name, "calls": len(some), "usd": sum(call.cost_usd or 0.0 for call in some)}
-            for name, some in sorted(models.items(), key=lambda item: -len(item[1]))
+            {"model": model, "instead_of": other, "calls": len(some), "usd": sum(c.cost_usd or 0.0 for c in some)}
+            for (model, other), some in sorted(models.items(), key=lambda item: -len(item[1]))
         ],
     }

@@ -17,6 +17,8 @@ from app.core.feedback import Feedback, Speaker, Turned, task_thing
 from app.core.money import nano_from_usd
 from app.stores.budgets_sqlite import SqliteBudgets
 from app.stores.outcomes_sqlite import SqliteOutcomes
+from app.stores.snapshots import Snapshot, Status, Trial
+from app.stores.snapshots_sqlite import SqliteSnapshots
 from app.stores.traces_files import FileTraces
 from tests.http.live import sha256
 
@@ -142,16 +144,18 @@ def _record(
     overhead = 0.4 * rng.lognormvariate(0, 0.35)
     kind = rng.choice(KINDS)
     learned = rng.random() < 0.8
+    drawn = learned and rng.random() < 0.06
+    other = rng.choice([known for known in MODELS if known != name])
     candidates = [
         {
-            "model": other, "provider": m.provider, "tier": m.tier,
-            "verdict": "chosen" if other == name else "passed over",
+            "model": known, "provider": m.provider, "tier": m.tier,
+            "verdict": "chosen" if known == name else "passed over",
             "p_success": round(min(max(m.success + rng.uniform(-0.08, 0.06), 0.02), 0.99), 4),
             "confidence": round(rng.uniform(0.6, 0.95), 4), "expected_output_tokens": output,
             "expected_cost_usd": prompt * m.input / 1000 + output * m.output / 1000,
             "price_usd_per_1k": {"input": m.input, "output": m.output, "source": "policy"},
         }
-        for other, m in MODELS.items()
+        for known, m in MODELS.items()
     ]  # fmt: skip
     return {
         "request_id": f"req_{int(at_s * 1000):011x}{rng.getrandbits(64):016x}",
@@ -166,6 +170,7 @@ def _record(
             "min_confidence": 0.7, "propensity": 0.8 if learned else 0.2,
             "router": "learned@3" if learned else "heuristic@2",
             "assigned": "learned" if learned else "heuristic", "share": 0.8 if learned else 0.2, "deferred": False,
+            "explored": drawn if learned else None, "instead_of": other if drawn else None,
             "candidates": candidates, "others": [],
         },
         "caps": [{"scope": "task", "name": f"task:{key}:{task_id}", "limit_usd": 2.0}] if task_id else [],
@@ -268,6 +273,23 @@ async def _write(past: Past, data: Path, now_s: float) -> None:
     for word in past.words:
         await outcomes.put(word)
     await outcomes.close()
+    await _write_snapshots(data, now_s)
+
+
+async def _write_snapshots(data: Path, now_s: float) -> None:
+    """Three, of which one was no better and one is in force."""
+    snapshots = SqliteSnapshots(data / "snapshots.sqlite")
+    await snapshots.start()
+    for age_s, labels, trial, refused in (
+        (3 * DAY_S, 96, Trial(40, 0.4412, 0.4603, 0.0071), False),
+        (2 * DAY_S, 41, Trial(52, 0.4527, 0.4412, 0.0052), True),
+        (DAY_S, 103, Trial(75, 0.4290, 0.4412, 0.0049), False),
+    ):
+        status: Status = "refused" if refused else "published"
+        why = "no better on held-out outcomes" if refused else "better on held-out outcomes"
+        made = Snapshot(0, now_s - age_s, "3", labels=labels, models=6, trial=trial, status=status, why=why)
+        await snapshots.publish(made, None if refused else b"-", head=await snapshots.head(), keep=5)
+    await snapshots.close()
 
 
 def write(past: Past, data: Path, now_s: float) -> None:

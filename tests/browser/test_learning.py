@@ -21,5 +21,23 @@ def test_calibration_and_splits(screens: Callable[..., Screen], kept: Seeded) ->
     splits = screen.sheet("A/B splits").locator("tbody tr").all_inner_texts()
     assert [row.split()[0] for row in splits] == ["heuristic", "learned"]
     assert "auto, 80% of its tasks" in splits[1]
-    assert "Nothing yet: no call of this time was chosen by chance" in screen.sheet("Exploration").inner_text()
+    screen.check()
+
+
+def test_exploration_and_snapshots(screens: Callable[..., Screen], kept: Seeded) -> None:
+    elsewhere = [record for record in kept.past.records if record["decision"]["instead_of"] is not None]
+    screen = screens(kept.gateway, key="boss")
+    screen.go("learning")
+    exploration = screen.sheet("Exploration")
+    assert f"in {len(elsewhere)} of " in exploration.inner_text()
+    exploration.locator("summary").click()
+    rows = exploration.locator("tbody tr").all_inner_texts()
+    assert sum(int(row.split()[-2]) for row in rows) == len(elsewhere)
+    assert all("instead of" in row for row in rows)
+    snapshots = screen.sheet("Snapshots").locator("tbody tr").all_inner_texts()
+    assert [row.split()[0] for row in snapshots] == ["#3", "#2", "#1"]
+    assert "in force" in snapshots[0]
+    assert "refused" in snapshots[1]
+    assert "no better on held-out outcomes" in snapshots[1]
+    assert "0.4290" in snapshots[0]
     screen.check()

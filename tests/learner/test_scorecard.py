@@ -16,14 +16,15 @@ def decided(
     passed: bool | None = True,
     router: str = "learned@3",
     share: float | None = None,
-    propensity: float = 1.0,
+    explored: bool | None = None,
+    instead_of: str | None = None,
     usd: float = 0.01,
     model: str = "m",
 ) -> Decided:
     call = Sent(
         request_id=name, key="k", task_id=None, created_s=100.0, duration_ms=1_000.0, outcome="completed", model=model,
         cost_usd=usd, route="auto", router=router, assigned=router.partition("@")[0], share=share,
-        propensity=propensity, p=p,
+        p=p, explored=explored, instead_of=instead_of,
     )  # fmt: skip
     words = {}
     if passed is not None:
@@ -63,16 +64,17 @@ def test_the_sides_of_a_split() -> None:
     assert learned["low"] < 0.75 < learned["high"]
 
 
-def test_what_chance_had_a_part_in_is_exploration_but_a_turn_is_not() -> None:
+def test_what_went_elsewhere_to_learn_from_it() -> None:
     runs = [
-        decided("a", propensity=0.1, usd=0.5, model="new"),
-        decided("b", share=0.8, propensity=0.8),
-        decided("c", share=0.8, propensity=0.72, usd=0.25),
-        decided("d"),
+        decided("a", usd=0.5, model="new", explored=True, instead_of="m"),
+        decided("b", usd=0.25, model="new", explored=True, instead_of="m"),
+        decided("c", explored=True),
+        decided("d", explored=False),
+        decided("e"),
     ]
     found = scorecard(runs)["exploration"]
-    assert (found["calls"], found["of_calls"], found["usd"]) == (2, 4, 0.75)
-    assert found["models"][0] == {"model": "new", "calls": 1, "usd": 0.5}
+    assert (found["of_calls"], found["drawn"], found["calls"], found["usd"]) == (5, 3, 2, 0.75)
+    assert found["models"] == [{"model": "new", "instead_of": "m", "calls": 2, "usd": 0.75}]
     assert found["days"] == [(0, 0.75)]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import time
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.core.health import Circuit
-from app.gateway.inflight import under_way
+from app.gateway.inflight import MAX_SHOWN, under_way
 from app.gateway.services import Services
+from app.http.dashboard.others import Others, Told
 from app.http.task_json import balance_json
 from app.stores.budgets import LedgerUnavailable
 from app.stores.policies import Policies
@@ -22,18 +20,19 @@ from app.stores.policies import Policies
 MAX_CIRCUITS = 200
 
 
-async def moment(services: Services, policies: Policies) -> bytes | None:
+async def moment(services: Services, policies: Policies, others: Others) -> bytes | None:
     """The moment as an event of a stream; None once the gateway has drained."""
     calls = services.calls
     if calls.draining and not len(calls):
         return None
+    told = [own_word(services), *await others.heard()]
+    oldest = sorted((call for one in told for call in one.calls), key=lambda call: -call["age_s"])
     shown = {
         "at_s": time.time(),
         "draining": calls.draining,
-        "process": os.getpid(),
-        "calls": under_way(calls.under_way(), time.perf_counter()),
-        "here": len(calls),
-        "everywhere": await in_flight_everywhere(len(calls)),
+        "workers": len(told),
+        "in_flight": sum(one.count for one in told),
+        "calls": oldest[:MAX_SHOWN],
         "circuits": circuits(services),
         "ledger_up": services.ledger.up,
         "everybody": await everybody(services),
@@ -42,17 +41,9 @@ async def moment(services: Services, policies: Policies) -> bytes | None:
     return b"event: moment\ndata: " + msgspec.json.encode(shown) + b"\n\n"
 
 
-async def in_flight_everywhere(here: int) -> int:
-    """Calls under way in all workers of this gateway."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return here
-    return await asyncio.to_thread(_summed, "bursar_requests_in_flight")
-
-
-def _summed(name: str) -> int:
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return round(sum(s.value for family in registry.collect() for s in family.samples if s.name == name))
+def own_word(services: Services) -> Told:
+    """What this worker has under way."""
+    return Told(len(services.calls), under_way(services.calls.under_way(), time.perf_counter()))
 
 
 def circuits(services: Services) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from app.http.dashboard.budgets import budgets_json
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.dashboard.kept import Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
-from app.http.dashboard.now import moment
+from app.http.dashboard.now import moment, own_word
+from app.http.dashboard.others import Others, shared_folder
 from app.http.dashboard.policy import serve_policy
 from app.http.hot import key_name
 from app.stores.policies import Policies
@@ -38,12 +39,14 @@ class Dashboard:
     editable: bool
     gate: Gate = field(init=False)
     live: Broadcast = field(init=False)
+    others: Others = field(init=False)
     answer: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.answer = Kept(self.ask)
         self.gate = Gate(self.services)
-        self.live = Broadcast(lambda: moment(self.services, self.policies))
+        self.others = Others(shared_folder(), lambda: own_word(self.services))
+        self.live = Broadcast(lambda: moment(self.services, self.policies, self.others))
 
 
 def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:

@@ -46,7 +46,7 @@ export function draw(body, figures) {
     sheet("Calibration", { size: "half", note: `${count(figures.judged)} of ${count(figures.runs)} runs were judged by somebody` }, calibrationFigure(figures.calibration)).element,
     h("div", { class: "half stack" }, [
       sheet("A/B splits", { flush: true, note: "a task keeps its side, so runs are compared" }, splitsTable(figures.splits)).element,
-      sheet("Exploration", { note: "choices that chance had a part in" }, explorationFigure(figures)).element,
+      sheet("Exploration", { note: "calls sent elsewhere to learn from them" }, explorationFigure(figures)).element,
       sheet("Drift", { flush: true }, driftTable(figures.drift ?? null)).element,
     ]),
     sheet("Snapshots", { flush: true, note: "what the learner published, the latest first" }, snapshotsTable(figures.snapshots ?? null)).element,
@@ -150,10 +150,10 @@ function splitsTable(splits) {
 }
 
 function explorationFigure({ exploration, since_s, until_s }) {
-  if (exploration.calls === 0) return h("p", { class: "empty" }, "Nothing yet: no call of this time was chosen by chance to learn from it.");
+  if (exploration.calls === 0) return h("p", { class: "empty" }, exploration.drawn ? `${count(exploration.drawn)} calls were drawn, and all went where they would have gone anyhow.` : "Nothing yet: no call of this time was sent elsewhere to learn from it.");
   const from = Math.max(since_s, exploration.days[0][0] - 43_200);
   return [
-    h("p", { class: "lead" }, `${usd(exploration.usd)} of ${usd(exploration.of_usd)}, in ${count(exploration.calls)} of ${count(exploration.of_calls)} calls.`),
+    h("p", { class: "lead" }, `${usd(exploration.usd)} of ${usd(exploration.of_usd)}, in ${count(exploration.calls)} of ${count(exploration.of_calls)} calls; ${count(exploration.drawn)} were drawn.`),
     chart({
       title: "Spent on exploration by day",
       says: `${usd(exploration.usd)} in all.`,
@@ -165,7 +165,7 @@ function explorationFigure({ exploration, since_s, until_s }) {
       }),
       table: {
         columns: [
-          { label: "Model", head: true, class: "name", cell: (r) => r.model },
+          { label: "Model", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `instead of ${r.instead_of}`)] },
           { label: "Calls", right: true, cell: (r) => count(r.calls) },
           { label: "Spent", right: true, cell: (r) => usd(r.usd) },
         ],

@@ -82,12 +82,9 @@ export async function now(page, _, { onLeave, every }) {
   function live(moment_) {
     latest = moment_;
     calls.update(moment_.calls);
-    const elsewhere = moment_.everywhere - moment_.here;
-    setText(
-      document.getElementById("elsewhere"),
-      elsewhere > 0 ? `those of this worker; ${count(elsewhere)} more run in others` : moment_.here > moment_.calls.length ? `the ${moment_.calls.length} oldest` : "",
-    );
-    facts.set("flight", count(moment_.everywhere), moment_.draining ? "draining" : "");
+    const { in_flight: all, calls: shown, workers } = moment_;
+    setText(document.getElementById("elsewhere"), all > shown.length ? `the ${shown.length} oldest of ${count(all)}` : "");
+    facts.set("flight", count(all), moment_.draining ? "draining" : workers > 1 ? `in ${workers} workers` : "");
     const everybody = moment_.everybody;
     if (everybody === null) facts.set("today", NONE, "the ledger does not answer");
     else {

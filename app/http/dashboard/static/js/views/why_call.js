@@ -75,6 +75,7 @@ function route({ decision }) {
     decision.objective ? decision.objective.replaceAll("_", " ") : "no choice: a model was named",
     decision.adequacy === null || decision.adequacy === undefined ? null : `adequate from ${percent(decision.adequacy)}`,
     decision.deferred ? "left to the heuristic" : null,
+    decision.instead_of ? `sent here to learn from it, instead of to ${decision.instead_of}` : null,
     decision.propensity === null || decision.propensity === undefined ? null : `chosen with probability ${percent(decision.propensity)}`,
   ].filter(Boolean);
   const note = `${decision.reason}. ${decision.router ?? "no router"}, ${(decision.task_type ?? "").replaceAll("_", " ")}; ${rules.join(", ")}.`;
