@@ -31,8 +31,8 @@ log = structlog.get_logger()
 
 WORDS: Final = 2_000
 """Words read in one go."""
-LEASE_S: Final = 30.0
-"""A learner that has not been heard of for so long leads no more."""
+LEASE_S: Final = 10.0
+"""A learner that has not been heard of for so long, and for twice its pause, leads no more."""
 SAVE_EVERY_S: Final = 5.0
 """What is learned in between is learned again by whoever goes on after a crash."""
 
@@ -84,6 +84,7 @@ class Worker:
     ) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.learner: Learner | None = None
+        self.lease_s = LEASE_S
         self._base, self._snapshots, self._outcomes = base, snapshots, outcomes
         self._make_tail, self._rules, self._clock = tail, rules, clock
         self._tail: Tail = tail("")
@@ -98,7 +99,7 @@ class Worker:
         """One pass: read some, learn, publish where it is time. `finish`: save whatever there is.
 
         Raises what the stores raise; the state is then as it was last saved, and the next pass reads it."""
-        if not await self._snapshots.lead(self.owner, LEASE_S):
+        if not await self._snapshots.lead(self.owner, self.lease_s):
             self.learner = None
             return Done(leads=False)
         try:
@@ -113,6 +114,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, every_s: float) -> None:
         """Pass after pass, until told to stop; then what is known is saved."""
+        self.lease_s = max(LEASE_S, 2.0 * every_s)
         while True:
             done = await self.once(finish=stop.is_set())
             if stop.is_set():
