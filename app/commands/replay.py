@@ -169,7 +169,7 @@ def _print_group(name: str, group: Group) -> None:
     )
     for what, one, form in (("dollars", group.cost, "{:.6f}"), ("success", group.success, "{:.4f}")):
         say(
-            f"{what}: {one.known} known of {one.rows}, {one.units} tasks, effective sample {one.ess:.0f}, "
+            f"{what}: told by {one.known} of {one.rows}, {one.units} tasks, effective sample {one.ess:.0f}, "
             f"{one.unsupported:.1%} unsupported"
         )
         if one.refusal is not None:
