@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from app.core.heard import WRITING_TOOLS
+from app.core.landing import Landing
 from app.core.money import Price
 
 OnCut = Literal["error", "length"]
@@ -205,6 +206,7 @@ class Route:
     split: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     switch_in_tool_loop: bool = False
     explore: Explore | None = None
+    landing: Landing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,7 @@ class Policy:
     ledger: LedgerRules = LedgerRules()
     targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     require_replay: ReplayRules | None = None
+    landing: Landing | None = None
     writing_tools: tuple[str, ...] = WRITING_TOOLS
     prices_version: str = ""
     warnings: tuple[str, ...] = ()
@@ -293,6 +296,11 @@ class Policy:
     def meant_by(self, name: str) -> str:
         """What a name that a client asks for stands for: itself, where no alias fits."""
         return next((meant for pattern, meant in self.aliases.items() if fnmatchcase(name, pattern)), name)
+
+    def landing_on(self, route: str | None) -> Landing | None:
+        """How tasks land on this route: by its own rules, else by those for all; None: they do not."""
+        found = None if route is None else self.routes.get(route)
+        return self.landing if found is None or found.landing is None else found.landing
 
     @property
     def open_access(self) -> bool:

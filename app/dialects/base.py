@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import Event
-from app.core.money import Usage
+from app.core.money import Usage, usd_text
 from app.core.sse import Frame
 from app.core.types import ChatRequest
 
@@ -25,11 +27,17 @@ class BadEvent(ValueError):
 @dataclass(slots=True)
 class Counts:
     """What a reply's usage is told the client as. `exact`: the provider said so; else it is our estimate.
-    `cost_nano` is what was settled, None where unknown."""
+    `cost_nano` is what was settled, None where unknown; `left_nano` what the tightest cap has left, told as `remaining`
+    to a task that lands (None: not told)."""
 
     usage: Usage
     exact: bool
     cost_nano: int | None
+    left_nano: int | None = None
+
+    def left(self) -> dict[str, msgspec.Raw]:
+        """The member of usage that says what is left, where that is told."""
+        return {} if self.left_nano is None else {"remaining": msgspec.Raw(usd_text(self.left_nano).encode())}
 
 
 @dataclass(slots=True)

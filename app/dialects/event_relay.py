@@ -67,6 +67,7 @@ class EventRelay:
         self.meter = meter
         self.allowance_nano: int | None = None
         self.kill_nano: int | None = None
+        self.left_nano: int | None = None
         self.opened = self.blocked = self.done = False
         self.broken: str | None = None
         self.failed: Failed | None = None
@@ -290,7 +291,9 @@ class EventRelay:
         return b"".join(out)
 
     def _counts(self, cost_nano: int | None) -> Counts:
-        return counts_of(self.meter, cost_nano)
+        counts = counts_of(self.meter, cost_nano)
+        counts.left_nano = self.left_nano
+        return counts
 
 
 def date(events: list[Event], created_s: int) -> None:

@@ -199,9 +199,15 @@ class Attempt:
         except Stopped:
             return await self._stopped(reply, parser)
         if relay.broken is None and (relay.done or relay.ended):
-            by_tokens = self.purse.clamped_by_tokens
-            why = "tokens" if by_tokens else "budget"
-            await (self._cut(reply, parser, why) if relay.clamped else self._complete(reply))
+            why = "tokens" if self.purse.clamped_by_tokens else "budget"
+            if not relay.clamped:
+                await self._complete(reply)
+            elif self.purse.clamped_to_land and not relay.in_tool:
+                # Shorter than the model would have it, and all that was asked for: the task goes on.
+                self._exchange.heard.finish = ""  # says nothing of the model
+                await self._complete(reply)
+            else:
+                await self._cut(reply, parser, why)
             return None
         return await self._broke(reply)
 
@@ -467,6 +473,8 @@ class Attempt:
             self.record.generation_s = self._generation_s()
         await self.purse.settle(cost_nano or 0, killed=killed)
         self.record.charged_nano, self.record.provenance = cost_nano, provenance
+        if self.purse.lands and self.purse.plan.mode is not Mode.PLAIN:
+            self.relay.left_nano = self.purse.remaining_nano
         usage, meter = self.meter.usage, self.meter
         self.record.usage = {
             "input_tokens": usage.input if usage else meter.input_tokens,

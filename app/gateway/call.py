@@ -7,14 +7,17 @@ import random
 from collections.abc import Iterator
 
 from app.core.errors import BudgetContended, BudgetExceeded, BursarError
+from app.core.landing import Landing, note_of
 from app.core.meter import Meter
 from app.core.money import Usage
 from app.core.policy import Candidate, Key
 from app.core.tokens import estimate_input
 from app.core.types import ChatRequest, Outcome
 from app.dialects.base import Counts, Dialect
+from app.dialects.notes import noted
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
+from app.gateway.approach import approach_in
 from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
@@ -27,7 +30,7 @@ from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
-from app.gateway.target import resolve
+from app.gateway.target import Target, resolve
 from app.gateway.verdict import Move, Verdict
 
 KEEPALIVE_S = 15.0
@@ -83,7 +86,7 @@ class ChatCall(OwnedCall):
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""
         self._refuse_circles()
-        decision = self._decide()
+        decision = self._decide(await self._target())
         denial: BursarError | None = None
         failure: BursarError | None = None
         for candidate in self._in_order(decision):
@@ -113,11 +116,32 @@ class ChatCall(OwnedCall):
         if self.services.repeats.count(task_scope(record.key_name, record.task_id), self.request) > most:
             raise stopped_error("repeats")
 
-    def _decide(self) -> Decision:
+    async def _target(self) -> Target:
+        """What may be asked: less where a tool loop is open, and cheaper where the task lands."""
+        target = resolve(self.view, self.request.model, self.key)
+        rules = self.view.policy.landing_on(target.route)
+        if rules is not None and self.record.task_id is not None:
+            await self._look_ahead(rules)
+        approach, in_loop = self.record.approach, self.request.prompt.in_tool_loop
+        if in_loop and not (approach is not None and approach.rules.switch_in_tool_loop):
+            kept = self.services.loops.model_of(self._loop())
+            return target if kept is None else target.held_to(kept)
+        if approach is not None and approach.rules.cheaper:
+            return target.landing(approach.rules.adequacy)
+        return target
+
+    async def _look_ahead(self, rules: Landing) -> None:
+        """Note how near the task is to its limits, for what follows and, where the policy wants it, for the model."""
+        record = self.record
+        scope = task_scope(record.key_name, record.task_id or "")
+        approach = record.approach = await approach_in(self.services.ledger, scope, rules)
+        if approach is not None and rules.note:
+            note = note_of(approach.nearest)
+            self.request = noted(self.request, note)
+            self._raw_input += estimate_input(len(note), 1, 0)
+
+    def _decide(self, target: Target) -> Decision:
         services, view, record = self.services, self.view, self.record
-        target = resolve(view, self.request.model, self.key)
-        if self.request.prompt.in_tool_loop and (kept := services.loops.model_of(self._loop())) is not None:
-            target = target.held_to(kept)
         if self._asked_softness is None:
             route = view.policy.routes.get(target.route or "")
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
@@ -132,7 +156,7 @@ class ChatCall(OwnedCall):
             available=lambda name: services.health.available(name, now_s),
             capped=lambda candidate: self.limits(candidate).capped,
         )
-        if decision.rules is not None and decision.rules.explore is not None:
+        if decision.rules is not None and decision.rules.explore is not None and record.approach is None:
             decision = self._explored(decision)
         record.decision = decision
         return decision
@@ -181,7 +205,8 @@ class ChatCall(OwnedCall):
         input_tokens = calibration.input_tokens(self._raw_input)
         plan = plan_attempt(self.request, candidate, limits, input_tokens)
         meter = Meter(candidate.price, input_tokens, calibration.output_permille)
-        purse = Purse(services.ledger, self.view.policy.ledger, plan, limits, meter, self.next_call_id())
+        rules = self.view.policy.ledger
+        purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)
         self.purse, self.record.limits = purse, purse.limits
         breaker = services.health.of(candidate.name)

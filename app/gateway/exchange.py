@@ -35,6 +35,7 @@ class Relay(Protocol):
 
     allowance_nano: int | None
     kill_nano: int | None
+    left_nano: int | None
     opened: bool
     blocked: bool
     done: bool

@@ -16,6 +16,7 @@ from app.core.policy import Candidate, Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
+from app.gateway.approach import landing_headers
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.limits import CUT_OUTCOMES, ClientCaps, Limits, below, limits_for, task_scope
@@ -140,6 +141,8 @@ class OwnedCall(ABC):
             found.append((b"x-bursar-remaining-usd", usd_text(remaining).encode()))
         if self.record.task_id is not None:
             found.append((b"x-bursar-task-id", self.record.task_id.encode("latin-1", "replace")))
+        if self.record.approach is not None:
+            found += landing_headers(self.record.approach)
         return found
 
     async def fail(self, error: BursarError) -> None:

@@ -7,6 +7,7 @@ from enum import Enum
 import msgspec
 
 from app.core.budget import Granted
+from app.core.landing import Approach
 from app.core.money import MAX_NANO, affordable_tokens, tokens_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
@@ -128,6 +129,15 @@ def token_clamp(plan: Plan, request: ChatRequest, tokens_left: int | None) -> in
     if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
         return None
     return max(tokens, plan.least_tokens // request.choices)
+
+
+def landing_clamp(plan: Plan, approach: Approach) -> int | None:
+    """The output limit, per choice, of a call of a task that lands; None where the client's own (or the model's) is no
+    larger."""
+    tokens = approach.output_tokens(plan.input_tokens, plan.input_nano, plan.output_rate, plan.choices)
+    if tokens is None or (plan.worst_tokens is not None and tokens >= plan.worst_tokens // plan.choices):
+        return None
+    return tokens
 
 
 def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> int | None:

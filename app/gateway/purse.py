@@ -10,6 +10,7 @@ import msgspec
 
 from app.core.budget import Advance, Granted, Reserve, Result, Settle, Settled
 from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
+from app.core.landing import Approach
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import LedgerRules
@@ -18,7 +19,7 @@ from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
-from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded, token_clamp
+from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded, landing_clamp, token_clamp
 from app.stores.budgets import LedgerUnavailable
 
 START_TOKENS = 32
@@ -34,10 +35,18 @@ class Purse:
     """`reserve` opens it, `settle` ends it. `allowance_nano` is how far the running cost may go without asking
     again (None: nothing to guard); it never passes what the ledger granted. `granted` and `settled` are the
     ledger's first and last word; `cut_headers` are the amounts at a cut, for a client that has no head yet.
-    `tokens_left` and `ms_left` are what the task had left at the grant (None: no limit)."""
+    `tokens_left` and `ms_left` are what the task had left at the grant (None: no limit). `clamped_to_land`: the output
+    limit is tighter than the cap itself would have it, for the task is to have another call (`core/landing.py`)."""
 
     def __init__(
-        self, ledger: Ledger, rules: LedgerRules, plan: Plan, limits: Limits, meter: Meter, call_id: str
+        self,
+        ledger: Ledger,
+        rules: LedgerRules,
+        plan: Plan,
+        limits: Limits,
+        meter: Meter,
+        call_id: str,
+        approach: Approach | None = None,
     ) -> None:
         self.plan = plan
         self.limits = limits
@@ -54,7 +63,8 @@ class Purse:
         self._rules = rules
         self.tokens_left = limits.call_tokens
         self.ms_left = limits.call_ms
-        self.clamped_by_tokens = False
+        self.clamped_by_tokens = self.clamped_to_land = False
+        self._approach = approach
         self._reserve: Reserve | None = None
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
@@ -75,6 +85,9 @@ class Purse:
             raise call_denial(limits.call_scope, limits.call_nano, 0)
         if self.tokens_left is not None and self.plan.input_tokens + self.plan.least_tokens > self.tokens_left:
             raise stopped_error("tokens")
+        landing = None if self._approach is None or request is None else landing_clamp(self.plan, self._approach)
+        if landing is not None and self.plan.mode is Mode.PLAIN:
+            self.plan = folded(self.plan)  # as a stream, in which the end of a call can be told from its half
         try:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
         except (BudgetExceeded, BudgetContended) as error:
@@ -95,6 +108,8 @@ class Purse:
             tokens = token_clamp(self.plan, request, self.tokens_left)
             if tokens is not None and (self.clamp_tokens is None or tokens < self.clamp_tokens):
                 self.clamp_tokens, self.clamped_by_tokens = tokens, True
+            if landing is not None and (self.clamp_tokens is None or landing < self.clamp_tokens):
+                self.clamp_tokens, self.clamped_by_tokens, self.clamped_to_land = landing, False, True
 
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner
@@ -121,6 +136,11 @@ class Purse:
         self.tokens_left = tighter(self.limits.call_tokens, self._grant.tokens_left)
         self.ms_left = tighter(self.limits.call_ms, self._grant.ms_left)
         self._allow(0, self._grant, plan.risk_nano)
+
+    @property
+    def lands(self) -> bool:
+        """True where the task is near its cap, and lands."""
+        return self._approach is not None
 
     @property
     def _start_nano(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from app.core.landing import Approach
 from app.core.money import Price, Rates, usd_float, usd_text
 from app.core.policy import Candidate, Route
 from app.core.runs import NOT_MEASURED
@@ -56,6 +57,7 @@ class CallRecord:
     denied_at_usd: float | None = None
     denials: list[dict[str, str]] = field(default_factory=list)
     slow: tuple[str, ...] = ()
+    approach: Approach | None = None
     duration_s: float = 0.0
     overhead_s: float | None = None
     client_request_id: str | None = None
@@ -90,6 +92,7 @@ class CallRecord:
             "denials": self.denials,
             "decision": decision_json(decision, self.view) if decision else None,
             "caps": caps_json(self.limits) if self.limits else [],
+            "landing": landing_json(self.approach, last) if self.approach is not None else None,
             "attempts": [attempt_json(a) for a in attempts],
             "timings": {
                 "duration_ms": _ms(self.duration_s),
@@ -270,6 +273,17 @@ def caps_json(limits: Limits) -> list[dict[str, Any]]:
         if c.own_limit_nano is not None
     ]
     return [*own, *shared, *asked]
+
+
+def landing_json(approach: Approach, last: AttemptRecord | None) -> dict[str, Any]:
+    """Near which limit the task was, and what came of it: `clamped` where its output limit was lowered for that."""
+    near, purse = approach.nearest, None if last is None else last.purse
+    return {
+        "limit": near.kind,
+        "used_share": round(near.share, 4),
+        "noted": approach.rules.note,
+        "clamped": purse is not None and purse.clamped_to_land,
+    }
 
 
 def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -50,6 +51,13 @@ class Target(msgspec.Struct, frozen=True):
             fixed=HELD,
             pinned={},
         )
+
+    def landing(self, adequacy: float | None) -> Target:
+        """The target for a task near its cap: the cheapest that is adequate, whatever the route's objective."""
+        if self.rules is None:
+            return self
+        least = self.rules.adequacy if adequacy is None else adequacy
+        return msgspec.structs.replace(self, rules=replace(self.rules, objective="cheapest_adequate", adequacy=least))
 
     def of_task(self, task_type: str | None) -> Target:
         """The target for a task type (None: no chat), which may be pinned."""

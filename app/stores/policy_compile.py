@@ -46,7 +46,7 @@ from app.stores.policy_model import (
     TaskCapSpec,
     WindowsSpec,
 )
-from app.stores.policy_routes import compile_route, pins_of, usd_nano
+from app.stores.policy_routes import compile_route, landing_of, pins_of, usd_nano
 from app.stores.prices import Catalogue, Entry
 
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
@@ -121,6 +121,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
             open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),
             contention_wait_s=spec.ledger.contention_wait_secs,
         ),
+        landing=landing_of(spec.landing),
         writing_tools=_writing_tools(spec.writing_tools),
         targets=MappingProxyType(dict(spec.targets)),
         require_replay=_replay_rules(spec.require_replay),

@@ -10,7 +10,17 @@ from app.core.money import Rates, usd_text
 from app.core.policy import ANY_TASK, Policy, Provider, Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route"}
-_SETTINGS = ("caps", "ledger", "aliases", "unknown_model", "on_cut", "targets", "require_replay")
+_SETTINGS = (
+    "caps",
+    "ledger",
+    "landing",
+    "writing_tools",
+    "aliases",
+    "unknown_model",
+    "on_cut",
+    "targets",
+    "require_replay",
+)
 _SHOWN_MAPPINGS = ("pin", "split", "aliases", "targets")
 """Every other mapping holds headers, which may be secret."""
 

@@ -6,12 +6,12 @@ them into the gateway's integers. What each field means to a reader is its `desc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from app.core.policy import MEASURES, ROUTERS, Objective
+from app.core.policy import MEASURES
+from app.stores.policy_model_routes import LandingSpec, RouteSpec
 from app.stores.policy_types import (
     PLACEHOLDER,
     AliasPattern,
@@ -27,16 +27,11 @@ from app.stores.policy_types import (
     Seconds,
     Sha256,
     Share,
+    Spec,
     Tokens,
     ToolPattern,
+    known_keys,
 )
-from routers.tasks import TaskType
-
-
-class Spec(BaseModel):
-    """Base of all: unknown fields are errors, values are frozen, errors never quote what was written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class DeadlinesSpec(Spec):
@@ -175,76 +170,6 @@ class ModelSpec(Spec):
     embeddings: bool | None = None
 
 
-class RetriesSpec(Spec):
-    """Before the first event: how often one candidate is asked again."""
-
-    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = 1
-    base_secs: Seconds = 0.25
-    max_wait_secs: Seconds = 2.0
-
-
-def _pin_kind(value: Any) -> str:
-    return "task_types" if isinstance(value, dict) else "model"
-
-
-def _keys(known: Iterable[str]) -> Any:
-    """For editors; what is no known key is told by `policy_references.py`, with what may have been meant."""
-    return {"propertyNames": {"enum": list(known)}}
-
-
-PinByTask = Annotated[dict[str, ModelName], Field(min_length=1, json_schema_extra=_keys(TaskType))]
-Pin = Annotated[Annotated[ModelName, Tag("model")] | Annotated[PinByTask, Tag("task_types")], Discriminator(_pin_kind)]
-Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=_keys(ROUTERS))]
-
-
-class ExploreSpec(Spec):
-    """Calls that go where the learned router draws from what it believes, so that it learns of every candidate. Never
-    where a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
-
-    share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(default=0.05, description="Of calls, or of tasks.")
-    max_usd_per_day: Budget = Field(
-        description="What such calls may cost in a day (UTC), for each gateway process; then none are made."
-    )
-
-
-class RouteSpec(Spec):
-    """A name that clients put into `model`."""
-
-    candidates: list[ModelName] = Field(min_length=1)
-    objective: Objective = Field(
-        default="cheapest_adequate",
-        description="cheapest_adequate: the lowest expected cost with P(success) >= adequacy. quality: the highest "
-        "P(success) within max_expected_cost_usd. utility: the highest P(success) * success_value_usd - expected cost.",
-    )
-    adequacy: Share = Field(default=0.8, description="The P(success) from which a candidate is good enough.")
-    max_expected_cost_usd: Budget | None = Field(
-        default=None, description="For objective quality: the most that an answer may be expected to cost."
-    )
-    success_value_usd: Budget | None = Field(
-        default=None, description="For objective utility: what an answer that succeeds is worth."
-    )
-    min_confidence: Share = Field(
-        default=0.7, description="Where the learned router trusts its choice less, the heuristic decides."
-    )
-    pin: Pin | None = Field(
-        default=None,
-        description="A model, or one by task type, that is asked whatever the scores; only `fallback` follows it.",
-    )
-    router: Literal["learned", "heuristic"] | None = Field(
-        default=None, description="Whose scores decide. Default: learned, where its weights are there."
-    )
-    split: Split | None = Field(
-        default=None, description="An A/B test: the share of tasks that each router decides, together 1."
-    )
-    explore: ExploreSpec | None = Field(default=None, description="Trying, to learn. Default: nothing is tried.")
-    fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
-    switch_in_tool_loop: bool = Field(
-        default=False, description="May change the model while the client is answering its tool calls."
-    )
-    retries: RetriesSpec = RetriesSpec()
-    on_cut: OnCut | None = None
-
-
 class CapSpec(Spec):
     """One cap."""
 
@@ -350,9 +275,12 @@ class PolicySpec(Spec):
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
     ledger: LedgerSpec = LedgerSpec()
+    landing: LandingSpec | None = Field(
+        default=None, description="How tasks end near their cap. Default: they are cut."
+    )
     targets: dict[Name, Annotated[float, Field(ge=0), NotBool]] = Field(
         default_factory=dict,
-        json_schema_extra=_keys(MEASURES),
+        json_schema_extra=known_keys(MEASURES),
         description="Where measures of success should stay below (or above, where more is better).",
     )
     require_replay: ReplaySpec | None = Field(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from app.core.landing import Landing
 from app.core.money import nano_from_usd
 from app.core.policy import ANY_TASK, Candidate, Explore, Retries, Route
-from app.stores.policy_model import ExploreSpec, RouteSpec
+from app.stores.policy_model_routes import ExploreSpec, LandingSpec, RouteSpec
 
 
 def compile_route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Route:
@@ -28,6 +29,7 @@ def compile_route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) 
         router=given.router,
         split=MappingProxyType({name: share for name, share in (given.split or {}).items() if share}),
         switch_in_tool_loop=given.switch_in_tool_loop,
+        landing=landing_of(given.landing),
     )
 
 
@@ -39,6 +41,11 @@ def pins_of(given: RouteSpec) -> Mapping[str, str]:
 def usd_nano(usd: float | None) -> int | None:
     """Dollars as nano-dollars, none for none."""
     return None if usd is None else nano_from_usd(usd)
+
+
+def landing_of(given: LandingSpec | None) -> Landing | None:
+    """How tasks land, none for none."""
+    return None if given is None else Landing(**given.model_dump())
 
 
 def _explore(given: ExploreSpec | None) -> Explore | None:

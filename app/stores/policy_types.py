@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from app.core.money import nano_from_usd, price_from_usd_per_1k
@@ -85,3 +86,14 @@ Sha256 = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"patte
 OnCut = Literal["error", "length"]
 ToolPattern = Annotated[str, Field(min_length=1, max_length=128)]
 AliasPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:/@+*?\- ]+$")]
+
+
+class Spec(BaseModel):
+    """Base of all: unknown fields are errors, values are frozen, errors never quote what was written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def known_keys(known: Iterable[str]) -> Any:
+    """For editors; what is no known key is told by `policy_references.py`, with what may have been meant."""
+    return {"propertyNames": {"enum": list(known)}}

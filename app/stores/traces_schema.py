@@ -45,6 +45,7 @@ _CANDIDATE = {
     "expected_cost_usd": _REAL,
 }
 _CUT = {"scope": _TEXT, "by": _TEXT, "killed_at_usd": _REAL, "in_tool_call": _BOOL}
+_LANDING = {"limit": _TEXT, "used_share": _REAL, "noted": _BOOL, "clamped": _BOOL}
 _CAP = {"scope": _TEXT, "name": _TEXT, "limit_usd": _REAL, "by": _TEXT}
 
 
@@ -105,6 +106,7 @@ COLUMNS = (
     ),
     _of("seen", "seen", "JSON", "what showed in the answer, without its words (app/core/seen.py)"),
     _of("caps", "caps", [_CAP], "every cap that bound it"),
+    _of("landing", "landing", _LANDING, "how near its task was to a limit; NULL where it was far, or does not land"),
     _of("timings.duration_ms", "duration_ms", _REAL, "from its arrival to its end"),
     _of("timings.ttft_ms", "ttft_ms", _REAL, "the last attempt's first token"),
     _of("timings.first_attempt_ms", "first_attempt_ms", _REAL, "its first text, or call of a tool that writes"),

@@ -66,6 +66,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "denied_scope": "key",
         "denials": [],
         "decision": decision,
+        "landing": {"limit": "budget", "used_share": 0.9, "noted": True, "clamped": False},
         "caps": [{"scope": "task", "name": "task:ci:run-1", "limit_usd": 1.0, "by": "client"}],
         "attempts": [{"model": "small"}, {"model": "large"}],
         "timings": {

@@ -111,7 +111,8 @@ def usage_bytes(counts: Counts) -> bytes:
     told = usage_object(counts.usage)
     if not counts.exact:
         told["estimated"] = True
-    return msgspec.json.encode(told)[:-1] + b',"cost":' + _cost_bytes(counts.cost_nano) + b"}"
+    told["cost"] = msgspec.Raw(_cost_bytes(counts.cost_nano))
+    return msgspec.json.encode({**told, **counts.left()})
 
 
 def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
@@ -119,7 +120,7 @@ def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
     members = _members.decode(usage) if usage is not None else None
     if not members:
         return msgspec.Raw(usage_bytes(counts))
-    return msgspec.Raw(object_bytes({**members, "cost": msgspec.Raw(_cost_bytes(counts.cost_nano))}))
+    return msgspec.Raw(object_bytes({**members, "cost": msgspec.Raw(_cost_bytes(counts.cost_nano)), **counts.left()}))
 
 
 def _cost_bytes(cost_nano: int | None) -> bytes:

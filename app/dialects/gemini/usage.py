@@ -60,7 +60,7 @@ def usage_members(counts: Counts) -> dict[str, Any]:
     if not counts.exact:
         shown["estimated"] = True
     shown["cost"] = msgspec.Raw(cost_bytes(counts))
-    return shown
+    return {**shown, **counts.left()}
 
 
 def cost_bytes(counts: Counts) -> bytes:

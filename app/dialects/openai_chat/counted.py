@@ -29,7 +29,7 @@ def usage_object(counts: Counts) -> dict[str, Any]:
     else:
         shown["estimated"] = True
     shown["cost"] = cost_of(counts)
-    return shown
+    return {**shown, **counts.left()}
 
 
 def cost_of(counts: Counts) -> msgspec.Raw:

@@ -44,6 +44,7 @@ class ChatRelay:
 
     `opened`: a first real event is there. `blocked`: the next event would pass the allowance, or the cost has
     reached `kill_nano`; raise the allowance and `resume`, or end. `clamped`: the upstream stopped at our clamp.
+    `left_nano`: what the end is to say is left (None: nothing).
     `in_tool`: the client has a part of a tool call, and not yet its end. `ended`: all choices finished.
     `done`: `[DONE]` was seen. `broken`: why the stream cannot be trusted, if so; `error`: what the provider said.
     """
@@ -54,6 +55,7 @@ class ChatRelay:
         self.meter = meter
         self.allowance_nano: int | None = None
         self.kill_nano: int | None = None
+        self.left_nano: int | None = None
         self.opened = self.blocked = self.done = False
         self.in_tool = False
         self.broken: str | None = None
@@ -295,6 +297,8 @@ class ChatRelay:
             usage["estimated"] = msgspec.Raw(b"true")
         members["choices"] = _EMPTY_CHOICES
         usage["cost"] = msgspec.Raw(b"null" if cost_nano is None else usd_text(cost_nano).encode())
+        if self.left_nano is not None:
+            usage["remaining"] = msgspec.Raw(usd_text(self.left_nano).encode())
         members["usage"] = msgspec.Raw(object_bytes(usage))
         return sse_event(object_bytes(members))
 

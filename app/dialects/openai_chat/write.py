@@ -226,7 +226,7 @@ class ChatWriter:
             return b""
         if self._usage is not None and counts.exact:
             members = _members.decode(self._usage)
-            usage: dict[str, Any] = {**(usage_members(members) or {}), "cost": cost_of(counts)}
+            usage: dict[str, Any] = {**(usage_members(members) or {}), "cost": cost_of(counts), **counts.left()}
         else:
             members, usage = self._envelope(), usage_object(counts)
         members |= {"choices": _EMPTY_LIST, "usage": msgspec.Raw(_encode(usage))}

@@ -61,7 +61,7 @@ def usage_bytes(counts: Counts) -> msgspec.Raw:
     if not counts.exact:
         made["estimated"] = True
     made["cost"] = _cost(counts)
-    return msgspec.Raw(msgspec.json.encode(made))
+    return msgspec.Raw(msgspec.json.encode({**made, **counts.left()}))
 
 
 def with_cost(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
@@ -70,7 +70,7 @@ def with_cost(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
     if not members:
         return usage_bytes(counts)
     members["cost"] = _cost(counts)
-    return msgspec.Raw(object_bytes(members))
+    return msgspec.Raw(object_bytes({**members, **counts.left()}))
 
 
 def _cost(counts: Counts) -> msgspec.Raw:

@@ -1,0 +1,99 @@
+"""Routes in the policy file: how they choose, explore, and let tasks land."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from app.core.policy import ROUTERS, Objective
+from app.stores.policy_types import Budget, ModelName, NotBool, OnCut, Seconds, Share, Spec, Tokens, known_keys
+from routers.tasks import TaskType
+
+
+class RetriesSpec(Spec):
+    """Before the first event: how often one candidate is asked again."""
+
+    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = 1
+    base_secs: Seconds = 0.25
+    max_wait_secs: Seconds = 2.0
+
+
+def _pin_kind(value: Any) -> str:
+    return "task_types" if isinstance(value, dict) else "model"
+
+
+PinByTask = Annotated[dict[str, ModelName], Field(min_length=1, json_schema_extra=known_keys(TaskType))]
+Pin = Annotated[Annotated[ModelName, Tag("model")] | Annotated[PinByTask, Tag("task_types")], Discriminator(_pin_kind)]
+Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=known_keys(ROUTERS))]
+
+
+class ExploreSpec(Spec):
+    """Calls that go where the learned router draws from what it believes, so that it learns of every candidate. Never
+    where a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
+
+    share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(default=0.05, description="Of calls, or of tasks.")
+    max_usd_per_day: Budget = Field(
+        description="What such calls may cost in a day (UTC), for each gateway process; then none are made."
+    )
+
+
+class LandingSpec(Spec):
+    """What changes for a task near its cap."""
+
+    at: Annotated[float, Field(gt=0, lt=1), NotBool] = Field(
+        default=0.8, description="From this part of any limit of the task (dollars, calls, tokens, time) on it lands."
+    )
+    step_share: Annotated[float, Field(gt=0, le=1), NotBool] = Field(
+        default=0.5, description="The part of what is left that one call may take."
+    )
+    min_output_tokens: Tokens = Field(default=1024, description="No call's output is cut below this for landing.")
+    cheaper: bool = Field(
+        default=True, description="Ask the cheapest adequate candidate, whatever the objective of the route."
+    )
+    adequacy: Share | None = Field(
+        default=None, description="The P(success) that is good enough then. Default: the route's."
+    )
+    switch_in_tool_loop: bool = Field(
+        default=False, description="May change the model while the client is answering its tool calls."
+    )
+    note: bool = Field(default=False, description="Tell the model what is left, at the end of the request.")
+
+
+class RouteSpec(Spec):
+    """A name that clients put into `model`."""
+
+    candidates: list[ModelName] = Field(min_length=1)
+    objective: Objective = Field(
+        default="cheapest_adequate",
+        description="cheapest_adequate: the lowest expected cost with P(success) >= adequacy. quality: the highest "
+        "P(success) within max_expected_cost_usd. utility: the highest P(success) * success_value_usd - expected cost.",
+    )
+    adequacy: Share = Field(default=0.8, description="The P(success) from which a candidate is good enough.")
+    max_expected_cost_usd: Budget | None = Field(
+        default=None, description="For objective quality: the most that an answer may be expected to cost."
+    )
+    success_value_usd: Budget | None = Field(
+        default=None, description="For objective utility: what an answer that succeeds is worth."
+    )
+    min_confidence: Share = Field(
+        default=0.7, description="Where the learned router trusts its choice less, the heuristic decides."
+    )
+    pin: Pin | None = Field(
+        default=None,
+        description="A model, or one by task type, that is asked whatever the scores; only `fallback` follows it.",
+    )
+    router: Literal["learned", "heuristic"] | None = Field(
+        default=None, description="Whose scores decide. Default: learned, where its weights are there."
+    )
+    split: Split | None = Field(
+        default=None, description="An A/B test: the share of tasks that each router decides, together 1."
+    )
+    explore: ExploreSpec | None = Field(default=None, description="Trying, to learn. Default: nothing is tried.")
+    fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
+    switch_in_tool_loop: bool = Field(
+        default=False, description="May change the model while the client is answering its tool calls."
+    )
+    retries: RetriesSpec = RetriesSpec()
+    on_cut: OnCut | None = None
+    landing: LandingSpec | None = Field(default=None, description="For this route's calls, in place of the policy's.")
