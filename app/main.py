@@ -245,6 +245,7 @@ class Gateway:
                 if settings.traces_compact:
                     loops.append(lambda: keep_compacting(settings, traces))
                 tasks = [background.create_task(_forever(loop)) for loop in loops]
+                self.metrics.workers.set(1)
                 yield services
                 await services.calls.drain(settings.drain_s)
                 stop.set()

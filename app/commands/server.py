@@ -51,7 +51,6 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError:
         sock.close()
         raise
-    sock.set_inheritable(True)
     return sock
 
 
@@ -132,6 +131,9 @@ class _Worker(multiprocess.Process):
     """One worker: a draining server that leaves when its parent is gone."""
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvloop closes no files for the programs it starts: they would keep the port after this process is gone.
+        for sock in sockets or ():
+            sock.set_inheritable(False)
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
         super().target(sockets)
 

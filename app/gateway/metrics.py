@@ -70,7 +70,6 @@ class Metrics:
         )
         self.inflight = gauge("bursar_requests_in_flight", "Calls under way.")
         self.workers = gauge("bursar_workers", "Processes that serve here.")
-        self.workers.set(1)
         self.cuts = counter("bursar_cuts_total", "Calls cut at a cap.", ["scope"])
         self.denials = counter(
             "bursar_denials_total", "Calls denied before the upstream was asked.", ["scope", "reason"]

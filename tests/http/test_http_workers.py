@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,25 @@ def pages(served: Served) -> dict[int, str]:
     return {pid: served.get_on(number, "/metrics").decode() for number, pid in enumerate(served.workers())}
 
 
+def now(served: Served, name: str) -> float:
+    """A metric's sum, as whoever is asked shows it."""
+    return total(served.get("/metrics")[1].decode(), name)
+
+
+def gives_away_its_port(pid: int, port: int) -> bool:
+    """Whether programs that this process starts would get its listening socket, and keep it."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+    held = [file.name for file in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(file) in listening]
+    flags = [re.search(r"flags:\s+(\d+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text()) for number in held]
+    assert held
+    return not all(found is not None and int(found[1], 8) & os.O_CLOEXEC for found in flags)
+
+
 def both(served: Served, calls: int) -> str:
     """The page once so many calls are counted, which is the last thing done for one; the same from both."""
     last = "bursar_time_to_first_token_seconds_count"
-    until(lambda: total(served.get("/metrics")[1].decode(), last) == calls)
+    until(lambda: now(served, last) == calls)
     one, other = pages(served).values()
     assert series(one) == series(other)
     check(one)
@@ -49,8 +65,8 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     with Served(policy, tmp_path, workers=2, TMPDIR=temporary) as served:
-        for number in range(2):
-            served.get_on(number, "/healthz")
+        until(lambda: now(served, "bursar_workers") == 2, 60)
+        assert not [pid for pid in (served.process.pid, *served.workers()) if gives_away_its_port(pid, served.port)]
 
         upstream.source = Script.of(words(SAID), input_tokens=10)
         for number, calls in enumerate((3, 5)):
@@ -75,9 +91,8 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
         first, _ = served.workers()
         os.kill(first, signal.SIGKILL)
         until(lambda: first not in served.workers() and len(served.workers()) == 2, 60)
-        for number in range(2):
-            served.get_on(number, "/healthz")
-        until(lambda: total(served.get("/metrics")[1].decode(), "bursar_requests_in_flight") == 1)
+        until(lambda: now(served, "bursar_requests_in_flight") == 1 and now(served, "bursar_workers") == 2, 60)
+        until(lambda: now(served, "bursar_reservations_expired_total") == 2, 60)  # its holds, and nobody else's
         # The dead worker's gauges went with it, and what it counted is still there.
         page = both(served, 8)
         assert total(page, "bursar_workers") == 2
