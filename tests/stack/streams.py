@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,14 @@ HANGS = 10_000
 
 @dataclass(slots=True)
 class Ended:
-    """What became of one call. `how`: whole, cut, left, or broken (the connection, or a proxy's own error)."""
+    """What became of one call, and when (monotonic). `how`: whole, cut, left, or broken (the connection, or a proxy's
+    own error)."""
 
     number: int
     kind: str
     how: str
     gateway: str | None = None
+    at_s: float = 0.0
 
 
 def kind_of(number: int) -> str:
@@ -68,6 +71,11 @@ class Caller:
 
     async def call(self, number: int) -> Ended:
         """Make that call and read it to its end, whatever that is."""
+        ended = await self._call(number)
+        ended.at_s = time.monotonic()
+        return ended
+
+    async def _call(self, number: int) -> Ended:
         kind = kind_of(number)
         path, body, headers = _request(number, kind)
         ended = Ended(number, kind, "broken")
