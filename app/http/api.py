@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -28,8 +27,7 @@ from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.models import serve_models
 from app.http.success_metrics import serve_success_metrics
-from app.http.task_json import balance_json
-from app.http.tasks import may_see, serve_tasks
+from app.http.tasks import caps_now, may_see, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
 
@@ -109,13 +107,3 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
     async def unexpected(_: Request, __: Exception) -> Response:
         # The server logs it: the exception goes on after this answer.
         return reply(BursarError("The gateway failed to serve the request."))
-
-
-async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the shared scopes that bound a call stand at this moment; empty while the ledger does not answer."""
-    names = list(dict.fromkeys(cap["name"] for cap in caps if "name" in cap))
-    try:
-        balances = await services.ledger.budgets.balances(names)
-    except LedgerUnavailable:
-        return {}
-    return {name: balance_json(balance) for name, balance in zip(names, balances, strict=True) if balance is not None}

@@ -208,3 +208,13 @@ def _flag(request: Request, name: str, *, default: bool) -> bool:
 def now() -> str:
     """The time, as answers tell it."""
     return dt.datetime.now(dt.UTC).isoformat()
+
+
+async def caps_now(services: Services, caps: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the shared scopes that bound a call stand at this moment; empty while the ledger does not answer."""
+    names = list(dict.fromkeys(cap["name"] for cap in caps if "name" in cap))
+    try:
+        balances = await services.ledger.budgets.balances(names)
+    except LedgerUnavailable:
+        return {}
+    return {name: balance_json(balance) for name, balance in zip(names, balances, strict=True) if balance is not None}

@@ -33,7 +33,7 @@ def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Sc
     screen.until(lambda: screen.text("#state-text") == "live")
     page.reload()
     page.get_by_role("heading", name="Now").wait_for()
-    page.get_by_role("button", name="Forget the key").click()
+    page.get_by_role("button", name="Sign out").click()
     page.get_by_label("Admin key").wait_for()
 
 

@@ -34,7 +34,7 @@ def test_exploration_and_snapshots(screens: Callable[..., Screen], kept: Seeded)
     rows = exploration.locator("tbody tr").all_inner_texts()
     assert sum(int(row.split()[-2]) for row in rows) == len(elsewhere)
     assert all("instead of" in row for row in rows)
-    snapshots = screen.sheet("Snapshots").locator("tbody tr").all_inner_texts()
+    snapshots = screen.sheet("Snapshots").locator("tbody tr").all_inner_texts()[-3:]
     assert [row.split()[0] for row in snapshots] == ["#3", "#2", "#1"]
     assert "in force" in snapshots[0]
     assert "refused" in snapshots[1]

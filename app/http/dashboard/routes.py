@@ -10,9 +10,10 @@ from fastapi.responses import StreamingResponse
 
 from app.core.errors import BadRequest, NotFound, TooManyWatch
 from app.gateway.services import Services
-from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Record, Replay, Speed
+from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Replay, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
+from app.http.dashboard.explained import explained
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.dashboard.kept import Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
@@ -135,10 +136,10 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     @api.get(f"{API}/record/{{request_id}}")
     async def record(request_id: str, request: Request) -> Response:
         dashboard.gate.operator(request)
-        found = await dashboard.answer(Record(_text(request_id, "request_id") or ""))
-        if found == b"null":
+        found = await explained(dashboard.services, dashboard.answer, _text(request_id, "request_id") or "")
+        if found is None:
             raise NotFound("No such request is on record.")
-        return raw_json(found)
+        return as_json(found)
 
     @api.get(f"{API}/burn")
     async def burn(request: Request) -> Response:

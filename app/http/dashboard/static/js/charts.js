@@ -73,7 +73,7 @@ export function basics(more = {}) {
   };
 }
 
-const STEPS = [300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 7 * 86_400];
+const STEPS = [300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 3 * 86_400, 7 * 86_400, 14 * 86_400, 28 * 86_400];
 
 /** A time axis in seconds, with ticks where people look for them: whole hours, midnights. */
 export function timeAxis(from, until, more = {}) {

@@ -75,7 +75,7 @@ function calibrationFigure(routers) {
         rows,
       },
     }),
-    h("ul", {}, routers.map((one) => h("li", { class: "note" }, `${one.router}: error ${percent(one.error, 1)}, Brier ${one.brier.toFixed(3)}, ${count(one.runs)} runs.`))),
+    h("ul", { class: "lines" }, routers.map((one) => h("li", { class: "note" }, `${one.router}: error ${percent(one.error, 1)}, Brier ${one.brier.toFixed(3)}, ${count(one.runs)} runs.`))),
     h("p", { class: "note" }, "On the diagonal predictions hold. Bars are 95 % intervals; a run's prediction is the mean of its calls'."),
   ];
 }
@@ -161,7 +161,7 @@ function explorationFigure({ exploration, since_s, until_s }) {
       config: () => ({
         type: "bar",
         data: { datasets: [{ label: "spent", data: exploration.days.map(([day, amount]) => ({ x: day + 43_200, y: amount })), backgroundColor: colour("accent"), barThickness: "flex", maxBarThickness: 28, borderRadius: 2 }] },
-        options: basics({ scales: { x: timeAxis(from, until_s), y: valueAxis((value) => usd(value)) }, plugins: { tooltip: { ...basics().plugins.tooltip, callbacks: { title: (items) => moment(items[0].raw.x - 43_200), label: ({ raw }) => ` ${usd(raw.y)}` } } } }),
+        options: basics({ scales: { x: timeAxis(from, Math.max(until_s, exploration.days.at(-1)[0] + 86_400)), y: valueAxis((value) => usd(value)) }, plugins: { tooltip: { ...basics().plugins.tooltip, callbacks: { title: (items) => moment(items[0].raw.x - 43_200), label: ({ raw }) => ` ${usd(raw.y)}` } } } }),
       }),
       table: {
         columns: [

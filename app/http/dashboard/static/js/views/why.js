@@ -83,7 +83,7 @@ const CALLS = {
     { label: "Task", class: "name", sign: (r) => r.task_id, cell: (r) => (r.task_id === null ? h("span", { class: "faint" }, "none") : taskLink(r.key, r.task_id)) },
     { label: "Key", sign: (r) => r.key, cell: (r) => keyName(r.key) },
     { label: "Model", class: "name", sign: (r) => r.model, cell: (r) => [r.model ?? NONE, h("span", { class: "sub" }, r.route ? `${r.requested_model}, ${(r.task_type ?? "").replaceAll("_", " ")}` : r.requested_model)] },
-    { label: "Tokens in, out", right: true, class: "nowrap", sign: (r) => [r.input_tokens, r.output_tokens], cell: (r) => `${count(r.input_tokens ?? 0)}, ${count(r.output_tokens ?? 0)}` },
+    { label: "Tokens in / out", right: true, class: "nowrap", sign: (r) => [r.input_tokens, r.output_tokens], cell: (r) => `${count(r.input_tokens ?? 0)} / ${count(r.output_tokens ?? 0)}` },
     { label: "Took", right: true, class: "nowrap", sign: (r) => r.duration_ms, cell: (r) => ms(r.duration_ms) },
     { label: "Cost", right: true, class: "nowrap", sign: (r) => r.cost_usd, cell: (r) => usd(r.cost_usd, 5) },
   ],

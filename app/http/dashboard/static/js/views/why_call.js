@@ -1,6 +1,6 @@
 // One call: the route, the money, the timeline, the end.
 
-import { Refused, get } from "../api.js";
+import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { NONE, count, keyName, moment, ms, percent, usd } from "../format.js";
 import { mark, meter, outcomeMark, pageHead, sheet, stats, taskLink } from "../parts.js";
@@ -8,13 +8,13 @@ import { tableOf } from "../table.js";
 import { outcome, scopeKind, scopeName } from "../words.js";
 
 export async function callPage(page, id) {
-  const record = await recordOf(id);
+  const record = await get(`record/${encodeURIComponent(id)}`);
   const { timings, usage } = record;
-  const facts = stats({ cost: "Cost", took: "Took", first: "First token", tokens: "Tokens in, out", model: "Model" });
+  const facts = stats({ cost: "Cost", took: "Took", first: "First token", tokens: "Tokens in / out", model: "Model" });
   facts.set("cost", usd(record.cost_usd), record.provenance);
   facts.set("took", ms(timings.duration_ms), `${ms(timings.overhead_ms)} of it our own`);
   facts.set("first", ms(timings.ttft_ms), speed(record));
-  facts.set("tokens", `${count(usage.input_tokens ?? 0)}, ${count(usage.output_tokens ?? 0)}`, extraTokens(usage));
+  facts.set("tokens", `${count(usage.input_tokens ?? 0)} / ${count(usage.output_tokens ?? 0)}`, extraTokens(usage));
   facts.set("model", record.model ?? NONE, record.provider ?? "no provider was asked");
   fill(
     page,
@@ -30,16 +30,6 @@ export async function callPage(page, id) {
       context(record).element,
     ]),
   );
-}
-
-/** The record while it is at hand, else from Parquet. */
-async function recordOf(id) {
-  try {
-    return await get(`/v1/decisions/${encodeURIComponent(id)}`);
-  } catch (error) {
-    if (!(error instanceof Refused) || error.status !== 404) throw error;
-    return get(`record/${encodeURIComponent(id)}`);
-  }
 }
 
 /** What happened, in a sentence. */
@@ -91,16 +81,17 @@ function route({ decision }) {
   const others = (decision.others ?? []).map((other) =>
     h("p", { class: "note inset" }, `${other.router} would have chosen ${other.would_choose}: ${other.reason}.`),
   );
-  return sheet("Route", { flush: true, note }, table, others);
+  const said = decision.candidates.some((one) => one.p_interval) ? h("p", { class: "note inset" }, "Ranges and thin lines: where P(success) lies with 95 %, by the router's confidence. The mark is what the route calls adequate.") : null;
+  return sheet("Route", { flush: true, note }, table, [said, ...others].filter(Boolean));
 }
 
 /** A probability as a bar with the line of adequacy; its interval, where the router gave one. */
 function probability(candidate, adequacy) {
-  const [low, high] = candidate.p_interval ?? [];
+  const [low, high] = candidate.p_interval ?? []; // 95 %, where the router's confidence says so
   const interval = low === undefined ? "" : ` (${percent(low)} to ${percent(high)})`;
   const vars = { "--share": candidate.p_success, "--line": adequacy ?? 2, "--low": low ?? 0, "--high": high ?? 0 };
   return [
-    h("span", { class: "figure" }, percent(candidate.p_success, 1), interval),
+    h("span", { class: "figure" }, percent(candidate.p_success, 1), h("span", { class: "faint" }, interval)),
     h("span", { class: "chance", "aria-hidden": "true", vars }, h("span", { class: "of" }), low === undefined ? null : h("span", { class: "range" }), adequacy ? h("span", { class: "line" }) : null),
   ];
 }
