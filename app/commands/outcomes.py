@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from app.core.feedback import Feedback
 from app.settings import Settings
+from app.stores.opening import make_outcomes
 from app.stores.outcomes import Outcomes
 from app.stores.traces_runs import every_word
 
@@ -20,19 +21,10 @@ async def feedback_of(settings: Settings) -> dict[str, list[Feedback]]:
 @contextlib.asynccontextmanager
 async def open_outcomes(settings: Settings) -> AsyncIterator[Outcomes | None]:
     """The feedback on record; None where none was ever given."""
-    outcomes: Outcomes
-    if settings.redis_url is not None:
-        from app.stores.outcomes_redis import RedisOutcomes  # noqa: PLC0415  (redis-py costs 60 ms to import)
-
-        outcomes = RedisOutcomes(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-    else:
-        from app.stores.outcomes_sqlite import SqliteOutcomes  # noqa: PLC0415
-
-        path = settings.data_dir / "outcomes.sqlite"
-        if not path.exists():
-            yield None
-            return
-        outcomes = SqliteOutcomes(path)
+    if settings.redis_url is None and not (settings.data_dir / "outcomes.sqlite").exists():
+        yield None
+        return
+    outcomes = make_outcomes(settings)
     await outcomes.start()
     try:
         yield outcomes

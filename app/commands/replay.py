@@ -28,6 +28,7 @@ from app.learner.replay_estimates import Estimate, Replayed
 from app.logs import configure_logging
 from app.main import load_routers
 from app.settings import Settings
+from app.stores.opening import make_snapshots
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policy_file import load_policy
 from app.stores.policy_yaml import PolicyError
@@ -125,19 +126,10 @@ async def routers_of(settings: Settings, name: str | None, routers: dict[str, Ro
 @asynccontextmanager
 async def _snapshots(settings: Settings) -> AsyncIterator[Snapshots | None]:
     """The store of snapshots; None where there never was one."""
-    snapshots: Snapshots
-    if settings.redis_url is not None:
-        from app.stores.snapshots_redis import RedisSnapshots  # noqa: PLC0415  (redis-py costs 60 ms to import)
-
-        snapshots = RedisSnapshots(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-    else:
-        from app.stores.snapshots_sqlite import SqliteSnapshots  # noqa: PLC0415
-
-        path = settings.data_dir / "snapshots.sqlite"
-        if not path.exists():
-            yield None
-            return
-        snapshots = SqliteSnapshots(path)
+    if settings.redis_url is None and not (settings.data_dir / "snapshots.sqlite").exists():
+        yield None
+        return
+    snapshots = make_snapshots(settings)
     await snapshots.start()
     try:
         yield snapshots

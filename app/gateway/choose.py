@@ -61,6 +61,7 @@ COULD_SERVE: Final = frozenset(
         "no price",
         "adequate, dearer",
         "below adequacy",
+        "passed over to explore",
     }
 )
 """The verdicts on candidates that nothing but the choice stood against; every other one says what ruled it out."""

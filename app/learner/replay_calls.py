@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from app.core.feedback import Feedback
 from app.core.money import Price, Rates, Usage, cost_nano, price_from_usd_per_1k, usd_float
+from app.gateway.choose import COULD_SERVE
 from app.gateway.target import HELD
 from app.learner.labels import Call, call_of, spoken
 from app.learner.sources import strongest
@@ -94,10 +95,11 @@ def _go_on(row: Recorded, record: Mapping[str, Any], good: float | None) -> None
 
 
 def _possible(decision: Mapping[str, Any], propensity: float) -> frozenset[str]:
-    """Who might have been drawn: those with a recorded probability, or whom another router of a split would choose."""
-    told = {c["model"]: c.get("propensity") for c in decision.get("candidates") or ()}
-    if any(p is not None for p in told.values()):
-        return frozenset({decision["chosen"], *(model for model, p in told.items() if p)})
+    """Who might have been drawn: whoever could have served, where the call was one to explore; whom another router of
+    a split would choose. How likely, nobody recorded: `replay_estimates` notices where it was hardly ever."""
+    if decision.get("explored") is not None:
+        could = (c["model"] for c in decision.get("candidates") or () if c.get("verdict") in COULD_SERVE)
+        return frozenset({decision["chosen"], *could})
     if propensity >= 1.0:
         return frozenset({decision["chosen"]})
     return frozenset({decision["chosen"], *(other["would_choose"] for other in decision.get("others") or ())})

@@ -15,7 +15,8 @@ studentised with Hall's correction for skewness (1992, https://doi.org/10.1111/j
 skewed, and so are weights.
 
 Where a row's other choice could never have been drawn, no weight can tell what would have come of it. Such rows are
-left out of everything, the recorded mean beside it included, and where they are many nothing is estimated.
+left out of everything, the recorded mean beside it included, and where they are many nothing is estimated. Weights
+have a mean of 1; where it is surely less, much could be drawn and hardly ever was, which is no support either.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ Indices = NDArray[np.intp]
 LEVEL: Final = 0.95
 MOST_UNSUPPORTED: Final = 0.05
 """Beyond this share of decisions whose other choice was never possible nothing is estimated."""
+LEAST_WEIGHT: Final = 0.9
+"""Where the mean weight is surely below this, decisions whose other choice was too unlikely to be seen are missing."""
 LEAST_EFFECTIVE: Final = 75.0
 """Below this effective sample size the intervals cover less than they say."""
 LEAST_FREEDOM: Final = 3.0
@@ -148,7 +151,7 @@ def estimate(
         unsupported=unsupported,
         largest_weight=float(weight.max()) if len(weight) else 0.0,
     )
-    refusal = _refusal(found, most_unsupported, least_effective)
+    refusal = _refusal(found, most_unsupported, least_effective) or _never_seen(weight, unit, level)
     if refusal is not None:
         return replace(found, refusal=refusal)
     known, recorded, ips = len(unit), rows.outcome, weight * rows.outcome
@@ -177,6 +180,16 @@ def _refusal(found: Replayed, most_unsupported: float, least_effective: float) -
     if found.ess < least_effective:
         return f"too little data: it tells as much as {found.ess:.0f} tasks, and {least_effective:.0f} are needed"
     return None
+
+
+def _never_seen(weight: Vector, unit: Indices, level: float) -> str | None:
+    mean = ratio(weight, np.ones(len(weight)), unit, level=level)
+    if not mean.high < LEAST_WEIGHT:
+        return None
+    return (
+        f"weights average {mean.value:.2f} where they should average 1: too much of what it would do otherwise was so "
+        "unlikely that it never happened"
+    )
 
 
 def _effective(weights: Vector) -> float:

@@ -174,12 +174,12 @@ class LiveGateway:
         self._socket.close()
         assert not self._thread.is_alive()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = 10.0) -> T:
         """Await on the gateway's own loop."""
         loop = self._server.loop
         assert loop is not None
         waiting: Future[T] = asyncio.run_coroutine_threadsafe(work, loop)
-        return waiting.result(10)
+        return waiting.result(timeout_s)
 
     def ask(
         self,

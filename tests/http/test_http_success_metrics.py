@@ -98,7 +98,7 @@ def test_the_gauges(gateway: LiveGateway) -> None:
     services = gateway.gateway.services
     assert services is not None
     measuring = Measuring(services, Aside(gateway.gateway.settings))
-    gateway.run(measuring.measure())
+    gateway.run(measuring.measure(), 120.0)
     page = gateway.metrics()
     (kind,) = measuring.shown
     for task_type in ("all", kind):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from app.core.policy import HEURISTIC, LEARNED, Key
 from app.gateway.target import HELD
@@ -85,6 +86,36 @@ def test_a_choice_that_could_never_be_drawn_is_refused_and_named(seen: Traffic) 
     new = model("newcomer", 10**8, tier=2)
     cheaper = replace(alone(HEURISTIC), candidates=("newcomer", "cheap", "dear"))
     assert replayed(seen, on(cheaper, models=(CHEAP, DEAR, new))).all.cost.refusal is not None
+
+
+def test_explored_decisions_support_all_who_could_serve() -> None:
+    """A fifth of the calls are drawn at random; whoever could have served might have been."""
+    rng, view = np.random.default_rng(SEED), on(alone(LEARNED))
+    records, truth = [], 0.0
+    for at in range(1_500):
+        decision = decided(view, request(prompt={"last_user": "x" * 50}), f"ci:{at}")  # to `cheap`
+        drawn = "dear" if rng.random() < 0.1 else "cheap"
+        other = next(c for c in decision.usable if c.candidate.name == drawn)
+        is_other = drawn != "cheap"
+        decision.considered[0].verdict = "passed over to explore" if is_other else "chosen"
+        explored = structs.replace(
+            decision,
+            order=(other.candidate,),
+            propensity=0.1 if is_other else 0.9,
+            explored=is_other,
+            instead_of="cheap" if is_other else None,
+        )
+        cost = {"cheap": 0.001, "dear": float(rng.uniform(0.01, 0.02))}
+        records.append(record_of(view, explored, at, cost[drawn]))
+        truth += cost["dear"] / 1_500
+    found = replay(recorded(records, []), Rehearsal(on(alone(HEURISTIC), models=(CHEAP, DEAR)), None), {})
+    assert found.all.cost.unsupported == 0.0
+    rows = recorded(records, [])
+    assert all(row.possible == {"cheap", "dear"} for row in rows)
+    dear = replay(rows, Rehearsal(on(replace(alone(LEARNED), adequacy=0.99)), None), {}).all
+    assert dear.models["dear"][1] == pytest.approx(1.0)
+    assert dear.cost.refusal is None
+    assert dear.cost.dr.low <= truth <= dear.cost.dr.high
 
 
 def test_a_price_cut_in_the_policy_is_a_cost_cut(seen: Traffic) -> None:

@@ -124,6 +124,14 @@ def test_a_few_rows_without_support_are_left_out_of_both_sides() -> None:
     assert found.recorded.value == found.dr.value == pytest.approx(0.5)
 
 
+def test_what_was_possible_and_never_happened_is_no_support() -> None:
+    """Half of the decisions would go where they could be drawn once in a million: none of them was."""
+    target = np.tile([1.0, 0.0], 500)
+    found = estimate(logged(1000, target=target, propensity=np.full(1000, 1.0 - 1e-6)))
+    assert found.refusal is not None
+    assert "average 0.50" in found.refusal
+
+
 def test_little_data_is_said_to_be_little() -> None:
     assert "too little data" in (estimate(logged(10)).refusal or "")
     # A thousand calls of two tasks are two tasks.
