@@ -18,10 +18,11 @@ from app.settings import Settings
 from app.stores.file_lock import try_lock
 from app.stores.opening import segments_folder
 from app.stores.snapshots import Head, NoSnapshot, Snapshots, SnapshotsUnavailable
-from routers.base import Router
+from routers.base import Arm, Router
 
 if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
     from routers.learned import LearnedRouter
+    from routers.live import LiveRouter
 
 log = structlog.get_logger()
 
@@ -72,12 +73,18 @@ def _latest_change(settings: Settings) -> float:
 
 class Follower:
     """Takes snapshots into force as they are published, or rolled back. `swap` is given the learned router that is to
-    serve from now on."""
+    serve from now on; `arms` are those that it will be asked about."""
 
     def __init__(
-        self, snapshots: Snapshots, base: LearnedRouter, metrics: Metrics, swap: Callable[[Router], None]
+        self,
+        snapshots: Snapshots,
+        base: LearnedRouter,
+        metrics: Metrics,
+        swap: Callable[[Router], None],
+        arms: Callable[[], list[Arm]],
     ) -> None:
         self._snapshots, self._base, self._metrics, self._swap = snapshots, base, metrics, swap
+        self._arms = arms
         self._moves = -1
         self._number = -1
         self._down = False
@@ -107,6 +114,7 @@ class Follower:
                 self._moves = head.moves
                 return
             log.info("a snapshot is in force", snapshot=head.current, router=f"{router.name}@{router.version}")
+            await asyncio.to_thread(router.warm, self._arms())
             self._swap(router)
             self._number = head.current
             self._metrics.snapshot_swaps.inc()
@@ -115,7 +123,7 @@ class Follower:
         refused = [one for one in await self._snapshots.told() if one.status == "refused" and one.number > head.current]
         self._metrics.snapshots_refused.set(len(refused))
 
-    async def _router(self, head: Head) -> Router | None:
+    async def _router(self, head: Head) -> LiveRouter | None:
         """The learned router of a snapshot; None where its content cannot be used."""
         from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415  (numpy costs 100 ms to import)
         from routers.live import LiveRouter, prior_of  # noqa: PLC0415

@@ -31,7 +31,7 @@ from app.gateway.litellm_bridge import BridgedUpstreams
 from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
-from app.gateway.view import View
+from app.gateway.view import View, arm_of
 from app.http.api import build_api
 from app.http.asgi import Receive, Scope, Send
 from app.http.auth import is_loopback
@@ -57,7 +57,7 @@ from app.stores.prices import PriceBook
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
-from routers.base import Router
+from routers.base import Arm, Router
 from routers.heuristic import HeuristicRouter
 
 if TYPE_CHECKING:  # numpy costs 100 ms to import
@@ -267,11 +267,14 @@ class Gateway:
         if not hasattr(base, "demand_of"):
             return None
         await snapshots.start()
-        follower = Follower(snapshots, cast("LearnedRouter", base), self.metrics, self._learned)
+        follower = Follower(snapshots, cast("LearnedRouter", base), self.metrics, self._learned, self._arms)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_S):
                 await follower.look()
         return follower
+
+    def _arms(self) -> list[Arm]:
+        return [arm_of(candidate) for candidate in self.policies.current.models.values()]
 
     def _learned(self, router: Router) -> None:
         self.routers = {**self.routers, LEARNED: router}

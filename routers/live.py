@@ -25,6 +25,7 @@ from routers.tasks import TaskGuess
 
 MAX_KINDS: Final = 512
 """Sets of arms times kinds of work whose abilities are kept side by side."""
+MAX_ARMS: Final = 2_048
 _ERF_AT: Final = np.linspace(0.0, 4.0, 4001)
 _ERF: Final = np.array([erf(x) for x in _ERF_AT])
 
@@ -38,15 +39,23 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The arms on one kind of work: what is believed of them, what live traffic began with, what the weights expected.
-    `square` (arms, K): what a request's own variance is multiplied by. `doubt` (arms,): the variance at the constant by
-    which confidence begins where the text is not read."""
+    """The arms on one kind of work. `means` (arms, K). `covs` (3 arms, K * K): covariances of what is believed of
+    them, of what live traffic began with, of what the weights expect. `square` (arms, K): what a request's own
+    variance is multiplied by. `doubt` (arms,): the variance at the constant by which confidence begins where the text
+    is not read."""
 
-    stack: AbilityStack
-    began: AbilityStack
-    expected: AbilityStack
+    means: Matrix
+    covs: Matrix
     square: Matrix
     doubt: Vector
+
+
+class _Known(NamedTuple):
+    """An arm over extended coordinates, as believed and as it began; and over u, as the weights expect it."""
+
+    now: Ability
+    began: Ability
+    expected: Ability
 
 
 class LiveRouter:
@@ -59,7 +68,8 @@ class LiveRouter:
         self.version, self.weights = f"{base.version}+{snapshot}", base.weights
         self.base, self.snapshot, self.belief = base, snapshot, belief
         self._prior = prior or prior_of(base)
-        self._kinds: dict[tuple[tuple[Arm, ...], str, bool], _Kind] = {}
+        self._known: dict[Arm, _Known] = {}
+        self._kinds: dict[tuple[int, str, bool], tuple[Sequence[Arm], _Kind]] = {}
         self._surest: dict[tuple[str, bool], float] = {}
         self._latest: tuple[Features, Demand] | None = None
 
@@ -82,13 +92,13 @@ class LiveRouter:
         """One score per arm, in order."""
         if not arms:
             return []
-        demand, every = self.demand(features), tuple(arms)
+        demand, every = self.demand(features), arms if isinstance(arms, tuple) else tuple(arms)
         kind = self._kind(every, demand)
-        mean, noise = kind.stack.means @ demand.u, kind.square @ demand.var
-        left = kind.stack.variance(demand.u) / kind.began.variance(demand.u)
-        doubt = kind.expected.variance(demand.u)
-        p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * doubt + noise))))
-        doubt = left * (doubt if demand.read else kind.doubt) + noise
+        mean, noise = kind.means @ demand.u, kind.square @ demand.var
+        now, began, expected = (kind.covs @ np.outer(demand.u, demand.u).ravel()).reshape(3, -1)
+        left = now / began
+        p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * expected + noise))))
+        doubt = left * (expected if demand.read else kind.doubt) + noise
         confidence = np.interp(CONFIDENT_LOGITS / np.sqrt(2.0 * doubt), _ERF_AT, _ERF)
         tokens = self.base.plan(features, every)
         return [Score(*seen) for seen in zip(p.tolist(), confidence.tolist(), tokens.tolist(), strict=True)]
@@ -110,38 +120,62 @@ class LiveRouter:
         """P(success) of a model that the belief knows on a plain request of a type whose text was not read, and the
         standard deviation of its logit."""
         demand = self.base.demand_of((), 1.0, task_type, plain=True, read=False)
-        stack = self._kind((self.belief.own[name].arm,), demand).stack
-        variance = float(stack.variance(demand.u)[0])
-        p, _ = stack.predict(demand.u, demand.var)
-        return float(p[0]), sqrt(variance)
+        ability = self._folded(self.belief.own[name].arm, demand)
+        p, _ = AbilityStack([ability]).predict(demand.u, demand.var)
+        return float(p[0]), sqrt(float(demand.u @ ability.cov @ demand.u))
 
     def drawn(self, features: Features, arms: tuple[Arm, ...]) -> Drawn:
         """What a sampler draws from."""
         demand = self.demand(features)
-        stack = self._kind(arms, demand).stack
-        return Drawn(stack.means @ demand.u, stack.variance(demand.u))
+        kind = self._kind(arms, demand)
+        return Drawn(kind.means @ demand.u, kind.covs[: len(arms)] @ np.outer(demand.u, demand.u).ravel())
+
+    def warm(self, arms: Sequence[Arm]) -> None:
+        """Work out beforehand what is believed of these, in a thread that no request waits for."""
+        for arm in arms:
+            self._about(arm)
 
     def _kind(self, arms: tuple[Arm, ...], demand: Demand) -> _Kind:
-        key = arms, demand.task_type, demand.plain
+        """Found by identity, since a route's arms are the same tuple for all of its requests; kept with them, lest
+        another should come to be at the same place."""
+        key = id(arms), demand.task_type, demand.plain
         found = self._kinds.get(key)
         if found is None:
             if len(self._kinds) >= MAX_KINDS:
                 self._kinds.clear()
-            found = self._kinds[key] = self._made(arms, demand)
-        return found
+            found = self._kinds[key] = arms, self._made(arms, demand)
+        return found[1]
 
     def _made(self, arms: Sequence[Arm], demand: Demand) -> _Kind:
         fold = folding(len(demand.u), demand.task_type, demand.plain)
-        fresh = self._prior.start()
-        expected = [self.base.ability(arm) for arm in arms]
-        now, began = [], []
-        for arm, ability in zip(arms, expected, strict=True):
-            now.append(_folded(self._prior.joined(self.belief, arm, ability).ability(arm.name), fold))
-            began.append(_folded(self._prior.joined(fresh, arm, ability).ability(arm.name), fold))
-        doubt = [_untried(float(ability.cov[0, 0]), self._blur(ability, demand)) for ability in expected]
-        stack = AbilityStack(now)
-        square = stack.means**2 + np.array([np.diag(ability.cov) for ability in expected])
-        return _Kind(stack, AbilityStack(began), AbilityStack(expected), square, np.array(doubt))
+        known = [self._about(arm) for arm in arms]
+        means = np.array([fold @ one.now.mean for one in known])
+        groups = (
+            [fold @ one.now.cov @ fold.T for one in known],
+            [fold @ one.began.cov @ fold.T for one in known],
+            [one.expected.cov for one in known],
+        )
+        covs = np.array([cov.ravel() for group in groups for cov in group])
+        square = means**2 + np.array([np.diag(one.expected.cov) for one in known])
+        doubt = [_untried(float(one.expected.cov[0, 0]), self._blur(one.expected, demand)) for one in known]
+        return _Kind(means, covs, square, np.array(doubt))
+
+    def _folded(self, arm: Arm, demand: Demand) -> Ability:
+        fold, now = folding(len(demand.u), demand.task_type, demand.plain), self._about(arm).now
+        return Ability(fold @ now.mean, fold @ now.cov @ fold.T)
+
+    def _about(self, arm: Arm) -> _Known:
+        found = self._known.get(arm)
+        if found is None:
+            if len(self._known) >= MAX_ARMS:
+                self._known.clear()
+            expected = self.base.ability(arm)
+            now, began = (
+                self._prior.joined(belief, arm, expected).ability(arm.name)
+                for belief in (self.belief, self._prior.start())
+            )
+            found = self._known[arm] = _Known(now, began, expected)
+        return found
 
     def _blur(self, expected: Ability, demand: Demand) -> float:
         return float(demand.var @ (expected.mean**2 + np.diag(expected.cov)))
@@ -150,10 +184,6 @@ class LiveRouter:
 def prior_of(base: LearnedRouter) -> Prior:
     """Where belief begins with these weights."""
     return Prior(base.ability_weights, [kind.value for kind in base.tried])
-
-
-def _folded(ability: Ability, fold: Matrix) -> Ability:
-    return Ability(fold @ ability.mean, fold @ ability.cov @ fold.T)
 
 
 def _untried(variance: float, blur: float) -> float:

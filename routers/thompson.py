@@ -10,7 +10,7 @@ much.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import erf, exp, inf, log, pi, sqrt
+from math import erf, exp, inf, log, pi, prod, sqrt
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,9 @@ from routers.abilities import Vector
 
 WIDTH: Final = 6.0
 """Standard deviations within which a normal variable is."""
-_X, _W = np.polynomial.legendre.leggauss(128)
+_X, _W = np.polynomial.legendre.leggauss(64)
+_DENSITY_W: Final = _W / sqrt(2.0 * pi)
+NEVER: Final = 1e-6
 _AT: Final = np.linspace(-WIDTH, WIDTH, 2401)
 _PHI: Final = np.array([0.5 * (1.0 + erf(x / sqrt(2.0))) for x in _AT])
 
@@ -42,43 +44,49 @@ def first_adequate(mean: Vector, variance: Vector, at: int, adequacy: float) -> 
     as the likeliest to succeed. The arms stand in the order of preference: by cost."""
     spread = np.sqrt(variance)
     threshold = logit(adequacy)
-    adequate = 1.0 - _phi((threshold - mean) / spread)
-    first = float(adequate[at] * np.prod(1.0 - adequate[:at]))
-    return first + _beats_all(mean, spread, at, threshold, lambda s, _: s)
+    inadequate = _phi((threshold - mean) / spread)
+    chances = inadequate.tolist()
+    first = (1.0 - chances[at]) * prod(chances[:at])
+    if prod(chances) < NEVER:
+        return first
+    return first + _beats_all(mean, spread, at, threshold)
 
 
 def likeliest(mean: Vector, variance: Vector, at: int) -> float:
     """The probability that arm `at` is drawn as the likeliest to succeed."""
-    return _beats_all(mean, np.sqrt(variance), at, inf, lambda s, _: s)
+    return _beats_all(mean, np.sqrt(variance), at, inf)
 
 
 def most_useful(mean: Vector, variance: Vector, at: int, costs: Sequence[float], value: float) -> float:
     """The probability that arm `at` is drawn as the one with the largest P(success) * value - cost."""
     if value <= 0.0:
         return float(min(range(len(costs)), key=lambda place: costs[place]) == at)
+    ahead = (np.array(costs, dtype=np.float64)[:, None] - costs[at]) / value
 
-    def level(s: Vector, other: int) -> Vector:
-        """The logit at which the other arm is as useful as this one at s."""
-        p = 1.0 / (1.0 + np.exp(-s)) + (costs[other] - costs[at]) / value
+    def level(s: Vector) -> Vector:
+        """The logit at which each other arm is as useful as this one at s: (arms, nodes)."""
+        p = 1.0 / (1.0 + np.exp(-s)) + ahead
         inside = np.clip(p, 1e-12, 1.0 - 1e-12)
         return np.where(p <= 0.0, -1e6, np.where(p >= 1.0, 1e6, np.log(inside / (1.0 - inside))))
 
     return _beats_all(mean, np.sqrt(variance), at, inf, level)
 
 
-def _beats_all(mean: Vector, spread: Vector, at: int, below: float, level: Callable[[Vector, int], Vector]) -> float:
-    """The integral over s < below of the density of arm `at` times the chance that every other is under level(s)."""
+def _beats_all(
+    mean: Vector, spread: Vector, at: int, below: float, level: Callable[[Vector], Vector] | None = None
+) -> float:
+    """The integral over s < below of the density of arm `at` times the chance that every other is under level(s), which
+    is s itself where nothing else is said."""
     top = min((below - float(mean[at])) / float(spread[at]), WIDTH)
     if top <= -WIDTH:
         return 0.0
     half = 0.5 * (top + WIDTH)
     z = half * _X + (half - WIDTH)
     s = mean[at] + spread[at] * z
-    density = half * _W * np.exp(-0.5 * z * z) / sqrt(2.0 * pi)
-    for other in range(len(mean)):
-        if other != at:
-            density = density * _phi((level(s, other) - mean[other]) / spread[other])
-    return min(float(density.sum()), 1.0)
+    under = _phi(((s if level is None else level(s)) - mean[:, None]) / spread[:, None])
+    under[at] = 1.0
+    chance = np.multiply.reduce(under, axis=0)
+    return min(half * float((_DENSITY_W * np.exp(-0.5 * z * z)) @ chance), 1.0)
 
 
 def _phi(x: Vector) -> Vector:

@@ -32,6 +32,7 @@ from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.gateway.target import Target, resolve
 from app.gateway.verdict import Move, Verdict
+from routers.base import Arm
 
 KEEPALIVE_S = 15.0
 """Less than the idle timeouts of proxies on the way (nginx and AWS: 60 s), and what OpenRouter does."""
@@ -157,14 +158,15 @@ class ChatCall(OwnedCall):
             capped=lambda candidate: self.limits(candidate).capped,
         )
         if decision.rules is not None and decision.rules.explore is not None and record.approach is None:
-            decision = self._explored(decision)
+            decision = self._explored(decision, target.arms)
         record.decision = decision
         return decision
 
-    def _explored(self, decision: Decision) -> Decision:
+    def _explored(self, decision: Decision, arms: tuple[Arm, ...]) -> Decision:
         record = self.record
         return explored(
             decision,
+            arms,
             self.view,
             self.services.explorer,
             unit=f"{record.key_name}:{record.task_id or record.request_id}",

@@ -24,7 +24,7 @@ from app.gateway.choose import Considered, choose, cost_key
 from app.gateway.decide import Decision
 from app.gateway.limits import Limits
 from app.gateway.view import View
-from routers.base import Score
+from routers.base import Arm, Score
 
 if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
     from routers.abilities import Vector
@@ -74,9 +74,18 @@ class Explorer:
 
 
 def explored(
-    decision: Decision, view: View, explorer: Explorer, *, unit: str, in_tool_loop: bool, limits: Limits, today: dt.date
+    decision: Decision,
+    arms: tuple[Arm, ...],
+    view: View,
+    explorer: Explorer,
+    *,
+    unit: str,
+    in_tool_loop: bool,
+    limits: Limits,
+    today: dt.date,
 ) -> Decision:
-    """The decision, or the one that sampling makes of it; with the probability of its choice over both."""
+    """The decision, or the one that sampling makes of it; with the probability of its choice over both. `arms` are the
+    routers' view of what was considered, candidates first."""
     rules = decision.rules
     if rules is None or rules.explore is None or in_tool_loop or rules.split or decision.features is None:
         return decision
@@ -84,54 +93,57 @@ def explored(
     options = _options(decision, rules, explorer.room_nano(limits))
     if len(options) < 2 or not hasattr(router, "drawn"):
         return decision
-    dearest = max(option.expected_nano or 0 for option in options)
+    dearest = max(option.expected_nano or 0 for _, option in options)
     if not explorer.may_spend(rules.name, rules.explore, dearest, today):
         return decision
     live: LiveRouter = router  # type: ignore[assignment]
-    mean, variance = live.drawn(decision.features, tuple(view.arm(option.candidate) for option in options))
+    places = [place for place, _ in options]
+    seen = [option for _, option in options]
+    mean, variance = live.drawn(decision.features, arms)
+    mean, variance = mean[places], variance[places]
     share, greedy = rules.explore.share, decision.chosen
-    coin, normals = _chance(rules.name, unit, len(options))
-    at = next(place for place, option in enumerate(options) if option.candidate is greedy)
-    if coin < share:
-        at = _draw(rules, options, mean, variance, normals)
-    chosen = options[at]
-    propensity = share * _probability(rules, options, mean, variance, at)
+    digest = _digest(rules.name, unit)
+    at = next(place for place, option in enumerate(seen) if option.candidate is greedy)
+    is_drawn = int.from_bytes(digest[:7], "big") / 2**56 < share
+    if is_drawn:
+        at = _draw(rules, seen, mean, variance, digest)
+    chosen = seen[at]
+    propensity = share * _probability(rules, seen, mean, variance, at)
     if chosen.candidate is greedy:
         propensity += 1.0 - share
-        return msgspec.structs.replace(decision, propensity=propensity, explored=coin < share)
+        return msgspec.structs.replace(decision, propensity=propensity, explored=is_drawn)
     explorer.spend(rules.name, chosen.expected_nano or 0)
     return _instead(decision, chosen, propensity)
 
 
-def _options(decision: Decision, rules: Route, room_nano: int | None) -> list[Considered]:
-    """The candidates among which may be drawn, cheapest first; none where the choice itself is not among them."""
-    names = set(rules.candidates)
+def _options(decision: Decision, rules: Route, room_nano: int | None) -> list[tuple[int, Considered]]:
+    """The candidates among which may be drawn, cheapest first, with their places among all that were considered; none
+    where the choice itself is not among them."""
+    usable = {id(option) for option in decision.usable}
     most = None if room_nano is None else room_nano // NEAR
     found = [
-        option
-        for option in decision.usable
-        if option.candidate.name in names
+        (place, option)
+        for place, option in enumerate(decision.considered[: len(rules.candidates)])
+        if id(option) in usable
         and option.expected_nano is not None
         and (most is None or option.expected_nano <= most)
         and option.expected_nano * NEAR <= (option.candidate.budget.max_cost_nano or inf)
     ]
-    if all(option.candidate is not decision.chosen for option in found):
+    if all(option.candidate is not decision.chosen for _, option in found):
         return []
-    return sorted(found, key=cost_key)
+    return sorted(found, key=lambda one: cost_key(one[1]))
 
 
-def _chance(route: str, unit: str, count: int) -> tuple[float, list[float]]:
-    """A number in [0, 1) and standard normal ones, always the same for a unit of a route."""
-    digest = blake2b(f"explore\0{route}\0{unit}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    coin = int.from_bytes(digest[:7], "big") / 2**56
-    dice = random.Random(digest)  # noqa: S311  (which calls are explored is no secret)
-    return coin, [dice.gauss(0.0, 1.0) for _ in range(count)]
+def _digest(route: str, unit: str) -> bytes:
+    """What decides for a unit of a route, always the same: whether it is drawn, and how."""
+    return blake2b(f"explore\0{route}\0{unit}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _draw(rules: Route, options: Sequence[Considered], mean: Vector, variance: Vector, normals: list[float]) -> int:
+def _draw(rules: Route, options: Sequence[Considered], mean: Vector, variance: Vector, digest: bytes) -> int:
     from routers.thompson import drawn  # noqa: PLC0415  (see above)
 
-    said = drawn(mean, variance, normals)
+    dice = random.Random(digest)  # noqa: S311  (what is explored is no secret)
+    said = drawn(mean, variance, [dice.gauss(0.0, 1.0) for _ in options])
     seen = [
         Considered(
             option.candidate, Score(p, option.score.confidence, option.score.output_tokens), option.expected_nano, ""

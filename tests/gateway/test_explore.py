@@ -59,13 +59,14 @@ def call(
 ) -> Decision:
     of = on or view_on(rules)
     body = request(**asked)
+    target = resolve(of, body.model)
     decision = decide(
-        body, resolve(of, body.model), of, unit=unit, input_tokens=lambda _: 10,
+        body, target, of, unit=unit, input_tokens=lambda _: 10,
         available=lambda name: name not in open_, capped=lambda _: False,
     )  # fmt: skip
     return explored(
-        decision, of, explorer or Explorer(), unit=unit, in_tool_loop=body.prompt.in_tool_loop, limits=limits,
-        today=today,
+        decision, target.arms, of, explorer or Explorer(), unit=unit, in_tool_loop=body.prompt.in_tool_loop,
+        limits=limits, today=today,
     )  # fmt: skip
 
 

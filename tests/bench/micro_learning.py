@@ -1,0 +1,89 @@
+"""CPU microseconds of what learning adds to a request, and of what the learner does, each alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import msgspec
+
+from app.core.policy import HEURISTIC, LEARNED, Explore, Policy
+from app.core.types import ChatRequest
+from app.dialects.openai_chat.parse import parse_chat
+from app.gateway.decide import Decision, decide
+from app.gateway.explore import Explorer, explored
+from app.gateway.limits import Limits
+from app.gateway.record import decision_json, demand_json
+from app.gateway.target import Target, resolve
+from app.gateway.view import View
+from app.settings import SHIPPED_WEIGHTS
+from app.stores.prices import Catalogue
+from routers.heuristic import HeuristicRouter
+from routers.learned import load
+from routers.live import LiveRouter, prior_of
+from tests.bench.canned import ROUTE
+from tests.bench.micro import INPUT_TOKENS, Part, cpu_us, policy_with
+
+CODE = "Write a Python function that merges two sorted lists. Include type hints and unit tests. " * 20
+BASE = load(SHIPPED_WEIGHTS)
+FREE = Limits((), None, "request")
+TODAY = dt.date(2026, 11, 29)
+
+
+def learning_parts(batch_s: float) -> Iterator[Part]:
+    """What is done once for a request of a kind that the learned router reads (2 kB of code), for 3 and 10 candidates;
+    and what the learner does for a label."""
+    body = msgspec.json.encode({"model": ROUTE, "messages": [{"role": "user", "content": CODE}]})
+    request = parse_chat(body)
+    for count in (3, 10):
+        for name, per, work in _works(request, count):
+            yield Part(f"{name}, {count} candidates", per, cpu_us(work, batch_s=batch_s))
+
+
+def _works(request: ChatRequest, count: int) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    of = policy_with(count)
+    prior, belief = prior_of(BASE), prior_of(BASE).start()
+    plain = _view(of, BASE)
+    for candidate in of.models.values():
+        arm = plain.arm(candidate)
+        belief = prior.joined(belief, arm, BASE.ability(arm))
+    live = LiveRouter(BASE, belief, "1")
+    view = _view(of, live)
+    target = resolve(view, ROUTE)
+    decision = _decided(request, target, view)
+    features, demand, arms = decision.features, decision.demand, target.arms
+    assert features is not None
+    assert demand is not None
+    yield "scores by the weights alone, the text read", "request", lambda: BASE.score(features, arms)
+    yield "scores by a snapshot, the text read", "request", lambda: live.score(features, arms)
+    yield "what it demands, in its record", "request", lambda: demand_json(demand, view)
+    yield "the decision's record", "request", lambda: decision_json(decision, view)
+    explorer = Explorer()
+    yield (
+        "sampling and propensity",
+        "request",
+        lambda: explored(
+            decision, arms, view, explorer, unit="task", in_tool_loop=False, limits=FREE, today=TODAY
+        ),
+    )  # fmt: skip
+    name = arms[0].name
+    site = belief.site(name, demand, 1.0, 1.0)
+    yield (
+        "learner: one label learned and one taken back",
+        "label",
+        lambda: belief.told(belief.site(name, demand, 1.0, 1.0)).told(site, back=True),
+    )
+
+
+def _view(of: Policy, learned: object) -> View:
+    return View(of, {HEURISTIC: HeuristicRouter(), LEARNED: learned}, Catalogue(b"{}"))  # type: ignore[dict-item]
+
+
+def _decided(request: ChatRequest, target: Target, view: View) -> Decision:
+    decision = decide(
+        request, target, view, unit="task", input_tokens=lambda _: INPUT_TOKENS, available=lambda _: True,
+        capped=lambda _: True,
+    )  # fmt: skip
+    assert decision.rules is not None
+    return msgspec.structs.replace(decision, rules=replace(decision.rules, explore=Explore(0.05, 10**12)))
