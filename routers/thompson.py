@@ -45,10 +45,10 @@ def first_adequate(mean: Vector, variance: Vector, at: int, adequacy: float) -> 
     spread = np.sqrt(variance)
     threshold = logit(adequacy)
     inadequate = _phi((threshold - mean) / spread)
-    chances = inadequate.tolist()
+    chances: list[float] = inadequate.tolist()
     first = (1.0 - chances[at]) * prod(chances[:at])
     if prod(chances) < NEVER:
-        return first
+        return float(first)
     return first + _beats_all(mean, spread, at, threshold)
 
 
