@@ -27,14 +27,19 @@ from routers.facts import NANO, canonical, facts_of, line_of
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-FACTS: Final = ("tier", "price", "size", "released", "reasoning", "base", "code", "tools")
+FACTS: Final = ("tier", "price", "size", "released", "reasoning", "base", "code", "tools", "rating")
 """The regressors, in order: tier; log2 of dollars per million tokens (three of input to one of output); log2 of
-billions of parameters as if dense; years since EPOCH; and four that are 0 or 1."""
+billions of parameters as if dense; years since EPOCH; four that are 0 or 1; and
+hundreds of points of `facts_ratings` from RATED."""
 EPOCH: Final = 2024.5
+RATED: Final = 1200.0
 MIN_PRICE, MIN_SIZE_B = 0.005, 0.1
 
 TRAFFIC_VARIANCE: Final = 1.0
 """Squared logits by which one kind of traffic is harder or easier than it looks."""
+TRAFFIC_SLOPES: Final = 0.3
+"""Share of the variance of slopes that learning from such traffic begins with. Of 1, 0.5, 0.3, 0.15, 0.1 and 0.03, by
+quality above the static mix with sources and with families left out; between 0.5 and 0.15 little changes."""
 MAX_STEPS: Final = 50
 TOLERANCE: Final = 1e-10
 MIN_SHARE: Final = 1e-9
@@ -123,6 +128,7 @@ def regressors(arm: Arm) -> Vector:
             float(not facts.tuned),
             float(facts.code),
             float(facts.tools),
+            np.nan if facts.rating is None else (facts.rating - RATED) / 100.0,
         ]
     )
 
@@ -170,9 +176,13 @@ def among_new_requests(ability: Ability) -> Ability:
     How hard such traffic is on the whole is common to its requests, so that their coordinates cannot tell it: what is
     learned of a model's constant there takes it in, and must be free to. With benchmarks and all of their models held
     out, 20 outcomes then leave an error of 0.127 for 0.169 (BFCL), 0.120 for 0.126 (SWE-bench), 0.086 for 0.090 (MMLU
-    redux), and the same on MMLU-Pro and CRUX. No part of a decision: it would lower confidence in every new model.
+    redux), and the same on MMLU-Pro and CRUX. Slopes are held tighter than facts alone would have it: what a few
+    outcomes seem to tell of them is mostly the level. No part of a decision: it would lower confidence in every new
+    model.
     """
-    cov = ability.cov.copy()
+    width = np.full(len(ability.mean), sqrt(TRAFFIC_SLOPES))
+    width[0] = 1.0
+    cov = ability.cov * np.outer(width, width)
     cov[0, 0] += TRAFFIC_VARIANCE
     return Ability(ability.mean, cov)
 

@@ -25,7 +25,7 @@ class WeightsError(ValueError):
 @dataclass(frozen=True)
 class Weights:
     """All that a learned router knows. Names before the first slash say whose the arrays are: `item`, `term`,
-    `ability`, `length`."""
+    `ability`, `length`, `task` and `tried` (kinds of work), `serve` (how they are to be believed)."""
 
     arrays: Arrays
 

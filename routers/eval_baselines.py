@@ -12,13 +12,13 @@ import numpy as np
 
 from routers.eval_fits import Fit, Texts, fits
 from routers.eval_metrics import BUDGETS, at_spend, hull
-from routers.eval_policies import Forecast, by_utility, column_means, picked, rates_of
+from routers.eval_policies import SPENDS, Forecast, by_utility, column_means, picked, rates_of, spends_of
 from routers.eval_runs import Part, Run, Trial, best_single, cheapest_single, forecast_trial, run
 from routers.eval_split import Fold, thirds
 from routers.eval_table import Floats, Table
 from routers.rows import Indices
 
-MIX_SETTINGS: Final = 60
+MIX_SETTINGS: Final = SPENDS
 MAX_CORNERS: Final = 12
 VERIFIER_AUC: Final = 0.8
 VERIFIER_GAP: Final = sqrt(2.0) * NormalDist().inv_cdf(VERIFIER_AUC)
@@ -131,7 +131,7 @@ def static_weights(table: Table, fold: Fold) -> Floats:
     if not corner:
         return weights
     alone = [costs[min(j, len(costs) - 1)] for j in range(MAX_CORNERS)]
-    spends = np.concatenate([_spends(table), alone])
+    spends = np.concatenate([spends_of(table), alone])
     for k, spend in enumerate(spends):
         upper = min(int(np.searchsorted(costs, spend)), len(corner) - 1)
         lower = max(upper - 1, 0)
@@ -154,12 +154,6 @@ def static_corners(table: Table, fold: Fold) -> tuple[list[int], list[float]]:
         int(known[np.flatnonzero((cost[known] == x) & (quality[known] == y))[0]]) for x, y in zip(xs, ys, strict=True)
     ]
     return corner, xs
-
-
-def _spends(table: Table) -> Floats:
-    cost = column_means(np.where(table.usable, table.cost, np.nan))
-    cost = np.maximum(cost[np.isfinite(cost)], 1e-12)
-    return np.geomspace(cost.min(), cost.max(), MIX_SETTINGS)
 
 
 def _alone(table: Table, fold: Fold, *, strong: bool) -> Floats:
@@ -256,7 +250,7 @@ def _twice(
 
 
 def _mean_over_spends(table: Table, part: Part) -> float:
-    spends = _spends(table)
+    spends = spends_of(table)
     grid = np.geomspace(spends[0], spends[-1], BUDGETS)
     quality, cost = column_means(part.quality)[None], column_means(part.cost)[None]
     if not np.isfinite(quality).all():

@@ -17,6 +17,7 @@ from routers.eval_table import Bools, Floats, Table
 from routers.rows import Indices
 
 SETTINGS: Final = 80
+SPENDS: Final = 60
 SHARES: Final = (1.0, 0.99, 0.97, 0.95)
 """Of the best single model's quality, at which dollars saved are reported."""
 ADEQUACIES: Final = (0.8, 0.9)
@@ -70,6 +71,14 @@ def rates_of(table: Table) -> Floats:
     return np.concatenate(
         [[0.0], np.geomspace(1e-3 / means.max(), 10.0 / means.min(), SETTINGS - 2), [1e3 / means.min()]]
     )
+
+
+def spends_of(table: Table, rows: Indices | None = None) -> Floats:
+    """A grid of mean dollars a call on some rows, all where None: from the cheapest single model's to the dearest's."""
+    cost = np.where(table.usable, table.cost, np.nan)
+    means = column_means(cost if rows is None else cost[rows])
+    means = np.maximum(means[np.isfinite(means)], 1e-12)
+    return np.geomspace(means.min(), means.max(), SPENDS) if len(means) else np.ones(SPENDS)
 
 
 def by_utility(p: Floats, cost: Floats, usable: Bools, rates: Floats) -> Indices:

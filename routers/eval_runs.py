@@ -19,6 +19,7 @@ from routers.eval_policies import (
     picked,
     rates_of,
     setting_for,
+    spends_of,
 )
 from routers.eval_split import Fold
 from routers.eval_table import Floats, Table
@@ -103,13 +104,15 @@ def run(name: str, table: Table, folds: Sequence[Fold], attempt: Callable[[Fold]
 
 
 def forecast_trial(table: Table, fold: Fold, validation: Forecast, test: Forecast, *, adequacy: bool = True) -> Trial:
-    """What a router that forecasts P(success) does with a fold: the utility rule at every rate, the adequacy rule."""
+    """What a router that forecasts P(success) does with a fold: the utility rule at every spend, the adequacy rule."""
     usable, rates = table.usable, rates_of(table)
     parts = []
     for rows, forecast in ((fold.validation, validation), (fold.test, test)):
         cost = expected_costs(table, fold, rows, validation, forecast)
         chosen = by_utility(forecast.p, cost, usable[rows], rates)
         parts.append(Part(picked(table.score[rows], chosen), picked(table.cost[rows], chosen)))
+    share = mixed_rates(column_means(parts[0].cost), spends_of(table, fold.validation))
+    parts = [Part(part.quality @ share, part.cost @ share) for part in parts]
     points = {}
     if adequacy and table.dollars.any():
         # `cost` is the test rows' here: the adequacy rule has no setting that validation rows could choose.
@@ -117,6 +120,30 @@ def forecast_trial(table: Table, fold: Fold, validation: Forecast, test: Forecas
             chosen = by_adequacy(test.p, cost, usable[fold.test], level)
             points[f"adequacy {level}"] = _adequacy_point(table, fold, chosen)
     return Trial(parts[0], parts[1], points, test)
+
+
+def mixed_rates(costs: Floats, spends: Floats) -> Floats:
+    """How often each rate is used to spend so much on the validation rows: (rates, spends), columns sum to 1.
+
+    A spend lies between two rates and is a random mix of both, its nearest end where none reaches it. So a setting
+    means the same spend in every fold, as it does for the static mix. A rate does not: at one and the same rate a fold
+    whose training families show a wide gap buys the strong model for everything, and its neighbour for nothing.
+    """
+    share = np.zeros((len(costs), len(spends)))
+    if not np.isfinite(costs).all():  # no dollars, and so no curve
+        share[0] = 1.0
+        return share
+    order = np.argsort(costs, kind="stable")
+    at = costs[order]
+    upper = np.clip(np.searchsorted(at, spends, side="right"), 1, max(len(at) - 1, 1)) if len(at) > 1 else spends * 0
+    for k, spend in enumerate(spends):
+        high = int(upper[k])
+        low = max(high - 1, 0)
+        gap = at[high] - at[low]
+        part = min(max((spend - at[low]) / gap, 0.0), 1.0) if gap > 0 else float(spend >= at[high])
+        share[order[low], k] += 1.0 - part
+        share[order[high], k] += part
+    return share
 
 
 def best_single(table: Table, fold: Fold) -> int | None:

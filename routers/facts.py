@@ -13,6 +13,7 @@ from math import log2, sqrt
 from typing import Final
 
 from routers.base import MIN_TIER, Arm, family_of, reasons_by_default
+from routers.facts_ratings import RATINGS
 from routers.facts_table import KNOWN, NEWEST, Known
 
 MAX_NAME_CHARS: Final = 200
@@ -22,6 +23,7 @@ GUESSED_TIERS: Final = 5
 """No guess goes beyond the frontier and one above: the rest of the scale is for who knows better."""
 
 _KNOWN: Final = tuple((re.compile(rf"(?<!\d)(?:{known.pattern})(?!\d)"), known) for known in KNOWN)
+_RATED: Final = tuple((re.compile(rf"(?<!\d)(?:{pattern})(?!\d)"), float(points)) for pattern, points in RATINGS)
 _TOKENS: Final = re.compile(r"[a-z]+|\d+")
 _POINT: Final = re.compile(r"(?<=\d)p(?=\d)")
 """Fireworks writes "v3p1" for 3.1."""
@@ -52,7 +54,8 @@ _CLAUDE: Final = frozenset({"sonnet", "opus", "haiku"})
 class Facts:
     """`family`: a model line, "" when unknown. `released`: year and fraction. `size_b`, `active_b`: parameters in
     billions, all and those active per token. `input_price`, `output_price`: dollars per million tokens near
-    release. `tuned`: False for a bare base model. `tools`: a mode or a model made for function calls."""
+    release. `tuned`: False for a bare base model. `tools`: a mode or a model made for function calls. `rating`: points
+    in `facts_ratings`."""
 
     family: str = ""
     released: float | None = None
@@ -64,6 +67,7 @@ class Facts:
     tuned: bool = True
     code: bool = False
     tools: bool = False
+    rating: float | None = None
 
     @property
     def effective_b(self) -> float | None:
@@ -86,6 +90,7 @@ def spelled(name: str) -> str:
     return " ".join(_TOKENS.findall(name[:MAX_NAME_CHARS].lower())).replace("llama v ", "llama ")
 
 
+@lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """The same string for the spellings of one model: vendor, snapshot dates and ways of calling it left out."""
     own = max(name[:MAX_NAME_CHARS].split("/"), key=len)
@@ -127,9 +132,11 @@ def facts_of(name: str) -> Facts:
         tuned=_tuned(words, family, released),
         code=_CODE.search(words) is not None,
         tools=_TOOLS.search(words) is not None,
+        rating=_rating(words, known, size) if _tuned(words, family, released) else None,
     )
 
 
+@lru_cache(maxsize=4096)
 def line_of(name: str) -> str:
     """`family_of`, with lines that no policy is likely to name; for names of agents, the line of their model."""
     family = family_of(name) or family_of(spelled(name).replace(" ", "-"))
@@ -181,6 +188,13 @@ def _known(words: str) -> Known | None:
     return None
 
 
+def _rating(words: str, known: Known | None, size: float | None) -> float | None:
+    """None for a model without one, and for another that bears the name of a rated one."""
+    if size is not None and known is not None and known.size is not None and not 0.8 < known.size[0] / size < 1.25:
+        return None
+    return next((points for pattern, points in _RATED if pattern.search(words)), None)
+
+
 def _size(raw: str) -> tuple[float | None, float | None]:
     """All and active parameters in billions, as the name states them."""
     experts = _EXPERTS.search(raw)
@@ -219,7 +233,7 @@ def _released(raw: str, words: str, known: Known | None, family: str) -> float |
 
 _LAST: Final = {
     "gpt": 5.2, "claude": 4.6, "gemini": 3.1, "llama": 4.0, "qwen": 3.0, "gemma": 3.0, "deepseek": 3.2, "grok": 4.1,
-    "phi": 4.0, "glm": 4.7, "kimi": 2.0, "granite": 3.0, "smollm": 3.0, "nova": 1.0,
+    "phi": 4.0, "glm": 4.7, "kimi": 2.0, "granite": 4.0, "smollm": 3.0, "nova": 1.0,
 }  # fmt: skip
 """The last version of a line that `facts_table` knows."""
 MAX_VERSIONS_AHEAD: Final = 10

@@ -54,7 +54,8 @@ class Item:
 
 class LearnedRouter:
     """Scores arms by learned abilities. `abilities` (by arm name) go before what the weights know of an arm, and
-    `trust` tells how far that is believed here: 1 for weights trained on the traffic that they serve.
+    `trust` tells how far that is believed here: 1 for weights trained on the traffic that they serve, which the weights
+    say of themselves (`serve/trust`) where it is None.
 
     An arm's `confidence` is the probability that its logit on this kind of request is within CONFIDENT_LOGITS of what
     is expected: it falls with the arm's own uncertainty and with `Item.ood`, and not with a question's own chance.
@@ -63,14 +64,15 @@ class LearnedRouter:
     name: Final = "learned"
 
     def __init__(
-        self, weights: Weights, abilities: Mapping[str, Ability] | None = None, *, trust: float = TRUST
+        self, weights: Weights, abilities: Mapping[str, Ability] | None = None, *, trust: float | None = None
     ) -> None:
         self.version = self.weights = weights.version
         self.ability_weights = AbilityWeights.of(weights.part("ability"))
         self.length_weights = LengthWeights.of(weights.part("length"))
         self._items = ItemModel(weights)
         self._abilities = dict(abilities or {})
-        self._trust, self._typical = trust, typical_slopes(self.ability_weights)
+        said = weights.part("serve").get("trust", TRUST)
+        self._trust, self._typical = float(said if trust is None else trust), typical_slopes(self.ability_weights)
         self._tasks = tuple(TaskType(str(name)) for name in weights.part("tried")["tasks"])
         self._stacks: dict[tuple[Arm, ...], tuple[AbilityStack, ArmLengths, bool]] = {}
         self._arms: tuple[Arm, ...] | None = None

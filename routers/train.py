@@ -23,6 +23,7 @@ from routers.train_items import Outcomes, Places, abilities_at, fit_items
 from routers.train_lengths import Lengths, fit_lengths
 from routers.train_tasks import fit_tasks, types_tried
 from routers.train_terms import Bag, bag_of, fit_terms, unknown_square, weighted
+from routers.trust import TRUST
 from routers.vector import SURFACE, excerpt_words, surface, terms
 
 CLIP: Final = 3.0
@@ -44,8 +45,11 @@ FAMILIAR_SHARE, STRANGE_SHARE = 0.5, 0.9
 of sources never seen, at which all is."""
 
 
-def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
-    """Weights learned from these rows alone; raises ValueError where they hold no outcomes."""
+def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
+    """Weights learned from these rows alone; raises ValueError where they hold no outcomes.
+
+    `own`: the rows are of the traffic that the weights will serve, so that all they tell of a model is believed there.
+    """
     rows = [row for row in deduplicated(rows) if row.outcomes]
     if not rows:
         raise ValueError("there are no outcomes to train on")
@@ -72,6 +76,7 @@ def train(rows: Sequence[Row], *, seed: int = 0) -> Weights:
     # What a model never seen is good at, facts do not tell: guessed from them, it was worse than not guessed.
     abilities["coef"][:, 2:] = 0.0
     arrays |= {f"ability/{name}": np.asarray(value) for name, value in abilities.items()}
+    arrays["serve/trust"] = np.float64(1.0 if own else TRUST)
     arrays["tried/tasks"] = _tried(rows, features)
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})

@@ -125,15 +125,19 @@ def complete_facts(raw: Matrix) -> tuple[Vector, Vector, Matrix, Matrix]:
             mean[column], scale[column] = there.mean(), max(float(there.std()), 0.1)
     z = (raw - mean) / scale
     cov = np.eye(raw.shape[1])
-    filled = np.nan_to_num(z)
+    filled, there = np.nan_to_num(z), ~np.isnan(z)
+    patterns, of = np.unique(there, axis=0, return_inverse=True)
     for _ in range(FACT_ROUNDS):
         open_cov = np.zeros_like(cov)
-        for row, known in zip(filled, ~np.isnan(z), strict=True):
+        for number, known in enumerate(patterns):
             lacks = ~known
-            if lacks.any():
-                gain = np.linalg.solve(cov[np.ix_(known, known)], cov[np.ix_(known, lacks)]).T
-                row[lacks] = gain @ row[known]
-                open_cov[np.ix_(lacks, lacks)] += cov[np.ix_(lacks, lacks)] - gain @ cov[np.ix_(known, lacks)]
+            if not lacks.any():
+                continue
+            rows = np.flatnonzero(of == number)
+            gain = np.linalg.solve(cov[np.ix_(known, known)], cov[np.ix_(known, lacks)]).T
+            filled[np.ix_(rows, lacks)] = filled[np.ix_(rows, known)] @ gain.T
+            left = cov[np.ix_(lacks, lacks)] - gain @ cov[np.ix_(known, lacks)]
+            open_cov[np.ix_(lacks, lacks)] += len(rows) * left
         # Three models' worth of belief that facts are unrelated keeps the covariance regular.
         cov = (filled.T @ filled + open_cov + 3.0 * np.eye(len(mean))) / (len(raw) + 3.0)
     return mean, scale, cov, filled

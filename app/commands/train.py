@@ -11,8 +11,8 @@ SHIPPED = Path(routers.__path__[0]) / "weights"
 NEEDS_EXTRA = "`bursar train` needs scikit-learn: pip install 'bursar[train]'"
 
 
-def train(data: Path, out: Path | None, *, seed: int) -> int:
-    """Train on the rows of a folder and write the artifact; the exit code."""
+def train(data: Path, out: Path | None, *, seed: int, own: bool = False) -> int:
+    """Train on the rows of a folder and write the artifact; the exit code. `own`: see `routers.train.train`."""
     try:
         from routers.artifact import save  # noqa: PLC0415
         from routers.rows import RowsError, read_rows  # noqa: PLC0415
@@ -26,7 +26,7 @@ def train(data: Path, out: Path | None, *, seed: int) -> int:
         say(f"{len(rows)} questions of {len({row.source for row in rows})} sources")
         for note in notes:
             say(f"  {note}")
-        weights = fit(rows, seed=seed)
+        weights = fit(rows, seed=seed, own=own)
     except (RowsError, ValueError) as error:
         complain(str(error))
         return 1

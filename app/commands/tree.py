@@ -240,14 +240,17 @@ def train(
     data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the weights. [default: the installed router's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and rows give the same bytes.")] = 0,
+    own: Annotated[
+        bool, typer.Option("--own", help="The outcomes are of the traffic that is served: all they tell is believed.")
+    ] = False,
 ) -> None:
     """Train the learned router from outcomes of models on questions, and write its weights.
 
-    Example: bursar train --data outcomes/ --out routers/weights
+    Examples: bursar train --data outcomes/ --out routers/weights ; bursar train --data ours/ --own --out weights/
     """
     from app.commands.train import train as run  # noqa: PLC0415
 
-    raise typer.Exit(run(data, out, seed=seed))
+    raise typer.Exit(run(data, out, seed=seed, own=own))
 
 
 @keys_commands.command("new")

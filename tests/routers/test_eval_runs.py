@@ -18,7 +18,7 @@ from routers.eval_policies import (
     rates_of,
     setting_for,
 )
-from routers.eval_runs import HIGHEST, Part, Run, Trial, forecast_trial, run
+from routers.eval_runs import HIGHEST, Part, Run, Trial, forecast_trial, mixed_rates, run
 from routers.eval_split import Fold, plans, swapped
 from routers.eval_table import Floats, Table, tables
 from routers.rows import Indices, Outcome, Row
@@ -291,3 +291,36 @@ def test_a_verdict_needs_an_interval_on_one_side() -> None:
         "worse",
     ]
     assert verdict(Estimate(0.1, float("nan"), float("nan"))) == "unknown"
+
+
+def test_a_spend_is_a_mix_of_the_two_rates_around_it() -> None:
+    costs = np.array([8.0, 4.0, 4.0, 1.0])
+    spends = np.array([0.5, 1.0, 2.0, 6.0, 8.0, 20.0])
+    share = mixed_rates(costs, spends)
+    assert share.sum(axis=0) == pytest.approx(np.ones(len(spends)))
+    assert costs @ share == pytest.approx([1.0, 1.0, 2.0, 6.0, 8.0, 8.0])
+    assert (share >= 0.0).all()
+    assert ((share > 0.0).sum(axis=0) <= 2).all()
+
+
+@pytest.mark.parametrize("costs", [[3.0], [2.0, 2.0]])
+def test_with_one_cost_every_spend_is_the_same(costs: list[float]) -> None:
+    share = mixed_rates(np.array(costs), np.array([1.0, 5.0]))
+    assert share.sum(axis=0).tolist() == [1.0, 1.0]
+
+
+def test_at_a_setting_folds_spend_alike_whatever_gap_they_expect() -> None:
+    """Two folds that expect different gaps: at one rate one would buy strong for all, the other for none."""
+    table = one_table(made_rows(80))
+    one, other = (
+        Fold(plan, np.array([], dtype=np.int64), rows, rows) for plan, rows in enumerate(np.split(np.arange(80), 2))
+    )
+    means = column_means(table.score)
+
+    def attempt(fold: Fold) -> Trial:
+        p = np.tile(means * (0.2 if fold.plan else 1.0), (40, 1))
+        return forecast_trial(table, fold, Forecast(p), Forecast(p))
+
+    done = run("constant", table, [one, other], attempt)
+    spent = np.nanmean(done.cost[:40], axis=0), np.nanmean(done.cost[40:], axis=0)
+    assert spent[0] == pytest.approx(spent[1], rel=0.25)

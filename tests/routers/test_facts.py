@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from routers.base import MAX_TIER, MIN_TIER
 from routers.facts import GUESSED_TIERS, arm_of_name, canonical, facts_of, spelled, tier_of
+from routers.facts_ratings import RATINGS
 from routers.facts_table import KNOWN
 
 
@@ -139,3 +140,27 @@ def test_the_table_is_plausible() -> None:
         assert 2022 < known.released <= 2026
         assert known.size is None or known.size[0] >= known.size[1] > 0
         assert known.price is None or 0 < known.price[0] <= known.price[1] * 1.01
+
+
+@pytest.mark.parametrize(
+    ("name", "rating"),
+    [
+        ("gpt-4o-2024-08-06-FC", 1280),
+        ("gpt-4o-mini", 1270),
+        ("claude-3-5-sonnet-20241022", 1310),
+        ("20240620_sweagent_claude3.5sonnet", 1280),
+        ("meta-llama/Llama-3.1-8B-Instruct", 1175),
+        ("Llama-3.3-70B-Instruct", 1257),
+        ("Meta-Llama-3-8B", None),  # a base model has never been compared
+        ("DeepSeek-R1-Distill-Qwen-7B", None),  # nor has what bears the name of its teacher
+        ("qwen2.5-7b-instruct", None),
+        ("my-own-model", None),
+    ],
+)
+def test_ratings_belong_to_the_models_that_were_rated(name: str, rating: float | None) -> None:
+    assert facts_of(name).rating == rating
+
+
+def test_ratings_are_on_one_scale() -> None:
+    assert all(800 <= points <= 1500 for _, points in RATINGS)
+    assert len({pattern for pattern, _ in RATINGS}) == len(RATINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -46,8 +47,6 @@ def test_one_model_and_one_family_are_enough_to_train() -> None:
 
 
 def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    import json
-
     lines = [
         {
             "id": row.id, "source": row.source, "family": row.family, "prompt": row.prompt,
@@ -60,3 +59,11 @@ def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[
     assert read(tmp_path / "out").version in capsys.readouterr().out
     assert command.train(tmp_path / "none", None, seed=0) == 1
     assert "none" in capsys.readouterr().err
+
+
+def test_weights_of_ones_own_traffic_are_marked(tmp_path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "a", "prompt": "why?", "outcomes": {"m": {"score": 1}}}))
+    assert command.train(tmp_path, tmp_path / "own", seed=0, own=True) == 0
+    assert float(read(tmp_path / "own").part("serve")["trust"]) == 1.0
+    assert command.train(tmp_path, tmp_path / "other", seed=0) == 0
+    assert float(read(tmp_path / "other").part("serve")["trust"]) < 1.0

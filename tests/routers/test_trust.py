@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from routers.abilities import Ability, AbilityStack, AbilityWeights
 from routers.artifact import Weights
+from routers.facts import arm_of_name
+from routers.learned import LearnedRouter
+from routers.train import train
 from routers.trust import TRUST, trusted, typical_slopes
-from tests.routers.outcomes import weights
+from tests.routers.outcomes import MODELS, rows, weights
 
 K = 5
 numbers = st.floats(-6.0, 6.0)
@@ -69,3 +72,13 @@ def test_a_typical_model_is_the_mean_of_known_ones() -> None:
 def test_trust_is_a_share(share: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         trusted(Ability(np.zeros(K), np.eye(K)), np.zeros(K), share)
+
+
+def test_weights_say_how_far_they_are_to_be_believed() -> None:
+    """Those of the traffic that they serve as they are; others' slopes are drawn to the typical ones."""
+    own, others = LearnedRouter(train(rows(120), own=True)), LearnedRouter(train(rows(120)))
+    arm = arm_of_name(next(iter(MODELS)))
+    whole = own.ability(arm).mean
+    typical = typical_slopes(own.ability_weights)
+    assert others.ability(arm).mean == pytest.approx(trusted(Ability(whole, np.eye(K)), typical).mean)
+    assert LearnedRouter(train(rows(120)), trust=1.0).ability(arm).mean == pytest.approx(whole)
