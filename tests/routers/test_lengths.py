@@ -95,7 +95,7 @@ def test_limits_hold_and_reasoning_is_added() -> None:
     first, second, third = tokens_of(exam(3), plain, thinking, limited)
     assert second > first + 100
     assert third == 50
-    assert tokens_of(replace(exam(3), max_output_tokens=7), plain, thinking) == [7, 7]
+    assert tokens_of(exam(3)._replace(max_output_tokens=7), plain, thinking) == [7, 7]
 
 
 def test_kinds() -> None:
