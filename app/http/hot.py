@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from app.core.errors import BursarError, Draining, TooLarge
+from app.core.errors import BadRequest, BursarError, Draining, TooLarge
 from app.core.policy import Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
@@ -23,7 +23,7 @@ from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
-from app.http.asgi import AsgiDownstream, Head, Receive, Scope, Send
+from app.http.asgi import AsgiDownstream, Head, Message, Receive, Scope, Send
 from app.http.auth import KeyRing
 from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
@@ -35,6 +35,8 @@ NO_PATH: Mapping[str, str] = {}
 NO_EXTENSIONS: Mapping[str, Cycle] = {}
 TRACEPARENT_CHARS = 55
 """https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
+BODY_S = 120.0
+"""How long a body may take from its first piece to its last: 32 MB at 2 Mbit/s. Whoever sends one has shown a key."""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
 
@@ -191,15 +193,29 @@ class HotRoute(ABC):
 
 
 async def read_body(headers: dict[str, str], receive: Receive, max_bytes: int) -> bytes:
-    """The whole request body. Raises TooLarge, before reading where the client declares it, or ClientLeft."""
+    """The whole request body. Raises TooLarge, before reading where the client declares it, ClientLeft, or BadRequest
+    for a body that stops arriving."""
     too_large = TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
+    message = await receive()
+    if message["type"] != "http.disconnect" and not message.get("more_body"):
+        if len(body := message.get("body", b"")) > max_bytes:
+            raise too_large
+        return bytes(body)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read_on(message, receive, max_bytes, too_large)
+    except TimeoutError:
+        raise BadRequest("The body did not arrive in time.", headers={"connection": "close"}) from None
+
+
+async def _read_on(message: Message, receive: Receive, max_bytes: int, too_large: TooLarge) -> bytes:
+    """The rest of a body that comes in pieces, of which this is the first."""
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
         part = message.get("body", b"")
@@ -208,7 +224,8 @@ async def read_body(headers: dict[str, str], receive: Receive, max_bytes: int) -
             raise too_large
         parts.append(part)
         if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return b"".join(parts)
+        message = await receive()
 
 
 async def read_away(headers: dict[str, str], receive: Receive) -> None:
