@@ -79,6 +79,14 @@ class Meter:
         return self.usage is not None and not self._pieces_since
 
     @property
+    def unpriced(self) -> bool:
+        """True when the provider has billed what has no declared price: searches, where only tokens have one."""
+        usage, price = self.usage, self.price
+        if usage is None or not usage.searches or price is None or price.search_nano is not None:
+            return False
+        return not usage.cost_nano
+
+    @property
     def cost_nano(self) -> int | None:
         """What to settle: None when the price is unknown and the provider named no cost."""
         if self.price is None and (self.usage is None or self.usage.cost_nano is None):

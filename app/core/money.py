@@ -95,12 +95,14 @@ class Rates:
 class Price:
     """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
 
-    A tier applies to the whole request once its input passes `above_tokens`, as providers bill it.
+    A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `search_nano`: one
+    query of the provider's own web search; None: undeclared, and not priced.
     """
 
     base: Rates
     tiers: tuple[tuple[int, Rates], ...] = ()
     source: str = "policy"
+    search_nano: int | None = None
 
     def rates(self, input_tokens: int) -> Rates:
         """The rates in force for a request with this many input tokens."""
@@ -122,7 +124,8 @@ FREE = Price(Rates(0, 0), source="free")
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
-    `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one."""
+    `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one; `searches` are the
+    queries of its web search, which it bills beside tokens."""
 
     input: int
     output: int
@@ -131,6 +134,7 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_1h: int = 0
     reasoning: int = 0
     cost_nano: int | None = None
+    searches: int = 0
 
 
 def cost_nano(price: Price, usage: Usage) -> int:
@@ -147,7 +151,7 @@ def cost_nano(price: Price, usage: Usage) -> int:
         + max(usage.output - usage.reasoning, 0) * rates.output
         + min(usage.reasoning, usage.output) * reasoning_rate
     )
-    return -(-total // TOKENS_PER_PRICE)
+    return -(-total // TOKENS_PER_PRICE) + usage.searches * (price.search_nano or 0)
 
 
 def tokens_cost(tokens: int, rate: int) -> int:

@@ -453,7 +453,7 @@ class Attempt:
             return Provenance.UNKNOWN
         if self.meter.price is not None and self.meter.price.free:
             return Provenance.FREE
-        return Provenance.METERED if self.meter.exact else Provenance.ESTIMATED
+        return Provenance.METERED if self.meter.exact and not self.meter.unpriced else Provenance.ESTIMATED
 
     def _stopped_cost(self) -> tuple[int | None, Provenance]:
         """What to charge when the stream did not end by itself."""

@@ -228,7 +228,10 @@ def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price |
     if isinstance(given.pricing, PricingSpec):
         base = _rates(given.pricing)
         tiers = ((tier.above_tokens, _rates(tier, base)) for tier in given.pricing.tiers)
-        return Price(base, tuple(sorted(tiers, key=lambda tier: tier[0])), source="policy")
+        listed = entry.price.search_nano if entry is not None and entry.price is not None else None
+        own = given.pricing.search_per_query
+        search_nano = listed if own is None else nano_from_usd(own)
+        return Price(base, tuple(sorted(tiers, key=lambda tier: tier[0])), source="policy", search_nano=search_nano)
     if given.pricing == "free" or provider.free:
         return FREE
     return entry.price if entry else None

@@ -118,6 +118,9 @@ class PricingSpec(RatesSpec):
     """What the model costs."""
 
     tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
+    search_per_query: Budget | None = Field(
+        default=None, description="Dollars for one query of the provider's own web search. Default: the catalogue's."
+    )
 
 
 def _pricing_kind(value: Any) -> str:

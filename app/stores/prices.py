@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from app.core.money import Price, Rates, price_from_usd_per_token
+from app.core.money import Price, Rates, nano_from_usd, price_from_usd_per_token
 from app.core.policy import Capabilities, Provider
 
 BUNDLED_NAME = "model_prices_and_context_window_backup.json"
@@ -129,8 +129,15 @@ def _price(name: str, row: Mapping[str, Any]) -> Price | None:
         base, tiers = _flat(row) or _ranges(row) or (None, ())
     except (ValueError, TypeError, KeyError, IndexError):
         return None
-    price = Price(base, tiers, source=f"catalogue:{name}") if base else None
+    price = Price(base, tiers, source=f"catalogue:{name}", search_nano=_search_nano(row)) if base else None
     return None if price is None or price.free else price
+
+
+def _search_nano(row: Mapping[str, Any]) -> int | None:
+    """One query of the provider's web search, of the dearest context size; None where the row names none."""
+    sizes = row.get("search_context_cost_per_query")
+    costs = [usd for usd in sizes.values() if isinstance(usd, int | float)] if isinstance(sizes, dict) else []
+    return nano_from_usd(max(costs)) if costs and max(costs) > 0 else None
 
 
 def _flat(row: Mapping[str, Any]) -> tuple[Rates, tuple[tuple[int, Rates], ...]] | None:

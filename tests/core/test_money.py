@@ -175,3 +175,9 @@ def test_the_default_cap_of_a_model(input_per_1k: str, output_per_1k: str, cap_u
 
 def test_a_free_model_has_no_default_cap() -> None:
     assert default_model_cap(FREE) is None
+
+
+@given(searches=st.integers(0, 1000), fee=st.none() | st.integers(0, 10**9), given_=st.integers(0, 10**6))
+def test_searches_cost_their_fee_beside_the_tokens(searches: int, fee: int | None, given_: int) -> None:
+    price, usage = Price(Rates(10**9, 10**9), search_nano=fee), Usage(given_, 3, searches=searches)
+    assert cost_nano(price, usage) == cost_nano(Price(price.base), Usage(given_, 3)) + searches * (fee or 0)

@@ -316,3 +316,12 @@ async def test_without_a_url_there_is_nothing_to_run(bundled: Catalogue) -> None
     await asyncio.wait_for(book.run(asyncio.Event()), 1)
     assert await book.refresh() is False
     assert book.version == bundled.version
+
+
+def test_a_search_costs_what_its_dearest_size_does() -> None:
+    catalogue = load_bundled()
+    found = {name: catalogue.entry(name) for name in ("claude-sonnet-5", "gemini/gemini-2.5-pro", "gpt-4.1")}
+    fees = {
+        name: entry.price.search_nano for name, entry in found.items() if entry is not None and entry.price is not None
+    }
+    assert fees == {"claude-sonnet-5": 10_000_000, "gemini/gemini-2.5-pro": 35_000_000, "gpt-4.1": 25_000_000}

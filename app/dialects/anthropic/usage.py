@@ -29,6 +29,10 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: int | None = None
 
 
+class _ServerTools(msgspec.Struct):
+    web_search_requests: int | None = None
+
+
 class _Iteration(msgspec.Struct):
     type: str | None = None
     input_tokens: int | None = None
@@ -47,6 +51,7 @@ class UsageShape(msgspec.Struct):
     cache_creation: _Creation | None = None
     output_tokens_details: _OutputDetails | None = None
     iterations: list[_Iteration] | None = None
+    server_tool_use: _ServerTools | None = None
     cost: Any = None
 
 
@@ -84,7 +89,8 @@ def usage_of(shape: UsageShape) -> Usage | None:
             written += _count(iteration.cache_creation_input_tokens)
     details = shape.output_tokens_details
     thinking = min(_count(details.thinking_tokens), output) if details else 0
-    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost))
+    searches = _count(shape.server_tool_use.web_search_requests) if shape.server_tool_use else 0
+    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), searches)
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

@@ -6,6 +6,7 @@ for a candidate's end comes with its last part or alone, and usage with every ch
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 
@@ -86,6 +87,10 @@ class _Candidate(msgspec.Struct, rename="camel"):
     logprobs_result: msgspec.Raw = _ABSENT
 
 
+class _Grounding(msgspec.Struct, rename="camel"):
+    web_search_queries: list[str] | None = None
+
+
 class _Feedback(msgspec.Struct, rename="camel"):
     block_reason: str | None = None
 
@@ -112,6 +117,8 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _chunks = msgspec.json.Decoder(list[_Chunk])
 _part = msgspec.json.Decoder(_Part)
 _feedback = msgspec.json.Decoder(_Feedback | None)
+_grounding = msgspec.json.Decoder(_Grounding | None)
+_OLDER = re.compile(r"(?:models/)?gemini-[12](?:\.\d+)?-")
 
 
 class GeminiReader:
@@ -121,6 +128,8 @@ class GeminiReader:
         self._begun = False
         self._seed = ""
         self._made = 0
+        self._searches: set[str] = set()
+        self._each_query = True
         self._calls: dict[int, int] = {}
         self._open: set[int] = set()
         self._seen: set[int] = set()
@@ -174,6 +183,7 @@ class GeminiReader:
             self._begun = True
             seed = _NOT_ID.sub("", chunk.response_id or "")[:MAX_SEED_CHARS]
             self._seed = seed or hashlib.sha256(data).hexdigest()[:16]
+            self._each_query = _OLDER.match(chunk.model_version or "") is None
             events.append(Begin(chunk.response_id or "", chunk.model_version or ""))
         for candidate in chunk.candidates or ():
             self._read_candidate(candidate, events)
@@ -181,12 +191,23 @@ class GeminiReader:
             self._read_feedback(chunk.prompt_feedback, events)
         usage = usage_of(chunk.usage_metadata) if chunk.usage_metadata is not None else None
         if usage is not None:
+            if self._searches:
+                usage = msgspec.structs.replace(usage, searches=self._billed_searches())
             events.append(Used(usage, final=bool(self._finished) and self._seen == self._finished))
         return events
+
+    def _billed_searches(self) -> int:
+        """Before Gemini 3 a grounded answer is billed once, from then on each query:
+        https://ai.google.dev/gemini-api/docs/google-search#pricing"""
+        return len(self._searches) if self._each_query else 1
 
     def _read_candidate(self, candidate: _Candidate, events: list[Event]) -> None:
         choice = candidate.index or 0
         self._seen.add(choice)
+        if candidate.grounding_metadata:
+            with contextlib.suppress(*_UNREADABLE):
+                grounding = _grounding.decode(candidate.grounding_metadata)
+                self._searches.update(grounding.web_search_queries or () if grounding is not None else ())
         for raw in (candidate.content.parts if candidate.content else None) or ():
             try:
                 self._read_part(raw, _part.decode(raw), choice, events)

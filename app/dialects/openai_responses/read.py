@@ -33,6 +33,10 @@ class _Incomplete(msgspec.Struct):
     reason: str | None = None
 
 
+SEARCHES = frozenset({"web_search_call"})
+"""Items that are billed by the piece (https://platform.openai.com/docs/pricing#built-in-tools)."""
+
+
 class _Response(msgspec.Struct):
     id: str | None = None
     model: str | None = None
@@ -142,6 +146,8 @@ class ResponsesReader:
         """The last event of a stream, or a whole response."""
         events = self._begin(response)
         usage = response.usage.counted() if response.usage is not None else None
+        if usage is not None and (searches := sum(item.type in SEARCHES for item in response.output or ())):
+            usage = msgspec.structs.replace(usage, searches=searches)
         used: list[Event] = [] if usage is None else [Used(usage)]
         status = response.status or said
         if bytes(response.error) not in _NO_ERROR or status in ("failed", "cancelled"):
