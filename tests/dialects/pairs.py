@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
+
 from app.core.conversation import Conversation, Media, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from app.core.errors import UpstreamError
 from app.core.events import Begin, CallBegins, CallPiece, Event, Failed, Finished, Said, Thought, Used
@@ -201,7 +203,7 @@ def gist(events: Sequence[Event]) -> dict[str, Any]:
 
 def replace_cost(usage: Usage) -> Usage:
     """The usage without what it cost."""
-    return Usage(*[getattr(usage, name) for name in usage.__struct_fields__ if name != "cost_nano"])
+    return msgspec.structs.replace(usage, cost_nano=None)
 
 
 def _runs(events: Sequence[Event]) -> list[list[Any]]:
