@@ -69,7 +69,8 @@ class SpannedTraces:
         self._traces = traces
         self._policy = policy
         self._queue: queue.Queue[Record | None] = queue.Queue(MAX_WAITING)
-        self._provider = TracerProvider(resource=resource(version))
+        # Not at exit: a receiver that is away must not keep a gateway that has drained.
+        self._provider = TracerProvider(resource=resource(version), shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("bursar", version)
         self._thread = threading.Thread(target=self._export, name="spans", daemon=True)

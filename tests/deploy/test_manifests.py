@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from app.commands.tree import cli
 from app.settings import Settings
 from app.stores.policy_file import load_policy
 from app.stores.prices import PriceBook
+from tests.http.live import LiveGateway, contract
 from tests.tools import ROOT, environment_of, tool
+from tests.upstream import ScriptedUpstream
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = ROOT / "docker-compose.yml"
@@ -104,6 +107,16 @@ def test_the_image_has_all_it_is_built_from() -> None:
     assert all((ROOT / name).exists() for name in taken)
     assert "--require-hashes -r requirements.lock" in text
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+
+
+def test_the_health_check_tells_the_living_from_the_dead(tmp_path: Path, free_port: int) -> None:
+    found = re.search(r"^HEALTHCHECK.*\\\n\s+CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    command = [sys.executable, *json.loads(found[1])[1:]]
+    with ScriptedUpstream() as upstream, LiveGateway(contract(upstream), tmp_path) as gateway:
+        alive = subprocess.run(command, env={"BURSAR_PORT": str(gateway.port)}, check=False)
+        dead = subprocess.run(command, env={"BURSAR_PORT": str(free_port)}, stderr=subprocess.DEVNULL, check=False)
+    assert (alive.returncode, dead.returncode) == (0, 1)
 
 
 def test_settings_that_are_set_exist() -> None:

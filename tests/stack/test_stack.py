@@ -8,7 +8,6 @@ import json
 import signal
 import time
 import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from app.core.budget import Balance
 from app.stores.budgets_redis import RedisBudgets
 from tests.gateway.live import until
+from tests.stack.processes import fetch
 from tests.stack.streams import (
     HANGS,
     INPUT_NANO,
@@ -125,8 +125,8 @@ async def trouble(stack: Stack) -> list[Ended]:
 
 def serves(stack: Stack, gateway: str) -> bool:
     """Whether the balancer gives it calls."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.watch_port}/;csv", timeout=5) as page:
-        rows = [line.split(",") for line in page.read().decode().splitlines()]
+    page = fetch(f"http://127.0.0.1:{stack.watch_port}/;csv").decode()
+    rows = [line.split(",") for line in page.splitlines()]
     status = rows[0].index("status")
     return any(row[:2] == ["gateways", gateway] and row[status] == "UP" for row in rows)
 
@@ -148,9 +148,7 @@ async def balances(stack: Stack) -> dict[str, Balance]:
 
 
 def ask_prometheus(stack: Stack, path: str, **query: str) -> Any:
-    url = f"{stack.prometheus_url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return json.load(response)["data"]
+    return json.loads(fetch(f"{stack.prometheus_url}/api/v1/{path}?{urllib.parse.urlencode(query)}"))["data"]
 
 
 async def test_calls_end_as_they_should(stack: Stack, ended: list[Ended]) -> None:
