@@ -138,7 +138,7 @@ class Metrics:
             "bursar_policy_replay_change",
             "What the last replayed policy would change: dollars per decision as a share, success. NaN: not told.",
             ["what"],
-            mode="mostrecent",
+            mode="livemostrecent",
         )
         self.policy_loaded = gauge(
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
