@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.aside import BURSAR, run_aside
+from app.core.quarantined import Quarantined, kept_from
 from app.gateway.metrics import Metrics
 from app.learner.signs import SETTLED_S
 from app.settings import Settings
@@ -87,7 +88,8 @@ class Follower:
         self._arms = arms
         self._moves = -1
         self._number = -1
-        self._down = False
+        self._failing = False
+        self._down: dict[tuple[str, str, str], float] = {}
 
     async def follow(self) -> None:
         """For ever."""
@@ -101,11 +103,11 @@ class Follower:
             head = await self._snapshots.head()
             if head.moves != self._moves:
                 await self._take(head)
-            self._down = False
+            self._failing = False
         except SnapshotsUnavailable as error:
-            if not self._down:
+            if not self._failing:
                 log.warning("snapshots cannot be read: the one that serves stays", error=str(error))
-            self._down = True
+            self._failing = True
 
     async def _take(self, head: Head) -> None:
         if head.current != self._number:
@@ -125,14 +127,28 @@ class Follower:
 
     async def _router(self, head: Head) -> LiveRouter | None:
         """The learned router of a snapshot; None where its content cannot be used."""
-        from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415  (numpy costs 100 ms to import)
+        from app.learner.pack import (  # noqa: PLC0415  (numpy costs 100 ms to import)
+            Unreadable,
+            unpack_belief,
+            unpack_down,
+        )
         from routers.live import LiveRouter, prior_of  # noqa: PLC0415
 
         if not head.current:
+            self._told(())
             return LiveRouter(self._base, prior_of(self._base).start(), "0")
         try:
-            belief = unpack_belief(await self._snapshots.body(head.current), self._base)
+            body = await self._snapshots.body(head.current)
+            belief, down = unpack_belief(body, self._base), unpack_down(body)
         except (NoSnapshot, Unreadable) as error:
             log.warning("a snapshot cannot be used: what serves stays", snapshot=head.current, reason=str(error))
             return None
-        return LiveRouter(self._base, belief, str(head.current))
+        self._told(down)
+        return LiveRouter(self._base, belief, str(head.current), down=kept_from(down))
+
+    def _told(self, down: Sequence[Quarantined]) -> None:
+        """Show who is in quarantine; a series that was there once stays, at 0."""
+        gone = dict.fromkeys(self._down, 0.0)
+        self._down = {(one.model, one.task_type, one.cause): one.drop for one in down}
+        for labels, drop in {**gone, **self._down}.items():
+            self._metrics.quarantined.labels(*labels).set(drop)

@@ -2,8 +2,8 @@
 
 A cell is one model on one task type. Its labels come one by one, each with the logit expected for that request by a
 reference that does not itself learn from these labels (one that learned would follow the model down and hide the
-fall). What is wrong with the expectation on the whole, the cell's offset, is learned from the cell's own labels older
-than the longest window, so that a fall does not lower what it is measured against until it is WINDOWS[-1] labels old.
+fall). What is wrong with the expectation on the whole, the cell's offset, is learned from the cell's own labels; for
+each window from those older than it, so that a fall that fits into a window does not lower what it is measured against.
 
 A window of the latest labels is compared with that base: the signed root of its likelihood ratio, as uncertain as the
 base is, in standard deviations. A fall is found when any of the WINDOWS passes its own limit. For a fall that is to
@@ -87,35 +87,35 @@ def heard(cell: Cell, expected: Any, outcome: Any, weight: Any = 1.0) -> Cell:
         return Cell(labels, cell.offset + residual / precision, precision, noise, cell.open, cell.closed)
     if labels % BUCKET:
         return Cell(labels, cell.offset, cell.precision, noise, sums, cell.closed)
-    offset, precision = _based(cell, cell.closed[..., -1, :])
+    offset, precision = (of[..., 0] for of in _based(cell, cell.closed[..., -1:, :]))
     closed = np.concatenate([sums[..., None, :], cell.closed[..., :-1, :]], axis=-2)
     return Cell(labels, offset, precision, noise, np.zeros_like(sums), closed)
 
 
-def _based(cell: Cell, bucket: Floats) -> tuple[Floats, Floats]:
-    """The base with one more bucket, its residual taken at today's offset."""
-    weight, good, expected, information, then = (bucket[..., at] for at in range(5))
-    residual = good - (expected + information * cell.offset - then)
-    precision = cell.precision + information
-    most = MEMORY / BUCKET * information
-    return cell.offset + residual / precision, np.where(
-        weight > 0, np.minimum(precision, np.maximum(most, 1.0)), cell.precision
-    )
+def _based(cell: Cell, sums: Floats) -> tuple[Floats, Floats]:
+    """The base with more sums (S, n, 5) in it, their residuals taken at today's offset: n bases (S, n)."""
+    weight, good, expected, information, then = (sums[..., at] for at in range(5))
+    before = cell.offset[..., None]
+    residual = good - (expected + information * before - then)
+    precision = cell.precision[..., None] + information
+    most = np.where(weight > LEAST, MEMORY * information / np.maximum(weight, LEAST), np.inf)
+    return before + residual / precision, np.minimum(precision, np.maximum(most, OFFSET_PRECISION))
 
 
 def evidence(cell: Cell) -> tuple[Floats, Floats]:
     """Of each window (S, W): standard deviations by which it is worse than the base, and the share of answers lost."""
-    sums = np.cumsum(cell.closed, axis=-2)[..., WINDOWS - 1, :]
-    weight, good, expected, information, then = (sums[..., at] for at in range(5))
+    sums = np.cumsum(cell.closed, axis=-2)
+    offset, precision = _based(cell, sums[..., -1:, :] - sums[..., WINDOWS - 1, :])
+    weight, good, expected, information, then = (sums[..., WINDOWS - 1, at] for at in range(5))
     seen = np.maximum(weight, LEAST)
-    level = np.clip((expected + information * cell.offset[..., None] - then) / seen, 1e-4, 1.0 - 1e-4)
+    level = np.clip((expected + information * offset - then) / seen, 1e-4, 1.0 - 1e-4)
     rate = np.clip(good / seen, 0.0, 1.0)
     ratio = 2.0 * weight * (_entropy(rate, rate) - _entropy(rate, level))
     root = np.sign(level - rate) * np.sqrt(np.maximum(ratio, 0.0))
     # Requests that differ in what is expected vary less than their mean suggests; the base is uncertain itself; and
     # labels may be noisier than their weights say.
     known = np.maximum(information, LEAST)
-    spread = known + known**2 / cell.precision[..., None]
+    spread = known + known**2 / precision
     noise = (cell.noise[..., 0] / cell.noise[..., 1])[..., None]
     root = root * np.sqrt(seen * level * (1.0 - level) / spread / np.clip(noise, *NOISE_BOUNDS))
     filled = max(cell.labels // BUCKET - FIRST, 0)

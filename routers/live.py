@@ -8,7 +8,7 @@ they began with, and that share of the weights' own doubt remains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 from typing import Final, NamedTuple
@@ -60,11 +60,20 @@ class _Known(NamedTuple):
 
 class LiveRouter:
     """Scores as `LearnedRouter` does, by what a belief says of each arm; one that it does not know joins it as a new
-    model does. Immutable: a new snapshot is a new router. `snapshot` names it in `version`."""
+    model does. Immutable: a new snapshot is a new router. `snapshot` names it in `version`; `down`: the models in
+    quarantine by task type, with their success since they fell."""
 
     name: Final = "learned"
 
-    def __init__(self, base: LearnedRouter, belief: Belief, snapshot: str, prior: Prior | None = None) -> None:
+    def __init__(
+        self,
+        base: LearnedRouter,
+        belief: Belief,
+        snapshot: str,
+        prior: Prior | None = None,
+        down: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        self.down = down or {}
         self.version, self.weights = f"{base.version}+{snapshot}", base.weights
         self.base, self.snapshot, self.belief = base, snapshot, belief
         self._prior = prior or prior_of(base)

@@ -60,8 +60,8 @@ def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
     try:
-        notes, rows = _read(data)
-        report = evaluate(rows, _options(asked), _prices(prices), say=complain)
+        notes, rows = read_data(data)
+        report = evaluate(rows, _options(asked), prices_of(prices), say=complain)
     except (Refused, UnknownRouter) as problem:
         complain(str(problem))
         return 2
@@ -97,12 +97,12 @@ def new_model(
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
     try:
-        notes, rows = _read(data)
+        notes, rows = read_data(data)
         names = sorted({name for row in rows for name in row.outcomes})
         if model not in names:
             close = difflib.get_close_matches(model, names, n=3)
             raise Refused(f"{data}: no outcomes of '{model}'." + (f" Close: {', '.join(close)}." if close else ""))
-        price = _prices(prices)
+        price = prices_of(prices)
     except Refused as problem:
         complain(str(problem))
         return 2
@@ -135,7 +135,8 @@ def _options(asked: Asked) -> Options:
     return Options(**asdict(asked))
 
 
-def _read(data: Path) -> tuple[list[str], list[Row]]:
+def read_data(data: Path) -> tuple[list[str], list[Row]]:
+    """Notes and rows of a folder; raises Refused where it holds none."""
     from routers.rows import RowsError, read_rows  # noqa: PLC0415
 
     notes: list[str] = []
@@ -172,7 +173,7 @@ def _write(whole: dict[str, Any], to: str | None, writers: list[tuple[Path | Non
     return 0
 
 
-def _prices(path: Path | None) -> Prices:
+def prices_of(path: Path | None) -> Prices:
     """Prices by name: the file's, then those recalled in `routers/facts.py`, then the catalogue's."""
     from routers.facts import facts_of  # noqa: PLC0415
 

@@ -25,20 +25,22 @@ COLUMNS = ("snapshot", "made (UTC)", "status", "labels", "models", "held out", "
 
 def listed(limit: int, *, as_json: bool) -> int:
     """Print what is on record, the latest first; the exit code."""
-    return _run(lambda _, snapshots: _list(snapshots, limit, as_json))
+    return in_stores(lambda _, snapshots: _list(snapshots, limit, as_json))
 
 
 def show(number: int | None, *, as_json: bool) -> int:
     """Print what one believes of each model; the exit code."""
-    return _run(lambda settings, snapshots: _show(settings, snapshots, number, as_json))
+    return in_stores(lambda settings, snapshots: _show(settings, snapshots, number, as_json))
 
 
 def rollback(number: int | None) -> int:
     """Bring an earlier one into force; the exit code."""
-    return _run(lambda _, snapshots: _rollback(snapshots, number))
+    return in_stores(lambda _, snapshots: _rollback(snapshots, number))
 
 
-def _run(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
+def in_stores(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
+    """Do some work on opened snapshots; the exit code, with what went wrong told."""
+
     async def answered(settings: Settings) -> int:
         snapshots = make_snapshots(settings)
         await snapshots.start()

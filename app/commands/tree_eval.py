@@ -97,3 +97,26 @@ def eval_new_model(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+@eval_commands.command("loop", epilog=EXIT_CODES)
+def eval_loop(
+    data: DataOption,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option("--experiment", help="One of them, such as regret or drift; may be repeated. [default: all]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each experiment, with seeds from 0.")] = 20,
+    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write tables and marks as Markdown.")] = None,
+    prices: PricesOption = None,
+) -> None:
+    """Put the learning loop to the test on recorded outcomes, replayed as streams: regret, drift, newcomers and more.
+
+    Weights are trained anew without the source that is streamed. Falls of a model and lies are injected, and said so.
+
+    Example: bursar eval loop --data rows/ --experiment drift --out drift.md
+    """
+    from app.commands.loop_eval import loop as run  # noqa: PLC0415
+
+    raise typer.Exit(run(data, experiment or [], seeds=seeds, prices=prices, to=json, out=out))

@@ -69,3 +69,25 @@ def router_rollback(
     from app.commands.router import rollback  # noqa: PLC0415
 
     raise typer.Exit(rollback(snapshot))
+
+
+@router_commands.command("quarantine", epilog=EXIT_CODES)
+def router_quarantine(as_json: JsonOption = False) -> None:
+    """List the models that became worse at a kind of work and are kept from it, and what that is laid to."""
+    from app.commands.quarantine import quarantine  # noqa: PLC0415
+
+    raise typer.Exit(quarantine(as_json=as_json))
+
+
+@router_commands.command("release", epilog=EXIT_CODES)
+def router_release(
+    model: Annotated[str, typer.Argument(help="Its name in the policy.")],
+    task_type: Annotated[str, typer.Argument(help="The kind of work, such as code.")],
+) -> None:
+    """Let a model back from quarantine at once: how it does now is then what is normal.
+
+    Example: bursar router release small code
+    """
+    from app.commands.quarantine import release  # noqa: PLC0415
+
+    raise typer.Exit(release(model, task_type))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +12,7 @@ from app.core.money import tokens_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
+from app.gateway.spare import NOBODY, Spares
 from app.gateway.split import assign
 from app.gateway.target import Target
 from app.gateway.view import View
@@ -111,19 +112,15 @@ def decide(
     serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts)
-    scoring = _Scoring(request.choices, features, target, view, tokens, verdicts, serviceable)
-    assigned, share, propensity = None, None, 1.0
-    if target.rules is None:
-        opinion = scoring.opinion(HEURISTIC)
-    else:
-        assigned, share = _assigned(view, target.rules, unit)
-        opinion = scoring.decided(assigned)
-        if share is not None:
-            propensity = _propensity(view, target.rules, scoring, opinion.chosen.candidate)
+    down = view.down.get(task_type, NOBODY)
+    scoring = _Scoring(request.choices, features, target, view, tokens, verdicts, serviceable, down, unit)
+    opinion, assigned, share, propensity = _turn(view, target.rules, scoring, unit)
     chosen = opinion.chosen
     usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
     backups = _backups(target, usable, chosen)
     _name_verdicts(target.rules, usable, chosen, backups)
+    if scoring.spares:
+        scoring.spares.name(usable, chosen)
     deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
     return Decision(
         requested=request.model,
@@ -153,6 +150,20 @@ def _task_type(view: View, target: Target, features: Features) -> str:
     # Where nothing is chosen the rules' word is good enough, and a tenth of the work.
     chooses = target.rules is not None or bool(target.pinned)
     return (view.task if chooses else classify)(features).type.value
+
+
+def _turn(
+    view: View, rules: Route | None, scoring: _Scoring, unit: str
+) -> tuple[Opinion, str | None, float | None, float]:
+    """The opinion that decides; whose turn it was, and its share, where traffic is split; the choice's probability."""
+    if rules is None:
+        return scoring.opinion(HEURISTIC), None, None, 1.0
+    assigned, share = _assigned(view, rules, unit)
+    opinion = scoring.decided(assigned)
+    propensity = 1.0 if share is None else _propensity(view, rules, scoring, opinion.chosen.candidate)
+    if scoring.spares:
+        propensity *= scoring.spares.share(opinion.router)
+    return opinion, assigned, share, propensity
 
 
 def _backups(target: Target, usable: Sequence[Considered], chosen: Considered) -> list[Candidate]:
@@ -185,7 +196,9 @@ def _propensity(view: View, rules: Route, scoring: _Scoring, chosen: Candidate) 
 class _Scoring:
     """Scores of one request by as many routers as are asked, each asked once."""
 
-    __slots__ = ("_choices", "_features", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions")
+    __slots__ = (
+        "_choices", "_features", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions", "spares",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -196,7 +209,10 @@ class _Scoring:
         tokens: Sequence[int],
         verdicts: Sequence[str],
         serviceable: str,
+        down: Mapping[str, float],
+        unit: str,
     ) -> None:
+        self.spares = Spares(down, unit) if down else None
         self.opinions: dict[str, Opinion] = {}
         self._choices, self._features, self._target, self._view = choices, features, target, view
         self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
@@ -238,6 +254,9 @@ class _Scoring:
             primaries = len(target.candidates)  # they stand first in `every`
             primary = [c for c in considered[:primaries] if c.verdict == self._serviceable]
             chosen, reason = choose(target.rules, primary or usable)
+            if self.spares:
+                name = f"{router.name}@{router.version}"
+                chosen, reason = self.spares.choose(name, target.rules, primary or usable, chosen, reason)
         return Opinion(f"{router.name}@{router.version}", considered, chosen, reason)
 
 

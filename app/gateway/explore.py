@@ -23,6 +23,7 @@ from app.core.policy import LEARNED, Explore, Route
 from app.gateway.choose import Considered, choose, cost_key
 from app.gateway.decide import Decision
 from app.gateway.limits import Limits
+from app.gateway.spare import VERDICT as SPARED
 from app.gateway.view import View
 from routers.base import Arm, Score
 
@@ -89,6 +90,8 @@ def explored(
     rules = decision.rules
     if rules is None or rules.explore is None or in_tool_loop or rules.split or decision.features is None:
         return decision
+    if decision.propensity < 1.0:  # a model is in quarantine: its probes are exploration enough
+        return decision
     router = view.routers.get(LEARNED)
     options = _options(decision, rules, explorer.room_nano(limits))
     if len(options) < 2 or not hasattr(router, "drawn"):
@@ -125,6 +128,7 @@ def _options(decision: Decision, rules: Route, room_nano: int | None) -> list[tu
         (place, option)
         for place, option in enumerate(decision.considered[: len(rules.candidates)])
         if id(option) in usable
+        and option.verdict != SPARED
         and option.expected_nano is not None
         and (most is None or option.expected_nano <= most)
         and option.expected_nano * NEAR <= (option.candidate.budget.max_cost_nano or inf)

@@ -160,6 +160,12 @@ class Metrics:
             "Snapshots since the one in force that predicted held-out outcomes worse, and were not published.",
             mode="livemax",
         )
+        self.quarantined = gauge(
+            "bursar_quarantine_drop",
+            "Success that a model lost at one kind of work, while it is kept from it; 0: no more.",
+            ["model", "task_type", "cause"],
+            mode="livemax",
+        )
         self._children: dict[tuple[int | str, ...], Counter] = {}
         self._calls: dict[tuple[str, str, str], CallMetrics] = {}
 

@@ -35,6 +35,8 @@ class View:
         self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
         """What kind of work a request is, as the learned router tells it where it is there."""
         self.weights: str = getattr(routers.get(LEARNED), "weights", "")
+        self.down: Mapping[str, Mapping[str, float]] = getattr(routers.get(LEARNED), "down", {})
+        """The models in quarantine by task type, with their success since they fell."""
         self.demand: Callable[[Features], Demand] | None = getattr(routers.get(LEARNED), "demand", None)
 
     def serving(self, name: str | None) -> str:

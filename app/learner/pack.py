@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from app.core.feedback import Feedback
+from app.core.quarantined import Quarantined
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label
 from app.learner.lesson import Lesson
@@ -33,15 +34,17 @@ class _Belief(msgspec.Struct):
     mean: bytes
     cov: bytes
     own: list[tuple[Arm, bytes, bytes, bytes, bytes, float]]
+    down: tuple[Quarantined, ...] = ()
 
 
-def pack_belief(belief: Belief, base: LearnedRouter) -> bytes:
-    """A snapshot's body."""
+def pack_belief(belief: Belief, base: LearnedRouter, down: tuple[Quarantined, ...] = ()) -> bytes:
+    """A snapshot's body: what is believed, and who is in quarantine."""
     own = [
         (one.arm, _bytes(one.slope), _bytes(one.base), _bytes(one.cov), _bytes(one.prior), one.labels)
         for one in belief.own.values()
     ]
-    return msgspec.msgpack.encode(_Belief(FORMAT, base.version, _types, _bytes(belief.mean), _bytes(belief.cov), own))
+    packed = _Belief(FORMAT, base.version, _types, _bytes(belief.mean), _bytes(belief.cov), own, down)
+    return msgspec.msgpack.encode(packed)
 
 
 def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
@@ -61,6 +64,25 @@ def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
         for arm, slope, start, cov, prior, labels in found.own
     }
     return Belief(_vector(found.mean), _matrix(found.cov, size), own)
+
+
+class _Down(msgspec.Struct):
+    down: tuple[Quarantined, ...] = ()
+
+
+def unpack_down(packed: bytes) -> tuple[Quarantined, ...]:
+    """Who is in quarantine by a snapshot's body. Raises Unreadable."""
+    try:
+        return msgspec.msgpack.decode(packed, type=_Down).down
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"not a belief that this version reads: {error}") from None
+
+
+def without(packed: bytes, model: str, task_type: str) -> bytes:
+    """A snapshot's body with one model let back from quarantine."""
+    found = msgspec.msgpack.decode(packed, type=_Belief)
+    found.down = tuple(one for one in found.down if (one.model, one.task_type) != (model, task_type))
+    return msgspec.msgpack.encode(found)
 
 
 class _Lesson(msgspec.Struct, array_like=True):

@@ -32,8 +32,8 @@ def tried(learner: Learner, in_force: Belief) -> Trial:
         lesson = learner.lessons.get(request_id)
         if lesson is None or not lesson.labels or lesson.call.model not in lesson.arms:
             continue
-        now, weight = _loss(learner, learner.belief, lesson)
-        before, _ = _loss(learner, in_force, lesson)
+        now, weight = loss_of(learner, learner.belief, lesson)
+        before, _ = loss_of(learner, in_force, lesson)
         losses.append(now)
         differences.append(now - before)
         weights.append(weight)
@@ -46,8 +46,8 @@ def tried(learner: Learner, in_force: Belief) -> Trial:
     return Trial(len(losses), loss, loss - mean, sqrt(square) / whole)
 
 
-def _loss(learner: Learner, belief: Belief, lesson: Lesson) -> tuple[float, float]:
-    """The weighted log loss on one held-out label, and its weight. What was said is taken as evidence against even
+def loss_of(learner: Learner, belief: Belief, lesson: Lesson) -> tuple[float, float]:
+    """The weighted log loss on one label, and its weight. What was said is taken as evidence against even
     odds, so that it does not depend on who predicts."""
     label, arm = lesson.labels[0], lesson.arms[lesson.call.model]
     belief = learner.prior.joined(belief, arm, learner.base.ability(arm))

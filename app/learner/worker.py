@@ -8,6 +8,7 @@ nothing twice. Of several learners one leads; one that was overtaken throws its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -18,9 +19,12 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
+from app.core.quarantined import Quarantined
+from app.learner.aftermath import Aftermath
+from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_down, unpack_learner
 from app.learner.step import Learned, Learner
 from app.learner.trial import tried, worse
+from app.learner.watching import Event, Watching, differ
 from app.stores.outcomes import Outcomes
 from app.stores.snapshots import Head, NoSnapshot, Overtaken, Snapshot, Snapshots
 from app.stores.traces_tail import Tail
@@ -56,11 +60,14 @@ class Checkpoint(msgspec.Struct):
     words: int = 0
     rollbacks: int = 0
     published_s: float = 0.0
+    watching: bytes = b"{}"
+    aftermath: Aftermath = msgspec.field(default_factory=Aftermath)
 
 
 @dataclass(slots=True)
 class Done:
-    """What one pass did. `more`: there is more to read at once; `leads`: this learner is the one to learn."""
+    """What one pass did. `more`: there is more to read at once; `leads`: this learner is the one to learn; `events`:
+    who fell at what, and who is back; `went_back`: the snapshot in force was taken back."""
 
     leads: bool = True
     records: int = 0
@@ -68,6 +75,8 @@ class Done:
     learned: list[Learned] = field(default_factory=list)
     made: Snapshot | None = None
     more: bool = False
+    events: list[Event] = field(default_factory=list)
+    went_back: bool = False
 
 
 class Worker:
@@ -91,6 +100,9 @@ class Worker:
         self._words = 0
         self._head = Head()
         self._in_force: Belief | None = None
+        self._before: Belief | None = None
+        self._down: tuple[Quarantined, ...] = ()
+        self.watching, self._aftermath = Watching(), Aftermath()
         self._published_s = 0.0
         self._saved_s = 0.0
         self._unsaved = False
@@ -136,16 +148,24 @@ class Worker:
         now_s = self._clock()
         lines = await self._tail.new()
         words = await self._outcomes.since(self._words, WORDS)
-        learner.saw(record for line in lines if (record := _decoded(line)) is not None)
+        records = [record for line in lines if (record := _decoded(line)) is not None]
+        learner.saw(records)
+        for record in records:
+            self.watching.saw(record)
         learner.said(word for _, word in words)
         self._words = max([self._words, *(cursor for cursor, _ in words)])
         learned = learner.step(now_s)
+        events = self.watching.hear(learner, learned)
+        for event in events:
+            _tell(event)
         self._unsaved = self._unsaved or bool(lines or words or learned)
+        if await self._went_back(learner, learned):
+            return Done(True, len(lines), len(words), learned, None, True, events, True)
         made = await self._publish(learner, now_s) if self._is_time(learner, now_s) else None
         more = bool(lines) or len(words) == WORDS
         if self._unsaved and (made or (finish and not more) or now_s - self._saved_s >= SAVE_EVERY_S):
             await self._save(learner, now_s)
-        return Done(True, len(lines), len(words), learned, made, more)
+        return Done(True, len(lines), len(words), learned, made, more, events)
 
     async def _current(self) -> Learner:
         """The learner in memory, where it is still what was saved last, else the saved one; rollbacks heeded."""
@@ -157,7 +177,11 @@ class Worker:
         kept, learner = self._restored(saved)
         self._tail, self._words = self._make_tail(kept.traces), kept.words
         self._published_s, self._unsaved = kept.published_s, False
-        self._in_force = await self._belief(self._head.current)
+        self.watching, self._aftermath = Watching.of_state(msgspec.json.decode(kept.watching)), kept.aftermath
+        self._in_force, self._down = await self._belief(self._head.current)
+        self._before = None
+        if self._aftermath.number == self._head.current and self._head.current:
+            self._before = (await self._belief(self._aftermath.parent))[0] or learner.prior.start()
         if kept.rollbacks != self._head.rollbacks:
             in_force = self._in_force or learner.prior.start()
             learner.rolled_back(in_force, self._head.current)
@@ -176,48 +200,88 @@ class Worker:
         # Nothing was learned yet, so no rollback concerns it.
         return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base)
 
-    async def _belief(self, number: int) -> Belief | None:
+    async def _belief(self, number: int) -> tuple[Belief | None, tuple[Quarantined, ...]]:
         """What a snapshot holds; None for the weights alone, or where it can no longer be used."""
         if not number:
-            return None
+            return None, ()
         try:
-            return unpack_belief(await self._snapshots.body(number), self._base)
+            body = await self._snapshots.body(number)
+            return unpack_belief(body, self._base), unpack_down(body)
         except (NoSnapshot, Unreadable) as error:
-            log.warning("the snapshot in force cannot be used", snapshot=number, reason=str(error))
-            return None
+            log.warning("a snapshot cannot be used", snapshot=number, reason=str(error))
+            return None, ()
+
+    async def _went_back(self, learner: Learner, learned: list[Learned]) -> bool:
+        """Take the snapshot in force back, where calls since then were foreseen better by the one before it."""
+        after, now = self._aftermath, self._in_force
+        if self._before is None or now is None or after.number != self._head.current:
+            return False
+        after.hear(learner, learned, now, self._before)
+        if not after.worse:
+            return False
+        log.warning(
+            "a snapshot was taken back: the one before foresees live outcomes better",
+            snapshot=after.number, labels=after.labels, nats_per_label=round(after.difference / after.weight, 4),
+            back_to=after.parent,
+        )  # fmt: skip
+        with contextlib.suppress(NoSnapshot):
+            await self._snapshots.rollback(after.parent)
+        self.learner, self._before = None, None
+        return True
 
     def _is_time(self, learner: Learner, now_s: float) -> bool:
-        if learner.labels >= self._rules.labels:
+        if learner.labels >= self._rules.labels or differ(self.watching.down(), self._down):
             return True
         return learner.labels > 0 and now_s - self._published_s >= self._rules.every_s
 
     async def _publish(self, learner: Learner, now_s: float) -> Snapshot:
-        """Try what was learned against what is in force; publish it where it is not worse."""
-        trial = tried(learner, self._in_force or learner.prior.start())
+        """Try what was learned against what is in force; publish it where it is not worse. Who is in quarantine is
+        published in any case."""
+        in_force, down = self._in_force or learner.prior.start(), self.watching.down()
+        trial = tried(learner, in_force)
         snapshot = Snapshot(
             0, now_s, self._base.weights, self._head.current, learner.labels, len(learner.belief.own), trial
         )  # fmt: skip
-        body: bytes | None = pack_belief(learner.belief, self._base)
+        belief, body = learner.belief, pack_belief(learner.belief, self._base, down)
         if worse(trial):
-            body, why = None, "it predicts held-out outcomes worse than the one in force"
-            snapshot = msgspec.structs.replace(snapshot, status="refused", why=why)
+            if not differ(down, self._down):
+                return await self._refuse(learner, snapshot, now_s)
+            why = "who is in quarantine has changed; what was learned predicts held-out outcomes worse and is left out"
+            belief, body = in_force, pack_belief(in_force, self._base, down)
+            snapshot = msgspec.structs.replace(snapshot, why=why)
         made = await self._snapshots.publish(snapshot, body, head=self._head, keep=self._rules.keep)
         facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
-        if body is None:
-            log.warning("a snapshot was not published: " + made.why, before=trial.before, **facts)
-        else:
-            log.info("a snapshot was published", **facts)
-            self._in_force, learner.term = learner.belief, made.number
-            self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
+        log.info("a snapshot was published", quarantined=len(down), **facts)
+        self._aftermath = Aftermath(made.number, self._head.current, now_s)
+        self._before, self._in_force, self._down, learner.term = in_force, belief, down, made.number
+        self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
+        learner.labels, self._published_s, self._unsaved = 0, now_s, True
+        return made
+
+    async def _refuse(self, learner: Learner, snapshot: Snapshot, now_s: float) -> Snapshot:
+        why = "it predicts held-out outcomes worse than the one in force"
+        snapshot = msgspec.structs.replace(snapshot, status="refused", why=why)
+        made = await self._snapshots.publish(snapshot, None, head=self._head, keep=self._rules.keep)
+        log.warning("a snapshot was not published: " + why, snapshot=made.number, **msgspec.to_builtins(made.trial))
         learner.labels, self._published_s, self._unsaved = 0, now_s, True
         return made
 
     async def _save(self, learner: Learner, now_s: float) -> None:
         kept = Checkpoint(
-            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._published_s
+            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._published_s,
+            msgspec.json.encode(self.watching.state()), self._aftermath,
         )  # fmt: skip
         self._head = await self._snapshots.save(msgspec.msgpack.encode(kept), head=self._head)
         self._saved_s, self._unsaved = now_s, False
+
+
+def _tell(event: Event) -> None:
+    cell = event.cell
+    facts = {"model": cell.model, "task_type": cell.task_type, "level": cell.level, "drop": cell.drop}
+    if event.fell:
+        log.warning("a model became worse at one kind of work", cause=cell.cause, **facts)
+    else:
+        log.info("a model is back from quarantine: probes succeed as before", **facts)
 
 
 def _decoded(line: bytes) -> dict[str, Any] | None:

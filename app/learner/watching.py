@@ -1,0 +1,99 @@
+"""Drift in live traffic: every label moves the watch on its model and task type. Pure.
+
+What is expected of a call is what the weights say of the model, and never what was learned from these labels: that
+would follow a model down. Hints about models that did not answer count for nothing here, and what is learned of a call
+a second time neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.core.quarantined import Quarantined
+from app.learner.labels import CORRECTION
+from app.learner.step import Learned, Learner
+from routers.abilities import logistic
+from routers.quarantine import Name, Watch, cause, hear, new_watch, released, state_of, watch_of
+
+MAX_CELLS: Final = 2_000
+"""Models of the policy times task types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A model fell at one kind of work, or is back."""
+
+    fell: bool
+    cell: Quarantined
+
+
+@dataclass
+class Watching:
+    """The watches on all cells, and each model's provider."""
+
+    watches: dict[Name, Watch] = field(default_factory=dict)
+    providers: dict[str, str] = field(default_factory=dict)
+
+    def saw(self, record: Mapping[str, Any]) -> None:
+        """Note whose the candidates of a decision are."""
+        for candidate in (record.get("decision") or {}).get("candidates") or ():
+            self.providers[candidate["model"]] = candidate.get("provider") or ""
+
+    def hear(self, learner: Learner, learned: Sequence[Learned]) -> list[Event]:
+        """Take in what was learned; who fell, and who is back."""
+        events = []
+        for one in learned:
+            lesson = learner.lessons.get(one.request_id)
+            if lesson is None or not lesson.labels or not one.first:
+                continue
+            label, arm, name = lesson.labels[0], lesson.arms.get(one.model), (one.model, one.task_type)
+            if label.model != one.model or one.model != lesson.call.model or label.source == CORRECTION or arm is None:
+                continue
+            if name not in self.watches and len(self.watches) >= MAX_CELLS:
+                continue
+            before = self.watches.get(name) or new_watch()
+            expected = float(one.demand.u @ learner.base.ability(arm).mean)
+            outcome, weight = label.told(logistic(expected + float(before.cell.offset)))
+            after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s)
+            if (after.fallen is None) != (before.fallen is None):
+                fell = after.fallen is not None
+                events.append(Event(fell, self._told(name, after if fell else before)))
+        return events
+
+    def down(self) -> tuple[Quarantined, ...]:
+        """All that have fallen and are not back, with what it is laid to by now."""
+        return tuple(self._told(name, watch) for name, watch in sorted(self.watches.items()) if watch.fallen)
+
+    def _told(self, name: Name, watch: Watch) -> Quarantined:
+        fallen = watch.fallen
+        assert fallen is not None
+        leaning = {other: w.leaning for other, w in self.watches.items()}
+        laid_to = cause(name, leaning, self.providers).value
+        return Quarantined(*name, fallen.since_s, round(fallen.level, 4), round(fallen.drop, 4), laid_to)
+
+    def release(self, model: str, task_type: str) -> bool:
+        """Let a model back by the operator's word; False where it was not in quarantine."""
+        watch = self.watches.get((model, task_type))
+        if watch is None or watch.fallen is None:
+            return False
+        self.watches[model, task_type] = released(watch)
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        cells = [[*name, state_of(watch)] for name, watch in sorted(self.watches.items())]
+        return {"cells": cells, "providers": self.providers}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Watching:
+        """What `state` gave; nothing, for nothing."""
+        cells = state.get("cells", ())
+        return cls({(model, task): watch_of(kept) for model, task, kept in cells}, dict(state.get("providers", {})))
+
+
+def differ(one: Iterable[Quarantined], other: Iterable[Quarantined]) -> bool:
+    """Whether two lists differ in who is in quarantine, or why."""
+    names = ({(q.model, q.task_type, q.cause) for q in found} for found in (one, other))
+    return next(names) != next(names)

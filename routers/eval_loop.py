@@ -1,0 +1,206 @@
+"""The experiments on the loop that need no part of the gateway: each with its table, and its marks, met or not.
+
+Streams are real recorded outcomes in a random order; weights were trained on other sources; a fall of a model is
+injected. Seeds are 0 and up; nothing was chosen on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from typing import Any, Final
+
+from routers.eval_bootstrap import Estimate
+from routers.eval_loop_drift import MIN_ARMS, MIN_ROWS, QUIET, RUNS, cell_report, cells, saved
+from routers.eval_loop_new import CHECKPOINTS, CONVERGED, FITTED, OURS, Appeared, Joined, appeared, joined
+from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, VARIANTS, regrets, summed_up, total
+from routers.eval_loop_regret import OURS as LEARNER
+from routers.eval_loop_world import Setting, World
+from routers.eval_report import Sheet, shown
+
+POINT: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was asked for, what was found, and whether that is it."""
+
+    asked: str
+    found: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment's results. `data`: what the tables were made of."""
+
+    name: str
+    sheets: list[Sheet]
+    marks: list[Mark]
+    notes: list[str] = field(default_factory=list)
+    data: Any = None
+
+
+def worlds(setting: Setting) -> list[World]:
+    """The worlds of all sources with at least two priced models."""
+    found = [setting.world(name) for name, table in setting.tables().items() if table.dollars.sum() >= 2]
+    return [world for world in found if len(world.arms) >= 2]
+
+
+def regret(setting: Setting) -> Experiment:
+    """Regret over 5,000 requests."""
+    seeds, every, lines = range(setting.seeds), [], []
+    for world in worlds(setting):
+        for share in RATES:
+            setting.say(f"regret: {world.source}, a call of the best model worth {share:g}")
+            every.append(regrets(world, share, seeds))
+            lines.append(summed_up(world, share, every[-1]))
+    whole = total(every)
+    ours = sum(whole[LEARNER]) / len(seeds)
+    others = {name: sum(v) / len(seeds) for name, v in whole.items() if name not in {LEARNER, *HINDSIGHT, *VARIANTS}}
+    next_best = min(others, key=lambda name: others[name])
+    above = summed_up(worlds(setting)[0], 0.0, whole)
+    gap = above.above[next_best]
+    first = [line for line in lines if all(line.above[name].value > 0.0 for name in others)]
+    names = list(whole)
+    columns = ("source", "call worth", *names)
+    table = [(x.source, f"{x.rate:g}", *(_whole(x.regret[name]) for name in names)) for x in lines]
+    table.append(("all", "", *(_whole(above.regret[name]) for name in names)))
+    marks = [
+        Mark(
+            "lowest regret of all but the oracle, all sources together",
+            f"{ours:.0f}; next {next_best}: {_whole(gap)} more",
+            gap.low > 0.0,
+        ),
+        Mark(
+            "the same in each source at each rate",
+            f"{len(first)} of {len(lines)}",
+            len(first) == len(lines),
+        ),
+    ]
+    notes = [
+        f"regret over {REQUESTS} requests in successes, against the best choice for each request; means of "
+        f"{len(seeds)} seeds with 95 % intervals; sources with fewer rows are streamed more than once"
+    ]
+    title = "Regret over a stream of requests"
+    return Experiment("regret", [Sheet(title, columns, table, columns[1:])], marks, notes, lines)
+
+
+def drift(setting: Setting) -> Experiment:
+    """Falls found, false alarms, and what quarantine saves."""
+    seeds = setting.seeds
+    found = []
+    for world, arm, rows in cells(setting):
+        setting.say(f"drift: {world.source}")
+        found.append(cell_report(world, arm, rows, seeds))
+    columns = ("source", "model", "work", "success", "false alarms", "points lost", "within", "found", "share", "most",
+               "delay")  # fmt: skip
+    table = [
+        (c.source, c.model, c.task_type, f"{c.level:.3f}", f"{c.alarms_of_seeds}/{seeds}; {shown(c.alarms)}",
+         f"{fall.drop * 100:.0f}", str(fall.within), f"{fall.of_seeds}/{seeds}", shown(fall.share), _bound(fall.most),
+         f"{fall.delay:.0f}")
+        for c in found for fall in c.falls
+    ]  # fmt: skip
+    marks = []
+    for at, drop, within in ((0, 5, 600), (1, 15, 150)):
+        done = [c for c in found if len(c.falls) > at and c.falls[at].of_seeds == seeds]
+        text = ", ".join(f"{c.falls[at].of_seeds}/{seeds} at {c.level:.2f}" for c in found if len(c.falls) > at)
+        marks.append(
+            Mark(f"{drop} points found {seeds}/{seeds} within {within} labels", text, len(done) == len(found) > 0)
+        )
+    alarms = max((c.alarms_of_seeds for c in found), default=0)
+    marks.append(
+        Mark(f"at most 1 false alarm in {seeds} quiet runs of {QUIET}", f"at most {alarms} in a cell", alarms <= 1)
+    )
+    notes = [
+        "the fall is injected into real outcomes drawn with repetition, 2,000 labels after the start; "
+        f"share: of {max(RUNS, seeds)} runs; most: what no detector with 5 % false alarms in {QUIET} labels can "
+        "pass, were it told when, from where and how far the model falls, of yes or no; delay: median labels"
+    ]
+    savings = []
+    for world in worlds(setting):
+        if len(world.table.rows) >= MIN_ROWS and len(world.arms) >= MIN_ARMS:
+            setting.say(f"drift: quarantine in {world.source}")
+            savings += saved(world, range(seeds))
+    columns_2 = ("source", "model", "work", "points lost", "successes", "dollars", "worth in successes", "quarantined")
+    table_2 = [
+        (s.source, s.model, s.task_type, f"{s.drop * 100:.0f}", shown(s.successes), shown(s.dollars), shown(s.worth),
+         f"{s.quarantined:.0%}") for s in savings
+    ]  # fmt: skip
+    sheets = [
+        Sheet("Falls of a model, found", columns, table, columns[3:]),
+        Sheet("Saved by quarantine per 1,000 requests of that work, after an injected fall", columns_2, table_2,
+              columns_2[3:]),
+    ]  # fmt: skip
+    return Experiment("drift", sheets, marks, notes, {"cells": found, "saved": savings})
+
+
+def newcomer(setting: Setting) -> Experiment:
+    """A model never seen: 20 labels against a fit of its own on 100."""
+    found: list[Joined] = []
+    for world in worlds(setting):
+        setting.say(f"newcomer: {world.source}")
+        for arm in sorted({0, len(world.arms) // 2, world.best}):
+            found += joined(world, arm, range(setting.seeds))
+    columns = ("source", "model", "call worth", f"after {OURS} labels - fit on {FITTED}", "- without it")
+    table = [(j.source, j.model, f"{j.rate:g}", shown(j.against_fit, 100), shown(j.against_none, 100)) for j in found]
+    good = [j for j in found if j.against_fit.high >= 0.0]
+    clear = [j for j in found if j.against_fit.low > -POINT]
+    marks = [
+        Mark(
+            f"routed as well after {OURS} labels as a per-model fit after {FITTED}",
+            f"not worse in {len(good)} of {len(found)}; within a point for sure in {len(clear)}",
+            len(good) == len(found) > 0,
+        )
+    ]
+    notes = ["points of utility on requests that neither was told of; a logistic regression on text is the fit"]
+    return Experiment("newcomer", [Sheet("A model joins", columns, table, columns[2:])], marks, notes, found)
+
+
+def family(setting: Setting) -> Experiment:
+    """A family of requests never seen."""
+    found: list[Appeared] = []
+    for world in worlds(setting):
+        setting.say(f"family: {world.source}")
+        found += appeared(world, range(setting.seeds))
+    columns = ("source", "call worth", "labels", "against the static choice", f"against after {CHECKPOINTS[-1]}")
+    table = [(a.source, f"{a.rate:g}", str(a.labels), shown(a.against_static, 100), shown(a.against_last, 100))
+             for a in found]  # fmt: skip
+    at = [a for a in found if a.labels == CONVERGED]
+    near = [a for a in at if a.against_last.high >= 0.0]
+    below = [a for a in found if a.against_static.high < 0.0]
+    marks = [
+        Mark(
+            f"converged within {CONVERGED} labels",
+            f"as good as after {CHECKPOINTS[-1]} within its interval in {len(near)} of {len(at)}",
+            len(near) == len(at) > 0,
+        ),
+        Mark("never below the static mix on the way, within its interval",
+             f"below at {len(below)} of {len(found)} checkpoints", not below),
+    ]  # fmt: skip
+    notes = [
+        "points of utility on other requests of the family; the static choice is the best single arm of the others"
+    ]
+    return Experiment("family", [Sheet("A family appears", columns, table, columns[1:])], marks, notes, found)
+
+
+def _bound(share: float) -> str:
+    return "graded" if isnan(share) else f"{share:.3f}"
+
+
+def _whole(value: Estimate) -> str:
+    return f"{value.value:.0f} [{value.low:.0f}, {value.high:.0f}]"
+
+
+EXPERIMENTS: Final[dict[str, Callable[[Setting], Experiment]]] = {
+    "regret": regret,
+    "drift": drift,
+    "newcomer": newcomer,
+    "family": family,
+}
+
+
+def run(setting: Setting, names: Sequence[str]) -> list[Experiment]:
+    """The experiments with these names, in order."""
+    return [EXPERIMENTS[name](setting) for name in names]

@@ -1,0 +1,231 @@
+"""A model that silently becomes worse at one kind of work: found how soon, and what quarantine then saves.
+
+Outcomes are real ones of one model on one task type, drawn anew with repetition; the fall is injected: from one label
+on, an answer that was right is taken for wrong with the chance that makes so many points of all answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from routers.drift import BUCKET, LIMITS, evidence, heard, most_found, new_cell
+from routers.eval_bootstrap import Estimate
+from routers.eval_loop_contenders import Online, best_of
+from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
+from routers.eval_table import Bools, Floats
+from routers.probes import PROBE_SHARE
+from routers.quarantine import MIN_DROP, Watch, hear, new_watch
+from routers.rows import Indices
+
+QUIET: Final = 4_000
+BEFORE: Final = 2_000
+"""Labels before the fall."""
+DROPS: Final = ((0.05, 600), (0.15, 150), (0.30, 150))
+"""Points lost, and the labels within which they are to be found."""
+RUNS: Final = 400
+"""Runs for the shares; the first `seeds` of them are those of the mark."""
+MIN_CELL: Final = 100
+REQUESTS: Final = 3_000
+MIN_ROWS, MIN_ARMS = 500, 4
+"""A world in which quarantine is tried has so many."""
+RATE: Final = 0.05
+
+
+@dataclass(frozen=True)
+class FoundIn:
+    """Falls of one size in one cell: how many of the mark's runs, the share of all runs, the median delay in labels of
+    those found at all within twice the time, and the most that any detector finds (NaN for graded outcomes, which tell
+    more than yes or no)."""
+
+    drop: float
+    within: int
+    of_seeds: int
+    share: Estimate
+    delay: float
+    most: float
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """One cell: the model's success there, false alarms in quiet runs, falls found."""
+
+    source: str
+    model: str
+    task_type: str
+    rows: int
+    level: float
+    alarms_of_seeds: int
+    alarms: Estimate
+    falls: list[FoundIn]
+
+
+def cells(setting: Setting) -> list[tuple[World, int, Indices]]:
+    """Of each source its best model of those in its world on the commonest task type: (world, arm, rows)."""
+    found = []
+    for source, table in setting.tables().items():
+        if not table.dollars.any():
+            continue
+        world = setting.world(source)
+        common = int(np.bincount(world.task).argmax())
+        rows = np.flatnonzero((world.task == common) & ~np.isnan(world.score[:, world.best]))
+        if len(rows) >= MIN_CELL:
+            found.append((world, world.best, rows))
+    return found
+
+
+def cell_report(world: World, arm: int, rows: Indices, seeds: int, runs: int = RUNS) -> CellReport:
+    """The detector on one cell's outcomes."""
+    score = world.score[rows, arm]
+    ability = world.base.ability(world.arms[arm])
+    expected = np.array([world.demands[row].u @ ability.mean for row in rows])
+    level = float(score.mean())
+    runs = max(runs, seeds)
+
+    def alarmed(labels: int, drop: float) -> Bools:
+        """(labels / BUCKET, runs): whether an alarm is up."""
+        y, x = np.empty((labels, runs)), np.empty((labels, runs))
+        for run in range(runs):
+            rng = np.random.default_rng([run, 21])
+            at = rng.integers(0, len(rows), labels)
+            lost = rng.random(labels) < drop / level * (np.arange(labels) >= BEFORE)
+            y[:, run], x[:, run] = score[at] * ~lost, expected[at]
+        return _alarms(y, x)
+
+    quiet = np.any(alarmed(QUIET, 0.0), axis=0)
+    falls = []
+    for drop, within in DROPS:
+        if drop >= level:
+            continue
+        up: Bools = alarmed(BEFORE + 2 * within, drop)[BEFORE // BUCKET :]
+        found, ever = np.any(up[: within // BUCKET], axis=0), np.any(up, axis=0)
+        delays = (up.argmax(axis=0)[ever] + 1) * BUCKET
+        graded = bool(np.any((score > 0.0) & (score < 1.0)))
+        most = float("nan") if graded else most_found(level, drop, within, false_alarms=0.05, labels=QUIET)
+        falls.append(
+            FoundIn(
+                drop,
+                within,
+                int(found[:seeds].sum()),
+                share_found(int(found.sum()), runs),
+                float(np.median(delays)) if len(delays) else float("nan"),
+                most,
+            )
+        )
+    alarms = share_found(int(quiet.sum()), runs)
+    arm_name, task = world.arms[arm].name, world.tasks[int(world.task[rows[0]])]
+    return CellReport(world.source, arm_name, task, len(rows), level, int(quiet[:seeds].sum()), alarms, falls)
+
+
+def _alarms(y: Floats, expected: Floats) -> Bools:
+    cell, found = new_cell(y.shape[1]), []
+    for number, (row, logits) in enumerate(zip(y, expected, strict=True), 1):
+        cell = heard(cell, logits, row)
+        if number % BUCKET == 0:
+            root, drop = evidence(cell)
+            found.append(((root > LIMITS) & (drop >= MIN_DROP)).any(axis=-1))
+    return np.array(found)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What quarantine is worth after a fall: successes and dollars per 1,000 requests of that task type, against the
+    same learner without it, and the share of seeds in which it set in."""
+
+    source: str
+    model: str
+    task_type: str
+    drop: float
+    successes: Estimate
+    dollars: Estimate
+    worth: Estimate
+    quarantined: float
+
+
+def saved(world: World, seeds: Sequence[int]) -> list[Saved]:
+    """The learner routes REQUESTS requests; half-way the arm it uses most on its commonest task type falls there."""
+    gained: dict[float, list[tuple[float, float, float, float]]] = {drop: [] for drop, _ in DROPS}
+    cell = 0, 0
+    for seed in seeds:
+        order = stream(world, REQUESTS, seed)
+        first, second = np.split(order, 2)
+        before = _Gateway(world, seed)
+        arms = before.route(first)[0]
+        counts = np.zeros((len(world.tasks), len(world.arms)))
+        np.add.at(counts, (world.task[first], arms), 1)
+        task, arm = (int(place) for place in np.unravel_index(int(counts.argmax()), counts.shape))
+        cell, mine = (task, arm), world.task[second] == task
+        if not mine.any():
+            continue
+        for drop, so_far in gained.items():
+            fall = task, arm, drop
+            (_, score, cost, _), (_, kept, paid, hit) = (
+                before.copy().route(second, fall, quarantine=q) for q in (False, True)
+            )
+            scale = 1000.0 / int(mine.sum())
+            successes, dollars = (float((b - a)[mine].sum()) * scale for a, b in ((score, kept), (paid, cost)))
+            so_far.append((successes, dollars, successes + world.rate(RATE) * dollars, float(hit)))
+    name, work = world.arms[cell[1]].name, world.tasks[cell[0]]
+    found = []
+    for drop, of in gained.items():
+        if of:
+            good, dollars_, worth, hits = zip(*of, strict=True)
+            means = over_seeds(good), over_seeds(dollars_), over_seeds(worth)
+            found.append(Saved(world.source, name, work, drop, *means, sum(hits) / len(hits)))
+    return found
+
+
+class _Gateway:
+    """A learner that routes by its means, and a watch on each of its cells."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world, self._seed = world, seed
+        self._learner = Online(world, seed, heat=0.0)
+        self._watches: dict[tuple[int, int], Watch] = {}
+        self._reference = [world.base.ability(arm).mean for arm in world.arms]
+
+    def copy(self) -> _Gateway:
+        """Another that goes on from here."""
+        twin = copy(self)
+        twin._learner, twin._watches = self._learner.copy(), dict(self._watches)
+        return twin
+
+    def route(
+        self, order: Indices, fall: tuple[int, int, float] | None = None, *, quarantine: bool = True
+    ) -> tuple[Indices, Floats, Floats, bool]:
+        """Arms, scores and costs of requests in order, and whether the fallen cell was kept from any. `fall`: task, arm
+        and points lost; which answers are lost is drawn per request, the same with quarantine and without."""
+        luck, probe = np.random.default_rng([self._seed, 22]).random((2, len(order)))
+        arms, score, cost = np.empty(len(order), dtype=np.int64), np.empty(len(order)), np.empty(len(order))
+        world, hit = self._world, False
+        lost = 0.0
+        if fall is not None:
+            known = world.score[world.task == fall[0], fall[1]]
+            lost = fall[2] / max(float(np.nanmean(known)), fall[2])
+        for number, row in enumerate(order.tolist()):
+            task = int(world.task[row])
+            p = self._learner.p(row)
+            chosen = best_of(p - world.rate(RATE) * world.price, world, row)
+            if quarantine and self._most(task, chosen) < 1.0 and probe[number] >= PROBE_SHARE:
+                hit |= fall is not None and (task, chosen) == fall[:2]
+                most = np.array([self._most(task, arm) for arm in range(len(p))])
+                chosen = best_of(np.minimum(p, most) - world.rate(RATE) * world.price, world, row)
+            good = float(world.score[row, chosen])
+            if fall is not None and (task, chosen) == fall[:2] and luck[number] < lost:
+                good = 0.0
+            arms[number], score[number], cost[number] = chosen, good, world.cost[row, chosen]
+            self._learner.learn(row, chosen, good)
+            if quarantine:
+                expected = float(world.demands[row].u @ self._reference[chosen])
+                watch = self._watches.get((task, chosen)) or new_watch()
+                self._watches[task, chosen] = hear(watch, expected, good, 1.0, float(number))
+        return arms, score, cost, hit
+
+    def _most(self, task: int, arm: int) -> float:
+        """A model in quarantine counts for no more than it fell to."""
+        watch = self._watches.get((task, arm))
+        return 1.0 if watch is None or watch.fallen is None else watch.fallen.left

@@ -1,0 +1,41 @@
+"""Whether live outcomes since a snapshot speak for the one before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from app.learner.aftermath import MIN_LABELS, Aftermath
+from app.learner.step import Learner
+from routers.belief import Belief
+from tests.learner.calls import BASE, call_id, record, word
+
+
+def believing(rate: float, labels: int) -> Belief:
+    """A belief after synthetic labels at this rate."""
+    learner, rng = Learner(BASE), np.random.default_rng(3)
+    for number in range(labels):
+        learner.saw([record(number)])
+        learner.said([word(call_id(number), "success" if rng.random() < rate else "failure")])
+    learner.step(5_000.0)
+    return learner.belief
+
+
+@pytest.mark.parametrize(("rate", "worse"), [(0.9, True), (0.2, False)])
+def test_live_outcomes_decide(rate: float, worse: bool) -> None:
+    good, bad = believing(0.9, 200), believing(0.2, 200)
+    after, learner, rng = Aftermath(2, 1, since_s=1_500.0), Learner(BASE), np.random.default_rng(4)
+    for number in range(1_000, 1_200):
+        learner.saw([record(number)])
+        learner.said([word(call_id(number), "success" if rng.random() < rate else "failure")])
+        after.hear(learner, learner.step(5_000.0), now=bad, before=good)
+        assert not (after.worse and after.labels < MIN_LABELS)
+    assert (after.labels, after.worse) == (200, worse)
+
+
+def test_calls_from_before_the_snapshot_count_for_nothing() -> None:
+    after, learner = Aftermath(2, 1, since_s=9_000.0), Learner(BASE)
+    learner.saw([record(1)])
+    learner.said([word(call_id(1))])
+    after.hear(learner, learner.step(5_000.0), now=learner.belief, before=learner.belief)
+    assert after.labels == 0

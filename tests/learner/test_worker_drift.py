@@ -1,0 +1,72 @@
+"""The learner at work when models and snapshots go wrong: what is published, taken back, and remembered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.learner import worker
+from app.learner.aftermath import Aftermath
+from app.learner.pack import unpack_down
+from app.learner.worker import Worker
+from tests.learner.calls import call_id, record, word
+from tests.learner.test_worker import House, all_of, house
+
+__all__ = ["house"]
+
+
+async def served(house: House, made: Worker, first: int, count: int, rate: float) -> list[worker.Done]:
+    """Calls of `small` with a verifier's words on them, synthetic successes at this rate; learned from."""
+    good = np.random.default_rng(first).random(count) < rate
+    await house.write([record(first + n) for n in range(count)])
+    await house.say(*(word(call_id(first + n), "success" if good[n] else "failure") for n in range(count)))
+    return await all_of(made)
+
+
+async def test_a_fall_is_published_at_once_and_outlives_the_learner(house: House) -> None:
+    one = house.worker(labels=10_000, every_s=1e9)
+    await served(house, one, 0, 300, 0.92)
+    assert (await house.snapshots.head()).current == 0
+    done = await served(house, one, 1_000, 150, 0.5)
+    assert [event.cell.model for pass_ in done for event in pass_.events] == ["small"]
+    head = await house.snapshots.head()
+    (down,) = unpack_down(await house.snapshots.body(head.current))
+    assert (down.model, down.task_type, down.cause) == ("small", "chat", "model")
+    await one.leave()
+    other = house.worker(labels=10_000, every_s=1e9)
+    done = await served(house, other, 2_000, 300, 0.97)
+    assert [event.fell for pass_ in done for event in pass_.events] == [False]
+    head = await house.snapshots.head()
+    assert unpack_down(await house.snapshots.body(head.current)) == ()
+
+
+async def test_after_a_rollback_who_is_in_quarantine_stays_there(house: House) -> None:
+    made = house.worker(labels=10_000, every_s=1e9)
+    await served(house, made, 0, 300, 0.92)
+    await served(house, made, 1_000, 150, 0.5)
+    await house.snapshots.rollback(0)
+    await all_of(made)
+    head = await house.snapshots.head()
+    assert [one.model for one in unpack_down(await house.snapshots.body(head.current))] == ["small"]
+
+
+async def test_a_snapshot_that_live_outcomes_speak_against_is_taken_back(house: House) -> None:
+    made = house.worker(labels=100, every_s=1e9)
+    await served(house, made, 0, 100, 0.95)
+    first = (await house.snapshots.head()).current
+    await served(house, made, 1_000, 100, 0.0)  # a verifier that is broken
+    second = (await house.snapshots.head()).current
+    assert second > first
+    house.now_s = 2_500.0
+    done = await served(house, made, 2_000, 95, 0.97)
+    assert any(pass_.went_back for pass_ in done)
+    told = {one.number: one.status for one in await house.snapshots.told()}
+    assert told[second] == "rolled_back"
+
+
+async def test_one_that_is_as_good_stays(house: House) -> None:
+    made = house.worker(labels=100, every_s=1e9)
+    for n in range(4):
+        done = await served(house, made, 1_000 * n, 100, 0.9)
+        assert not any(pass_.went_back for pass_ in done)
+    assert isinstance(made._aftermath, Aftermath)
+    assert made._aftermath.number == (await house.snapshots.head()).current
