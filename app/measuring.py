@@ -20,6 +20,7 @@ log = structlog.get_logger()
 EVERY_S = 600.0
 WINDOWS = ("24h", "7d")
 ALL = "all"
+_NOTHING: Mapping[str, Any] = {"value": None, "target": None}
 TASK_TYPES = frozenset(kind.value for kind in TaskType)
 
 
@@ -55,11 +56,12 @@ class Measuring:
         for name, of_all in found["all"]["measures"].items():
             if of_all["target"] is not None:
                 metrics.success_target.labels(name).set(of_all["target"])
-            metrics.success.labels(name, ALL, window).set(_shown(of_all))
+            self._set((name, ALL, window), of_all)
             for task_type in self.shown:
-                metrics.success.labels(name, task_type, window).set(_shown(groups.get(task_type, {}).get(name)))
+                self._set((name, task_type, window), groups.get(task_type, {}).get(name, _NOTHING))
 
-
-def _shown(measure: Mapping[str, Any] | None) -> float:
-    value = None if measure is None else measure["value"]
-    return float("nan") if value is None else float(value)
+    def _set(self, labels: tuple[str, str, str], measure: Mapping[str, Any]) -> None:
+        value, metrics = measure["value"], self._services.metrics
+        metrics.success.labels(*labels).set(float("nan") if value is None else value)
+        if measure["target"] is not None:
+            metrics.success_missed.labels(*labels).set(measure["status"] == "missed")

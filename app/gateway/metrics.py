@@ -104,6 +104,12 @@ class Metrics:
             of_success,
             mode="livemostrecent",
         )
+        self.success_missed = gauge(
+            "bursar_success_metric_missed",
+            "1 while a measure's whole 95 % interval lies on the wrong side of its target.",
+            of_success,
+            mode="mostrecent",
+        )
         self.success_target = gauge(
             "bursar_success_metric_target",
             "Where a measure should stay below, or above where more is better.",

@@ -174,7 +174,8 @@ class Guard:
             return
         p = min(max(p, SURE), 1.0 - SURE)
         change = (2.0 * said - 1.0) * log(p / (1.0 - p))
-        self._trust[name] = min(max(self._trust.get(name, START) + change, -MOST), MOST)
+        most = START if name == CROWD else MOST  # newcomers have not earned what those before them have
+        self._trust[name] = min(max(self._trust.get(name, START) + change, -MOST), most)
 
     def _measure(self, cell: Cell, name: str) -> float | None:
         """What a key's word is compared with; None where there is nothing to."""

@@ -106,4 +106,6 @@ def test_the_gauges(gateway: LiveGateway) -> None:
         assert float(page.split(line)[1].split("\n")[0]) == pytest.approx(4 / TASKS)
     line = f'bursar_success_metric{{measure="tool_call_efficiency",task_type="{kind}",window="7d"}} '
     assert math.isnan(float(page.split(line)[1].split("\n")[0]))
+    missed = 'bursar_success_metric_missed{measure="unsafe_cheap_miss_rate",task_type="all",window="7d"} 1.0'
+    assert missed in page
     assert 'bursar_success_metric_target{measure="task_success_rate"} 0.5' in page
