@@ -88,9 +88,9 @@ def many(total: float, n: int, says: Says, cell: tuple[str, str]) -> dict[str, S
 
 @pytest.mark.parametrize("n", [10, 80])
 def test_a_tenth_of_the_words_spread_over_many_keys_is_found_out_as_one(n: int) -> None:
-    """All of them aim at one cell, where they are as many as the others. What they said before they were found out, some
-    ten words, weighs for a while: in 20 other seeds of this no route was flipped at the end, and at 1 look in 40 on the
-    way one was (without `YOUNG` and the weighted median: in all of them). It does not when it is learned anew."""
+    """All of them aim at one cell, where they are as many as the others. What they said before they were found out,
+    some ten words, weighs for a while: in 20 other seeds of this no route was flipped at the end, and at 1 look in 40
+    on the way one was (without YOUNG and the weighted median: in all of them). It does not when it is learned anew."""
     liars = many(1.0, n, lambda *_: False, ("cheap", "easy"))
     for seed in range(4):
         ran = run({**HONEST, **liars}, guarded=True, seed=seed, words=1_600)
