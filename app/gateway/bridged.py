@@ -33,6 +33,9 @@ EMBEDDED: Final = frozenset(("model", "input", "dimensions"))
 LONGEST_S: Final = 86_400
 """litellm's own deadline: never the first, for the call's deadlines are kept outside of it."""
 MAX_MESSAGE_CHARS: Final = 600
+_REPLY: Final = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier")
+)
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 _NOISE = re.compile(r"^(?:litellm\.)?\w*(?:Error|Exception|Timeout): (?:litellm\.\w+: )?")
 
@@ -98,7 +101,7 @@ def chunk_bytes(chunk: Mapping[str, Any]) -> bytes:
 
 def _delta(given: Mapping[str, Any]) -> dict[str, Any]:
     """A delta without what is null, empty or litellm's own."""
-    delta = {n: v for n, v in given.items() if v is not None and n != "provider_specific_fields"}
+    delta = _said({name: value for name, value in given.items() if value is not None})
     calls = [{n: v for n, v in call.items() if v is not None} for call in delta.pop("tool_calls", None) or ()]
     if calls:
         delta["tool_calls"] = calls
@@ -108,8 +111,8 @@ def _delta(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_bytes(chunk: Mapping[str, Any], usage: Mapping[str, Any]) -> bytes:
-    """The last event, which tells usage alone."""
-    return _event(chunk, [], usage=usage)
+    """The last event, which tells usage alone; without the cost that litellm makes of its own catalogue."""
+    return _event(chunk, [], usage={name: value for name, value in usage.items() if name != "cost"})
 
 
 def _event(chunk: Mapping[str, Any], choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -124,14 +127,23 @@ def whole_bytes(reply: dict[str, Any], arguments: Mapping[str, Any]) -> bytes:
     all of its limit, did not end so.
     """
     limit = arguments.get("max_completion_tokens") or arguments.get("max_tokens")
-    used = (reply.get("usage") or {}).get("completion_tokens", 0)
+    usage = reply.get("usage") or {}
+    usage.pop("cost", None)  # of litellm's own catalogue
+    used = usage.get("completion_tokens", 0)
     for choice in reply["choices"]:
+        choice.pop("provider_specific_fields", None)
+        choice["message"] = _said(choice["message"])
         if choice.get("finish_reason") == "stop":
             if choice["message"].get("tool_calls"):
                 choice["finish_reason"] = "tool_calls"
             elif limit is not None and len(reply["choices"]) == 1 and used >= limit:
                 choice["finish_reason"] = "length"
-    return msgspec.json.encode(reply)
+    return msgspec.json.encode({name: value for name, value in reply.items() if name in _REPLY})
+
+
+def _said(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without litellm's own members, and without its empty lists."""
+    return {name: value for name, value in message.items() if value != [] and name != "provider_specific_fields"}
 
 
 def embeddings_bytes(reply: dict[str, Any], asked: bytes) -> bytes:

@@ -167,9 +167,9 @@ async def _stream(reply: BridgedReply, stream: Any) -> None:
     last: dict[str, Any] = {}
     async with _closed(stream):
         async for chunk in stream:
-            last = chunk.model_dump()
+            last = {**chunk.model_dump(), "id": last.get("id") or chunk.id}
             finishes = any(choice.get("finish_reason") for choice in last["choices"])
-            if finishes and stream.received_finish_reason is None:
+            if finishes and not (stream.received_finish_reason or stream.intermittent_finish_reason):
                 # litellm says `stop` where a stream merely ended.
                 raise ConnectionBroken("the provider's stream ended before it was finished")
             if part := chunk_bytes(last):
@@ -201,6 +201,9 @@ async def _failed(reply: BridgedReply, error: Exception) -> Exception | None:
         return BadRequest("The provider does not take one of the request's parameters.")
     if isinstance(error, ConnectionBroken) or reply.status:
         return error
+    for cause in causes_of(error):
+        if isinstance(cause, ImportError):
+            log.error("litellm needs a package that is not installed to ask this provider", package=cause.name)
     names = {type(cause).__name__ for cause in causes_of(error)}
     if names & {"ConnectError", "ClientConnectorError", "ConnectTimeout"}:
         return NotConnected("the provider cannot be reached")

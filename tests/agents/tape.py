@@ -16,6 +16,13 @@ from typing import Any
 
 from tests.agents.stage import MAKE, OUT_OF_BUDGET, PROMPT
 
+PACKAGES = {
+    "claude": "@anthropic-ai/claude-code",
+    "codex": "@openai/codex",
+    "gemini": "@google/gemini-cli",
+    "opencode": "opencode-ai",
+    "pi": "@mariozechner/pi-coding-agent",
+}
 RECORDED = Path(__file__).resolve().parent / "recorded"
 MOST_CHARS = 60
 """Longer strings are prose."""
@@ -222,5 +229,5 @@ def _written(whole: dict[str, Any]) -> str:
 
 def _version(name: str) -> str:
     lock = json.loads((Path(__file__).resolve().parent / "package.json").read_text())
-    found = {p: v for p, v in lock["dependencies"].items() if name in p}
-    return next(iter(found.values()))
+    version: str = lock["dependencies"][PACKAGES[name]]
+    return version

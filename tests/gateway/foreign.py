@@ -1,4 +1,5 @@
-"""Providers whose protocols the gateway does not speak itself, scripted on loopback: Cohere v2 and Bedrock's Converse.
+"""Providers whose protocols the gateway does not speak itself, scripted on loopback: Cohere v2, Bedrock's Converse, and
+Vertex with its service accounts.
 
 What they say is written from the providers' own references, and shares no code with litellm:
 https://docs.cohere.com/v2/docs/streaming, https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
@@ -58,6 +59,8 @@ class Foreign:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v2/chat", self._cohere)
         app.router.add_post("/v2/embed", self._cohere_embed)
+        app.router.add_post("/token", self._vertex_token)
+        app.router.add_post("/vertex/{model:[^:]+}:{verb}", self._vertex)
         app.router.add_post("/model/{model}/{way:converse|converse-stream}", self._bedrock)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -168,6 +171,31 @@ class Foreign:
         vectors = [[0.5, float(place)] for place in range(len(asked.body["texts"]))]
         usage = {"billed_units": {"input_tokens": self.said.tokens[0]}}
         return web.json_response({"id": "e-1", "embeddings": {"float": vectors}, "texts": [], "meta": usage})
+
+    # Vertex: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
+
+    async def _vertex_token(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        return web.json_response({"access_token": "vertex-token", "expires_in": 3600, "token_type": "Bearer"})
+
+    async def _vertex(self, request: web.Request) -> web.Response:
+        asked = await self._note(request)
+        if request.match_info["verb"] == "streamGenerateContent":
+            return await self._stream(request, asked, "text/event-stream", self._vertex_events(asked))
+        return web.json_response(self._vertex_chunk("".join(self.said.words), len(self.said.words), last=True))
+
+    async def _vertex_events(self, asked: Asked) -> AsyncIterator[bytes]:
+        async for word in self._paced(asked):
+            chunk = self._vertex_chunk(word, asked.sent, last=asked.sent == len(self.said.words))
+            yield b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n"
+
+    def _vertex_chunk(self, text: str, so_far: int, *, last: bool) -> dict[str, Any]:
+        given = self.said.tokens[0]
+        finish = {"finishReason": "STOP"} if last else {}
+        counts = {"promptTokenCount": given, "candidatesTokenCount": so_far, "totalTokenCount": given + so_far}
+        content = {"role": "model", "parts": [{"text": text}]}
+        return {"candidates": [{"index": 0, "content": content, **finish}], "usageMetadata": counts}
 
     # Bedrock
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.core.money import nano_from_usd
 from tests.gateway.foreign import Foreign, Said
@@ -168,6 +170,29 @@ async def test_what_comes_whole_holds_all_it_may_cost(live: Live, foreign: Forei
     assert answer.text == "Hello from afar."
     assert "stream" not in foreign.asked[0].body
     assert foreign.asked[0].body["max_tokens"] <= 0.0002 * 10**9 // OUTPUT_NANO
+
+
+@STREAMED
+async def test_vertex_with_a_service_account(foreign: Foreign, tmp_path: Path, stream: bool) -> None:
+    """litellm fetches the token by itself. Its own idea of the cost, from its catalogue, is not taken for the provider's."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {
+        "type": "service_account", "project_id": "p", "private_key": pem, "private_key_id": "k", "client_id": "1",
+        "client_email": "a@p.iam.gserviceaccount.com", "token_uri": foreign.url + "/token",
+    }  # fmt: skip
+    options = {"vertex_project": "p", "vertex_location": "eu", "vertex_credentials": json.dumps(account)}
+    bridge = {"dialect": "litellm", "litellm": {"provider": "vertex_ai", "options": options}}
+    url = foreign.url + "/vertex/gemini-2.5-flash"
+    spec = policy({"v": url}, providers={"v": bridge}, models={"v": {"upstream_model": "gemini-2.5-flash"}})
+    async with Live(tmp_path, spec) as live:
+        answer = await live.chat(model="v", task="t", stream=stream, max_tokens=20)
+        said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
+        assert said == "Hello from afar."
+        assert not stream or len({event["id"] for event in answer.events}) == 1
+        assert await spent(live) == 12 * INPUT_NANO + 3 * OUTPUT_NANO
+    assert foreign.asked[0].headers["authorization"] == "Bearer vertex-token"
+    assert foreign.asked[0].body["generationConfig"]["max_output_tokens"] == 20
 
 
 async def test_a_provider_that_reports_nothing_is_estimated(live: Live, foreign: Foreign) -> None:
