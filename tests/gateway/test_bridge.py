@@ -174,7 +174,7 @@ async def test_what_comes_whole_holds_all_it_may_cost(live: Live, foreign: Forei
 
 @STREAMED
 async def test_vertex_with_a_service_account(foreign: Foreign, tmp_path: Path, stream: bool) -> None:
-    """litellm fetches the token by itself. Its own idea of the cost, from its catalogue, is not taken for the provider's."""
+    """litellm fetches the token by itself. The cost that it makes of its catalogue is not taken for the provider's."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     account = {
