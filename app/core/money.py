@@ -6,7 +6,7 @@ A float never holds an amount: dollars enter through `nano_from_usd` and leave t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 
 import msgspec
@@ -70,7 +70,7 @@ class Rates:
     """What one token of each kind costs, in nano-dollars per million tokens.
 
     `None` means undeclared. An undeclared cache rate is *not priced* (it is not the input rate:
-    that overstated a real run 3.8 times); an undeclared reasoning rate is the output rate.
+    that overstated a real run 3.8 times); an undeclared reasoning, audio or image rate is that of plain tokens.
     """
 
     input: int
@@ -79,6 +79,9 @@ class Rates:
     cache_write: int | None = None
     cache_write_1h: int | None = None
     reasoning: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    image_output: int | None = None
 
     @property
     def dearest_input(self) -> int:
@@ -89,6 +92,25 @@ class Rates:
     def dearest_output(self) -> int:
         """The most one output token can cost, hidden reasoning included."""
         return max(self.output, self.reasoning or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRates(Rates):
+    """The rates of a call with sound in it (`hears`), or that asks for sound or pictures (`speaks`): any of its tokens
+    may be one of those."""
+
+    hears: bool = False
+    speaks: bool = False
+
+    @property
+    def dearest_input(self) -> int:
+        plain = max(self.input, self.cache_read or 0, self.cache_write or 0, self.cache_write_1h or 0)
+        return max(plain, self.audio_input or 0) if self.hears else plain
+
+    @property
+    def dearest_output(self) -> int:
+        plain = max(self.output, self.reasoning or 0)
+        return max(plain, self.audio_output or 0, self.image_output or 0) if self.speaks else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +134,22 @@ class Price:
                 chosen = rates
         return chosen
 
+    def for_media(self, *, hears: bool, speaks: bool) -> Price:
+        """The price of a call with sound in it, or that asks for sound or pictures."""
+
+        def media(rates: Rates) -> Rates:
+            plain: dict[str, int] = {member.name: getattr(rates, member.name) for member in fields(Rates)}
+            return MediaRates(**plain, hears=hears, speaks=speaks)
+
+        return replace(self, base=media(self.base), tiers=tuple((above, media(rates)) for above, rates in self.tiers))
+
     @property
     def free(self) -> bool:
         """True when no token of any kind costs anything."""
         every = (self.base, *(rates for _, rates in self.tiers))
-        return not any(rates.dearest_input or rates.dearest_output for rates in every)
+        return not any(rates.dearest_input or rates.dearest_output for rates in every) and not any(
+            rates.audio_input or rates.audio_output or rates.image_output for rates in every
+        )
 
 
 FREE = Price(Rates(0, 0), source="free")
@@ -125,7 +158,8 @@ FREE = Price(Rates(0, 0), source="free")
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
     `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one; `searches` are the
-    queries of its web search, which it bills beside tokens."""
+    queries of its web search, which it bills beside tokens. `audio_input` is a part of the input that was not cached;
+    `audio_output`, `image_output` are parts of the output that are no reasoning."""
 
     input: int
     output: int
@@ -135,6 +169,9 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning: int = 0
     cost_nano: int | None = None
     searches: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
 
 
 def cost_nano(price: Price, usage: Usage) -> int:
@@ -143,15 +180,34 @@ def cost_nano(price: Price, usage: Usage) -> int:
     cached = usage.cache_read + usage.cache_write + usage.cache_write_1h
     write_1h_rate = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h
     reasoning_rate = rates.output if rates.reasoning is None else rates.reasoning
+    fresh, said = max(usage.input - cached, 0), max(usage.output - usage.reasoning, 0)
     total = (
-        max(usage.input - cached, 0) * rates.input
+        fresh * rates.input
         + usage.cache_read * (rates.cache_read or 0)
         + usage.cache_write * (rates.cache_write or 0)
         + usage.cache_write_1h * (write_1h_rate or 0)
-        + max(usage.output - usage.reasoning, 0) * rates.output
+        + said * rates.output
         + min(usage.reasoning, usage.output) * reasoning_rate
     )
+    if usage.audio_input or usage.audio_output or usage.image_output:
+        total += _beyond_plain(rates, usage, fresh, said)
     return -(-total // TOKENS_PER_PRICE) + usage.searches * (price.search_nano or 0)
+
+
+def _beyond_plain(rates: Rates, usage: Usage, fresh: int, said: int) -> int:
+    """What sound and pictures cost beyond plain tokens (less than 0: they are cheaper), per million."""
+    heard = min(usage.audio_input, fresh)
+    spoken = min(usage.audio_output, said)
+    drawn = min(usage.image_output, said - spoken)
+    total = 0
+    for tokens, rate, plain in (
+        (heard, rates.audio_input, rates.input),
+        (spoken, rates.audio_output, rates.output),
+        (drawn, rates.image_output, rates.output),
+    ):
+        if rate is not None:
+            total += tokens * (rate - plain)
+    return total
 
 
 def tokens_cost(tokens: int, rate: int) -> int:

@@ -15,6 +15,7 @@ class Prompt:
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
     `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
+    `hears`: there is sound in it; `speaks`: an answer in sound or pictures is wanted, for these have their own prices.
     """
 
     system: str = ""
@@ -31,6 +32,8 @@ class Prompt:
     wants_json: bool = False
     wants_schema: bool = False
     in_tool_loop: bool = False
+    hears: bool = False
+    speaks: bool = False
     reasoning_effort: str | None = None
 
 

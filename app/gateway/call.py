@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Iterator
 
@@ -201,7 +202,10 @@ class ChatCall(OwnedCall):
         return verdict
 
     async def _attempt(self, candidate: Candidate) -> Verdict | None:
-        services, now = self.services, asyncio.get_running_loop().time
+        services, now, prompt = self.services, asyncio.get_running_loop().time, self.request.prompt
+        if candidate.price is not None and (prompt.hears or prompt.speaks):
+            price = candidate.price.for_media(hears=prompt.hears, speaks=prompt.speaks)
+            candidate = dataclasses.replace(candidate, price=price)
         limits = self.record.limits = self.limits(candidate)
         calibration = services.calibration(candidate.name)
         input_tokens = calibration.input_tokens(self._raw_input)

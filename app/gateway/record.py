@@ -255,6 +255,9 @@ def rates_json(rates: Rates) -> dict[str, Any]:
         "cache_write": rates.cache_write,
         "cache_write_1h": rates.cache_write_1h,
         "reasoning": rates.reasoning,
+        "audio_input": rates.audio_input,
+        "audio_output": rates.audio_output,
+        "image_output": rates.image_output,
     }
     return {name: usd_float(rate) / 1000 for name, rate in named.items() if rate is not None}
 

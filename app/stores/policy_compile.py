@@ -249,6 +249,9 @@ def _rates(given: RatesSpec, base: Rates | None = None) -> Rates:
         cache_write_1h=rate(given.cache_write_1h_per_1k, base.cache_write_1h if base else None),
         # Undeclared reasoning is this tier's output rate, never the base's reasoning rate.
         reasoning=rate(given.reasoning_per_1k, None),
+        audio_input=rate(given.audio_input_per_1k, base.audio_input if base else None),
+        audio_output=rate(given.audio_output_per_1k, base.audio_output if base else None),
+        image_output=rate(given.image_output_per_1k, base.image_output if base else None),
     )
 
 

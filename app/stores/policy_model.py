@@ -98,7 +98,7 @@ class ProviderSpec(Spec):
 
 
 class RatesSpec(Spec):
-    """Dollars per 1,000 tokens; a cache rate left out is not priced, reasoning left out is output."""
+    """Dollars per 1,000 tokens; a cache rate left out is not priced; other rates left out are those of plain tokens."""
 
     input_per_1k: Rate
     output_per_1k: Rate
@@ -106,6 +106,9 @@ class RatesSpec(Spec):
     cache_write_per_1k: Rate | None = None
     cache_write_1h_per_1k: Rate | None = None
     reasoning_per_1k: Rate | None = None
+    audio_input_per_1k: Rate | None = None
+    audio_output_per_1k: Rate | None = None
+    image_output_per_1k: Rate | None = None
 
 
 class TierSpec(RatesSpec):

@@ -36,6 +36,9 @@ _FIELDS = {
     "cache_write": "cache_creation_input_token_cost",
     "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
     "reasoning": "output_cost_per_reasoning_token",
+    "audio_input": "input_cost_per_audio_token",
+    "audio_output": "output_cost_per_audio_token",
+    "image_output": "output_cost_per_image_token",
 }
 _TIER = re.compile(rf"(?:{'|'.join(_FIELDS.values())})_above_(\d+)k_tokens")
 

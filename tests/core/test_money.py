@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,6 +132,55 @@ def test_a_reservation_at_the_dearest_rates_covers_any_usage(price: Price, usage
     rates = price.rates(usage.input)
     bound = tokens_cost(usage.input, rates.dearest_input) + tokens_cost(usage.output, rates.dearest_output)
     assert 0 <= cost_nano(price, usage) <= bound
+
+
+media_rates = st.builds(
+    Rates, *(rate_values, rate_values), *(maybe_rates,) * 4, audio_input=maybe_rates, audio_output=maybe_rates,
+    image_output=maybe_rates,
+)  # fmt: skip
+
+
+@st.composite
+def media_usages(draw: st.DrawFn) -> Usage:
+    """The same, with sound and pictures among what is fresh and what is no reasoning."""
+    plain = draw(usages())
+    fresh = plain.input - plain.cache_read - plain.cache_write - plain.cache_write_1h
+    spoken = draw(st.integers(0, plain.output - plain.reasoning))
+    drawn = draw(st.integers(0, plain.output - plain.reasoning - spoken))
+    heard = draw(st.integers(0, fresh))
+    return msgspec.structs.replace(plain, audio_input=heard, audio_output=spoken, image_output=drawn)
+
+
+@given(media_rates, media_usages())
+def test_sound_and_pictures_have_their_own_rates_and_each_token_is_counted_once(rates: Rates, usage: Usage) -> None:
+    price = Price(rates)
+    plain = msgspec.structs.replace(usage, audio_input=0, audio_output=0, image_output=0)
+    beyond = Fraction(
+        usage.audio_input * ((rates.input if rates.audio_input is None else rates.audio_input) - rates.input)
+        + usage.audio_output * ((rates.output if rates.audio_output is None else rates.audio_output) - rates.output)
+        + usage.image_output * ((rates.output if rates.image_output is None else rates.image_output) - rates.output),
+        10**6,
+    )
+    assert abs(cost_nano(price, usage) - cost_nano(price, plain) - beyond) < 1
+    one = Price(Rates(7, 7, 7, 7, 7, 7, 7, 7, 7))
+    assert cost_nano(one, usage) == tokens_cost(usage.input + usage.output, 7)
+
+
+@given(media_rates, media_usages())
+def test_the_reservation_of_a_call_with_media_covers_any_usage(rates: Rates, usage: Usage) -> None:
+    price = Price(rates, ((10**6, rates),)).for_media(hears=True, speaks=True)
+    found = price.rates(usage.input)
+    bound = tokens_cost(usage.input, found.dearest_input) + tokens_cost(usage.output, found.dearest_output)
+    assert 0 <= cost_nano(price, usage) <= bound
+    assert cost_nano(price, usage) == cost_nano(Price(rates), usage)
+
+
+def test_a_call_without_sound_reserves_nothing_for_it() -> None:
+    rates = Rates(2, 10, audio_input=32, audio_output=64, image_output=30)
+    assert (rates.dearest_input, rates.dearest_output) == (2, 10)
+    heard = Price(rates).for_media(hears=True, speaks=False).base
+    assert (heard.dearest_input, heard.dearest_output) == (32, 10)
+    assert not Price(Rates(0, 0, audio_output=5)).free
 
 
 def test_a_declared_zero_is_a_rate_and_an_undeclared_one_is_not_priced() -> None:

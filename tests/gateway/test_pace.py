@@ -129,3 +129,20 @@ async def test_other_limits_kill_for_no_money(tmp_path: Path, upstream: Scripted
         await live.chat(task="t")
         no = await live.client.decision((await live.chat(task="t")).request_id)
         assert (no["outcome"], no["cost_killed_at_usd"]) == (Outcome.STEP_EXHAUSTED, None)
+
+
+async def test_sound_is_paid_at_its_own_rate_and_held_only_for_calls_that_may_have_it(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "audio_output_per_1k": 0.02}
+    upstream.source = Script.of(
+        words("la la la"),
+        usage_override={"completion_tokens": 10, "completion_tokens_details": {"audio_tokens": 8}},
+        input_tokens=10,
+    )
+    async with Live(tmp_path, policy({"a": upstream}, models={"a": {"pricing": pricing}})) as live:
+        said = await live.client.decision((await live.chat(task="t", max_tokens=100)).request_id)
+        sung = await live.chat(task="t", max_tokens=100, modalities=["text", "audio"])
+        held = [r["attempts"][0]["budget"]["held_usd"] for r in (said, await live.client.decision(sung.request_id))]
+        assert held[1] > 5 * held[0]
+        assert sung.json["usage"]["cost"] == pytest.approx(10 * 1e-6 + 2 * 2e-6 + 8 * 2e-5)

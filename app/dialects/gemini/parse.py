@@ -203,7 +203,9 @@ def _add_attached(part: _Part, prompt: Prompt) -> None:
             prompt.attachments += 1
             # Only its ends are looked at: between them is the picture.
             view = memoryview(attached)
-            prompt.images += b"image/" in bytes(view[:_ENDS_BYTES]) or b"image/" in bytes(view[-_ENDS_BYTES:])
+            ends = bytes(view[:_ENDS_BYTES]) + bytes(view[-_ENDS_BYTES:])
+            prompt.images += b"image/" in ends
+            prompt.hears = prompt.hears or b"audio/" in ends or b"video/" in ends
             prompt.text_bytes -= len(attached)
 
 
@@ -227,6 +229,8 @@ def _add_config(prompt: Prompt, config: Members) -> None:
         text_in(config, "responseMimeType", "generationConfig.") == "application/json"
     )
     prompt.text_bytes += len(schema) if schema is not None else 0
+    wanted = bytes(config.get("responseModalities", b"")).upper()
+    prompt.speaks = b"AUDIO" in wanted or b"IMAGE" in wanted
     if "thinkingConfig" in config:
         thinking = members_in(config["thinkingConfig"], "generationConfig.thinkingConfig")
         level = text_in(thinking, "thinkingLevel", "generationConfig.thinkingConfig.")

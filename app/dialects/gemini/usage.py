@@ -16,6 +16,13 @@ from app.dialects.base import Counts
 from app.dialects.openai_chat.decode import MAX_TOKENS
 
 
+class _OfModality(msgspec.Struct, rename="camel"):
+    """https://ai.google.dev/api/generate-content#ModalityTokenCount"""
+
+    modality: str = ""
+    token_count: int | None = None
+
+
 class UsageShape(msgspec.Struct, rename="camel"):
     """The counts as Gemini sends them, cumulative, on every chunk; `cost` is a gateway's like this one."""
 
@@ -25,6 +32,9 @@ class UsageShape(msgspec.Struct, rename="camel"):
     tool_use_prompt_token_count: int | None = None
     thoughts_token_count: int | None = None
     total_token_count: int | None = None
+    prompt_tokens_details: list[_OfModality] | None = None
+    cache_tokens_details: list[_OfModality] | None = None
+    candidates_tokens_details: list[_OfModality] | None = None
     cost: Any = None
 
 
@@ -42,7 +52,21 @@ def usage_of(shape: UsageShape) -> Usage | None:
     if beyond > 0 and shape.prompt_token_count is not None:
         output, thoughts = output + beyond, thoughts + beyond
     read = min(_count(shape.cached_content_token_count), given)
-    return Usage(given, output, read, reasoning=thoughts, cost_nano=_cost(shape.cost))
+    heard, cached = _of(shape.prompt_tokens_details, "AUDIO"), _of(shape.cache_tokens_details, "AUDIO")
+    return Usage(
+        given,
+        output,
+        read,
+        reasoning=thoughts,
+        cost_nano=_cost(shape.cost),
+        audio_input=max(heard - cached, 0),
+        audio_output=_of(shape.candidates_tokens_details, "AUDIO"),
+        image_output=_of(shape.candidates_tokens_details, "IMAGE"),
+    )
+
+
+def _of(details: list[_OfModality] | None, modality: str) -> int:
+    return sum(_count(detail.token_count) for detail in details or () if detail.modality == modality)
 
 
 def usage_members(counts: Counts) -> dict[str, Any]:

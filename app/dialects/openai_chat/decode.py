@@ -29,10 +29,13 @@ class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_creation_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
 class _OutputDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class _CostDetails(msgspec.Struct):
@@ -276,7 +279,17 @@ def usage_of(shape: UsageShape) -> Usage | None:
     write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
     read = min(_count_of(read), given_input)
     write = min(_count_of(write or shape.cache_creation_input_tokens), given_input - read)
-    return Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape))
+    usage = Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape))
+    return _with_media(usage, details, shape.completion_tokens_details)
+
+
+def _with_media(usage: Usage, given: _InputDetails | None, made: _OutputDetails | None) -> Usage:
+    """Sound and pictures, which have prices of their own; OpenAI counts sound in the input before its cache."""
+    heard = _count_of(given.audio_tokens) if given is not None else 0
+    spoken, drawn = (_count_of(made.audio_tokens), _count_of(made.image_tokens)) if made is not None else (0, 0)
+    if not (heard or spoken or drawn):
+        return usage
+    return msgspec.structs.replace(usage, audio_input=heard, audio_output=spoken, image_output=drawn)
 
 
 def summed(reports: list[Usage]) -> Usage:
@@ -290,6 +303,9 @@ def summed(reports: list[Usage]) -> Usage:
         0,
         sum(report.reasoning for report in reports),
         sum(costs) if costs else None,
+        audio_input=max(report.audio_input for report in reports),
+        audio_output=sum(report.audio_output for report in reports),
+        image_output=sum(report.image_output for report in reports),
     )
 
 

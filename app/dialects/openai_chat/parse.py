@@ -202,6 +202,9 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
         kind = wanted.type if wanted else "text"
         prompt.wants_json, prompt.wants_schema = kind != "text", kind == "json_schema"
         prompt.text_bytes += len(members["response_format"])
+    if "modalities" in members:
+        wanted = bytes(members["modalities"])
+        prompt.speaks = b'"audio"' in wanted or b'"image"' in wanted
     if "reasoning_effort" in members:
         prompt.reasoning_effort = field_of(_optional_string, members, "reasoning_effort")
     return prompt
@@ -220,5 +223,6 @@ def _text_of(parts: list[_Part | str], prompt: Prompt) -> str:
             if attached and bytes(attached) != b"null":
                 prompt.attachments += 1
                 prompt.images += attached is part.image_url
+                prompt.hears = prompt.hears or attached is part.input_audio
                 prompt.text_bytes -= len(attached)
     return "\n".join(texts)

@@ -143,4 +143,5 @@ def _count(part: Part, prompt: Prompt) -> None:
     if any(attached):
         prompt.attachments += 1
         prompt.images += part.type == "input_image"
+        prompt.hears = prompt.hears or bool(sound)
         prompt.text_bytes -= sum(len(value) for value in attached if value)
