@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import fields
+from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from routers.kinds import TYPES, extended
 from routers.learned import LearnedRouter
 
 FORMAT: Final = 1
+T = TypeVar("T")
 _types: Final = [kind.value for kind in TYPES]
 
 
@@ -85,14 +87,23 @@ def without(packed: bytes, model: str, task_type: str) -> bytes:
     return msgspec.msgpack.encode(found)
 
 
+def _rows_of(kind: type) -> type[msgspec.Struct]:
+    """The same fields as a struct that is written as an array: names would be most of a checkpoint."""
+    hints = get_type_hints(kind)
+    return msgspec.defstruct(kind.__name__, [(one.name, hints[one.name]) for one in fields(kind)], array_like=True)
+
+
+_CallRow, _LabelRow, _ToldRow, _WordRow = (_rows_of(kind) for kind in (Call, Label, Told, Feedback))
+
+
 class _Lesson(msgspec.Struct, array_like=True):
-    call: Call
+    call: msgspec.Raw
     demand: tuple[bytes, float, str, bool, bool]
-    arms: list[Arm]
-    signs: tuple[Told, ...]
+    arms: list[int]
+    signs: list[msgspec.Raw]
     settled: bool
-    told: tuple[Told, ...]
-    labels: tuple[Label, ...]
+    told: list[msgspec.Raw]
+    labels: list[msgspec.Raw]
     sites: list[tuple[str, float, float]]
     judged: int
     sources_heard: bool
@@ -103,8 +114,9 @@ class _Learner(msgspec.Struct):
     belief: bytes
     sources: dict[str, Any]
     guard: dict[str, Any]
+    arms: list[Arm]
     lessons: list[_Lesson]
-    words: list[Feedback]
+    words: list[msgspec.Raw]
     held: list[str]
     term: int
     labels: int
@@ -113,51 +125,53 @@ class _Learner(msgspec.Struct):
 
 def pack_learner(learner: Learner) -> bytes:
     """All of a learner."""
+    arms: dict[Arm, int] = {}
     return msgspec.msgpack.encode(
         _Learner(
             pack_belief(learner.belief, learner.base),
             learner.sources.state(),
             learner.guard.state(),
-            [_packed(lesson) for lesson in learner.lessons.values()],
-            [word for words in learner.words.values() for word in words.values()],
-            list(learner.held),
-            learner.term,
-            learner.labels,
-            learner.too_late,
+            lessons=[_packed(lesson, arms) for lesson in learner.lessons.values()],
+            arms=list(arms),
+            words=[_row(_WordRow, word) for words in learner.words.values() for word in words.values()],
+            held=list(learner.held),
+            term=learner.term,
+            labels=learner.labels,
+            too_late=learner.too_late,
         )
     )
 
 
 def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
     """What `pack_learner` gave. Raises Unreadable."""
+    learner = Learner(base)
     try:
         found = msgspec.msgpack.decode(packed, type=_Learner)
-    except msgspec.MsgspecError as error:
+        for one in found.lessons:
+            lesson = _unpacked(one, found.arms, base)
+            learner.lessons[lesson.call.request_id] = lesson
+            learner.attach(lesson)
+    except (msgspec.MsgspecError, IndexError) as error:
         raise Unreadable(f"not a learner that this version reads: {error}") from None
-    learner = Learner(base)
     learner.belief = unpack_belief(found.belief, base)
     learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
     learner.term, learner.labels, learner.too_late = found.term, found.labels, found.too_late
-    for packed_lesson in found.lessons:
-        lesson = _unpacked(packed_lesson, base)
-        learner.lessons[lesson.call.request_id] = lesson
-        learner.attach(lesson)
-    for word in found.words:
+    for word in (_of_row(_WordRow, row, Feedback) for row in found.words):
         learner.words.setdefault(word.thing, {})[word.by, word.source] = word
     learner.held = dict.fromkeys(found.held)
     return learner
 
 
-def _packed(lesson: Lesson) -> _Lesson:
+def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
     demand = lesson.demand
     return _Lesson(
-        lesson.call,
+        _row(_CallRow, lesson.call),
         (_bytes(demand.u), demand.ood, demand.task_type, demand.plain, demand.read),
-        list(lesson.arms.values()),
-        lesson.signs,
+        [arms.setdefault(arm, len(arms)) for arm in lesson.arms.values()],
+        [_row(_ToldRow, one) for one in lesson.signs],
         lesson.settled,
-        lesson.told,
-        lesson.labels,
+        [_row(_ToldRow, one) for one in lesson.told],
+        [_row(_LabelRow, one) for one in lesson.labels],
         [(site.model, site.precision, site.shift) for site in lesson.sites],
         lesson.judged,
         lesson.sources_heard,
@@ -165,22 +179,31 @@ def _packed(lesson: Lesson) -> _Lesson:
     )
 
 
-def _unpacked(packed: _Lesson, base: LearnedRouter) -> Lesson:
+def _unpacked(packed: _Lesson, arms: list[Arm], base: LearnedRouter) -> Lesson:
     u, ood, task_type, plain, read = packed.demand
     demand = base.demand_of(_vector(u), ood, task_type, plain=plain, read=read)
+    z = extended(demand) if packed.sites else None
     return Lesson(
-        packed.call,
+        _of_row(_CallRow, packed.call, Call),
         demand,
-        {arm.name: arm for arm in packed.arms},
-        packed.signs,
+        {arms[place].name: arms[place] for place in packed.arms},
+        tuple(_of_row(_ToldRow, row, Told) for row in packed.signs),
         packed.settled,
-        packed.told,
-        packed.labels,
-        tuple(Site(model, extended(demand), precision, shift) for model, precision, shift in packed.sites),
+        tuple(_of_row(_ToldRow, row, Told) for row in packed.told),
+        tuple(_of_row(_LabelRow, row, Label) for row in packed.labels),
+        tuple(Site(model, z, precision, shift) for model, precision, shift in packed.sites if z is not None),
         packed.judged,
         packed.sources_heard,
         packed.term,
     )
+
+
+def _row(row: type[msgspec.Struct], value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(row(*(getattr(value, name) for name in row.__struct_fields__))))
+
+
+def _of_row(row: type[msgspec.Struct], raw: msgspec.Raw, kind: type[T]) -> T:
+    return kind(*msgspec.structs.astuple(msgspec.msgpack.decode(raw, type=row)))
 
 
 def _bytes(array: np.ndarray[Any, Any]) -> bytes:

@@ -28,9 +28,9 @@ from routers.kinds import Demand, extended
 from routers.learned import LearnedRouter
 from routers.live import prior_of
 
-WINDOW: Final = 20_000
+WINDOW: Final = 10_000
 """Calls whose lessons can still change."""
-MAX_THINGS: Final = 20_000
+MAX_THINGS: Final = 10_000
 """Calls and tasks of which words are kept though their traces have not come."""
 HELD_ONE_IN: Final = 10
 MAX_HELD: Final = 400

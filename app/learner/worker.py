@@ -37,7 +37,7 @@ WORDS: Final = 2_000
 """Words read in one go."""
 LEASE_S: Final = 10.0
 """A learner that has not been heard of for so long, and for twice its pause, leads no more."""
-SAVE_EVERY_S: Final = 5.0
+SAVE_EVERY_S: Final = 15.0
 """What is learned in between is learned again by whoever goes on after a crash."""
 
 
