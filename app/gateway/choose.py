@@ -50,8 +50,12 @@ def _most_useful(value_nano: int, options: Sequence[Considered]) -> tuple[Consid
     return min(options, key=_doubt_key), "no price is known: likeliest to succeed"
 
 
+IN_QUARANTINE: Final = "in quarantine for this kind of work"
+PASSED_OVER: Final = "passed over to explore"
 COULD_SERVE: Final = frozenset(
     {
+        IN_QUARANTINE,
+        PASSED_OVER,
         "chosen",
         "fallback",
         "not named",
@@ -61,7 +65,6 @@ COULD_SERVE: Final = frozenset(
         "no price",
         "adequate, dearer",
         "below adequacy",
-        "passed over to explore",
     }
 )
 """The verdicts on candidates that nothing but the choice stood against; every other one says what ruled it out."""

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.core.policy import LEARNED, Explore, Route
-from app.gateway.choose import Considered, choose, cost_key
+from app.gateway.choose import IN_QUARANTINE, PASSED_OVER, Considered, choose, cost_key
 from app.gateway.decide import Decision
 from app.gateway.limits import Limits
-from app.gateway.spare import VERDICT as SPARED
 from app.gateway.view import View
 from routers.base import Arm, Score
 
@@ -128,7 +127,7 @@ def _options(decision: Decision, rules: Route, room_nano: int | None) -> list[tu
         (place, option)
         for place, option in enumerate(decision.considered[: len(rules.candidates)])
         if id(option) in usable
-        and option.verdict != SPARED
+        and option.verdict != IN_QUARANTINE
         and option.expected_nano is not None
         and (most is None or option.expected_nano <= most)
         and option.expected_nano * NEAR <= (option.candidate.budget.max_cost_nano or inf)
@@ -178,7 +177,7 @@ def _instead(decision: Decision, chosen: Considered, propensity: float) -> Decis
     greedy = decision.chosen
     for option in decision.usable:
         if option.candidate is greedy:
-            option.verdict = "passed over to explore"
+            option.verdict = PASSED_OVER
     chosen.verdict = "chosen"
     backups = [candidate for candidate in decision.order[1:] if candidate is not chosen.candidate]
     return msgspec.structs.replace(

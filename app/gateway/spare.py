@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from app.core.policy import Route
-from app.gateway.choose import Considered, choose
+from app.gateway.choose import IN_QUARANTINE, Considered, choose
 from routers.base import Score
 from routers.probes import PROBE_SHARE, probes
 
 NOBODY: Final[Mapping[str, float]] = {}
-VERDICT: Final = "in quarantine for this kind of work"
 ADEQUATE: Final = "cheapest_adequate"
 
 
@@ -40,8 +39,8 @@ class Spares:
             return chosen, reason
         self._swayed.add(router)
         if self._probing:
-            return chosen, f"{reason}; a probe: {chosen.candidate.name} is {VERDICT}"
-        return other, f"{why}; {chosen.candidate.name} is {VERDICT}"
+            return chosen, f"{reason}; a probe: {chosen.candidate.name} is {IN_QUARANTINE}"
+        return other, f"{why}; {chosen.candidate.name} is {IN_QUARANTINE}"
 
     def _instead(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
         kept = [option for option in options if option.candidate.name not in self._down]
@@ -71,4 +70,4 @@ class Spares:
         """Say of those that are in quarantine that they are."""
         for seen in usable:
             if seen.candidate.name in self._down and seen is not chosen and seen.verdict != "fallback":
-                seen.verdict = VERDICT
+                seen.verdict = IN_QUARANTINE

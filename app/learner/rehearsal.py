@@ -3,12 +3,14 @@
 What a trace holds is enough: the counts of the request's features, what it demanded, the estimate of its input, what
 it asked for. Its text is not: what a router would read there comes from the record (`recall`).
 
-Not decided again is what depends on the moment: caps and what is left of them, retries, providers' health (who could
-not be asked then cannot be asked now), and which calls there are at all.
+Not decided again is what depends on the moment: caps and what is left of them, retries, exploration (what is replayed
+is what the policy thinks best), providers' health (who could not be asked then cannot be asked now), and which calls
+there are at all.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, runtime_checkable
@@ -26,6 +28,7 @@ from app.learner.replay_calls import UNAVAILABLE, Recorded
 from routers.features import Features, of_counts
 from routers.kinds import Demand
 from routers.learned import LearnedRouter
+from routers.probes import PROBE_SHARE, probes
 from routers.tasks import TaskGuess, TaskType
 
 NANO_PER_USD: Final = 1e9
@@ -71,7 +74,11 @@ class Rehearsal:
         request = _request(row.record["requested_model"], asked, features)
         try:
             target = resolve(self._view, request.model, self._keys.get(row.record["key"]))
-            decisions = [(share, self._decide(row, request, target, features)) for share, target in _turns(target)]
+            decisions = [
+                (share * part, self._decide(row, request, turn, features, unit))
+                for share, turn in _turns(target)
+                for part, unit in self._draws(row)
+            ]
         except BursarError as error:
             return Would({}, {}, {}, refused=error.label)
         shares: dict[str, float] = {}
@@ -95,12 +102,13 @@ class Rehearsal:
             if isinstance(router, Recalling):
                 router.recall(features, demand)
 
-    def _decide(self, row: Recorded, request: ChatRequest, target: Target, features: Features) -> Decision:
-        away = {
-            c["model"]
-            for c in row.decision.get("candidates") or ()
-            if str(c.get("verdict") or "").startswith(UNAVAILABLE)
-        }
+    def _draws(self, row: Recorded) -> tuple[tuple[float, str], ...]:
+        """Names of units for which a model in quarantine is probed, and is not, with their shares. Which it would be is
+        drawn anew, as a router's turn is: what was drawn when it was recorded says nothing of it."""
+        return _PROBES if row.task_type in self._view.down else ((1.0, row.unit),)
+
+    def _decide(self, row: Recorded, request: ChatRequest, target: Target, features: Features, unit: str) -> Decision:
+        away = {c["model"] for c in row.decision.get("candidates") or () if c.get("verdict") == UNAVAILABLE}
         tokens, capped = int(row.decision["asked"]["input_tokens"]), bool(row.record.get("caps"))
 
         def input_tokens(_: Candidate) -> int:
@@ -110,7 +118,7 @@ class Rehearsal:
             request,
             target,
             self._view,
-            unit=row.unit,
+            unit=unit,
             input_tokens=input_tokens,
             available=lambda name: name not in away,
             capped=lambda _: capped,
@@ -118,6 +126,11 @@ class Rehearsal:
         )
 
 
+def _unit_of(probing: bool) -> str:
+    return next(unit for unit in map(str, itertools.count()) if probes(unit) == probing)
+
+
+_PROBES: Final = ((PROBE_SHARE, _unit_of(True)), (1.0 - PROBE_SHARE, _unit_of(False)))
 _TYPES: Final = frozenset(kind.value for kind in TaskType)
 
 

@@ -18,8 +18,8 @@ from app.gateway.target import HELD
 from app.learner.labels import Call, call_of, spoken
 from app.learner.sources import strongest
 
-UNAVAILABLE: Final = ("circuit open", "quarantined")
-"""How the verdicts begin of those who could not be asked at that time, under whatever policy."""
+UNAVAILABLE: Final = "circuit open"
+"""The verdict on those who could not be asked at that time, under whatever policy."""
 
 
 @dataclass(slots=True)
@@ -95,14 +95,15 @@ def _go_on(row: Recorded, record: Mapping[str, Any], good: float | None) -> None
 
 
 def _possible(decision: Mapping[str, Any], propensity: float) -> frozenset[str]:
-    """Who might have been drawn: whoever could have served, where the call was one to explore; whom another router of
-    a split would choose. How likely, nobody recorded: `replay_estimates` notices where it was hardly ever."""
-    if decision.get("explored") is not None:
-        could = (c["model"] for c in decision.get("candidates") or () if c.get("verdict") in COULD_SERVE)
-        return frozenset({decision["chosen"], *could})
-    if propensity >= 1.0:
-        return frozenset({decision["chosen"]})
-    return frozenset({decision["chosen"], *(other["would_choose"] for other in decision.get("others") or ())})
+    """Who might have been drawn: whoever could have served, where a call was one to explore or the choice was between a
+    model in quarantine and another; whom another router of a split would choose. How likely each was nobody recorded:
+    `replay_estimates` notices where it was hardly ever."""
+    found = {decision["chosen"]}
+    if propensity < 1.0:
+        found.update(other["would_choose"] for other in decision.get("others") or ())
+        if decision.get("explored") is not None or decision.get("share") is None:
+            found.update(c["model"] for c in decision.get("candidates") or () if c.get("verdict") in COULD_SERVE)
+    return frozenset(found)
 
 
 def _good(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, float]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from app.core.policy import ANY_TASK, Route
+from app.gateway.choose import IN_QUARANTINE
 from app.gateway.decide import Decision
-from app.gateway.spare import VERDICT
 from app.gateway.view import View
 from routers.probes import PROBE_SHARE, probes
 from tests.gateway.policy_values import request
@@ -36,8 +36,8 @@ def verdicts(decision: Decision) -> dict[str, str]:
 def test_the_next_adequate_one_is_asked() -> None:
     decision = choose(spared(AUTO, "cheap"), unit=QUIET)
     assert decision.chosen.name == "mid"
-    assert decision.reason.endswith(f"; cheap is {VERDICT}")
-    assert verdicts(decision)["cheap"] == VERDICT
+    assert decision.reason.endswith(f"; cheap is {IN_QUARANTINE}")
+    assert verdicts(decision)["cheap"] == IN_QUARANTINE
     assert decision.propensity == pytest.approx(1.0 - PROBE_SHARE)
 
 
@@ -69,7 +69,7 @@ def test_where_no_other_is_adequate_it_counts_for_what_it_fell_to() -> None:
 def test_who_would_not_have_been_chosen_changes_nothing() -> None:
     decision = choose(spared(AUTO, "mid"), unit=QUIET)
     assert (decision.chosen.name, decision.propensity) == ("cheap", 1.0)
-    assert verdicts(decision)["mid"] == VERDICT
+    assert verdicts(decision)["mid"] == IN_QUARANTINE
 
 
 def test_other_work_is_not_concerned() -> None:

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from app.core.policy import HEURISTIC, LEARNED, Key
+from app.gateway.choose import IN_QUARANTINE
 from app.gateway.target import HELD
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
@@ -21,6 +22,7 @@ from app.settings import SHIPPED_WEIGHTS
 from app.stores.prices import Catalogue
 from routers.heuristic import HeuristicRouter
 from routers.learned import LearnedRouter, load
+from routers.probes import PROBE_SHARE
 from tests.gateway.policy_values import model, policy, request
 from tests.learner.replayed import CHEAP, DEAR, ByLength, Traffic, alone, decided, on, record_of, traffic
 
@@ -116,6 +118,20 @@ def test_explored_decisions_support_all_who_could_serve() -> None:
     assert dear.models["dear"][1] == pytest.approx(1.0)
     assert dear.cost.refusal is None
     assert dear.cost.dr.low <= truth <= dear.cost.dr.high
+
+
+def test_a_model_in_quarantine_is_passed_over_but_for_probes(seen: Traffic) -> None:
+    router = ByLength(LEARNED, 300)
+    router.down = {kind: {"cheap": 0.5} for kind in {row.task_type for row in recorded(seen.records, [])}}  # type: ignore[attr-defined]
+    would = Rehearsal(on(alone(LEARNED), learned=router), None).again(recorded(seen.records[:1], [])[0])
+    assert would is not None
+    chars = seen.records[0]["decision"]["asked"]["features"][1]
+    expected = {"cheap": PROBE_SHARE, "dear": 1.0 - PROBE_SHARE} if chars < 300 else {"dear": 1.0}
+    assert would.shares == pytest.approx(expected)
+    spared = dict(seen.records[0]["decision"], propensity=0.95, share=None, explored=None, others=[], chosen="dear")
+    spared["candidates"] = [{"model": "cheap", "verdict": IN_QUARANTINE}, {"model": "dear", "verdict": "chosen"}]
+    (row,) = recorded([{**seen.records[0], "decision": spared, "model": "dear"}], [])
+    assert row.possible == {"cheap", "dear"}
 
 
 def test_a_price_cut_in_the_policy_is_a_cost_cut(seen: Traffic) -> None:
