@@ -22,7 +22,7 @@ from app.http.dashboard.speed import speed
 from app.settings import Settings
 from app.stores.opening import make_snapshots
 from app.stores.outcomes import OutcomesUnavailable
-from app.stores.snapshots import SnapshotsUnavailable
+from app.stores.snapshots import NoSnapshot, SnapshotsUnavailable
 from app.stores.traces_runs import runs_since
 
 IDLE_S = 60.0
@@ -54,21 +54,29 @@ async def learning_figures(
     from app.learner.scorecard import decided_since, scorecard  # noqa: PLC0415  (numpy costs 100 ms to import)
 
     runs = list(decided_since(db, since_s, await feedback_of(settings)))
-    found = await snapshots_told(settings)
-    return {"since_s": since_s, "until_s": now_s, **scorecard(runs), "snapshots": found}
+    return {"since_s": since_s, "until_s": now_s, **scorecard(runs), **await learned(settings)}
 
 
-async def snapshots_told(settings: Settings) -> list[dict[str, Any]] | None:
-    """What the learner published, the latest first; None where it never ran, or its store does not answer."""
+async def learned(settings: Settings) -> dict[str, Any]:
+    """What the learner published, the latest first, and which models drifted by what is in force; None for both where
+    it never ran, or its store does not answer."""
+    from app.learner.pack import Unreadable, unpack_down  # noqa: PLC0415  (as above)
+
+    nothing = {"snapshots": None, "drift": None}
     if settings.redis_url is None and not (settings.data_dir / "snapshots.sqlite").exists():
-        return None
+        return nothing
     snapshots = make_snapshots(settings)
     try:
         await snapshots.start()
         current = (await snapshots.head()).current
-        return [{**msgspec.to_builtins(one), "in_force": one.number == current} for one in await snapshots.told()]
+        told = [{**msgspec.to_builtins(one), "in_force": one.number == current} for one in await snapshots.told()]
+        try:
+            down = unpack_down(await snapshots.body(current)) if current else ()
+        except (NoSnapshot, Unreadable):
+            down = ()
+        return {"snapshots": told, "drift": msgspec.to_builtins(down)}
     except (SnapshotsUnavailable, OSError):
-        return None
+        return nothing
     finally:
         await snapshots.close()
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from app.core.budget import Claim, Reserve, Settle
 from app.core.feedback import Feedback, Speaker, Turned, task_thing
 from app.core.money import nano_from_usd
+from app.core.quarantined import Quarantined
 from app.stores.budgets_sqlite import SqliteBudgets
 from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.snapshots import Snapshot, Status, Trial
@@ -280,6 +283,8 @@ async def _write_snapshots(data: Path, now_s: float) -> None:
     """Three, of which one was no better and one is in force."""
     snapshots = SqliteSnapshots(data / "snapshots.sqlite")
     await snapshots.start()
+    fallen = Quarantined("gpt-4.1-mini", "math", now_s - DAY_S, 0.81, 0.27)
+    body = msgspec.msgpack.encode({"down": (fallen,)})  # as much of a body as tells who is in quarantine
     for age_s, labels, trial, refused in (
         (3 * DAY_S, 96, Trial(40, 0.4412, 0.4603, 0.0071), False),
         (2 * DAY_S, 41, Trial(52, 0.4527, 0.4412, 0.0052), True),
@@ -288,7 +293,7 @@ async def _write_snapshots(data: Path, now_s: float) -> None:
         status: Status = "refused" if refused else "published"
         why = "no better on held-out outcomes" if refused else "better on held-out outcomes"
         made = Snapshot(0, now_s - age_s, "3", labels=labels, models=6, trial=trial, status=status, why=why)
-        await snapshots.publish(made, None if refused else b"-", head=await snapshots.head(), keep=5)
+        await snapshots.publish(made, None if refused else body, head=await snapshots.head(), keep=5)
     await snapshots.close()
 
 

@@ -40,4 +40,10 @@ def test_exploration_and_snapshots(screens: Callable[..., Screen], kept: Seeded)
     assert "refused" in snapshots[1]
     assert "no better on held-out outcomes" in snapshots[1]
     assert "0.4290" in snapshots[0]
+    (alarm,) = screen.sheet("Drift alarms").locator("tbody tr").all_inner_texts()
+    assert alarm.startswith("gpt-4.1-mini")
+    assert "math, since" in alarm
+    assert "81%" in alarm
+    assert "27%" in alarm
+    assert "kept from it" in alarm
     screen.check()

@@ -47,7 +47,7 @@ export function draw(body, figures) {
     h("div", { class: "half stack" }, [
       sheet("A/B splits", { flush: true, note: "a task keeps its side, so runs are compared" }, splitsTable(figures.splits)).element,
       sheet("Exploration", { note: "calls sent elsewhere to learn from them" }, explorationFigure(figures)).element,
-      sheet("Drift", { flush: true }, driftTable(figures.drift ?? null)).element,
+      sheet("Drift alarms", { flush: true, note: "models that became worse at a kind of work" }, driftTable(figures.drift ?? null)).element,
     ]),
     sheet("Snapshots", { flush: true, note: "what the learner published, the latest first" }, snapshotsTable(figures.snapshots ?? null)).element,
   ]);
@@ -175,6 +175,12 @@ function explorationFigure({ exploration, since_s, until_s }) {
   ];
 }
 
+const CAUSES = {
+  model: ["kept from it", "bad"],
+  provider: ["kept from it", "bad"],
+  traffic: ["still asked", "warn"],
+};
+
 function driftTable(drift) {
   if (drift === null) return h("p", { class: "empty" }, "Nothing yet: no learner has looked for drift here.");
   return tableOf(
@@ -182,9 +188,10 @@ function driftTable(drift) {
       caption: "Drift alarms",
       empty: "No alarm: models do as they did.",
       columns: [
-        { label: "When", head: true, class: "nowrap", cell: (r) => moment(r.at_s) },
-        { label: "What", class: "name", cell: (r) => r.what },
-        { label: "Alarm", cell: (r) => r.told },
+        { label: "Model", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `${r.task_type.replaceAll("_", " ")}, since ${moment(r.since_s)}`)] },
+        { label: "Success before", right: true, cell: (r) => percent(r.level) },
+        { label: "Lost", right: true, cell: (r) => percent(r.drop) },
+        { label: "Laid to", class: "nowrap", cell: (r) => [mark(...(CAUSES[r.cause] ?? [r.cause, ""])), h("span", { class: "sub" }, { model: "the model", provider: "its provider", traffic: "harder work for all" }[r.cause] ?? r.cause)] },
       ],
     },
     drift,

@@ -148,7 +148,7 @@ const STOPPED = {
     { label: "When", head: true, class: "nowrap", sign: (r) => r.request_id, cell: (r) => callLink(r.request_id, moment(r.created_s)) },
     { label: "What", sign: (r) => r.outcome, cell: (r) => outcomeMark(r.outcome) },
     { label: "Task", class: "name", sign: (r) => r.task_id, cell: (r) => (r.task_id === null ? h("span", { class: "faint" }, "none") : taskLink(r.key, r.task_id)) },
-    { label: "Whose cap", sign: (r) => r.request_id, cell: (r) => scopeKind(r.cut_scope ?? r.denied_scope ?? "") },
+    { label: "Cap", sign: (r) => r.request_id, cell: (r) => scopeKind(r.cut_scope ?? r.denied_scope ?? "") },
     { label: "Cost", right: true, sign: (r) => r.cost_usd, cell: (r) => usd(r.cost_usd) },
   ],
 };
