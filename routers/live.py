@@ -107,7 +107,8 @@ class LiveRouter:
         now, began, expected = (kind.covs @ np.outer(demand.u, demand.u).ravel()).reshape(3, -1)
         left = now / began
         p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * expected + noise))))
-        doubt = left * (expected if demand.read else kind.doubt) + noise
+        # Where the text is not read, requests of a kind differ by chance, and what is common to them is learned.
+        doubt = left * expected + noise if demand.read else left * (kind.doubt + noise)
         confidence = np.interp(CONFIDENT_LOGITS / np.sqrt(2.0 * doubt), _ERF_AT, _ERF)
         tokens = self.base.plan(features, every)
         return [Score(*seen) for seen in zip(p.tolist(), confidence.tolist(), tokens.tolist(), strict=True)]
