@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,7 +96,7 @@ def test_limits_hold_and_reasoning_is_added() -> None:
     first, second, third = tokens_of(exam(3), plain, thinking, limited)
     assert second > first + 100
     assert third == 50
-    assert tokens_of(exam(3)._replace(max_output_tokens=7), plain, thinking) == [7, 7]
+    assert tokens_of(msgspec.structs.replace(exam(3), max_output_tokens=7), plain, thinking) == [7, 7]
 
 
 def test_kinds() -> None:
