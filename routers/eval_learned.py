@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from routers.abilities import Ability, among_new_requests, regressed, update
+from routers.abilities import TRAFFIC_VARIANCE, Ability, among_new_requests, regressed, update
 from routers.artifact import Weights, read
 from routers.eval_contenders import Contender, Readings, UnknownRouter, scored
 from routers.eval_policies import Forecast
@@ -21,6 +21,10 @@ from routers.learned import LearnedRouter
 from routers.rows import Indices, Row
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
+MIN_KNOWN: Final = 20
+"""Outcomes from which another model tells of the traffic's level."""
+LEVEL_SPREAD: Final = 0.3
+"""Variance of one model's level about the common one, in squared logits, at least."""
 UPDATED: Final = "learned, abilities updated"
 
 
@@ -61,6 +65,7 @@ class Learning:
         self.router = LearnedRouter(weights)
         self.at_home = LearnedRouter(weights, trust=1.0)
         self._items: dict[str, Items] = {}
+        self._latest: tuple[tuple[str, bytes], list[Ability]] | None = None
 
     def items(self, table: Table) -> Items:
         """The demands of all rows of a table."""
@@ -69,7 +74,17 @@ class Learning:
             self._items[table.source] = Items(np.array([i.u for i in found]), np.array([i.var for i in found]))
         return self._items[table.source]
 
-    def start(self, table: Table, model: int) -> Ability:
+    def start(self, table: Table, model: int, known: Indices) -> Ability:
+        """As `routers.belief` has it: a model that joins begins with what is common to all models of this traffic."""
+        fresh = self._fresh(table, model)
+        levels = [
+            state.mean[0] - self._fresh(table, other).mean[0]
+            for other, state in enumerate(self.after(table, known))
+            if other != model and (~np.isnan(table.score[known, other])).sum() >= MIN_KNOWN
+        ]
+        return shifted(fresh, levels)
+
+    def _fresh(self, table: Table, model: int) -> Ability:
         return among_new_requests(regressed(self._readings.arms(table)[model], self.router.ability_weights))
 
     def learn(self, state: Ability, table: Table, row: int, outcome: float) -> Ability:
@@ -89,17 +104,31 @@ class Learning:
         """What is believed of every model after all outcomes on some rows, starting from what is known of its name.
 
         What the weights measured of it they may have measured on these very rows."""
-        abilities = []
-        for j in range(len(table.models)):
-            state = self.start(table, j)
-            for row in rows[~np.isnan(table.score[rows, j])]:
-                state = self.learn(state, table, int(row), float(table.score[row, j]))
-            abilities.append(state)
-        return abilities
+        key = table.source, rows.tobytes()
+        if self._latest is None or self._latest[0] != key:
+            abilities = []
+            for j in range(len(table.models)):
+                state = self._fresh(table, j)
+                for row in rows[~np.isnan(table.score[rows, j])]:
+                    state = self.learn(state, table, int(row), float(table.score[row, j]))
+                abilities.append(state)
+            self._latest = key, abilities
+        return self._latest[1]
 
     def forecast(self, table: Table, abilities: Sequence[Ability], rows: Indices) -> Floats:
         """P(success) of every model on some rows: (rows, models)."""
         return np.column_stack([self.predict(ability, table, rows) for ability in abilities])
+
+
+def shifted(fresh: Ability, levels: Sequence[float]) -> Ability:
+    """A new model's start where others turned out so much better than their facts: the level common to all of them, a
+    normal one of TRAFFIC_VARIANCE, moves its constant and is no longer open. `levels`: theirs, in logits."""
+    spread = float(np.var(levels, ddof=1)) if len(levels) > 2 else LEVEL_SPREAD
+    kept = 1.0 / (1.0 + len(levels) * TRAFFIC_VARIANCE / max(spread, LEVEL_SPREAD))
+    mean, cov = fresh.mean.copy(), fresh.cov.copy()
+    mean[0] += (1.0 - kept) * float(np.mean(levels)) if len(levels) else 0.0
+    cov[0, 0] -= (1.0 - kept) * TRAFFIC_VARIANCE
+    return Ability(mean, cov)
 
 
 def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:

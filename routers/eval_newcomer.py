@@ -36,8 +36,9 @@ class Updatable(Protocol):
     @property
     def name(self) -> str: ...
 
-    def start(self, table: Table, model: int) -> Any:
-        """What it believes before any outcome, from the model's name and price alone."""
+    def start(self, table: Table, model: int, known: Indices) -> Any:
+        """What it believes before any outcome of the model: from its name and price, and from the other models'
+        outcomes on `known`."""
 
     def learn(self, state: Any, table: Table, row: int, outcome: float) -> Any:
         """What it believes after one outcome on one row."""
@@ -77,8 +78,8 @@ class Newcomer:
     notes: list[str]
 
 
-Method = Callable[[Indices, Indices], Floats]
-"""(labelled rows, tested rows) -> P(success) of the new model on the tested rows."""
+Method = Callable[[Indices, Indices, Indices], Floats]
+"""(labelled rows, tested rows, rows with known outcomes of the others) -> P(success) of the new model when tested."""
 
 
 def newcomer(
@@ -104,7 +105,7 @@ def newcomer(
         others = _others(table, order[:KNOWN_ROWS], tested, learner) if priced else None
         for name, count, method in asked:
             if count <= len(order):
-                p = method(order[:count], tested)
+                p = method(order[:count], tested, order[:KNOWN_ROWS])
                 figure = _errors(table, j, tested, p)
                 if others is not None:
                     figure |= _regrets(table, j, pool, tested, p, others)
@@ -125,20 +126,21 @@ def _asked(
     dense = Texts(table, seed).dense()
     scratch = sorted({*SCRATCH_LABELS, *(count for count in labels if count)})
     found += [
-        ("logistic from scratch", n, lambda fit, ask: fit_single(dense, table.score[:, j], fit, ask)) for n in scratch
+        ("logistic from scratch", n, lambda fit, ask, _: fit_single(dense, table.score[:, j], fit, ask))
+        for n in scratch
     ]
-    found += [("own mean", n, lambda fit, ask: _own_mean(table, j, fit, ask)) for n in scratch]
+    found += [("own mean", n, lambda fit, ask, _: _own_mean(table, j, fit, ask)) for n in scratch]
     tier = [arm_of_name(name).tier for name in table.models]
     alike = [m for m in range(len(tier)) if m != j and tier[m] == tier[j]]
     everyone = [m for m in range(len(tier)) if m != j]
-    found.append(("mean of all models", 0, lambda fit, ask: _mean_of(table, everyone, ask)))
-    found.append(("mean of its tier", 0, lambda fit, ask: _mean_of(table, alike or everyone, ask)))
+    found.append(("mean of all models", 0, lambda _, ask, __: _mean_of(table, everyone, ask)))
+    found.append(("mean of its tier", 0, lambda _, ask, __: _mean_of(table, alike or everyone, ask)))
     return found
 
 
 def _learnt(learner: Updatable, table: Table, j: int) -> Method:
-    def method(fit: Indices, ask: Indices) -> Floats:
-        state = learner.start(table, j)
+    def method(fit: Indices, ask: Indices, known: Indices) -> Floats:
+        state = learner.start(table, j, known)
         for row in fit:
             state = learner.learn(state, table, int(row), float(table.score[row, j]))
         return learner.predict(state, table, ask)

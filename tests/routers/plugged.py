@@ -50,7 +50,7 @@ class Learner:
 
     name = "stand-in"
 
-    def start(self, table, model):  # type: ignore[no-untyped-def]
+    def start(self, table, model, known):  # type: ignore[no-untyped-def]
         return (0.6 * 5, 5)
 
     def learn(self, state, table, row, outcome):  # type: ignore[no-untyped-def]

@@ -50,10 +50,13 @@ def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatc
         assert any(prompts < of for of in families.values())
 
 
+NOTHING = np.array([], dtype=np.int64)
+
+
 def test_outcomes_move_a_new_model_towards_what_they_say(table: Table) -> None:
     learning = Learning(weights(), Readings())
     j = table.models.index("mistral-7b-instruct")
-    state = learning.start(table, j)
+    state = learning.start(table, j, NOTHING)
     everything = np.arange(len(table.rows))
     before = learning.predict(state, table, everything).mean()
     for row in range(30):
@@ -65,14 +68,28 @@ def test_a_new_model_starts_from_its_name_alone(table: Table) -> None:
     """The weights were trained on its outcomes; as a newcomer it must not profit from them."""
     learning = Learning(weights(), Readings())
     arm = Readings().arms(table)[0]
-    known, fresh = learning.router.ability(arm), learning.start(table, 0)
+    known, fresh = learning.router.ability(arm), learning.start(table, 0, NOTHING)
     assert not np.allclose(known.mean, fresh.mean)
     assert np.trace(fresh.cov) > np.trace(known.cov)
 
 
+def test_a_new_model_begins_with_the_level_that_the_others_show(table: Table) -> None:
+    """Everybody fails here: so, it is expected, will the new one, of which no outcome is looked at."""
+    hard = replace(table, score=np.zeros_like(table.score))
+    known, everything = np.arange(40), np.arange(len(table.rows))
+    learning = Learning(weights(), Readings())
+    fresh, told = learning.start(hard, 0, NOTHING), learning.start(hard, 0, known)
+    assert told.mean[0] < fresh.mean[0] - 0.5
+    assert told.cov[0, 0] < fresh.cov[0, 0]
+    assert np.linalg.eigvalsh(told.cov).min() > 0
+    own = replace(hard, score=np.where(np.arange(hard.score.shape[1]) == 0, 1.0, hard.score))
+    assert Learning(weights(), Readings()).start(own, 0, known).mean == pytest.approx(told.mean)
+    assert learning.predict(told, hard, everything).mean() < learning.predict(fresh, hard, everything).mean()
+
+
 def test_many_predictions_are_as_one_by_one(table: Table) -> None:
     learning = Learning(weights(), Readings())
-    ability, items = learning.start(table, 1), learning.items(table)
+    ability, items = learning.start(table, 1, NOTHING), learning.items(table)
     one_by_one = [AbilityStack([ability]).predict(u, var)[0][0] for u, var in zip(items.u, items.var, strict=True)]
     assert predicted(ability, items.u, items.var) == pytest.approx(np.array(one_by_one))
 
@@ -81,7 +98,7 @@ def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> Non
     learning = Learning(weights(), Readings())
     told = learning.after(table, np.arange(60))
     for j, ability in enumerate(told):
-        assert np.trace(ability.cov) < np.trace(learning.start(table, j).cov)
+        assert np.trace(ability.cov) < np.trace(learning.start(table, j, NOTHING).cov)
     later = np.arange(60, len(table.rows))
     assert learning.forecast(table, told, later).mean(axis=0) == pytest.approx(
         np.nanmean(table.score[later], axis=0), abs=0.15
