@@ -41,6 +41,7 @@ from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
+from app.http.replays import Replays
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
@@ -54,6 +55,8 @@ from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
+from app.stores.replays import SharedReplays
+from app.stores.replays_sqlite import SqliteReplays
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
@@ -97,6 +100,15 @@ def with_spans(settings: Settings, traces: Traces, policy: Callable[[], Policy])
     return SpannedTraces(traces, otlp(), policy, installed_version())
 
 
+def make_replays(settings: Settings) -> SharedReplays:
+    """Where replies to requests with an Idempotency-Key are: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteReplays(settings.data_dir / "replays.sqlite")
+    from app.stores.replays_redis import RedisReplays  # noqa: PLC0415  (see make_budgets)
+
+    return RedisReplays(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
 def load_routers(weights: Path) -> dict[str, Router]:
     """The routers that policies may name: the heuristic, and the learned one where its weights can be used."""
     found: dict[str, Router] = {HEURISTIC: HeuristicRouter()}
@@ -118,8 +130,15 @@ def load_routers(weights: Path) -> dict[str, Router]:
     return found
 
 
-def hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
+def hot_routes(services: Services, max_body_bytes: int, replays: Replays) -> dict[str, HotRoute]:
     """The paths that generate or embed, each with its route; Gemini's by their verb."""
+    routes = _hot_routes(services, max_body_bytes)
+    for route in routes.values():
+        route.replays = replays
+    return routes
+
+
+def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
 
     def route(dialect: str) -> HotRoute:
         return GenerateRoute(services, dialect, max_body_bytes=max_body_bytes)
@@ -222,7 +241,8 @@ class Gateway:
             services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit
         )
         api = build_api(services, outcomes, aside, dashboard)
-        self.front = Front(hot_routes(services, settings.max_body_bytes), api, self.metrics)
+        replays = Replays(shared := make_replays(settings))
+        self.front = Front(hot_routes(services, settings.max_body_bytes, replays), api, self.metrics)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()
@@ -234,6 +254,7 @@ class Gateway:
                     lambda: self.policies.watch(stop),
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
+                    replays.tend,
                     Measuring(services, aside).keep,
                     dashboard.live.run,
                     dashboard.others.run,
@@ -257,6 +278,7 @@ class Gateway:
             await services.upstreams.close()
             await traces.close()
             await outcomes.close()
+            await shared.close()
             await snapshots.close()
             await budgets.close()
 

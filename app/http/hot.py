@@ -66,7 +66,7 @@ class HotRoute(ABC):
         self.services = services
         self._max_body_bytes = max_body_bytes
         self._keys = KeyRing(services.view.policy)
-        self._replays = Replays()
+        self.replays = Replays()  # a process's routes are given one in common
 
     @property
     def dialect(self) -> Dialect:
@@ -108,16 +108,16 @@ class HotRoute(ABC):
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 key = self._gate(headers)
             if (again := headers.get("idempotency-key")) is not None:
-                found = await self._replays.find(key_name(key), again, body)
-                if found is not None:
-                    await replay(found, downstream)
+                reply, is_new = await self.replays.take(key_name(key), again, scope["path"], body)
+                if not is_new:
+                    await replay(reply, downstream)
                     return
-                kept = self._replays.begin(key_name(key), again, body)
+                kept = reply
                 downstream = RecordingDownstream(send, kept)
             call = await self.serve(headers, body, key, downstream, path_task, path)
         except BursarError as error:
             if kept is not None:
-                kept.end(Outcome.BAD_REQUEST)
+                self.replays.end(kept, Outcome.BAD_REQUEST)
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
                 await read_away(headers, receive)
@@ -127,12 +127,14 @@ class HotRoute(ABC):
             return
         except Exception:
             log.exception("a request failed unexpectedly")
+            if kept is not None:
+                self.replays.end(kept, Outcome.GATEWAY_ERROR)
             self.services.metrics.errors.labels(BursarError.label).inc()
             await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect)
             return
         if call is None:
             if kept is not None:
-                kept.end(Outcome.COMPLETED)
+                self.replays.end(kept, Outcome.COMPLETED)
             return
         if cycle is None:
             await self._listen(call, receive, downstream, kept)
@@ -152,13 +154,13 @@ class HotRoute(ABC):
         await self.services.calls.run(call)
         cycle.on_left = None
         if kept is not None:
-            kept.end(call.record.outcome)
+            self.replays.end(kept, call.record.outcome)
 
     async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """Under another server: the call is a task of its own, and this one listens for the client to leave."""
         task = self.services.calls.spawn(call)
         if kept is not None:
-            task.add_done_callback(lambda _: kept.end(call.record.outcome))
+            task.add_done_callback(lambda _: self.replays.end(kept, call.record.outcome))
         while (await receive())["type"] != "http.disconnect":
             pass
         if not downstream.finished:

@@ -1,8 +1,8 @@
 """The same request again, with the same `Idempotency-Key`: answered with the first one's reply, and charged once.
 
-A reply is kept for a while in this process, whole or streamed, where its call ended well (or was cut: asking again must
-not spend more). A second request that comes while the first is under way waits for it. Behind several gateways this
-holds for those that reach the same one. The header's meaning is that of
+A reply is kept for a while, whole or streamed, where its call ended well (or was cut: asking again must not spend
+more). A second request that comes while the first is under way waits for it, in this process or another: gateways that
+share a ledger share replies (`stores/replays.py`). The header's meaning is that of
 https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07.
 """
 
@@ -12,21 +12,27 @@ import asyncio
 import hashlib
 import time
 
+import structlog
+
 from app.core.errors import BadRequest
 from app.core.types import Outcome
 from app.http.asgi import AsgiDownstream, Head, Send
+from app.stores.replays import KEPT_S, MAX_KEPT_BYTES, RENEW_S, Claim, Kept, ReplaysUnavailable, SharedReplays
 
-KEPT_S = 600.0
+log = structlog.get_logger()
+
 WAIT_S = 660.0
 """A little more than the hard timeout of a call."""
 MAX_KEPT = 2_000
-MAX_KEPT_BYTES = 64 * 1024 * 1024
+MAX_ALL_BYTES = 64 * 1024 * 1024
+FIRST_LOOK_S, LAST_LOOK_S = 0.05, 0.5
+"""How often another process's claim is looked at, at first and in the end."""
 MAX_KEY_CHARS = 255
 _KEPT_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.COST_KILLED})
 
 
 class Reply:
-    """One reply as it was sent, or is being sent."""
+    """One reply as it was sent, or is being sent. `claim`: the name under which other processes know of it."""
 
     def __init__(self, fingerprint: bytes, now_s: float) -> None:
         self.fingerprint = fingerprint
@@ -37,11 +43,7 @@ class Reply:
         self.headers: Head = []
         self.parts: list[bytes] = []
         self.size = 0
-
-    def end(self, outcome: Outcome) -> None:
-        """The call is over: its reply stands, or the next request has to try again."""
-        self.good = outcome in _KEPT_OUTCOMES and bool(self.status) and self.size <= MAX_KEPT_BYTES // 8
-        self.ended.set()
+        self.claim: str | None = None
 
 
 class RecordingDownstream(AsgiDownstream):
@@ -72,45 +74,97 @@ class RecordingDownstream(AsgiDownstream):
 
 
 class Replays:
-    """Replies by whose request and which key; the oldest and those past their time are forgotten."""
+    """Replies by whose request and which key; the oldest and those past their time are forgotten. One per process;
+    `shared`: what other processes know, asked for keys that this one does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedReplays | None = None) -> None:
         self._replies: dict[tuple[str, str], Reply] = {}
+        self._shared = shared
 
-    async def find(self, whose: str, key: str, body: bytes) -> Reply | None:
-        """The reply to an earlier request with this key; None where there is none to be had, and `begin` is next.
+    async def take(self, whose: str, key: str, path: str, body: bytes) -> tuple[Reply, bool]:
+        """The reply to an earlier request with this key, and False; or a new one to be recorded and `end`ed, and True.
 
         Raises BadRequest for a key that is none, or that another request has used.
         """
         if not key or len(key) > MAX_KEY_CHARS:
             raise BadRequest("The header Idempotency-Key must not be empty or very long.", param="Idempotency-Key")
-        fingerprint = hashlib.sha256(body).digest()
+        fingerprint = hashlib.sha256(path.encode() + b"\0" + body).digest()
         while True:
             self._forget(time.monotonic())
             reply = self._replies.get((whose, key))
             if reply is None:
-                return None
+                break
             if reply.fingerprint != fingerprint:
-                raise BadRequest("That Idempotency-Key belongs to another request.", param="Idempotency-Key")
+                raise _used()
             async with asyncio.timeout(WAIT_S):
                 await reply.ended.wait()
             if reply.good:
-                return reply
-            self._replies.pop((whose, key), None)
+                return reply, False
+            if self._replies.get((whose, key)) is reply:
+                del self._replies[whose, key]
+        reply = self._replies[whose, key] = Reply(fingerprint, time.monotonic())
+        try:
+            return reply, await self._is_mine(f"{whose}:{key}", reply)
+        except BaseException:
+            reply.ended.set()  # those who wait for it here go on by themselves
+            raise
 
-    def begin(self, whose: str, key: str, body: bytes) -> Reply:
-        """Note that the request with this key is being served."""
-        reply = self._replies[whose, key] = Reply(hashlib.sha256(body).digest(), time.monotonic())
-        return reply
+    async def _is_mine(self, name: str, reply: Reply) -> bool:
+        """Whether this process is to serve the request; else the reply is filled with what another one answered."""
+        if self._shared is None:
+            return True
+        pause_s, give_up_s = FIRST_LOOK_S, time.monotonic() + WAIT_S
+        while True:
+            try:
+                found = await self._shared.claim(name, reply.fingerprint)
+            except ReplaysUnavailable as error:
+                log.warning("an Idempotency-Key holds within this process only", error=str(error))
+                return True
+            if isinstance(found, Kept):
+                reply.status, reply.headers, reply.parts, reply.size = found.status, found.headers, [found.body], 0
+                reply.good = True
+                reply.ended.set()
+                return False
+            if found is Claim.OTHER:
+                raise _used()
+            if found is Claim.MINE:
+                reply.claim = name
+                return True
+            if time.monotonic() > give_up_s:
+                raise TimeoutError
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_LOOK_S)
+
+    def end(self, reply: Reply, outcome: Outcome) -> None:
+        """The call is over: its reply stands, or the next request has to try again."""
+        reply.good = outcome in _KEPT_OUTCOMES and bool(reply.status) and reply.size <= MAX_KEPT_BYTES
+        reply.ended.set()
+        if reply.claim is not None and self._shared is not None:
+            kept = Kept(reply.status, reply.headers, b"".join(reply.parts)) if reply.good else None
+            self._shared.keep(reply.claim, kept)
+            reply.claim = None
+
+    async def tend(self) -> None:
+        """Keep this process's claims alive, until cancelled."""
+        while self._shared is not None:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self._shared.renew()
+            except ReplaysUnavailable as error:
+                log.warning("claims on replies could not be renewed", error=str(error))
 
     def _forget(self, now_s: float) -> None:
         size = sum(reply.size for reply in self._replies.values())
         for name, reply in list(self._replies.items()):
-            over = len(self._replies) > MAX_KEPT or size > MAX_KEPT_BYTES or now_s - reply.began_s > KEPT_S
+            over = len(self._replies) > MAX_KEPT or size > MAX_ALL_BYTES or now_s - reply.began_s > KEPT_S
             if not over or not reply.ended.is_set():
                 break
             size -= reply.size
             del self._replies[name]
+
+
+def _used() -> BadRequest:
+    return BadRequest("That Idempotency-Key belongs to another request.", param="Idempotency-Key")
 
 
 async def replay(reply: Reply, downstream: AsgiDownstream) -> None:

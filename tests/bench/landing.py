@@ -168,7 +168,7 @@ async def simulate(way: Way, count: int, seed: int) -> Ends:
                     await work(live, job, ends)
 
             for model in ("large", "small"):  # what they bill for such prompts has been learned
-                jobs[model] = Job(model, [100] * 5, heeds=False)
+                jobs[model] = Job(model, [20] * 60, heeds=False)
                 await work(live, jobs[model], Ends(), model)
             counted = [job for name, job in jobs.items() if name not in ("large", "small")]
             await asyncio.gather(*map(in_turn, counted))

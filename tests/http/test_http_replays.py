@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.live import PRICE, Live, policy
+from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
+BOTH = pytest.mark.parametrize("shared", [False, True], ids=["sqlite", "redis"])
 SAME = {"Idempotency-Key": "8e03978e"}
 
 
@@ -68,3 +72,46 @@ async def test_a_key_belongs_to_one_request(tmp_path: Path, upstream: ScriptedUp
         assert (wrong.status, wrong.error["param"] if wrong.error else None) == (400, "Idempotency-Key")
         assert (await live.chat(headers={"Idempotency-Key": ""})).status == 400
         assert len(upstream.requests) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [True, False])
+async def test_it_holds_across_gateways_that_share_a_ledger(
+    tmp_path: Path, upstream: ScriptedUpstream, shared: bool, stream: bool
+) -> None:
+    """One request at two gateways at once, and again at a third: one call, one charge."""
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    rules, namespace = policy({"a": upstream}), f"t{secrets.token_hex(6)}"
+    ledger_url = shared_server().url if shared else None
+    async with contextlib.AsyncExitStack() as stack:
+        one, two, three = [
+            await stack.enter_async_context(Live(tmp_path, rules, ledger_url, namespace=namespace)) for _ in range(3)
+        ]
+        asked = [asyncio.ensure_future(live.chat(headers=SAME, task="t", stream=stream)) for live in (one, two)]
+        await upstream.until(lambda u: u.requests)
+        gate.open()
+        answers = [*await asyncio.gather(*asked), await three.chat(headers=SAME, task="t", stream=stream)]
+        assert len({answer.body for answer in answers}) == 1
+        assert len({answer.request_id for answer in answers}) == 1
+        assert ["x-bursar-replayed" in answer.headers for answer in answers].count(True) == 2
+        assert len(upstream.requests) == 1
+        assert (await three.balance("task:t")).spent_nano == upstream.bill(PRICE)
+        wrong = await three.chat(headers=SAME, task="t", stream=stream, temperature=0.5)
+        assert wrong.status == 400
+
+
+@BOTH
+async def test_a_failure_elsewhere_is_tried_again_here(
+    tmp_path: Path, upstream: ScriptedUpstream, shared: bool
+) -> None:
+    answers = iter([Script.failure(400, "no"), Script.of(words("Yes."))])
+    upstream.source = lambda _: next(answers)
+    rules, namespace = policy({"a": upstream}), f"t{secrets.token_hex(6)}"
+    ledger_url = shared_server().url if shared else None
+    async with (
+        Live(tmp_path, rules, ledger_url, namespace=namespace) as one,
+        Live(tmp_path, rules, ledger_url, namespace=namespace) as two,
+    ):
+        assert (await one.chat(headers=SAME)).status == 400
+        assert (await two.chat(headers=SAME)).status == 200

@@ -1,0 +1,110 @@
+"""Claims and replies in Redis, for all gateways that share it: one expiring key each.
+
+A value is the request's fingerprint (32 bytes), then `w` and the owner of the claim, or `k` and the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from app.stores.budgets import LedgerUnavailable
+from app.stores.redis_link import Arg, Script, open_server
+from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
+
+log = structlog.get_logger()
+
+DEADLINE_S = 2.0
+RENEWED = 500
+"""Claims renewed in one go."""
+_SCRIPT = Script(
+    """
+    local op, owner = ARGV[1], ARGV[2]
+    if op == 'claim' then
+        local mine = ARGV[3] .. 'w' .. owner
+        if redis.call('SET', KEYS[1], mine, 'NX', 'PX', ARGV[4]) then return 'mine' end
+        local found = redis.call('GET', KEYS[1])
+        if string.sub(found, 1, 32) ~= ARGV[3] then return 'other' end
+        if string.sub(found, 33, 33) == 'w' then return 'busy' end
+        return string.sub(found, 33)
+    end
+    local function is_mine(key)
+        local found = redis.call('GETRANGE', key, 32, 32 + #owner)
+        return found == 'w' .. owner
+    end
+    if op == 'renew' then
+        for _, key in ipairs(KEYS) do
+            if is_mine(key) then redis.call('PEXPIRE', key, ARGV[3]) end
+        end
+        return 'done'
+    end
+    if not is_mine(KEYS[1]) then return 'lost' end
+    if op == 'release' then redis.call('DEL', KEYS[1]) return 'done' end
+    redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, 31) .. 'k' .. ARGV[3], 'PX', ARGV[4])
+    return 'done'
+    """
+)
+
+
+class RedisReplays:
+    """See `stores/replays.py`."""
+
+    def __init__(self, url: str, *, namespace: str = "bursar") -> None:
+        self._server = open_server(url, _SCRIPT, DEADLINE_S)
+        self._link = self._server.link()
+        self._turn = asyncio.Lock()
+        self._prefix = f"{{{namespace}}}:replay:"
+        self._owner = secrets.token_hex(8)
+        self._claimed: set[str] = set()
+        self._writing: set[asyncio.Task[None]] = set()
+
+    async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
+        key = self._key(name)
+        answer = await self._call([key], ["claim", self._owner, fingerprint, int(LEASE_S * 1000)])
+        if answer[:1] == b"k":
+            return decode(answer[1:])
+        claim = Claim(answer.decode())
+        if claim is Claim.MINE:
+            self._claimed.add(key)
+        return claim
+
+    def keep(self, name: str, kept: Kept | None) -> None:
+        key = self._key(name)
+        self._claimed.discard(key)
+        write = asyncio.get_running_loop().create_task(self._write(key, kept))
+        self._writing.add(write)
+        write.add_done_callback(self._writing.discard)
+
+    async def renew(self) -> None:
+        claimed = list(self._claimed)
+        for start in range(0, len(claimed), RENEWED):
+            await self._call(claimed[start : start + RENEWED], ["renew", self._owner, int(LEASE_S * 1000)])
+
+    async def close(self) -> None:
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=DEADLINE_S)
+        await self._server.close()
+
+    async def _write(self, key: str, kept: Kept | None) -> None:
+        what: list[Arg] = ["release", self._owner]
+        if kept is not None:
+            what = ["keep", self._owner, encode(kept), int(KEPT_S * 1000)]
+        try:
+            await self._call([key], what)
+        except ReplaysUnavailable as error:
+            log.warning("a reply could not be kept for those who ask again", error=str(error))
+
+    def _key(self, name: str) -> str:
+        return self._prefix + hashlib.sha256(name.encode()).hexdigest()
+
+    async def _call(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        async with self._turn:  # a link carries one call at a time
+            try:
+                return await self._link.call(keys, args)
+            except LedgerUnavailable as error:
+                raise ReplaysUnavailable("the store of replies on Redis did not answer") from error

@@ -1,0 +1,126 @@
+"""Claims and replies over both stores: one owner at a time, across processes, and none for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.stores import replays, replays_redis, replays_sqlite
+from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
+from app.stores.replays_redis import RedisReplays
+from app.stores.replays_sqlite import SqliteReplays
+from tests.redis_server import RedisServer, shared_server
+
+ONE, OTHER = b"1" * 32, b"2" * 32
+REPLY = Kept(200, [(b"content-type", b"text/event-stream"), (b"x-odd", b"\xff\x00")], b"data: \xf0\x9f\x98\x80\n\n")
+
+Make = Callable[[], SharedReplays]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+    """Gateways that share one store."""
+    made: list[SharedReplays] = []
+    namespace = f"t{secrets.token_hex(6)}"
+
+    def one() -> SharedReplays:
+        store: Any
+        if request.param == "sqlite":
+            store = SqliteReplays(tmp_path / "data" / "replays.sqlite")
+        else:
+            store = RedisReplays(shared_server().url, namespace=namespace)
+        made.append(store)
+        return made[-1]
+
+    yield one
+    for store in made:
+        await store.close()
+
+
+async def settled(store: SharedReplays, name: str) -> Claim | Kept:
+    """What the key is once its owner's word has arrived."""
+    async with asyncio.timeout(10):
+        while (found := await store.claim(name, ONE)) is Claim.BUSY:
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_one_serves_and_all_others_get_its_reply(make: Make) -> None:
+    a, b = make(), make()
+    assert await a.claim("k", ONE) is Claim.MINE
+    assert await b.claim("k", ONE) is Claim.BUSY
+    assert await b.claim("k", OTHER) is Claim.OTHER
+    assert await b.claim("another", ONE) is Claim.MINE
+    a.keep("k", REPLY)
+    assert await settled(b, "k") == REPLY
+    assert await settled(a, "k") == REPLY
+    assert await b.claim("k", OTHER) is Claim.OTHER
+
+
+async def test_of_many_at_once_one_gets_it(make: Make) -> None:
+    stores = [make() for _ in range(6)]
+    found = await asyncio.gather(*(store.claim("k", ONE) for store in stores for _ in range(3)))
+    assert sorted(map(str, found)) == sorted(map(str, [Claim.MINE, *[Claim.BUSY] * 17]))
+
+
+async def test_a_failure_lets_the_next_one_serve(make: Make) -> None:
+    a, b = make(), make()
+    assert await a.claim("k", ONE) is Claim.MINE
+    a.keep("k", None)
+    assert await settled(b, "k") is Claim.MINE
+
+
+async def test_a_dead_owners_claim_runs_out_and_a_living_ones_does_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (replays, replays_sqlite, replays_redis):
+        monkeypatch.setattr(module, "LEASE_S", 0.3)
+    alive, dead, other = make(), make(), make()
+    assert await alive.claim("a", ONE) is Claim.MINE
+    assert await dead.claim("d", ONE) is Claim.MINE
+    async with asyncio.timeout(10):
+        while await other.claim("d", ONE) is not Claim.MINE:
+            await alive.renew()
+            await asyncio.sleep(0.02)
+    assert await other.claim("a", ONE) is Claim.BUSY
+    dead.keep("d", REPLY)  # it was only slow: the claim is another's now
+    assert await dead.claim("d", ONE) is Claim.BUSY
+    other.keep("d", None)
+    assert await settled(alive, "d") is Claim.MINE
+
+
+async def test_replies_are_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (replays_sqlite, replays_redis):
+        monkeypatch.setattr(module, "KEPT_S", 0.05)
+    a = make()
+    assert await a.claim("k", ONE) is Claim.MINE
+    a.keep("k", REPLY)
+    async with asyncio.timeout(10):
+        while await a.claim("k", OTHER) is not Claim.MINE:
+            await asyncio.sleep(0.02)
+
+
+async def test_who_never_asks_pays_nothing(tmp_path: Path) -> None:
+    store = SqliteReplays(tmp_path / "data" / "replays.sqlite")
+    await store.renew()
+    await store.close()
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_store_that_is_away_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in the way").write_text("")
+    store = SqliteReplays(tmp_path / "in the way" / "replays.sqlite")
+    with pytest.raises(ReplaysUnavailable):
+        await store.claim("k", ONE)
+    await store.close()
+    with RedisServer() as server:
+        shared = RedisReplays(server.url)
+        server.kill()
+        with pytest.raises(ReplaysUnavailable):
+            await shared.claim("k", ONE)
+        await shared.close()
