@@ -13,9 +13,9 @@ from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
-from app.gateway.limits import ANONYMOUS, task_scope
+from app.gateway.limits import ANONYMOUS, MODEL_PART, task_scope
 from app.http.dashboard.budgets import Reading
-from app.http.task_json import MODEL_PART, balance_json
+from app.http.task_json import balance_json
 from app.settings import Settings
 from app.stores import sqlite_tables
 from app.stores.budgets import Budgets, LedgerUnavailable

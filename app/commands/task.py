@@ -17,8 +17,8 @@ from app.core.amend import Amend, Amended
 from app.core.budget import Balance
 from app.core.money import nano_from_usd, usd_text
 from app.core.terms import PLAIN, State
-from app.gateway.limits import in_ms, task_scope
-from app.http.task_json import MODEL_PART, balance_json, limits_json, task_json, task_of
+from app.gateway.limits import MODEL_PART, in_ms, task_scope
+from app.http.task_json import balance_json, limits_json, task_json, task_of
 from app.settings import Settings
 from app.stores.budgets import Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets

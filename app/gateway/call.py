@@ -18,7 +18,7 @@ from app.dialects.base import Counts, Dialect
 from app.dialects.notes import noted
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
-from app.gateway.approach import approach_in
+from app.gateway.approach import approach_in, last_model
 from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
@@ -126,11 +126,20 @@ class ChatCall(OwnedCall):
             await self._look_ahead(rules)
         approach, in_loop = self.record.approach, self.request.prompt.in_tool_loop
         if in_loop and not (approach is not None and approach.rules.switch_in_tool_loop):
-            kept = self.services.loops.model_of(self._loop())
+            kept = await self._loops_model(target)
             return target if kept is None else target.held_to(kept)
         if approach is not None and approach.rules.cheaper:
             return target.landing(approach.rules.adequacy)
         return target
+
+    async def _loops_model(self, target: Target) -> str | None:
+        """The model that the open tool loop began with; where another process served it, the one that the task has
+        used last, which the ledger knows."""
+        loop = self._loop()
+        kept = self.services.loops.model_of(loop)
+        if kept is not None or target.rules is None or self.record.task_id is None:
+            return kept
+        return await last_model(self.services.ledger, task_scope(self.record.key_name, self.record.task_id))
 
     async def _look_ahead(self, rules: Landing) -> None:
         """Note how near the task is to its limits, for what follows and, where the policy wants it, for the model."""

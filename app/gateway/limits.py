@@ -14,6 +14,8 @@ from app.core.policy import Candidate, Key, Policy, Windows
 from app.core.terms import TaskCaps, tighter
 from app.core.types import Outcome
 
+MODEL_PART = "|model:"
+"""Between a task and a model, in the name of what it may spend on that model."""
 ANONYMOUS = "-"
 """Stands for the key where the gateway is open on loopback."""
 _WINDOW = re.compile(r":(day:\d{4}-\d\d-\d\d|month:\d{4}-\d\d|total)$")
@@ -111,7 +113,7 @@ def limits_for(
     else:
         scope = task_scope(name, task_id)
         claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
-        claims.append(Claim(f"{scope}|model:{candidate.name}", model_nano))
+        claims.append(Claim(f"{scope}{MODEL_PART}{candidate.name}", model_nano))
     if key is not None:
         claims += _window_claims(f"key:{name}", policy.key_windows(key), day)
     claims += _window_claims("global", policy.caps.everyone, day)
@@ -133,7 +135,7 @@ def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, .
 def scope_kind(scope: str) -> str:
     """request, task, model, key or global: the low-cardinality word for metrics, headers and messages."""
     if scope.startswith("task:"):
-        return "model" if "|model:" in scope else "task"
+        return "model" if MODEL_PART in scope else "task"
     return scope.partition(":")[0]
 
 

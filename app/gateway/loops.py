@@ -1,7 +1,7 @@
 """Which model each open tool loop began with: a model is not changed between a call and its result.
 
 What one model has planned another would have to guess, its thoughts cannot be read by another, and the prompt's cache
-is lost. Kept in this process: behind several gateways without sticky sessions a loop may change its model.
+is lost. Kept in this process; of a loop that another one served, the ledger knows the task's last model (`approach`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ from app.core.money import usd_float
 from app.core.runs import Run
 from app.core.terms import PLAIN
 
-MODEL_PART = "|model:"
-
 
 def balance_json(balance: Balance) -> dict[str, Any]:
     """A balance in dollars."""

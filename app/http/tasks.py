@@ -18,12 +18,12 @@ from app.core.policy import Key, Policy
 from app.core.runs import pace_of, run_of, things_of
 from app.core.terms import State, TaskCaps
 from app.dialects.openai_chat.parse import checked_task_id
-from app.gateway.limits import ClientCaps, in_ms, task_caps, task_scope
+from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
-from app.http.task_json import MODEL_PART, balance_json, lone_call_json, speed_json, task_json
+from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes, OutcomesUnavailable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,26 @@ async def test_the_model_of_an_open_loop_answers_it(
         # The loop is closed by a new turn of the user.
         answer = await live.chat(model="auto", messages=[*LOOP, *OPENING], tools=TOOLS, task="t")
         assert answer.headers["x-bursar-model"] == "small"
+
+
+async def test_a_loop_that_another_gateway_served_keeps_its_model(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    upstream.source = Script.of(tool("{}", id="call_1", name="look"))
+    dearer = {"input_per_1k": 0.01, "output_per_1k": 0.02}
+    made = policy({"small": upstream, "large": upstream}, models={"large": {"pricing": dearer}})
+    made["routes"]["auto"] |= {"candidates": ["small", "large"], "fallback": []}
+    shared = f"t{secrets.token_hex(6)}"
+    async with (
+        Live(tmp_path, made, ledger_url, namespace=shared) as one,
+        Live(tmp_path, made, ledger_url, namespace=shared) as two,
+    ):
+        await one.chat(model="small", messages=OPENING, task="t")
+        await one.chat(model="large", messages=OPENING, tools=TOOLS, task="t")
+        answer = await two.chat(model="auto", messages=LOOP, tools=TOOLS, task="t")
+        assert answer.headers["x-bursar-model"] == "large"
+        unknown = await two.chat(model="auto", messages=LOOP, tools=TOOLS, task="never-seen")
+        assert unknown.headers["x-bursar-model"] == "small"
 
 
 async def test_a_model_that_fails_in_its_loop_is_followed_by_another(

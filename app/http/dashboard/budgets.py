@@ -13,10 +13,10 @@ from app.core.errors import TracesDown
 from app.core.forecast import Forecast, forecast
 from app.core.money import nano_from_usd, usd_float
 from app.core.policy import Policy, Windows
-from app.gateway.limits import ANONYMOUS, resets_at
+from app.gateway.limits import ANONYMOUS, MODEL_PART, resets_at
 from app.gateway.services import Services
 from app.http.dashboard.ask import Ask, FiguresUnavailable, Pace
-from app.http.task_json import MODEL_PART, balance_json, task_json
+from app.http.task_json import balance_json, task_json
 
 DAY_S = 86_400.0
 LEAST_PACE_S = 3_600.0
