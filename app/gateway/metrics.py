@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from app.core.money import usd_float
@@ -13,6 +15,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the se
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TTFT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _OVERHEAD = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+LiveMode = Literal["livesum", "livemin", "livemax", "livemostrecent"]
+"""How workers' gauges become one; in modes that do not end with the worker, the dead would be counted for ever."""
 UNLISTED = "unlisted"
 """Stands for models that the policy does not list: clients name them, so they cannot be label values."""
 
@@ -46,8 +50,8 @@ class Metrics:
         def counter(name: str, text: str, labels: list[str]) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        def gauge(name: str, text: str, labels: list[str] | None = None, mode: str = "livesum") -> Gauge:
-            return Gauge(name, text, labels or [], registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+        def gauge(name: str, text: str, labels: list[str] | None = None, mode: LiveMode = "livesum") -> Gauge:
+            return Gauge(name, text, labels or [], registry=registry, multiprocess_mode=mode)
 
         self.requests = counter("bursar_requests_total", "Calls by how they ended.", ["route", *model, "outcome"])
         self.cost = counter("bursar_cost_usd_total", "Dollars settled.", ["route", *model])
@@ -108,7 +112,7 @@ class Metrics:
             "bursar_success_metric_missed",
             "1 while a measure's whole 95 % interval lies on the wrong side of its target.",
             of_success,
-            mode="mostrecent",
+            mode="livemostrecent",
         )
         self.success_target = gauge(
             "bursar_success_metric_target",
