@@ -30,7 +30,9 @@ TIMES = {
 
 def done(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
     """A call that completed, with all that is measured."""
-    return record(number, at_s, **{"outcome": "completed", "cut": None, "timings": TIMES, **more})
+    return record(
+        number, at_s, **{"outcome": "completed", "cut": None, "cost_killed_at_usd": None, "timings": TIMES, **more}
+    )
 
 
 def read(folder: Path, since_s: float = 0.0, key: str | None = None, words: Any = None) -> list[Run]:
