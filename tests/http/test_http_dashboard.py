@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.http.dashboard.assets import STATIC
-from tests.http.live import LiveGateway, contract, sha256
+from tests.http.live import LiveGateway, Streaming, contract, sha256
 from tests.upstream import ScriptedUpstream
 from tests.vendor import FOLDER, manifest
 
@@ -29,17 +29,22 @@ DATA = [
 ]
 
 
+KEYS = "keys:" + "".join(
+    f'\n  - {{name: {name}, sha256: "{sha256(name)}"{more}}}'
+    for name, more in (("alice", ""), ("boss", ", admin: true"))
+)
+
+
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    keys = "".join(
-        f'\n  - {{name: {name}, sha256: "{sha256(name)}"{more}}}'
-        for name, more in (("alice", ""), ("boss", ", admin: true"))
-    )
-    folder: Path = tmp_path_factory.mktemp("dashboard")
-    with (
-        ScriptedUpstream() as upstream,
-        LiveGateway(contract(upstream).split("keys: []")[0] + f"keys:{keys}\n", folder) as live,
-    ):
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    policy = contract(upstream).split("keys: []")[0] + KEYS
+    with LiveGateway(policy, tmp_path_factory.mktemp("dashboard")) as live:
         yield live
 
 
@@ -153,3 +158,25 @@ def test_vendored_files_are_those_that_are_pinned() -> None:
         assert any("LICENSE" in file["to"] for file in package["files"])
         for file in package["files"]:
             assert hashlib.sha256((FOLDER / file["to"]).read_bytes()).hexdigest() == file["sha256"]
+
+
+def watched(gateway: LiveGateway) -> Streaming:
+    """A stream of moments, the first of which has come."""
+    stream = gateway.stream("GET", "/dashboard/api/live", headers=BOSS)
+    assert stream.status == 200
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert stream.response.readline() == b"event: moment\n"
+    return stream
+
+
+def test_a_key_that_is_taken_away_sees_no_more(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    with LiveGateway(contract(upstream).split("keys: []")[0] + KEYS, tmp_path) as gateway:
+        stream = watched(gateway)
+        gateway.edit_policy(gateway.policy_path.read_text().replace(", admin: true", ""))
+        assert stream.rest().body.endswith(b"\n\n")  # it ends, after whole moments
+
+
+def test_a_gateway_that_ends_ends_its_streams_of_moments(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    with LiveGateway(contract(upstream).split("keys: []")[0] + KEYS, tmp_path) as gateway:
+        stream = watched(gateway)
+    assert stream.rest().body.endswith(b"\n\n")

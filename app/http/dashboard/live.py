@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 EVERY_S = 1.0
 MAX_VIEWERS = 64
@@ -64,7 +64,7 @@ class Broadcast:
                 return
             await asyncio.sleep(self._every_s)
 
-    def join(self) -> AsyncIterator[bytes]:
+    def join(self) -> AsyncGenerator[bytes]:
         """Frames as they come, for one more viewer. Raises TooManyViewers."""
         if len(self._viewers) >= MAX_VIEWERS:
             raise TooManyViewers
@@ -73,7 +73,7 @@ class Broadcast:
         self._wanted.set()
         return self._frames(viewer)
 
-    async def _frames(self, viewer: _Viewer) -> AsyncIterator[bytes]:
+    async def _frames(self, viewer: _Viewer) -> AsyncGenerator[bytes]:
         try:
             while not (self._over or viewer.ended) and (frame := await viewer.next()) is not None:
                 yield frame

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.core.errors import BadRequest, NotFound, TooManyWatch
+from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
 from app.gateway.services import Services
 from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Replay, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
@@ -91,6 +93,19 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
         policy = dashboard.services.view.policy
         return as_json({"key": key_name(key), "open": policy.open_access, "policy": policy.version})
 
+    async def while_allowed(frames: AsyncGenerator[bytes], request: Request) -> AsyncIterator[bytes]:
+        """A stream outlives the policy it began under: the next one may have no such key."""
+        policy = dashboard.services.view.policy
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                if dashboard.services.view.policy is not policy:
+                    policy = dashboard.services.view.policy
+                    try:
+                        dashboard.gate.operator(request)
+                    except BursarError:
+                        return
+                yield frame
+
     @api.get(f"{API}/live")
     async def live(request: Request) -> Response:
         dashboard.gate.operator(request)
@@ -99,7 +114,7 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
         except TooManyViewers:
             raise TooManyWatch("As many dashboards are open as may be.", headers={"retry-after": "30"}) from None
         headers = {**GUARDED, "cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+        return StreamingResponse(while_allowed(frames, request), headers=headers, media_type="text/event-stream")
 
     @api.get(f"{API}/budgets")
     async def budgets(request: Request) -> Response:

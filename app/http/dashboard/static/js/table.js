@@ -17,7 +17,8 @@ export function makeTable({ caption, columns, rowKey, empty, most = Infinity }) 
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(heading))),
     body,
   );
-  const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, table` }, table);
+  const scroll = h("div", { class: "scroll" }, table);
+  reachable(scroll, table, `${caption}, table`);
   const nothing = h("p", { class: "empty" }, "Reading…");
   const place = h("div", {}, nothing);
 
@@ -64,6 +65,19 @@ export function makeTable({ caption, columns, rowKey, empty, most = Infinity }) 
   }
 
   return { element: place, update };
+}
+
+/** What is wider than its place can be scrolled by keyboard, and only then is a place to stop at. */
+function reachable(scroll, table, label) {
+  const observer = new ResizeObserver(() => {
+    if (scroll.scrollWidth > scroll.clientWidth) {
+      scroll.setAttribute("tabindex", "0");
+      scroll.setAttribute("role", "region");
+      scroll.setAttribute("aria-label", label);
+    } else for (const name of ["tabindex", "role", "aria-label"]) scroll.removeAttribute(name);
+  });
+  observer.observe(scroll);
+  observer.observe(table);
 }
 
 function heading(column) {

@@ -115,6 +115,14 @@ export function forecast({ forecast: told, refills_s: refills }) {
   }
 }
 
+/** A task that nobody works on any more will not run out, whatever its pace was. */
+function taskForecast({ state, exhausted, forecast: told, reserved_usd: held }) {
+  if (exhausted || told.verdict === "spent") return mark("nothing left", "bad");
+  if (state !== "open" || told.at_s === null) return "";
+  const left = told.at_s - Date.now() / 1000;
+  return left < 86_400 && held > 0 ? mark(`runs out in ${span(left)}`, "warn") : h("span", { class: "faint" }, `${span(left)} at its pace`);
+}
+
 const TASKS = {
   caption: "Tasks with their caps",
   most: 15,
@@ -129,6 +137,7 @@ const TASKS = {
     { label: "Used", class: "used", sign: (r) => [r.spent_usd, r.reserved_usd, r.limit_usd], cell: (r) => (r.limit_usd === null ? null : meter(r.spent_usd, r.limit_usd, r.reserved_usd)) },
     { label: "Calls", right: true, sign: (r) => r.calls, cell: (r) => count(r.calls) },
     { label: "Tokens", right: true, sign: (r) => r.tokens, cell: (r) => count(r.tokens) },
+    { label: "Forecast", class: "nowrap", sign: (r) => [r.state, r.exhausted, r.forecast.verdict, Math.round((r.forecast.at_s ?? 0) / 60)], cell: taskForecast },
     { label: "Began", right: true, class: "nowrap", sign: (r) => r.began_s, cell: (r) => (r.began_s === null ? NONE : moment(r.began_s)) },
   ],
 };
