@@ -97,7 +97,7 @@ class Past:
         )
 
 
-def make(now_s: float, *, tasks: int = 260, days: float = 7.0, seed: int = 7) -> Past:
+def make(now_s: float, *, tasks: int = 260, days: float = 6.5, seed: int = 7) -> Past:
     """The past that ends now."""
     rng = random.Random(seed)
     past = Past()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 from tests.browser import seed
 from tests.browser.conftest import Screen, Seeded
@@ -58,10 +59,9 @@ def test_a_call_under_way_appears_grows_and_goes(screens: Callable[..., Screen],
     headers = {"authorization": "Bearer alice", "x-bursar-max-cost-usd": "0.006"}
     body = {"model": "claude-sonnet-4-5", "messages": SAY, "stream": True, "max_tokens": 390}
     gate.release(10)
-    stream = kept.gateway.stream(
-        "POST", f"/t/{seed.HOSTILE_TASK.replace('/', '%2F')}/v1/chat/completions", body, headers
-    )
-    screen.until(lambda: seed.HOSTILE_TASK in calls.inner_text())
+    task = f"{seed.HOSTILE_TASK} of now"
+    stream = kept.gateway.stream("POST", f"/t/{quote(task, safe='')}/v1/chat/completions", body, headers)
+    screen.until(lambda: task in calls.inner_text())
     assert "alice" in calls.inner_text()
     cost = calls.locator("tbody td").nth(4)
     before = cost.inner_text()
