@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.money import TOKENS_PER_PRICE, Price, Usage, cost_nano
+from app.core.money import TOKENS_PER_PRICE, Price, Usage, added, cost_nano
 
 FAR_TOKENS = 1024
 """Without usage, a stop this far below our clamp is the model's own."""
@@ -11,22 +11,39 @@ CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
 last token, or thinking they hide, out of their count."""
 
 
+LEAST_REPORTS = 5
+"""Reports from which it may be seen that each counts its own chunk only."""
+
+
 class Meter:
     """Adds up one attempt at one candidate.
 
-    Until usage arrives the output is estimated: pieces times the model's calibration. A usage report
-    replaces the estimate whole (reports are cumulative: the larger output wins); pieces seen after it
-    are added on top. The running cost never falls between reports. Without a price, and without a cost
-    named by the provider, only tokens are metered: the cost is None.
+    Until usage arrives the output is estimated: pieces times the model's calibration. A usage report replaces the
+    estimate whole (reports are cumulative: the larger output wins; those of a provider that reports each chunk alone
+    are added up: `summed`); pieces seen after it are added on top. The running cost never falls between reports.
+    Without a price, and without a cost named by the provider, only tokens are metered: the cost is None.
     """
 
-    __slots__ = ("_fixed_nano", "_permille", "_pieces_since", "_rate", "input_tokens", "pieces", "price", "usage")
+    __slots__ = (
+        "_fixed_nano",
+        "_permille",
+        "_pieces_since",
+        "_rate",
+        "_reported",
+        "input_tokens",
+        "pieces",
+        "price",
+        "summed",
+        "usage",
+    )
 
     def __init__(self, price: Price | None, input_tokens: int, output_permille: int) -> None:
         self.price = price
         self.input_tokens = input_tokens
         self.pieces = 0
         self.usage: Usage | None = None
+        self.summed = False
+        self._reported: _Reported | None = None
         self._permille = output_permille
         self._pieces_since = 0
         self._fixed_nano = 0
@@ -48,6 +65,10 @@ class Meter:
         """
         if not usage.output and self.pieces:
             return  # a placeholder that some servers put on every chunk
+        if self._reported is None:
+            self._reported = _Reported(usage, self.pieces)
+        elif (total := self._reported.with_next(usage, self.pieces)) is not None:
+            usage, final, self.summed = total, True, True
         if self.usage is not None:
             grown = usage.output - self.usage.output
             if grown < 0 or (not grown and self._pieces_since and not final):
@@ -92,6 +113,31 @@ class Meter:
         if self.price is None and (self.usage is None or self.usage.cost_nano is None):
             return None
         return self.running_nano
+
+
+class _Reported:
+    """The reports of one reply so far: whether they count each chunk alone, which no provider says."""
+
+    __slots__ = ("_adds", "_count", "_largest", "_last", "_pieces", "_stalled", "_total")
+
+    def __init__(self, usage: Usage, pieces: int) -> None:
+        self._total = usage
+        self._count, self._stalled, self._adds = 1, 0, False
+        self._last = self._largest = usage.output
+        self._pieces = pieces
+
+    def with_next(self, usage: Usage, pieces: int) -> Usage | None:
+        """The sum of all reports with this one, if they are to be added up: most did not grow while more was said, even
+        the largest is less than half of what was seen, and the sum is about that."""
+        self._stalled += pieces > self._pieces and usage.output <= self._last
+        self._count += 1
+        self._last, self._pieces = usage.output, pieces
+        self._largest = max(self._largest, usage.output)
+        self._total = added(self._total, usage)
+        total = self._total.output
+        self._adds = self._adds or (self._count >= LEAST_REPORTS and 2 * self._stalled >= self._count - 1)
+        plausible = 2 * self._largest < pieces <= 2 * total and total <= 2 * pieces
+        return self._total if self._adds and plausible else None
 
 
 def stopped_near(meter: Meter, clamp_tokens: int) -> bool:

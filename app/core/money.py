@@ -174,6 +174,24 @@ class Usage(msgspec.Struct, frozen=True):
     image_output: int = 0
 
 
+def added(one: Usage, other: Usage) -> Usage:
+    """Two reports on different parts of one output: the same input, the outputs together."""
+    costs = [usage.cost_nano for usage in (one, other) if usage.cost_nano is not None]
+    return Usage(
+        max(one.input, other.input),
+        one.output + other.output,
+        max(one.cache_read, other.cache_read),
+        max(one.cache_write, other.cache_write),
+        max(one.cache_write_1h, other.cache_write_1h),
+        one.reasoning + other.reasoning,
+        sum(costs) if costs else None,
+        searches=one.searches + other.searches,
+        audio_input=max(one.audio_input, other.audio_input),
+        audio_output=one.audio_output + other.audio_output,
+        image_output=one.image_output + other.image_output,
+    )
+
+
 def cost_nano(price: Price, usage: Usage) -> int:
     """What this usage costs in nano-dollars, rounded up once from the exact total."""
     rates = price.rates(usage.input)

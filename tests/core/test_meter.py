@@ -70,6 +70,54 @@ def test_reports_only_ever_grow(price: Price, steps: list[tuple[int, int, bool]]
         assert meter.output_tokens >= largest
 
 
+@given(prices, st.lists(st.integers(1, 9), min_size=4, max_size=60), st.integers(0, 500))
+def test_reports_that_count_each_chunk_alone_are_added_up(price: Price, chunks: list[int], given_tokens: int) -> None:
+    """Once it shows: the chunks are about alike, as a stream's are."""
+    chunks = [min(chunk, 2 * chunks[0]) for chunk in chunks]
+    meter = Meter(price, given_tokens, 1000)
+    for number, chunk in enumerate(chunks):
+        meter.add(chunk)
+        meter.report(Usage(given_tokens, chunk), final=number == len(chunks) - 1)
+    if meter.summed:
+        assert meter.exact
+        assert meter.usage == Usage(given_tokens, sum(chunks))
+        assert meter.running_nano == cost_nano(price, Usage(given_tokens, sum(chunks)))
+
+
+def test_one_token_a_chunk_is_added_up_from_the_fifth_on() -> None:
+    meter = Meter(ONE_NANO, 10, 1000)
+    totals = []
+    for _ in range(6):
+        meter.add(1)
+        meter.report(Usage(10, 1, 4, reasoning=1, cost_nano=3), final=False)
+        totals.append(meter.output_tokens)
+    assert totals == [1, 2, 3, 4, 5, 6]
+    assert meter.usage == Usage(10, 6, 4, reasoning=6, cost_nano=18)
+    meter.report(Usage(10, 6, 4))  # a total at the end is taken for one
+    assert meter.usage == Usage(10, 6, 4)
+
+
+@given(
+    prices,
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=60),
+    st.sampled_from([1, 2, 4]),
+)
+def test_cumulative_reports_are_never_added_up(price: Price, steps: list[tuple[int, int]], every: int) -> None:
+    """Whether they come late, stand still for a while, or count far less than was estimated (as of some scripts)."""
+    meter, true, reported = Meter(price, 10, 1000), 0, 0
+    for number, (tokens, extra) in enumerate(steps):
+        true += tokens
+        meter.add(tokens + extra * tokens)
+        if number % every == 0:
+            reported = true
+        meter.report(Usage(10, reported), final=False)
+    meter.report(Usage(10, true))
+    if true:
+        assert not meter.summed or every > 1
+        assert meter.usage is not None
+        assert meter.usage.output >= true
+
+
 def test_a_placeholder_does_not_erase_what_was_seen() -> None:
     meter = Meter(ONE_NANO, 10, 1000)
     meter.add(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.core.heard import WRITING_TOOLS
 from app.core.types import Outcome
-from tests.gateway.live import OUTPUT_NANO, Answer, Live, policy, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Answer, Live, policy, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Pause, Script, hidden, reasoning, text, tool, words
 
@@ -146,3 +147,25 @@ async def test_sound_is_paid_at_its_own_rate_and_held_only_for_calls_that_may_ha
         held = [r["attempts"][0]["budget"]["held_usd"] for r in (said, await live.client.decision(sung.request_id))]
         assert held[1] > 5 * held[0]
         assert sung.json["usage"]["cost"] == pytest.approx(10 * 1e-6 + 2 * 2e-6 + 8 * 2e-5)
+
+
+async def test_usage_that_counts_each_chunk_alone_is_billed_in_whole(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    def event(**more: Any) -> bytes:
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **more}
+        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+    said = [
+        event(
+            choices=[{"index": 0, "delta": {"content": f" w{n}"}, "finish_reason": None if n < 9 else "stop"}],
+            usage={"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11},
+        )
+        for n in range(10)
+    ]
+    upstream.source = Script.replay(b"".join(said) + b"data: [DONE]\n\n")
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(stream=True, task="t", stream_options={"include_usage": True})
+        assert answer.usage is not None
+        assert (answer.usage["prompt_tokens"], answer.usage["completion_tokens"]) == (10, 10)
+        assert (await live.balance("task:t")).spent_nano == 10 * INPUT_NANO + 10 * OUTPUT_NANO

@@ -7,12 +7,13 @@ with the finish chunk, cumulative on every chunk, under `x_groq`, with or withou
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
 
 from app.core.heard import Heard
-from app.core.money import NANO_PER_USD, Usage
+from app.core.money import NANO_PER_USD, Usage, added
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
@@ -294,19 +295,7 @@ def _with_media(usage: Usage, given: _InputDetails | None, made: _OutputDetails 
 
 def summed(reports: list[Usage]) -> Usage:
     """One usage of several that each count one choice: the same input, the outputs together."""
-    costs = [report.cost_nano for report in reports if report.cost_nano is not None]
-    return Usage(
-        max(report.input for report in reports),
-        sum(report.output for report in reports),
-        max(report.cache_read for report in reports),
-        max(report.cache_write for report in reports),
-        0,
-        sum(report.reasoning for report in reports),
-        sum(costs) if costs else None,
-        audio_input=max(report.audio_input for report in reports),
-        audio_output=sum(report.audio_output for report in reports),
-        image_output=sum(report.image_output for report in reports),
-    )
+    return functools.reduce(added, reports)
 
 
 def _count_of(tokens: int | None) -> int:

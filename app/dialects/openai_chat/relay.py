@@ -211,6 +211,8 @@ class ChatRelay:
         if self.meter.usage is usage:
             self._usage_data = with_counts(data, self._counts()) if len(self._alone) > 1 else data
             return self._usage_data
+        if self.meter.summed:
+            self._usage_data = with_counts(data, self._counts())
         return data
 
     def _flush_preamble(self, out: list[bytes]) -> None:
