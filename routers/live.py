@@ -26,7 +26,7 @@ from routers.tasks import TaskGuess
 MAX_KINDS: Final = 512
 """Sets of arms times kinds of work whose abilities are kept side by side."""
 MAX_ARMS: Final = 2_048
-_ERF_AT: Final = np.linspace(0.0, 4.0, 4001)
+_ERF_AT: Final = np.linspace(0.0, 4.0, 801)
 _ERF: Final = np.array([erf(x) for x in _ERF_AT])
 
 

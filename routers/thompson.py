@@ -22,7 +22,7 @@ WIDTH: Final = 6.0
 _X, _W = np.polynomial.legendre.leggauss(64)
 _DENSITY_W: Final = _W / sqrt(2.0 * pi)
 NEVER: Final = 1e-6
-_AT: Final = np.linspace(-WIDTH, WIDTH, 2401)
+_AT: Final = np.linspace(-WIDTH, WIDTH, 601)
 _PHI: Final = np.array([0.5 * (1.0 + erf(x / sqrt(2.0))) for x in _AT])
 
 

@@ -55,7 +55,7 @@ def test_the_probability_is_that_of_the_draws(rule: str, means: tuple[float, ...
 
 
 @given(
-    st.lists(st.tuples(st.floats(-8, 8), st.floats(0.01, 9)), min_size=2, max_size=8),
+    st.lists(st.tuples(st.floats(-8, 8), st.floats(0.05, 4)), min_size=2, max_size=8),
     st.floats(0, 1),
     st.floats(0, 1e6),
 )
