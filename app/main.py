@@ -255,7 +255,7 @@ class Gateway:
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
                     replays.tend,
-                    Measuring(services, aside).keep,
+                    lambda: Measuring(services, aside).keep(settings.data_dir),
                     dashboard.live.run,
                     dashboard.others.run,
                 ]

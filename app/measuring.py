@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from app.core.errors import TracesDown
 from app.gateway.services import Services
 from app.http.efficiency import Commands
 from app.http.success_metrics import target_arguments
+from app.stores.file_lock import try_lock
 from routers.tasks import TaskType
 
 log = structlog.get_logger()
@@ -32,14 +35,23 @@ class Measuring:
         self._services, self._aside = services, aside
         self.shown: set[str] = set()
 
-    async def keep(self, *, every_s: float = EVERY_S) -> None:
-        """Bring the gauges up to date, for ever."""
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await self.measure()
-            except TracesDown as error:
-                log.warning("success could not be measured", reason=error.message)
+    async def keep(self, folder: Path, *, every_s: float = EVERY_S) -> None:
+        """Bring the gauges up to date, for ever. Of several workers with one data folder one sees to it."""
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        file = os.open(folder / "measuring.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while True:
+                await asyncio.sleep(every_s)
+                if try_lock(file):
+                    await self._try()
+        finally:
+            os.close(file)
+
+    async def _try(self) -> None:
+        try:
+            await self.measure()
+        except TracesDown as error:
+            log.warning("success could not be measured", reason=error.message)
 
     async def measure(self) -> None:
         """Bring the gauges up to date. Raises TracesDown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.aside import Aside
+from app.core.errors import TracesDown
 from app.core.policy import MEASURES
 from app.learner.measures import LEAST
 from app.measuring import Measuring
@@ -109,3 +111,31 @@ def test_the_gauges(gateway: LiveGateway) -> None:
     missed = 'bursar_success_metric_missed{measure="unsafe_cheap_miss_rate",task_type="all",window="7d"} 1.0'
     assert missed in page
     assert 'bursar_success_metric_target{measure="task_success_rate"} 0.5' in page
+
+
+class Counting:
+    """Stands in for commands aside: what was asked, and an event at the n-th question."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.asked, self.done = n, 0, asyncio.Event()
+
+    async def ask(self, *arguments: str) -> bytes:
+        self.asked += 1
+        if self.asked == self.n:
+            self.done.set()
+        raise TracesDown("not now")
+
+
+async def test_one_worker_of_a_machine_measures_and_goes_on_after_a_failure(
+    gateway: LiveGateway, tmp_path: Path
+) -> None:
+    services = gateway.gateway.services
+    assert services is not None
+    one, other = Counting(3), Counting(3)
+    tasks = [asyncio.ensure_future(Measuring(services, aside).keep(tmp_path, every_s=0.005)) for aside in (one, other)]
+    waits = [asyncio.ensure_future(aside.done.wait()) for aside in (one, other)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=20.0)
+    for task in (*tasks, *waits):
+        task.cancel()
+    assert sorted((one.asked == 0, other.asked == 0)) == [False, True]
+    assert max(one.asked, other.asked) >= 3
