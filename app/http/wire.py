@@ -30,7 +30,7 @@ class Cycle(RequestResponseCycle):
     def begin(self, status: int, headers: Head, framing: bytes) -> bytes:
         """The reply's head, for a body that `framing` tells the length of. Raises RuntimeError for a header that
         would end its line, or for a reply that has begun."""
-        lines = [b"%b: %b\r\n" % header for header in headers]
+        lines = [b"%b: %b\r\n" % header for header in (*self.default_headers, *headers)]
         head = b"".join((STATUS_LINE[status], *lines, framing))
         if self.response_started or head.count(b"\n") != len(lines) + 1 + framing.count(b"\n"):
             raise RuntimeError("a reply begins once, and no header has a line break")

@@ -100,7 +100,7 @@ def cycle() -> Cycle:
     scope = {"http_version": "1.1", "method": "POST"}
     made = Cycle.__new__(Cycle)
     made.scope, made.response_started, made.keep_alive = scope, False, True  # type: ignore[assignment]
-    made.waiting_for_100_continue = False
+    made.waiting_for_100_continue, made.default_headers = False, [(b"date", b"today")]
     return made
 
 
@@ -112,7 +112,8 @@ def test_no_header_ends_its_line(value: bytes) -> None:
 
 def test_a_reply_begins_once() -> None:
     one = cycle()
-    one.begin(200, [], b"content-length: 0\r\n")
+    head = one.begin(200, [(b"a", b"b")], b"content-length: 0\r\n")
+    assert head == b"HTTP/1.1 200 OK\r\ndate: today\r\na: b\r\ncontent-length: 0\r\n\r\n"
     with pytest.raises(RuntimeError, match="begins once"):
         one.begin(200, [], b"content-length: 0\r\n")
 
