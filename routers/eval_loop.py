@@ -6,7 +6,7 @@ injected. Seeds are 0 and up; nothing was chosen on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 from routers.eval_bootstrap import Estimate
 from routers.eval_loop_drift import MIN_ARMS, MIN_ROWS, QUIET, RUNS, cell_report, cells, saved
 from routers.eval_loop_new import CHECKPOINTS, CONVERGED, FITTED, OURS, Appeared, Joined, appeared, joined
-from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, VARIANTS, regrets, summed_up, total
+from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, regrets, summed_up, total
 from routers.eval_loop_regret import OURS as LEARNER
 from routers.eval_loop_world import Setting, World
 from routers.eval_report import Sheet, shown
@@ -58,7 +58,7 @@ def regret(setting: Setting) -> Experiment:
             lines.append(summed_up(world, share, every[-1]))
     whole = total(every)
     ours = sum(whole[LEARNER]) / len(seeds)
-    others = {name: sum(v) / len(seeds) for name, v in whole.items() if name not in {LEARNER, *HINDSIGHT, *VARIANTS}}
+    others = {name: sum(v) / len(seeds) for name, v in whole.items() if name not in {LEARNER, *HINDSIGHT}}
     next_best = min(others, key=lambda name: others[name])
     above = summed_up(worlds(setting)[0], 0.0, whole)
     gap = above.above[next_best]
@@ -199,8 +199,3 @@ EXPERIMENTS: Final[dict[str, Callable[[Setting], Experiment]]] = {
     "newcomer": newcomer,
     "family": family,
 }
-
-
-def run(setting: Setting, names: Sequence[str]) -> list[Experiment]:
-    """The experiments with these names, in order."""
-    return [EXPERIMENTS[name](setting) for name in names]

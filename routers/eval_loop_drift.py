@@ -30,7 +30,8 @@ DROPS: Final = ((0.05, 600), (0.15, 150), (0.30, 150))
 RUNS: Final = 400
 """Runs for the shares; the first `seeds` of them are those of the mark."""
 MIN_CELL: Final = 100
-REQUESTS: Final = 3_000
+HEALTHY, FALLEN = 1_500, 1_000
+"""Requests before and after the fall, where quarantine is tried."""
 MIN_ROWS, MIN_ARMS = 500, 4
 """A world in which quarantine is tried has so many."""
 RATE: Final = 0.05
@@ -147,12 +148,11 @@ class Saved:
 
 
 def saved(world: World, seeds: Sequence[int]) -> list[Saved]:
-    """The learner routes REQUESTS requests; half-way the arm it uses most on its commonest task type falls there."""
+    """The learner routes HEALTHY requests; then the arm it used most on its commonest task type falls there."""
     gained: dict[float, list[tuple[float, float, float, float]]] = {drop: [] for drop, _ in DROPS}
     cell = 0, 0
     for seed in seeds:
-        order = stream(world, REQUESTS, seed)
-        first, second = np.split(order, 2)
+        first, second = np.split(stream(world, HEALTHY + FALLEN, seed), [HEALTHY])
         before = _Gateway(world, seed)
         arms = before.route(first)[0]
         counts = np.zeros((len(world.tasks), len(world.arms)))

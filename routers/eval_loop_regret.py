@@ -21,13 +21,10 @@ OURS: Final = "learned prior + online"
 CHEAP, STRONG, RANDOM, FIXED = "always cheapest", "always best", "random at equal spend", "best single arm in hindsight"
 LEARNERS: Final[dict[str, Callable[[World, int], Chooser]]] = {
     OURS: Online,
-    "learned prior + online, means only": lambda world, seed: Online(world, seed, heat=0.0),
-    "learned prior + online, full draws": lambda world, seed: Online(world, seed, heat=1.0),
     "static learned": lambda world, _seed: Static(world),
     "Beta Thompson per task type": BetaThompson,
     "LinUCB, forgetting": lambda world, _seed: LinUcb(world),
 }
-VARIANTS: Final = tuple(list(LEARNERS)[1:3])
 HINDSIGHT: Final = (FIXED,)
 """They know outcomes that no contender knows: no part of the mark, as the oracle is none."""
 

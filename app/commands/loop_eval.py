@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, to: str | None, out: Path | None) -> int:
     """Run experiments on the rows of a folder and print their tables and marks; the exit code."""
     try:
-        from routers.eval_loop import EXPERIMENTS, run  # noqa: PLC0415  (scikit-learn is an extra)
+        from app.learner.experiments import EXPERIMENTS  # noqa: PLC0415  (scikit-learn is an extra)
         from routers.eval_loop_world import Setting  # noqa: PLC0415
         from routers.eval_report import as_json  # noqa: PLC0415
     except ImportError as error:
@@ -34,7 +34,7 @@ def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, t
     except Refused as problem:
         complain(str(problem))
         return 2
-    found = run(setting, wanted)
+    found = [EXPERIMENTS[name](setting) for name in wanted]
     if to != "-":
         _show(found, notes)
     whole = {"bursar": installed_version(), "seeds": seeds, "experiments": [as_json(one) for one in found]}

@@ -1,0 +1,17 @@
+"""All experiments of `bursar eval loop` by name; needs scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from app.learner import experiment_poisoned, experiment_replay
+from routers import eval_loop
+from routers.eval_loop import Experiment
+from routers.eval_loop_world import Setting
+
+EXPERIMENTS: Final[Mapping[str, Callable[[Setting], Experiment]]] = {
+    **eval_loop.EXPERIMENTS,
+    "poisoned": experiment_poisoned.experiment,
+    "replay": experiment_replay.experiment,
+}

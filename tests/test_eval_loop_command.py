@@ -1,0 +1,90 @@
+"""`bursar eval loop` on small folders of synthetic rows: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.learner.experiments import EXPERIMENTS
+from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
+from routers.eval_loop_contenders import BetaThompson, LinUcb, Online, Static
+from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
+from tests.routers.made_rows import made_rows, write_rows
+from tests.test_eval_command import bursar
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rows")
+    for number, source in enumerate(("here", "there")):
+        rows = made_rows(500, source=source, seed=number)
+        write_rows(folder / f"{source}.jsonl.gz", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(folder: Path) -> World:
+    from app.commands.evaluate import prices_of, read_data
+
+    _, rows = read_data(folder)
+    return Setting(rows, prices_of(None), 2).world("here")
+
+
+def test_experiments_print_tables_and_marks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval_loop_regret, "REQUESTS", 60)
+    monkeypatch.setattr(eval_loop_new, "EARLIER", 20)
+    monkeypatch.setattr(eval_loop_new, "CHECKPOINTS", (0, 50, 60))
+    out, markdown = tmp_path / "out.json", tmp_path / "out.md"
+    asked = [part for name in ("regret", "family", "newcomer") for part in ("--experiment", name)]
+    done = bursar(
+        "loop", "--data", str(folder), "--seeds", "2", "--json", str(out), "--out", str(markdown), *asked
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    whole = json.loads(out.read_text())
+    assert [one["name"] for one in whole["experiments"]] == ["regret", "family", "newcomer"]
+    assert whole["seeds"] == 2
+    assert all(isinstance(mark["met"], bool) for one in whole["experiments"] for mark in one["marks"])
+    assert "Regret over a stream of requests" in done.output
+    assert "| mark | found | met |" in markdown.read_text()
+
+
+def test_what_is_not_there_is_said(folder: Path) -> None:
+    done = bursar("loop", "--data", str(folder), "--experiment", "luck")
+    assert (done.exit_code, "no experiment named 'luck'" in done.output) == (2, True)
+    assert bursar("loop", "--data", str(folder / "nowhere")).exit_code == 2
+    assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay"}
+
+
+def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:
+    rows = np.arange(len(world.table.rows))
+    report = eval_loop_drift.cell_report(world, world.best, rows, seeds=2, runs=4)
+    assert report.level == pytest.approx(float(world.score[:, world.best].mean()))
+    deep = report.falls[-1]
+    assert (deep.drop, deep.of_seeds) == (0.30, 2)
+    assert deep.share.low <= deep.share.value <= deep.share.high
+
+
+def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:
+    rate = world.rate(0.0)
+    for chooser in (Online(world, 0), Online(world, 0, heat=0.0), BetaThompson(world, 0), LinUcb(world)):
+        for row in stream(world, 300, 0).tolist():
+            arm = chooser.choose(row, rate)
+            chooser.learn(row, arm, float(arm == 1))  # the middle one is all that ever works
+        chosen = [chooser.choose(row, rate) for row in range(40)]
+        assert chosen.count(1) > 30
+    static = Static(world)
+    assert static.choose(0, 0.0) == static.choose(0, 0.0)
+
+
+def test_the_same_seed_is_the_same_run(world: World) -> None:
+    one, other = (eval_loop_regret.regrets(world, 0.2, [3]) for _ in range(2))
+    assert one == other
+
+
+def test_intervals() -> None:
+    assert over_seeds([1.0, 2.0, 3.0]).value == 2.0
+    assert over_seeds([1.0, 2.0, 3.0]).high == pytest.approx(2.0 + 4.30 / 3**0.5)
+    assert share_found(20, 20).low == pytest.approx(0.839, abs=0.001)
