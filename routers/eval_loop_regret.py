@@ -18,14 +18,15 @@ REQUESTS: Final = 5_000
 RATES: Final = (0.05, 0.2)
 """What a call of the best single model costs, in successes."""
 OURS: Final = "learned prior + online"
-CHEAP, STRONG, RANDOM, FIXED = "always cheapest", "always best", "random at equal spend", "best single arm in hindsight"
+CHEAP, DEAR, RANDOM = "always cheapest", "always dearest", "random at equal spend"
+STRONG, FIXED = "best model, known beforehand", "best arm in hindsight"
 LEARNERS: Final[dict[str, Callable[[World, int], Chooser]]] = {
     OURS: Online,
     "static learned": lambda world, _seed: Static(world),
     "Beta Thompson per task type": BetaThompson,
     "LinUCB, forgetting": lambda world, _seed: LinUcb(world),
 }
-HINDSIGHT: Final = (FIXED,)
+HINDSIGHT: Final = (STRONG, FIXED)
 """They know outcomes that no contender knows: no part of the mark, as the oracle is none."""
 
 
@@ -58,6 +59,7 @@ def regrets(world: World, share: float, seeds: Sequence[int]) -> dict[str, list[
         alone = [_alone(world, order, arm, top, worth) for arm in range(len(world.arms))]
         cheap, strong = alone[int(world.price.argmin())], alone[world.best]
         found.setdefault(CHEAP, []).append(cheap[0])
+        found.setdefault(DEAR, []).append(alone[int(world.price.argmax())][0])
         found.setdefault(STRONG, []).append(strong[0])
         part = (spent - cheap[1]) / (strong[1] - cheap[1]) if strong[1] > cheap[1] else 1.0
         part = min(max(part, 0.0), 1.0)
