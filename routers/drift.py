@@ -31,7 +31,7 @@ WINDOWS: Final = np.array([3, 6, 15, 30, 60])
 """Lengths in buckets."""
 LIMITS: Final = np.array([4.4, 4.2, 3.9, 3.8, 3.1])
 """Standard deviations, by window: together one false alarm in about 25 runs of 4,000 labels at successes of .6 to .98.
-Chosen on synthetic labels without a fall, 1,000 runs each, of other seeds than any that is reported."""
+Chosen on synthetic labels without a fall, 1,000 runs each; the loop card's table of synthetic runs has these."""
 FIRST: Final = 10
 """Buckets that tell of the base alone, before anything is compared with it."""
 OFFSET_PRECISION: Final = 1.0

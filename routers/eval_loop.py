@@ -1,7 +1,7 @@
 """The experiments on the loop that need no part of the gateway: each with its table, and its marks, met or not.
 
 Streams are real recorded outcomes in a random order; weights were trained on other sources; a fall of a model is
-injected. Seeds are 0 and up; nothing was chosen on them.
+injected. Seeds are 0 and up.
 """
 
 from __future__ import annotations
