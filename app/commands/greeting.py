@@ -116,7 +116,7 @@ def _places(settings: Settings, policy: Policy, model_line: str | None) -> list[
         rows.append(("More", f"set {', '.join(missing)} and start again"))
     if model_line is not None:
         rows.append(("Model", model_line))
-    rows.append(("Look", "bursar spend, bursar prices, /v1/models, /v1/decisions/REQUEST_ID, /metrics"))
+    rows.append(("Look", "/dashboard, bursar spend, bursar prices, /v1/models, /v1/decisions/REQUEST_ID, /metrics"))
     return rows
 
 
