@@ -67,10 +67,13 @@ class ChatCall(OwnedCall):
         return dialect_named(self.request.dialect)
 
     async def show_life(self, now_s: float) -> None:
-        """A comment, and the head before it, while the first event is awaited; failures are told in the stream then."""
+        """A comment, and the head before it, while the first event is awaited; failures are told in the stream then.
+
+        Nothing where that would have to wait: this is called for all calls in turn, by what keeps their deadlines.
+        """
         if self.started or self.waits.is_over():
             self.quiet_until_s = float("inf")
-        elif self.attempts and self.purse is not None:
+        elif self.attempts and self.purse is not None and self.downstream.writable:
             self.quiet_until_s = now_s + KEEPALIVE_S
             await self.downstream.start(200, self.headers(self.attempts[-1], self.purse, EVENT_STREAM))
             await self.downstream.write(b": keepalive\n\n")

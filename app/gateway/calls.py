@@ -36,6 +36,10 @@ class Downstream(Protocol):
 
     opened: bool
 
+    @property
+    def writable(self) -> bool:
+        """True where sending now would surely not wait for the client."""
+
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of a stream, once."""
 

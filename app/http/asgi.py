@@ -21,6 +21,10 @@ class AsgiDownstream:
         self._send = send
         self.finished = self.opened = False
 
+    @property
+    def writable(self) -> bool:
+        return False  # no server tells
+
     async def start(self, status: int, headers: Head) -> None:
         if self.opened:  # for a keepalive, while the first event was awaited
             return

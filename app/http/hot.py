@@ -151,10 +151,12 @@ class HotRoute(ABC):
         cycle.on_left = on_left
         if cycle.disconnected:
             on_left()
-        await self.services.calls.run(call)
-        cycle.on_left = None
-        if kept is not None:
-            self.replays.end(kept, call.record.outcome)
+        try:
+            await self.services.calls.run(call)
+        finally:  # cancelled or not: whoever waits for this reply must not wait for ever
+            cycle.on_left = None
+            if kept is not None:
+                self.replays.end(kept, call.record.outcome)
 
     async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """Under another server: the call is a task of its own, and this one listens for the client to leave."""

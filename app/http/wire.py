@@ -69,6 +69,10 @@ class WireDownstream(AsgiDownstream):
         self._cycle = cycle
         self._chunked = cycle.scope["http_version"] != "1.0"
 
+    @property
+    def writable(self) -> bool:
+        return not (self._cycle.flow.write_paused or self._cycle.disconnected)
+
     async def start(self, status: int, headers: Head) -> None:
         if self.opened:
             return

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from app.gateway import call
+from app.http.wire import WireDownstream
 from tests.gateway.live import PRICE, Live, policy, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, Wait, words
@@ -156,3 +157,26 @@ async def _messages(url: str) -> str:
     sdk = anthropic.AsyncAnthropic(base_url=url, api_key="x", max_retries=0)
     async with sdk.messages.stream(model="a", max_tokens=50, messages=[{"role": "user", "content": "hi"}]) as stream:
         return "".join([text async for text in stream.text_stream])
+
+
+async def test_nobody_waits_for_a_client_that_does_not_read(
+    live: Live, thinking: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comments are sent for all calls in turn, by what keeps their deadlines: one full connection must not stop it."""
+    gate, looks = Gate(), 0
+
+    def full(_: WireDownstream) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(WireDownstream, "writable", property(full))
+    thinking.source = Script.of(words("One two."), opening=[Wait(gate)])
+    asked = asked_in("openai_chat")
+    asking = asyncio.create_task(live.client.session.post(f"{live.url}{asked.pop('path')}", json=asked))
+    await until(lambda: looks >= 2)
+    assert not asking.done()
+    gate.open()
+    body = await (await asking).read()
+    assert COMMENT not in body
+    assert body.endswith(b"data: [DONE]\n\n")
