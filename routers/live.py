@@ -81,6 +81,7 @@ class LiveRouter:
         self._kinds: dict[tuple[int, str, bool], tuple[Sequence[Arm], _Kind]] = {}
         self._surest: dict[tuple[str, bool], float] = {}
         self._latest: tuple[Features, Demand] | None = None
+        self._scored: tuple[Demand, _Kind, Drawn] | None = None
 
     def task(self, features: Features) -> TaskGuess:
         """The task type of a request."""
@@ -105,6 +106,7 @@ class LiveRouter:
         kind = self._kind(every, demand)
         mean, noise = kind.means @ demand.u, kind.square @ demand.var
         now, began, expected = (kind.covs @ np.outer(demand.u, demand.u).ravel()).reshape(3, -1)
+        self._scored = demand, kind, Drawn(mean, now)
         left = now / began
         p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * expected + noise))))
         # Where the text is not read, requests of a kind differ by chance, and what is common to them is learned.
@@ -135,9 +137,11 @@ class LiveRouter:
         return float(p[0]), sqrt(float(demand.u @ ability.cov @ demand.u))
 
     def drawn(self, features: Features, arms: tuple[Arm, ...]) -> Drawn:
-        """What a sampler draws from."""
+        """What a sampler draws from; a request that was scored just now is not looked at again."""
         demand = self.demand(features)
-        kind = self._kind(arms, demand)
+        kind, latest = self._kind(arms, demand), self._scored
+        if latest is not None and latest[0] is demand and latest[1] is kind:
+            return latest[2]
         return Drawn(kind.means @ demand.u, kind.covs[: len(arms)] @ np.outer(demand.u, demand.u).ravel())
 
     def warm(self, arms: Sequence[Arm]) -> None:

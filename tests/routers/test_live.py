@@ -57,6 +57,18 @@ def test_outcomes_make_it_sure_of_work_that_training_knows_nothing_of() -> None:
     assert LiveRouter(BASE, taught(0.0, 40), "1").score(CHAT, ARMS)[0].p_success < 0.2
 
 
+def test_what_a_sampler_draws_from_does_not_depend_on_what_was_scored_before() -> None:
+    of, other = taught(1.0, 40), ARMS[:2]
+    live = LiveRouter(BASE, of, "1")
+    for features, arms in ((CHAT, ARMS), (CODE, ARMS), (CODE, other), (LOOP, other)):
+        live.score(features, arms)
+        for asked in (CHAT, CODE, LOOP):
+            mean, variance = LiveRouter(BASE, of, "1").drawn(asked, ARMS)
+            assert live.drawn(asked, ARMS).mean.tolist() == pytest.approx(mean.tolist())
+            assert live.drawn(asked, ARMS).variance.tolist() == pytest.approx(variance.tolist())
+            live.score(features, arms)
+
+
 def test_what_was_learned_of_one_kind_of_work_bears_less_on_others() -> None:
     def change(features: Features) -> float:
         before = LiveRouter(BASE, PRIOR.start(), "0").score(features, ARMS)[0].p_success

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import erfc, pi, prod, sqrt
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routers.abilities import Vector
-from routers.thompson import drawn, first_adequate, likeliest, most_useful
+from routers.thompson import drawn, first_adequate, likeliest, logit, most_useful
 
 MEANS = (
     (0.5, 1.5, 2.5),
@@ -69,6 +70,26 @@ def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, va
         lambda at: most_useful(mean, variance, at, costs, value),
     ):
         assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=0.02)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-4, 4), st.floats(0.2, 2)), min_size=2, max_size=6),
+    st.floats(0.05, 0.95),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=30)
+def test_few_nodes_say_what_many_do(arms: list[tuple[float, float]], adequacy: float, place: int) -> None:
+    mean, spread = np.array(arms).T
+    at, threshold = place % len(arms), logit(adequacy)
+    under = [0.5 * erfc((threshold - m) / -s / sqrt(2.0)) for m, s in arms]
+    z = np.linspace(-7.0, min((threshold - mean[at]) / spread[at], 7.0), 20_001)
+    rest = np.exp(-0.5 * z * z) / sqrt(2.0 * pi)
+    for other in range(len(arms)):
+        if other != at:
+            apart = (mean[at] + spread[at] * z - mean[other]) / spread[other]
+            rest *= np.array([0.5 * erfc(-x / sqrt(2.0)) for x in apart.tolist()])
+    exact = (1.0 - under[at]) * prod(under[:at]) + (float(np.trapezoid(rest, z)) if z[-1] > -7.0 else 0.0)
+    assert first_adequate(mean, spread**2, at, adequacy) == pytest.approx(exact, abs=1e-4)
 
 
 def test_a_draw_at_the_mean_is_the_mean() -> None:
