@@ -36,6 +36,7 @@ from app.http.api import build_api
 from app.http.asgi import Receive, Scope, Send
 from app.http.auth import is_loopback
 from app.http.count import Counting, CountRoute
+from app.http.dashboard.now import this_gateway
 from app.http.dashboard.routes import Dashboard
 from app.http.embeddings import EmbeddingsRoute
 from app.http.front import Front
@@ -49,7 +50,7 @@ from app.replaying import ReplayCheck
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
-from app.stores.opening import make_outcomes, make_snapshots
+from app.stores.opening import make_outcomes, make_snapshots, make_words, workers_folder
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
@@ -237,9 +238,7 @@ class Gateway:
         self.history.note(self.policies.current.version, (), time.time())
         aside = Aside(settings)
         figures = Figures(settings)
-        dashboard = self.dashboard = Dashboard(
-            services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit
-        )
+        dashboard = self.dashboard = self._dashboard(services, figures)
         api = build_api(services, outcomes, aside, dashboard)
         replays = Replays(shared := make_replays(settings))
         self.front = Front(hot_routes(services, settings.max_body_bytes, replays), api, self.metrics)
@@ -274,6 +273,7 @@ class Gateway:
                     task.cancel()
         finally:
             await figures.close()
+            await dashboard.others.close()
             await services.ledger.pay_owed()
             await services.upstreams.close()
             await traces.close()
@@ -281,6 +281,13 @@ class Gateway:
             await shared.close()
             await snapshots.close()
             await budgets.close()
+
+    def _dashboard(self, services: Services, figures: Figures) -> Dashboard:
+        settings = self.settings
+        words, whose = make_words(settings), this_gateway(settings.port, workers_folder())
+        return Dashboard(
+            services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit, words, whose
+        )
 
     async def _follower(self, snapshots: Snapshots) -> Follower | None:
         """What keeps the learned router up to date; None where there is none that learns. The gateway begins with what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.snapshots import Snapshots
 from app.stores.snapshots_sqlite import SqliteSnapshots
 from app.stores.traces_tail import SegmentTail, Tail
+from app.stores.words import FileWords, Words
 
 
 def make_outcomes(settings: Settings) -> Outcomes:
@@ -43,6 +45,22 @@ def make_tail(settings: Settings) -> Callable[[str], Tail]:
 
     stream = TraceStream(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
     return lambda place: StreamTail(stream, place)
+
+
+def make_words(settings: Settings) -> Words | None:
+    """Where this process meets others that serve under the same ledger; None where it is the only one."""
+    if settings.redis_url is not None:
+        from app.stores.words_redis import RedisWords  # noqa: PLC0415  (see make_outcomes)
+
+        return RedisWords(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    folder = workers_folder()
+    return None if folder is None else FileWords(folder)
+
+
+def workers_folder() -> Path | None:
+    """What the workers of one gateway share (`commands/server.py` makes it); None where there is one process."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return None if folder is None else Path(folder)
 
 
 def segments_folder(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from app.stores.budgets_sqlite import SqliteBudgets
-from tests.bench import machine, micro
+from tests.bench import machine, micro, watching
 from tests.bench.__main__ import Findings, options
 from tests.bench.canned import (
     CHUNKS,
@@ -64,6 +65,15 @@ def test_a_tiny_run_gives_every_figure() -> None:
     for said in ("| n1 bursar ", "| burst direct ", "Memory", "- CPU: ", "- a remark"):
         assert said in out.getvalue()
     assert msgspec.json.decode(msgspec.json.encode(Findings(before, "sqlite", rows, growth)), type=Findings)
+
+
+@needs_proc
+def test_what_a_moment_of_the_dashboard_costs_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    watching.run("redis", 3, argparse.Namespace(viewers=2, seconds=0.1, reps=1))
+    said = capsys.readouterr().out
+    assert said.startswith("redis, 2 gateway(s), 3 streams on each: a moment ")
+    kilobytes = float(said.split()[-2])
+    assert 1 < kilobytes < 5, "six calls and two gateways"
 
 
 async def answered(load: Load, reply: bytes, size: int) -> Run:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
+from app.http.dashboard.now import host_and_port
 from tests.browser import seed
 from tests.browser.conftest import Screen, Seeded
-from tests.http.live import SAY
+from tests.http.live import SAY, LiveGateway, contract
+from tests.redis_server import shared_server
+from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
 DAY_S = 86_400.0
@@ -88,3 +93,33 @@ def test_nobody_watching_costs_nothing(screens: Callable[..., Screen], kept: See
     assert gateway.gateway.dashboard is not None
     live = gateway.gateway.dashboard.live
     gateway.until(lambda: live.viewers == 0)
+
+
+def test_calls_of_another_gateway_are_seen(screens: Callable[..., Screen], tmp_path: Path) -> None:
+    shared = {"redis_url": shared_server().url, "redis_namespace": f"t{secrets.token_hex(6)}"}
+    gate = Gate()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        ScriptedUpstream(Script.of(words("word " * 50), gate=gate)) as upstream,
+        LiveGateway(contract(upstream), folders[0], port=8001, **shared) as here,
+        LiveGateway(contract(upstream), folders[1], port=8002, **shared) as there,
+    ):
+        screen = screens(here)
+        screen.go("now")
+        screen.until(lambda: "in 2 gateways" in screen.text("main"))
+        gate.release(10)
+        task = {"x-bursar-task-id": "elsewhere"}
+        stream = there.stream("POST", "/v1/chat/completions", {"model": "small", "messages": SAY, "stream": True}, task)
+        calls, gateways = screen.sheet("Calls under way"), screen.sheet("Gateways")
+        screen.until(lambda: f"at {host_and_port(8002)}" in calls.inner_text())
+        assert "elsewhere" in calls.inner_text()
+        rows = {row.split()[0]: row.split()[1:] for row in gateways.locator("tbody tr").all_inner_texts()}
+        assert rows == {host_and_port(8001): ["serving", "1", "0"], host_and_port(8002): ["serving", "1", "1"]}
+        assert there.gateway.services is not None
+        there.gateway.services.calls.leaving = True
+        screen.until(lambda: "draining" in gateways.inner_text())
+        screen.check()
+        gate.open()
+        stream.rest()

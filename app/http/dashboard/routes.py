@@ -19,12 +19,13 @@ from app.http.dashboard.explained import explained
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.dashboard.kept import Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
-from app.http.dashboard.now import moment, own_word
-from app.http.dashboard.others import Others, shared_folder
+from app.http.dashboard.now import Whose, moment, own_word
+from app.http.dashboard.others import Others
 from app.http.dashboard.policy import serve_policy
 from app.http.hot import key_name
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
+from app.stores.words import Words
 
 SINCE_STEP_S = 10.0
 MAX_TEXT_CHARS = 300
@@ -40,6 +41,8 @@ class Dashboard:
     replay: Replay
     history: PolicyHistory
     editable: bool
+    words: Words | None
+    whose: Whose
     gate: Gate = field(init=False)
     live: Broadcast = field(init=False)
     others: Others = field(init=False)
@@ -48,8 +51,8 @@ class Dashboard:
     def __post_init__(self) -> None:
         self.answer = Kept(self.ask)
         self.gate = Gate(self.services)
-        self.others = Others(shared_folder(), lambda: own_word(self.services))
-        self.live = Broadcast(lambda: moment(self.services, self.policies, self.others))
+        self.others = Others(self.words, lambda: own_word(self.services, self.whose))
+        self.live = Broadcast(lambda: moment(self.services, self.policies, self.others, self.whose))
 
 
 def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:

@@ -29,6 +29,9 @@ export async function now(page, _, { onLeave, every }) {
   const calls = makeTable(CALLS);
   const stopped = makeTable(STOPPED);
   const health = makeTable(HEALTH);
+  const gateways = makeTable(GATEWAYS);
+  const fleet = sheet("Gateways", { flush: true }, gateways.element).element;
+  fleet.hidden = true;
   const total = h("p", {});
   const spending = sheet("Spending", {
     aside: choice("Group spending by", [["key", "Key"], ["task", "Task"], ["model", "Model"]], group, (value) => {
@@ -50,6 +53,7 @@ export async function now(page, _, { onLeave, every }) {
     facts.element,
     h("div", { class: "grid" }, [
       sheet("Calls under way", { flush: true, aside: h("p", { id: "elsewhere" }) }, calls.element).element,
+      fleet,
       spending.element,
       endings.element,
       sheet("Cut and denied", { flush: true, size: "half" }, stopped.element).element,
@@ -76,15 +80,18 @@ export async function now(page, _, { onLeave, every }) {
   function drawHealth() {
     if (latest === null) return;
     const known = new Map((figures?.models ?? []).map((one) => [`${one.model} ${one.provider}`, one]));
-    health.update(latest.circuits.map((circuit) => ({ ...circuit, of: known.get(`${circuit.model} ${circuit.provider}`) ?? null })));
+    health.update(latest.circuits.map((circuit) => ({ ...circuit, of_processes: latest.workers, of: known.get(`${circuit.model} ${circuit.provider}`) ?? null })));
   }
 
   function live(moment_) {
     latest = moment_;
-    calls.update(moment_.calls);
-    const { in_flight: all, calls: shown, workers } = moment_;
+    const { in_flight: all, calls: shown, workers, gateways: known } = moment_;
+    const several = known.length > 1;
+    calls.update(several ? shown : shown.map((call) => ({ ...call, gateway: null })));
+    fleet.hidden = !several;
+    gateways.update(known);
     setText(document.getElementById("elsewhere"), all > shown.length ? `the ${shown.length} oldest of ${count(all)}` : "");
-    facts.set("flight", count(all), moment_.draining ? "draining" : workers > 1 ? `in ${workers} workers` : "");
+    facts.set("flight", count(all), whereRun(workers, known, moment_.draining));
     const everybody = moment_.everybody;
     if (everybody === null) facts.set("today", NONE, "the ledger does not answer");
     else {
@@ -115,6 +122,12 @@ function rangeName(range) {
   return { 3600: "the last hour", 86_400: "24 hours", 604_800: "7 days", 2_592_000: "30 days" }[range];
 }
 
+function whereRun(workers, known, draining) {
+  if (known.length > 1) return workers > known.length ? `in ${known.length} gateways, ${workers} workers` : `in ${known.length} gateways`;
+  if (draining) return "draining";
+  return workers > 1 ? `in ${workers} workers` : "";
+}
+
 function troubles(moment_) {
   const told = [];
   if (!moment_.ledger_up) told.push("The ledger does not answer: what the policy says for that case applies.");
@@ -128,7 +141,7 @@ const CALLS = {
   empty: "No call is under way. New ones appear here by themselves.",
   rowKey: (row) => row.request_id,
   columns: [
-    { label: "Task or call", head: true, class: "name", sign: (r) => r.request_id, cell: (r) => (r.task_id === null ? callLink(r.request_id) : taskLink(r.key, r.task_id)) },
+    { label: "Task or call", head: true, class: "name", sign: (r) => [r.request_id, r.gateway], cell: (r) => [r.task_id === null ? callLink(r.request_id) : taskLink(r.key, r.task_id), r.gateway === null ? null : h("span", { class: "sub" }, `at ${r.gateway}`)] },
     { label: "Key", sign: (r) => r.key, cell: (r) => keyName(r.key) },
     { label: "Model", class: "name", sign: (r) => [r.model, r.requested_model], cell: (r) => [r.model ?? "being decided", h("span", { class: "sub" }, r.model === r.requested_model ? r.provider : `asked for ${r.requested_model}`)] },
     { label: "For", right: true, class: "nowrap", sign: (r) => Math.round(r.age_s), cell: (r) => `${Math.round(r.age_s)} s` },
@@ -136,6 +149,18 @@ const CALLS = {
     { label: "Cost so far", right: true, class: "nowrap", sign: (r) => r.running_usd, cell: (r) => usd(r.running_usd, 5) },
     { label: "Cap", right: true, class: "nowrap", sign: (r) => [r.cap_usd === null ? null : usd(r.cap_usd, 3), r.scope], cell: (r) => (r.cap_usd === null ? "none" : [usd(r.cap_usd, 3), h("span", { class: "sub" }, scopeKind(r.scope))]) },
     { label: "Used", class: "used", sign: (r) => [r.running_usd, r.cap_usd], cell: (r) => meter(r.running_usd, r.cap_usd) },
+  ],
+};
+
+const GATEWAYS = {
+  caption: "The gateways that share this ledger",
+  empty: "",
+  rowKey: (row) => row.id,
+  columns: [
+    { label: "Gateway", head: true, class: "name", sign: (r) => r.name, cell: (r) => r.name },
+    { label: "State", class: "nowrap", sign: (r) => r.draining, cell: (r) => (r.draining ? mark("draining", "warn") : mark("serving", "good")) },
+    { label: "Workers", right: true, sign: (r) => r.workers, cell: (r) => count(r.workers) },
+    { label: "In flight", right: true, sign: (r) => r.in_flight, cell: (r) => count(r.in_flight) },
   ],
 };
 
@@ -155,13 +180,21 @@ const STOPPED = {
 
 const CIRCUITS = { closed: ["healthy", "good"], half_open: ["trying again", "warn"], open: ["left out", "bad"] };
 
+/** For how long it is left out, and in how many of several processes: each has circuits of its own. */
+function circuitNotes({ again_s: again, processes, of_processes: all }) {
+  const notes = [];
+  if (again) notes.push(`for ${Math.ceil(again)} s more`);
+  if (processes > 0 && all > 1) notes.push(`in ${processes} of ${all} workers`);
+  return notes;
+}
+
 const HEALTH = {
   caption: "Providers and their circuits, with how calls went in the chosen time",
   empty: "The policy lists no models.",
   rowKey: (row) => `${row.model} ${row.provider}`,
   columns: [
     { label: "Model", head: true, class: "name", sign: (r) => r.model, cell: (r) => [r.model, h("span", { class: "sub" }, r.provider)] },
-    { label: "Circuit", class: "nowrap", sign: (r) => [r.state, r.failures, Math.ceil(r.again_s ?? 0)], cell: (r) => [mark(...CIRCUITS[r.state]), r.again_s ? h("span", { class: "sub" }, `for ${Math.ceil(r.again_s)} s more`) : null] },
+    { label: "Circuit", class: "nowrap", sign: (r) => [r.state, r.failures, Math.ceil(r.again_s ?? 0), r.processes, r.of_processes], cell: (r) => [mark(...CIRCUITS[r.state]), ...circuitNotes(r).map((note) => h("span", { class: "sub" }, note))] },
     { label: "Calls", right: true, sign: (r) => r.of?.calls, cell: (r) => count(r.of?.calls ?? 0) },
     { label: "Failed", right: true, sign: (r) => [r.of?.failed, r.of?.calls], cell: (r) => (r.of ? percent(r.of.failed / r.of.calls, 1) : NONE) },
     { label: "First token", right: true, class: "nowrap", sign: (r) => r.of?.ttft_ms, cell: (r) => ms(r.of?.ttft_ms) },
