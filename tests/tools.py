@@ -16,7 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
-PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "haproxy": "haproxy"}
+PACKAGES = {
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+    "haproxy": "haproxy",
+    "amtool": "prometheus-alertmanager",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+}
 """The package that each program comes in."""
 
 
@@ -39,6 +45,25 @@ def tool(name: str) -> Path | None:
 def promtool() -> Path | None:
     """Prometheus' promtool."""
     return tool("promtool")
+
+
+@cache
+def alertmanager() -> tuple[str, ...] | None:
+    """How to start Alertmanager; None without it.
+
+    Debian's reads its templates from /usr/share: one that is unpacked gets a view of the file system in which that is
+    its own, where the system lets users make such views.
+    """
+    program = tool("alertmanager") or tool("prometheus-alertmanager")
+    if program is None or TOOLS not in program.parents:
+        return None if program is None else (str(program),)
+    seeing = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"')
+    command = (*seeing, str(program.parents[1] / "share"), str(program))
+    try:
+        _run([*command, "--version"], TOOLS)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return command
 
 
 def environment_of(program: Path) -> dict[str, str]:
@@ -105,6 +130,8 @@ def main() -> None:
     for name in PACKAGES:
         if tool(name) is None:
             print(f"No {name}: its tests are skipped.")
+    if alertmanager() is None:
+        print("Alertmanager cannot be started: its tests are skipped.")
     if chromium() is None:
         print("No Chromium: THE DASHBOARD IS NOT TESTED.")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.test_alerts import named, run
+from tests.deploy.test_alerts import known, named, run
 from tests.http.live import LiveGateway, contract
 from tests.tools import ROOT
 from tests.upstream import ScriptedUpstream
@@ -41,6 +41,24 @@ def test_there_are_dashboards() -> None:
     for file in DASHBOARDS:
         ids = [panel["id"] for panel in panels(file)]
         assert len(set(ids)) == len(ids)
+
+
+def test_no_metric_of_learning_goes_unshown() -> None:
+    """Drift, quarantine, snapshots and exploration each have their panel."""
+    shown = {metric for query in queries(GRAFANA / "dashboards" / "learning.json") for metric in named(query)}
+    words = ("quarantine", "snapshot", "explored", "deferral", "feedback")
+    assert shown >= {name for name in known() if any(word in name for word in words)}
+
+
+def test_panels_do_not_lie_on_one_another() -> None:
+    for file in DASHBOARDS:
+        taken: set[tuple[int, int]] = set()
+        for panel in panels(file):
+            at = panel["gridPos"]
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            assert not cells & taken, (file.name, panel["title"])
+            assert at["x"] + at["w"] <= 24
+            taken |= cells
 
 
 def test_they_ask_the_source_that_is_provisioned() -> None:

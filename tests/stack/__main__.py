@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from tests.stack.topology import Stack, missing
+from tests.tools import alertmanager
 
 LOOK_EVERY_S = 0.5
 
@@ -48,6 +49,7 @@ def main() -> int:
 def greeting(stack: Stack) -> str:
     """Where everything is, and how to end or kill a part of it."""
     pids = "\n".join(f"  {program.name:<12} process {program.pid}" for program in stack.programs)
+    manager = f"  Alertmanager {stack.alertmanager_url}/\n" if alertmanager() else ""
     return f"""
   OPENAI_BASE_URL={stack.url}/v1
 
@@ -56,7 +58,7 @@ def greeting(stack: Stack) -> str:
 
   HAProxy      http://127.0.0.1:{stack.watch_port}/
   Prometheus   {stack.prometheus_url}/alerts
-  Logs, data   {stack.folder}
+{manager}  Logs, data   {stack.folder}
 
   kill -9 PROCESS kills a gateway, kill PROCESS drains it; either comes back. Ctrl-C here ends everything.
 """

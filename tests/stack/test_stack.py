@@ -33,6 +33,7 @@ from tests.stack.streams import (
     task_of,
 )
 from tests.stack.topology import Stack, missing
+from tests.tools import alertmanager
 from tests.upstream import ScriptedUpstream
 
 CALLS = 500
@@ -227,6 +228,21 @@ async def test_prometheus_saw_it_all_and_its_rules_work(stack: Stack, ended: lis
         return bool(found) and float(found[0]["value"][1]) == own
 
     await until(scraped, 60)
+
+
+async def test_an_alert_reaches_whoever_is_to_hear_of_it(stack: Stack, ended: list[Ended]) -> None:
+    """The killed gateway's holds ring; the drained one is down, which rings only after a minute."""
+    if alertmanager() is None:
+        pytest.skip("no Alertmanager here")
+
+    def told() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(fetch(f"{stack.alertmanager_url}/api/v2/alerts"))
+        return [alert for alert in found if alert["labels"]["alertname"] == "BursarGatewayDied"]
+
+    await until(told, 60)
+    (alert,) = told()
+    assert [receiver["name"] for receiver in alert["receivers"]] == ["people"]
+    assert alert["annotations"]["runbook"] == "deploy/runbook.md#bursargatewaydied"
 
 
 async def test_a_client_that_leaves_before_the_first_event_is_heard_of(

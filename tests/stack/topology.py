@@ -1,6 +1,7 @@
 """What docker-compose.yml brings up, as plain processes on loopback, from the same files of `deploy/`.
 
-Two gateways behind HAProxy, one ledger in Redis with its append-only file, Prometheus with our rules, and the learner.
+Two gateways behind HAProxy, one ledger in Redis with its append-only file, Prometheus with our rules, Alertmanager with
+our routes (where it can be started), and the learner.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import yaml
 
 from tests.redis_server import RedisServer, options_of
 from tests.stack.processes import Program, answers, clean_environment, free_ports
-from tests.tools import ROOT, environment_of, tool
+from tests.tools import ROOT, alertmanager, environment_of, tool
 
 DEPLOY = ROOT / "deploy"
 NEEDED = ("haproxy", "prometheus")
@@ -35,8 +36,9 @@ class Stack:
     def __init__(self, folder: Path, policy: Path, settings: Mapping[str, str], *, port: int = 0, scrape_s: float = 5):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        free = free_ports(5)
-        self.port, self.watch_port, self.prometheus_port, *self.gateway_ports = [port or free[0], *free[1:]]
+        free = free_ports(6)
+        self.port = port or free[0]
+        self.watch_port, self.prometheus_port, self.alertmanager_port, *self.gateway_ports = free[1:]
         self.redis = RedisServer(*options_of(DEPLOY / "redis" / "redis.conf"))
         self._policy, self._settings, self._scrape_s = policy, dict(settings), scrape_s
         self.programs: list[Program] = []
@@ -51,11 +53,16 @@ class Stack:
         """Where Prometheus answers."""
         return f"http://127.0.0.1:{self.prometheus_port}"
 
+    @property
+    def alertmanager_url(self) -> str:
+        """Where Alertmanager answers."""
+        return f"http://127.0.0.1:{self.alertmanager_port}"
+
     def start(self) -> None:
         """Bring everything up; returns when all of it serves."""
         self.redis.start()
         gateways = [self._gateway(number, port) for number, port in enumerate(self.gateway_ports, 1)]
-        self.programs = [*gateways, self._balancer(), self._prometheus(), self._learner()]
+        self.programs = [*gateways, self._balancer(), *self._alertmanager(), self._prometheus(), self._learner()]
         for program in self.programs:
             program.start()
         for program in self.programs:
@@ -119,6 +126,8 @@ class Stack:
         targets = {"bursar": self.gateway_ports, "haproxy": [self.watch_port]}
         for job in config["scrape_configs"]:
             job["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in targets[job["job_name"]]]}]
+        (manager,) = config["alerting"]["alertmanagers"]
+        manager["static_configs"] = [{"targets": [f"127.0.0.1:{self.alertmanager_port}"]}]
         (home / "prometheus.yml").write_text(yaml.safe_dump(config))
         command = [
             str(program),
@@ -127,6 +136,19 @@ class Stack:
             f"--web.listen-address=127.0.0.1:{self.prometheus_port}",
         ]
         return self._made("prometheus", command, environment_of(program), f"{self.prometheus_url}/-/ready")
+
+    def _alertmanager(self) -> list[Program]:
+        program = alertmanager()
+        if program is None:
+            return []
+        command = [
+            *program,
+            f"--config.file={DEPLOY / 'alertmanager' / 'alertmanager.yml'}",
+            f"--storage.path={self.folder / 'alertmanager'}",
+            f"--web.listen-address=127.0.0.1:{self.alertmanager_port}",
+            "--cluster.listen-address=",
+        ]
+        return [self._made("alertmanager", command, clean_environment(), f"{self.alertmanager_url}/-/ready")]
 
     def _made(
         self, name: str, command: list[str], environment: dict[str, str], url: str | None, *, again: bool = False
