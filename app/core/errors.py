@@ -89,6 +89,12 @@ class Unpriced(BadRequest):
     code, label = "unpriced_model", "unpriced"
 
 
+class UnpricedTool(Unpriced):
+    """A cap applies and nobody has declared what a tool costs that the provider would run and bill by the piece."""
+
+    code, label = "unpriced_tool", "unpriced_tool"
+
+
 class BudgetExceeded(BursarError):
     """A hard cap is reached: 402, never retried. `final`: the task was cut before, so nothing cheaper helps."""
 

@@ -89,6 +89,13 @@ class Used:
 
 
 @dataclass(slots=True)
+class Ran:
+    """The provider used one of its own tools, which it bills by the piece (`core/types.SERVER_TOOLS`)."""
+
+    tool: str
+
+
+@dataclass(slots=True)
 class Failed:
     """The provider reports an error in its stream: a message to show, and words by which to classify it."""
 
@@ -112,4 +119,4 @@ class Extra:
     choice: int = 0
 
 
-Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Failed | Done | Extra
+Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Ran | Failed | Done | Extra

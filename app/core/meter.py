@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.core.money import TOKENS_PER_PRICE, Price, Usage, added, cost_nano
+import msgspec
+
+from app.core.money import TOKENS_PER_PRICE, Price, Usage, added, cost_nano, tools_cost
 
 FAR_TOKENS = 1024
 """Without usage, a stop this far below our clamp is the model's own."""
@@ -22,6 +24,9 @@ class Meter:
     estimate whole (reports are cumulative: the larger output wins; those of a provider that reports each chunk alone
     are added up: `summed`); pieces seen after it are added on top. The running cost never falls between reports.
     Without a price, and without a cost named by the provider, only tokens are metered: the cost is None.
+
+    `tools`: uses of the provider's own tools that are sure before it says a word (`sure`), or were seen (`ran`); what a
+    report says of a tool replaces what was seen of it by then.
     """
 
     __slots__ = (
@@ -30,6 +35,7 @@ class Meter:
         "_pieces_since",
         "_rate",
         "_reported",
+        "_tools",
         "input_tokens",
         "pieces",
         "price",
@@ -37,7 +43,9 @@ class Meter:
         "usage",
     )
 
-    def __init__(self, price: Price | None, input_tokens: int, output_permille: int) -> None:
+    def __init__(
+        self, price: Price | None, input_tokens: int, output_permille: int, sure: tuple[tuple[str, int], ...] = ()
+    ) -> None:
         self.price = price
         self.input_tokens = input_tokens
         self.pieces = 0
@@ -48,15 +56,26 @@ class Meter:
         self._pieces_since = 0
         self._fixed_nano = 0
         self._rate = 0
+        self._tools = dict(sure) if sure else None
         if price is not None:
             rates = price.rates(input_tokens)
             self._rate = rates.dearest_output
             self._fixed_nano = -(-input_tokens * rates.dearest_input // TOKENS_PER_PRICE)
+            if sure:
+                self._fixed_nano += tools_cost(price, sure)
 
     def add(self, pieces: int) -> None:
         """Count the pieces of one event, of any kind and any choice."""
         self.pieces += pieces
         self._pieces_since += pieces
+
+    def ran(self, tool: str) -> None:
+        """The provider has used one of its own tools once."""
+        if self._tools is None:
+            self._tools = {}
+        self._tools[tool] = self._tools.get(tool, 0) + 1
+        if self.price is not None:
+            self._fixed_nano += self.price.fee_nano(tool) or 0
 
     def report(self, usage: Usage, *, final: bool = True) -> None:
         """Take a usage report of the provider. One that says less than was seen changes nothing.
@@ -73,6 +92,11 @@ class Meter:
             grown = usage.output - self.usage.output
             if grown < 0 or (not grown and self._pieces_since and not final):
                 return
+        if self._tools is not None:
+            self._tools.update(usage.tools)
+            usage = msgspec.structs.replace(usage, tools=tuple(self._tools.items()))
+        elif usage.tools:
+            self._tools = dict(usage.tools)
         self.usage = usage
         self._pieces_since = 0
         if self.price is not None:
@@ -100,12 +124,17 @@ class Meter:
         return self.usage is not None and not self._pieces_since
 
     @property
+    def tools(self) -> tuple[tuple[str, int], ...]:
+        """How often the provider used which of its own tools, as far as is known."""
+        return () if self._tools is None else tuple(self._tools.items())
+
+    @property
     def unpriced(self) -> bool:
-        """True when the provider has billed what has no declared price: searches, where only tokens have one."""
-        usage, price = self.usage, self.price
-        if usage is None or not usage.searches or price is None or price.search_nano is not None:
+        """True when the provider has billed what has no declared price: its tools, where only tokens have one."""
+        price = self.price
+        if self._tools is None or price is None or (self.usage is not None and self.usage.cost_nano):
             return False
-        return not usage.cost_nano
+        return any(times and price.fee_nano(tool) is None for tool, times in self._tools.items())
 
     @property
     def cost_nano(self) -> int | None:

@@ -6,6 +6,7 @@ A float never holds an amount: dollars enter through `nano_from_usd` and leave t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 
@@ -117,14 +118,21 @@ class MediaRates(Rates):
 class Price:
     """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
 
-    A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `search_nano`: one
-    query of the provider's own web search; None: undeclared, and not priced.
+    A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `tool_fees`: what
+    one use of each of the provider's own tools costs beside tokens.
     """
 
     base: Rates
     tiers: tuple[tuple[int, Rates], ...] = ()
     source: str = "policy"
-    search_nano: int | None = None
+    tool_fees: tuple[tuple[str, int], ...] = ()
+
+    def fee_nano(self, tool: str) -> int | None:
+        """What one use of this tool of the provider's costs; None: undeclared. Where tokens are free, so are tools."""
+        for name, nano in self.tool_fees:
+            if name == tool:
+                return nano
+        return 0 if self.free else None
 
     def rates(self, input_tokens: int) -> Rates:
         """The rates in force for a request with this many input tokens."""
@@ -157,9 +165,9 @@ FREE = Price(Rates(0, 0), source="free")
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
-    `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one; `searches` are the
-    queries of its web search, which it bills beside tokens. `audio_input` is a part of the input that was not cached;
-    `audio_output`, `image_output` are parts of the output that are no reasoning."""
+    `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one; `tools` says how often
+    it used which of its own tools, which it bills beside tokens (0: it says that it did not). `audio_input` is part of
+    the input that was not cached; `audio_output`, `image_output` are parts of the output that are no reasoning."""
 
     input: int
     output: int
@@ -168,7 +176,7 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_1h: int = 0
     reasoning: int = 0
     cost_nano: int | None = None
-    searches: int = 0
+    tools: tuple[tuple[str, int], ...] = ()
     audio_input: int = 0
     audio_output: int = 0
     image_output: int = 0
@@ -185,11 +193,23 @@ def added(one: Usage, other: Usage) -> Usage:
         max(one.cache_write_1h, other.cache_write_1h),
         one.reasoning + other.reasoning,
         sum(costs) if costs else None,
-        searches=one.searches + other.searches,
+        tools=_together(one.tools, other.tools) if one.tools or other.tools else (),
         audio_input=max(one.audio_input, other.audio_input),
         audio_output=one.audio_output + other.audio_output,
         image_output=one.image_output + other.image_output,
     )
+
+
+def _together(one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    total = dict(one)
+    for tool, times in other:
+        total[tool] = total.get(tool, 0) + times
+    return tuple(total.items())
+
+
+def tools_cost(price: Price, tools: Iterable[tuple[str, int]]) -> int:
+    """What the provider's own tools cost in nano-dollars; one whose fee is undeclared adds nothing."""
+    return sum(times * (price.fee_nano(tool) or 0) for tool, times in tools)
 
 
 def cost_nano(price: Price, usage: Usage) -> int:
@@ -209,7 +229,7 @@ def cost_nano(price: Price, usage: Usage) -> int:
     )
     if usage.audio_input or usage.audio_output or usage.image_output:
         total += _beyond_plain(rates, usage, fresh, said)
-    return -(-total // TOKENS_PER_PRICE) + usage.searches * (price.search_nano or 0)
+    return -(-total // TOKENS_PER_PRICE) + (tools_cost(price, usage.tools) if usage.tools else 0)
 
 
 def _beyond_plain(rates: Rates, usage: Usage, fresh: int, said: int) -> int:

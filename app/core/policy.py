@@ -137,7 +137,8 @@ class ModelBudget:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model can take. None: unknown, taken as yes (or unlimited)."""
+    """What a model can take. None: unknown, taken as yes (or unlimited). `searches`: it searches the web for whatever
+    it is asked, which is billed each time."""
 
     context_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -146,6 +147,7 @@ class Capabilities:
     json_schema: bool | None = None
     hidden_reasoning: bool = False
     embeddings: bool = False
+    searches: bool = False
 
 
 @dataclass(frozen=True, slots=True)

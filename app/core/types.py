@@ -9,6 +9,10 @@ import msgspec
 
 from app.core.money import Usage
 
+SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation", "maps")
+"""Tools that providers run themselves, under whatever name, and bill by the piece; they name the fees of a policy.
+Those that cost nothing but tokens (fetching pages, finding tools, remote MCP servers) are not among them."""
+
 
 @dataclass(slots=True)
 class Prompt:
@@ -16,6 +20,8 @@ class Prompt:
 
     `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
     `hears`: there is sound in it; `speaks`: an answer in sound or pictures is wanted, for these have their own prices.
+    `server_tools`: the tools on offer that a provider runs and bills by the piece; `searches`: it is told to search,
+    and not only allowed to.
     """
 
     system: str = ""
@@ -34,6 +40,8 @@ class Prompt:
     in_tool_loop: bool = False
     hears: bool = False
     speaks: bool = False
+    searches: bool = False
+    server_tools: tuple[str, ...] = ()
     reasoning_effort: str | None = None
 
 

@@ -22,6 +22,7 @@ from app.core.events import (
     Extra,
     Failed,
     Finished,
+    Ran,
     Said,
     Thought,
     Used,
@@ -34,7 +35,8 @@ from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Counts, Dialect, Reader, Writer
 
-_ENDS = (Finished, Used, Done)
+_OURS = (Finished, Used, Done, Ran)
+"""What is not written as it comes: ends wait for the settlement, the provider's own tools are the meter's business."""
 _CALL = CallBegins | CallPiece | CallEnds
 
 
@@ -165,6 +167,8 @@ class EventRelay:
             elif isinstance(event, Finished):
                 self._finished[event.choice] = event
                 ends = True
+            elif isinstance(event, Ran):
+                self.meter.ran(event.tool)
             elif isinstance(event, Failed):
                 self.failed = event
                 self.broken = "the provider reported an error"
@@ -181,7 +185,7 @@ class EventRelay:
         growing = seen > 0 or not self.ended
         if growing and self.allowance_nano is not None and running > self.allowance_nano:
             self.blocked = True
-        item = _Item(frame, [event for event in events if not isinstance(event, _ENDS)], seen, ends)
+        item = _Item(frame, [event for event in events if not isinstance(event, _OURS)], seen, ends)
         if self.blocked:
             self._pending.append(item)
         else:

@@ -24,6 +24,7 @@ from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
+from app.gateway.fees import unpriced_tools
 from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
@@ -71,6 +72,7 @@ class Attempt:
         self.purse = purse
         self.meter: Meter = purse.meter
         self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
+        self.record.unpriced_tools = unpriced_tools(session.request, candidate)
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s
@@ -481,6 +483,7 @@ class Attempt:
             "output_tokens": meter.output_tokens,
             "cache_read_tokens": usage.cache_read if usage else 0,
             "reasoning_tokens": usage.reasoning if usage else 0,
+            **{f"{tool}_uses": times for tool, times in meter.tools},
         }
 
     async def _answer(self, status: int, body: bytes) -> None:

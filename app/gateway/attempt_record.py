@@ -14,7 +14,8 @@ from app.gateway.purse import Purse
 @dataclass(slots=True)
 class AttemptRecord:
     """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
-    writes) are counted from the call's arrival; `generation_s` is how long its output took."""
+    writes) are counted from the call's arrival; `generation_s` is how long its output took. `unpriced_tools`: tools of
+    the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap)."""
 
     candidate: Candidate
     purse: Purse | None = None
@@ -31,6 +32,7 @@ class AttemptRecord:
     error: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     seen: Seen | None = None
+    unpriced_tools: tuple[str, ...] = ()
 
     @property
     def tokens_per_sec(self) -> float | None:

@@ -23,6 +23,7 @@ from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
+from app.gateway.fees import sure_tools
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import Loop, loop_of
 from app.gateway.metrics import label_of
@@ -222,7 +223,8 @@ class ChatCall(OwnedCall):
         calibration = services.calibration(candidate.name)
         input_tokens = calibration.input_tokens(self._raw_input)
         plan = plan_attempt(self.request, candidate, limits, input_tokens)
-        meter = Meter(candidate.price, input_tokens, calibration.output_permille)
+        sure = sure_tools(self.request, candidate)
+        meter = Meter(candidate.price, input_tokens, calibration.output_permille, sure)
         rules = self.view.policy.ledger
         purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, NoCandidate, Unpriced, UpstreamError
-from app.core.money import tokens_cost
+from app.core.errors import BursarError, ContextTooLong, NoCandidate, Unpriced, UnpricedTool, UpstreamError
+from app.core.money import tokens_cost, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
+from app.gateway.fees import sure_tools, unpriced_tools
 from app.gateway.spare import NOBODY, Spares
 from app.gateway.split import assign
 from app.gateway.target import Target
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router n
 SURE_PERMILLE = 550
 """The estimate of the input leans high: of English, it is nearly twice the tokens that are there. A prompt is
 refused for its length only where this part of the estimate does not fit either."""
+UNPRICED_TOOL = "unpriced under a cap: "
+"""Of a candidate whose own tools, named behind this, have no declared fee."""
 _CAPABLE, _TIGHT = "capable", "context may be too small"
 _DEFERRED = "; the heuristic decided, for the router's confidence in its own choice was below min_confidence"
 _UNASKED = "; the heuristic decided, for the router cannot be as sure of such a request as min_confidence asks"
@@ -48,7 +51,7 @@ class Decision(msgspec.Struct, frozen=True):
     its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call,
     that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it.
     `explored`: whether this call was one of those to be drawn (None: no call like it may be), `instead_of` which was.
-    `features`, `input_tokens` (estimated, of the first candidate), `choices`, `wants_schema`: what deciding again
+    `features`, `input_tokens` (estimated, of the first candidate) and what stands behind them: what deciding again
     would need.
     """
 
@@ -74,6 +77,9 @@ class Decision(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     choices: int = 1
     wants_schema: bool = False
+    server_tools: tuple[str, ...] = ()
+    searches: bool = False
+    dialect: str = "openai_chat"
 
     @property
     def chosen(self) -> Candidate:
@@ -113,7 +119,7 @@ def decide(
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts)
     down = view.down.get(task_type, NOBODY)
-    scoring = _Scoring(request.choices, features, target, view, tokens, verdicts, serviceable, down, unit)
+    scoring = _Scoring(request, features, target, view, tokens, verdicts, serviceable, down, unit)
     opinion, assigned, share, propensity = _turn(view, target.rules, scoring, unit)
     chosen = opinion.chosen
     usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
@@ -143,6 +149,9 @@ def decide(
         input_tokens=tokens[0],
         choices=request.choices,
         wants_schema=request.prompt.wants_schema,
+        server_tools=request.prompt.server_tools,
+        searches=request.prompt.searches,
+        dialect=request.dialect,
     )
 
 
@@ -197,12 +206,12 @@ class _Scoring:
     """Scores of one request by as many routers as are asked, each asked once."""
 
     __slots__ = (
-        "_choices", "_features", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions", "spares",
+        "_features", "_request", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions", "spares",
     )  # fmt: skip
 
     def __init__(
         self,
-        choices: int,
+        request: ChatRequest,
         features: Features,
         target: Target,
         view: View,
@@ -214,7 +223,7 @@ class _Scoring:
     ) -> None:
         self.spares = Spares(down, unit) if down else None
         self.opinions: dict[str, Opinion] = {}
-        self._choices, self._features, self._target, self._view = choices, features, target, view
+        self._request, self._features, self._target, self._view = request, features, target, view
         self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
 
     def decided(self, router: str) -> Opinion:
@@ -243,7 +252,7 @@ class _Scoring:
         scores = router.score(self._features, target.arms)
         considered = tuple(
             [
-                Considered(candidate, score, _expected(candidate, n, score.output_tokens * self._choices), verdict)
+                Considered(candidate, score, _expected(self._request, candidate, n, score.output_tokens), verdict)
                 for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True)
             ]
         )
@@ -260,12 +269,16 @@ class _Scoring:
         return Opinion(f"{router.name}@{router.version}", considered, chosen, reason)
 
 
-def _expected(candidate: Candidate, input_tokens: int, output_tokens: float) -> int | None:
+def _expected(request: ChatRequest, candidate: Candidate, input_tokens: int, output_tokens: float) -> int | None:
     """Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced."""
     if candidate.price is None:
         return None
     rates = candidate.price.rates(input_tokens)
-    return tokens_cost(input_tokens, rates.input) + tokens_cost(int(output_tokens), rates.output)
+    output_tokens = int(output_tokens * request.choices)
+    tokens_nano = tokens_cost(input_tokens, rates.input) + tokens_cost(output_tokens, rates.output)
+    if not (request.prompt.searches or candidate.capabilities.searches):
+        return tokens_nano
+    return tokens_nano + tools_cost(candidate.price, sure_tools(request, candidate))
 
 
 def _verdict(
@@ -289,6 +302,8 @@ def _verdict(
         return "context too small"
     if candidate.price is None and capped(candidate):
         return "unpriced under a cap"
+    if (prompt.server_tools or can.searches) and (tools := unpriced_tools(request, candidate)) and capped(candidate):
+        return UNPRICED_TOOL + " and ".join(tools)
     if not available(candidate.name):
         return "circuit open"
     return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
@@ -299,7 +314,17 @@ def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
         return UpstreamError("Every provider that could serve this is failing at the moment.")
     if "unpriced under a cap" in verdicts:
         return Unpriced(
-            "A cost cap applies and the price of this model is unknown: add its pricing to the policy.", param="model"
+            "A cost cap applies and the price of this model is unknown: add its pricing to the policy.",
+            param="model",
+            headers={"x-should-retry": "false"},
+        )
+    if tools := next((v.removeprefix(UNPRICED_TOOL) for v in verdicts if v.startswith(UNPRICED_TOOL)), None):
+        keys = " and ".join(f"pricing.tool_fees.{tool}" for tool in tools.split(" and "))
+        return UnpricedTool(
+            f"A cost cap applies and what the provider bills for {tools} is unknown: add {keys} to the model in the "
+            "policy, or leave the tool out.",
+            param="tools",
+            headers={"x-should-retry": "false"},
         )
     if "context too small" in verdicts:
         return ContextTooLong("The messages are longer than the context window of every candidate.", param="messages")

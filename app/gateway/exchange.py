@@ -10,7 +10,7 @@ from typing import Protocol
 
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
-from app.core.events import CallBegins, CallPiece, Event, Failed, Finished, Said, Thought, Used
+from app.core.events import CallBegins, CallPiece, Event, Failed, Finished, Ran, Said, Thought, Used
 from app.core.heard import MOST_CHARS, Heard
 from app.core.meter import Meter
 from app.core.policy import Provider
@@ -197,6 +197,9 @@ class EventExchange:
         date(events, self._created_s)
         if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):
             raise BadEvent("the reply has no answer")
+        for event in events:
+            if isinstance(event, Ran):
+                meter.ran(event.tool)
         used = next((event.usage for event in events if isinstance(event, Used)), None)
         if used is None:
             meter.add(seen_pieces(events))

@@ -8,9 +8,10 @@ import msgspec
 
 from app.core.budget import Granted
 from app.core.landing import Approach
-from app.core.money import MAX_NANO, affordable_tokens, tokens_cost
+from app.core.money import MAX_NANO, affordable_tokens, tokens_cost, tools_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
+from app.gateway.fees import sure_tools
 from app.gateway.limits import Limits
 
 STEP_TOKENS = 512
@@ -36,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
     cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
 
+    `input_nano` is what is billed before a word of output: the input, and tools that are used for certain.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
     least that can be asked for.
     """
@@ -65,6 +67,8 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     rates = price.rates(input_tokens) if price is not None else None
     output_rate = rates.dearest_output if rates else 0
     input_nano = tokens_cost(input_tokens, rates.dearest_input) if rates else 0
+    if price is not None and (sure := sure_tools(request, candidate)):
+        input_nano += tools_cost(price, sure)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
     bounds = [b for b in limits_known if b is not None]

@@ -165,6 +165,8 @@ def asked_json(decision: Decision) -> dict[str, Any]:
         "input_tokens": decision.input_tokens,
         "choices": decision.choices,
         "wants_schema": decision.wants_schema,
+        **({"server_tools": decision.server_tools, "searches": decision.searches} if decision.server_tools else {}),
+        "dialect": decision.dialect,
         "features": None if decision.features is None else counts(decision.features),
     }
 
@@ -302,6 +304,7 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),
         "error": attempt.error,
+        **({"unpriced_tools": attempt.unpriced_tools} if attempt.unpriced_tools else {}),
         "budget": budget_json(attempt.purse) if attempt.purse is not None else None,
     }
 

@@ -154,6 +154,8 @@ def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRe
         wants_json=features.wants_json,
         wants_schema=bool(asked.get("wants_schema")),
         in_tool_loop=features.in_tool_loop,
+        server_tools=tuple(asked.get("server_tools") or ()),
+        searches=bool(asked.get("searches")),
     )
     return ChatRequest(
         members={},
@@ -164,4 +166,5 @@ def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRe
         output_limit=features.max_output_tokens,
         limit_fields=(),
         prompt=prompt,
+        dialect=asked.get("dialect") or "openai_chat",
     )

@@ -147,6 +147,6 @@ def _usage(record: Mapping[str, Any]) -> Usage | None:
     told = record.get("usage") or {}
     if "input_tokens" not in told or "output_tokens" not in told:
         return None
-    names = ("cache_read", "cache_write", "cache_write_1h", "reasoning")
-    rest = {name: int(told.get(f"{name}_tokens") or 0) for name in names}
-    return Usage(int(told["input_tokens"]), int(told["output_tokens"]), **rest)
+    names = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
+    given, said, read, written, hour, thought = (int(told.get(f"{name}_tokens") or 0) for name in names)
+    return Usage(given, said, read, written, hour, thought)

@@ -228,10 +228,10 @@ def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price |
     if isinstance(given.pricing, PricingSpec):
         base = _rates(given.pricing)
         tiers = ((tier.above_tokens, _rates(tier, base)) for tier in given.pricing.tiers)
-        listed = entry.price.search_nano if entry is not None and entry.price is not None else None
-        own = given.pricing.search_per_query
-        search_nano = listed if own is None else nano_from_usd(own)
-        return Price(base, tuple(sorted(tiers, key=lambda tier: tier[0])), source="policy", search_nano=search_nano)
+        fees = dict(entry.price.tool_fees) if entry is not None and entry.price is not None else {}
+        fees |= {tool: nano_from_usd(usd) for tool, usd in given.pricing.tool_fees.items()}
+        ordered = tuple(sorted(tiers, key=lambda tier: tier[0]))
+        return Price(base, ordered, source="policy", tool_fees=tuple(fees.items()))
     if given.pricing == "free" or provider.free:
         return FREE
     return entry.price if entry else None
@@ -289,6 +289,7 @@ def _capabilities(given: ModelSpec, known: Capabilities) -> Capabilities:
         json_schema=_first(given.json_schema, known.json_schema),
         hidden_reasoning=_first(given.hidden_reasoning, known.hidden_reasoning),
         embeddings=_first(given.embeddings, known.embeddings),
+        searches=_first(given.searches, known.searches),
     )
 
 

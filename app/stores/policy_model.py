@@ -117,12 +117,18 @@ class TierSpec(RatesSpec):
     above_tokens: Tokens
 
 
+ServerTool = Literal["web_search", "file_search", "code_execution", "image_generation", "maps"]
+"""`core/types.SERVER_TOOLS`."""
+
+
 class PricingSpec(RatesSpec):
     """What the model costs."""
 
     tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
-    search_per_query: Budget | None = Field(
-        default=None, description="Dollars for one query of the provider's own web search. Default: the catalogue's."
+    tool_fees: dict[ServerTool, Budget] = Field(
+        default_factory=dict,
+        description="Dollars for one use of a tool that the provider runs itself. Default: the catalogue's. "
+        "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
     )
 
 
@@ -174,6 +180,7 @@ class ModelSpec(Spec):
     json_schema: bool | None = None
     hidden_reasoning: bool | None = Field(default=None, description="Bills reasoning tokens that it does not stream.")
     embeddings: bool | None = None
+    searches: bool | None = Field(default=None, description="Searches the web before every answer, which is billed.")
 
 
 class CapSpec(Spec):

@@ -40,6 +40,10 @@ _FIELDS = {
     "audio_output": "output_cost_per_audio_token",
     "image_output": "output_cost_per_image_token",
 }
+OPENAI_FILE_SEARCH_USD = 0.0025
+"""One file search, whatever the model; the catalogue does not say it. https://platform.openai.com/docs/pricing"""
+_SEARCHES = re.compile(r"-search-(?:preview|api)")
+"""OpenAI's models that search before every answer."""
 _TIER = re.compile(rf"(?:{'|'.join(_FIELDS.values())})_above_(\d+)k_tokens")
 
 log = structlog.get_logger()
@@ -117,7 +121,7 @@ def load_bundled() -> Catalogue:
 
 def _entry(name: str, row: Mapping[str, Any]) -> Entry:
     mode = row.get("mode")
-    return Entry(name, mode if isinstance(mode, str) else "", _price(name, row), _capabilities(row))
+    return Entry(name, mode if isinstance(mode, str) else "", _price(name, row), _capabilities(name, row))
 
 
 def _price(name: str, row: Mapping[str, Any]) -> Price | None:
@@ -132,15 +136,24 @@ def _price(name: str, row: Mapping[str, Any]) -> Price | None:
         base, tiers = _flat(row) or _ranges(row) or (None, ())
     except (ValueError, TypeError, KeyError, IndexError):
         return None
-    price = Price(base, tiers, source=f"catalogue:{name}", search_nano=_search_nano(row)) if base else None
+    price = Price(base, tiers, source=f"catalogue:{name}", tool_fees=_tool_fees(row)) if base else None
     return None if price is None or price.free else price
 
 
-def _search_nano(row: Mapping[str, Any]) -> int | None:
-    """One query of the provider's web search, of the dearest context size; None where the row names none."""
+def _tool_fees(row: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """What the provider's own tools cost, each use: a web search of the dearest context size."""
     sizes = row.get("search_context_cost_per_query")
-    costs = [usd for usd in sizes.values() if isinstance(usd, int | float)] if isinstance(sizes, dict) else []
-    return nano_from_usd(max(costs)) if costs and max(costs) > 0 else None
+    searches = [usd for usd in sizes.values() if _is_cost(usd)] if isinstance(sizes, dict) else []
+    costs = {
+        "web_search": max(searches, default=None),
+        "maps": row.get("google_maps_grounding_cost_per_query"),
+        "file_search": OPENAI_FILE_SEARCH_USD if row.get("litellm_provider") == "openai" else None,
+    }
+    return tuple((tool, nano_from_usd(usd)) for tool, usd in costs.items() if usd is not None and _is_cost(usd))
+
+
+def _is_cost(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _flat(row: Mapping[str, Any]) -> tuple[Rates, tuple[tuple[int, Rates], ...]] | None:
@@ -177,7 +190,7 @@ def _rates(row: Mapping[str, Any], suffix: str, base: Rates | None = None) -> Ra
     return msgspec.convert(values, Rates)
 
 
-def _capabilities(row: Mapping[str, Any]) -> Capabilities:
+def _capabilities(name: str, row: Mapping[str, Any]) -> Capabilities:
     """Limits and abilities. A row that names any ability names all it has: there, left out means no."""
     annotated = any(key.startswith("supports_") for key in row)
 
@@ -193,6 +206,7 @@ def _capabilities(row: Mapping[str, Any]) -> Capabilities:
         json_schema=able("response_schema"),
         hidden_reasoning=row.get("supports_reasoning") is True,
         embeddings=row.get("mode") == "embedding",
+        searches=row.get("litellm_provider") == "perplexity" or _SEARCHES.search(name) is not None,
     )
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.meter import Meter
-from app.core.money import FREE, Price, Rates, Usage, cost_nano, tokens_cost
+from app.core.money import FREE, Price, Rates, Usage, cost_nano, tokens_cost, tools_cost
+from app.core.types import SERVER_TOOLS
 
 rates = st.builds(
     Rates,
@@ -179,3 +180,30 @@ def test_a_long_prompt_is_metered_at_the_rates_of_its_tier() -> None:
     for meter in (short, long):
         meter.add(10)
     assert (short.running_nano, long.running_nano) == (110, 202 + 30)
+
+
+tool_counts = st.dictionaries(st.sampled_from(SERVER_TOOLS), st.integers(0, 5))
+
+
+@given(
+    st.dictionaries(st.sampled_from(SERVER_TOOLS), st.integers(0, 10**9)),
+    tool_counts,
+    st.lists(st.sampled_from(SERVER_TOOLS) | tool_counts, max_size=12),
+)
+def test_tools_are_counted_as_they_are_seen_and_as_the_provider_says(
+    fees: dict[str, int], sure: dict[str, int], told: list[str | dict[str, int]]
+) -> None:
+    price = Price(Rates(1_000_000, 1_000_000), tool_fees=tuple(fees.items()))
+    meter, known, output = Meter(price, 10, 1000, tuple(sure.items())), dict(sure), 0
+    for one in told:
+        if isinstance(one, str):
+            meter.ran(one)
+            known[one] = known.get(one, 0) + 1
+        else:
+            output += 1
+            meter.add(1)
+            meter.report(Usage(10, output, tools=tuple(one.items())))
+            known.update(one)  # what a report names, it knows; of the rest it says nothing
+        assert dict(meter.tools) == known
+        assert meter.running_nano == 10 + output + tools_cost(price, known.items())
+    assert meter.unpriced == any(times and tool not in fees for tool, times in known.items())

@@ -17,6 +17,7 @@ from app.core.money import (
     Price,
     Rates,
     Usage,
+    added,
     affordable_tokens,
     cost_nano,
     default_model_cap,
@@ -27,6 +28,7 @@ from app.core.money import (
     usd_float,
     usd_text,
 )
+from app.core.types import SERVER_TOOLS
 
 rate_values = st.integers(0, 10**12)
 maybe_rates = st.none() | rate_values
@@ -227,7 +229,17 @@ def test_a_free_model_has_no_default_cap() -> None:
     assert default_model_cap(FREE) is None
 
 
-@given(searches=st.integers(0, 1000), fee=st.none() | st.integers(0, 10**9), given_=st.integers(0, 10**6))
-def test_searches_cost_their_fee_beside_the_tokens(searches: int, fee: int | None, given_: int) -> None:
-    price, usage = Price(Rates(10**9, 10**9), search_nano=fee), Usage(given_, 3, searches=searches)
-    assert cost_nano(price, usage) == cost_nano(Price(price.base), Usage(given_, 3)) + searches * (fee or 0)
+@given(
+    tools=st.dictionaries(st.sampled_from(SERVER_TOOLS), st.integers(0, 1000)),
+    fees=st.dictionaries(st.sampled_from(SERVER_TOOLS), st.integers(0, 10**9)),
+    given_=st.integers(0, 10**6),
+)
+def test_tools_cost_their_fees_beside_the_tokens(tools: dict[str, int], fees: dict[str, int], given_: int) -> None:
+    price = Price(Rates(10**9, 10**9), tool_fees=tuple(fees.items()))
+    billed = sum(times * fees.get(tool, 0) for tool, times in tools.items())
+    usage = Usage(given_, 3, tools=tuple(tools.items()))
+    assert cost_nano(price, usage) == cost_nano(Price(price.base), Usage(given_, 3)) + billed
+    assert all(price.fee_nano(tool) == fees.get(tool) for tool in SERVER_TOOLS)
+    assert FREE.fee_nano("web_search") == 0
+    doubled = added(usage, usage)
+    assert dict(doubled.tools) == {tool: 2 * times for tool, times in tools.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -16,13 +17,16 @@ from app.core.errors import (
     ModelNotFound,
     NoCandidate,
     Unpriced,
+    UnpricedTool,
     UpstreamError,
 )
+from app.core.money import FREE, Price, Rates
 from app.core.policy import Candidate, Key, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.decide import Decision, decide
 from app.gateway.target import resolve
 from app.gateway.view import View
+from tests.dialects.test_errors import RETRIED
 from tests.gateway.policy_values import model, policy, provider, request, view
 
 CHEAP, MID, DEAR = model("cheap", 10**6), model("mid", 10**7, tier=2), model("dear", 10**8, tier=4)
@@ -141,6 +145,39 @@ def test_an_unpriced_model_is_refused_under_a_cap_only() -> None:
     assert choose(of, request("m")).chosen is unpriced
     with pytest.raises(Unpriced):
         choose(of, request("m"), capped=True)
+
+
+def test_a_tool_without_a_fee_is_refused_under_a_cap_only_and_only_where_it_would_run() -> None:
+    fee = Price(Rates(1, 1), tool_fees=(("web_search", 10),))
+    unpriced, priced = model("m"), dataclasses.replace(model("priced", 10**9), price=fee)
+    elsewhere = model("elsewhere", at=dataclasses.replace(provider("e"), dialect="anthropic"))
+    of = view(policy([unpriced, priced, elsewhere], [Route("auto", ("m", "priced", "elsewhere"))]))
+
+    def asked(name: str = "auto", **tools: Any) -> ChatRequest:
+        return request(name, prompt={"server_tools": ("web_search",), **tools})
+
+    decision = choose(of, asked(), capped=True)
+    assert verdicts(decision)["m"] == "unpriced under a cap: web_search"
+    assert {seen.candidate.name for seen in decision.usable} == {"priced", "elsewhere"}
+    assert choose(of, asked("m")).chosen is unpriced
+    free = dataclasses.replace(model("free"), price=FREE)
+    assert choose(view(policy([free])), asked("free"), capped=True).chosen is free
+    with pytest.raises(UnpricedTool) as caught:
+        choose(of, asked("m", server_tools=("web_search", "maps")), capped=True)
+    assert "pricing.tool_fees.web_search and pricing.tool_fees.maps" in caught.value.message
+    assert not RETRIED.search(caught.value.message)
+    searching = model("always", searches=True)
+    with pytest.raises(UnpricedTool):
+        choose(view(policy([searching])), request("always"), capped=True)
+
+
+def test_a_search_that_is_certain_is_part_of_what_is_expected() -> None:
+    fee = Price(Rates(1, 1), tool_fees=(("web_search", 10**7),))
+    searching = dataclasses.replace(model("searching"), price=fee)
+    seen = choose(view(policy([searching])), request("searching", prompt={"searches": True}))
+    plain = choose(view(policy([searching])), request("searching"))
+    (dear,), (cheap,) = seen.considered, plain.considered
+    assert (dear.expected_nano or 0) - (cheap.expected_nano or 0) == 10**7
 
 
 @pytest.mark.parametrize(

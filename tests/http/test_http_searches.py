@@ -1,4 +1,5 @@
-"""What a provider searched for is billed beside its tokens: read in each dialect, priced by policy or catalogue."""
+"""A provider's own tools are billed beside tokens: read in each dialect, priced by policy or catalogue, refused under a
+cap where nobody knows their fee, and metered as they run."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.dialects.test_errors import RETRIED
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, read
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Script
+from tests.upstream_script import Script, words
 
 SEARCH_NANO = 10_000_000
 TOKENS_NANO = 100 * INPUT_NANO + 20 * OUTPUT_NANO
@@ -30,6 +32,17 @@ RESPONSES = {
     ],
     "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
 }  # fmt: skip
+# What OpenAI's search models answer: usage says nothing of the search that each of their answers makes.
+CHAT = {
+    "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {
+        "role": "assistant", "content": "Found.", "annotations": [
+            {"type": "url_citation", "url_citation": {"url": "http://e.g", "title": "e"}}
+        ],
+    }}],
+    "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+}  # fmt: skip
+COUNTED = {**CHAT, "usage": {**CHAT["usage"], "server_tool_use": {"web_search_requests": 3}}}  # type: ignore[dict-item]
 
 
 def grounded(model: str) -> dict[str, Any]:
@@ -43,18 +56,22 @@ def grounded(model: str) -> dict[str, Any]:
 
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
+ANTHROPIC_TOOL = {"type": "web_search_20250305", "name": "web_search"}
 CASES = {
-    "anthropic": (MESSAGES, 2, "/v1/messages", {"messages": HI, "max_tokens": 50}),
-    "openai_responses": (RESPONSES, 2, "/v1/responses", {"input": "hi"}),
+    "anthropic": (MESSAGES, 2, "/v1/messages", {"messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL]}),
+    "openai_responses": (RESPONSES, 2, "/v1/responses", {"input": "hi", "tools": [{"type": "web_search"}]}),
     "gemini": (
         grounded("gemini-3.1-pro"), 2, "/v1beta/models/m:generateContent",
-        {"contents": [{"parts": [{"text": "hi"}]}]},
+        {"contents": [{"parts": [{"text": "hi"}]}], "tools": [{"googleSearch": {}}]},
     ),
     "gemini-2.5": (
         grounded("gemini-2.5-pro"), 1, "/v1beta/models/m:generateContent",
-        {"contents": [{"parts": [{"text": "hi"}]}]},
+        {"contents": [{"parts": [{"text": "hi"}]}], "tools": [{"google_search": {}}]},
     ),
+    "openai_chat": (CHAT, 1, "/v1/chat/completions", {"messages": HI, "web_search_options": {}}),
+    "openai_chat-counted": (COUNTED, 3, "/v1/chat/completions", {"messages": HI, "web_search_options": {}}),
 }  # fmt: skip
+REFUSALS = {"anthropic": 402, "openai_responses": 400, "gemini": 400, "openai_chat": 400}
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +85,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 async def test_searches_are_charged(upstream: ScriptedUpstream, tmp_path: Path, case: str, declared: bool) -> None:
     reply, searches, path, body = CASES[case]
     upstream.source = Script(body=json.dumps(reply).encode(), headers={"content-type": "application/json"})
-    pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, **({"search_per_query": 0.01} if declared else {})}
-    spec = policy(
-        {"m": upstream}, models={"m": {"pricing": pricing}}, providers={"m": {"dialect": case.partition("-")[0]}}
-    )
-    async with Live(tmp_path, spec) as live:
+    async with Live(tmp_path, spec_of(upstream, case, {"web_search": 0.01} if declared else None)) as live:
         headers = {"x-bursar-task-id": "t"}
         async with live.client.session.post(live.url + path, json={"model": "m", **body}, headers=headers) as response:
             answer = await read(response)
@@ -81,3 +94,139 @@ async def test_searches_are_charged(upstream: ScriptedUpstream, tmp_path: Path, 
         assert spent == TOKENS_NANO + (searches * SEARCH_NANO if declared else 0)
         (attempt,) = await live.attempts(answer)
         assert attempt["provenance"] == ("metered" if declared else "estimated")
+        if not declared:
+            record = await live.client.decision(answer.request_id)
+            assert record["attempts"][0]["unpriced_tools"] == ["web_search"]
+
+
+def spec_of(upstream: ScriptedUpstream, case: str, fees: dict[str, float] | None = None, **more: Any) -> dict[str, Any]:
+    pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "tool_fees": fees or {}}
+    provider = {"m": {"dialect": case.partition("-")[0]}}
+    return policy({"m": upstream}, models={"m": {"pricing": pricing}}, providers=provider, **more)
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_a_tool_without_a_fee_is_refused_under_a_cap(
+    upstream: ScriptedUpstream, tmp_path: Path, case: str, stream: bool
+) -> None:
+    reply, _, path, body = CASES[case]
+    upstream.source = Script(body=json.dumps(reply).encode(), headers={"content-type": "application/json"})
+    asked = {"model": "m", **body, **({"stream": True} if stream and case != "gemini" else {})}
+    if stream and case == "gemini":
+        path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
+    capped = {"caps": {"task": {"max_cost_usd": 1}}}
+    async with Live(tmp_path, spec_of(upstream, case, **capped)) as live:
+        before = len(upstream.requests)
+        headers = {"x-bursar-task-id": "t"}
+        async with live.client.session.post(live.url + path, json=asked, headers=headers) as response:
+            answer = await read(response)
+        assert (answer.status, answer.headers["x-should-retry"]) == (REFUSALS[case], "false")
+        message = json.loads(answer.body)["error"]["message"]
+        assert "web_search" in message
+        assert "pricing.tool_fees.web_search" in message
+        assert not RETRIED.search(message)
+        assert len(upstream.requests) == before
+    zero = {"web_search": 0.0}  # the policy says that it costs nothing, and then it does
+    async with Live(tmp_path, spec_of(upstream, case, zero, **capped)) as live:
+        async with live.client.session.post(live.url + CASES[case][2], json={"model": "m", **body}) as response:
+            answer = await read(response)
+        assert answer.status == 200, answer.body
+
+
+async def test_a_search_that_is_certain_is_set_aside_before_the_call(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.source = Script.of(words("Found."), input_tokens=10)
+    fees, before = {"web_search": 0.01}, len(upstream.requests)
+    async with Live(tmp_path, spec_of(upstream, "openai_chat", fees)) as live:
+        poor = await live.chat(model="m", max_cost_usd=0.0099, web_search_options={})
+        assert (poor.status, poor.error_code) == (402, "budget_exceeded")
+        assert len(upstream.requests) == before
+        paid = await live.chat(model="m", stream=True, max_cost_usd=0.02, web_search_options={}, task="t")
+        assert paid.done
+        (attempt,) = await live.attempts(paid)
+        assert round(attempt["cost_usd"] * 10**9) == SEARCH_NANO + 10 * INPUT_NANO + len(words("Found.")) * OUTPUT_NANO
+        record = await live.client.decision(paid.request_id)
+        assert record["usage"]["web_search_uses"] == 1
+
+
+def searching(count: int) -> list[dict[str, Any]]:
+    """A Messages stream of `count` searches one after another, then an answer."""
+    use = {"input_tokens": 100, "output_tokens": 1, "server_tool_use": {"web_search_requests": 0}}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": "m",
+         "content": [], "stop_reason": None, "stop_sequence": None, "usage": use}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I search."}},
+        {"type": "content_block_stop", "index": 0},
+    ]  # fmt: skip
+    for place in range(1, count + 1):
+        block = {"type": "server_tool_use", "id": f"srv_{place}", "name": "web_search", "input": {}}
+        events += [
+            {"type": "content_block_start", "index": place, "content_block": block},
+            {"type": "content_block_stop", "index": place},
+        ]
+    done = {"input_tokens": 100, "output_tokens": 20, "server_tool_use": {"web_search_requests": count}}
+    return [
+        *events,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": done},
+        {"type": "message_stop"},
+    ]
+
+
+@pytest.mark.parametrize("affords", [8, 2])
+async def test_searches_are_metered_as_they_run(upstream: ScriptedUpstream, tmp_path: Path, affords: int) -> None:
+    wire = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in searching(5))
+    upstream.source = Script(body=wire, headers={"content-type": "text/event-stream"})
+    capped = {"caps": {"task": {"max_cost_usd": 0.01 * affords + 0.002}}}
+    async with Live(tmp_path, spec_of(upstream, "anthropic", {"web_search": 0.01}, **capped)) as live:
+        asked = {"model": "m", "messages": HI, "max_tokens": 50, "stream": True, "tools": [ANTHROPIC_TOOL]}
+        headers = {"x-bursar-task-id": "t"}
+        async with live.client.session.post(live.url + "/v1/messages", json=asked, headers=headers) as response:
+            answer = await read(response)
+        spent = round((await live.task("t"))["spent_usd"] * 10**9)
+        if affords == 8:
+            assert b"message_stop" in answer.body
+            assert spent == TOKENS_NANO + 5 * SEARCH_NANO
+        else:
+            # All five came in one read, and are billed; the client sees none that the cap does not pay for.
+            assert b"billing_error" in answer.body
+            assert b"srv_3" not in answer.body
+            assert b"message_stop" not in answer.body
+            assert spent >= 5 * SEARCH_NANO
+
+
+async def test_a_responses_search_is_metered_as_it_runs(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    def item(place: int, action: str) -> dict[str, Any]:
+        call = {"type": "web_search_call", "id": f"ws_{place}", "status": "completed", "action": {"type": action}}
+        return {"type": "response.output_item.done", "output_index": place, "item": call}
+
+    response = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "in_progress",
+        "model": "m",
+        "output": [],
+    }
+    text = {
+        "type": "response.output_text.delta",
+        "item_id": "msg_1",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "x",
+    }
+    events = [
+        {"type": "response.created", "response": response}, text,
+        item(1, "search"), item(2, "open_page"), item(3, "search"), item(4, "search"), text,
+    ]  # fmt: skip
+    wire = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
+    upstream.source = Script(body=wire, headers={"content-type": "text/event-stream"})
+    capped = {"caps": {"task": {"max_cost_usd": 0.022}}}
+    async with Live(tmp_path, spec_of(upstream, "openai_responses", {"web_search": 0.01}, **capped)) as live:
+        asked = {"model": "m", "input": "hi", "stream": True, "tools": [{"type": "web_search"}]}
+        async with live.client.session.post(live.url + "/v1/responses", json=asked) as got:
+            answer = await read(got)
+        assert b"response.failed" in answer.body
+        assert b"ws_4" not in answer.body

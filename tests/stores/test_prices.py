@@ -322,6 +322,24 @@ def test_a_search_costs_what_its_dearest_size_does() -> None:
     catalogue = load_bundled()
     found = {name: catalogue.entry(name) for name in ("claude-sonnet-5", "gemini/gemini-2.5-pro", "gpt-4.1")}
     fees = {
-        name: entry.price.search_nano for name, entry in found.items() if entry is not None and entry.price is not None
+        name: dict(entry.price.tool_fees)
+        for name, entry in found.items()
+        if entry is not None and entry.price is not None
     }
-    assert fees == {"claude-sonnet-5": 10_000_000, "gemini/gemini-2.5-pro": 35_000_000, "gpt-4.1": 25_000_000}
+    assert fees == {
+        "claude-sonnet-5": {"web_search": 10_000_000},
+        "gemini/gemini-2.5-pro": {"web_search": 35_000_000, "maps": 25_000_000},
+        "gpt-4.1": {"web_search": 25_000_000, "file_search": 2_500_000},
+    }
+
+
+def test_models_that_always_search_are_known() -> None:
+    catalogue = load_bundled()
+    names = ("gpt-4o-search-preview", "gpt-5-search-api", "perplexity/sonar", "gpt-4.1")
+    found = {name: entry.capabilities.searches for name in names if (entry := catalogue.entry(name)) is not None}
+    assert found == {
+        "gpt-4o-search-preview": True,
+        "gpt-5-search-api": True,
+        "perplexity/sonar": True,
+        "gpt-4.1": False,
+    }

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, UpstreamRejected
+from app.core.errors import BursarError, ContextTooLong, Unpriced, UpstreamRejected
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -37,13 +37,17 @@ TOO_LONG = "prompt is too long"
 
 def error_reply(error: BursarError) -> tuple[int, bytes]:
     """Status and body of an error before the first byte."""
-    status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
-    return status, error_body(error)
+    return error.upstream_status if isinstance(error, UpstreamRejected) else _status(error), error_body(error)
+
+
+def _status(error: BursarError) -> int:
+    """An unknown price is a matter of billing: Claude Code sends a 400 six times, a 402 once (shared WIRE.md)."""
+    return 402 if isinstance(error, Unpriced) else error.status
 
 
 def error_body(error: BursarError) -> bytes:
     """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it."""
-    kind, message = _TYPES.get(error.status, "api_error"), error.message
+    kind, message = _TYPES.get(_status(error), "api_error"), error.message
     if isinstance(error, UpstreamRejected):
         kind = _TYPES.get(error.upstream_status, "invalid_request_error")
         told = error_object(error.body) or _inner(error.body)

@@ -24,6 +24,7 @@ from app.dialects.openai_chat.parse import (
     max_cost_of,
     members_of,
 )
+from app.dialects.server_tools import MESSAGES, billed_tools
 
 VERSION = "2023-06-01"
 """The header is required; clients without an SDK forget it, and requests that we make ourselves have this one, which
@@ -46,6 +47,10 @@ class _Message(msgspec.Struct):
     content: str | list[_Block]
 
 
+class _Offered(msgspec.Struct):
+    type: str | None = None
+
+
 class _Thinking(msgspec.Struct):
     type: str = "disabled"
     budget_tokens: int | None = None
@@ -59,7 +64,7 @@ class _OutputConfig(msgspec.Struct):
 _messages = msgspec.json.Decoder(list[_Message])
 _system = msgspec.json.Decoder(str | list[_Block] | None)
 _tool_content = msgspec.json.Decoder(str | list[_Block] | None)
-_raws = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_tools = msgspec.json.Decoder(list[_Offered] | None)
 _thinking = msgspec.json.Decoder(_Thinking | None)
 _output = msgspec.json.Decoder(_OutputConfig | None)
 _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -221,9 +226,10 @@ def _text_of(content: str | list[_Block], prompt: Prompt, param: str) -> str:
 
 
 def _count_tools(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
-    tools = field_of(_raws, members, "tools") if "tools" in members else None
+    tools: list[_Offered] | None = field_of(_tools, members, "tools") if "tools" in members else None
     if tools:
         prompt.tools = len(tools)
+        prompt.server_tools = billed_tools([tool.type for tool in tools], MESSAGES)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
 

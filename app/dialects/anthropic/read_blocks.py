@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, Said, Thought
+from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, Ran, Said, Thought
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.openai_chat.render import object_bytes
+from app.dialects.server_tools import MESSAGES_CALLS
 
 BLOCK, CITATION = "content_block", "citation"
 """The names of our `Extra`s."""
@@ -101,6 +102,8 @@ class BlocksReader:
                 found.given = "" if given in _EMPTY else given
                 events.append(CallBegins(found.call, block.id or f"toolu_{found.call}", block.name or ""))
             case _:
+                tool = MESSAGES_CALLS.get(block.name or "") if block.type == "server_tool_use" else None
+                events += [] if tool is None else [Ran(tool)]
                 given = bytes(block.input).decode() if block.input else ""
                 events.append(_metered("" if given in _EMPTY else given, block.type))
         return events

@@ -89,8 +89,11 @@ def usage_of(shape: UsageShape) -> Usage | None:
             written += _count(iteration.cache_creation_input_tokens)
     details = shape.output_tokens_details
     thinking = min(_count(details.thinking_tokens), output) if details else 0
-    searches = _count(shape.server_tool_use.web_search_requests) if shape.server_tool_use else 0
-    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), searches)
+    tools: tuple[tuple[str, int], ...] = ()
+    ran = shape.server_tool_use
+    if ran is not None and ran.web_search_requests is not None:
+        tools = (("web_search", _count(ran.web_search_requests)),)
+    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), tools)
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

@@ -22,6 +22,7 @@ from app.dialects.openai_chat.parse import (
     max_cost_of,
     members_of,
 )
+from app.dialects.server_tools import GEMINI, billed_tools
 
 MAX_CHOICES = 8
 """The largest `candidateCount` that the API takes."""
@@ -218,6 +219,7 @@ def _add_tools(prompt: Prompt, top: Members) -> None:
         tool = members_in(item, f"tools[{place}]")
         declared = tool.pop("functionDeclarations", None)
         prompt.tools += len(tool)
+        prompt.server_tools += tuple(t for t in billed_tools(tool, GEMINI) if t not in prompt.server_tools)
         if declared is not None:
             prompt.tools += len(items_in(declared, f"tools[{place}].functionDeclarations"))
 

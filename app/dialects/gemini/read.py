@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from typing import Any
 
 import msgspec
 
@@ -87,8 +88,13 @@ class _Candidate(msgspec.Struct, rename="camel"):
     logprobs_result: msgspec.Raw = _ABSENT
 
 
+class _Source(msgspec.Struct):
+    maps: Any = None
+
+
 class _Grounding(msgspec.Struct, rename="camel"):
     web_search_queries: list[str] | None = None
+    chunks: list[_Source] | None = msgspec.field(name="groundingChunks", default=None)
 
 
 class _Feedback(msgspec.Struct, rename="camel"):
@@ -129,6 +135,7 @@ class GeminiReader:
         self._seed = ""
         self._made = 0
         self._searches: set[str] = set()
+        self._mapped = False
         self._each_query = True
         self._calls: dict[int, int] = {}
         self._open: set[int] = set()
@@ -191,15 +198,16 @@ class GeminiReader:
             self._read_feedback(chunk.prompt_feedback, events)
         usage = usage_of(chunk.usage_metadata) if chunk.usage_metadata is not None else None
         if usage is not None:
-            if self._searches:
-                usage = msgspec.structs.replace(usage, searches=self._billed_searches())
+            if self._searches or self._mapped:
+                usage = msgspec.structs.replace(usage, tools=self._billed())
             events.append(Used(usage, final=bool(self._finished) and self._seen == self._finished))
         return events
 
-    def _billed_searches(self) -> int:
-        """Before Gemini 3 a grounded answer is billed once, from then on each query:
-        https://ai.google.dev/gemini-api/docs/google-search#pricing"""
-        return len(self._searches) if self._each_query else 1
+    def _billed(self) -> tuple[tuple[str, int], ...]:
+        """Before Gemini 3 an answer from a search is billed once, from then on each query; one from maps once
+        (https://ai.google.dev/gemini-api/docs/google-search#pricing and .../maps-grounding#pricing)."""
+        searched = len(self._searches) if self._each_query else min(len(self._searches), 1)
+        return tuple((tool, n) for tool, n in (("web_search", searched), ("maps", int(self._mapped))) if n)
 
     def _read_candidate(self, candidate: _Candidate, events: list[Event]) -> None:
         choice = candidate.index or 0
@@ -207,7 +215,9 @@ class GeminiReader:
         if candidate.grounding_metadata:
             with contextlib.suppress(*_UNREADABLE):
                 grounding = _grounding.decode(candidate.grounding_metadata)
-                self._searches.update(grounding.web_search_queries or () if grounding is not None else ())
+                if grounding is not None:
+                    self._searches.update(grounding.web_search_queries or ())
+                    self._mapped = self._mapped or any(chunk.maps is not None for chunk in grounding.chunks or ())
         for raw in (candidate.content.parts if candidate.content else None) or ():
             try:
                 self._read_part(raw, _part.decode(raw), choice, events)

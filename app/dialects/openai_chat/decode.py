@@ -26,11 +26,16 @@ MAX_TOKENS = 2**31 - 1
 _ABSENT = msgspec.Raw()
 
 
+class _ServerTools(msgspec.Struct):
+    web_search_requests: int | None = None
+
+
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_creation_tokens: int | None = None
     audio_tokens: int | None = None
+    web_search_requests: int | None = None
 
 
 class _OutputDetails(msgspec.Struct):
@@ -56,6 +61,8 @@ class UsageShape(msgspec.Struct):
     prompt_cache_hit_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    server_tool_use: _ServerTools | None = None
+    num_search_queries: int | None = None
     cost: Any = None
     is_byok: bool | None = None
     cost_details: _CostDetails | None = None
@@ -280,8 +287,18 @@ def usage_of(shape: UsageShape) -> Usage | None:
     write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
     read = min(_count_of(read), given_input)
     write = min(_count_of(write or shape.cache_creation_input_tokens), given_input - read)
-    usage = Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape))
+    usage = Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape), _tools_of(shape))
     return _with_media(usage, details, shape.completion_tokens_details)
+
+
+def _tools_of(shape: UsageShape) -> tuple[tuple[str, int], ...]:
+    """Web searches, where a provider counts them: OpenRouter's way, litellm's, and Perplexity's. OpenAI does not."""
+    searches = shape.num_search_queries
+    if shape.server_tool_use is not None:
+        searches = shape.server_tool_use.web_search_requests
+    elif shape.prompt_tokens_details is not None and shape.prompt_tokens_details.web_search_requests is not None:
+        searches = shape.prompt_tokens_details.web_search_requests
+    return () if searches is None else (("web_search", _count_of(searches)),)
 
 
 def _with_media(usage: Usage, given: _InputDetails | None, made: _OutputDetails | None) -> Usage:

@@ -14,6 +14,7 @@ import msgspec
 from app.core.errors import BadRequest, ModelNotFound
 from app.core.money import nano_from_usd
 from app.core.types import ChatRequest, Prompt
+from app.dialects.server_tools import CHAT, billed_tools
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MAX_TASK_ID_CHARS = 200
@@ -41,6 +42,10 @@ class _Message(msgspec.Struct):
     tool_calls: msgspec.Raw = _ABSENT
 
 
+class _Offered(msgspec.Struct):
+    type: Any = None
+
+
 class _ResponseFormat(msgspec.Struct):
     type: str = "text"
 
@@ -51,7 +56,7 @@ class _StreamOptions(msgspec.Struct):
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[_Message])
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_tools = msgspec.json.Decoder(list[_Offered])
 _format = msgspec.json.Decoder(_ResponseFormat | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
 _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -194,9 +199,13 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
     prompt.in_tool_loop = messages[-1].role in ("tool", "function")
     for name in ("tools", "functions"):
         if name in members and bytes(members[name]) != b"null":
-            prompt.tools += len(field_of(_raws, members, name))
+            offered: list[_Offered] = field_of(_tools, members, name)
+            prompt.tools += len(offered)
+            kinds = [tool.type for tool in offered if type(tool.type) is str and tool.type != "function"]
+            prompt.server_tools += billed_tools(kinds, CHAT) if kinds else ()
             prompt.tool_schema_bytes += len(members[name])
     prompt.text_bytes += prompt.tool_schema_bytes
+    _read_searches(members, prompt)
     if "response_format" in members:
         wanted = field_of(_format, members, "response_format")
         kind = wanted.type if wanted else "text"
@@ -208,6 +217,17 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
     if "reasoning_effort" in members:
         prompt.reasoning_effort = field_of(_optional_string, members, "reasoning_effort")
     return prompt
+
+
+def _read_searches(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
+    """Members that make a provider search: OpenAI's and Perplexity's, and those of OpenRouter, xAI and Alibaba."""
+    prompt.searches = "web_search_options" in members and bytes(members["web_search_options"]) != b"null"
+    searching = prompt.searches or any(
+        name in members and sign in bytes(members[name]) and bytes(members[name]) != b"null"
+        for name, sign in (("plugins", b'"web"'), ("search_parameters", b""), ("enable_search", b"true"))
+    )
+    if searching and "web_search" not in prompt.server_tools:
+        prompt.server_tools += ("web_search",)
 
 
 def _text_of(parts: list[_Part | str], prompt: Prompt) -> str:

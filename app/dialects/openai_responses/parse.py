@@ -23,6 +23,7 @@ from app.dialects.openai_chat.parse import (
 )
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import NULL, Content, Item, Part, given
+from app.dialects.server_tools import RESPONSES, billed_tools
 
 LIMIT_FIELD = "max_output_tokens"
 NAME = "openai_responses"
@@ -112,6 +113,7 @@ def _prompt(members: _Members, items: str | list[Item]) -> Prompt:
 def _add_options(prompt: Prompt, members: _Members) -> None:
     if "tools" in members and (offered := field_of(shapes.tools, members, "tools")):
         prompt.tools = sum(len(tool.tools) if tool.tools is not None else 1 for tool in offered)
+        prompt.server_tools = billed_tools([tool.type for tool in offered], RESPONSES)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
     if "text" in members and (options := field_of(shapes.text_options, members, "text")) and options.format:

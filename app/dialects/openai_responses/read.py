@@ -8,11 +8,12 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 
-from app.core.events import Begin, Done, Event, Failed, Finished, Used
+from app.core.events import Begin, Done, Event, Failed, Finished, Ran, Used
 from app.core.sse import Frame
 from app.dialects.base import BadEvent
 from app.dialects.openai_responses.read_items import ItemReader, OutputItem
@@ -31,10 +32,6 @@ class _Error(msgspec.Struct):
 
 class _Incomplete(msgspec.Struct):
     reason: str | None = None
-
-
-SEARCHES = frozenset({"web_search_call"})
-"""Items that are billed by the piece (https://platform.openai.com/docs/pricing#built-in-tools)."""
 
 
 class _Response(msgspec.Struct):
@@ -129,7 +126,9 @@ class ResponsesReader:
         if kind == "response.output_item.added":
             return self._items.added(_item.decode(event.item), event.output_index)
         if kind == "response.output_item.done":
-            return self._items.done(_item.decode(event.item), event.output_index)
+            item = _item.decode(event.item)
+            events = self._items.done(item, event.output_index)
+            return events if (tool := item.billed) is None else [*events, Ran(tool)]
         if kind in _ENDS:
             return self._end(_response.decode(event.response), event.response, kind.removeprefix("response."))
         if kind == "error" or bytes(event.error) not in _NO_ERROR:
@@ -146,8 +145,8 @@ class ResponsesReader:
         """The last event of a stream, or a whole response."""
         events = self._begin(response)
         usage = response.usage.counted() if response.usage is not None else None
-        if usage is not None and (searches := sum(item.type in SEARCHES for item in response.output or ())):
-            usage = msgspec.structs.replace(usage, searches=searches)
+        if usage is not None and (ran := Counter(item.billed for item in response.output or () if item.billed)):
+            usage = msgspec.structs.replace(usage, tools=tuple(ran.items()))
         used: list[Event] = [] if usage is None else [Used(usage)]
         status = response.status or said
         if bytes(response.error) not in _NO_ERROR or status in ("failed", "cancelled"):

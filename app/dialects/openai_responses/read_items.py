@@ -11,6 +11,7 @@ from app.core.events import CallBegins, CallEnds, CallPiece, Event, Said, Though
 from app.dialects.openai_responses.names import flat_name
 from app.dialects.openai_responses.pass_on import CALLS, OutItem
 from app.dialects.openai_responses.proofs import ORIGIN
+from app.dialects.server_tools import RESPONSES_CALLS
 
 PARAGRAPH = "\n\n"
 """Between the parts of a summary, which are paragraphs."""
@@ -32,6 +33,15 @@ class OutputItem(OutItem):
     content: list[_Part] | None = None
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
+    action: Any = None
+
+    @property
+    def billed(self) -> str | None:
+        """The tool of the provider's that this item is a use of. Of what a web search does, only asking is billed, not
+        the opening of what it found."""
+        if self.type == "web_search_call" and isinstance(self.action, dict) and self.action.get("type") != "search":
+            return None
+        return RESPONSES_CALLS.get(self.type)
 
     @property
     def given(self) -> str:

@@ -1,0 +1,63 @@
+"""Which tools on offer a provider runs and bills by the piece (`core/types.SERVER_TOOLS`), in each dialect's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+_DATE = re.compile(r"_(?:\d{8}|\d{4}_\d\d_\d\d)$")
+"""`web_search_20250305` in Messages, `web_search_preview_2025_03_11` in Responses."""
+
+CHAT: Final = {
+    "web_search": "web_search",
+    "web_search_preview": "web_search",
+    "openrouter:web_search": "web_search",
+    "browser_search": "web_search",
+    "file_search": "file_search",
+    "code_interpreter": "code_execution",
+}
+"""Chat Completions has no such tools at OpenAI; compatible providers do (Zhipu, OpenRouter, Groq)."""
+RESPONSES: Final = {
+    "web_search": "web_search",
+    "web_search_preview": "web_search",
+    "file_search": "file_search",
+    "code_interpreter": "code_execution",
+    "image_generation": "image_generation",
+}
+"""https://platform.openai.com/docs/pricing#built-in-tools"""
+RESPONSES_CALLS: Final = {
+    "web_search_call": "web_search",
+    "file_search_call": "file_search",
+    "code_interpreter_call": "code_execution",
+    "image_generation_call": "image_generation",
+}
+"""The items of `output` that are uses of them."""
+MESSAGES: Final = {"web_search": "web_search", "code_execution": "code_execution"}
+"""https://platform.claude.com/docs/en/about-claude/pricing#specific-tool-pricing: fetching pages costs tokens alone."""
+MESSAGES_CALLS: Final = {
+    "web_search": "web_search",
+    "code_execution": "code_execution",
+    "bash_code_execution": "code_execution",
+    "text_editor_code_execution": "code_execution",
+}
+"""The names in `server_tool_use` blocks."""
+GEMINI: Final = {
+    "googleSearch": "web_search",
+    "googleSearchRetrieval": "web_search",
+    "enterpriseWebSearch": "web_search",
+    "googleMaps": "maps",
+}
+"""https://ai.google.dev/gemini-api/docs/pricing: running code and reading pages cost tokens alone."""
+
+
+def billed_tools(offered: Iterable[str | None], table: Mapping[str, str]) -> tuple[str, ...]:
+    """Our names of those among the offered types, each once."""
+    found: dict[str, None] = {}
+    for kind in offered:
+        if kind is None or kind == "function":
+            continue
+        name = table.get(kind) or table.get(_DATE.sub("", kind))
+        if name is not None:
+            found[name] = None
+    return tuple(found)
