@@ -59,6 +59,8 @@ from app.stores.prices import PriceBook
 from app.stores.replays import SharedReplays
 from app.stores.replays_sqlite import SqliteReplays
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
+from app.stores.task_memory import TaskMemory
+from app.stores.task_memory_sqlite import SqliteTaskMemory
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
 from routers.base import Arm, Router
@@ -108,6 +110,15 @@ def make_replays(settings: Settings) -> SharedReplays:
     from app.stores.replays_redis import RedisReplays  # noqa: PLC0415  (see make_budgets)
 
     return RedisReplays(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+def make_memory(settings: Settings) -> TaskMemory:
+    """Where tasks are remembered besides their money: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteTaskMemory(settings.data_dir / "tasks.sqlite")
+    from app.stores.task_memory_redis import RedisTaskMemory  # noqa: PLC0415  (see make_budgets)
+
+    return RedisTaskMemory(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
 
 
 def load_routers(weights: Path) -> dict[str, Router]:
@@ -233,7 +244,8 @@ class Gateway:
         follower = await self._follower(snapshots := make_snapshots(settings))
         view = View(self.policies.current, self.routers, self.book.current)
         upstreams = BridgedUpstreams(make_upstreams(os.environ))
-        services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics)
+        memory = make_memory(settings)
+        services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics, memory)
         self.services = services
         self.history.note(self.policies.current.version, (), time.time())
         aside = Aside(settings)
@@ -279,6 +291,7 @@ class Gateway:
             await traces.close()
             await outcomes.close()
             await shared.close()
+            await memory.close()
             await snapshots.close()
             await budgets.close()
 

@@ -1,5 +1,5 @@
 """What the ledger knows of a task before its next call is decided: how near it is to its cap, where the policy has it
-land, and which model it has used last, where this process has not seen its open tool loop."""
+land."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 
 from app.core.landing import Approach, Landing, approach_of
 from app.gateway.ledger import Ledger
-from app.gateway.limits import MODEL_PART
 from app.stores.budgets import LedgerUnavailable
 
 
@@ -19,16 +18,6 @@ async def approach_in(ledger: Ledger, scope: str, rules: Landing) -> Approach | 
     except LedgerUnavailable:
         return None
     return approach_of(rules, balances, time.time_ns() // 1_000_000)
-
-
-async def last_model(ledger: Ledger, scope: str) -> str | None:
-    """The model that the task of this scope has used last; None where it has used none, or nobody answers."""
-    prefix = scope + MODEL_PART
-    try:
-        found = await ledger.budgets.scopes(prefix, 1)
-    except LedgerUnavailable:
-        return None
-    return found[0][0].removeprefix(prefix) if found else None
 
 
 def landing_headers(approach: Approach) -> list[tuple[bytes, bytes]]:

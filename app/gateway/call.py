@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Iterator
+from functools import cached_property
 
 from app.core.errors import BudgetContended, BudgetExceeded, BursarError
 from app.core.landing import Landing, note_of
@@ -18,14 +19,14 @@ from app.dialects.base import Counts, Dialect
 from app.dialects.notes import noted
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
-from app.gateway.approach import approach_in, last_model
+from app.gateway.approach import approach_in
 from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
 from app.gateway.fees import sure_tools
 from app.gateway.limits import ClientCaps, task_scope
-from app.gateway.loops import Loop, loop_of
+from app.gateway.loops import loop_of
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import plan_attempt
@@ -91,7 +92,7 @@ class ChatCall(OwnedCall):
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""
-        self._refuse_circles()
+        await self._refuse_circles()
         decision = self._decide(await self._target())
         denial: BursarError | None = None
         failure: BursarError | None = None
@@ -114,12 +115,14 @@ class ChatCall(OwnedCall):
         assert ending is not None
         raise ending
 
-    def _refuse_circles(self) -> None:
+    async def _refuse_circles(self) -> None:
         """A task that keeps sending the same request is stopped; what an SDK sends again by itself is not counted."""
-        record, most = self.record, self.view.policy.caps.task_repeats
+        record, caps = self.record, self.view.policy.caps
+        most = caps.task_repeats
         if most is None or record.task_id is None or record.retry_count not in (None, "0"):
             return
-        if self.services.repeats.count(task_scope(record.key_name, record.task_id), self.request) > most:
+        scope, keep_s = task_scope(record.key_name, record.task_id), caps.task_idle_days * 86_400
+        if await self.services.repeats.count(scope, self.request, keep_s) > most:
             raise stopped_error("repeats")
 
     async def _target(self) -> Target:
@@ -130,20 +133,14 @@ class ChatCall(OwnedCall):
             await self._look_ahead(rules)
         approach, in_loop = self.record.approach, self.request.prompt.in_tool_loop
         if in_loop and not (approach is not None and approach.rules.switch_in_tool_loop):
-            kept = await self._loops_model(target)
+            choosing = target.rules
+            if choosing is None or choosing.switch_in_tool_loop or len(target.every) == 1:
+                return target  # nothing to choose, or nothing that holds
+            kept = await self.services.loops.model_of(self._loop)
             return target if kept is None else target.held_to(kept)
         if approach is not None and approach.rules.cheaper:
             return target.landing(approach.rules.adequacy)
         return target
-
-    async def _loops_model(self, target: Target) -> str | None:
-        """The model that the open tool loop began with; where another process served it, the one that the task has
-        used last, which the ledger knows."""
-        loop = self._loop()
-        kept = self.services.loops.model_of(loop)
-        if kept is not None or target.rules is None or self.record.task_id is None:
-            return kept
-        return await last_model(self.services.ledger, task_scope(self.record.key_name, self.record.task_id))
 
     async def _look_ahead(self, rules: Landing) -> None:
         """Note how near the task is to its limits, for what follows and, where the policy wants it, for the model."""
@@ -234,6 +231,8 @@ class ChatCall(OwnedCall):
         self.note_overhead()
         attempt = Attempt(self, candidate, purse)
         self.attempts.append(attempt.record)
+        if len(self.attempts) == 1:  # before it answers: the next step may come, elsewhere, as soon as it has
+            self._note_loop(candidate)
         verdict = await attempt.run()
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
@@ -245,13 +244,19 @@ class ChatCall(OwnedCall):
             self._learn(attempt)
         return verdict
 
-    def _loop(self) -> Loop:
+    @cached_property
+    def _loop(self) -> bytes:
         return loop_of(self.request, self.record.key_name, self.record.task_id)
 
-    def _learn(self, attempt: Attempt) -> None:
-        """Exact usage teaches the estimates of the next call; who answered keeps a tool loop."""
+    def _note_loop(self, candidate: Candidate) -> None:
+        """Whoever answers keeps a tool loop."""
         if self.request.prompt.tools:
-            self.services.loops.note(self._loop(), attempt.candidate.name)
+            self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
+
+    def _learn(self, attempt: Attempt) -> None:
+        """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""
+        if len(self.attempts) > 1:
+            self._note_loop(attempt.candidate)
         usage = attempt.meter.usage
         if usage is not None and attempt.meter.exact:
             self.services.calibration(attempt.candidate.name).learn(

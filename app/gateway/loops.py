@@ -1,39 +1,55 @@
 """Which model each open tool loop began with: a model is not changed between a call and its result.
 
 What one model has planned another would have to guess, its thoughts cannot be read by another, and the prompt's cache
-is lost. Kept in this process; of a loop that another one served, the ledger knows the task's last model (`approach`).
+is lost. A loop's next step may reach any worker or gateway, so it is known to all of them (`stores/task_memory`), and
+to this process for when that does not answer.
 """
 
 from __future__ import annotations
 
+import hashlib
+
+import structlog
+
 from app.core.types import ChatRequest
+from app.stores.task_memory import MemoryUnavailable, TaskMemory
+
+log = structlog.get_logger()
 
 MAX_LOOPS = 20_000
 OPENING_CHARS = 1_024
 
-Loop = tuple[str, str | None, int]
-
 
 class Loops:
-    """The last model of each conversation that has tools; the oldest are forgotten."""
+    """The last model of each conversation that has tools; of those known here, the oldest are forgotten."""
 
-    def __init__(self) -> None:
-        self._models: dict[Loop, str] = {}
+    def __init__(self, memory: TaskMemory) -> None:
+        self._memory = memory
+        self._models: dict[bytes, str] = {}
 
-    def model_of(self, loop: Loop) -> str | None:
-        """Who answered last in this conversation, if that is remembered."""
-        return self._models.get(loop)
+    async def model_of(self, loop: bytes) -> str | None:
+        """Who was asked last in this conversation, whichever gateway served it, if that is remembered."""
+        try:
+            found = await self._memory.model_of(loop)
+        except MemoryUnavailable as error:
+            log.warning("the model of a tool loop is known to this process only", error=str(error))
+            found = None
+        return self._models.get(loop) if found is None else found
 
-    def note(self, loop: Loop, model: str) -> None:
-        """This model has answered."""
-        self._models.pop(loop, None)
+    def note(self, loop: bytes, model: str, *, open_: bool) -> None:
+        """This model is asked now. In an `open_` loop it is the one that was held to: nothing new to the others."""
+        known = self._models.pop(loop, None)
         self._models[loop] = model
         if len(self._models) > MAX_LOOPS:
             del self._models[next(iter(self._models))]
+        if not open_ or known != model:
+            self._memory.note(loop, model)
 
 
-def loop_of(request: ChatRequest, key_name: str, task_id: str | None) -> Loop:
-    """A conversation: whose, in which task, and how it began (a task's sub-agents begin differently)."""
+def loop_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
+    """A conversation, the same in every process: whose, in which task, and how it began (a task's sub-agents begin
+    differently)."""
     prompt = request.prompt
-    began = hash((prompt.first_user[:OPENING_CHARS], prompt.system[:OPENING_CHARS], prompt.tools))
-    return key_name, task_id, began
+    opening = prompt.first_user[:OPENING_CHARS], prompt.system[:OPENING_CHARS], str(prompt.tools)
+    told = "\0".join((key_name, task_id or "", *opening))
+    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,7 +1,7 @@
 """Tasks that go round in circles: how often one has sent the same request.
 
-Counted in this process, for the latest tasks: a guard against loops, not an account. Calls of a task that
-reach another gateway process are counted there.
+Counted for all workers and gateways together (`stores/task_memory`); while that does not answer, in this process, for
+the latest tasks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections import OrderedDict
 from typing import Any
 
 import msgspec
+import structlog
 
 from app.core.types import ChatRequest
+from app.stores.task_memory import MemoryUnavailable, TaskMemory
+
+log = structlog.get_logger()
 
 MAX_COUNTED = 50_000
 LAST_TURNS = 3
@@ -26,14 +30,23 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Repeats:
-    """Counts, the least recently asked forgotten first."""
+    """Counts; of those known here, the least recently asked are forgotten first."""
 
-    def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+    def __init__(self, memory: TaskMemory) -> None:
+        self._memory = memory
+        self._seen: OrderedDict[bytes, int] = OrderedDict()
 
-    def count(self, scope: str, request: ChatRequest) -> int:
-        """How often this task has sent this request, this time included."""
-        at = (scope, digest(request))
+    async def count(self, scope: str, request: ChatRequest, keep_s: float) -> int:
+        """How often this task has sent this request, this time included; forgotten `keep_s` after the last time."""
+        at = hashlib.blake2b(scope.encode() + digest(request), digest_size=16).digest()
+        here = self._count_here(at)
+        try:
+            return max(await self._memory.count(at, keep_s), here)
+        except MemoryUnavailable as error:
+            log.warning("repeats are counted in this process only", error=str(error))
+            return here
+
+    def _count_here(self, at: bytes) -> int:
         times = self._seen.pop(at, 0) + 1
         self._seen[at] = times
         if len(self._seen) > MAX_COUNTED:

@@ -22,6 +22,7 @@ from app.gateway.record import CallRecord
 from app.gateway.repeats import Repeats
 from app.gateway.upstream import Upstreams
 from app.gateway.view import View
+from app.stores.task_memory import TaskMemory
 from app.stores.traces import Traces
 
 log = structlog.get_logger()
@@ -39,14 +40,16 @@ class Services:
     upstreams: Upstreams
     traces: Traces
     metrics: Metrics
+    memory: TaskMemory
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)
-    repeats: Repeats = field(default_factory=Repeats)
-    loops: Loops = field(default_factory=Loops)
+    repeats: Repeats = field(init=False)
+    loops: Loops = field(init=False)
     explorer: Explorer = field(default_factory=Explorer)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.repeats, self.loops = Repeats(self.memory), Loops(self.memory)
         self._keep_tasks()
 
     def _keep_tasks(self) -> None:

@@ -1,7 +1,8 @@
-"""What makes two requests the same, in any dialect, and how many are remembered."""
+"""What makes two requests the same, in any dialect, and who counts them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import pytest
 from app.core.types import ChatRequest, Prompt
 from app.gateway import repeats
 from app.gateway.repeats import Repeats, digest
+from app.stores.task_memory import MemoryUnavailable
+from app.stores.task_memory_sqlite import SqliteTaskMemory
 
 
 def asked(model: str = "m", /, **members: Any) -> ChatRequest:
@@ -36,10 +39,35 @@ def test_an_input_that_is_a_text_and_the_order_of_members() -> None:
     assert digest(asked(messages=[one])) == digest(asked(messages=[other]))
 
 
-def test_counts_are_kept_by_task_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+class Away:
+    """A memory that does not answer."""
+
+    async def count(self, name: bytes, keep_s: float) -> int:
+        raise MemoryUnavailable("gone")
+
+    async def model_of(self, loop: bytes) -> str | None:
+        raise MemoryUnavailable("gone")
+
+    def note(self, loop: bytes, model: str) -> None:
+        """Lost."""
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+
+async def test_without_the_common_memory_a_process_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeats, "MAX_COUNTED", 2)
-    counts, request = Repeats(), asked(input="x")
-    assert [counts.count("a", request), counts.count("a", request), counts.count("b", request)] == [1, 2, 1]
-    assert counts.count("a", request) == 3
-    counts.count("c", request)
-    assert (counts.count("a", request), counts.count("b", request)) == (4, 1)
+    counts, request = Repeats(Away()), asked(input="x")
+    assert [await counts.count(task, request, 60) for task in ("a", "a", "b", "a", "c", "a", "b")] == [
+        1, 2, 1, 3, 1, 4, 1,
+    ]  # fmt: skip
+
+
+async def test_what_others_counted_is_counted(tmp_path: Path) -> None:
+    one, two = (SqliteTaskMemory(tmp_path / "tasks.sqlite") for _ in range(2))
+    here, there, request = Repeats(one), Repeats(two), asked(input="x")
+    assert [await here.count("a", request, 60), await there.count("a", request, 60)] == [1, 2]
+    assert [await here.count("b", request, 60), await here.count("a", asked(input="y"), 60)] == [1, 1]
+    assert await here.count("a", request, 60) == 3
+    await one.close()
+    await two.close()

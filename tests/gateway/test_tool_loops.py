@@ -10,7 +10,9 @@ import pytest
 
 from app.core.types import ChatRequest, Prompt
 from app.gateway.loops import MAX_LOOPS, Loops, loop_of
+from app.stores.task_memory_sqlite import SqliteTaskMemory
 from tests.gateway.live import Live, policy
+from tests.gateway.test_repeats import Away
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, tool, words
 
@@ -28,20 +30,35 @@ def request(first: str = "a", **fields: Any) -> ChatRequest:
     return ChatRequest({}, "auto", False, False, 1, None, (), Prompt(first_user=first, tools=1, **fields))
 
 
-def test_a_conversation_is_known_by_how_it_began() -> None:
-    loops = Loops()
-    loops.note(loop_of(request(), "k", "t"), "large")
-    assert loops.model_of(loop_of(request(last_user="more", turns=9), "k", "t")) == "large"
+async def test_a_conversation_is_known_by_how_it_began() -> None:
+    loops = Loops(Away())
+    loops.note(loop_of(request(), "k", "t"), "large", open_=False)
+    assert await loops.model_of(loop_of(request(last_user="more", turns=9), "k", "t")) == "large"
     others = [loop_of(request("b"), "k", "t"), loop_of(request(), "k2", "t"), loop_of(request(), "k", None)]
-    assert [loops.model_of(other) for other in others] == [None] * 3
+    assert [await loops.model_of(other) for other in others] == [None] * 3
+    assert loop_of(request("\ud800"), "k", "t") != loop_of(request("?"), "k", "t")
 
 
-def test_it_forgets_the_oldest() -> None:
-    loops = Loops()
+async def test_it_forgets_the_oldest() -> None:
+    loops = Loops(Away())
     for number in range(MAX_LOOPS + 5):
-        loops.note(("k", str(number), 0), "m")
-    assert loops.model_of(("k", "4", 0)) is None
-    assert loops.model_of(("k", "5", 0)) == "m"
+        loops.note(b"%d" % number, "m", open_=False)
+    assert await loops.model_of(b"4") is None
+    assert await loops.model_of(b"5") == "m"
+
+
+async def test_what_others_noted_beats_what_is_known_here(tmp_path: Path) -> None:
+    memories = [SqliteTaskMemory(tmp_path / "tasks.sqlite") for _ in range(2)]
+    here, there = map(Loops, memories)
+    here.note(b"loop", "small", open_=False)
+    await memories[0].model_of(b"loop")  # behind the note, in the same thread
+    there.note(b"loop", "large", open_=False)
+    await memories[1].model_of(b"loop")
+    assert (await here.model_of(b"loop"), await there.model_of(b"loop")) == ("large", "large")
+    here.note(b"loop", "small", open_=True)  # held to what it knows: no news
+    assert await there.model_of(b"loop") == "large"
+    for memory in memories:
+        await memory.close()
 
 
 @pytest.mark.parametrize("may_switch", [False, True])
@@ -79,10 +96,15 @@ async def test_a_loop_that_another_gateway_served_keeps_its_model(
         Live(tmp_path, made, ledger_url, namespace=shared) as one,
         Live(tmp_path, made, ledger_url, namespace=shared) as two,
     ):
-        await one.chat(model="small", messages=OPENING, task="t")
-        await one.chat(model="large", messages=OPENING, tools=TOOLS, task="t")
-        answer = await two.chat(model="auto", messages=LOOP, tools=TOOLS, task="t")
-        assert answer.headers["x-bursar-model"] == "large"
+        for task in ("t", None):
+            await one.chat(model="large", messages=OPENING, tools=TOOLS, task=task)
+            await one.chat(model="small", messages=[{"role": "user", "content": "Name it."}], task=task)  # a side call
+            answer = await two.chat(model="auto", messages=LOOP, tools=TOOLS, task=task)
+            assert answer.headers["x-bursar-model"] == "large"
+        # A new turn of the user went elsewhere; who knew the loop before must follow.
+        await two.chat(model="small", messages=OPENING, tools=TOOLS, task="t")
+        answer = await one.chat(model="auto", messages=LOOP, tools=TOOLS, task="t")
+        assert answer.headers["x-bursar-model"] == "small"
         unknown = await two.chat(model="auto", messages=LOOP, tools=TOOLS, task="never-seen")
         assert unknown.headers["x-bursar-model"] == "small"
 

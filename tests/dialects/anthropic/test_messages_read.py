@@ -17,6 +17,7 @@ from app.core.events import (
     Extra,
     Failed,
     Finished,
+    Ran,
     Said,
     Thought,
     Used,
@@ -104,7 +105,11 @@ def test_what_the_providers_tools_are_asked_is_metered_and_their_blocks_go_on() 
     search = block(0, "server_tool_use", *pieces, id="s", name="web_search", input={})
     result = block(1, "web_search_tool_result", tool_use_id="s", content=[{"url": "u"}])
     told = spoken(read(start() + search + result + end()))
-    assert told[2:4] == [own('{"query":', id="server_tool_use"), own('"x"}', id="server_tool_use")]
+    assert told[2:5] == [
+        Ran("web_search"),
+        own('{"query":', id="server_tool_use"),
+        own('"x"}', id="server_tool_use"),
+    ]
     extras = [found for found in told if isinstance(found, Extra)]
     assert [(found.name, found.origin) for found in extras] == [("content_block", "anthropic")] * 2
     assert json.loads(extras[0].raw)["input"] == {"query": "x"}
@@ -333,6 +338,7 @@ class TestWhole:
             own(ends=True),
             Said("Hi"),
             Extra("citation", b'{"type": "x"}', "anthropic"),
+            Ran("web_search"),
             own('{"q": 1}', id="server_tool_use"),
             Extra(
                 "content_block",
