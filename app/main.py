@@ -33,7 +33,7 @@ from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
 from app.gateway.view import View, arm_of
 from app.http.api import build_api
-from app.http.asgi import Receive, Scope, Send
+from app.http.asgi import PATIENT, Patience, Receive, Scope, Send
 from app.http.auth import is_loopback
 from app.http.count import Counting, CountRoute
 from app.http.dashboard.now import this_gateway
@@ -142,11 +142,13 @@ def load_routers(weights: Path) -> dict[str, Router]:
     return found
 
 
-def hot_routes(services: Services, max_body_bytes: int, replays: Replays) -> dict[str, HotRoute]:
+def hot_routes(
+    services: Services, max_body_bytes: int, replays: Replays, patience: Patience = PATIENT
+) -> dict[str, HotRoute]:
     """The paths that generate or embed, each with its route; Gemini's by their verb."""
     routes = _hot_routes(services, max_body_bytes)
     for route in routes.values():
-        route.replays = replays
+        route.replays, route.patience = replays, patience
     return routes
 
 
@@ -253,7 +255,9 @@ class Gateway:
         dashboard = self.dashboard = self._dashboard(services, figures)
         api = build_api(services, outcomes, aside, dashboard)
         replays = Replays(shared := make_replays(settings))
-        self.front = Front(hot_routes(services, settings.max_body_bytes, replays), api, self.metrics)
+        patience = Patience(settings.body_idle_s, settings.body_s)
+        hot = hot_routes(services, settings.max_body_bytes, replays, patience)
+        self.front = Front(hot, api, self.metrics, patience)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()

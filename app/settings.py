@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
     prices_every_s: float = Field(default=6 * 3600.0, gt=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    body_idle_s: float = Field(default=30.0, gt=0, description="a body of which nothing comes for so long is refused")
+    body_s: float = Field(default=120.0, gt=0, description="and so is one that is not there after this long")
     drain_notice_s: float = Field(
         default=0.0, ge=0, description="after SIGTERM, how long to serve on while /readyz fails: balancers notice"
     )

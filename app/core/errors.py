@@ -71,6 +71,12 @@ class TooLarge(BursarError):
     status, type, code, blame, label = 413, "invalid_request_error", "request_too_large", "client", "too_large"
 
 
+class BodyTimeout(BursarError):
+    """The request stopped arriving, or took too long to arrive."""
+
+    status, type, code, blame, label = 408, "invalid_request_error", "request_timeout", "client", "body_timeout"
+
+
 class ContextTooLong(BadRequest):
     """No candidate has a context window that the request fits into."""
 

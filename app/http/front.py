@@ -11,7 +11,7 @@ from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import checked_task_id
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.metrics import Metrics
-from app.http.asgi import AsgiDownstream, Message, Receive, Scope, Send
+from app.http.asgi import PATIENT, AsgiDownstream, Message, Patience, Receive, Scope, Send, in_time
 from app.http.hot import NO_PATH, HotRoute, id_headers, refuse
 
 ALLOW = b"POST, OPTIONS"
@@ -28,8 +28,11 @@ class Front:
     `hot` maps paths to routes; a Gemini verb `V` stands in it as `:V`.
     """
 
-    def __init__(self, hot: Mapping[str, HotRoute], api: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self, hot: Mapping[str, HotRoute], api: ASGIApp, metrics: Metrics, patience: Patience = PATIENT
+    ) -> None:
         self._hot = hot
+        self._patience = patience
         self._api = api
         self._metrics = metrics
 
@@ -73,6 +76,8 @@ class Front:
 
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+        elif scope["method"] != "GET":
+            receive = in_time(receive, self._patience)
         await self._api(scope, receive, send_with_id)
 
     async def _refuse(self, send: Send, error: BursarError, dialect: Dialect) -> None:

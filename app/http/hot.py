@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from app.core.errors import BadRequest, BursarError, Draining, TooLarge
+from app.core.errors import BursarError, Draining, TooLarge
 from app.core.policy import Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
@@ -23,7 +23,7 @@ from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
-from app.http.asgi import AsgiDownstream, Head, Message, Receive, Scope, Send
+from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Receive, Scope, Send, next_piece
 from app.http.auth import KeyRing
 from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
@@ -35,8 +35,6 @@ NO_PATH: Mapping[str, str] = {}
 NO_EXTENSIONS: Mapping[str, Cycle] = {}
 TRACEPARENT_CHARS = 55
 """https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
-BODY_S = 120.0
-"""How long a body may take from its first piece to its last: 32 MB at 2 Mbit/s. Whoever sends one has shown a key."""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
 
@@ -67,6 +65,7 @@ class HotRoute(ABC):
         self._max_body_bytes = max_body_bytes
         self._keys = KeyRing(services.view.policy)
         self.replays = Replays()  # a process's routes are given one in common
+        self.patience = PATIENT
 
     @property
     def dialect(self) -> Dialect:
@@ -104,7 +103,7 @@ class HotRoute(ABC):
                 headers.setdefault("x-goog-api-key", path["key"])
             view = self.services.view
             key = self._gate(headers)
-            body = await read_body(headers, receive, self._max_body_bytes)
+            body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 key = self._gate(headers)
             if (again := headers.get("idempotency-key")) is not None:
@@ -196,27 +195,34 @@ class HotRoute(ABC):
         )
 
 
-async def read_body(headers: dict[str, str], receive: Receive, max_bytes: int) -> bytes:
-    """The whole request body. Raises TooLarge, before reading where the client declares it, ClientLeft, or BadRequest
-    for a body that stops arriving."""
+async def read_body(
+    headers: dict[str, str],
+    receive: Receive,
+    max_bytes: int,
+    patience: Patience = PATIENT,
+    cycle: Cycle | None = None,
+) -> bytes:
+    """The whole request body. Raises TooLarge, before reading where the client declares it, ClientLeft, or BodyTimeout
+    for one that stops arriving. `cycle`: where it is known, a body that has come already needs no clock."""
     too_large = TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
-    message = await receive()
+    at_hand = cycle is not None and cycle.message_event.is_set()
+    message = await (receive() if at_hand else next_piece(receive, patience.idle_s))
     if message["type"] != "http.disconnect" and not message.get("more_body"):
         if len(body := message.get("body", b"")) > max_bytes:
             raise too_large
         return bytes(body)
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _read_on(message, receive, max_bytes, too_large)
-    except TimeoutError:
-        raise BadRequest("The body did not arrive in time.", headers={"connection": "close"}) from None
+    return await _read_on(message, receive, max_bytes, patience, too_large)
 
 
-async def _read_on(message: Message, receive: Receive, max_bytes: int, too_large: TooLarge) -> bytes:
+async def _read_on(
+    message: Message, receive: Receive, max_bytes: int, patience: Patience, too_large: TooLarge
+) -> bytes:
     """The rest of a body that comes in pieces, of which this is the first."""
+    now_s = asyncio.get_running_loop().time
+    until_s = now_s() + patience.whole_s
     parts: list[bytes] = []
     size = 0
     while True:
@@ -229,7 +235,7 @@ async def _read_on(message: Message, receive: Receive, max_bytes: int, too_large
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
-        message = await receive()
+        message = await next_piece(receive, min(patience.idle_s, until_s - now_s()))
 
 
 async def read_away(headers: dict[str, str], receive: Receive) -> None:

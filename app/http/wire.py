@@ -18,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.http.asgi import AsgiDownstream, Head, Send
 
 WIRE = "bursar.wire"
+HEAD_S = 30.0
+"""How long a head may take from its first piece to its last."""
+LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 MAX_URLS = 1024
 """Parsed URLs that are remembered; clients choose them."""
 
@@ -119,9 +122,36 @@ class WireProtocol(HttpToolsProtocol):
 
     _urls: dict[bytes, tuple[str, bytes, bytes]] = {}  # noqa: RUF012  (one table for all connections)
     _answering: Cycle | None = None
+    _in_head = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """One that never says a word is closed like one that falls silent."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """A head nearly always comes in one piece; only one that does not needs a clock."""
+        super().data_received(data)
+        if self._in_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        """httptools: a head begins."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def _head_is_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(LATE)
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         """httptools: the head has come."""
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         parser, scope = self.parser, self.scope
         version = parser.get_http_version()
         scope["method"] = parser.get_method().decode("ascii")
@@ -164,6 +194,8 @@ class WireProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, for the request that is being answered too."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         if self._answering is not None:
             self._answering.left()
         super().connection_lost(exc)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.http import hot
+from app.http import wire
 from tests.agents.stage import PATHS
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, policy, read, until
 from tests.upstream import ScriptedUpstream
@@ -180,15 +180,81 @@ async def test_a_hundred_megabytes_are_refused_and_not_kept(
     assert not upstream.requests
 
 
-async def test_a_body_that_stops_arriving(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "BODY_S", 0.2)
+@contextlib.asynccontextmanager
+async def raw(live: Live, path: str, sent: bytes, method: str = "POST") -> AsyncIterator[asyncio.StreamReader]:
+    """A connection on which a head was sent, and so much of its body."""
     host, port = live.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST {ROUTES['openai_chat']} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
-    writer.write(head.encode() + b'{"model": "m", ')
-    answer = await asyncio.wait_for(reader.read(), 5)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"did not arrive in time" in answer
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
+    writer.write(head.encode() + sent)
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+LATE = {"openai_chat": ("code", "request_timeout"), "openai_responses": ("code", "request_timeout"),
+        "anthropic": ("type", "timeout_error"), "gemini": ("status", "DEADLINE_EXCEEDED")}  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"model": "m", '], ids=["never", "half"])
+@DIALECTS
+async def test_a_body_that_does_not_arrive(
+    upstream: ScriptedUpstream, tmp_path: Path, dialect: str, sent: bytes
+) -> None:
+    async with Live(tmp_path, policy({"m": upstream}), settings={"body_idle_s": 0.2}) as live:
+        async with raw(live, ROUTES[dialect], sent) as reader:
+            head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head.lower()
+        name, value = LATE[dialect]
+        assert json.loads(body)["error"][name] == value
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"], ids=["never", "half"])
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/v1/tasks/t"), ("POST", "/v1/feedback")])
+async def test_a_body_that_does_not_arrive_at_the_api(
+    upstream: ScriptedUpstream, tmp_path: Path, method: str, path: str, sent: bytes
+) -> None:
+    async with Live(tmp_path, policy({"m": upstream}), settings={"body_idle_s": 0.2}) as live:
+        async with raw(live, path, sent, method) as reader:
+            answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"request_timeout"' in answer
+
+
+async def test_a_body_that_trickles_has_a_deadline_too(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async with Live(tmp_path, policy({"m": upstream}), settings={"body_s": 0.3}) as live:
+        host, port = live.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n")
+        answering = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
+        while not answering.done():
+            writer.write(b" ")
+            await asyncio.wait({answering}, timeout=0.02)
+        assert (await answering).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+async def test_a_head_that_stops_arriving(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    host, port = live.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: loc")
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
+async def test_a_head_in_two_pieces_is_served(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("One."))
+    body = json.dumps(asked("openai_chat")).encode()
+    host, port = live.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    writer.write(head[:40])
+    await writer.drain()
+    writer.write(head[40:] + body)
+    assert b"200 OK" in await asyncio.wait_for(reader.read(100), 10)
     writer.close()
 
 
