@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from functools import cached_property
 
-from app.core.errors import BudgetContended, BudgetExceeded, BursarError
+from app.core.errors import BudgetContended, BudgetExceeded, BursarError, Unpriced
 from app.core.landing import Landing, note_of
 from app.core.meter import Meter
 from app.core.money import Usage
@@ -24,13 +24,13 @@ from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
-from app.gateway.fees import sure_tools
+from app.gateway.fees import sure_tools, unpriced_tools
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import loop_of
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import plan_attempt
-from app.gateway.purse import Purse
+from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.gateway.target import Target, resolve
@@ -99,7 +99,7 @@ class ChatCall(OwnedCall):
         for candidate in self._in_order(decision):
             try:
                 verdict = await self._ask(candidate, decision)
-            except (BudgetExceeded, BudgetContended) as error:
+            except (BudgetExceeded, BudgetContended, Unpriced) as error:
                 self.note_denial(candidate, error)
                 denial = denial or error
                 if isinstance(error, BudgetExceeded) and error.final:
@@ -226,6 +226,7 @@ class ChatCall(OwnedCall):
         purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)
         self.purse, self.record.limits = purse, purse.limits
+        await refuse_unpriced(purse, candidate, unpriced_tools(self.request, candidate))
         breaker = services.health.of(candidate.name)
         breaker.sent(now())
         self.note_overhead()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, NoCandidate, Unpriced, UnpricedTool, UpstreamError
+from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamError
 from app.core.money import tokens_cost, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
-from app.gateway.fees import sure_tools, unpriced_tools
+from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
 from app.gateway.spare import NOBODY, Spares
 from app.gateway.split import assign
 from app.gateway.target import Target
@@ -313,19 +313,9 @@ def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
     if "circuit open" in verdicts:
         return UpstreamError("Every provider that could serve this is failing at the moment.")
     if "unpriced under a cap" in verdicts:
-        return Unpriced(
-            "A cost cap applies and the price of this model is unknown: add its pricing to the policy.",
-            param="model",
-            headers={"x-should-retry": "false"},
-        )
+        return unpriced_error(())
     if tools := next((v.removeprefix(UNPRICED_TOOL) for v in verdicts if v.startswith(UNPRICED_TOOL)), None):
-        keys = " and ".join(f"pricing.tool_fees.{tool}" for tool in tools.split(" and "))
-        return UnpricedTool(
-            f"A cost cap applies and what the provider bills for {tools} is unknown: add {keys} to the model in the "
-            "policy, or leave the tool out.",
-            param="tools",
-            headers={"x-should-retry": "false"},
-        )
+        return unpriced_error(tools.split(" and "))
     if "context too small" in verdicts:
         return ContextTooLong("The messages are longer than the context window of every candidate.", param="messages")
     return NoCandidate("No candidate of this route can take such a request: " + ", ".join(sorted(set(verdicts))) + ".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, Unpriced
+from app.core.errors import BadRequest, BudgetContended, BudgetExceeded
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
@@ -18,10 +18,11 @@ from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped
+from app.gateway.fees import unpriced_error
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import Mode, Plan
-from app.gateway.purse import Purse
+from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.gateway.target import resolve
@@ -70,10 +71,7 @@ class EmbeddingsCall(OwnedCall):
     async def _attempt(self, candidate: Candidate) -> Verdict | None:
         limits = self.record.limits = self.limits(candidate)
         if candidate.price is None and limits.capped:
-            raise Unpriced(
-                "A cost cap applies and the price of this model is unknown: add its pricing to the policy.",
-                param="model",
-            )
+            raise unpriced_error(())
         tokens = int(self._request.input_estimate * INPUT_MARGIN) + 1
         meter = Meter(candidate.price, tokens, 1000)
         purse = Purse(
@@ -89,6 +87,7 @@ class EmbeddingsCall(OwnedCall):
         except (BudgetExceeded, BudgetContended) as error:
             self.note_denial(candidate, error)
             raise
+        await refuse_unpriced(purse, candidate, ())
         self.note_overhead()
         record = AttemptRecord(candidate, purse, mode=Mode.PLAIN.value)
         self.attempts.append(record)

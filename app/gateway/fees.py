@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from app.core.errors import Unpriced, UnpricedTool
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
 
@@ -22,6 +25,18 @@ def unpriced_tools(request: ChatRequest, candidate: Candidate) -> tuple[str, ...
     if price is None:
         return ()
     return tuple([tool for tool in billed_tools(request, candidate) if price.fee_nano(tool) is None])
+
+
+def unpriced_error(tools: Sequence[str]) -> Unpriced:
+    """The refusal under a cap, for these tools of the provider's or (none) for the model itself; no client is to send
+    the call again. No number and no word that agents retry on (shared WIRE.md)."""
+    final = {"x-should-retry": "false"}
+    if not tools:
+        message = "A cost cap applies and the price of this model is unknown: add its pricing to the policy."
+        return Unpriced(message, param="model", headers=final)
+    named, keys = " and ".join(tools), " and ".join(f"pricing.tool_fees.{tool}" for tool in tools)
+    message = f"A cost cap applies and what the provider bills for {named} is unknown: add {keys} to the model in the"
+    return UnpricedTool(f"{message} policy, or leave the tool out.", param="tools", headers=final)
 
 
 def sure_tools(request: ChatRequest, candidate: Candidate) -> tuple[tuple[str, int], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,10 +13,11 @@ from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
 from app.core.landing import Approach
 from app.core.meter import Meter
 from app.core.money import tokens_cost
-from app.core.policy import LedgerRules
+from app.core.policy import Candidate, LedgerRules
 from app.core.terms import tighter
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
+from app.gateway.fees import unpriced_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
 from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded, landing_clamp, token_clamp
@@ -97,6 +98,8 @@ class Purse:
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
         limits = self.limits
+        if self.plan.mode is Mode.PLAIN and self.plan.worst_tokens is None and self.plan.output_rate and self.capped:
+            self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
         if request is not None:
             self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
             if self.clamp_tokens is not None and not self.plan.strict and self._grant.remaining_nano is not None:
@@ -136,6 +139,12 @@ class Purse:
         self.tokens_left = tighter(self.limits.call_tokens, self._grant.tokens_left)
         self.ms_left = tighter(self.limits.call_ms, self._grant.ms_left)
         self._allow(0, self._grant, plan.risk_nano)
+
+    @property
+    def capped(self) -> bool:
+        """True where a cap in dollars binds this call, an amended one or that of a task above included."""
+        grant = self._grant
+        return self.limits.call_nano is not None or (grant.scope is not None and grant.remaining_nano is not None)
 
     @property
     def lands(self) -> bool:
@@ -344,3 +353,11 @@ class Purse:
     def conservative_nano(self) -> int:
         """What a provider that bills after a cancel may still charge: all that this call was allowed to spend."""
         return max(self.meter.running_nano, self._recorded_nano + self._grant.held_nano)
+
+
+async def refuse_unpriced(purse: Purse, candidate: Candidate, tools: Sequence[str]) -> None:
+    """Raise Unpriced where a cap binds and the model, or these tools of its provider's, have no price. The decision has
+    refused what it could see: an amended cap, or that of a task above, only the ledger knows."""
+    if purse.capped and (candidate.price is None or tools):
+        await purse.settle(0)
+        raise unpriced_error(tools)

@@ -38,6 +38,53 @@ async def test_an_unpriced_model_under_a_cap_is_refused(
         assert upstream.requests == []
 
 
+async def raise_cap(live: Live, task: str, **fields: Any) -> None:
+    """Amend a task, as `bursar run --cap` and `bursar task raise` do."""
+    async with live.client.session.patch(f"{live.url}/v1/tasks/{task}", json=fields) as answer:
+        assert answer.status == 200, await answer.text()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_unpriced_model_is_refused_under_a_cap_that_only_the_ledger_knows(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, stream: bool
+) -> None:
+    upstream.source = SHORT
+    async with Live(tmp_path, policy({"a": upstream}, models=NO_PRICE), ledger_url) as live:
+        await raise_cap(live, "t1", max_cost_usd=1)
+        below = {"headers": {"x-bursar-parent-task-id": "t1"}}
+        for task, more in (("t1", {}), ("t2", below)):
+            answer = await live.chat(stream=stream, task=task, **more)
+            assert (answer.status, answer.error_code) == (400, "unpriced_model")
+            assert answer.headers["x-should-retry"] == "false"
+        assert upstream.requests == []
+        balance = await live.balance("task:t1")
+        assert (balance.spent_nano, balance.held_nano, balance.tokens) == (0, 0, 0)
+        assert (await live.chat(stream=stream, task="t3")).status == 200, "no cap binds this one"
+
+
+async def test_under_such_a_cap_a_priced_candidate_serves(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    with ScriptedUpstream() as other:
+        other.source = SHORT
+        async with Live(tmp_path, policy({"a": upstream, "b": other}, models=NO_PRICE)) as live:
+            await raise_cap(live, "t1", max_cost_usd=1)
+            answer = await live.chat(model="auto", task="t1")
+            assert answer.status == 200, answer.body
+            assert answer.headers["x-bursar-model"] == "b"
+            assert upstream.requests == []
+
+
+async def test_such_a_cap_also_bounds_a_reply_that_nothing_else_does(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """Neither the client nor the policy says how long a reply may be, and it does not stream."""
+    upstream.source = LONG
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        await raise_cap(live, "t1", max_cost_usd=usd(40 * INPUT_NANO + 50 * OUTPUT_NANO))
+        answer = await live.chat(task="t1")
+        assert (answer.status, answer.error_code) == (402, "budget_exceeded")
+        assert (await live.balance("task:t1")).spent_nano <= 40 * INPUT_NANO + 60 * OUTPUT_NANO
+
+
 async def test_an_unpriced_model_without_a_cap_costs_nobody_knows_what(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:

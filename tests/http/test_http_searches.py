@@ -134,6 +134,23 @@ async def test_a_tool_without_a_fee_is_refused_under_a_cap(
         assert answer.status == 200, answer.body
 
 
+async def test_a_tool_without_a_fee_is_refused_under_a_cap_that_only_the_ledger_knows(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """As `bursar run --cap` sets it."""
+    before = len(upstream.requests)
+    async with Live(tmp_path, spec_of(upstream, "anthropic")) as live:
+        async with live.client.session.patch(live.url + "/v1/tasks/t", json={"max_cost_usd": 1}) as amended:
+            assert amended.status == 200
+        asked = {"model": "m", "messages": HI, "max_tokens": 50, "stream": True, "tools": [ANTHROPIC_TOOL]}
+        headers = {"x-bursar-task-id": "t"}
+        async with live.client.session.post(live.url + "/v1/messages", json=asked, headers=headers) as response:
+            answer = await read(response)
+        assert answer.status == 402
+        assert b"pricing.tool_fees.web_search" in answer.body
+        assert len(upstream.requests) == before
+
+
 async def test_a_search_that_is_certain_is_set_aside_before_the_call(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
