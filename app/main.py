@@ -39,7 +39,7 @@ from app.http.count import Counting, CountRoute
 from app.http.dashboard.now import this_gateway
 from app.http.dashboard.routes import Dashboard
 from app.http.embeddings import EmbeddingsRoute
-from app.http.front import Front
+from app.http.front import ASGIApp, Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
 from app.http.replays import Replays
@@ -245,19 +245,15 @@ class Gateway:
         await outcomes.start()
         follower = await self._follower(snapshots := make_snapshots(settings))
         view = View(self.policies.current, self.routers, self.book.current)
-        upstreams = BridgedUpstreams(make_upstreams(os.environ))
-        memory = make_memory(settings)
+        upstreams, memory = BridgedUpstreams(make_upstreams(os.environ)), make_memory(settings)
         services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics, memory)
         self.services = services
         self.history.note(self.policies.current.version, (), time.time())
-        aside = Aside(settings)
-        figures = Figures(settings)
+        aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)
         api = build_api(services, outcomes, aside, dashboard)
         replays = Replays(shared := make_replays(settings))
-        patience = Patience(settings.body_idle_s, settings.body_s)
-        hot = hot_routes(services, settings.max_body_bytes, replays, patience)
-        self.front = Front(hot, api, self.metrics, patience)
+        self.front = self._front(services, replays, api)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()
@@ -305,6 +301,11 @@ class Gateway:
         return Dashboard(
             services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit, words, whose
         )
+
+    def _front(self, services: Services, replays: Replays, api: ASGIApp) -> Front:
+        settings = self.settings
+        patience = Patience(settings.body_idle_s, settings.body_s)
+        return Front(hot_routes(services, settings.max_body_bytes, replays, patience), api, self.metrics, patience)
 
     async def _follower(self, snapshots: Snapshots) -> Follower | None:
         """What keeps the learned router up to date; None where there is none that learns. The gateway begins with what

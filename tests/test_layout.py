@@ -26,6 +26,7 @@ OWN_TASKS = {
     "app/gateway/calls.py": "a call outlives its client, and is drained at shutdown",
     "app/stores/budgets_redis.py": "lanes live from start to close, which waits for them",
     "app/stores/replays_redis.py": "a write lives until it is done, and close waits for it",
+    "app/stores/task_memory_redis.py": "a write lives until it is done, and close waits for it",
     "app/stores/traces_redis.py": "the writer lives from start to close, which waits for it",
 }
 LITELLM = {"app/gateway/litellm_bridge.py": "the only bridge; importing litellm costs seconds and 200 MB"}
