@@ -33,12 +33,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BURSAR_", frozen=True, extra="ignore")
 
     policy: Path = Field(default=DEFAULT_POLICY, description="policy file or folder")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1)
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
+    workers: int = Field(default=1, ge=1, description="gateway processes on this port")
     data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
     redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
-    redis_namespace: str = "bursar"
+    redis_namespace: str = Field(default="bursar", description="the hash tag of all keys there")
     traces_url: SecretStr | None = Field(
         default=None,
         description="where traces are kept as Parquet, any URL that fsspec knows; default: DATA_DIR/traces/parquet",
@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     snapshot_every_s: float = Field(default=300.0, gt=0, description="and after so long, where there are any labels")
     snapshots_keep: int = Field(default=10, ge=1, description="snapshots that can be rolled back to")
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
-    prices_every_s: float = Field(default=6 * 3600.0, gt=0)
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    prices_every_s: float = Field(default=6 * 3600.0, gt=0, description="how often")
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="larger requests get 413")
     body_idle_s: float = Field(default=30.0, gt=0, description="a body of which nothing comes for so long is refused")
     body_s: float = Field(default=120.0, gt=0, description="and so is one that is not there after this long")
     drain_notice_s: float = Field(
@@ -72,5 +72,7 @@ class Settings(BaseSettings):
     otel: bool = Field(
         default=False, description="send a span of each call by OTLP; OTEL_* say where (pip install bursar[otel])"
     )
-    log_level: str = "info"
-    log_format: str = Field(default="auto", pattern="^(auto|json|console)$")
+    log_level: str = Field(default="info", description="debug, info, warning, error or critical")
+    log_format: str = Field(
+        default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else json"
+    )

@@ -45,7 +45,7 @@ BOUND_TOKENS = 15
 UNSETTLED_S = 1.0
 """How long before a kill a call may have ended and still not be settled, on a busy machine."""
 UNRECORDED_TOKENS = 512
-"""What a dead gateway's streams are charged at most beyond what they spent (README, "What is promised about money")."""
+"""What a dead gateway's streams are charged at most beyond what they spent (docs/money.md)."""
 
 
 @pytest.fixture(scope="module")
