@@ -265,6 +265,7 @@ class Gateway:
                     lambda: self.policies.watch(stop),
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
+                    services.explore_budget.keep,
                     replays.tend,
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     dashboard.live.run,
@@ -286,7 +287,7 @@ class Gateway:
         finally:
             await figures.close()
             await dashboard.others.close()
-            await services.ledger.pay_owed()
+            await services.give_back()
             await services.upstreams.close()
             await traces.close()
             await outcomes.close()

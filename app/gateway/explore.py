@@ -3,8 +3,8 @@
 What is explored is a task's (or, without one, a call's) by its name, so that a task stays with its model while beliefs
 last, and the same calls are explored after a restart. Not explored are: what the policy pins or the client named;
 routes that split their traffic (a test compares routers, not draws); answers to open tool loops; calls for which only
-fallbacks are left; calls near a cap, of their own or of a scope that they share; and nothing once the day's budget is
-spent.
+fallbacks are left; calls near a cap, of their own or of a scope that they share; and nothing once the day's budget,
+which all workers and gateways share (`gateway/explore_budget.py`), is spent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.core.policy import LEARNED, Explore, Route
+from app.core.policy import LEARNED, Route
 from app.gateway.choose import IN_QUARANTINE, PASSED_OVER, Considered, choose, cost_key
 from app.gateway.decide import Decision
+from app.gateway.explore_budget import ExploreBudget
 from app.gateway.limits import Limits
 from app.gateway.view import View
 from routers.base import Arm, Score
@@ -37,11 +38,9 @@ MAX_SCOPES = 20_000
 
 @dataclass(slots=True)
 class Explorer:
-    """What one process knows of its exploring: dollars of the day (UTC), and what scopes had left when last heard
-    of."""
+    """What one process knows of its exploring: the budget, and what scopes had left when last heard of."""
 
-    day: dt.date = dt.date.min
-    spent_nano: dict[str, int] = field(default_factory=dict)
+    budget: ExploreBudget
     _left: dict[str, int] = field(default_factory=dict)
 
     def note_left(self, scope: str | None, remaining_nano: int | None) -> None:
@@ -60,17 +59,6 @@ class Explorer:
         tops = [claim.limit_nano for claim in limits.claims if claim.limit_nano is not None]
         asked = [claim.own_limit_nano for claim in limits.claims if claim.own_limit_nano is not None]
         return min([*known, *own, *tops, *asked], default=None)
-
-    def may_spend(self, route: str, explore: Explore, nano: int, today: dt.date) -> bool:
-        """Whether the day's budget of a route allows so much more."""
-        if today != self.day:
-            self.day = today
-            self.spent_nano.clear()
-        return self.spent_nano.get(route, 0) + nano <= explore.day_nano
-
-    def spend(self, route: str, nano: int) -> None:
-        """Count what exploring costs; less than 0 gives back what was expected and did not come."""
-        self.spent_nano[route] = max(self.spent_nano.get(route, 0) + nano, 0)
 
 
 def explored(
@@ -96,7 +84,7 @@ def explored(
     if len(options) < 2 or not hasattr(router, "drawn"):
         return decision
     dearest = max(option.expected_nano or 0 for _, option in options)
-    if not explorer.may_spend(rules.name, rules.explore, dearest, today):
+    if not explorer.budget.allows(rules.name, rules.explore.day_nano, dearest, today):
         return decision
     live: LiveRouter = router  # type: ignore[assignment]
     places = [place for place, _ in options]
@@ -114,7 +102,7 @@ def explored(
     if chosen.candidate is greedy:
         propensity += 1.0 - share
         return msgspec.structs.replace(decision, propensity=propensity, explored=is_drawn)
-    explorer.spend(rules.name, chosen.expected_nano or 0)
+    explorer.budget.spend(rules.name, chosen.expected_nano or 0)
     return _instead(decision, chosen, propensity)
 
 

@@ -119,6 +119,17 @@ class Ledger:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
             pause = min(pause * 2, LAST_WAIT_S)
 
+    async def hold(self, op: Reserve) -> Granted | None:
+        """Set money aside for no call, at once or not at all: None where it is refused or the store does not answer."""
+        try:
+            result = await self.budgets.apply(op)
+        except LedgerUnavailable as error:
+            self.is_down(error)
+            self._unsure.append(op.call_id)
+            return None
+        self._is_up()
+        return result if isinstance(result, Granted) else None
+
     def advance(self, op: Advance) -> asyncio.Future[Result]:
         """Record the running cost and renew the hold; the future raises LedgerUnavailable."""
         rules = self._unheld.get(op.call_id)

@@ -15,6 +15,7 @@ from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Calls
 from app.gateway.decide import Decision
 from app.gateway.explore import Explorer
+from app.gateway.explore_budget import SharedBudget
 from app.gateway.ledger import Ledger
 from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
@@ -45,11 +46,14 @@ class Services:
     health: Health = field(default_factory=Health)
     repeats: Repeats = field(init=False)
     loops: Loops = field(init=False)
-    explorer: Explorer = field(default_factory=Explorer)
+    explorer: Explorer = field(init=False)
+    explore_budget: SharedBudget = field(init=False)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.repeats, self.loops = Repeats(self.memory), Loops(self.memory)
+        self.explore_budget = SharedBudget(self.ledger)
+        self.explorer = Explorer(self.explore_budget)
         self._keep_tasks()
 
     def _keep_tasks(self) -> None:
@@ -72,6 +76,11 @@ class Services:
         self.view = view
         self._keep_tasks()
         self.health.keep(frozenset(view.policy.models))
+
+    async def give_back(self) -> None:
+        """At the end: give back what is held for exploring, write what is owed."""
+        await self.explore_budget.close()
+        await self.ledger.pay_owed()
 
     def show_circuits(self) -> None:
         """Bring this process's part of the gauge of circuit states up to date, since some change with time alone."""
@@ -126,7 +135,7 @@ class Services:
         if decision.instead_of is None:
             return
         expected = next(seen.expected_nano or 0 for seen in decision.usable if seen.candidate is decision.chosen)
-        self.explorer.spend(route, cost_nano - expected)
+        self.explore_budget.spend(route, cost_nano - expected)
         self.metrics.child(self.metrics.explored, route, label_of(decision.chosen)[0]).inc()
         self.metrics.child(self.metrics.explored_cost, route).inc(usd_float(cost_nano))
 

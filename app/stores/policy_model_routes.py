@@ -34,7 +34,7 @@ class ExploreSpec(Spec):
 
     share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(default=0.05, description="Of calls, or of tasks.")
     max_usd_per_day: Budget = Field(
-        description="What such calls may cost in a day (UTC), for each gateway process; then none are made."
+        description="What such calls may cost in a day (UTC), in all workers and gateways; then none are made."
     )
 
 

@@ -27,6 +27,18 @@ from tests.bench.micro import INPUT_TOKENS, Part, cpu_us, policy_with
 
 CODE = "Write a Python function that merges two sorted lists. Include type hints and unit tests. " * 20
 BASE = load(SHIPPED_WEIGHTS)
+
+
+class Plenty:
+    """A budget without an end."""
+
+    def allows(self, route: str, day_nano: int, nano: int, today: dt.date) -> bool:
+        return True
+
+    def spend(self, route: str, nano: int) -> None:
+        pass
+
+
 FREE = Limits((), None, "request")
 TODAY = dt.date(2026, 11, 29)
 
@@ -59,7 +71,7 @@ def _works(request: ChatRequest, count: int) -> Iterator[tuple[str, str, Callabl
     yield "scores by a snapshot, the text read", "request", lambda: live.score(features, arms)
     yield "what it demands, in its record", "request", lambda: demand_json(demand, view)
     yield "the decision's record", "request", lambda: decision_json(decision, view)
-    explorer = Explorer()
+    explorer = Explorer(Plenty())
     yield (
         "sampling and propensity",
         "request",

@@ -33,6 +33,19 @@ FREE = Limits((), None, "request")
 TODAY = dt.date(2026, 11, 29)
 
 
+class Purse:
+    """A budget of one process, without a ledger."""
+
+    def __init__(self, left_nano: int = 10**12) -> None:
+        self.left_nano = left_nano
+
+    def allows(self, route: str, day_nano: int, nano: int, today: dt.date) -> bool:
+        return nano <= min(self.left_nano, day_nano)
+
+    def spend(self, route: str, nano: int) -> None:
+        self.left_nano -= nano
+
+
 class Unsure(FixedRouter):
     """Of `cheap` it is not sure."""
 
@@ -65,7 +78,7 @@ def call(
         available=lambda name: name not in open_, capped=lambda _: False,
     )  # fmt: skip
     return explored(
-        decision, target.arms, of, explorer or Explorer(), unit=unit, in_tool_loop=body.prompt.in_tool_loop,
+        decision, target.arms, of, explorer or Explorer(Purse()), unit=unit, in_tool_loop=body.prompt.in_tool_loop,
         limits=limits, today=today,
     )  # fmt: skip
 
@@ -105,7 +118,7 @@ SHARED = Limits((Claim("task:k:t", 10**15),), None, "request")
 
 
 def poor(scope: str) -> Explorer:
-    explorer = Explorer()
+    explorer = Explorer(Purse())
     explorer.note_left(scope, 110 * NEAR - 1)
     return explorer
 
@@ -140,10 +153,10 @@ def test_candidates_too_dear_for_what_is_left_are_not_drawn() -> None:
     assert names == {"cheap", "mid"}
 
 
-def test_the_days_budget_ends_it_and_the_next_day_begins_anew() -> None:
+def test_the_budget_ends_it() -> None:
     rules = replace(RULES, explore=Explore(0.5, 40_000))
-    explorer = Explorer()
-    on = view_on(rules)
+    purse = Purse(40_000)
+    explorer, on = Explorer(purse), view_on(rules)
     first = [call(f"k:{n}", explorer=explorer, on=on) for n in range(300)]
     spent = sum(
         next(seen.expected_nano or 0 for seen in decision.usable if seen.candidate is decision.chosen)
@@ -151,19 +164,8 @@ def test_the_days_budget_ends_it_and_the_next_day_begins_anew() -> None:
         if decision.instead_of
     )
     assert 0 < spent <= 40_000
-    assert explorer.spent_nano["auto"] == spent
+    assert purse.left_nano == 40_000 - spent
     assert first[-1].explored is None
-    tomorrow = TODAY + dt.timedelta(days=1)
-    assert any(call(f"k:{n}", explorer=explorer, on=on, today=tomorrow).instead_of for n in range(50))
-
-
-def test_what_was_expected_and_not_spent_is_given_back() -> None:
-    explorer = Explorer()
-    explorer.spend("auto", 500)
-    explorer.spend("auto", -200)
-    assert explorer.spent_nano["auto"] == 300
-    explorer.spend("auto", -900)
-    assert explorer.spent_nano["auto"] == 0
 
 
 @pytest.mark.parametrize(
