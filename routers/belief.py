@@ -36,20 +36,30 @@ TIER_SCALE: Final = 1.0
 class Spread:
     """Standard deviations, in logits, of how live traffic may differ from training before anything is known of it.
 
-    `level`, `types`, `untold_types`, `circumstances`, `slopes`: common to all models. `own_*`: of one model beyond
-    that. Types are told where training has outcomes of them. The level's is `abilities.TRAFFIC_VARIANCE`.
+    `level`, `types`, `untold_types`, `circumstances`, `slopes`, `places`: common to all models. `own_*`: of one model
+    beyond that. Types are told where training has outcomes of them.
+
+    Fitted: of 34 settings on a coordinate search those that foresee best, one outcome after the other, 500 requests of
+    each of nine sources, each answered by one model and read by weights that never saw the source (0.548 nats a label;
+    0.550 as guessed before). Whichever source is not looked at, the others choose nearly the same. Untold types rest on
+    one source (tool calls): of 1.0 and 1.4, alike in it, the narrower. No source tells of circumstances: a guess.
     """
 
-    level: float = 1.0
-    types: float = 0.3
-    untold_types: float = 0.8
+    level: float = 1.2
+    types: float = 0.4
+    untold_types: float = 0.6
     circumstances: float = 0.7
-    slopes: float = 0.2
-    own_level: float = 0.3
-    own_types: float = 0.35
-    own_untold_types: float = 0.7
+    slopes: float = 0.55
+    places: float = 0.7
+    own_level: float = 0.2
+    own_types: float = 0.5
+    own_untold_types: float = 1.0
     own_circumstances: float = 0.5
-    own_slopes: float = 0.25
+    own_slopes: float = 0.1
+    own_places: float = 0.3
+
+
+SPREAD: Final = Spread()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +167,31 @@ class Belief:
 
 
 class Prior:
-    """Where belief begins, for one set of weights. `told`: the task types that training has outcomes of."""
+    """Where belief begins, for one set of weights. `places`: the length of a request's place; `told`: the task types
+    that training has outcomes of."""
 
-    def __init__(self, weights: AbilityWeights, told: Sequence[str], spread: Spread = Spread()) -> None:
+    def __init__(
+        self, weights: AbilityWeights, places: int, told: Sequence[str], spread: Spread = SPREAD
+    ) -> None:  # fmt: skip
         self.k = weights.coef.shape[1]
-        self.size = self.k + N_TYPES + 1
+        self.size = self.k + places + N_TYPES + 1
         known = np.array([kind.value in told for kind in TYPES])
         common = np.where(known, spread.types, spread.untold_types)
         own = np.where(known, spread.own_types, spread.own_untold_types)
-        self._common = self._block([spread.level, *[spread.slopes] * (self.k - 1)], common, spread.circumstances)
+        slopes = self.k - 1
+        self._common = self._block(
+            [spread.level, *[spread.slopes] * slopes, *[spread.places] * places], common, spread.circumstances
+        )
         self._own = self._block(
-            [spread.own_level, *[spread.own_slopes] * (self.k - 1)], own, spread.own_circumstances
-        )  # fmt: skip
+            [spread.own_level, *[spread.own_slopes] * slopes, *[spread.own_places] * places],
+            own,
+            spread.own_circumstances,
+        )
 
-    def _block(self, on_u: Sequence[float], on_types: Vector, on_circumstances: float) -> Matrix:
-        cov = np.zeros((self.size, self.size))
-        cov[: self.k, : self.k] = np.diag(np.square(on_u))
-        cov[self.k : -1, self.k : -1] = resemblance() * np.outer(on_types, on_types)
+    def _block(self, on_request: Sequence[float], on_types: Vector, on_circumstances: float) -> Matrix:
+        cov, size = np.zeros((self.size, self.size)), len(on_request)
+        cov[:size, :size] = np.diag(np.square(on_request))
+        cov[size:-1, size:-1] = resemblance() * np.outer(on_types, on_types)
         cov[-1, -1] = on_circumstances**2
         return cov
 

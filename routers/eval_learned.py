@@ -10,21 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from routers.abilities import TRAFFIC_VARIANCE, Ability, among_new_requests, regressed, update
+from routers.abilities import Ability, among_new_requests, regressed, update
 from routers.artifact import Weights, read
 from routers.eval_contenders import Contender, Readings, UnknownRouter, scored
 from routers.eval_policies import Forecast
 from routers.eval_split import Fold
 from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Floats, Table
-from routers.facts import canonical
 from routers.learned import LearnedRouter
 from routers.rows import Indices, Row
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
-MIN_KNOWN: Final = 20
-"""Outcomes from which another model tells of the traffic's level."""
-LEVEL_SPREAD: Final = 0.3
-"""Variance of one model's level about the common one, in squared logits, at least."""
 UPDATED: Final = "learned, abilities updated"
 
 
@@ -52,9 +47,10 @@ class Items:
 
 
 class Learning:
-    """The learned router as one that is told outcomes of models one by one, as the gateway's learner does.
+    """The learned router with each model's abilities told its outcomes, one model at a time: what a table's rows say of
+    models, apart from what they say of each other (`routers.eval_joining` has that).
 
-    Of the model that is new it knows the name and the price alone, whatever the weights know of it. `at_home` is the
+    Of every model it knows the name and the price alone at first, whatever the weights know of it. `at_home` is the
     same router for a source that the weights were trained on a part of.
     """
 
@@ -74,16 +70,6 @@ class Learning:
             self._items[table.source] = Items(np.array([i.u for i in found]), np.array([i.var for i in found]))
         return self._items[table.source]
 
-    def start(self, table: Table, model: int, known: Indices) -> Ability:
-        """As `routers.belief` has it: a model that joins begins with what is common to all models of this traffic."""
-        fresh = self._fresh(table, model)
-        levels = [
-            state.mean[0] - self._fresh(table, other).mean[0]
-            for other, state in enumerate(self.after(table, known))
-            if other != model and (~np.isnan(table.score[known, other])).sum() >= MIN_KNOWN
-        ]
-        return shifted(fresh, levels)
-
     def _fresh(self, table: Table, model: int) -> Ability:
         return among_new_requests(regressed(self._readings.arms(table)[model], self.router.ability_weights))
 
@@ -96,9 +82,6 @@ class Learning:
     def predict(self, state: Ability, table: Table, rows: Indices) -> Floats:
         items = self.items(table)
         return predicted(state, items.u[rows], items.var[rows])
-
-    def others(self, table: Table, known: Indices, rows: Indices) -> Floats:
-        return self.forecast(table, self.after(table, known), rows)
 
     def after(self, table: Table, rows: Indices) -> list[Ability]:
         """What is believed of every model after all outcomes on some rows, starting from what is known of its name.
@@ -118,17 +101,6 @@ class Learning:
     def forecast(self, table: Table, abilities: Sequence[Ability], rows: Indices) -> Floats:
         """P(success) of every model on some rows: (rows, models)."""
         return np.column_stack([self.predict(ability, table, rows) for ability in abilities])
-
-
-def shifted(fresh: Ability, levels: Sequence[float]) -> Ability:
-    """A new model's start where others turned out so much better than their facts: the level common to all of them, a
-    normal one of TRAFFIC_VARIANCE, moves its constant and is no longer open. `levels`: theirs, in logits."""
-    spread = float(np.var(levels, ddof=1)) if len(levels) > 2 else LEVEL_SPREAD
-    kept = 1.0 / (1.0 + len(levels) * TRAFFIC_VARIANCE / max(spread, LEVEL_SPREAD))
-    mean, cov = fresh.mean.copy(), fresh.cov.copy()
-    mean[0] += (1.0 - kept) * float(np.mean(levels)) if len(levels) else 0.0
-    cov[0, 0] -= (1.0 - kept) * TRAFFIC_VARIANCE
-    return Ability(mean, cov)
 
 
 def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:
@@ -194,12 +166,3 @@ def trained(rows_of: Callable[[int], Sequence[Row]], seed: int, readings: Readin
         return made[plan]
 
     return contenders(learning_for, "trained here", readings)
-
-
-def learning_of(rows: Sequence[Row], without: str | None, seed: int) -> Learning:
-    """The shipped router, or one trained on these rows without any outcome of a model; UnknownRouter for no weights."""
-    if without is None:
-        return Learning(load_weights(), Readings())
-    gone = canonical(without)
-    kept = [replace(r, outcomes={m: o for m, o in r.outcomes.items() if canonical(m) != gone}) for r in rows]
-    return Learning(train_weights([row for row in kept if row.outcomes], seed), Readings())

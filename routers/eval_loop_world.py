@@ -102,7 +102,7 @@ class Setting:
         base = self.without(table.source)
         chosen = arms_of(table, most)
         features = self._readings.features(table)
-        demands = tuple(base.demand_of(i.u, i.ood, base.task(f).type.value, plain=True, read=True)
+        demands = tuple(base.demand_of(i.u, i.place, i.ood, base.task(f).type.value, plain=True, read=True)
                         for f, i in ((f, base.item(f)) for f in features))  # fmt: skip
         tasks = tuple(sorted({demand.task_type for demand in demands}))
         arms = self._readings.arms(table)

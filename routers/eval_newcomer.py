@@ -26,6 +26,8 @@ KNOWN_ROWS: Final = 300
 """Rows whose outcomes of the other models are known: the candidates that are not new have a history."""
 MIN_FAMILY_ROWS: Final = 10
 """A family with fewer tested rows has no success rate worth comparing with."""
+SPREAD_MODELS: Final = 6
+MIN_OUTCOMES: Final = 40
 BEST_COSTS: Final = (0.0, 0.05, 0.2)
 """Prices of money in the utility rule: a call of the best single model costs this much of a success."""
 
@@ -46,8 +48,8 @@ class Updatable(Protocol):
     def predict(self, state: Any, table: Table, rows: Indices) -> Floats:
         """P(success) of the new model on some rows."""
 
-    def others(self, table: Table, known: Indices, rows: Indices) -> Floats:
-        """P(success) of every model on some rows after its outcomes on `known`; the new one's is not used."""
+    def others(self, table: Table, model: int, known: Indices, rows: Indices) -> Floats:
+        """P(success) of every model but the new one on some rows, after the others' outcomes on `known`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def newcomer(
         rng = np.random.default_rng([seed, draw])
         pool, tested = _halves(table, known, rng)
         order = rng.permutation(pool)
-        others = _others(table, order[:KNOWN_ROWS], tested, learner) if priced else None
+        others = _others(table, j, order[:KNOWN_ROWS], tested, learner) if priced else None
         for name, count, method in asked:
             if count <= len(order):
                 p = method(order[:count], tested, order[:KNOWN_ROWS])
@@ -114,6 +116,14 @@ def newcomer(
     return Newcomer(
         table.source, model, len(known), float(np.nanmean(table.score[:, j])), draws, lines, notes
     )  # fmt: skip
+
+
+def spread_models(table: Table, most: int = SPREAD_MODELS) -> list[str]:
+    """Models with enough outcomes to be taken for new, evenly from the weakest to the strongest."""
+    able = [j for j in range(len(table.models)) if (~np.isnan(table.score[:, j])).sum() >= MIN_OUTCOMES]
+    order = sorted(able, key=lambda j: float(np.nanmean(table.score[:, j])))
+    places = np.linspace(0, len(order) - 1, min(most, len(order)))
+    return [table.models[order[round(place)]] for place in places]
 
 
 def _asked(
@@ -190,10 +200,10 @@ def _errors(table: Table, j: int, tested: Indices, p: Floats) -> dict[str, float
     return {"error": mean, **found}
 
 
-def _others(table: Table, known: Indices, tested: Indices, learner: Updatable | None) -> Floats:
+def _others(table: Table, model: int, known: Indices, tested: Indices, learner: Updatable | None) -> Floats:
     """P(success) of the models that are not new, of which a history is known."""
     if learner is not None:
-        return learner.others(table, known, tested)
+        return learner.others(table, model, known, tested)
     rates = np.stack([_family_rates(table, known, [m]) for m in range(len(table.models))], axis=1)
     return rates[table.family[tested]]
 

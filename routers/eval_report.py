@@ -170,6 +170,27 @@ def newcomer_sheets(found: Newcomer) -> list[Sheet]:
     return sheets
 
 
+def newcomers_sheets(found: Sequence[Newcomer]) -> list[Sheet]:
+    """Of several new models: the mean error of their rates by source, and over sources; nothing of a single one."""
+    if len(found) < 2:
+        return []
+    sources = list(dict.fromkeys(one.source for one in found))
+    errors: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for one in found:
+        for line in one.lines:
+            errors.setdefault((line.method, line.labels), {}).setdefault(one.source, []).append(line.error.value)
+    rows = []
+    for (method, labels), of in errors.items():
+        means = {source: sum(values) / len(values) for source, values in of.items()}
+        whole = f"{100 * sum(means.values()) / len(means):.1f}" if len(means) == len(sources) else NOTHING
+        cells = (f"{100 * means[source]:.1f}" if source in means else NOTHING for source in sources)
+        rows.append((method, str(labels), whole, *cells))
+    columns = ("method", "labels", "all sources", *sources)
+    return [
+        Sheet(f"{len(found)} models, each as new: mean error of its rate by family, points", columns, rows, columns[1:])
+    ]
+
+
 def as_json(value: Any) -> Any:
     """A report as JSON values: dataclasses as objects, what is not a finite number as null."""
     if is_dataclass(value) and not isinstance(value, type):

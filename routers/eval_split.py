@@ -76,6 +76,13 @@ def plans(rows: Sequence[Row], tables: Sequence[Table], kind: Cv, seed: int) -> 
     return found, notes
 
 
+def without_source(rows: Sequence[Row], source: str) -> list[Row]:
+    """The rows of other sources that ask none of this one's questions."""
+    group = groups(rows)
+    asked = {int(number) for number, row in zip(group, rows, strict=True) if row.source == source}
+    return [r for number, r in zip(group, rows, strict=True) if r.source != source and int(number) not in asked]
+
+
 def swapped(table: Table, rows: Indices, plan: int, seed: int) -> list[Fold]:
     """Two folds: choose on one half and test on the other, and the reverse; halves by question group."""
     names = np.unique(table.group[rows])

@@ -1,9 +1,11 @@
 """Kinds of work as coordinates: how a model's success on one kind bears on another, before anything is known of it.
 
-A request has the coordinates u of the learned router, a task type, and circumstances: plain, or such as no outcome in
-training was recorded in (long instructions or histories, pictures, open tool loops). On live traffic a model has an
-offset of its own for each type and for such circumstances. Offsets of types that resemble each other are correlated:
-a Gaussian process over types (Rasmussen and Williams 2006, http://gaussianprocess.org/gpml/, chapter 2), so that a type
+A request has the coordinates u of the learned router, a place among all requests (what its surface looks like, in a few
+numbers), a task type, and circumstances: plain, or such as no outcome in training was recorded in (long instructions or
+histories, pictures, open tool loops). On live traffic a model has an offset of its own for each type and for such
+circumstances, and a slope along each coordinate of the place: requests of a house that look alike are of a family, and
+how hard each family is shows in the outcomes of all models. Offsets of types that resemble each other are correlated: a
+Gaussian process over types (Rasmussen and Williams 2006, http://gaussianprocess.org/gpml/, chapter 2), so that a type
 never seen in traffic begins at what its nearest types show, and its own outcomes soon weigh more.
 """
 
@@ -23,18 +25,19 @@ from routers.vector import excerpt_words, surface
 
 TYPES: Final = tuple(TaskType)
 N_TYPES: Final = len(TYPES)
-_PLACES: Final = {kind.value: place for place, kind in enumerate(TYPES)}
+_NUMBERS: Final = {kind.value: number for number, kind in enumerate(TYPES)}
 NEAREST: Final = 3
 """The kernel's width is the mean distance to so many nearest types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request asks of models: coordinates `u` (K,) and their variance `var` (K,) as `learned.Item` has them,
-    its task type, and whether its circumstances are plain. `read`: its text was looked at."""
+    """What a request asks of models: coordinates `u` (K,), their variance `var` (K,) and its `place` (P,) as
+    `learned.Item` has them, its task type, and whether its circumstances are plain. `read`: its text was looked at."""
 
     u: Vector
     var: Vector
+    place: Vector
     ood: float
     task_type: str
     plain: bool = True
@@ -42,26 +45,27 @@ class Demand:
 
 
 def extended(demand: Demand) -> Vector:
-    """The coordinates with one for each task type and one for circumstances behind them (K + N_TYPES + 1,). A type of
-    another version has none, and is known by u alone."""
+    """The coordinates, the place, one for each task type and one for circumstances (K + P + N_TYPES + 1,). A type of
+    another version has none, and is known by the first alone."""
     k = len(demand.u)
-    z = np.zeros(k + N_TYPES + 1)
-    z[:k] = demand.u
-    place = _PLACES.get(demand.task_type)
-    if place is not None:
-        z[k + place] = 1.0
+    size = k + len(demand.place)
+    z = np.zeros(size + N_TYPES + 1)
+    z[:k], z[k:size] = demand.u, demand.place
+    number = _NUMBERS.get(demand.task_type)
+    if number is not None:
+        z[size + number] = 1.0
     z[-1] = 0.0 if demand.plain else 1.0
     return z
 
 
-def folding(k: int, task_type: str, plain: bool) -> Matrix:
-    """(K, K + N_TYPES + 1): abilities over extended coordinates become those over u on one kind of work, its offsets
-    added to the constant's place."""
-    fold = np.zeros((k, k + N_TYPES + 1))
-    fold[:, :k] = np.eye(k)
-    place = _PLACES.get(task_type)
-    if place is not None:
-        fold[0, k + place] = 1.0
+def folding(size: int, task_type: str, plain: bool) -> Matrix:
+    """(size, size + N_TYPES + 1): abilities over extended coordinates become those over u and the place (`size`)
+    on one kind of work, its offsets added to the constant's."""
+    fold = np.zeros((size, size + N_TYPES + 1))
+    fold[:, :size] = np.eye(size)
+    number = _NUMBERS.get(task_type)
+    if number is not None:
+        fold[0, size + number] = 1.0
     if not plain:
         fold[0, -1] = 1.0
     return fold

@@ -45,10 +45,13 @@ TOPIC_SHARPNESS: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Item:
     """What a request demands. `u` (K,): its coordinates, the constant first; `var` (K,): their variance over kinds of
-    request that look like this; `ood` in [0, 1]: how little of its words training knows."""
+    request that look like this; `ood` in [0, 1]: how little of its words training knows. `place` (P,): what it looks
+    like among all requests, of squared length about 1 (`routers.train_places`); of no meaning to P(success) until live
+    traffic has given it one (`routers.kinds`)."""
 
     u: Vector
     var: Vector
+    place: Vector
     ood: float
 
 
@@ -128,19 +131,29 @@ class LearnedRouter:
         """What a request demands, as far as it is read: of work that no outcomes are of the text says nothing."""
         plain, read = is_plain(features), self.has_tried(features)
         item = self._items.item(features) if read else self._items.unread
-        return Demand(item.u, item.var, item.ood, self.task(features).type.value, plain, read)
+        return Demand(item.u, item.var, item.place, item.ood, self.task(features).type.value, plain, read)
 
-    def demand_of(self, u: Sequence[float] | Vector, ood: float, task_type: str, *, plain: bool, read: bool) -> Demand:
-        """A demand as it was recorded; `u` may be of other weights, and is then as if nothing had been read."""
-        if not read or len(u) != len(self._items.unread.u):
-            unread = self._items.unread
-            return Demand(unread.u, unread.var, unread.ood, task_type, plain, False)
-        return Demand(np.asarray(u, dtype=np.float64), self._items.variance(ood), ood, task_type, plain, True)
+    @property
+    def places(self) -> int:
+        """The length of a request's place."""
+        return len(self._items.unread.place)
+
+    def demand_of(
+        self, u: Sequence[float] | Vector, place: Sequence[float] | Vector, ood: float, task_type: str, *, plain: bool,
+        read: bool,
+    ) -> Demand:  # fmt: skip
+        """A demand as it was recorded; `u` and `place` may be of other weights, and are then as if nothing had been
+        read."""
+        unread = self._items.unread
+        if not read or len(u) != len(unread.u) or len(place) != len(unread.place):
+            return Demand(unread.u, unread.var, unread.place, unread.ood, task_type, plain, False)
+        at, where = np.asarray(u, dtype=np.float64), np.asarray(place, dtype=np.float64)
+        return Demand(at, self._items.variance(ood), where, ood, task_type, plain, True)
 
     def recall(self, features: Features, demand: Demand) -> None:
         """Have the next questions about these very features answered from what was recorded of their text, which is no
         longer there: for replaying."""
-        self._items.recall(features, Item(demand.u, demand.var, demand.ood))
+        self._items.recall(features, Item(demand.u, demand.var, demand.place, demand.ood))
 
     def plan(self, features: Features, arms: tuple[Arm, ...]) -> Vector:
         """The output tokens to expect of each arm."""
@@ -176,7 +189,7 @@ class ItemModel:
 
     __slots__ = (
         "_centre", "_distrust", "_familiar", "_known", "_latest", "_rare", "_scale", "_skills", "_slope", "_strange",
-        "_terms", "_unknown", "_words", "topics", "unread",
+        "_terms", "_unknown", "_worded", "_words", "topics", "unread",
     )  # fmt: skip
 
     def __init__(self, weights: Weights) -> None:
@@ -187,9 +200,10 @@ class ItemModel:
         self._scale = 1.0 / part["scale"].astype(np.float64)
         task = weights.part("task")
         self.topics = tuple(TaskType(str(name)) for name in task["names"])
-        # Coordinates first, then the topical task types: one product and one sum tell both.
-        self._slope = np.hstack([part["slope"], task["surface"]]).astype(np.float64)
+        # Coordinates first, then the topical task types: one product and one sum tell both. The place has no words.
+        self._slope = np.hstack([part["slope"], task["surface"], part["place"]]).astype(np.float64)
         self._skills = part["slope"].shape[1]
+        self._worded = self._skills + len(self.topics)
         # Variance of the coordinates where the words of a request are known, and where they are not.
         self._known = part["variance_known"].astype(np.float64)
         self._unknown = part["variance_unknown"].astype(np.float64)
@@ -202,7 +216,7 @@ class ItemModel:
         self._familiar, self._strange = (float(share) for share in term["shares"])
         self._distrust = 1.0 - term["trust"].astype(np.float64)
         self._latest: tuple[Features, Item, Vector] | None = None
-        self.unread = Item(np.eye(1, 1 + self._skills)[0], self._unknown, 1.0)
+        self.unread = Item(np.eye(1, 1 + self._skills)[0], self._unknown, np.zeros(part["place"].shape[1]), 1.0)
         """What is said of a request whose text was not read."""
 
     def item(self, features: Features) -> Item:
@@ -236,8 +250,8 @@ class ItemModel:
         u[1:] = on_surface[: self._skills]
         u[2:] *= trust[1:]
         u[1:] += in_words[: self._skills] * trust
-        item = Item(u, self.variance(ood), ood)
-        self._latest = latest = features, item, (on_surface + in_words)[self._skills :]
+        item = Item(u, self.variance(ood), on_surface[self._worded :], ood)
+        self._latest = latest = features, item, on_surface[self._skills : self._worded] + in_words[self._skills :]
         return latest
 
     def variance(self, ood: float) -> Vector:
@@ -248,7 +262,7 @@ class ItemModel:
         """What the words tell, and the share of their weight that training does not know."""
         places = [place for place in map(self._words.get, terms(words)) if place is not None]
         if not places:
-            return np.zeros(self._slope.shape[1]), 1.0
+            return np.zeros(self._worded), 1.0
         places.sort()  # a set's order differs between processes, and so would the last digit of a sum
         rows = np.add.reduce(self._terms.take(places, axis=0), axis=0)
         unknown = (len(set(words)) - float(rows[-1])) * self._rare

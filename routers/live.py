@@ -39,10 +39,10 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The arms on one kind of work. `means` (arms, K). `covs` (3 arms, K * K): covariances of what is believed of
-    them, of what live traffic began with, of what the weights expect. `square` (arms, K): what a request's own
-    variance is multiplied by. `doubt` (arms,): the variance at the constant by which confidence begins where the text
-    is not read."""
+    """The arms on one kind of work, over u and the place: S = K + P. `means` (arms, S). `covs` (3 arms, S * S):
+    covariances of what is believed of them, of what live traffic began with, of what the weights expect. `square`
+    (arms, K): what a request's own variance is multiplied by. `doubt` (arms,): the variance at the constant by which
+    confidence begins where the text is not read."""
 
     means: Matrix
     covs: Matrix
@@ -104,8 +104,9 @@ class LiveRouter:
             return []
         demand, every = self.demand(features), arms if isinstance(arms, tuple) else tuple(arms)
         kind = self._kind(every, demand)
-        mean, noise = kind.means @ demand.u, kind.square @ demand.var
-        now, began, expected = (kind.covs @ np.outer(demand.u, demand.u).ravel()).reshape(3, -1)
+        at = _at(demand)
+        mean, noise = kind.means @ at, kind.square @ demand.var
+        now, began, expected = (kind.covs @ np.outer(at, at).ravel()).reshape(3, -1)
         self._scored = demand, kind, Drawn(mean, now)
         left = now / began
         p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * expected + noise))))
@@ -131,8 +132,9 @@ class LiveRouter:
     def typical(self, name: str, task_type: str) -> tuple[float, float]:
         """P(success) of a model that the belief knows on a plain request of a type whose text was not read, and the
         standard deviation of its logit."""
-        demand = self.base.demand_of((), 1.0, task_type, plain=True, read=False)
-        ability = self._folded(self.belief.own[name].arm, demand)
+        demand = self.base.demand_of((), (), 1.0, task_type, plain=True, read=False)
+        ability, k = self._folded(self.belief.own[name].arm, demand), len(demand.u)
+        ability = Ability(ability.mean[:k], ability.cov[:k, :k])  # of a text that was not read the place is 0
         p, _ = AbilityStack([ability]).predict(demand.u, demand.var)
         return float(p[0]), sqrt(float(demand.u @ ability.cov @ demand.u))
 
@@ -142,7 +144,8 @@ class LiveRouter:
         kind, latest = self._kind(arms, demand), self._scored
         if latest is not None and latest[0] is demand and latest[1] is kind:
             return latest[2]
-        return Drawn(kind.means @ demand.u, kind.covs[: len(arms)] @ np.outer(demand.u, demand.u).ravel())
+        at = _at(demand)
+        return Drawn(kind.means @ at, kind.covs[: len(arms)] @ np.outer(at, at).ravel())
 
     def warm(self, arms: Sequence[Arm]) -> None:
         """Work out beforehand what is believed of these, in a thread that no request waits for."""
@@ -161,21 +164,24 @@ class LiveRouter:
         return found[1]
 
     def _made(self, arms: Sequence[Arm], demand: Demand) -> _Kind:
-        fold = folding(len(demand.u), demand.task_type, demand.plain)
+        k = len(demand.u)
+        size = k + len(demand.place)
+        fold = folding(size, demand.task_type, demand.plain)
         known = [self._about(arm) for arm in arms]
         means = np.array([fold @ one.now.mean for one in known])
         groups = (
             [fold @ one.now.cov @ fold.T for one in known],
             [fold @ one.began.cov @ fold.T for one in known],
-            [one.expected.cov for one in known],
+            [np.pad(one.expected.cov, (0, size - k)) for one in known],
         )
         covs = np.array([cov.ravel() for group in groups for cov in group])
-        square = means**2 + np.array([np.diag(one.expected.cov) for one in known])
+        square = means[:, :k] ** 2 + np.array([np.diag(one.expected.cov) for one in known])
         doubt = [_untried(float(one.expected.cov[0, 0]), self._blur(one.expected, demand)) for one in known]
         return _Kind(means, covs, square, np.array(doubt))
 
     def _folded(self, arm: Arm, demand: Demand) -> Ability:
-        fold, now = folding(len(demand.u), demand.task_type, demand.plain), self._about(arm).now
+        size = len(demand.u) + len(demand.place)
+        fold, now = folding(size, demand.task_type, demand.plain), self._about(arm).now
         return Ability(fold @ now.mean, fold @ now.cov @ fold.T)
 
     def _about(self, arm: Arm) -> _Known:
@@ -197,7 +203,12 @@ class LiveRouter:
 
 def prior_of(base: LearnedRouter) -> Prior:
     """Where belief begins with these weights."""
-    return Prior(base.ability_weights, [kind.value for kind in base.tried])
+    return Prior(base.ability_weights, base.places, [kind.value for kind in base.tried])
+
+
+def _at(demand: Demand) -> Vector:
+    """Where a request is in what `_Kind` is over."""
+    return np.concatenate((demand.u, demand.place))
 
 
 def _untried(variance: float, blur: float) -> float:

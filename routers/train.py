@@ -21,6 +21,7 @@ from routers.features import Features, extract
 from routers.rows import Row, deduplicated, folds, view_of
 from routers.train_items import Outcomes, Places, abilities_at, fit_items
 from routers.train_lengths import Lengths, fit_lengths
+from routers.train_places import fit_places
 from routers.train_tasks import fit_tasks, types_tried
 from routers.train_terms import Bag, bag_of, fit_terms, unknown_square, weighted
 from routers.trust import TRUST
@@ -65,6 +66,7 @@ def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
         "item/centre": centre,
         "item/scale": scale,
         "item/slope": items.slope,
+        "item/place": fit_places(seen.x, np.unique([row.source for row in rows], return_inverse=True)[1]),
     }
     surely, effect = seen.x @ items.slope, items.effect[seen.family]
     told, u = _terms(rows, [terms(w) for w in words], seen.x, surely, effect, seed)

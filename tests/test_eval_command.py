@@ -100,6 +100,21 @@ def test_a_new_model_is_evaluated(data: Path, tmp_path: Path) -> None:
     assert {line["method"] for line in source["lines"]} >= {"logistic from scratch", "own mean", "mean of its tier"}
 
 
+def test_without_a_name_every_source_has_new_models_from_its_weakest_to_its_best(data: Path, tmp_path: Path) -> None:
+    write_rows(data / "second.jsonl.gz", made_rows(60, source="second"))
+    out = tmp_path / "out.json"
+    options = ("--data", str(data), "--labels", "0,20", "--draws", "2", "--json", str(out))
+    done = bursar("new-model", *options)
+    assert done.exit_code == 0, done.output
+    assert "6 models, each as new: mean error of its rate by family, points" in done.output
+    found = json.loads(out.read_text())["sources"]
+    assert [one["source"] for one in found] == ["made"] * 3 + ["second"] * 3
+    rates = [one["rate"] for one in found[:3]]
+    assert rates == sorted(rates)
+    assert bursar("new-model", *options, "--cv", "family").exit_code == 2
+    assert bursar("new-model", *options, "--retrain").exit_code == 2
+
+
 def test_a_new_model_that_is_not_there_is_named_with_others_like_it(data: Path) -> None:
     done = bursar("new-model", "--data", str(data), "--model", "dear-405")
     assert done.exit_code == 2

@@ -77,21 +77,23 @@ def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -
 
 def new_model(
     data: Path,
-    model: str,
+    model: str | None,
     labels: Sequence[int],
     *,
     draws: int,
     seed: int,
     retrain: bool,
+    apart: bool,
     prices: Path | None,
     to: str | None,
 ) -> int:
-    """Evaluate one model of the data as if it were new, and print the tables; the exit code."""
+    """Evaluate models of the data as if each were new, and print the tables; the exit code. `apart`: with weights that
+    know nothing of the source."""
     try:
         from routers.eval_contenders import UnknownRouter  # noqa: PLC0415  (scikit-learn is an extra)
-        from routers.eval_learned import learning_of  # noqa: PLC0415
-        from routers.eval_newcomer import newcomer  # noqa: PLC0415
-        from routers.eval_report import as_json, newcomer_sheets  # noqa: PLC0415
+        from routers.eval_joining import joining_apart, joining_of  # noqa: PLC0415
+        from routers.eval_newcomer import newcomer, spread_models  # noqa: PLC0415
+        from routers.eval_report import as_json, newcomer_sheets, newcomers_sheets  # noqa: PLC0415
         from routers.eval_table import tables  # noqa: PLC0415
     except ImportError as error:
         complain(f"{NEEDS_EXTRA} ({error})")
@@ -99,34 +101,32 @@ def new_model(
     try:
         notes, rows = read_data(data)
         names = sorted({name for row in rows for name in row.outcomes})
-        if model not in names:
+        if model is not None and model not in names:
             close = difflib.get_close_matches(model, names, n=3)
             raise Refused(f"{data}: no outcomes of '{model}'." + (f" Close: {', '.join(close)}." if close else ""))
         price = prices_of(prices)
     except Refused as problem:
         complain(str(problem))
         return 2
+    found, made = [], tables([row for row in rows if model is None or model in row.outcomes], price)
     try:
-        learner = learning_of(rows, model if retrain else None, seed)
+        learner_of = joining_apart(rows, seed) if apart else joining_of(rows, model if retrain else None, seed)
     except UnknownRouter as problem:
-        learner = None
+        learner_of = None
         notes.append(f"{problem}: the other methods stand alone")
-    made = tables([row for row in rows if model in row.outcomes], price)
-    found = [one for one in (newcomer(t, model, labels, learner, draws=draws, seed=seed) for t in made) if one]
-    if not found:
-        complain(f"{data}: too few outcomes of '{model}' beside other models")
+    for one in made:
+        learner = None if learner_of is None else learner_of(one.source)
+        for name in [model] if model is not None else spread_models(one):
+            found += [newcomer(one, name, labels, learner, draws=draws, seed=seed)]
+    whole = [one for one in found if one is not None]
+    if not whole:
+        complain(f"{data}: too few outcomes of '{model}' beside other models" if model else f"{data}: too few outcomes")
         return 1
     if to != "-":
-        own = {one.source: one.notes for one in found}
-        _show([sheet for one in found for sheet in newcomer_sheets(one)], notes, own)
-    whole = {
-        "bursar": installed_version(),
-        "data": str(data),
-        "seed": seed,
-        "skipped": notes,
-        "sources": as_json(found),
-    }
-    return _write(whole, to, [])
+        sheets = [sheet for one in whole for sheet in newcomer_sheets(one)] if model else []
+        _show([*sheets, *newcomers_sheets(whole)], notes, {one.source: one.notes for one in whole})
+    said = {"bursar": installed_version(), "data": str(data), "seed": seed, "skipped": notes, "sources": as_json(whole)}
+    return _write(said, to, [])
 
 
 def _options(asked: Asked) -> Options:

@@ -71,28 +71,41 @@ def eval_router(
 @eval_commands.command("new-model", epilog=EXIT_CODES)
 def eval_new_model(
     data: DataOption,
-    model: Annotated[str, typer.Option("--model", help="Its name in the data.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Its name in the data. [default: six of each source, weakest to best]")
+    ] = None,
     labels: Annotated[
         str, typer.Option(help="Numbers of its outcomes to learn from, with commas between.")
     ] = "0,20,50",
     draws: Annotated[int, typer.Option(min=1, help="How often outcomes are drawn and questions halved.")] = 30,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train on the data without the model first.")] = False,
+    cv: Annotated[
+        CvChoice, typer.Option(help="none, or source: train for each source on the others first.")
+    ] = CvChoice.NONE,
     json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
     seed: SeedOption = 0,
     prices: PricesOption = None,
 ) -> None:
-    """Add one model by a few of its outcomes: the error of its predicted success rate, and what routing with it loses.
+    """Add a model by a few of its outcomes: the error of its predicted success rate, and what routing with it loses.
 
     Beside it: a logistic regression from scratch, its own mean, the mean of all models and of those of its tier.
 
-    Example: bursar eval new-model --data rows/ --model gpt-4o-2024-08-06 --labels 0,20,50
+    Examples: bursar eval new-model --data rows/ --model gpt-4o-2024-08-06 --labels 0,20,50 ;
+    bursar eval new-model --data rows/ --cv source --draws 6
     """
     from app.commands.evaluate import new_model as run  # noqa: PLC0415
 
     counts = [int(part) if part.isdecimal() else -1 for part in _names(labels)]
     if not counts or min(counts) < 0:
         raise typer.BadParameter("must be whole numbers with commas between, such as 0,20,50", param_hint="--labels")
-    raise typer.Exit(run(data, model, counts, draws=draws, seed=seed, retrain=retrain, prices=prices, to=json))
+    if cv not in (CvChoice.NONE, CvChoice.SOURCE):
+        raise typer.BadParameter("must be none or source", param_hint="--cv")
+    if retrain and (model is None or cv is CvChoice.SOURCE):
+        raise typer.BadParameter("goes with --model and without --cv source", param_hint="--retrain")
+    apart = cv is CvChoice.SOURCE
+    raise typer.Exit(
+        run(data, model, counts, draws=draws, seed=seed, retrain=retrain, apart=apart, prices=prices, to=json)
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

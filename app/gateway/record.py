@@ -178,8 +178,9 @@ def demand_json(demand: Demand, view: View) -> msgspec.Raw:
     if not demand.read:
         return msgspec.Raw(b'{"plain":%b}' % plain)
     u = b",".join([b"%.4g" % value for value in demand.u.tolist()])
-    form = b'{"plain":%b,"weights":"%b","ood":%.3g,"u":[%b]}'
-    return msgspec.Raw(form % (plain, view.weights.encode(), demand.ood, u))
+    place = b",".join([b"%.2g" % value for value in demand.place.tolist()])
+    form = b'{"plain":%b,"weights":"%b","ood":%.3g,"u":[%b],"place":[%b]}'
+    return msgspec.Raw(form % (plain, view.weights.encode(), demand.ood, u, place))
 
 
 def rules_json(rules: Route | None) -> dict[str, Any]:

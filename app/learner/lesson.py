@@ -56,9 +56,11 @@ def demand_of(decision: Mapping[str, Any], base: LearnedRouter) -> Demand:
     """What the request asked for, as its decision recorded it. Where it did not,
     or other weights read it, nothing of its text is known."""
     item: Mapping[str, Any] = decision.get("item") or {}
-    u: Sequence[float] = (item.get("u") or ()) if item.get("weights") == base.weights else ()
+    ours = item.get("weights") == base.weights
+    u: Sequence[float] = (item.get("u") or ()) if ours else ()
     return base.demand_of(
         u,
+        item.get("place") or (),
         float(item.get("ood", 1.0)),
         decision.get("task_type") or "",
         plain=bool(item.get("plain", True)),

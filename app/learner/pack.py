@@ -20,7 +20,7 @@ from routers.belief import Belief, Own, Site
 from routers.kinds import TYPES, extended
 from routers.learned import LearnedRouter
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 T = TypeVar("T")
 _types: Final = [kind.value for kind in TYPES]
 
@@ -98,7 +98,7 @@ _CallRow, _LabelRow, _ToldRow, _WordRow = (_rows_of(kind) for kind in (Call, Lab
 
 class _Lesson(msgspec.Struct, array_like=True):
     call: msgspec.Raw
-    demand: tuple[bytes, float, str, bool, bool]
+    demand: tuple[bytes, bytes, float, str, bool, bool]
     arms: list[int]
     signs: list[msgspec.Raw]
     settled: bool
@@ -166,7 +166,7 @@ def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
     demand = lesson.demand
     return _Lesson(
         _row(_CallRow, lesson.call),
-        (_bytes(demand.u), demand.ood, demand.task_type, demand.plain, demand.read),
+        (_bytes(demand.u), _bytes(demand.place), demand.ood, demand.task_type, demand.plain, demand.read),
         [arms.setdefault(arm, len(arms)) for arm in lesson.arms.values()],
         [_row(_ToldRow, one) for one in lesson.signs],
         lesson.settled,
@@ -180,8 +180,8 @@ def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
 
 
 def _unpacked(packed: _Lesson, arms: list[Arm], base: LearnedRouter) -> Lesson:
-    u, ood, task_type, plain, read = packed.demand
-    demand = base.demand_of(_vector(u), ood, task_type, plain=plain, read=read)
+    u, place, ood, task_type, plain, read = packed.demand
+    demand = base.demand_of(_vector(u), _vector(place), ood, task_type, plain=plain, read=read)
     z = extended(demand) if packed.sites else None
     return Lesson(
         _of_row(_CallRow, packed.call, Call),

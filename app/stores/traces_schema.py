@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 3
+SCHEMA = 4
 """Written into every file, as `bursar_schema` among its key-value metadata."""
 
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
@@ -69,6 +69,9 @@ COLUMNS = (
     _of("decision.route", "route", _TEXT, "the policy's route; NULL where a model was named"),
     _of("decision.task_type", "task_type", _TEXT, "what kind of work it was taken for"),
     _of("decision.item.u", "u", [_REAL], "what it demands, as the learned router read it; NULL: its text was not read"),
+    _of(
+        "decision.item.place", "place", [_REAL], "what it looks like among all requests, as the learned router read it"
+    ),
     _of("decision.item.ood", "ood", _REAL, "how little of its words training knows, 0 to 1"),
     _of("decision.item.plain", "plain", _BOOL, "one question, without long instructions, history, pictures, results"),
     _of("decision.asked.input_tokens", "asked_input_tokens", _WHOLE, "the input as it was estimated to decide"),

@@ -33,7 +33,7 @@ def learner(records: Iterable[dict[str, Any]] = (), words: Iterable[Feedback] = 
 
 
 def p(of: Learner, model: str = "small", *, belief: Belief | None = None) -> float:
-    demand = BASE.demand_of((), 1.0, "chat", plain=True, read=False)
+    demand = BASE.demand_of((), (), 1.0, "chat", plain=True, read=False)
     return of.probability(belief or of.belief, model, demand)
 
 
@@ -230,7 +230,7 @@ def test_a_learner_goes_on_from_its_bytes() -> None:
         made.step(NOW_S)
     assert pack_learner(one) == pack_learner(other)
     assert list(one.held) == list(other.held)
-    z = extended(BASE.demand_of([1.0, 0.2, 0.1, 0.0, -0.3], 0.2, "code", plain=True, read=True))
+    z = extended(BASE.demand_of([1.0, 0.2, 0.1, 0.0, -0.3], [0.1] * BASE.places, 0.2, "code", plain=True, read=True))
     assert one.belief.logit("small", z) == other.belief.logit("small", z)
 
 

@@ -101,7 +101,7 @@ def belief(of: Worker) -> float:
 
 
 def p(learner: Learner) -> float:
-    demand = BASE.demand_of((), 1.0, "chat", plain=True, read=False)
+    demand = BASE.demand_of((), (), 1.0, "chat", plain=True, read=False)
     return learner.probability(learner.belief, "small", demand)
 
 

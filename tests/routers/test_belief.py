@@ -31,11 +31,12 @@ def start() -> Belief:
 
 
 def demand(task_type: str = "chat", plain: bool = True) -> Demand:
-    return BASE.demand_of((), 1.0, task_type, plain=plain, read=False)
+    return BASE.demand_of((), (), 1.0, task_type, plain=plain, read=False)
 
 
 def drawn(rng: np.random.Generator) -> Site:
-    z = extended(Demand(rng.normal(size=5), np.zeros(5), 0.0, TYPES[rng.integers(len(TYPES))].value))
+    u, place, kind = rng.normal(size=5), rng.normal(size=BASE.places), TYPES[rng.integers(len(TYPES))].value
+    z = extended(Demand(u, np.zeros(5), place, 0.0, kind))
     return Site(NAMES[rng.integers(3)], z, float(rng.uniform(0.05, 0.5)), float(rng.normal()))
 
 
@@ -102,6 +103,21 @@ def test_taking_back_more_than_is_there_leaves_a_belief() -> None:
         belief = belief.told(site, back=True)
     assert np.linalg.eigvalsh(whole(belief)[1]).min() > 0.0
     assert np.isfinite(whole(belief)[0]).all()
+
+
+def test_requests_that_look_alike_are_learned_together() -> None:
+    """One model fails on requests of one look and does well on those of another, all of one type: so will, it is
+    expected, a model that joins."""
+    looks = [0.5 * np.eye(BASE.places)[at] for at in (0, 1)]
+    read = [BASE.demand_of([1.0, 0.0, 0.0, 0.0, 0.0], look, 0.2, "code", plain=True, read=True) for look in looks]
+    belief = start()
+    for _ in range(15):
+        for outcome, one in enumerate(read):
+            belief = belief.told(belief.site("m0", one, float(outcome), 1.0)).counted("m0", 1.0)
+    fresh = Arm("m3", 2, model="claude-3-haiku")
+    belief = PRIOR.joined(belief, fresh, BASE.ability(fresh))
+    hard, easy = (belief.logit("m3", extended(one))[0] for one in read)
+    assert easy > hard + 0.5
 
 
 @pytest.mark.parametrize("outcome", [0.0, 1.0])

@@ -12,8 +12,7 @@ from routers import eval_learned
 from routers.abilities import AbilityStack
 from routers.artifact import Weights
 from routers.eval_contenders import Readings, UnknownRouter
-from routers.eval_learned import UPDATED, Learning, _as_priced, learning_of, predicted
-from routers.eval_newcomer import newcomer
+from routers.eval_learned import UPDATED, Learning, _as_priced, predicted
 from routers.eval_policies import Forecast
 from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Table, tables
 from routers.evaluate import Options, evaluate
@@ -53,52 +52,18 @@ def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatc
 NOTHING = np.array([], dtype=np.int64)
 
 
-def test_outcomes_move_a_new_model_towards_what_they_say(table: Table) -> None:
-    learning = Learning(weights(), Readings())
-    j = table.models.index("mistral-7b-instruct")
-    state = learning.start(table, j, NOTHING)
-    everything = np.arange(len(table.rows))
-    before = learning.predict(state, table, everything).mean()
-    for row in range(30):
-        state = learning.learn(state, table, row, 1.0)
-    assert learning.predict(state, table, everything).mean() > before + 0.05
-
-
-def test_a_new_model_starts_from_its_name_alone(table: Table) -> None:
-    """The weights were trained on its outcomes; as a newcomer it must not profit from them."""
-    learning = Learning(weights(), Readings())
-    arm = Readings().arms(table)[0]
-    known, fresh = learning.router.ability(arm), learning.start(table, 0, NOTHING)
-    assert not np.allclose(known.mean, fresh.mean)
-    assert np.trace(fresh.cov) > np.trace(known.cov)
-
-
-def test_a_new_model_begins_with_the_level_that_the_others_show(table: Table) -> None:
-    """Everybody fails here: so, it is expected, will the new one, of which no outcome is looked at."""
-    hard = replace(table, score=np.zeros_like(table.score))
-    known, everything = np.arange(40), np.arange(len(table.rows))
-    learning = Learning(weights(), Readings())
-    fresh, told = learning.start(hard, 0, NOTHING), learning.start(hard, 0, known)
-    assert told.mean[0] < fresh.mean[0] - 0.5
-    assert told.cov[0, 0] < fresh.cov[0, 0]
-    assert np.linalg.eigvalsh(told.cov).min() > 0
-    own = replace(hard, score=np.where(np.arange(hard.score.shape[1]) == 0, 1.0, hard.score))
-    assert Learning(weights(), Readings()).start(own, 0, known).mean == pytest.approx(told.mean)
-    assert learning.predict(told, hard, everything).mean() < learning.predict(fresh, hard, everything).mean()
-
-
 def test_many_predictions_are_as_one_by_one(table: Table) -> None:
     learning = Learning(weights(), Readings())
-    ability, items = learning.start(table, 1, NOTHING), learning.items(table)
+    ability, items = learning.after(table, NOTHING)[1], learning.items(table)
     one_by_one = [AbilityStack([ability]).predict(u, var)[0][0] for u, var in zip(items.u, items.var, strict=True)]
     assert predicted(ability, items.u, items.var) == pytest.approx(np.array(one_by_one))
 
 
 def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> None:
     learning = Learning(weights(), Readings())
-    told = learning.after(table, np.arange(60))
+    untold, told = learning.after(table, NOTHING), learning.after(table, np.arange(60))
     for j, ability in enumerate(told):
-        assert np.trace(ability.cov) < np.trace(learning.start(table, j, NOTHING).cov)
+        assert np.trace(ability.cov) < np.trace(untold[j].cov)
     later = np.arange(60, len(table.rows))
     assert learning.forecast(table, told, later).mean(axis=0) == pytest.approx(
         np.nanmean(table.score[later], axis=0), abs=0.15
@@ -113,24 +78,6 @@ def test_a_length_that_dollars_assume_is_expected(table: Table) -> None:
     assert _as_priced(forecast, known) is forecast
     paid = replace(unknown, rows=(replace(table.rows[0], outcomes={"m": Outcome(1.0, cost_usd=0.1)}),))
     assert _as_priced(forecast, paid) is forecast
-
-
-def test_the_learned_router_meets_a_newcomer(table: Table) -> None:
-    found = newcomer(table, "gpt-4o", [0, 10], Learning(weights(), Readings()), draws=3, seed=0)
-    assert found is not None
-    assert {(line.method, line.labels) for line in found.lines} >= {("learned", 0), ("learned", 10)}
-
-
-def test_a_retrained_router_never_saw_the_model_under_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: set[str] = set()
-
-    def train(some: Sequence[Row], seed: int) -> Weights:
-        seen.update(model for row in some for model in row.outcomes)
-        return weights()
-
-    monkeypatch.setattr(eval_learned, "train_weights", train)
-    learning_of(rows(20), "GPT-4o", 0)
-    assert seen == {"gpt-4o-mini", "llama-3.1-8b-instruct", "mistral-7b-instruct"}
 
 
 def test_weights_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -90,6 +90,7 @@ def test_text_is_read_only_where_it_tells() -> None:
     assert (live.demand(CODE).read, live.demand(CODE).plain) == (True, True)
     assert (live.demand(CHAT).read, live.demand(CHAT).plain) == (False, True)
     assert (live.demand(LOOP).read, live.demand(LOOP).plain) == (False, False)
-    again = BASE.demand_of(live.demand(CODE).u, live.demand(CODE).ood, "code", plain=True, read=True)
+    code = live.demand(CODE)
+    again = BASE.demand_of(code.u, code.place, code.ood, "code", plain=True, read=True)
     assert (again.var == live.demand(CODE).var).all()
-    assert BASE.demand_of([1.0, 2.0], 0.1, "code", plain=True, read=True).read is False
+    assert BASE.demand_of([1.0, 2.0], code.place, 0.1, "code", plain=True, read=True).read is False

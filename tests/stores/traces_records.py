@@ -31,7 +31,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "chosen": "small",
         "order": ["small", "large"],
         "task_type": "code",
-        "item": {"plain": True, "ood": 0.25, "u": [1.0, -0.5]},
+        "item": {"plain": True, "ood": 0.25, "u": [1.0, -0.5], "place": [0.5]},
         "asked": {"input_tokens": 900, "choices": 1, "wants_schema": False, "features": [1, 200, 0.5]},
         "propensity": 0.75,
         "explored": True,
