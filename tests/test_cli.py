@@ -22,7 +22,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.commands.greeting import base_url, providers_line, variables_off
+from app.commands.greeting import base_url, command, providers_line, variables_off
 from app.commands.server import bound_socket
 from app.commands.terminal import plain_table
 from app.commands.tree import cli
@@ -294,6 +294,18 @@ def test_the_command_costs_a_worker_nothing() -> None:
 )
 def test_the_base_url_is_one_that_works_on_this_machine(address: tuple[str, int], url: str) -> None:
     assert base_url(address) == url
+
+
+def test_the_greeting_says_the_command_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert command() == "bursar"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "bursar").touch(mode=0o755)
+    assert command() == ".venv/bin/bursar"
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
+    assert command() == "bursar"
 
 
 def test_the_greeting_knows_who_joined_and_what_would_let_others_join() -> None:

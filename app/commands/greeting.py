@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import os
 import re
+import shutil
+import sys
 import textwrap
 import threading
 from collections.abc import Callable
@@ -85,7 +88,7 @@ def _examples(url: str, model: str, *, with_key: bool, with_cut: bool) -> None:
     say(f"  {curl} '{_body(model, 0.01, 'Say hello.')}'")
     if with_cut:
         say("  # and a stream that is cut in mid-sentence, because its cap pays for some 40 tokens:")
-        say(f"  {curl} '{_body(model, 0.00002, 'Tell me a long story.', stream=True)}'")
+        say(f"  {curl} '{_body(model, 0.00002, 'Write a long story about a dragon.', stream=True)}'")
     say()
     key = 'os.environ["BURSAR_KEY"]' if with_key else '"none"'
     say(f"  from openai import OpenAI{'; import os' if with_key else ''}")
@@ -116,8 +119,17 @@ def _places(settings: Settings, policy: Policy, model_line: str | None) -> list[
         rows.append(("More", f"set {', '.join(missing)} and start again"))
     if model_line is not None:
         rows.append(("Model", model_line))
-    rows.append(("Look", "/dashboard, bursar spend, bursar prices, /v1/models, /v1/decisions/REQUEST_ID, /metrics"))
+    bursar = command()
+    rows.append(
+        ("Look", f"/dashboard, {bursar} spend, {bursar} prices, /v1/models, /v1/decisions/REQUEST_ID, /metrics")
+    )
     return rows
+
+
+def command() -> str:
+    """How `bursar` is to be typed here: by its path where it is not on PATH, as after `make run`."""
+    beside = Path(sys.executable).with_name("bursar")
+    return "bursar" if shutil.which("bursar") or not beside.exists() else os.path.relpath(beside)
 
 
 def providers_line(policy: Policy) -> str:

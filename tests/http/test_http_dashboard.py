@@ -53,6 +53,13 @@ def places(gateway: LiveGateway) -> list[str]:
     return re.findall(r'(?:src|href)="(/[^"]+)"', page)
 
 
+def test_a_browser_at_the_front_door_is_shown_the_way(gateway: LiveGateway) -> None:
+    there = gateway.ask("GET", "/", headers={"accept": "text/html,application/xhtml+xml;q=0.9"})
+    assert (there.status, there.headers["location"]) == (307, "/dashboard")
+    for accept in ("application/json", "*/*"):
+        assert gateway.ask("GET", "/", headers={"accept": accept}).error["code"] == "not_found"
+
+
 def test_the_page_and_all_it_needs(gateway: LiveGateway) -> None:
     page = gateway.ask("GET", "/dashboard")
     assert page.status == 200

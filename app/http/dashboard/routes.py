@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
 from app.gateway.services import Services
@@ -65,6 +65,13 @@ def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
 
 
 def _serve_page(api: FastAPI) -> None:
+    @api.get("/")
+    async def front_door(request: Request) -> Response:
+        """People with a browser are shown the way; programs are told what they always are."""
+        if "text/html" not in request.headers.get("accept", ""):
+            raise NotFound("There is nothing at this path.")
+        return RedirectResponse(MOUNT, headers={**GUARDED, "vary": "accept"})
+
     @api.get(MOUNT)
     @api.get(f"{MOUNT}/")
     async def page(request: Request) -> Response:

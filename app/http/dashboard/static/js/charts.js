@@ -115,6 +115,19 @@ export function spanTicks(least, most) {
   return SPANS.filter((value) => value >= least && value <= most);
 }
 
+const LETTER_PX = 7;
+
+/** Those whose labels do not run into one another, from the left. */
+function apart(values, at, width) {
+  let end = -Infinity;
+  return values.filter((value) => {
+    const [left, right] = [at(value) - width(value) / 2, at(value) + width(value) / 2];
+    if (left < end + LETTER_PX) return false;
+    end = right;
+    return true;
+  });
+}
+
 /** A logarithmic axis with the ticks that `ticks(least, most)` gives. */
 export function logAxis(values, write, ticks, more = {}) {
   const [least, most] = [Math.min(...values) / 1.5, Math.max(...values) * 1.5];
@@ -125,7 +138,10 @@ export function logAxis(values, write, ticks, more = {}) {
     grid: { color: colour("line") },
     border: { display: false },
     afterBuildTicks(scale) {
-      scale.ticks = ticks(least, most).map((value) => ({ value }));
+      const wanted = ticks(least, most);
+      const at = (value) => (Math.log(value / least) / Math.log(most / least)) * scale.width;
+      const told = scale.isHorizontal() ? apart(wanted, at, (value) => write(value).length * LETTER_PX) : wanted;
+      scale.ticks = told.map((value) => ({ value }));
     },
     ticks: { callback: (value) => write(value), maxRotation: 0, padding: 6, autoSkipPadding: 12 },
     ...more,

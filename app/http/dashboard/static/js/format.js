@@ -14,9 +14,10 @@ export function decimalsFor(values) {
   return Math.min(Math.max(2, 2 - Math.floor(Math.log10(least)) - 1), 6);
 }
 
-/** Dollars, with as many decimals as the amount needs, or as a column has. */
+/** Dollars, with as many decimals as the amount needs, or as a column has; what these cannot show is no zero. */
 export function usd(value, decimals = null) {
   if (value === null || value === undefined) return NONE;
+  if (decimals !== null && value > 0 && value < 0.5 * 10 ** -decimals) return `< $${(10 ** -decimals).toFixed(decimals)}`;
   const digits = decimals ?? (value === 0 ? 2 : Math.abs(value) >= 1000 ? 0 : decimalsFor([Math.abs(value)]));
   return `$${value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
 }

@@ -135,7 +135,7 @@ function splitsTable(splits) {
   return tableOf(
     {
       caption: "Sides of split routes",
-      empty: "No route splits its traffic. `split: {learned: 0.9, heuristic: 0.1}` in a route compares two routers.",
+      empty: "No route splits its traffic. In the policy, split: {learned: 0.9, heuristic: 0.1} in a route compares two routers.",
       rowKey: (r) => `${r.route} ${r.router}`,
       columns: [
         { label: "Router", head: true, class: "name", cell: (r) => [r.router, h("span", { class: "sub" }, `${r.route}, ${percent(r.share)} of its tasks`)] },

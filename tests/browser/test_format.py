@@ -1,0 +1,52 @@
+"""How values are written, and where labels stand: the page's own modules, asked in the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Screen, Seeded
+
+
+def module(screen: Screen, name: str) -> str:
+    """The URL of one of the page's modules."""
+    source: str = screen.page.locator("script[type=module]").first.get_attribute("src")
+    return source.rpartition("/")[0] + f"/{name}.js"
+
+
+@pytest.mark.parametrize(
+    ("amount", "decimals", "written"),
+    [
+        (None, 4, "–"),
+        (0, 4, "$0.0000"),
+        (0.00002, 4, "< $0.0001"),
+        (0.00005, 4, "$0.0001"),
+        (0.12345, 4, "$0.1235"),
+        (0.00002, None, "$0.000020"),
+        (0, None, "$0.00"),
+        (12_345.6, None, "$12,346"),
+    ],
+)
+def test_an_amount_is_never_written_as_a_zero_that_it_is_not(
+    screens: Callable[..., Screen], kept: Seeded, amount: Any, decimals: Any, written: str
+) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    ask = "([url, amount, decimals]) => import(url).then((format) => format.usd(amount, decimals))"
+    assert screen.page.evaluate(ask, [module(screen, "format"), amount, decimals]) == written
+
+
+def test_labels_of_an_axis_do_not_run_into_one_another(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss", phone=True)
+    screen.go("policy")
+    ask = """([url, width]) => import(url).then(({ logAxis }) => {
+      const axis = logAxis([1e-5, 1e-4], (value) => `$${value.toFixed(6)}`, () => [1e-5, 2e-5, 5e-5, 1e-4]);
+      const scale = { width, isHorizontal: () => true };
+      axis.afterBuildTicks(scale);
+      return scale.ticks.map(({ value }) => value);
+    })"""
+    url = module(screen, "charts")
+    assert screen.page.evaluate(ask, [url, 1000]) == [1e-5, 2e-5, 5e-5, 1e-4]
+    assert screen.page.evaluate(ask, [url, 230]) == [1e-5, 5e-5]
