@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.learner import experiment_poisoned
 from app.learner.experiments import EXPERIMENTS
 from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
 from routers.eval_loop_contenders import BetaThompson, LinUcb, Online, Static
@@ -65,6 +66,22 @@ def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:
     deep = report.falls[-1]
     assert (deep.drop, deep.of_seeds) == (0.30, 2)
     assert deep.share.low <= deep.share.value <= deep.share.high
+
+
+def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment_poisoned, "CALLS", 300)
+    monkeypatch.setattr(experiment_poisoned, "MIN_TYPE", 20)
+    found = experiment_poisoned.poisoned(world, [0, 1])
+    compared = found.compared
+    assert set(compared) == set(experiment_poisoned.ARMS)
+    routes = {of.routes for of in compared.values()}
+    assert len(routes) == 1
+    assert routes.pop() > 0
+    assert compared["honest, in order"].changed == 0
+    for of in compared.values():
+        assert of.sure <= of.flipped <= of.changed - of.better
+    lost = experiment_poisoned._lost(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.5]]), 0, 1)
+    assert lost == (pytest.approx(1.0 - 0.5 / 3), pytest.approx(1.0 - 0.5 / 3))
 
 
 def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:

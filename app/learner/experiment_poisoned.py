@@ -1,14 +1,17 @@
 """Lies and lateness: what they cost the learner that the gateway runs, on real outcomes.
 
-The whole chain is the gateway's: records and words go through `learner/step.py` with its labels, sources and guard. Two
-learners see the same calls of the same keys; in the one's world a tenth of the keys turns every word round (injected),
-and three words in ten come late, out of order.
+The whole chain is the gateway's: records and words go through `learner/step.py` with its labels, sources and guard. The
+control hears the same calls of the same keys, with three words in ten late and out of order, from honest keys. Beside
+it: a tenth of the keys turns every word round (injected); the same keys say nothing, which is what a guard that knew
+them at once would leave; a tenth of all keys' words is turned round (injected), which no guard can tell; all words come
+in order; and another draw of calls, all honest, which is what chance does to routes after so few calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -31,59 +34,123 @@ LATE_SHARE, LATEST = 0.3, 300
 RATE: Final = 0.2
 MIN_TYPE: Final = 50
 SMALL: Final = 0.01
-"""A route is flipped where another is taken than without lies, and more than this is lost by it, in successes."""
+"""A route is flipped where another model is taken than in the control, and more than this is lost by it, in
+successes."""
+EVERY: Final = 20
+"""Calls between two passes of the learner."""
 SOURCES: Final = ("mmlu_pro", "llmrouter9", "routellm_mmlu")
 """Where they are among the data; else all."""
 
 
 @dataclass(frozen=True)
+class Words:
+    """How one learner's words differ from the control's. `draw` is added to the seed of the calls."""
+
+    lies: bool = False
+    silent: bool = False
+    scattered: float = 0.0
+    late: bool = True
+    draw: int = 0
+
+
+LIARS_IN: Final = "a tenth of the keys lies"
+SILENT: Final = "these keys are silent"
+ARMS: Final = {
+    LIARS_IN: Words(lies=True),
+    SILENT: Words(silent=True),
+    "a tenth of all words is turned round": Words(scattered=0.1),
+    "honest, in order": Words(late=False),
+    "honest, other calls": Words(draw=1_000),
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Routes (kinds of work in all seeds) against the control's. `changed`: another model is taken; `better`,
+    `flipped`: by more than SMALL in its favour, or against it; `sure`: of the flipped, those where the two models are
+    apart beyond what the rows of that kind can show by chance (95 %, paired). `loss`: successes per call, over
+    seeds."""
+
+    routes: int
+    changed: int
+    better: int
+    flipped: int
+    sure: int
+    loss: Estimate
+
+
+@dataclass(frozen=True)
 class Poisoned:
-    """One source. `flipped`: routes (of a task type) in all seeds that lies turned to a worse model, of `routes`;
-    `loss`: utility lost to the learner without lies, in successes per call; `trust`: the guard's in the liar."""
+    """One source. `trust`: the guard's in the liar at the end; `found_out`: in how many of the seeds."""
 
     source: str
-    routes: int
-    flipped: int
-    loss: Estimate
+    compared: dict[str, Compared]
     trust: Estimate
+    found_out: int
 
 
 def poisoned(world: World, seeds: Sequence[int]) -> Poisoned:
-    """Both learners in each seed."""
-    flipped = routes = 0
-    losses, trusts = [], []
+    """All learners in each seed."""
+    worth = _worth(world)
+    found: dict[str, list[list[tuple[float, float, bool]]]] = {name: [] for name in ARMS}
+    trusts, found_out = [], 0
     for seed in seeds:
-        clean, liars = (_learned(world, seed, lies=lies) for lies in (False, True))
-        worth, before, after = _routes(world, clean), _chosen(world, clean), _chosen(world, liars)
-        lost = [float(worth[task][before[task]] - worth[task][after[task]]) for task in worth]
-        routes += len(lost)
-        flipped += sum(loss > SMALL for loss in lost)
-        losses.append(float(np.mean(lost)))
-        trusts.append(float(np.mean([liars.guard.trust(f"key-{n}") for n in range(LIARS)])))
-    return Poisoned(world.source, routes, flipped, over_seeds(losses), over_seeds(trusts))
+        control = _chosen(world, _learned(world, seed, Words()))
+        for name, how in ARMS.items():
+            learner = _learned(world, seed, how)
+            after = _chosen(world, learner)
+            found[name].append(
+                [(*_lost(worth[task], control[task], after[task]), control[task] != after[task]) for task in worth]
+            )
+            if how.lies:
+                liars = [f"key-{n}" for n in range(LIARS)]
+                trusts.append(float(np.mean([learner.guard.trust(key) for key in liars])))
+                found_out += learner.guard.out.issuperset(liars)
+    return Poisoned(world.source, {name: _compared(of) for name, of in found.items()}, over_seeds(trusts), found_out)
 
 
-def _learned(world: World, seed: int, *, lies: bool) -> Learner:
+def _compared(seeds: list[list[tuple[float, float, bool]]]) -> Compared:
+    every = [route for routes in seeds for route in routes]
+    flipped = [route for route in every if route[0] > SMALL]
+    return Compared(
+        len(every), sum(changed for _, _, changed in every), sum(lost < -SMALL for lost, _, _ in every), len(flipped),
+        sum(low > 0.0 for _, low, _ in flipped),
+        over_seeds([float(np.mean([lost for lost, _, _ in routes])) for routes in seeds]),
+    )  # fmt: skip
+
+
+def _lost(worth: Floats, before: int, after: int) -> tuple[float, float]:
+    """What is lost per call by taking one model for another, and the low end of its 95 % interval over rows."""
+    apart = worth[:, before] - worth[:, after]
+    apart = apart[np.isfinite(apart)]
+    mean = float(np.nanmean(worth[:, before]) - np.nanmean(worth[:, after]))
+    return mean, mean - 1.96 * float(apart.std()) / sqrt(max(len(apart), 1))
+
+
+def _learned(world: World, seed: int, how: Words) -> Learner:
     """A learner after CALLS calls of arms drawn at random."""
-    rng = np.random.default_rng([seed, 41])
+    rng = np.random.default_rng([seed + how.draw, 41])
     rows = rng.integers(0, len(world.table.rows), CALLS)
     learner, waiting = Learner(world.base), list[tuple[int, Feedback]]()
     for number, row in enumerate(rows.tolist()):
         arm = int(rng.choice(np.flatnonzero(world.usable[row])))
         key, late = int(rng.integers(KEYS)), bool(rng.random() < LATE_SHARE)
-        delay = int(rng.integers(1, LATEST)) if late and lies else 0
+        delay, turned = int(rng.integers(1, LATEST)), bool(rng.random() < how.scattered)
+        delay = delay if late and how.late else 0
         record = _record(world, number, row, arm, f"key-{key}")
         learner.saw([record])
         said = float(world.score[row, arm]) >= 0.5
-        outcome = Turned.SUCCESS if said != (lies and key < LIARS) else Turned.FAILURE
+        outcome = Turned.SUCCESS if said != (turned or (how.lies and key < LIARS)) else Turned.FAILURE
         word = Feedback(
             record["request_id"], record["key"], Speaker.VERIFIER, outcome, float(number + delay), record["key"]
         )
-        waiting.append((number + delay, word))
-        due = [one for one in waiting if one[0] <= number or number == CALLS - 1]
-        waiting = [one for one in waiting if one not in due]
-        learner.said([word for _, word in due])
-        learner.step(float(number))
+        if not (how.silent and key < LIARS):
+            waiting.append((number + delay, word))
+        if (number + 1) % EVERY == 0 or number == CALLS - 1:
+            due = [one for one in waiting if one[0] <= number or number == CALLS - 1]
+            waiting = [one for one in waiting if one not in due]
+            learner.said([word for _, word in sorted(due, key=lambda one: one[0])])
+            learner.step(float(number))
     return learner
 
 
@@ -107,10 +174,10 @@ def _types(world: World) -> list[int]:
     return [task for task in range(len(world.tasks)) if (world.task == task).sum() >= MIN_TYPE]
 
 
-def _routes(world: World, _: Learner) -> dict[int, Floats]:
-    """What each arm is truly worth on each task type."""
+def _worth(world: World) -> dict[int, Floats]:
+    """What each arm was truly worth on each row of each task type."""
     worth = np.where(world.usable, world.score - world.rate(RATE) * world.cost, np.nan)
-    return {task: np.nanmean(worth[world.task == task], axis=0) for task in _types(world)}
+    return {task: worth[world.task == task] for task in _types(world)}
 
 
 def _chosen(world: World, learner: Learner) -> dict[int, int]:
@@ -136,16 +203,29 @@ def experiment(setting: Setting) -> Experiment:
         if len(world.arms) >= 2 and _types(world):
             setting.say(f"poisoned: {name}")
             found.append(poisoned(world, range(setting.seeds)))
-    columns = ("source", "routes", "flipped", "lost per call, points", "trust in the liar")
-    table = [(p.source, str(p.routes), str(p.flipped), shown(p.loss, 100), shown(p.trust)) for p in found]
-    flips = sum(p.flipped for p in found)
-    marks = [
-        Mark("no flipped route", f"{flips} of {sum(p.routes for p in found)}", flips == 0),
-        Mark("bounded loss", ", ".join(f"{p.source} {shown(p.loss, 100)} points" for p in found),
-             all(p.loss.high <= SMALL for p in found)),
+    columns = ("source", "against the same calls, all honest", "routes", "changed", "better", "flipped", "for sure",
+               "lost per call, points")  # fmt: skip
+    table = [
+        (p.source, name, str(c.routes), str(c.changed), str(c.better), str(c.flipped), str(c.sure), shown(c.loss, 100))
+        for p in found for name, c in p.compared.items()
     ]  # fmt: skip
+
+    def flips(name: str) -> str:
+        compared = [p.compared[name] for p in found]
+        return f"{sum(c.flipped for c in compared)} ({sum(c.sure for c in compared)} for sure)"
+
+    routes = sum(p.compared[LIARS_IN].routes for p in found)
+    text = f"{flips(LIARS_IN)} of {routes}; were they silent: {flips(SILENT)}"
+    flipped = sum(p.compared[LIARS_IN].flipped for p in found)
+    loss = {p.source: p.compared[LIARS_IN].loss for p in found}
+    marks = [
+        Mark("no flipped route", text, flipped == 0),
+        Mark("bounded loss", ", ".join(f"{name} {shown(lost, 100)} points" for name, lost in loss.items()),
+             all(lost.high <= SMALL for lost in loss.values())),
+    ]  # fmt: skip
+    caught = ", ".join(f"{p.source} {p.found_out} of {setting.seeds} (trust {shown(p.trust)})" for p in found)
     notes = [
         f"{CALLS} calls of {KEYS} keys on real outcomes; {LIARS} key turns each word round, {LATE_SHARE:.0%} of words "
-        f"come up to {LATEST} calls late (both injected); against the same learner without either"
+        f"come up to {LATEST} calls late (both injected); found out at the end: {caught}"
     ]
-    return Experiment("poisoned", [Sheet("Lies and lateness", columns, table, columns[1:])], marks, notes, found)
+    return Experiment("poisoned", [Sheet("Lies and lateness", columns, table, columns[2:])], marks, notes, found)

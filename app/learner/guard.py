@@ -10,6 +10,10 @@ Two bounds, both for one model on one task type (a cell), where routes would be 
   it comes and whatever single cell it aims at. A key that says the opposite of it, word after word, is less and less
   believed, and after a dozen hardly at all; it is believed again when its words fit again. The means forget within
   WINDOW words, so that where a model really gets worse and all keys say so, the median follows them.
+* Looking back. Trust goes word by word, and where cells are many and words few it takes an honest key for a liar, and a
+  liar for honest for long. `sort_out` looks at all that is remembered at once (`learner/second_look.py`): who is found
+  out has nothing left in force of what it said before, either, and what was said by one who is cleared counts whole,
+  within its share.
 * The crowd. Keys that have called less than YOUNG times are too many to be found out one by one. They are bound and
   judged as one key as well: together they weigh no more in a cell than their share of all calls in all cells.
 
@@ -27,6 +31,7 @@ from math import log
 from typing import Any, Final
 
 from app.learner.labels import CORRECTION, Call, Label
+from app.learner.second_look import Honesty, looked_back
 from app.learner.sources import SIGNS, logistic, logit
 
 TRIM: Final = 2.0
@@ -51,6 +56,8 @@ START: Final = logit(0.7)
 MOST: Final = 4.0
 """Log odds that a key is honest stay within this: whoever was good for long can still be found out, and whoever was
 bad can come back."""
+FOUND_OUT, FORGIVEN = 0.2, 0.6
+"""Trust below which what a key has said is taken back, and from which on it counts again."""
 HALF_LIFE_S: Final = 14 * 86_400.0
 """Shares count calls and weights of about this long."""
 
@@ -90,11 +97,14 @@ class Part:
 
 @dataclass(slots=True)
 class Guard:
-    """What is remembered of all keys. Keys and cells are names of the policy and of task types: bounded."""
+    """What is remembered of all keys. Keys and cells are names of the policy and of task types: bounded. `out`,
+    `cleared`: the keys that are found out, and those of which it is as good as known that they are honest."""
 
     _cells: dict[Cell, dict[str, Part]] = field(default_factory=dict)
     _trust: dict[str, float] = field(default_factory=dict)
     _tenure: dict[str, Part] = field(default_factory=dict)
+    out: set[str] = field(default_factory=set)
+    cleared: set[str] = field(default_factory=set)
 
     def trust(self, key: str) -> float:
         """How far a key is believed, in [0, 1]: 1 before anything is known of it; a young one at most as the crowd."""
@@ -102,6 +112,21 @@ class Guard:
         if self._is_young(key):
             odds = min(odds, self._trust.get(CROWD, START))
         return min(logistic(odds) / logistic(START), 1.0)
+
+    def sort_out(self) -> set[str]:
+        """Look back at who is found out and who is cleared; the keys of which that has changed."""
+        look = looked_back(self._cells.values(), lambda key: not self._is_young(key), (CROWD, ADMIN))
+        out, cleared = set(), set()
+        for key in self._tenure:
+            found, trust = look.get(key, Honesty()), self.trust(key)
+            if found.cleared and not self._is_young(key):
+                cleared.add(key)
+                self._trust[key] = max(self._trust.get(key, START), START)
+            elif found.condemned or trust < (FORGIVEN if key in self.out else FOUND_OUT):
+                out.add(key)
+        changed = (self.out ^ out) | (self.cleared ^ cleared)
+        self.out, self.cleared = out, cleared
+        return changed
 
     def saw(self, call: Call) -> None:
         """Count a call towards its key's share."""
@@ -124,7 +149,8 @@ class Guard:
         names = [label.key, CROWD] if self._is_young(label.key) else [label.key]
         parts = [self._part(cell, name) for name in names]
         weight = label.weight
-        admitted = min(weight * self.trust(label.key), *(self._room(cell, name, label.said_s) for name in names))
+        room = min(weight, *(self._room(cell, name, label.said_s) for name in names))
+        admitted = min(weight * self.trust(label.key), room)
         for part in parts:
             part.weight += admitted
         if judges:
@@ -133,7 +159,7 @@ class Guard:
                 self._judge(cell, name, said)
             for part in parts:
                 part.hear(said)
-        return replace(label, scale=label.scale * admitted / weight) if weight else label
+        return replace(label, scale=label.scale * admitted / weight, room=room / weight) if weight else label
 
     def again(self, label: Label) -> Label:
         """A label that was admitted before, with no more weight than its key's trust now leaves it. Learning anew from
@@ -206,12 +232,19 @@ class Guard:
             for key, part in sorted(parts.items())
         ]
         tenure = [[key, part.calls, part.at_s] for key, part in sorted(self._tenure.items())]
-        return {"cells": cells, "trust": dict(sorted(self._trust.items())), "tenure": tenure}
+        trust = dict(sorted(self._trust.items()))
+        return {
+            "cells": cells,
+            "trust": trust,
+            "tenure": tenure,
+            "out": sorted(self.out),
+            "cleared": sorted(self.cleared),
+        }
 
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> Guard:
         """What `state` gave."""
-        guard = cls(_trust=dict(state["trust"]))
+        guard = cls(_trust=dict(state["trust"]), out=set(state["out"]), cleared=set(state["cleared"]))
         guard._tenure = {key: Part(calls=calls, at_s=at_s) for key, calls, at_s in state["tenure"]}
         for model, task_type, key, *numbers in state["cells"]:
             guard._cells.setdefault((model, task_type), {})[key] = Part(*numbers)

@@ -73,7 +73,8 @@ class Label:
 
     `high`, `low`: log odds that the call was good, if the graded words among what was said are taken as good, and as
     bad; `share`: how good they say it was. Where nothing was graded both are the same. `source`: the strongest that
-    spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `scale` in [0, 1] is what the guard left.
+    spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `scale` in [0, 1] is what the guard left,
+    `room` what it would have left, had it no doubt in who spoke.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class Label:
     expected: float
     said_s: float
     scale: float = 1.0
+    room: float = 1.0
 
     @property
     def outcome(self) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from app.core.feedback import task_thing
 from app.learner.labels import Call, Label, call_of
 from app.learner.sources import Told
 from routers.base import MAX_TIER, MIN_TIER, Arm, family_of
@@ -22,9 +23,10 @@ class Lesson:
     """One call and what it has taught so far. `arms`: those of the model that answered and of the one just cheaper, by
     name; `signs`: what showed, final once `settled`; `told`: what the labels rest on.
 
-    `labels` are at most two, of the model that answered and a hint about the cheaper; `sites` are their evidence in the
-    belief, none while the lesson is held out. `judged`: how often the guard heard it. `term`: the snapshot that was in
-    force when it was learned.
+    `labels` are at most two, of the model that answered and a hint about the cheaper; `admitted` is what the guard left
+    of each when it came, empty where the operator spoke: a key that is found out has labels of scale 0. `sites` are
+    their evidence in the belief, none while the lesson is held out. `judged`: how often the guard heard it. `term`: the
+    snapshot that was in force when it was learned.
     """
 
     call: Call
@@ -34,10 +36,24 @@ class Lesson:
     settled: bool = False
     told: tuple[Told, ...] = ()
     labels: tuple[Label, ...] = ()
+    admitted: tuple[float, ...] = ()
     sites: tuple[Site, ...] = field(default=(), repr=False)
     judged: int = 0
     sources_heard: bool = False
     term: int = 0
+
+    @property
+    def task(self) -> str | None:
+        """The name under which words on its task are kept."""
+        return None if self.call.task_id is None else task_thing(self.call.key, self.call.task_id)
+
+    def weigh(self, out: Set[str], cleared: Set[str]) -> None:
+        """Let what keys that are found out said weigh nothing, what those that are cleared said all that their share
+        allows, and what others said what it did when it came."""
+        self.labels = tuple(
+            replace(label, scale=0.0 if label.key in out else label.room if label.key in cleared else scale)
+            for label, scale in zip(self.labels, self.admitted, strict=True)
+        )
 
 
 def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:

@@ -104,6 +104,7 @@ class _Lesson(msgspec.Struct, array_like=True):
     settled: bool
     told: list[msgspec.Raw]
     labels: list[msgspec.Raw]
+    admitted: list[float]
     sites: list[tuple[str, float, float]]
     judged: int
     sources_heard: bool
@@ -172,6 +173,7 @@ def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
         lesson.settled,
         [_row(_ToldRow, one) for one in lesson.told],
         [_row(_LabelRow, one) for one in lesson.labels],
+        list(lesson.admitted),
         [(site.model, site.precision, site.shift) for site in lesson.sites],
         lesson.judged,
         lesson.sources_heard,
@@ -191,6 +193,7 @@ def _unpacked(packed: _Lesson, arms: list[Arm], base: LearnedRouter) -> Lesson:
         packed.settled,
         tuple(_of_row(_ToldRow, row, Told) for row in packed.told),
         tuple(_of_row(_LabelRow, row, Label) for row in packed.labels),
+        tuple(packed.admitted),
         tuple(Site(model, z, precision, shift) for model, precision, shift in packed.sites if z is not None),
         packed.judged,
         packed.sources_heard,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.core.feedback import Feedback, task_thing
+from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label, hint_of, label_of, spoken
 from app.learner.lesson import Lesson, lesson_of
@@ -102,14 +102,14 @@ class Learner:
             self.guard.saw(call)
         if call.request_id in self.words:
             self._due[call.request_id] = None
-        if (task := _task_of(call)) is not None and task in self.words:
+        if (task := lesson.task) is not None and task in self.words:
             mates = self._tasks[task]
             self._due.update(dict.fromkeys(mates if len(mates) <= TASK_AGAIN else [call.request_id]))
 
     def attach(self, lesson: Lesson) -> None:
         """Note a lesson that is in `lessons` under its task, and as open where its signs may still change."""
         call = lesson.call
-        if (task := _task_of(call)) is not None:
+        if (task := lesson.task) is not None:
             self._tasks.setdefault(task, []).append(call.request_id)
         if not lesson.settled:
             self._open[call.request_id] = None
@@ -139,6 +139,8 @@ class Learner:
                 lesson.signs = tuple(signs.get(lesson.call.request_id, lesson.signs))
                 lesson.settled = self._is_settled(lesson.call.request_id, now_s)
         found = [learned for lesson in due for learned in self._hear(lesson)]
+        if due:
+            self._sort_out()
         while len(self.held) > MAX_HELD:
             found += self._release(next(iter(self.held)))
         self._forget()
@@ -169,7 +171,7 @@ class Learner:
 
     def _told(self, lesson: Lesson) -> tuple[tuple[Told, ...], list[Feedback]]:
         """What is said of a call, with its part of what is said of its task; and the words on itself."""
-        call, task = lesson.call, _task_of(lesson.call)
+        call, task = lesson.call, lesson.task
         own = list(self.words.get(call.request_id, {}).values())
         of_task = list(self.words.get(task, {}).values()) if task else []
         mates = [self.lessons[name].call for name in self._tasks.get(task, ())] if task and of_task else [call]
@@ -196,6 +198,9 @@ class Learner:
         first = not lesson.labels
         self._unlearn(lesson)
         lesson.told, lesson.labels = told, tuple(admitted)
+        lesson.admitted = () if any(word.admin for word in own) else tuple(label.scale for label in admitted)
+        if lesson.admitted:
+            lesson.weigh(self.guard.out, self.guard.cleared)
         if not admitted:
             self.held.pop(call.request_id, None)
             return []
@@ -208,7 +213,7 @@ class Learner:
         """The labels with what the guard leaves of them. Its books are changed by what is new."""
         admin = any(word.admin for word in own)
         before = {(label.model, label.source): label for label in lesson.labels}
-        least = min((label.scale for label in lesson.labels), default=1.0)
+        least = min(lesson.admitted, default=1.0)
         found = []
         for label in given:
             same = before.get((label.model, label.source))
@@ -236,6 +241,16 @@ class Learner:
         self.labels += 1
         return found
 
+    def _sort_out(self) -> None:
+        """Learn again what keys taught of which it is now known, or doubted again, whether they are honest."""
+        changed = self.guard.sort_out()
+        for lesson in self.lessons.values() if changed else ():
+            if lesson.admitted and any(label.key in changed for label in lesson.labels):
+                lesson.weigh(self.guard.out, self.guard.cleared)
+                if lesson.sites:
+                    self._unlearn(lesson)
+                    self._learn(lesson, first=False)
+
     def _unlearn(self, lesson: Lesson) -> None:
         for site in reversed(lesson.sites):
             self.belief = self.belief.told(site, back=True)
@@ -262,7 +277,9 @@ class Learner:
         arm = lesson.arms.get(model)
         if arm is None:
             return lesson.call.expected
-        self.belief = self.prior.joined(self.belief, arm, self.base.ability(arm))
+        there = self.belief.own.get(arm.name)
+        if there is None or there.arm != arm:
+            self.belief = self.prior.joined(self.belief, arm, self.base.ability(arm))
         return self.probability(self.belief, model, lesson.demand)
 
     def _forget(self) -> None:
@@ -274,7 +291,7 @@ class Learner:
             del self.lessons[request_id]
             self._open.pop(request_id, None)
             self.words.pop(request_id, None)
-            if (task := _task_of(lesson.call)) is not None:
+            if (task := lesson.task) is not None:
                 mates = self._tasks[task]
                 mates.remove(request_id)
                 if not mates:
@@ -285,10 +302,6 @@ class Learner:
 def is_held(request_id: str) -> bool:
     """Whether a call's labels are held out: by its name, whose last digits are random."""
     return int(request_id[-6:], 16) % HELD_ONE_IN == 0
-
-
-def _task_of(call: Call) -> str | None:
-    return None if call.task_id is None else task_thing(call.key, call.task_id)
 
 
 def _order(lesson: Lesson) -> tuple[float, str]:

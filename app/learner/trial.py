@@ -33,6 +33,8 @@ def tried(learner: Learner, in_force: Belief) -> Trial:
         if lesson is None or not lesson.labels or lesson.call.model not in lesson.arms:
             continue
         now, weight = loss_of(learner, learner.belief, lesson)
+        if not weight:  # its speaker is found out
+            continue
         before, _ = loss_of(learner, in_force, lesson)
         losses.append(now)
         differences.append(now - before)

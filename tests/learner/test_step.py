@@ -96,6 +96,55 @@ def test_a_later_word_replaces_an_earlier_one() -> None:
         assert np.linalg.eigvalsh(own.cov).min() > 0.0
 
 
+def told_by_five(lies: str | None, silent: str | None = None) -> Learner:
+    """400 calls of five keys, on two models of which one is good; one key may turn its words round, or say nothing."""
+    made, rng = Learner(BASE), random.Random(3)
+    for n in range(400):
+        key, model = f"key-{n % 5}", rng.choice(("small", "large"))
+        good = rng.random() < (0.9 if model == "large" else 0.25)
+        made.saw([record(n, model, key=key)])
+        if key != silent:
+            made.said([word(call_id(n), "success" if good != (key == lies) else "failure", by=key)])
+        if n % 20 == 19:
+            made.step(NOW_S)
+    return made
+
+
+def test_of_a_liar_that_is_found_out_nothing_stays() -> None:
+    lied, silent = told_by_five("key-0"), told_by_five(None, silent="key-0")
+    assert lied.guard.out == {"key-0"}
+    assert lied.guard.cleared >= {"key-1", "key-2"}
+    for lesson in lied.lessons.values():
+        if lesson.call.key == "key-0":
+            assert [label.weight for label in lesson.labels] == [0.0]
+            assert all(site.precision == 0.0 for site in lesson.sites)
+    for model in ("small", "large"):
+        assert p(lied, model) == pytest.approx(p(silent, model), abs=0.02)
+    again = unpack_learner(pack_learner(lied), BASE)
+    assert again.guard.out == {"key-0"}
+    assert [lesson.admitted for lesson in again.lessons.values()] == [one.admitted for one in lied.lessons.values()]
+
+
+def test_who_is_believed_again_counts_again() -> None:
+    made = told_by_five("key-0")
+    told = {name: lesson.admitted for name, lesson in made.lessons.items() if lesson.call.key == "key-0"}
+    for n in range(400):
+        if n % 5 == 0:
+            lesson = made.lessons[call_id(n)]
+            right = "failure" if lesson.labels[0].high > 0.0 else "success"
+            made.said([word(call_id(n), right, by="key-0", said_s=9_000.0)])
+        made.step(NOW_S)
+    later = [(n, n % 5) for n in range(400, 800)]
+    rng = random.Random(4)
+    for n, key in later:
+        made.saw([record(n, "large", key=f"key-{key}")])
+        made.said([word(call_id(n), "success" if rng.random() < 0.9 else "failure", by=f"key-{key}")])
+        made.step(NOW_S)
+    assert "key-0" not in made.guard.out
+    assert len(told) == 80
+    assert sum(made.lessons[name].labels[0].scale > 0.0 for name in told) == 80
+
+
 def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it() -> None:
     calls = [record(n, task_id="job") for n in range(6)]
     made = learner(calls, [of_task("job")])
