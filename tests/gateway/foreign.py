@@ -183,9 +183,21 @@ class Foreign:
         asked = await self._note(request)
         if request.match_info["verb"] == "streamGenerateContent":
             return await self._stream(request, asked, "text/event-stream", self._vertex_events(asked))
+        if self.said.call is not None:
+            return web.json_response(self._vertex_called())
         return web.json_response(self._vertex_chunk("".join(self.said.words), len(self.said.words), last=True))
 
+    def _vertex_called(self) -> dict[str, Any]:
+        assert self.said.call is not None
+        call = {"functionCall": {"name": self.said.call[0], "args": json.loads("".join(self.said.call[1]))}}
+        chunk = self._vertex_chunk("", self.said.tokens[1], last=True)
+        chunk["candidates"][0]["content"]["parts"] = [call]
+        return chunk
+
     async def _vertex_events(self, asked: Asked) -> AsyncIterator[bytes]:
+        if self.said.call is not None:  # Gemini's calls come whole
+            yield b"data: " + json.dumps(self._vertex_called()).encode() + b"\r\n\r\n"
+            return
         async for word in self._paced(asked):
             chunk = self._vertex_chunk(word, asked.sent, last=asked.sent == len(self.said.words))
             yield b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n"

@@ -172,9 +172,9 @@ async def test_what_comes_whole_holds_all_it_may_cost(live: Live, foreign: Forei
     assert foreign.asked[0].body["max_tokens"] <= 0.0002 * 10**9 // OUTPUT_NANO
 
 
-@STREAMED
-async def test_vertex_with_a_service_account(foreign: Foreign, tmp_path: Path, stream: bool) -> None:
-    """litellm fetches the token by itself. The cost that it makes of its catalogue is not taken for the provider's."""
+@pytest.fixture
+async def vertex(foreign: Foreign, tmp_path: Path) -> AsyncIterator[Live]:
+    """Vertex with a service account, for which litellm fetches the token by itself."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     account = {
@@ -186,13 +186,51 @@ async def test_vertex_with_a_service_account(foreign: Foreign, tmp_path: Path, s
     url = foreign.url + "/vertex/gemini-2.5-flash"
     spec = policy({"v": url}, providers={"v": bridge}, models={"v": {"upstream_model": "gemini-2.5-flash"}})
     async with Live(tmp_path, spec) as live:
-        answer = await live.chat(model="v", task="t", stream=stream, max_tokens=20)
-        said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
-        assert said == "Hello from afar."
-        assert not stream or len({event["id"] for event in answer.events}) == 1
-        assert await spent(live) == 12 * INPUT_NANO + 3 * OUTPUT_NANO
+        yield live
+
+
+@STREAMED
+async def test_vertex_with_a_service_account(foreign: Foreign, vertex: Live, stream: bool) -> None:
+    """The cost that litellm makes of its catalogue is not taken for the provider's."""
+    answer = await vertex.chat(model="v", task="t", stream=stream, max_tokens=20)
+    said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
+    assert said == "Hello from afar."
+    assert not stream or len({event["id"] for event in answer.events}) == 1
+    assert await spent(vertex) == 12 * INPUT_NANO + 3 * OUTPUT_NANO
     assert foreign.asked[0].headers["authorization"] == "Bearer vertex-token"
     assert foreign.asked[0].body["generationConfig"]["max_output_tokens"] == 20
+
+
+@STREAMED
+async def test_vertex_with_tools_and_pictures(foreign: Foreign, vertex: Live, stream: bool) -> None:
+    foreign.said = Said(call=("look", ['{"what"', ': "up"}']))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    asked = [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, picture]},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "call_0", "type": "function", "function": {"name": "look", "arguments": '{"what": "down"}'}}
+        ]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "nothing"},
+    ]  # fmt: skip
+    answer = await vertex.chat(model="v", task="t", stream=stream, messages=asked, tools=TOOLS)
+    assert answer.status == 200, answer.body
+    if stream:
+        calls = [d for e in answer.events for c in e["choices"] for d in c["delta"].get("tool_calls", ())]
+        assert answer.finishes == ["tool_calls"]
+    else:
+        calls = answer.json["choices"][0]["message"]["tool_calls"]
+        assert answer.json["choices"][0]["finish_reason"] == "tool_calls"
+    arguments = "".join(call["function"].get("arguments") or "" for call in calls)
+    assert (calls[0]["function"]["name"], json.loads(arguments)) == ("look", {"what": "up"})
+    assert calls[0]["id"]
+    sent = foreign.asked[0].body
+    (declared,) = sent["tools"][0]["function_declarations"]
+    assert declared["name"] == "look"
+    first, called, told = sent["contents"]
+    assert [p["inline_data"]["data"] for p in first["parts"] if "inline_data" in p] == ["iVBORw0KGgo="]
+    assert called["parts"][0]["function_call"] == {"name": "look", "args": {"what": "down"}}
+    assert told["parts"][0]["function_response"]["name"] == "look"
+    assert await spent(vertex) == 12 * INPUT_NANO + 3 * OUTPUT_NANO
 
 
 async def test_a_provider_that_reports_nothing_is_estimated(live: Live, foreign: Foreign) -> None:
