@@ -77,21 +77,23 @@ class Meter:
         if self.price is not None:
             self._fixed_nano += self.price.fee_nano(tool) or 0
 
-    def report(self, usage: Usage, *, final: bool = True) -> None:
-        """Take a usage report of the provider. One that says less than was seen changes nothing.
+    def report(self, usage: Usage, *, final: bool = True) -> bool:
+        """Take a usage report of the provider; True where its counts are those that hold now. One that says less than
+        was seen changes nothing.
 
         With `final` false more may come: such a report is news only if its output has grown.
         """
+        alone = True
         if not usage.output and self.pieces:
-            return  # a placeholder that some servers put on every chunk
+            return False  # a placeholder that some servers put on every chunk
         if self._reported is None:
             self._reported = _Reported(usage, self.pieces)
         elif (total := self._reported.with_next(usage, self.pieces)) is not None:
-            usage, final, self.summed = total, True, True
+            usage, final, self.summed, alone = total, True, True, False
         if self.usage is not None:
             grown = usage.output - self.usage.output
             if grown < 0 or (not grown and self._pieces_since and not final):
-                return
+                return False
         if self._tools is not None:
             self._tools.update(usage.tools)
             usage = msgspec.structs.replace(usage, tools=tuple(self._tools.items()))
@@ -104,6 +106,7 @@ class Meter:
         # Zero for a model that has a price is a provider that does not know, or bills elsewhere.
         if usage.cost_nano or (usage.cost_nano is not None and self.price is None):
             self._fixed_nano = usage.cost_nano
+        return alone
 
     @property
     def running_nano(self) -> int:

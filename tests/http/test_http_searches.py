@@ -160,8 +160,12 @@ async def test_a_search_that_is_certain_is_set_aside_before_the_call(
         poor = await live.chat(model="m", max_cost_usd=0.0099, web_search_options={})
         assert (poor.status, poor.error_code) == (402, "budget_exceeded")
         assert len(upstream.requests) == before
-        paid = await live.chat(model="m", stream=True, max_cost_usd=0.02, web_search_options={}, task="t")
+        shown = {"stream_options": {"include_usage": True}}
+        paid = await live.chat(model="m", stream=True, max_cost_usd=0.02, web_search_options={}, task="t", **shown)
         assert paid.done
+        assert paid.usage is not None
+        assert "estimated" not in paid.usage
+        assert paid.usage["cost"] > 0.01
         (attempt,) = await live.attempts(paid)
         assert round(attempt["cost_usd"] * 10**9) == SEARCH_NANO + 10 * INPUT_NANO + len(words("Found.")) * OUTPUT_NANO
         record = await live.client.decision(paid.request_id)

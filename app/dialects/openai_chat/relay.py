@@ -207,8 +207,7 @@ class ChatRelay:
     def _accept(self, usage: Usage, data: bytes, *, final: bool = True) -> bytes:
         if len(self._alone) > 1:
             usage = summed(self._alone)
-        self.meter.report(usage, final=final)
-        if self.meter.usage is usage:
+        if self.meter.report(usage, final=final):
             self._usage_data = with_counts(data, self._counts()) if len(self._alone) > 1 else data
             return self._usage_data
         if self.meter.summed:
