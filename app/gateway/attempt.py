@@ -114,6 +114,7 @@ class Attempt:
         try:
             reply = await self._open()
             self.record.status = reply.status
+            self.record.note_id(reply.headers)
             if reply.status != 200:
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
                 if self._exchange.mends(body):

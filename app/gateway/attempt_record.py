@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,10 @@ from app.core.policy import Candidate
 from app.core.seen import Seen
 from app.core.types import Outcome, Provenance
 from app.gateway.purse import Purse
+
+UPSTREAM_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
+"""Where OpenAI (and nearly all), Anthropic and AWS say it."""
+MAX_ID_CHARS = 200
 
 
 @dataclass(slots=True)
@@ -33,6 +38,12 @@ class AttemptRecord:
     usage: dict[str, int] = field(default_factory=dict)
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()
+    upstream_id: str | None = None
+
+    def note_id(self, headers: Mapping[str, str]) -> None:
+        """Keep by which id the provider knows this call, for whoever has to ask there about it."""
+        found = next((headers[name] for name in UPSTREAM_IDS if name in headers), "")[:MAX_ID_CHARS]
+        self.upstream_id = found if found.isascii() and found.isprintable() and found else None
 
     @property
     def tokens_per_sec(self) -> float | None:

@@ -132,6 +132,10 @@ class OwnedCall(ABC):
             (b"x-bursar-model", candidate.name.encode("latin-1", "replace")),
             (b"x-bursar-provider", candidate.provider.name.encode("latin-1", "replace")),
         ]
+        if attempt.upstream_id is not None:
+            found.append((b"x-bursar-upstream-id", attempt.upstream_id.encode()))
+        if self.record.client_request_id is not None:
+            found.append((b"x-client-request-id", self.record.client_request_id.encode("latin-1", "replace")))
         if content_type.startswith(b"text/event-stream"):
             found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         elif attempt.charged_nano is not None:

@@ -305,6 +305,7 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),
         "error": attempt.error,
+        "upstream_id": attempt.upstream_id,
         **({"unpriced_tools": attempt.unpriced_tools} if attempt.unpriced_tools else {}),
         "budget": budget_json(attempt.purse) if attempt.purse is not None else None,
     }

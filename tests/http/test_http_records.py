@@ -49,6 +49,21 @@ caps: {{task: {{max_cost_usd: 0.1}}, global: {{day: {{max_cost_usd: 10}}}}}}
 TASK = {"x-bursar-task-id": "job", "x-request-id": "from-the-client", "x-stainless-retry-count": "1"}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_whose_id_is_whose(gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
+    upstream.source = Script.of(words("one"), headers={"x-request-id": "the-providers"})
+    answer = gateway.chat(TASK, model="small", stream=stream)
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["x-client-request-id"] == "from-the-client"
+    assert answer.headers["x-bursar-upstream-id"] == "the-providers"
+    assert gateway.decision(answer)["attempts"][0]["upstream_id"] == "the-providers"
+    upstream.source = Script.of(words("one"), headers={"x-request-id": "caf\u00e9" * 100})
+    odd = gateway.chat(model="small", stream=stream)
+    assert odd.status == 200
+    assert "x-bursar-upstream-id" not in odd.headers
+    assert "x-client-request-id" not in odd.headers
+
+
 def test_a_completed_call(gateway: LiveGateway) -> None:
     record = gateway.decision(gateway.chat(TASK, model="auto", stream=True, max_tokens=20))
     assert set(record) == MEMBERS
