@@ -24,6 +24,8 @@ MAX_CHOICES = 128
 MAX_LIMIT = 2**31 - 1
 """No model writes as many tokens; beyond it an amount of money would not fit the ledger."""
 
+_SEARCHING = frozenset(("web_search_options", "plugins", "search_parameters", "enable_search"))
+"""Members that make a provider search: OpenAI's and Perplexity's, and those of OpenRouter, xAI and Alibaba."""
 _ABSENT = msgspec.Raw()
 """Stands for an absent member: msgspec does not decode a union of Raw and null."""
 
@@ -205,7 +207,8 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
             prompt.server_tools += billed_tools(kinds, CHAT) if kinds else ()
             prompt.tool_schema_bytes += len(members[name])
     prompt.text_bytes += prompt.tool_schema_bytes
-    _read_searches(members, prompt)
+    if not _SEARCHING.isdisjoint(members):
+        _read_searches(members, prompt)
     if "response_format" in members:
         wanted = field_of(_format, members, "response_format")
         kind = wanted.type if wanted else "text"
@@ -220,11 +223,15 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
 
 
 def _read_searches(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
-    """Members that make a provider search: OpenAI's and Perplexity's, and those of OpenRouter, xAI and Alibaba."""
-    prompt.searches = "web_search_options" in members and bytes(members["web_search_options"]) != b"null"
-    searching = prompt.searches or any(
-        name in members and sign in bytes(members[name]) and bytes(members[name]) != b"null"
-        for name, sign in (("plugins", b'"web"'), ("search_parameters", b""), ("enable_search", b"true"))
+    """What `_SEARCHING` says; xAI's may be there to switch it off."""
+    found = {name: bytes(members[name]) for name in _SEARCHING if name in members}
+    given = {name: said for name, said in found.items() if said != b"null"}
+    prompt.searches = "web_search_options" in given
+    searching = (
+        prompt.searches
+        or b'"web"' in given.get("plugins", b"")
+        or b'"off"' not in given.get("search_parameters", b'"off"')
+        or given.get("enable_search") == b"true"
     )
     if searching and "web_search" not in prompt.server_tools:
         prompt.server_tools += ("web_search",)

@@ -1,0 +1,88 @@
+"""Which tools a provider would run and bill by the piece, as each dialect's parser finds them on offer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.core.types import SERVER_TOOLS, ChatRequest
+from app.dialects import server_tools
+from app.dialects.anthropic.parse import parse_messages
+from app.dialects.gemini.parse import parse_generate
+from app.dialects.openai_chat.parse import parse_chat
+from app.dialects.openai_responses.parse import parse_responses
+
+HI = [{"role": "user", "content": "hi"}]
+FUNCTION = {"type": "function", "function": {"name": "web_search", "parameters": {}}}
+
+
+def chat(**members: Any) -> ChatRequest:
+    return parse_chat(json.dumps({"model": "m", "messages": HI, **members}).encode())
+
+
+@pytest.mark.parametrize(
+    ("members", "tools", "searches"),
+    [
+        ({}, (), False),
+        ({"tools": [FUNCTION]}, (), False),
+        ({"tools": [FUNCTION, {"type": "custom", "custom": {"name": "x"}}, {"no": "type"}, {"type": 5}]}, (), False),
+        ({"functions": [{"name": "web_search"}]}, (), False),
+        ({"web_search_options": {}}, ("web_search",), True),
+        ({"web_search_options": {"search_context_size": "low"}, "tools": [FUNCTION]}, ("web_search",), True),
+        ({"web_search_options": None}, (), False),
+        ({"tools": [{"type": "openrouter:web_search"}, {"type": "web_search"}]}, ("web_search",), False),
+        (
+            {"tools": [{"type": "code_interpreter"}, {"type": "browser_search"}]},
+            ("code_execution", "web_search"),
+            False,
+        ),
+        ({"plugins": [{"id": "web", "max_results": 3}]}, ("web_search",), False),
+        ({"plugins": [{"id": "file-parser"}]}, (), False),
+        ({"search_parameters": {"mode": "auto"}}, ("web_search",), False),
+        ({"search_parameters": {"mode": "off"}}, (), False),
+        ({"enable_search": True}, ("web_search",), False),
+        ({"enable_search": False}, (), False),
+    ],
+)
+def test_chat(members: dict[str, Any], tools: tuple[str, ...], searches: bool) -> None:
+    prompt = chat(**members).prompt
+    assert (prompt.server_tools, prompt.searches) == (tools, searches)
+
+
+def test_responses() -> None:
+    offered = [
+        {"type": "function", "name": "f"}, {"type": "custom", "name": "c"}, {"type": "local_shell"},
+        {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "web_search"}]},
+        {"type": "web_search_preview_2025_03_11"}, {"type": "web_search"}, {"type": "file_search"},
+        {"type": "code_interpreter", "container": {"type": "auto"}}, {"type": "image_generation"}, {"type": "mcp"},
+    ]  # fmt: skip
+    request = parse_responses(json.dumps({"model": "m", "input": "hi", "tools": offered}).encode(), {})
+    assert request.prompt.server_tools == ("web_search", "file_search", "code_execution", "image_generation")
+
+
+def test_messages() -> None:
+    offered = [
+        {"name": "f", "input_schema": {}}, {"type": "custom", "name": "web_search", "input_schema": {}},
+        {"type": "bash_20250124", "name": "bash"}, {"type": "web_fetch_20250910", "name": "web_fetch"},
+        {"type": "web_search_20260209", "name": "web_search"}, {"type": "code_execution_20250825", "name": "c"},
+    ]  # fmt: skip
+    body = {"model": "m", "messages": HI, "max_tokens": 5, "tools": offered}
+    assert parse_messages(json.dumps(body).encode(), {}).prompt.server_tools == ("web_search", "code_execution")
+
+
+@pytest.mark.parametrize("search", ["googleSearch", "google_search", "googleSearchRetrieval", "enterpriseWebSearch"])
+def test_gemini(search: str) -> None:
+    offered = [{search: {}, "urlContext": {}}, {"codeExecution": {}}, {"google_maps": {}}, {"functionDeclarations": []}]
+    body = {"contents": [{"parts": [{"text": "hi"}]}], "tools": offered}
+    path = {"model": "m", "verb": "generateContent"}
+    assert parse_generate(json.dumps(body).encode(), path).prompt.server_tools == ("web_search", "maps")
+
+
+def test_every_name_is_one_that_a_policy_can_price() -> None:
+    tables = [table for table in vars(server_tools).values() if isinstance(table, dict)]
+    ours = {name for table in tables for name in table.values() if isinstance(name, str) and name in SERVER_TOOLS}
+    assert ours == set(SERVER_TOOLS)
+    of_dialects = (server_tools.CHAT, server_tools.RESPONSES, server_tools.MESSAGES, server_tools.GEMINI)
+    assert all(name in SERVER_TOOLS for table in of_dialects for name in table.values())
