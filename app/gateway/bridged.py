@@ -123,8 +123,8 @@ def _event(chunk: Mapping[str, Any], choices: list[dict[str, Any]], **more: Any)
 def whole_bytes(reply: dict[str, Any], arguments: Mapping[str, Any]) -> bytes:
     """A whole reply of litellm's as a chat provider's.
 
-    For some providers (Cohere) litellm says `stop` whatever the provider said: a reply that calls tools, or has used
-    all of its limit, did not end so.
+    For some providers (Cohere, where it does not stream) litellm says `stop` whatever the provider said: a reply that
+    calls tools, or has used all of its limit, did not end so.
     """
     limit = arguments.get("max_completion_tokens") or arguments.get("max_tokens")
     usage = reply.get("usage") or {}

@@ -32,6 +32,7 @@ from app.gateway.bridged import (
     usage_bytes,
     whole_bytes,
 )
+from app.gateway.bridged_cohere import cohere_piece
 from app.gateway.upstream import NO_HEADERS, ConnectionBroken, NotConnected, Reply, Upstreams
 
 log = structlog.get_logger()
@@ -130,6 +131,8 @@ def _litellm() -> Any:
         return response
 
     handler.post = noted
+    cohere: Any = import_module("litellm.llms.cohere.common_utils").CohereV2ModelResponseIterator
+    cohere.convert_str_chunk_to_generic_chunk = lambda _, chunk: cohere_piece(chunk)
     log.info("litellm is loaded: a provider needs it")
     return litellm
 

@@ -49,7 +49,7 @@ def bridged(foreign: Foreign, **fields: Any) -> dict[str, Any]:
         "cohere": {
             "dialect": "litellm",
             "base_url": foreign.url + "/v2/chat",
-            "litellm": {"provider": "cohere_chat", "streams": False},
+            "litellm": {"provider": "cohere_chat"},
             "api_key": "co-key",
         },
         "embedder": {
@@ -137,10 +137,11 @@ async def test_clients_of_another_dialect(live: Live, foreign: Foreign) -> None:
     assert answer.body.rstrip().endswith(b'data: {"type":"message_stop"}')
 
 
-async def test_a_cut_cancels_the_provider(live: Live, foreign: Foreign) -> None:
+@BOTH
+async def test_a_cut_cancels_the_provider(live: Live, foreign: Foreign, model: str) -> None:
     foreign.said = Said(words=MANY, delay_s=0.001)
     cap_nano = 200_000 + 100 * OUTPUT_NANO
-    answer = await live.chat(model="bedrock", task="t", stream=True, max_cost_usd=usd(cap_nano))
+    answer = await live.chat(model=model, task="t", stream=True, max_cost_usd=usd(cap_nano))
     assert (answer.error_code, answer.done, answer.finishes) == ("budget_exceeded", True, [])
     await foreign.until(lambda: foreign.asked[0].gone)
     assert foreign.asked[0].sent < 500
@@ -148,9 +149,10 @@ async def test_a_cut_cancels_the_provider(live: Live, foreign: Foreign) -> None:
     assert (await live.client.decision(answer.request_id))["cut"]["by"] == "meter"
 
 
-async def test_a_client_that_leaves_cancels_the_provider(live: Live, foreign: Foreign) -> None:
+@BOTH
+async def test_a_client_that_leaves_cancels_the_provider(live: Live, foreign: Foreign, model: str) -> None:
     foreign.said = Said(words=MANY, delay_s=0.002)
-    async with live.client.open(model="bedrock", task="t", stream=True) as response:
+    async with live.client.open(model=model, task="t", stream=True) as response:
         await response.content.readany()
     await foreign.until(lambda: foreign.asked[0].gone)
     await live.idle()
@@ -164,9 +166,12 @@ async def test_the_clamp_is_applied(live: Live, foreign: Foreign) -> None:
     assert 0 < sent <= cap_nano // OUTPUT_NANO
 
 
-async def test_what_comes_whole_holds_all_it_may_cost(live: Live, foreign: Foreign) -> None:
+async def test_what_comes_whole_holds_all_it_may_cost(foreign: Foreign, tmp_path: Path) -> None:
     """Toward a provider whose streams are not used, a client's stream is one reply, and bounded by the clamp alone."""
-    answer = await live.chat(model="cohere", stream=True, max_cost_usd=0.0002)
+    spec = bridged(foreign)
+    spec["providers"]["cohere"]["litellm"]["streams"] = False
+    async with Live(tmp_path, spec) as live:
+        answer = await live.chat(model="cohere", stream=True, max_cost_usd=0.0002)
     assert answer.text == "Hello from afar."
     assert "stream" not in foreign.asked[0].body
     assert foreign.asked[0].body["max_tokens"] <= 0.0002 * 10**9 // OUTPUT_NANO
@@ -278,9 +283,10 @@ async def test_it_goes_on_to_the_next(foreign: Foreign, tmp_path: Path) -> None:
         assert (attempts[0]["model"], attempts[-1]["model"]) == ("bedrock", "cohere")
 
 
-async def test_a_provider_that_dies_in_mid_stream_is_an_honest_error(live: Live, foreign: Foreign) -> None:
+@BOTH
+async def test_a_provider_that_dies_in_mid_stream_is_an_honest_error(live: Live, foreign: Foreign, model: str) -> None:
     foreign.said = Said(words=["one", " two", " three"], dies_after=2)
-    answer = await live.chat(model="bedrock", stream=True)
+    answer = await live.chat(model=model, stream=True)
     assert (answer.text, answer.error_code, answer.finishes) == ("one two", "upstream_error", [])
     assert not answer.done
 
