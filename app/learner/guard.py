@@ -31,7 +31,7 @@ from math import log
 from typing import Any, Final
 
 from app.learner.labels import CORRECTION, Call, Label
-from app.learner.second_look import Honesty, looked_back
+from app.learner.second_look import MIN_OTHERS, Honesty, looked_back
 from app.learner.sources import SIGNS, logistic, logit
 
 TRIM: Final = 2.0
@@ -42,8 +42,6 @@ WINDOW: Final = 20.0
 """Words of a key in a cell that its mean remembers."""
 STEADY: Final = 2.0
 """Words' worth of 0.5 in a key's mean, so that few words say little."""
-MIN_OTHERS: Final = 2
-"""Other keys that it takes to judge one."""
 YOUNG: Final = 5.0
 """Calls, of all kinds, from which on a key stands for itself."""
 CROWD, ADMIN = "", "\0admin"

@@ -22,6 +22,8 @@ LIKE: Final = 20.0
 """Words' worth by which the others are a measure at most: keys ask for different things of the same kind."""
 SURE: Final = 3.0
 """Log odds that are as good as known."""
+MIN_OTHERS: Final = 2
+"""Other keys that it takes to judge one."""
 AGAINST: Final = -4.0
 """Nobody is cleared who stands against the others in one cell by more than this, which chance does in one of 50 at
 most."""
@@ -57,17 +59,23 @@ class Honesty(NamedTuple):
 def looked_back(
     cells: Iterable[Mapping[str, Words]], measure: Callable[[str], bool], aside: Collection[str]
 ) -> dict[str, Honesty]:
-    """Of each key that has said something. `measure`: whether a key is one that others are compared with; names in
-    `aside` are no keys."""
+    """Of each key that has said something where MIN_OTHERS others have. `measure`: whether a key is one that others are
+    compared with; names in `aside` are no keys."""
     spoken = [
         [(key, part.words * part.mean, part.words * (1.0 - part.mean), measure(key)) for key, part in parts.items()
          if part.words and key not in aside]
         for parts in cells
     ]  # fmt: skip
+    met: dict[str, set[str]] = {}
+    for cell in spoken:
+        measuring = {key for key, _, _, measures in cell if measures}
+        for key, *_ in cell:
+            met.setdefault(key, set()).update(measuring - {key})
     found: dict[str, Honesty] = {}
     for _ in range(ROUNDS):
         trust = {key: logistic(one.odds) for key, one in found.items()}
-        found = _round([cell for cell in spoken if len(cell) > 1], trust)
+        judged = _round(spoken, trust)
+        found = {key: one for key, one in judged.items() if len(met[key]) >= MIN_OTHERS}
     return found
 
 

@@ -67,12 +67,15 @@ def test_who_lies_of_one_thing_alone_is_not_cleared() -> None:
         assert sum(found[key].cleared for key in KEYS[1:]) >= 7
 
 
-def test_without_others_nobody_is_judged() -> None:
-    assert look([{"key-0": Said(50.0, 0.1)}]) == {}
-    assert looked_back([{"a": Said(9.0, 1.0), "": Said(9.0, 0.0)}], lambda _: True, ("",)) == {}
-    alone = looked_back([{"a": Said(9.0, 1.0), "b": Said(9.0, 0.0)}], lambda key: key == "a", ())
-    assert alone["a"] == Honesty()
-    assert alone["b"].odds < alone["a"].odds
+def test_without_two_others_nobody_is_judged() -> None:
+    """Of two that contradict each other none can tell which one lies."""
+    alone, two = [{"key-0": Said(50.0, 0.1)}], [{"key-0": Said(50.0, 0.1), "key-1": Said(50.0, 0.9)}]
+    assert look(alone) == look(two) == {}
+    three = [{**two[0], "key-2": Said(50.0, 0.9)}]
+    assert look(three)["key-0"].condemned
+    assert looked_back(three, lambda _: True, ("key-2",)) == {}
+    young = looked_back(three, lambda key: key != "key-0", ())
+    assert set(young) == {"key-0"}
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(KEYS[:4]), st.booleans()), max_size=80))
