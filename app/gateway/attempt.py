@@ -217,33 +217,43 @@ class Attempt:
     async def _pump(self, reply: Reply, parser: SseParser) -> None:
         """Forward what comes until the stream is over, or blocked because its money is used up."""
         relay, purse, session = self.relay, self.purse, self.session
-        waits = session.waits
+        waits, push = session.waits, session.downstream.push
         idle_s, loop_time = self.candidate.provider.deadlines.idle_s, self._loop.time
         relay.allowance_nano = purse.allowance_nano
         timing = self._began_s is None or self.record.first_attempt_s is None
-        if relay.blocked and (out := relay.resume()):
-            await self._send(out)
-        if relay.done:
-            return
-        while not relay.blocked:
-            data = await reply.read()
+        unsent, over = relay.resume() if relay.blocked else b"", False
+
+        def take(data: bytes) -> bool:
+            """One read; True where the next can come without waiting for anyone."""
+            nonlocal timing, unsent, over
             out = relay.feed(parser.feed(data) if data else parser.close())
             if relay.blocked:
                 out += relay.resume()  # exact usage in the same read may have lowered the cost
             if timing:
                 timing = self._note_firsts()
-            if out and not (session.started and not self._folds and session.downstream.push(out)):
-                await self._send(out)
+            if out and not (session.started and not self._folds and push(out)):
+                unsent = out
             if relay.done or relay.broken is not None or not data:
-                return
+                over = True
+                return False
             if purse.running_short:
                 purse.flush()
             relay.allowance_nano = purse.allowance_nano
             if (purse.overruns() or purse.out_of_tokens) and not relay.ended:
                 relay.blocked = purse.overrun = True
-                return
             if relay.opened:
                 waits.deadline_s = min(loop_time() + idle_s, self._hard_s)
+            return not (unsent or relay.blocked)
+
+        while True:
+            if unsent:
+                await self._send(unsent)
+                unsent = b""
+                if relay.opened:
+                    waits.deadline_s = min(loop_time() + idle_s, self._hard_s)
+            if over or relay.done or relay.blocked:
+                return
+            await reply.pour(take)
 
     async def _send(self, out: bytes) -> None:
         """Forward to the client; the head goes out with the first real event."""

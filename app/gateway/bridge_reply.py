@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from app.gateway.upstream import MAX_REPLY_BYTES, READ_BUFFER_BYTES, ConnectionBroken
+from app.gateway.upstream import MAX_REPLY_BYTES, READ_BUFFER_BYTES, ConnectionBroken, Take, pour_reads
 
 
 class BridgedReply:
@@ -50,6 +50,10 @@ class BridgedReply:
         if self._error is not None:
             raise ConnectionBroken(str(self._error)) from self._error
         return b""
+
+    async def pour(self, take: Take) -> None:
+        """See `upstream.Reply`."""
+        await pour_reads(self, take)
 
     def buffered(self) -> bytes:
         """See `upstream.Reply`."""

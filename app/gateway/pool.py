@@ -22,6 +22,7 @@ from app.gateway.upstream import (
     NO_HEADERS,
     ConnectionBroken,
     NotConnected,
+    Take,
     Upstreams,
     proxies_of,
 )
@@ -57,6 +58,22 @@ class PooledReply:
             raise ConnectionBroken(connection.error)
         self.release()
         return b""
+
+    async def pour(self, take: Take) -> None:
+        while True:
+            connection = self._connection
+            if connection is None or connection.parts or not connection.asked:
+                if not take(await self.read()):  # which does not wait
+                    return
+                continue
+            connection.waiter = waiter = connection.loop.create_future()
+            connection.sink = take
+            try:
+                await waiter
+                if connection.sink is None:
+                    return
+            finally:
+                connection.sink = None
 
     def buffered(self) -> bytes:
         connection = self._connection

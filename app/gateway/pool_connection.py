@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 
 from app.gateway.pool_origin import Origin
-from app.gateway.upstream import READ_BUFFER_BYTES
+from app.gateway.upstream import READ_BUFFER_BYTES, Take
 
 MAX_HEAD_BYTES = 64 * 1024
 JOINED_BYTES = 16 * 1024
@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         "loop",
         "origin",
         "parts",
+        "sink",
         "size",
         "status",
         "transport",
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol):
         self.parts: list[bytes] = []
         self.size = 0
         self.waiter: asyncio.Future[None] | None = None
+        self.sink: Take | None = None
         self.closed = True
         self.asked = False
         self.idle_since_s = self.idle_until_s = 0.0
@@ -136,7 +138,10 @@ class Connection(asyncio.Protocol):
         if self._news:
             self._news = False
             self._silent_bytes = 0
-            self._wake()
+            if self.sink is not None and self.asked and self.parts:
+                self._pour(self.sink)
+            else:
+                self._wake()
             if self.size > READ_BUFFER_BYTES and self.asked and not self._paused:
                 self._paused = True
                 self.transport.pause_reading()
@@ -174,6 +179,21 @@ class Connection(asyncio.Protocol):
         if self.asked:
             self.asked = False
             self.error = why
+            self._wake()
+
+    def _pour(self, sink: Take) -> None:
+        """Hand on what has come, and wake the reader where no more is wanted (`sink` is None then)."""
+        waiter = self.waiter
+        if waiter is None or waiter.done():
+            return  # stopped meanwhile: what comes waits in the buffer
+        try:
+            more = sink(self.take())
+        except Exception as error:
+            self.sink = self.waiter = None
+            waiter.set_exception(error)
+            return
+        if not more:
+            self.sink = None
             self._wake()
 
     def _wake(self) -> None:

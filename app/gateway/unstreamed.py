@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.gateway.upstream import Take, pour_reads
+
 
 class UnstreamedReply:
     """A Reply that has ended already: `stream` is all of it."""
@@ -18,6 +20,10 @@ class UnstreamedReply:
     async def read(self) -> bytes:
         """All of it, then b""."""
         return self.buffered()
+
+    async def pour(self, take: Take) -> None:
+        """See `upstream.Reply`."""
+        await pour_reads(self, take)
 
     def buffered(self) -> bytes:
         """What was not read yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from app.core.policy import Provider
@@ -12,6 +12,8 @@ READ_BUFFER_BYTES = 64 * 1024
 """How much of a stream waits here for a slow client before the provider is made to wait."""
 
 
+Take = Callable[[bytes], bool]
+"""Is given what one read brought, b"" at the end; True: go on."""
 NO_HEADERS: Mapping[str, str] = {}
 _KEY_HEADERS = {"anthropic": "x-api-key", "gemini": "x-goog-api-key"}
 
@@ -41,6 +43,10 @@ class Reply(Protocol):
     async def read(self) -> bytes:
         """The next bytes as they come; b"" at the end. Raises ConnectionBroken."""
 
+    async def pour(self, take: Take) -> None:
+        """Hand on read after read until `take` wants no more, maybe in the connection's own callback: no task is woken
+        for a read. At the end `take` must not want more. Raises ConnectionBroken, and what `take` raises."""
+
     def buffered(self) -> bytes:
         """What has arrived and was not read yet; never waits."""
 
@@ -52,6 +58,12 @@ class Reply(Protocol):
 
     def close(self) -> None:
         """Cancel: the connection is closed at once, so that the provider stops."""
+
+
+async def pour_reads(reply: Reply, take: Take) -> None:
+    """`Reply.pour` for replies that have no quicker way."""
+    while take(await reply.read()):
+        pass
 
 
 class Upstreams(Protocol):

@@ -16,7 +16,9 @@ from app.gateway.upstream import (
     READ_BUFFER_BYTES,
     ConnectionBroken,
     NotConnected,
+    Take,
     key_header,
+    pour_reads,
     proxy_for,
 )
 
@@ -36,6 +38,9 @@ class AiohttpReply:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionBroken(str(error)) from error
+
+    async def pour(self, take: Take) -> None:
+        await pour_reads(self, take)
 
     def buffered(self) -> bytes:
         try:
