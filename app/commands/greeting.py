@@ -22,22 +22,17 @@ from app.settings import Settings, installed_version
 WIDTH = 110
 LOOK_EVERY_S = 0.05
 READY_WITHIN_S = 60.0
-MODEL_WITHIN_S = 20.0
 _OFF = re.compile(r"provider (\S+) is off: (.+?) (?:is|are) not set")
 
 
 def greet_when_ready(
     address: tuple[str, int], settings: Settings, policy: Policy, keeper: ModelKeeper | None, note: str | None
 ) -> Callable[[], None]:
-    """Greet, from a thread, as soon as the gateway answers and the embedded model does; call the result to give up."""
+    """Greet, from a thread, as soon as the gateway answers; call the result to give up."""
     stop = threading.Event()
 
     def wait_and_greet() -> None:
-        if not _answers(address, stop):
-            return
-        if keeper is not None:
-            keeper.settled.wait(MODEL_WITHIN_S)
-        if not stop.is_set():
+        if _answers(address, stop):
             greet(base_url(address), settings, policy, _model_line(keeper, note))
 
     threading.Thread(target=wait_and_greet, name="greeting", daemon=True).start()

@@ -64,7 +64,7 @@ def _serve(settings: Settings, policy: Policy, sock: socket.socket) -> int:
     address = sock.getsockname()
     give_up = greet_when_ready((address[0], address[1]), settings, policy, keeper, note)
     try:
-        return run(settings, sock)
+        return run(settings, sock, None if keeper is None else keeper.settled)
     except KeyboardInterrupt:
         return 0
     finally:

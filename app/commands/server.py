@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,10 @@ KEEP_ALIVE_S = 75
 LAST_WORDS_S = 5
 """What slow clients get for their last bytes, after all calls have ended."""
 WORKER_SILENT_S = 30
+FIRST_WITHIN_S = 30.0
+"""How long nobody is let in for the sake of the embedded model; then the gateway serves without it."""
+LOOK_EVERY_S = 0.1
+"""How soon it is seen that the gateway is to stop meanwhile."""
 LOOP = "asyncio" if sys.platform == "win32" else "uvloop"
 
 
@@ -54,8 +59,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run(settings: Settings, sock: socket.socket) -> int:
-    """Serve until told to stop; the exit code. SystemExit from a handler of SIGTERM passes through."""
+def run(settings: Settings, sock: socket.socket, first: threading.Event | None = None) -> int:
+    """Serve until told to stop; the exit code. SystemExit from a handler of SIGTERM passes through.
+
+    Nobody can connect before `first` is set: whoever gets in finds all of it up.
+    """
     config = uvicorn.Config(
         APP,
         factory=True,
@@ -75,14 +83,26 @@ def run(settings: Settings, sock: socket.socket) -> int:
         timeout_graceful_shutdown=LAST_WORDS_S,
         timeout_worker_healthcheck=WORKER_SILENT_S,
     )
-    return _run_workers(config, sock) if settings.workers > 1 else _run_alone(config, sock)
+    return _run_workers(config, sock, first) if settings.workers > 1 else _run_alone(config, sock, first)
 
 
 class DrainingServer(uvicorn.Server):
     """Ends calls as the gateway does, up to its own limit, before uvicorn cancels tasks and closes connections.
 
     uvicorn would cancel first and shut the lifespan down last: streams would break off without a word.
+    It listens once `first` is set, or after FIRST_WITHIN_S.
     """
+
+    def __init__(self, config: uvicorn.Config, first: threading.Event | None = None) -> None:
+        super().__init__(config)
+        self._first = first
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for `first`, unless told to stop meanwhile; then begin."""
+        until_s = time.monotonic() + FIRST_WITHIN_S
+        while not (self._first is None or self._first.is_set() or self.should_exit or time.monotonic() > until_s):
+            await asyncio.to_thread(self._first.wait, LOOK_EVERY_S)
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Fail readiness while serving on, stop accepting, drain, close. A second Ctrl-C goes on to closing at once."""
@@ -118,8 +138,8 @@ class DrainingServer(uvicorn.Server):
         return app if isinstance(app, Gateway) else None
 
 
-def _run_alone(config: uvicorn.Config, sock: socket.socket) -> int:
-    server = DrainingServer(config)
+def _run_alone(config: uvicorn.Config, sock: socket.socket, first: threading.Event | None) -> int:
+    server = DrainingServer(config, first)
     try:
         server.run([sock])
     except SystemExit as stop:
@@ -177,7 +197,9 @@ class _Workers(multiprocess.Multiprocess):
         super().terminate_all()
 
 
-def _run_workers(config: uvicorn.Config, sock: socket.socket) -> int:
+def _run_workers(config: uvicorn.Config, sock: socket.socket, first: threading.Event | None) -> int:
+    if first is not None:
+        first.wait(FIRST_WITHIN_S)
     # uvicorn makes its workers by this name, in four places; it offers no other way to say what a worker is.
     multiprocess.Process = _Worker  # type: ignore[misc]
     with tempfile.TemporaryDirectory(prefix="bursar-metrics-", ignore_cleanup_errors=True) as folder:
