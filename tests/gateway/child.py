@@ -10,6 +10,7 @@ import sys
 import uvicorn
 
 import app.main
+from app.commands.server import KEEP_ALIVE_S
 from app.settings import Settings
 from app.stores.budgets import Budgets
 from app.stores.budgets_redis import RedisBudgets
@@ -36,6 +37,7 @@ def main(port: int, lease_s: float) -> None:
         ws="none",
         log_level="warning",
         backlog=1024,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
 
 

@@ -19,6 +19,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from tests.upstream import PATIENCE_S
+
 
 @dataclass(slots=True)
 class Said:
@@ -72,7 +74,7 @@ class Foreign:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         """Wait until something that is true of `asked` becomes so."""
         async with asyncio.timeout(timeout_s):
             while not condition():

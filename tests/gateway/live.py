@@ -29,19 +29,22 @@ from typing import Any, Self
 import aiohttp
 import uvicorn
 
+from app.commands.serve import free_port
+from app.commands.server import KEEP_ALIVE_S
 from app.core.budget import Balance
 from app.core.money import nano_from_usd
 from app.gateway.services import Services
 from app.main import Gateway
 from app.settings import Settings
-from tests.upstream import ScriptedUpstream
+from tests.readers import reading
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import ListPrice
 
 PRICE = ListPrice("0.001", "0.002")
 """What the scripted models cost: $1 and $2 a million tokens, so 1,000 and 2,000 nano-dollars a token."""
 INPUT_NANO, OUTPUT_NANO = 1_000, 2_000
+FEW = 10
 PROMPT = [{"role": "user", "content": "Tell me a story."}]
-READY_S = 20.0
 
 
 def usd(nano: int) -> float:
@@ -233,7 +236,7 @@ async def read(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, headers, b"".join(parts), broken)
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
     """Wait until the (sync or async) condition holds; what it gave."""
     give_up = time.monotonic() + timeout_s
     while True:
@@ -305,15 +308,23 @@ class Live:
             log_config=None,
             log_level="warning",
             backlog=1024,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=3,
         )
         self._server = PromptServer(config)
         self._serving = asyncio.create_task(self._server._serve(sockets=[self._socket]))
         await until(lambda: self._server.started or self._serving.done())
         assert self._server.started, "the gateway did not start"
+        self._reading = reading(asyncio.get_running_loop(), self._ledger_owes)
+        self._reading.__enter__()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.client = Client(self.url, self._session)
         return self
+
+    def _ledger_owes(self) -> bool:
+        """Whether it has not answered one of a few calls; of many, it always owes one an answer."""
+        calls = self.services.calls.under_way() if self.gateway.services is not None else []
+        return len(calls) <= FEW and any(getattr(c.purse, "_flush", None) is not None for c in calls)
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._unretrieved.append(f"{context.get('message')}: {context.get('exception')!r}")
@@ -332,6 +343,7 @@ class Live:
                 if not self.may_hold:
                     assert await self.held() == {}, "reservations were left"
         finally:
+            self._reading.__exit__(None, None, None)
             self._server.stop()
             await self._serving
         gc.collect()
@@ -339,9 +351,19 @@ class Live:
         if error is None:
             assert not self._unretrieved, self._unretrieved
 
-    async def idle(self, timeout_s: float = 10.0) -> None:
+    async def idle(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until no call is under way."""
         await until(lambda: not len(self.services.calls), timeout_s)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether a client does not read, so that what is sent to it waits."""
+        return any(c.flow.write_paused for c in self._server.server_state.connections)  # type: ignore[union-attr]
+
+    @property
+    def unread_bytes(self) -> int:
+        """What has come from the upstreams and was not taken yet."""
+        return sum(connection.size for connection in self.services.upstreams._pool._everyone)  # type: ignore[attr-defined]
 
     async def balances(self) -> dict[str, Balance]:
         """Every scope of the ledger."""
@@ -399,8 +421,7 @@ class Killable:
     def __init__(
         self, folder: Path, policy: Mapping[str, Any], *, redis_url: str | None, namespace: str, lease_s: float = 1.0
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         environment = {
             **os.environ,
@@ -422,13 +443,13 @@ class Killable:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
-        await until(connects, READY_S)
+        await until(connects, PATIENCE_S)
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it as a crash would."""
         if self._process.poll() is None:
             self._process.send_signal(how)
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
         self._log.close()
 
     async def __aenter__(self) -> Self:

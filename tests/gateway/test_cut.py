@@ -61,18 +61,32 @@ def assert_denied(answer: Answer, scope: str) -> None:
     assert not re.search(r"\d", answer.error["message"])
 
 
+async def in_step(live: Live, gate: Gate, **asked: Any) -> Answer:
+    """A stream of events without a role chunk, each let go when the one before it has arrived: one event, one read."""
+    gate.release()
+    let_go, body = 1, b""
+    async with live.client.open(**asked) as response:
+        async for part in response.content.iter_any():
+            body += part
+            if body.count(b"\n\n") >= let_go:
+                let_go += 1
+                gate.release()
+        return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, body)
+
+
 @pytest.mark.parametrize("cap", CAPS)
 async def test_cut_in_mid_text(tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, cap: str) -> None:
     more, asked, scope = CAPS[cap]
     usage = (ledger_url is None) == ("'" in cap)  # asked for in every other case, on either ledger
-    # It ignores the clamp, so that only the meter can stop it; and generates one word at a time.
-    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.002)
+    gate = Gate()
+    # It ignores the clamp, so that only the meter can stop it.
+    upstream.source = Script.of(STORY, obeys_limit=False, gate=gate, role_chunk=False)
     asked = {**asked, "task": "t1", "stream": True, "stream_options": {"include_usage": usage}}
     async with Live(tmp_path, policy({"a": upstream}, **more), ledger_url) as live:
-        answer = await live.chat(**asked)
+        answer = await in_step(live, gate, **asked)
+        gate.open()
         assert_cut(answer)
-        seen = await upstream.until(lambda u: u.requests[0].client_gone) or upstream.requests[0]
-        assert seen.ended_at_s is not None
+        await upstream.until(lambda u: u.requests[0].client_gone)
         (settled,) = {b.spent_nano for name, b in (await live.balances()).items()}
         assert CAP_NANO <= settled <= CAP_NANO + OUTPUT_NANO
         assert answer.text.split()[0] == "w0"
@@ -153,30 +167,22 @@ async def test_the_upstream_is_stopped_at_the_event_that_reaches_the_cap(
 ) -> None:
     """Piece by piece: what was billed is what was let through, and is what is settled, within one event."""
     gate = Gate()
-    upstream.source = Script.of(STORY, obeys_limit=False, gate=gate, input_tokens=10)
-    gate.release()
-    async with (
-        Live(tmp_path, policy({"a": upstream})) as live,
-        live.client.open(stream=True, task="t1", max_cost_usd=usd(CAP_NANO)) as response,
-    ):
-        parts = []
-        async for part in response.content.iter_any():  # each word is let go when the one before it has arrived
-            parts.append(part)
-            gate.release()
-        answer = Answer(200, {"content-type": "text/event-stream"}, b"".join(parts))
-        assert_cut(answer)
+    upstream.source = Script.of(STORY, obeys_limit=False, gate=gate, role_chunk=False, input_tokens=10)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        assert_cut(await in_step(live, gate, stream=True, task="t1", max_cost_usd=usd(CAP_NANO)))
         await upstream.until(lambda u: u.requests[0].client_gone)
         balance = await live.balance("task:t1")
         assert upstream.bill(PRICE) <= balance.spent_nano <= CAP_NANO + OUTPUT_NANO
 
 
 async def test_a_cut_is_recorded_once_and_counting_goes_on(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.0005)
+    gates = [Gate(), Gate()]
+    upstream.source = [Script.of(STORY, obeys_limit=False, gate=gate, role_chunk=False) for gate in gates]
     async with Live(tmp_path, policy({"a": upstream})) as live:
         recorded = []
-        for cap in (CAP_NANO, 2 * CAP_NANO):
+        for gate, cap in zip(gates, (CAP_NANO, 2 * CAP_NANO), strict=True):
             headers = {"x-bursar-task-max-cost-usd": str(usd(cap))}
-            assert_cut(await live.chat(stream=True, task="t1", headers=headers))
+            assert_cut(await in_step(live, gate, stream=True, task="t1", headers=headers))
             balance = await live.balance("task:t1")
             assert balance.exhausted
             assert balance.spent_nano >= cap
@@ -217,10 +223,11 @@ async def test_a_raised_cap_opens_the_task_again(tmp_path: Path, upstream: Scrip
 
 
 async def test_a_call_without_a_task_is_a_task_of_its_own(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    upstream.source = Script.of(STORY, obeys_limit=False, delay_s=0.0005)
+    gates = [Gate(), Gate()]
+    upstream.source = [Script.of(STORY, obeys_limit=False, gate=gate, role_chunk=False) for gate in gates]
     async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": usd(CAP_NANO)}})) as live:
-        for _ in range(2):  # the second has a cap of its own
-            answer = await live.chat(stream=True)
+        for gate in gates:  # the second has a cap of its own
+            answer = await in_step(live, gate, stream=True)
             assert_cut(answer)
             await live.client.decision(answer.request_id)
             task = await live.task(answer.request_id)

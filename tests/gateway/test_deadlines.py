@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ HANGS = {
     "no event": Script.of(HANG),
 }
 HARD = {"a": {"budgets": {"max_cost_usd": 0, "hard_timeout_secs": 1}}}
+SOONER_S = 20.0
+"""Much longer than the deadlines set here, much shorter than those that hold where none is set."""
 TTFT = {"a": {"deadlines": {"ttft_secs": 0.3}}}
 
 
@@ -31,9 +32,8 @@ async def test_a_hanging_upstream_meets_the_hard_timeout_and_the_next_one_answer
     upstream.source = HANGS[how]
     with ScriptedUpstream(GOOD) as second:
         async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS, models=HARD)) as live:
-            started_s = time.monotonic()
-            answer = await live.chat(model="auto", task="t1", stream=stream, max_tokens=50)
-            assert 0.9 < time.monotonic() - started_s < 2.5
+            async with asyncio.timeout(SOONER_S):
+                answer = await live.chat(model="auto", task="t1", stream=stream, max_tokens=50)
             assert answer.status == 200
             assert answer.headers["x-bursar-model"] == "b"
             await upstream.until(lambda u: u.requests[0].client_gone)
@@ -55,9 +55,9 @@ async def test_a_first_event_that_does_not_come_is_not_waited_for_as_long(
     with ScriptedUpstream(GOOD) as second:
         rules = policy({"a": upstream, "b": second}, caps=CAPS, providers=TTFT)
         async with Live(tmp_path, rules) as live:
-            started_s = time.monotonic()
-            assert (await live.chat(model="auto", task="t1", stream=True)).headers["x-bursar-model"] == "b"
-            assert time.monotonic() - started_s < 1.5
+            async with asyncio.timeout(SOONER_S):
+                answer = await live.chat(model="auto", task="t1", stream=True)
+            assert answer.headers["x-bursar-model"] == "b"
 
 
 ENDLESS: dict[str, tuple[Script, dict[str, Any]]] = {
@@ -72,9 +72,8 @@ async def test_a_deadline_in_mid_stream_is_an_error_in_the_stream(
 ) -> None:
     upstream.source, more = ENDLESS[how]
     async with Live(tmp_path, policy({"a": upstream}, caps=CAPS, **more)) as live:
-        started_s = time.monotonic()
-        answer = await live.chat(task="t1", stream=True)
-        assert time.monotonic() - started_s < 2.5
+        async with asyncio.timeout(SOONER_S):
+            answer = await live.chat(task="t1", stream=True)
         assert answer.status == 200
         assert answer.error is not None
         assert answer.finishes == []
@@ -87,12 +86,13 @@ async def test_a_deadline_in_mid_stream_is_an_error_in_the_stream(
 
 
 async def test_a_slow_stream_is_no_idle_one(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    pieces = [piece for word in words("One two three") for piece in (word, Pause(0.2))]
+    """It lasts longer than the deadline between two reads, which no pause of it comes near."""
+    pieces = [piece for word in words("One two three four five") for piece in (word, Pause(0.5))]
     upstream.source = Script.of(*pieces)
-    deadlines = {"a": {"deadlines": {"idle_secs": 0.5, "ttft_secs": 0.5}}}
+    deadlines = {"a": {"deadlines": {"idle_secs": 2, "ttft_secs": 2}}}
     async with Live(tmp_path, policy({"a": upstream}, providers=deadlines)) as live:
         answer = await live.chat(stream=True)
-        assert (answer.text, answer.error) == ("One two three", None)
+        assert (answer.text, answer.error) == ("One two three four five", None)
 
 
 async def test_slower_than_expected_only_warns(tmp_path: Path, upstream: ScriptedUpstream) -> None:

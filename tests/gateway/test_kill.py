@@ -49,7 +49,7 @@ async def after_the_lease(live: Live) -> int:
     async def ended() -> bool:
         return await live.held() == {}
 
-    await until(ended, LEASE_S + 6)
+    await until(ended)
     return (await live.balance("task:t1")).spent_nano
 
 

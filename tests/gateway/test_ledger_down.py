@@ -41,7 +41,7 @@ async def back(live: Live, server: RedisServer) -> None:
     async def paid() -> bool:
         return live.services.ledger.up and not await live.client.metric("bursar_ledger_owed_settlements")
 
-    await until(paid, 15)
+    await until(paid)
 
 
 async def test_closed_refuses_and_says_so(tmp_path: Path, upstream: ScriptedUpstream, server: RedisServer) -> None:
@@ -188,5 +188,5 @@ async def test_a_reservation_made_in_the_moment_of_death_is_given_back(
         async def given_back() -> bool:
             return live.services.ledger.up and await live.held() == {}
 
-        await until(given_back, 15)
+        await until(given_back)
         assert (await live.balance("task:t1")).spent_nano == spent

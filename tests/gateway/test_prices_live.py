@@ -226,7 +226,7 @@ async def test_the_cost_of_a_stream_rises_in_the_ledger_while_it_runs(
                 task = await live.task("t1")
                 return task if task["spent_usd"] >= usd(least) else None
 
-            task = await until(written, 1.0)
+            task = await until(written)
             assert task["reserved_usd"] > 0
             assert task["remaining_usd"] == pytest.approx(0.1 - task["spent_usd"] - task["reserved_usd"])
             seen.append((words_sent, task["spent_usd"]))

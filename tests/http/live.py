@@ -26,14 +26,13 @@ from typing import Any, Self, TypeVar
 
 import uvicorn
 
-from app.commands.server import DrainingServer
+from app.commands.serve import free_port
+from app.commands.server import KEEP_ALIVE_S, DrainingServer
 from app.main import Gateway
 from app.settings import Settings
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 T = TypeVar("T")
-START_S = 60.0
-"""Until a process serves, on a machine that is busy with other things."""
 SAY = [{"role": "user", "content": "Say hello."}]
 
 CONTRACT = """\
@@ -153,6 +152,7 @@ class LiveGateway:
             server_header=False,
             proxy_headers=False,
             log_config=None,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=2,
         )
         self._server = _Server(config)
@@ -165,16 +165,16 @@ class LiveGateway:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._server.ready.wait(10)
+        assert self._server.ready.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         self._socket.close()
         assert not self._thread.is_alive()
 
-    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = 10.0) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = PATIENCE_S) -> T:
         """Await on the gateway's own loop."""
         loop = self._server.loop
         assert loop is not None
@@ -195,7 +195,7 @@ class LiveGateway:
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Streaming:
         """As `ask`, returning as soon as the answer's head is there."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
         return Streaming(connection, connection.getresponse())
@@ -221,12 +221,12 @@ class LiveGateway:
         aside.write_text(text)
         aside.replace(self.policy_path)
 
-    def until(self, true: Callable[[], object], timeout_s: float = 10.0) -> None:
+    def until(self, true: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         """Wait for something that nothing announces."""
         until(true, timeout_s)
 
 
-def until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
+def until(true: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Wait for something that nothing announces."""
     end = time.monotonic() + timeout_s
     while not true():
@@ -262,9 +262,7 @@ class Served:
         said = {"drain_s": drain_s, **settings}
         named = {name if name.isupper() else f"BURSAR_{name.upper()}": str(value) for name, value in said.items()}
         (folder / "policy.yaml").write_text(policy)
-        with contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         options = ["--policy", str(folder / "policy.yaml"), "--port", str(self.port)]
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
@@ -276,7 +274,7 @@ class Served:
             )
 
     def __enter__(self) -> Self:
-        end = time.monotonic() + START_S
+        end = time.monotonic() + PATIENCE_S
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
@@ -329,7 +327,7 @@ class Served:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection of its own."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_S)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
 
     def stream(self, model: str, headers: Mapping[str, str]) -> Streaming:
         """A streamed chat call, begun."""

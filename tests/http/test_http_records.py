@@ -195,7 +195,7 @@ def test_a_client_that_left(gateway: LiveGateway, upstream: ScriptedUpstream) ->
     stream = gateway.stream("POST", "/t/left/v1/chat/completions", {"model": "small", "messages": SAY, "stream": True})
     stream.event()
     stream.leave()
-    upstream.wait_for_disconnect(0, 1.0)
+    upstream.wait_for_disconnect(0)
     path = f"/v1/decisions/{stream.headers['x-request-id']}"
     gateway.until(lambda: gateway.ask("GET", path).status == 200)
     record = gateway.ask("GET", path).json

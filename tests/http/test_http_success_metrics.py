@@ -16,7 +16,7 @@ from app.core.policy import MEASURES
 from app.learner.measures import LEAST
 from app.measuring import Measuring
 from tests.http.live import Answer, LiveGateway, contract, sha256
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 KEYS = "\n".join(
     f'  - {{name: {name}, sha256: "{sha256(name)}"{more}}}' for name, more in (("alice", ""), ("boss", ", admin: true"))
@@ -134,7 +134,7 @@ async def test_one_worker_of_a_machine_measures_and_goes_on_after_a_failure(
     one, other = Counting(3), Counting(3)
     tasks = [asyncio.ensure_future(Measuring(services, aside).keep(tmp_path, every_s=0.005)) for aside in (one, other)]
     waits = [asyncio.ensure_future(aside.done.wait()) for aside in (one, other)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=20.0)
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
     for task in (*tasks, *waits):
         task.cancel()
     assert sorted((one.asked == 0, other.asked == 0)) == [False, True]

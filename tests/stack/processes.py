@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from app.commands.serve import free_port
 
 READY_S = 120.0
 STOP_S = 60.0
@@ -102,11 +102,10 @@ def answers(url: str) -> bool:
 
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody listens on, all different."""
-    with contextlib.ExitStack() as open_ones:
-        probes = [open_ones.enter_context(contextlib.closing(socket.socket())) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
