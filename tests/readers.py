@@ -15,33 +15,36 @@ TURNS = 4
 """Of an event loop until it is done with bytes that had been sent before: it reads, wakes the call, and runs it."""
 LATER_S = 0.001
 
-_readers: dict[asyncio.AbstractEventLoop, Callable[[], bool]] = {}
+Reader = tuple[asyncio.AbstractEventLoop, Callable[[], bool]]
+_readers: list[Reader] = []
 
 
 @contextlib.contextmanager
 def reading(loop: asyncio.AbstractEventLoop, busy: Callable[[], bool]) -> Iterator[None]:
     """Pace replies by this loop; while `busy` (asked in the loop) they do not go on."""
-    _readers[loop] = busy
+    reader = (loop, busy)
+    _readers.append(reader)
     try:
         yield
     finally:
-        del _readers[loop]
+        _readers.remove(reader)
 
 
 async def done_reading() -> None:
     """Wait, in any loop, until all readers are done with what was sent."""
-    for loop, busy in list(_readers.items()):
+    for reader in tuple(_readers):
         done: Future[None] = Future()
         with contextlib.suppress(RuntimeError):  # it has closed meanwhile
-            loop.call_soon_threadsafe(_turn, loop, busy, done, TURNS)
+            reader[0].call_soon_threadsafe(_turn, reader, done, TURNS)
             await asyncio.wrap_future(done)
 
 
-def _turn(loop: asyncio.AbstractEventLoop, busy: Callable[[], bool], done: Future[None], left: int) -> None:
+def _turn(reader: Reader, done: Future[None], left: int) -> None:
+    loop, busy = reader
     if left:
-        loop.call_soon(_turn, loop, busy, done, left - 1)
-    elif busy() and loop in _readers:
-        loop.call_later(LATER_S, _turn, loop, busy, done, 1)
+        loop.call_soon(_turn, reader, done, left - 1)
+    elif reader in _readers and busy():
+        loop.call_later(LATER_S, _turn, reader, done, 1)
     else:
         with contextlib.suppress(InvalidStateError):  # the reply was cancelled
             done.set_result(None)

@@ -199,7 +199,8 @@ class Script:
     """How the upstream answers one request. Change one with `dataclasses.replace`.
 
     `opening` runs before the reply's headers. `gate` must let each billed piece through, `delay_s` passes
-    before each, and a gateway in this process is done with the one before. `finish` "auto" is stop, tool_calls, function_call or (at the limit) length; None sends none.
+    before each, and a `Live` gateway in this process is done with the one before. `finish` "auto" is stop, tool_calls,
+    function_call or (at the limit) length; None sends none.
     `usage`: "asked" a last separate chunk if stream_options asks; "always" that in any case; "merged" in the
     finish chunk; "cumulative" running totals on every chunk and at the end; "missing" never.
     `usage_override` is laid over the reported usage (a provider that lies). `segment` cuts the wire into

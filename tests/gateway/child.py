@@ -15,13 +15,16 @@ from app.settings import Settings
 from app.stores.budgets import Budgets
 from app.stores.budgets_redis import RedisBudgets
 from app.stores.budgets_sqlite import SqliteBudgets
+from tests.upstream import PATIENCE_S
 
 
 def budgets_with_lease(settings: Settings, lease_s: float) -> Budgets:
     """The ledger as `app.main` makes it, with another lease."""
     if settings.redis_url is None:
         return SqliteBudgets(settings.data_dir / "ledger.sqlite", lease_s=lease_s)
-    return RedisBudgets(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace, lease_s=lease_s)
+    return RedisBudgets(
+        settings.redis_url.get_secret_value(), namespace=settings.redis_namespace, lease_s=lease_s, timeout_s=PATIENCE_S
+    )
 
 
 def main(port: int, lease_s: float) -> None:
