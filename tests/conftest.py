@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 STEERING = ("BURSAR_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_MULTIPROC_DIR")
 STOP_S = 60.0
+
+# No test passes or fails by time. What hypothesis sets where CI is in the environment stays in force.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
