@@ -136,7 +136,7 @@ class Follower:
 
         if not head.current:
             self._told(())
-            return LiveRouter(self._base, prior_of(self._base).start(), "0")
+            return LiveRouter(self._base, prior_of(self._base).begin(), "0")
         try:
             body = await self._snapshots.body(head.current)
             belief, down = unpack_belief(body, self._base), unpack_down(body)

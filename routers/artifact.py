@@ -25,7 +25,8 @@ class WeightsError(ValueError):
 @dataclass(frozen=True)
 class Weights:
     """All that a learned router knows. Names before the first slash say whose the arrays are: `item`, `term`,
-    `ability`, `length`, `task` and `tried` (kinds of work), `serve` (how they are to be believed)."""
+    `ability`, `length`, `task` and `tried` (kinds of work), `serve` (how they are to be believed), `house` (what the
+    traffic that they serve has taught)."""
 
     arrays: Arrays
 
@@ -38,6 +39,10 @@ class Weights:
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()[:HASH_CHARS]
+
+    def without(self, owner: str) -> Weights:
+        """All but one owner's."""
+        return Weights({name: array for name, array in self.arrays.items() if not name.startswith(f"{owner}/")})
 
     def part(self, owner: str) -> dict[str, np.ndarray[Any, Any]]:
         """The arrays of one owner, without its prefix."""

@@ -168,11 +168,17 @@ class Belief:
 
 class Prior:
     """Where belief begins, for one set of weights. `places`: the length of a request's place; `told`: the task types
-    that training has outcomes of."""
+    that training has outcomes of; `first`: what is known of this house's traffic already."""
 
     def __init__(
-        self, weights: AbilityWeights, places: int, told: Sequence[str], spread: Spread = SPREAD
-    ) -> None:  # fmt: skip
+        self,
+        weights: AbilityWeights,
+        places: int,
+        told: Sequence[str],
+        spread: Spread = SPREAD,
+        first: Belief | None = None,
+    ) -> None:
+        self.first = first
         self.k = weights.coef.shape[1]
         self.size = self.k + places + N_TYPES + 1
         known = np.array([kind.value in told for kind in TYPES])
@@ -194,6 +200,10 @@ class Prior:
         cov[size:-1, size:-1] = resemblance() * np.outer(on_types, on_types)
         cov[-1, -1] = on_circumstances**2
         return cov
+
+    def begin(self) -> Belief:
+        """What is known when learning begins here."""
+        return self.start() if self.first is None else self.first
 
     def start(self) -> Belief:
         """Nothing learned, no models."""

@@ -21,7 +21,8 @@ from routers.abilities import Ability, AbilityStack, AbilityWeights, Vector, pri
 from routers.artifact import Weights, read
 from routers.base import Arm, Score
 from routers.features import Features
-from routers.kinds import Demand
+from routers.house import PART, House
+from routers.kinds import N_TYPES, Demand
 from routers.lengths import ArmLengths, LengthWeights, arm_lengths, expected_tokens, request_length
 from routers.tasks import TaskGuess, TaskType, classify
 from routers.trust import TRUST, trusted, typical_slopes
@@ -60,6 +61,9 @@ class LearnedRouter:
     `trust` tells how far that is believed here: 1 for weights trained on the traffic that they serve, which the weights
     say of themselves (`serve/trust`) where it is None.
 
+    `version` names the artifact, `weights` the part of it that reads requests: what it says of a request stays true
+    when `house` is trained anew.
+
     An arm's `confidence` is the probability that its logit on this kind of request is within CONFIDENT_LOGITS of what
     is expected: it falls with the arm's own uncertainty and with `Item.ood`, and not with a question's own chance.
     """
@@ -70,9 +74,12 @@ class LearnedRouter:
         self, weights: Weights, abilities: Mapping[str, Ability] | None = None, *, trust: float | None = None
     ) -> None:
         self.version = self.weights = weights.version
+        if weights.part(PART):
+            self.weights = weights.without(PART).version
         self.ability_weights = AbilityWeights.of(weights.part("ability"))
         self.length_weights = LengthWeights.of(weights.part("length"))
         self._items = ItemModel(weights)
+        self.house = House.of(weights.part(PART), self.ability_weights.coef.shape[1] + self.places + N_TYPES + 1)
         self._abilities = dict(abilities or {})
         said = weights.part("serve").get("trust", TRUST)
         self._trust, self._typical = float(said if trust is None else trust), typical_slopes(self.ability_weights)

@@ -203,7 +203,8 @@ class LiveRouter:
 
 def prior_of(base: LearnedRouter) -> Prior:
     """Where belief begins with these weights."""
-    return Prior(base.ability_weights, base.places, [kind.value for kind in base.tried])
+    first = None if base.house is None else base.house.belief
+    return Prior(base.ability_weights, base.places, [kind.value for kind in base.tried], first=first)
 
 
 def _at(demand: Demand) -> Vector:

@@ -235,22 +235,39 @@ def report(
     raise typer.Exit(write(since=since, out=out, as_json=as_json))
 
 
-@cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used.")
+@cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used, or teach too little; 2 wrong usage.")
 def train(
-    data: Annotated[Path, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")
+    ] = None,
+    traces: Annotated[
+        bool,
+        typer.Option("--traces", help="Teach the weights in force by all recorded calls and feedback."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights. [default: the installed router's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and rows give the same bytes.")] = 0,
     own: Annotated[
         bool, typer.Option("--own", help="The outcomes are of the traffic that is served: all they tell is believed.")
     ] = False,
 ) -> None:
-    """Train the learned router from outcomes of models on questions, and write its weights.
+    """Train the learned router from outcomes of models on questions, or from this gateway's own traffic; write weights.
 
-    Examples: bursar train --data outcomes/ --out routers/weights ; bursar train --data ours/ --own --out weights/
+    From traces the weights in force learn what a snapshot would, of all history; a model card is written beside them.
+    Serve them with BURSAR_ROUTER_WEIGHTS. The same traces and feedback give the same bytes.
+
+    Examples: bursar train --data ours/ --own --out weights/ ; bursar train --traces --out weights/
     """
-    from app.commands.train import train as run  # noqa: PLC0415
+    if traces == (data is not None):
+        raise typer.BadParameter("one of --data and --traces", param_hint="--data")
+    if data is not None:
+        from app.commands.train import train as run  # noqa: PLC0415
 
-    raise typer.Exit(run(data, out, seed=seed, own=own))
+        raise typer.Exit(run(data, out, seed=seed, own=own))
+    if out is None or own or seed:
+        raise typer.BadParameter("needs --out, and goes without --own and --seed", param_hint="--traces")
+    from app.commands.teach import teach_command  # noqa: PLC0415
+
+    raise typer.Exit(teach_command(out))
 
 
 @keys_commands.command("new")

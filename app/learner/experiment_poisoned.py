@@ -161,7 +161,13 @@ def _record(world: World, number: int, row: int, arm: int, key: str) -> dict[str
          "p_success": 0.5, "expected_cost_usd": float(price)}
         for a, price in zip(world.arms, world.price, strict=True)
     ]  # fmt: skip
-    item = {"plain": True, "weights": world.base.weights, "ood": demand.ood, "u": demand.u.tolist()}
+    item = {
+        "plain": True,
+        "weights": world.base.weights,
+        "ood": demand.ood,
+        "u": demand.u.tolist(),
+        "place": demand.place.tolist(),
+    }
     return {
         "request_id": f"req_{number:020x}0000001", "created_s": float(number), "key": key, "task_id": None,
         "requested_model": "auto", "outcome": "completed", "model": world.arms[arm].name, "seen": None,

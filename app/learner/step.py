@@ -81,14 +81,18 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.prior = prior_of(self.base)
-        self.belief = self.prior.start()
+        self.belief = self.prior.begin()
+        self._after_s = float("-inf") if self.base.house is None else self.base.house.until_s
         self._tasks: dict[str, list[str]] = {}
         self._due: dict[str, None] = {}
         self._open: dict[str, None] = {}
 
     def saw(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Take in finished calls, in any order; one that came before is not taken again."""
+        """Take in finished calls, in any order; one that came before, or that the weights were taught by, is not taken
+        again."""
         for record in records:
+            if record["created_s"] <= self._after_s:
+                continue
             lesson = lesson_of(record, self.base)
             if lesson is not None and lesson.call.request_id not in self.lessons:
                 self.keep(lesson)
@@ -145,6 +149,11 @@ class Learner:
             found += self._release(next(iter(self.held)))
         self._forget()
         return found
+
+    def learn_held(self) -> None:
+        """Learn all that is held out: nothing is tested by it any more."""
+        for request_id in list(self.held):
+            self._release(request_id)
 
     def probability(self, belief: Belief, model: str, demand: Demand) -> float:
         """P(success) of a model by a belief, which must know it."""

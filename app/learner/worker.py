@@ -181,9 +181,9 @@ class Worker:
         self._in_force, self._down = await self._belief(self._head.current)
         self._before = None
         if self._aftermath.number == self._head.current and self._head.current:
-            self._before = (await self._belief(self._aftermath.parent))[0] or learner.prior.start()
+            self._before = (await self._belief(self._aftermath.parent))[0] or learner.prior.begin()
         if kept.rollbacks != self._head.rollbacks:
-            in_force = self._in_force or learner.prior.start()
+            in_force = self._in_force or learner.prior.begin()
             learner.rolled_back(in_force, self._head.current)
             self._unsaved = True
             log.warning("what was learned since is forgotten: rolled back", snapshot=self._head.current)
@@ -237,7 +237,7 @@ class Worker:
     async def _publish(self, learner: Learner, now_s: float) -> Snapshot:
         """Try what was learned against what is in force; publish it where it is not worse. Who is in quarantine is
         published in any case."""
-        in_force, down = self._in_force or learner.prior.start(), self.watching.down()
+        in_force, down = self._in_force or learner.prior.begin(), self.watching.down()
         trial = tried(learner, in_force)
         snapshot = Snapshot(
             0, now_s, self._base.weights, self._head.current, learner.labels, len(learner.belief.own), trial

@@ -45,6 +45,7 @@ def record(
             "weights": BASE.weights,
             "ood": 0.2,
             "u": list(u),
+            "place": [0.0] * BASE.places,
         }
     )
     return {
