@@ -11,6 +11,7 @@ from app.http.dashboard import live
 from app.http.dashboard.ask import FiguresUnavailable, Overview, Question
 from app.http.dashboard.kept import MAX_KEPT, Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
+from tests.conftest import ROOT
 
 
 class Sampler:
@@ -116,3 +117,13 @@ async def test_one_who_gives_up_does_not_leave_the_others_waiting() -> None:
     first, second = await asyncio.gather(gives_up(), kept(Overview(1.0)), return_exceptions=True)
     assert isinstance(first, TimeoutError)
     assert isinstance(second, TracesDown)
+
+
+def test_no_request_passes_through_the_dashboard() -> None:
+    """What serves requests does not know of it: whether anybody looks can cost them nothing."""
+    serving = [
+        ROOT / "app" / "http" / f"{name}.py" for name in ("wire", "front", "hot", "generate", "embeddings", "count")
+    ]
+    serving += (file for folder in ("gateway", "dialects", "core") for file in (ROOT / "app" / folder).rglob("*.py"))
+    assert len(serving) > 60
+    assert not [file.name for file in serving if "app.http.dashboard" in file.read_text()]
