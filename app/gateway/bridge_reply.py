@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from app.gateway.upstream import MAX_REPLY_BYTES, READ_BUFFER_BYTES, ConnectionBroken, Take, pour_reads
+from app.gateway.upstream import READ_BUFFER_BYTES, ConnectionBroken, Take, all_reads, pour_reads
 
 
 class BridgedReply:
@@ -66,14 +66,7 @@ class BridgedReply:
 
     async def read_all(self) -> bytes:
         """See `upstream.Reply`."""
-        parts, size = [], 0
-        while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            if size > MAX_REPLY_BYTES:
-                self.close()
-                raise ConnectionBroken("the reply is larger than the gateway accepts")
-        return b"".join(parts)
+        return await all_reads(self)
 
     def release(self) -> None:
         """See `upstream.Reply`; what is still made is not wanted."""

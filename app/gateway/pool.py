@@ -18,12 +18,12 @@ from app.gateway.pool_connection import Connection
 from app.gateway.pool_origin import Origin
 from app.gateway.pool_target import Target, build_target, with_headers
 from app.gateway.upstream import (
-    MAX_REPLY_BYTES,
     NO_HEADERS,
     ConnectionBroken,
     NotConnected,
     Take,
     Upstreams,
+    all_reads,
     proxies_of,
 )
 
@@ -80,17 +80,11 @@ class PooledReply:
         return connection.take() if connection is not None and connection.parts else b""
 
     async def read_all(self) -> bytes:
-        parts, size = [], 0
         try:
-            while data := await self.read():
-                parts.append(data)
-                size += len(data)
-                if size > MAX_REPLY_BYTES:
-                    raise ConnectionBroken("the reply is larger than the gateway accepts")
+            return await all_reads(self)
         except BaseException:
             self.close()
             raise
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def release(self) -> None:
         connection, self._connection = self._connection, None

@@ -60,6 +60,18 @@ class Reply(Protocol):
         """Cancel: the connection is closed at once, so that the provider stops."""
 
 
+async def all_reads(reply: Reply) -> bytes:
+    """`Reply.read_all`. Closes a reply that is larger than MAX_REPLY_BYTES and raises ConnectionBroken."""
+    parts, size = [], 0
+    while data := await reply.read():
+        parts.append(data)
+        size += len(data)
+        if size > MAX_REPLY_BYTES:
+            reply.close()
+            raise ConnectionBroken("the reply is larger than the gateway accepts")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 async def pour_reads(reply: Reply, take: Take) -> None:
     """`Reply.pour` for replies that have no quicker way."""
     while take(await reply.read()):

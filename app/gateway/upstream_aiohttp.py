@@ -11,12 +11,12 @@ from yarl import URL
 
 from app.core.policy import Provider
 from app.gateway.upstream import (
-    MAX_REPLY_BYTES,
     NO_HEADERS,
     READ_BUFFER_BYTES,
     ConnectionBroken,
     NotConnected,
     Take,
+    all_reads,
     key_header,
     pour_reads,
     proxy_for,
@@ -49,14 +49,7 @@ class AiohttpReply:
             return b""
 
     async def read_all(self) -> bytes:
-        parts, size = [], 0
-        while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            if size > MAX_REPLY_BYTES:
-                self.close()
-                raise ConnectionBroken("the reply is larger than the gateway accepts")
-        return b"".join(parts)
+        return await all_reads(self)
 
     def release(self) -> None:
         self._response.release()

@@ -2,86 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
-import sqlite3
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
 from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
+from app.stores.sqlite_lazily import LazyFile
 
 log = structlog.get_logger()
 
-BUSY_TIMEOUT_S = 5.0
 MAX_REPLIES = 2_000
+VERSION = 1
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS replays (
+CREATE TABLE replays (
     name TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, owner TEXT NOT NULL, until_s REAL NOT NULL, reply BLOB
 )
 """
-T = TypeVar("T")
 
 
 class SqliteReplays:
     """See `stores/replays.py`. One thread per process, which is there only where it is needed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+        self._file = LazyFile(path, SCHEMA, VERSION, "replays", _down)
         self._owner = secrets.token_hex(8)
-        self._thread: ThreadPoolExecutor | None = None
-        self._db: sqlite3.Connection | None = None
         self._claimed: set[str] = set()
 
     async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
-        found = await self._ask(lambda: self._claim(name, fingerprint))
+        found = await self._file.ask(lambda: self._claim(name, fingerprint))
         if found is Claim.MINE:
             self._claimed.add(name)
         return found
 
     def keep(self, name: str, kept: Kept | None) -> None:
         self._claimed.discard(name)
-        self._submit(lambda: self._keep(name, kept)).add_done_callback(_told)
+        self._file.submit(lambda: self._keep(name, kept)).add_done_callback(_told)
 
     async def renew(self) -> None:
         if self._claimed:
-            await self._ask(self._renew)
+            await self._file.ask(self._renew)
 
     async def close(self) -> None:
-        if self._thread is not None:
-            if self._db is not None:
-                await self._ask(self._db.close)
-            self._thread.shutdown()
-
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="replays")
-        return self._thread.submit(work)
-
-    async def _ask(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.wrap_future(self._submit(work))
-        except (sqlite3.Error, OSError, RuntimeError) as error:
-            raise ReplaysUnavailable(f"the store of replies did not answer ({type(error).__name__})") from error
-
-    def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(SCHEMA)
-            self._db = db
-        return self._db
+        await self._file.close()
 
     def _claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
-        db, now_s = self._open(), time.time()
+        db, now_s = self._file.open(), time.time()
         with db:
             db.execute("BEGIN IMMEDIATE")
             query = "SELECT fingerprint, reply FROM replays WHERE name = ? AND until_s > ?"
@@ -95,7 +63,7 @@ class SqliteReplays:
         return Claim.BUSY if row[1] is None else decode(row[1])
 
     def _keep(self, name: str, kept: Kept | None) -> None:
-        db, now_s = self._open(), time.time()
+        db, now_s = self._file.open(), time.time()
         mine = (name, self._owner)
         with db:
             db.execute("BEGIN IMMEDIATE")
@@ -110,7 +78,11 @@ class SqliteReplays:
 
     def _renew(self) -> None:
         until = (time.time() + LEASE_S, self._owner)
-        self._open().execute("UPDATE replays SET until_s = ? WHERE owner = ? AND reply IS NULL", until)
+        self._file.open().execute("UPDATE replays SET until_s = ? WHERE owner = ? AND reply IS NULL", until)
+
+
+def _down(what: str) -> ReplaysUnavailable:
+    return ReplaysUnavailable(f"the store of replies did not answer ({what})")
 
 
 def _told(done: Future[None]) -> None:

@@ -103,8 +103,7 @@ async def test_a_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest
     memory = SqliteTaskMemory(tmp_path / "tasks.sqlite")
     for number in range(30):
         await memory.count(b"%d" % number, -1.0)
-    assert memory._db is not None
-    (left,) = memory._db.execute("SELECT count(*) FROM counts").fetchone()
+    (left,) = memory._file.open().execute("SELECT count(*) FROM counts").fetchone()
     assert left < 11
     await memory.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.gateway import pool as pool_module
+from app.gateway import upstream as upstream_module
 from app.gateway.pool import PooledReply, PooledUpstreams
 from app.gateway.pool_connection import MAX_HEAD_BYTES
 from app.gateway.upstream import ConnectionBroken, NotConnected
@@ -189,7 +189,7 @@ async def test_a_cancelled_read_loses_nothing(pool: PooledUpstreams) -> None:
 
 
 async def test_a_reply_that_is_too_large_is_refused(pool: PooledUpstreams, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_REPLY_BYTES", 1)
+    monkeypatch.setattr(upstream_module, "MAX_REPLY_BYTES", 1)
     async with RawServer(saying(OK)) as server:
         reply = await pool.open(server.provider(), PATH, WHOLE)
         with pytest.raises(ConnectionBroken, match="larger"):
