@@ -66,6 +66,10 @@ def price_from_usd_per_token(usd: float | int | str) -> int:
     return _scaled(usd, NANO_PER_USD * TOKENS_PER_PRICE)
 
 
+def _times(rate: int | None, factor: Decimal) -> int | None:
+    return None if rate is None else int((rate * factor).to_integral_value(ROUND_CEILING))
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What one token of each kind costs, in nano-dollars per million tokens.
@@ -83,6 +87,11 @@ class Rates:
     audio_input: int | None = None
     audio_output: int | None = None
     image_output: int | None = None
+
+    def times(self, factor: Decimal) -> Rates:
+        """All rates multiplied, rounded up."""
+        told: dict[str, int | None] = {member.name: getattr(self, member.name) for member in fields(Rates)}
+        return Rates(**{name: _times(rate, factor) for name, rate in told.items()})  # type: ignore[arg-type]
 
     @property
     def dearest_input(self) -> int:
@@ -119,13 +128,26 @@ class Price:
     """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
 
     A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `tool_fees`: what
-    one use of each of the provider's own tools costs beside tokens.
+    one use of each of the provider's own tools costs beside tokens. `service_tiers`: what is paid in other tiers of the
+    provider's service (faster, or later), each by its name.
     """
 
     base: Rates
     tiers: tuple[tuple[int, Rates], ...] = ()
     source: str = "policy"
     tool_fees: tuple[tuple[str, int], ...] = ()
+    service_tiers: tuple[tuple[str, Price], ...] = ()
+
+    def served(self, service_tier: str) -> Price | None:
+        """The price of a call that asks for another tier of service; None: undeclared. What is free is so in any."""
+        if self.free:
+            return self
+        return next((price for name, price in self.service_tiers if name == service_tier), None)
+
+    def times(self, factor: Decimal) -> Price:
+        """The same price with all rates multiplied, rounded up; fees of tools stay."""
+        tiers = tuple((above, rates.times(factor)) for above, rates in self.tiers)
+        return replace(self, base=self.base.times(factor), tiers=tiers, service_tiers=())
 
     def fee_nano(self, tool: str) -> int | None:
         """What one use of this tool of the provider's costs; None: undeclared. Where tokens are free, so are tools."""

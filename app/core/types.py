@@ -14,12 +14,18 @@ SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation
 Those that cost nothing but tokens (fetching pages, finding tools, remote MCP servers) are not among them."""
 
 
+SERVICE_TIERS = frozenset(("priority", "flex", "fast", "ultrafast"))
+"""Tiers of service with prices of their own: OpenAI's and Google's `service_tier`, Anthropic's `speed`. Any other word
+asks for what has the plain price, or is refused by the provider."""
+
+
 @dataclass(slots=True)
 class Prompt:
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
     `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
     `hears`: there is sound in it; `speaks`: an answer in sound or pictures is wanted, for these have their own prices.
+    `service_tier`: of SERVICE_TIERS, where it asks for another than the ordinary one, which has prices of its own.
     `server_tools`: the tools on offer that a provider runs and bills by the piece; `searches`: it is told to search,
     and not only allowed to.
     """
@@ -40,6 +46,7 @@ class Prompt:
     in_tool_loop: bool = False
     hears: bool = False
     speaks: bool = False
+    service_tier: str | None = None
     searches: bool = False
     server_tools: tuple[str, ...] = ()
     reasoning_effort: str | None = None

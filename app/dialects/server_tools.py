@@ -1,10 +1,15 @@
-"""Which tools on offer a provider runs and bills by the piece (`core/types.SERVER_TOOLS`), in each dialect's words."""
+"""Which tools on offer a provider runs and bills by the piece (`core/types.SERVER_TOOLS`), in each dialect's words; and
+which tier of its service is asked for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
+
+import msgspec
+
+from app.core.types import SERVICE_TIERS
 
 _DATE = re.compile(r"_(?:\d{8}|\d{4}_\d\d_\d\d)$")
 """`web_search_20250305` in Messages, `web_search_preview_2025_03_11` in Responses."""
@@ -49,6 +54,14 @@ GEMINI: Final = {
     "googleMaps": "maps",
 }
 """https://ai.google.dev/gemini-api/docs/pricing: running code and reading pages cost tokens alone."""
+
+
+def service_tier(members: Mapping[str, msgspec.Raw], name: str) -> str | None:
+    """The tier of service that this member asks for, where it has a price of its own."""
+    if name not in members:
+        return None
+    asked = bytes(members[name]).strip(b'"').decode("latin-1").lower()
+    return asked if asked in SERVICE_TIERS else None
 
 
 def billed_tools(offered: Iterable[str | None], table: Mapping[str, str]) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
-from app.gateway.fees import unpriced_tools
 from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
@@ -72,7 +71,6 @@ class Attempt:
         self.purse = purse
         self.meter: Meter = purse.meter
         self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
-        self.record.unpriced_tools = unpriced_tools(session.request, candidate)
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s

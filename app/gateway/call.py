@@ -24,7 +24,7 @@ from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
-from app.gateway.fees import sure_tools, unpriced_tools
+from app.gateway.fees import service_price, sure_tools, unpriced_tools
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import loop_of
 from app.gateway.metrics import label_of
@@ -213,6 +213,9 @@ class ChatCall(OwnedCall):
 
     async def _attempt(self, candidate: Candidate) -> Verdict | None:
         services, now, prompt = self.services, asyncio.get_running_loop().time, self.request.prompt
+        unpriced = unpriced_tools(self.request, candidate)
+        if prompt.service_tier is not None:
+            candidate = dataclasses.replace(candidate, price=service_price(self.request, candidate))
         if candidate.price is not None and (prompt.hears or prompt.speaks):
             price = candidate.price.for_media(hears=prompt.hears, speaks=prompt.speaks)
             candidate = dataclasses.replace(candidate, price=price)
@@ -226,11 +229,12 @@ class ChatCall(OwnedCall):
         purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)
         self.purse, self.record.limits = purse, purse.limits
-        await refuse_unpriced(purse, candidate, unpriced_tools(self.request, candidate))
+        await refuse_unpriced(purse, candidate, unpriced)
         breaker = services.health.of(candidate.name)
         breaker.sent(now())
         self.note_overhead()
         attempt = Attempt(self, candidate, purse)
+        attempt.record.unpriced_tools = unpriced
         self.attempts.append(attempt.record)
         if len(self.attempts) == 1:  # before it answers: the next step may come, elsewhere, as soon as it has
             self._note_loop(candidate)

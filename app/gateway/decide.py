@@ -79,6 +79,7 @@ class Decision(msgspec.Struct, frozen=True):
     wants_schema: bool = False
     server_tools: tuple[str, ...] = ()
     searches: bool = False
+    service_tier: str | None = None
     dialect: str = "openai_chat"
 
     @property
@@ -151,6 +152,7 @@ def decide(
         wants_schema=request.prompt.wants_schema,
         server_tools=request.prompt.server_tools,
         searches=request.prompt.searches,
+        service_tier=request.prompt.service_tier,
         dialect=request.dialect,
     )
 
@@ -302,7 +304,11 @@ def _verdict(
         return "context too small"
     if candidate.price is None and capped(candidate):
         return "unpriced under a cap"
-    if (prompt.server_tools or can.searches) and (tools := unpriced_tools(request, candidate)) and capped(candidate):
+    if (
+        (prompt.server_tools or can.searches or prompt.service_tier)
+        and (tools := unpriced_tools(request, candidate))
+        and capped(candidate)
+    ):
         return UNPRICED_TOOL + " and ".join(tools)
     if not available(candidate.name):
         return "circuit open"

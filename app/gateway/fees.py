@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.core.errors import Unpriced, UnpricedTool
+from app.core.money import Price
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
+
+SERVICE_TIER = "service tier "
+"""Before the name of a tier of service, among the names of tools."""
 
 
 def billed_tools(request: ChatRequest, candidate: Candidate) -> tuple[str, ...]:
@@ -20,10 +24,13 @@ def billed_tools(request: ChatRequest, candidate: Candidate) -> tuple[str, ...]:
 
 
 def unpriced_tools(request: ChatRequest, candidate: Candidate) -> tuple[str, ...]:
-    """Those whose fee nobody has declared; none where not even tokens have a price, which is worse."""
+    """Those whose fee nobody has declared, or the tier of service; none where not even tokens have a price, which is
+    worse."""
     price = candidate.price
     if price is None:
         return ()
+    if service_price(request, candidate) is None:
+        return (f"{SERVICE_TIER}{request.prompt.service_tier}",)
     return tuple([tool for tool in billed_tools(request, candidate) if price.fee_nano(tool) is None])
 
 
@@ -34,9 +41,24 @@ def unpriced_error(tools: Sequence[str]) -> Unpriced:
     if not tools:
         message = "A cost cap applies and the price of this model is unknown: add its pricing to the policy."
         return Unpriced(message, param="model", headers=final)
-    named, keys = " and ".join(tools), " and ".join(f"pricing.tool_fees.{tool}" for tool in tools)
+    named, keys = " and ".join(tools), " and ".join(map(_key, tools))
     message = f"A cost cap applies and what the provider bills for {named} is unknown: add {keys} to the model in the"
-    return UnpricedTool(f"{message} policy, or leave the tool out.", param="tools", headers=final)
+    return UnpricedTool(f"{message} policy, or leave it out.", param="tools", headers=final)
+
+
+def _key(name: str) -> str:
+    """Where a policy would say its price."""
+    if name.startswith(SERVICE_TIER):
+        return f"pricing.service_tiers.{name.removeprefix(SERVICE_TIER)}"
+    return f"pricing.tool_fees.{name}"
+
+
+def service_price(request: ChatRequest, candidate: Candidate) -> Price | None:
+    """The price of this call in the tier of service that it asks for, which reaches a provider of its dialect only."""
+    tier, price = request.prompt.service_tier, candidate.price
+    if tier is None or price is None or not _passes(request, candidate):
+        return price
+    return price.served(tier)
 
 
 def sure_tools(request: ChatRequest, candidate: Candidate) -> tuple[tuple[str, int], ...]:

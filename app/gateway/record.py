@@ -166,6 +166,7 @@ def asked_json(decision: Decision) -> dict[str, Any]:
         "choices": decision.choices,
         "wants_schema": decision.wants_schema,
         **({"server_tools": decision.server_tools, "searches": decision.searches} if decision.server_tools else {}),
+        **({"service_tier": decision.service_tier} if decision.service_tier is not None else {}),
         "dialect": decision.dialect,
         "features": None if decision.features is None else counts(decision.features),
     }

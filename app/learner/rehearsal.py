@@ -156,6 +156,7 @@ def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRe
         in_tool_loop=features.in_tool_loop,
         server_tools=tuple(asked.get("server_tools") or ()),
         searches=bool(asked.get("searches")),
+        service_tier=asked.get("service_tier"),
     )
     return ChatRequest(
         members={},

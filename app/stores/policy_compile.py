@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
@@ -231,7 +232,9 @@ def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price |
         fees = dict(entry.price.tool_fees) if entry is not None and entry.price is not None else {}
         fees |= {tool: nano_from_usd(usd) for tool, usd in given.pricing.tool_fees.items()}
         ordered = tuple(sorted(tiers, key=lambda tier: tier[0]))
-        return Price(base, ordered, source="policy", tool_fees=tuple(fees.items()))
+        price = Price(base, ordered, source="policy", tool_fees=tuple(fees.items()))
+        served = {tier: price.times(Decimal(str(factor))) for tier, factor in given.pricing.service_tiers.items()}
+        return replace(price, service_tiers=tuple(served.items()))
     if given.pricing == "free" or provider.free:
         return FREE
     return entry.price if entry else None

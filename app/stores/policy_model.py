@@ -121,6 +121,10 @@ ServerTool = Literal["web_search", "file_search", "code_execution", "image_gener
 """`core/types.SERVER_TOOLS`."""
 
 
+ServiceTier = Literal["priority", "flex", "fast", "ultrafast"]
+"""`core/types.SERVICE_TIERS`."""
+
+
 class PricingSpec(RatesSpec):
     """What the model costs."""
 
@@ -129,6 +133,11 @@ class PricingSpec(RatesSpec):
         default_factory=dict,
         description="Dollars for one use of a tool that the provider runs itself. Default: the catalogue's. "
         "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
+    )
+    service_tiers: dict[ServiceTier, Budget] = Field(
+        default_factory=dict,
+        description="By how much another tier of the provider's service multiplies these rates. "
+        "Under a cost cap a tier without a factor is refused.",
     )
 
 

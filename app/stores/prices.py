@@ -13,7 +13,8 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import structlog
 
 from app.core.money import Price, Rates, nano_from_usd, price_from_usd_per_token
 from app.core.policy import Capabilities, Provider
+from app.core.types import SERVICE_TIERS
 
 BUNDLED_NAME = "model_prices_and_context_window_backup.json"
 MAX_CATALOGUE_BYTES = 32 * 2**20
@@ -136,8 +138,26 @@ def _price(name: str, row: Mapping[str, Any]) -> Price | None:
         base, tiers = _flat(row) or _ranges(row) or (None, ())
     except (ValueError, TypeError, KeyError, IndexError):
         return None
-    price = Price(base, tiers, source=f"catalogue:{name}", tool_fees=_tool_fees(row)) if base else None
-    return None if price is None or price.free else price
+    if base is None:
+        return None
+    price = Price(base, tiers, source=f"catalogue:{name}", tool_fees=_tool_fees(row))
+    price = replace(price, service_tiers=_service_tiers(row, price))
+    return None if price.free else price
+
+
+def _service_tiers(row: Mapping[str, Any], price: Price) -> tuple[tuple[str, Price], ...]:
+    """The price in other tiers of service; one that leaves out what a long context costs is left out."""
+    found: dict[str, Price] = {}
+    for tier in SERVICE_TIERS & {"priority", "flex", "ultrafast"}:
+        base = _rates(row, f"_{tier}", price.base) if f"input_cost_per_token_{tier}" in row else None
+        suffixes = [(above, f"_above_{above // 1000}k_tokens_{tier}") for above, _ in price.tiers]
+        if base is not None and all(f"input_cost_per_token{suffix}" in row for _, suffix in suffixes):
+            tiers = [(above, rates) for above, suffix in suffixes if (rates := _rates(row, suffix, base)) is not None]
+            found[tier] = replace(price, base=base, tiers=tuple(tiers))
+    fast = (row.get("provider_specific_entry") or {}).get("fast")
+    if _is_cost(fast):
+        found["fast"] = price.times(Decimal(str(fast)))
+    return tuple(sorted(found.items()))
 
 
 def _tool_fees(row: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

@@ -243,3 +243,26 @@ def test_tools_cost_their_fees_beside_the_tokens(tools: dict[str, int], fees: di
     assert FREE.fee_nano("web_search") == 0
     doubled = added(usage, usage)
     assert dict(doubled.tools) == {tool: 2 * times for tool, times in tools.items()}
+
+
+rate = st.integers(0, 10**12)
+maybe = st.none() | rate
+
+
+@given(st.builds(Rates, rate, rate, maybe, maybe, maybe, maybe), st.decimals(0, 100, places=3))
+def test_a_price_times_a_factor_is_never_less(rates: Rates, factor: Decimal) -> None:
+    price = Price(rates, ((1000, rates),), tool_fees=(("web_search", 7),), service_tiers=(("flex", Price(rates)),))
+    times = price.times(factor)
+    for name in Rates.__dataclass_fields__:
+        before, after = getattr(rates, name), getattr(times.base, name)
+        assert (before is None) == (after is None)
+        assert before is None or Fraction(after) - 1 < before * Fraction(factor) <= after
+    assert times.tiers == ((1000, times.base),)
+    assert times.tool_fees == price.tool_fees
+
+
+def test_a_tier_of_service_has_its_own_price_or_none() -> None:
+    plain, dear = Price(Rates(1, 2)), Price(Rates(2, 4))
+    price = Price(Rates(1, 2), service_tiers=(("priority", dear),))
+    assert (price.served("priority"), price.served("flex"), plain.served("priority")) == (dear, None, None)
+    assert FREE.served("priority") is FREE

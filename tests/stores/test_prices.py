@@ -343,3 +343,16 @@ def test_models_that_always_search_are_known() -> None:
         "perplexity/sonar": True,
         "gpt-4.1": False,
     }
+
+
+def test_other_tiers_of_service_are_known_with_their_long_contexts_or_not_at_all() -> None:
+    catalogue = load_bundled()
+    found = {}
+    for name in ("gpt-5", "gpt-5.4", "claude-opus-5"):
+        entry = catalogue.entry(name)
+        assert entry is not None
+        assert entry.price is not None
+        price = entry.price
+        found[name] = {tier: of.base.input / price.base.input for tier, of in price.service_tiers}
+        assert all(len(of.tiers) == len(price.tiers) for _, of in price.service_tiers)
+    assert found == {"gpt-5": {"priority": 2.0, "flex": 0.5}, "gpt-5.4": {"flex": 0.5}, "claude-opus-5": {"fast": 2.0}}

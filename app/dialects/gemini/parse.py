@@ -22,7 +22,7 @@ from app.dialects.openai_chat.parse import (
     max_cost_of,
     members_of,
 )
-from app.dialects.server_tools import GEMINI, billed_tools
+from app.dialects.server_tools import GEMINI, billed_tools, service_tier
 
 MAX_CHOICES = 8
 """The largest `candidateCount` that the API takes."""
@@ -173,6 +173,7 @@ def _prompt(top: Members, config: Members) -> Prompt:
         prompt.first_user, prompt.last_user = users[0], users[-1]
     prompt.history_chars = total_chars - len(prompt.last_user)
     _add_tools(prompt, top)
+    prompt.service_tier = service_tier(top, "serviceTier")
     _add_config(prompt, config)
     return prompt
 

@@ -14,7 +14,7 @@ import msgspec
 from app.core.errors import BadRequest, ModelNotFound
 from app.core.money import nano_from_usd
 from app.core.types import ChatRequest, Prompt
-from app.dialects.server_tools import CHAT, billed_tools
+from app.dialects.server_tools import CHAT, billed_tools, service_tier
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MAX_TASK_ID_CHARS = 200
@@ -207,6 +207,8 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
             prompt.server_tools += billed_tools(kinds, CHAT) if kinds else ()
             prompt.tool_schema_bytes += len(members[name])
     prompt.text_bytes += prompt.tool_schema_bytes
+    if "service_tier" in members:
+        prompt.service_tier = service_tier(members, "service_tier")
     if not _SEARCHING.isdisjoint(members):
         _read_searches(members, prompt)
     if "response_format" in members:

@@ -23,7 +23,7 @@ from app.dialects.openai_chat.parse import (
 )
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import NULL, Content, Item, Part, given
-from app.dialects.server_tools import RESPONSES, billed_tools
+from app.dialects.server_tools import RESPONSES, billed_tools, service_tier
 
 LIMIT_FIELD = "max_output_tokens"
 NAME = "openai_responses"
@@ -116,6 +116,7 @@ def _add_options(prompt: Prompt, members: _Members) -> None:
         prompt.server_tools = billed_tools([tool.type for tool in offered], RESPONSES)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
+    prompt.service_tier = service_tier(members, "service_tier")
     if "text" in members and (options := field_of(shapes.text_options, members, "text")) and options.format:
         prompt.wants_json = options.format.type != "text"
         prompt.wants_schema = options.format.type == "json_schema"
