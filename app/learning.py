@@ -113,17 +113,28 @@ class Follower:
         if head.current != self._number:
             router = await self._router(head)
             if router is None:
+                if self._number < 0:  # what the weights were taught serves until there is a snapshot of theirs
+                    await self._serve(self._begun(), 0)
                 self._moves = head.moves
                 return
             log.info("a snapshot is in force", snapshot=head.current, router=f"{router.name}@{router.version}")
-            await asyncio.to_thread(router.warm, self._arms())
-            self._swap(router)
-            self._number = head.current
-            self._metrics.snapshot_swaps.inc()
+            await self._serve(router, head.current)
         self._moves = head.moves
         self._metrics.snapshot.set(head.current)
         refused = [one for one in await self._snapshots.told() if one.status == "refused" and one.number > head.current]
         self._metrics.snapshots_refused.set(len(refused))
+
+    async def _serve(self, router: LiveRouter, number: int) -> None:
+        await asyncio.to_thread(router.warm, self._arms())
+        self._swap(router)
+        self._number = number
+        self._metrics.snapshot_swaps.inc()
+
+    def _begun(self) -> LiveRouter:
+        """The learned router before any snapshot."""
+        from routers.live import LiveRouter, prior_of  # noqa: PLC0415  (see _router)
+
+        return LiveRouter(self._base, prior_of(self._base).begin(), "0")
 
     async def _router(self, head: Head) -> LiveRouter | None:
         """The learned router of a snapshot; None where its content cannot be used."""
@@ -132,11 +143,11 @@ class Follower:
             unpack_belief,
             unpack_down,
         )
-        from routers.live import LiveRouter, prior_of  # noqa: PLC0415
+        from routers.live import LiveRouter  # noqa: PLC0415
 
         if not head.current:
             self._told(())
-            return LiveRouter(self._base, prior_of(self._base).begin(), "0")
+            return self._begun()
         try:
             body = await self._snapshots.body(head.current)
             belief, down = unpack_belief(body, self._base), unpack_down(body)

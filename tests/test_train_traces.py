@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from app.commands.replay import routers_of
+from app.learner.pack import pack_belief
+from app.main import load_routers
+from app.settings import SHIPPED_WEIGHTS, Settings
+from app.stores.opening import make_snapshots
+from app.stores.snapshots import Snapshot
 from routers.artifact import read
 from routers.learned import load
+from routers.live import prior_of
 from tests.conftest import ROOT
 from tests.http.live import LiveGateway, contract, environment
 from tests.upstream import ScriptedUpstream
@@ -31,6 +39,19 @@ def use(gateway: LiveGateway, calls: int) -> None:
         outcome = "failure" if number % 2 else "success"
         said = {"request_id": answer.headers["x-request-id"], "outcome": outcome, "source": "verifier"}
         assert gateway.ask("POST", "/v1/feedback", said).status == 200
+
+
+def publish_for_other_weights(data_dir: Path) -> None:
+    """A snapshot is in force that belongs to the weights before."""
+
+    async def publish() -> None:
+        snapshots, base = make_snapshots(Settings(data_dir=data_dir)), load(SHIPPED_WEIGHTS)
+        await snapshots.start()
+        body = pack_belief(prior_of(base).start(), base)
+        await snapshots.publish(Snapshot(0, 1_000.0, base.weights), body, head=await snapshots.head(), keep=5)
+        await snapshots.close()
+
+    asyncio.run(publish())
 
 
 def test_a_gateway_teaches_its_own_weights_and_serves_them(tmp_path: Path) -> None:
@@ -62,11 +83,14 @@ def test_a_gateway_teaches_its_own_weights_and_serves_them(tmp_path: Path) -> No
             "| large | chat | 40 |",
         ):
             assert text in card
+        publish_for_other_weights(data_dir)
         with LiveGateway(policy, home, learn=False, router_weights=out) as gateway:
             answer = gateway.chat(model="auto", messages=[{"role": "user", "content": "Hi! How are you today?"}])
             told = gateway.decision(answer)["decision"]
     seen = {one["model"]: one["p_success"] for one in told["candidates"]}
-    assert told["router"].startswith(f"learned@{taught.version}")
+    assert told["router"] == f"learned@{taught.version}+0"
+    replayed = asyncio.run(routers_of(Settings(data_dir=data_dir), "weights", load_routers(out)))
+    assert replayed["learned"].version == f"{taught.version}+0"
     assert (seen["large"] > 0.8, seen["small"] < 0.4) == (True, True)
 
 

@@ -99,6 +99,10 @@ async def routers_of(settings: Settings, name: str | None, routers: dict[str, Ro
     base = routers.get(LEARNED)
     if name == HEURISTIC:
         return {HEURISTIC: routers[HEURISTIC]}
+    if isinstance(base, LearnedRouter) and base.house is not None:
+        from routers.live import LiveRouter  # noqa: PLC0415
+
+        routers = {**routers, LEARNED: LiveRouter(base, base.house.belief, "0")}
     if name == WEIGHTS or not isinstance(base, LearnedRouter):
         if name not in (None, WEIGHTS):
             raise Refused(f"--router {name}: there are no weights that a snapshot could belong to")

@@ -240,7 +240,7 @@ class Worker:
         in_force, down = self._in_force or learner.prior.begin(), self.watching.down()
         trial = tried(learner, in_force)
         snapshot = Snapshot(
-            0, now_s, self._base.weights, self._head.current, learner.labels, len(learner.belief.own), trial
+            0, now_s, self._base.version, self._head.current, learner.labels, len(learner.belief.own), trial
         )  # fmt: skip
         belief, body = learner.belief, pack_belief(learner.belief, self._base, down)
         if worse(trial):
