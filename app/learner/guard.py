@@ -96,13 +96,15 @@ class Part:
 @dataclass(slots=True)
 class Guard:
     """What is remembered of all keys. Keys and cells are names of the policy and of task types: bounded. `out`,
-    `cleared`: the keys that are found out, and those of which it is as good as known that they are honest."""
+    `cleared`: the keys that are found out, and those of which it is as good as known that they are honest. `turned`:
+    those that were, and are no longer believed word by word."""
 
     _cells: dict[Cell, dict[str, Part]] = field(default_factory=dict)
     _trust: dict[str, float] = field(default_factory=dict)
     _tenure: dict[str, Part] = field(default_factory=dict)
     out: set[str] = field(default_factory=set)
     cleared: set[str] = field(default_factory=set)
+    turned: set[str] = field(default_factory=set)
 
     def trust(self, key: str) -> float:
         """How far a key is believed, in [0, 1]: 1 before anything is known of it; a young one at most as the crowd."""
@@ -117,11 +119,17 @@ class Guard:
         out, cleared = set(), set()
         for key in self._tenure:
             found, trust = look.get(key, Honesty()), self.trust(key)
-            if found.cleared and not self._is_young(key):
+            if not found.cleared or self._is_young(key):
+                self.turned.discard(key)
+                if found.condemned or trust < (FORGIVEN if key in self.out else FOUND_OUT):
+                    out.add(key)
+            elif trust < FOUND_OUT and (key in self.cleared or key in self.turned):
+                self.turned.add(key)  # what it said was true, what it says now is not
+            elif key not in self.turned or trust >= FORGIVEN:
+                self.turned.discard(key)
                 cleared.add(key)
-                self._trust[key] = max(self._trust.get(key, START), START)
-            elif found.condemned or trust < (FORGIVEN if key in self.out else FOUND_OUT):
-                out.add(key)
+                if key not in self.cleared:
+                    self._trust[key] = max(self._trust.get(key, START), START)
         changed = (self.out ^ out) | (self.cleared ^ cleared)
         self.out, self.cleared = out, cleared
         return changed
@@ -237,12 +245,14 @@ class Guard:
             "tenure": tenure,
             "out": sorted(self.out),
             "cleared": sorted(self.cleared),
+            "turned": sorted(self.turned),
         }
 
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> Guard:
         """What `state` gave."""
-        guard = cls(_trust=dict(state["trust"]), out=set(state["out"]), cleared=set(state["cleared"]))
+        guard = cls(_trust=dict(state["trust"]))
+        guard.out, guard.cleared, guard.turned = (set(state[name]) for name in ("out", "cleared", "turned"))
         guard._tenure = {key: Part(calls=calls, at_s=at_s) for key, calls, at_s in state["tenure"]}
         for model, task_type, key, *numbers in state["cells"]:
             guard._cells.setdefault((model, task_type), {})[key] = Part(*numbers)

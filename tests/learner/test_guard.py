@@ -73,6 +73,34 @@ def test_a_liar_is_found_out_and_comes_back() -> None:
     assert guard.trust("liar") > 0.9
 
 
+def test_who_was_cleared_and_turns_is_found_out_as_soon_as_others() -> None:
+    """What it said before, in 20 kinds of work, stays; what it says now weighs nothing after a dozen words."""
+    guard = Guard()
+    kinds = [f"kind-{n}" for n in range(20)]
+
+    def one(key: str, kind: str, odds: float) -> float:
+        guard.saw(replace(call(key), task_type=kind))
+        weight = guard.admit(replace(label(key, odds), task_type=kind)).weight
+        guard.sort_out()
+        return weight
+
+    for turn in range(3):
+        for kind in kinds:
+            for key in ("a", "b", "c", "d"):
+                one(key, kind, GOOD if turn or kind != "kind-0" else BAD)
+    assert guard.cleared == {"a", "b", "c", "d"}
+    lies = [one("d", kind, BAD) for kind in kinds]
+    assert max(lies[12:]) < 0.1
+    assert guard.turned == {"d"}
+    assert guard.cleared == {"a", "b", "c"}
+    again = Guard.of_state(json.loads(json.dumps(guard.state())))
+    assert (again.turned, again.cleared, again.out) == (guard.turned, guard.cleared, guard.out)
+    for kind in kinds:
+        one("d", kind, GOOD)
+    assert guard.trust("d") > 0.9
+    assert guard.turned == set()
+
+
 def test_one_failure_among_successes_is_no_lie() -> None:
     guard = Guard()
     for number in range(30):
