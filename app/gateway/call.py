@@ -237,7 +237,7 @@ class ChatCall(OwnedCall):
         attempt.record.unpriced_tools = unpriced
         self.attempts.append(attempt.record)
         if len(self.attempts) == 1:  # before it answers: the next step may come, elsewhere, as soon as it has
-            self._note_loop(candidate)
+            await self._note_loop(candidate)
         verdict = await attempt.run()
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
@@ -246,22 +246,22 @@ class ChatCall(OwnedCall):
             breaker.failed(now())
         elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED, Outcome.THRASH_KILLED):
             breaker.succeeded()
-            self._learn(attempt)
+            await self._learn(attempt)
         return verdict
 
     @cached_property
     def _loop(self) -> bytes:
         return loop_of(self.request, self.record.key_name, self.record.task_id)
 
-    def _note_loop(self, candidate: Candidate) -> None:
+    async def _note_loop(self, candidate: Candidate) -> None:
         """Whoever answers keeps a tool loop."""
         if self.request.prompt.tools:
-            self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
+            await self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
 
-    def _learn(self, attempt: Attempt) -> None:
+    async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""
         if len(self.attempts) > 1:
-            self._note_loop(attempt.candidate)
+            await self._note_loop(attempt.candidate)
         usage = attempt.meter.usage
         if usage is not None and attempt.meter.exact:
             self.services.calibration(attempt.candidate.name).learn(

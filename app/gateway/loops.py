@@ -36,14 +36,18 @@ class Loops:
             found = None
         return self._models.get(loop) if found is None else found
 
-    def note(self, loop: bytes, model: str, *, open_: bool) -> None:
-        """This model is asked now. In an `open_` loop it is the one that was held to: nothing new to the others."""
+    async def note(self, loop: bytes, model: str, *, open_: bool) -> None:
+        """This model is asked now; all others know when this returns. In an `open_` loop it is the one that was held
+        to: nothing new to them."""
         known = self._models.pop(loop, None)
         self._models[loop] = model
         if len(self._models) > MAX_LOOPS:
             del self._models[next(iter(self._models))]
         if not open_ or known != model:
-            self._memory.note(loop, model)
+            try:
+                await self._memory.note(loop, model)
+            except MemoryUnavailable as error:
+                log.warning("the model of a tool loop is not known to other gateways", error=str(error))
 
 
 def loop_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:

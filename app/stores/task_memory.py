@@ -26,8 +26,8 @@ class TaskMemory(Protocol):
     async def model_of(self, loop: bytes) -> str | None:
         """The model last noted for this loop, by whichever process. Raises MemoryUnavailable."""
 
-    def note(self, loop: bytes, model: str) -> None:
-        """Remember it. Returns at once; what cannot be written is logged."""
+    async def note(self, loop: bytes, model: str) -> None:
+        """Remember it; known to all processes when this returns. Raises MemoryUnavailable."""
 
     async def close(self) -> None:
-        """Write what is waiting."""
+        """Close it."""

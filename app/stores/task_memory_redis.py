@@ -37,32 +37,19 @@ class RedisTaskMemory:
         self._link = self._server.link()
         self._turn = asyncio.Lock()
         self._prefix = f"{{{namespace}}}:task:"
-        self._writing: set[asyncio.Task[None]] = set()
 
     async def count(self, name: bytes, keep_s: float) -> int:
         return int(await self._call("count", name, int(keep_s * 1000)))
 
     async def model_of(self, loop: bytes) -> str | None:
-        if self._writing:  # what this process has noted comes first
-            await asyncio.wait(self._writing)
         found = await self._call("get", loop)
         return None if found is None else found.decode()
 
-    def note(self, loop: bytes, model: str) -> None:
-        write = asyncio.get_running_loop().create_task(self._note(loop, model))
-        self._writing.add(write)
-        write.add_done_callback(self._writing.discard)
+    async def note(self, loop: bytes, model: str) -> None:
+        await self._call("set", loop, model, int(MODEL_KEPT_S * 1000))
 
     async def close(self) -> None:
-        if self._writing:
-            await asyncio.wait(self._writing, timeout=DEADLINE_S)
         await self._server.close()
-
-    async def _note(self, loop: bytes, model: str) -> None:
-        try:
-            await self._call("set", loop, model, int(MODEL_KEPT_S * 1000))
-        except MemoryUnavailable as error:
-            log.warning("the model of a tool loop is not known to other gateways", error=str(error))
 
     async def _call(self, op: str, name: bytes, *more: Arg) -> Any:
         kind = "repeats:" if op == "count" else "loop:"

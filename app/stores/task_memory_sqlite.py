@@ -5,15 +5,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from concurrent.futures import Future
 from pathlib import Path
-
-import structlog
 
 from app.stores.sqlite_lazily import LazyFile
 from app.stores.task_memory import MODEL_KEPT_S, MemoryUnavailable
-
-log = structlog.get_logger()
 
 FORGET_EVERY = 1_000
 """Writes of this process between two looks for what has run out."""
@@ -42,8 +37,8 @@ class SqliteTaskMemory:
     async def model_of(self, loop: bytes) -> str | None:
         return await self._file.ask(lambda: self._model_of(loop))
 
-    def note(self, loop: bytes, model: str) -> None:
-        self._file.submit(lambda: self._note(loop, model)).add_done_callback(_told)
+    async def note(self, loop: bytes, model: str) -> None:
+        await self._file.ask(lambda: self._note(loop, model))
 
     async def close(self) -> None:
         await self._file.close()
@@ -73,8 +68,3 @@ class SqliteTaskMemory:
 
 def _down(what: str) -> MemoryUnavailable:
     return MemoryUnavailable(f"the memory of tasks did not answer ({what})")
-
-
-def _told(done: Future[None]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        log.warning("the model of a tool loop is not known to other gateways", error=type(error).__name__)

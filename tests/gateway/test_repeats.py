@@ -48,8 +48,8 @@ class Away:
     async def model_of(self, loop: bytes) -> str | None:
         raise MemoryUnavailable("gone")
 
-    def note(self, loop: bytes, model: str) -> None:
-        """Lost."""
+    async def note(self, loop: bytes, model: str) -> None:
+        raise MemoryUnavailable("gone")
 
     async def close(self) -> None:
         """Nothing waits."""

@@ -32,7 +32,7 @@ def request(first: str = "a", **fields: Any) -> ChatRequest:
 
 async def test_a_conversation_is_known_by_how_it_began() -> None:
     loops = Loops(Away())
-    loops.note(loop_of(request(), "k", "t"), "large", open_=False)
+    await loops.note(loop_of(request(), "k", "t"), "large", open_=False)
     assert await loops.model_of(loop_of(request(last_user="more", turns=9), "k", "t")) == "large"
     others = [loop_of(request("b"), "k", "t"), loop_of(request(), "k2", "t"), loop_of(request(), "k", None)]
     assert [await loops.model_of(other) for other in others] == [None] * 3
@@ -42,7 +42,7 @@ async def test_a_conversation_is_known_by_how_it_began() -> None:
 async def test_it_forgets_the_oldest() -> None:
     loops = Loops(Away())
     for number in range(MAX_LOOPS + 5):
-        loops.note(b"%d" % number, "m", open_=False)
+        await loops.note(b"%d" % number, "m", open_=False)
     assert await loops.model_of(b"4") is None
     assert await loops.model_of(b"5") == "m"
 
@@ -50,12 +50,10 @@ async def test_it_forgets_the_oldest() -> None:
 async def test_what_others_noted_beats_what_is_known_here(tmp_path: Path) -> None:
     memories = [SqliteTaskMemory(tmp_path / "tasks.sqlite") for _ in range(2)]
     here, there = map(Loops, memories)
-    here.note(b"loop", "small", open_=False)
-    await memories[0].model_of(b"loop")  # behind the note, in the same thread
-    there.note(b"loop", "large", open_=False)
-    await memories[1].model_of(b"loop")
+    await here.note(b"loop", "small", open_=False)
+    await there.note(b"loop", "large", open_=False)
     assert (await here.model_of(b"loop"), await there.model_of(b"loop")) == ("large", "large")
-    here.note(b"loop", "small", open_=True)  # held to what it knows: no news
+    await here.note(b"loop", "small", open_=True)  # held to what it knows: no news
     assert await there.model_of(b"loop") == "large"
     for memory in memories:
         await memory.close()

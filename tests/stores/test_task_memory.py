@@ -75,10 +75,10 @@ def test_any_interleaving_counts_as_one_process_would(tmp_path: Path, store: str
 async def test_the_last_word_on_a_loop_is_known_to_all(make: Make) -> None:
     one, two = make(), make()
     assert await two.model_of(b"loop") is None
-    one.note(b"loop", "gr\u00f6\u00dfer/model")
+    await one.note(b"loop", "gr\u00f6\u00dfer/model")
     assert await one.model_of(b"loop") == "gr\u00f6\u00dfer/model"
     assert await two.model_of(b"loop") == "gr\u00f6\u00dfer/model"
-    two.note(b"loop", "other")
+    await two.note(b"loop", "other")
     assert await two.model_of(b"loop") == "other"
     assert await one.model_of(b"loop") == "other"
     assert await one.model_of(b"another") is None
@@ -88,7 +88,7 @@ async def test_what_is_old_is_forgotten(make: Make, monkeypatch: pytest.MonkeyPa
     for module in (task_memory_sqlite, task_memory_redis):
         monkeypatch.setattr(module, "MODEL_KEPT_S", 0.001)
     memory = make()
-    memory.note(b"loop", "m")
+    await memory.note(b"loop", "m")
     async with asyncio.timeout(10):
         while await memory.model_of(b"loop") is not None:
             await asyncio.sleep(0.002)
@@ -126,7 +126,8 @@ async def test_a_store_that_is_away_says_so(tmp_path: Path) -> None:
     memory: TaskMemory = SqliteTaskMemory(tmp_path / "in the way" / "tasks.sqlite")
     with pytest.raises(MemoryUnavailable):
         await memory.count(b"x", 60)
-    memory.note(b"loop", "m")
+    with pytest.raises(MemoryUnavailable):
+        await memory.note(b"loop", "m")
     with pytest.raises(MemoryUnavailable):
         await memory.model_of(b"loop")
     await memory.close()
@@ -135,5 +136,6 @@ async def test_a_store_that_is_away_says_so(tmp_path: Path) -> None:
         server.kill()
         with pytest.raises(MemoryUnavailable):
             await memory.count(b"x", 60)
-        memory.note(b"loop", "m")
+        with pytest.raises(MemoryUnavailable):
+            await memory.note(b"loop", "m")
         await memory.close()
