@@ -61,7 +61,7 @@ class Learner:
 
         return np.full(len(rows), state[0] / state[1])
 
-    def others(self, table, known, rows):  # type: ignore[no-untyped-def]
+    def others(self, table, model, known, rows):  # type: ignore[no-untyped-def]
         import numpy as np
 
         return np.full((len(rows), len(table.models)), 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import json
 import signal
 import time
@@ -102,7 +103,7 @@ async def trouble(stack: Stack) -> list[Ended]:
     async def troubles() -> None:
         nonlocal killed_s
         first, second = (stack.program(f"gateway-{n}") for n in (1, 2))
-        await until(lambda: begun >= KILL_AT, 60)
+        await until(lambda: begun >= KILL_AT and serves_someone(stack, "gateway-1"), 60)
         killed_s = time.monotonic()
         first.signal(signal.SIGKILL)
         first.wait()
@@ -113,6 +114,7 @@ async def trouble(stack: Stack) -> list[Ended]:
         await until(lambda: begun >= DRAIN_AT, 60)
         second.signal(signal.SIGTERM)
 
+    await until(lambda: serves(stack, "gateway-1") and serves(stack, "gateway-2"), 60)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
         caller = Caller(stack.url, session)
         group.create_task(troubles())
@@ -125,12 +127,20 @@ async def trouble(stack: Stack) -> list[Ended]:
     return found
 
 
+def watched(stack: Stack, gateway: str) -> dict[str, str]:
+    """What the balancer tells of a gateway."""
+    names, *rows = csv.reader(fetch(f"http://127.0.0.1:{stack.watch_port}/;csv").decode().splitlines())
+    return next(dict(zip(names, row, strict=True)) for row in rows if row[:2] == ["gateways", gateway])
+
+
 def serves(stack: Stack, gateway: str) -> bool:
     """Whether the balancer gives it calls."""
-    page = fetch(f"http://127.0.0.1:{stack.watch_port}/;csv").decode()
-    rows = [line.split(",") for line in page.splitlines()]
-    status = rows[0].index("status")
-    return any(row[:2] == ["gateways", gateway] and row[status] == "UP" for row in rows)
+    return watched(stack, gateway)["status"] == "UP"
+
+
+def serves_someone(stack: Stack, gateway: str) -> bool:
+    """Whether calls of the balancer's are under way there, several so that some still are a moment later."""
+    return int(watched(stack, gateway)["scur"]) >= 5
 
 
 async def balances(stack: Stack) -> dict[str, Balance]:
