@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -95,9 +96,12 @@ class Attempt:
         relay.kill_nano = purse.limits.call_nano if purse.allowance_nano is not None else None
         return relay
 
-    async def run(self) -> Verdict | None:
-        """Carry the attempt to its end. A Verdict: it failed before the first event, is settled, and sent nothing."""
+    async def run(self, before: Awaitable[None] | None = None) -> Verdict | None:
+        """Carry the attempt to its end; `before` is awaited first. A Verdict: it failed before the first event, is
+        settled, and sent nothing."""
         try:
+            if before is not None:
+                await before
             return await self._carry()
         finally:
             # Only a defect gets here unsettled; then the estimate stands, and the hold is not leaked.

@@ -24,7 +24,7 @@ from app.gateway.attempt import EVENT_STREAM, Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
-from app.gateway.fees import service_price, sure_tools, unpriced_tools
+from app.gateway.fees import service_price, unpriced_tools
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import loop_of
 from app.gateway.metrics import label_of
@@ -223,8 +223,7 @@ class ChatCall(OwnedCall):
         calibration = services.calibration(candidate.name)
         input_tokens = calibration.input_tokens(self._raw_input)
         plan = plan_attempt(self.request, candidate, limits, input_tokens)
-        sure = sure_tools(self.request, candidate)
-        meter = Meter(candidate.price, input_tokens, calibration.output_permille, sure)
+        meter = Meter(candidate.price, input_tokens, calibration.output_permille, plan.sure_tools)
         rules = self.view.policy.ledger
         purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)
@@ -236,9 +235,8 @@ class ChatCall(OwnedCall):
         attempt = Attempt(self, candidate, purse)
         attempt.record.unpriced_tools = unpriced
         self.attempts.append(attempt.record)
-        if len(self.attempts) == 1:  # before it answers: the next step may come, elsewhere, as soon as it has
-            await self._note_loop(candidate)
-        verdict = await attempt.run()
+        # Noted before it answers: the next step may come, elsewhere, as soon as it has.
+        verdict = await attempt.run(self._note_loop(candidate) if len(self.attempts) == 1 else None)
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
             breaker.failed(now(), verdict.retry_after_s)

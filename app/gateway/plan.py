@@ -54,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
     blind: bool = False
     choices: int = 1
     least_tokens: int = 1
+    sure_tools: tuple[tuple[str, int], ...] = ()
 
     @property
     def share(self) -> int:
@@ -67,7 +68,8 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     rates = price.rates(input_tokens) if price is not None else None
     output_rate = rates.dearest_output if rates else 0
     input_nano = tokens_cost(input_tokens, rates.dearest_input) if rates else 0
-    if price is not None and (sure := sure_tools(request, candidate)):
+    sure = sure_tools(request, candidate)
+    if price is not None and sure:
         input_nano += tools_cost(price, sure)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
@@ -109,6 +111,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         blind,
         request.choices,
         least,
+        sure,
     )
 
 

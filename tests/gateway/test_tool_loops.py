@@ -107,6 +107,21 @@ async def test_a_loop_that_another_gateway_served_keeps_its_model(
         assert unknown.headers["x-bursar-model"] == "small"
 
 
+async def test_a_memory_that_breaks_leaks_no_reservation(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ValueError("a defect")
+
+    async with Live(tmp_path, policy({"a": upstream}), ledger_url) as live:
+        monkeypatch.setattr(live.services.loops, "note", broken)
+        answer = await live.chat(model="a", messages=OPENING, tools=TOOLS, task="t")
+        assert answer.status == 500
+        assert upstream.requests == []
+        balance = await live.balance("task:t")
+        assert (balance.calls, balance.held_nano, balance.spent_nano) == (1, 0, 0)
+
+
 async def test_a_model_that_fails_in_its_loop_is_followed_by_another(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
