@@ -1,6 +1,6 @@
 """`python environment.py FOLDER`: makes a virtual environment of the quickest Python that this machine has.
 
-Pythons of one version differ: a build without profile-guided optimization (pyenv's default) takes 1.2 to 1.6 times the
+Pythons of one version differ: a build without profile-guided optimization (pyenv's default) takes 1.2 to 1.7 times the
 time of a distribution's own for small calls, and most of what a gateway costs is the interpreter. So each CPython found
 is timed for a moment, and another than the first on PATH is taken only where it is clearly quicker. It needs nothing
 but the standard library, and runs on any Python 3.8 or newer. `--python PATH` takes that one, whatever its speed.
