@@ -262,6 +262,7 @@ class Gateway:
             async with asyncio.TaskGroup() as background:
                 loops: list[Callable[[], Awaitable[None]]] = [
                     services.calls.watch,
+                    services.keep_metrics,
                     lambda: self.policies.watch(stop),
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),

@@ -1,4 +1,4 @@
-"""All metrics, in one place; label values are bounded (names from the policy, or fixed words), children are cached."""
+"""All metrics, in one place; label values are bounded (names from the policy, or fixed words)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from app.core.money import usd_float
 from app.core.policy import Candidate
-from app.core.types import Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and no dashboard reads them
 
@@ -24,20 +22,6 @@ UNLISTED = "unlisted"
 def label_of(candidate: Candidate) -> tuple[str, str]:
     """The model and provider labels of a candidate."""
     return (candidate.name if candidate.listed else UNLISTED), candidate.provider.name
-
-
-class CallMetrics:
-    """The children of one (route, model, provider): found once, then plain increments."""
-
-    __slots__ = ("cost", "duration", "input_tokens", "outcomes", "output_tokens", "ttft")
-
-    def __init__(self, metrics: Metrics, route: str, model: str, provider: str) -> None:
-        self.outcomes = {o: metrics.requests.labels(route, model, provider, o.value) for o in Outcome}
-        self.cost = metrics.cost.labels(route, model, provider)
-        self.input_tokens = metrics.tokens.labels(model, provider, "input")
-        self.output_tokens = metrics.tokens.labels(model, provider, "output")
-        self.duration = metrics.duration.labels(model, provider)
-        self.ttft = metrics.ttft.labels(model, provider)
 
 
 class Metrics:
@@ -176,44 +160,3 @@ class Metrics:
             ["model", "task_type", "cause"],
             mode="livemax",
         )
-        self._children: dict[tuple[int | str, ...], Counter] = {}
-        self._calls: dict[tuple[str, str, str], CallMetrics] = {}
-
-    def call(self, route: str, model: str, provider: str) -> CallMetrics:
-        """The cached children for a call."""
-        key = (route, model, provider)
-        found = self._calls.get(key)
-        if found is None:
-            found = self._calls[key] = CallMetrics(self, *key)
-        return found
-
-    def child(self, counter: Counter, *labels: str) -> Counter:
-        """The child of a counter, found once: `labels()` costs more than the increment."""
-        key: tuple[int | str, ...] = (id(counter), *labels)
-        found = self._children.get(key)
-        if found is None:
-            found = self._children[key] = counter.labels(*labels)
-        return found
-
-    def ended(
-        self,
-        children: CallMetrics,
-        outcome: Outcome,
-        *,
-        cost_nano: int,
-        input_tokens: int,
-        output_tokens: int,
-        duration_s: float,
-        ttft_s: float | None,
-    ) -> None:
-        """Count one finished call."""
-        children.outcomes[outcome].inc()
-        children.duration.observe(duration_s)
-        if cost_nano:
-            children.cost.inc(usd_float(cost_nano))
-        if input_tokens:
-            children.input_tokens.inc(input_tokens)
-        if output_tokens:
-            children.output_tokens.inc(output_tokens)
-        if ttft_s is not None:
-            children.ttft.observe(ttft_s)

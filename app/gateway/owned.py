@@ -61,8 +61,6 @@ class OwnedCall(ABC):
 
     async def run(self) -> None:
         """Serve the client."""
-        metrics = self.services.metrics
-        metrics.inflight.inc()
         try:
             if self.record.parent_id is not None:
                 await self._hang_below(self.record.parent_id)
@@ -74,7 +72,6 @@ class OwnedCall(ABC):
             self.record.error = "internal error"
             await self.fail(BursarError("The gateway failed to serve the request."))
         finally:
-            metrics.inflight.dec()
             self._finish()
 
     def limits(self, candidate: Candidate) -> Limits:
@@ -121,7 +118,7 @@ class OwnedCall(ABC):
         """The gateway's own work is done: the upstream is asked now."""
         if self.record.overhead_s is None:
             self.record.overhead_s = time.perf_counter() - self.arrived_s
-            self.services.metrics.overhead.observe(self.record.overhead_s)
+            self.services.tally.overheads.append(self.record.overhead_s)
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers: what ran, where, what it cost if known, what is left."""

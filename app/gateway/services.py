@@ -21,6 +21,7 @@ from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
 from app.gateway.record import CallRecord
 from app.gateway.repeats import Repeats
+from app.gateway.tally import Kind, Tally
 from app.gateway.upstream import Upstreams
 from app.gateway.view import View
 from app.stores.task_memory import TaskMemory
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 
 MAX_CALIBRATIONS = 4096
 NO_ROUTE = NO_ROUTER = "-"
+FOLD_EVERY_S = 0.25
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Services:
     traces: Traces
     metrics: Metrics
     memory: TaskMemory
+    tally: Tally = field(init=False)
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)
     repeats: Repeats = field(init=False)
@@ -51,6 +54,7 @@ class Services:
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tally = Tally(self.metrics)
         self.repeats, self.loops = Repeats(self.memory), Loops(self.memory)
         self.explore_budget = SharedBudget(self.ledger)
         self.explorer = Explorer(self.explore_budget)
@@ -78,7 +82,8 @@ class Services:
         self.health.keep(frozenset(view.policy.models))
 
     async def give_back(self) -> None:
-        """At the end: give back what is held for exploring, write what is owed."""
+        """At the end: give back what is held for exploring, write what is owed and what was counted."""
+        self.fold_metrics()
         await self.explore_budget.close()
         await self.ledger.pay_owed()
 
@@ -90,40 +95,50 @@ class Services:
             if candidate is not None:
                 self.metrics.circuit.labels(*label_of(candidate)).set(breaker.state(now_s))
 
+    def fold_metrics(self) -> None:
+        """Bring what calls have counted into the metrics: before they are shown, and all the time."""
+        self.tally.fold(len(self.calls))
+
+    async def keep_metrics(self) -> None:
+        """For the other workers of this gateway, which show this one's metrics too; runs until cancelled."""
+        while True:
+            await asyncio.sleep(FOLD_EVERY_S)
+            self.fold_metrics()
+
     def count(self, record: CallRecord, attempts: list[AttemptRecord]) -> None:
         """Metrics and warnings of a finished call."""
-        metrics = self.metrics
+        cost_nano = 0
         for attempt in attempts:
-            metrics.child(metrics.attempts, *label_of(attempt.candidate), attempt.outcome).inc()
-        cost_nano = sum(a.charged_nano or 0 for a in attempts)
+            cost_nano += attempt.charged_nano or 0
+            self.tally.attempts[(*label_of(attempt.candidate), attempt.outcome)] += 1
         decision = record.decision
         route = decision.route if decision is not None and decision.route is not None else NO_ROUTE
-        if decision is not None:
-            router = decision.assigned or NO_ROUTER
-            metrics.child(metrics.decisions, route, router, decision.task_type, label_of(decision.chosen)[0]).inc()
-            if decision.deferred:
-                metrics.child(metrics.deferrals, route, router).inc()
-            if decision.share is not None:
-                metrics.child(metrics.split_calls, route, router, record.outcome).inc()
-                metrics.child(metrics.split_cost, route, router).inc(usd_float(cost_nano))
-            if decision.rules is not None and decision.rules.explore is not None:
-                self._count_exploring(decision, route, cost_nano, attempts)
         last = attempts[-1] if attempts else None
         model, provider = label_of(last.candidate) if last is not None else ("-", "-")
-        metrics.ended(
-            metrics.call(route, model, provider),
-            record.outcome,
-            cost_nano=cost_nano,
-            input_tokens=last.usage.get("input_tokens", 0) if last else 0,
-            output_tokens=last.usage.get("output_tokens", 0) if last else 0,
-            duration_s=record.duration_s,
-            ttft_s=last.ttft_s if last else None,
-        )
-        if last is not None and last.cut is not None:
-            metrics.cuts.labels(last.cut["scope"]).inc()
+        if decision is None:
+            kind = Kind(route, model, provider, record.outcome)
+        else:
+            router, chosen, split = decision.assigned or NO_ROUTER, decision.order[0], decision.share is not None
+            kind = Kind(
+                route, model, provider, record.outcome,
+                router, decision.task_type, label_of(chosen)[0], decision.deferred, split,
+            )  # fmt: skip
+            if decision.rules is not None and decision.rules.explore is not None:
+                self._count_exploring(decision, route, cost_nano, attempts)
+        sums = self.tally.of(kind)
+        sums.calls += 1
+        sums.cost_nano += cost_nano
+        sums.durations.append(record.duration_s)
+        if last is None:
+            return
+        sums.input_tokens += last.usage.get("input_tokens", 0)
+        sums.output_tokens += last.usage.get("output_tokens", 0)
+        if last.ttft_s is not None:
+            sums.ttfts.append(last.ttft_s)
+        if last.cut is not None:
+            self.metrics.cuts.labels(last.cut["scope"]).inc()
             log.info("a call was cut at its cap", request_id=record.request_id, model=model, **last.cut)
-        if last is not None:
-            self.warn_if_slow(record, last, record.duration_s)
+        self.warn_if_slow(record, last, record.duration_s)
 
     def _count_exploring(
         self, decision: Decision, route: str, cost_nano: int, attempts: Sequence[AttemptRecord]
@@ -136,8 +151,8 @@ class Services:
             return
         expected = next(seen.expected_nano or 0 for seen in decision.usable if seen.candidate is decision.chosen)
         self.explore_budget.spend(route, cost_nano - expected)
-        self.metrics.child(self.metrics.explored, route, label_of(decision.chosen)[0]).inc()
-        self.metrics.child(self.metrics.explored_cost, route).inc(usd_float(cost_nano))
+        self.metrics.explored.labels(route, label_of(decision.chosen)[0]).inc()
+        self.metrics.explored_cost.labels(route).inc(usd_float(cost_nano))
 
     def warn_if_slow(self, record: CallRecord, attempt: AttemptRecord, elapsed_s: float) -> None:
         """Log and count, once each, that a call under way or ended has passed a time that its model is expected to

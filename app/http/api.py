@@ -66,6 +66,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     @api.get("/metrics")
     async def metrics() -> Response:
         services.show_circuits()
+        services.fold_metrics()
         return Response(await asyncio.to_thread(exposition, services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/decisions/{request_id}")
