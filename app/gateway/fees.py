@@ -8,6 +8,7 @@ from app.core.errors import Unpriced, UnpricedTool
 from app.core.money import Price
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
+from app.dialects.server_tools import SHOWN_RUNNING
 
 SERVICE_TIER = "service tier "
 """Before the name of a tier of service, among the names of tools."""
@@ -66,6 +67,17 @@ def sure_tools(request: ChatRequest, candidate: Candidate) -> tuple[tuple[str, i
     a model made to search, always does once (https://platform.openai.com/docs/guides/tools-web-search)."""
     searches = candidate.capabilities.searches or (request.prompt.searches and _passes(request, candidate))
     return (("web_search", 1),) if searches else ()
+
+
+def open_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
+    """The dearest fee among tools on offer that the provider may use as often as it likes, where a stream shows each
+    use and can be cut between two; 0 where there is no such tool."""
+    price = candidate.price
+    if not request.prompt.server_tools or price is None:
+        return 0
+    if candidate.provider.speaking_with(request.dialect) not in SHOWN_RUNNING:
+        return 0
+    return max((price.fee_nano(tool) or 0 for tool in billed_tools(request, candidate)), default=0)
 
 
 def _passes(request: ChatRequest, candidate: Candidate) -> bool:

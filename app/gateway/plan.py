@@ -11,7 +11,7 @@ from app.core.landing import Approach
 from app.core.money import MAX_NANO, affordable_tokens, tokens_cost, tools_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
-from app.gateway.fees import sure_tools
+from app.gateway.fees import open_fee_nano, sure_tools
 from app.gateway.limits import Limits
 
 STEP_TOKENS = 512
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     `input_nano` is what is billed before a word of output: the input, and tools that are used for certain.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
-    least that can be asked for.
+    least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes.
     """
 
     mode: Mode
@@ -55,6 +55,17 @@ class Plan(msgspec.Struct, frozen=True):
     choices: int = 1
     least_tokens: int = 1
     sure_tools: tuple[tuple[str, int], ...] = ()
+    open_fee_nano: int = 0
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether nobody knows the most that the call may cost."""
+        return self.open_fee_nano > 0 or (self.worst_tokens is None and self.output_rate > 0)
+
+    @property
+    def step_nano(self) -> int:
+        """What a metered call may spend between two writes: `STEP_TOKENS`, or a use of a tool where tokens are free."""
+        return tokens_cost(STEP_TOKENS, self.output_rate) or self.open_fee_nano
 
     @property
     def share(self) -> int:
@@ -71,11 +82,12 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     sure = sure_tools(request, candidate)
     if price is not None and sure:
         input_nano += tools_cost(price, sure)
+    open_nano = open_fee_nano(request, candidate)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
     bounds = [b for b in limits_known if b is not None]
     worst_tokens = min(bounds) * request.choices if bounds else None
-    step_nano = tokens_cost(STEP_TOKENS, output_rate)
+    step_nano = tokens_cost(STEP_TOKENS, output_rate) or open_nano
     blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
     if worst_tokens is not None:
         want = input_nano + tokens_cost(worst_tokens, output_rate)
@@ -88,7 +100,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     if request.stream:
         mode = Mode.STREAM
     else:
-        bounded = worst_tokens is not None or not limits.capped or not output_rate
+        bounded = not limits.capped or not (open_nano or (worst_tokens is None and output_rate))
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
     strict = blind or mode is Mode.PLAIN
     # A clamp leaves each choice one token at the least, or what the provider takes as a limit.
@@ -112,18 +124,18 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         request.choices,
         least,
         sure,
+        open_nano,
     )
 
 
 def folded(plan: Plan) -> Plan:
     """The same attempt, streamed upstream so that it can be cut: when its worst case finds no room."""
-    step = tokens_cost(STEP_TOKENS, plan.output_rate)
     return msgspec.structs.replace(
         plan,
         mode=Mode.FOLD,
         strict=plan.blind,
         need_nano=plan.input_nano + tokens_cost(plan.least_tokens, plan.output_rate),
-        risk_nano=plan.want_nano if plan.blind else plan.input_nano + step,
+        risk_nano=plan.want_nano if plan.blind else plan.input_nano + plan.step_nano,
     )
 
 

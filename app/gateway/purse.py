@@ -74,7 +74,7 @@ class Purse:
         self.overrun = False
         self._flush_spent_nano = 0
         self._recorded_nano = 0
-        self._guarded = meter.price is not None and bool(plan.output_rate)
+        self._guarded = meter.price is not None and bool(plan.output_rate or plan.open_fee_nano)
 
     async def reserve(self, request: ChatRequest | None, *, stopped: Callable[[], bool]) -> None:
         """Hold what the plan needs, before a byte goes upstream. A plain plan that finds no room is folded.
@@ -98,7 +98,7 @@ class Purse:
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
         limits = self.limits
-        if self.plan.mode is Mode.PLAIN and self.plan.worst_tokens is None and self.plan.output_rate and self.capped:
+        if self.plan.mode is Mode.PLAIN and self.plan.unbounded and self.capped:
             self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
         if request is not None:
             self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
@@ -207,7 +207,7 @@ class Purse:
 
     def _advance(self) -> Advance:
         plan, running = self.plan, self.meter.running_nano
-        step = tokens_cost(STEP_TOKENS, plan.output_rate)
+        step = plan.step_nano
         if plan.strict:
             ahead = plan.want_nano - running if plan.want_nano > running else step
         elif self._plenty(step):
@@ -236,7 +236,7 @@ class Purse:
         if isinstance(result, Granted):
             self._grant = result
             plan, before = self.plan, self.allowance_nano
-            risk = result.held_nano if plan.strict else tokens_cost(STEP_TOKENS, plan.output_rate)
+            risk = result.held_nano if plan.strict else plan.step_nano
             self._allow(self._flush_spent_nano, result, risk)
             # Not grown for want of room, and not because a share of the room is less than what is kept.
             used_up = result.remaining_nano is not None and result.remaining_nano <= 0

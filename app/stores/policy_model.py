@@ -131,7 +131,8 @@ class PricingSpec(RatesSpec):
     tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
     tool_fees: dict[ServerTool, Budget] = Field(
         default_factory=dict,
-        description="Dollars for one use of a tool that the provider runs itself. Default: the catalogue's. "
+        description="Dollars for one use of a tool that the provider runs itself; of `code_execution`, for one "
+        "container, however often code runs in it. Default: the catalogue's. "
         "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
     )
     service_tiers: dict[ServiceTier, Budget] = Field(

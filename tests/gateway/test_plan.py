@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.core.budget import Book, Claim, Granted, Reserve
 from app.core.money import MAX_NANO, Price, Rates, tokens_cost
-from app.core.policy import Candidate, Capabilities, ModelBudget
+from app.core.policy import Candidate, Capabilities, ModelBudget, Provider
 from app.gateway.limits import ClientCaps, Limits, limits_for
 from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, clamp_tokens, folded, plan_attempt, token_clamp
 from tests.gateway.policy_values import model, policy, price, provider, request
@@ -68,6 +69,30 @@ def test_a_plain_plan_folds_into_a_metered_one() -> None:
     fold = folded(plan)
     assert (fold.mode, fold.strict, fold.need_nano, fold.want_nano) == (Mode.FOLD, False, 102, 10_100)
     assert fold.risk_nano == 100 + STEP_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fee", "limits", "mode", "open_nano"),
+    [
+        ("anthropic", 70, capped(10**6), Mode.FOLD, 70),
+        ("openai_responses", 70, capped(10**6), Mode.FOLD, 70),
+        ("anthropic", 70, FREE_RIDE, Mode.PLAIN, 70),
+        ("anthropic", 0, capped(10**6), Mode.PLAIN, 0),  # it costs nothing but tokens
+        ("gemini", 70, capped(10**6), Mode.PLAIN, 0),  # a stream would show it no sooner
+    ],
+)
+def test_a_reply_with_tools_that_nobody_counts_beforehand_is_folded_under_a_cap(
+    dialect: str, fee: int, limits: Limits, mode: Mode, open_nano: int
+) -> None:
+    at = Provider("p", dialect, "http://127.0.0.1:9/v1")
+    candidate = dataclasses.replace(
+        model("m", at=at), price=Price(Rates(10**6, 10**6), tool_fees=(("web_search", fee),))
+    )
+    asked = request(stream=False, output_limit=50, dialect=dialect, prompt={"server_tools": ("web_search",)})
+    plan = plan_attempt(asked, candidate, limits, 100)
+    assert (plan.mode, plan.open_fee_nano, plan.unbounded) == (mode, open_nano, open_nano > 0)
+    free = dataclasses.replace(candidate, price=Price(Rates(0, 0), tool_fees=(("web_search", fee),)))
+    assert plan_attempt(asked, free, limits, 100).step_nano == open_nano
 
 
 def test_no_amount_is_too_large_for_the_ledger() -> None:

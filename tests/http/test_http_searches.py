@@ -3,15 +3,18 @@ cap where nobody knows their fee, and metered as they run."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.dialects.test_errors import RETRIED
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, read
+from tests.readers import done_reading
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
@@ -194,6 +197,84 @@ def searching(count: int) -> list[dict[str, Any]]:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": done},
         {"type": "message_stop"},
     ]
+
+
+class Searcher:
+    """A provider of Messages that sends `searching(5)` one search after the other, the next one only when the gateway
+    has seen the one before; `sent` is how many it has run, and bills."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.streamed: list[bool] = []
+        self.gone = False
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """All of it, or as much as is waited for."""
+        self.streamed.append((await request.json()).get("stream") is True)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for event in searching(5):
+                ran = event.get("content_block", {}).get("type") == "server_tool_use"
+                self.sent += ran
+                await response.write(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()))
+                if ran:
+                    await done_reading()
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.gone = True
+        return response
+
+
+@pytest.fixture
+async def searcher() -> AsyncIterator[tuple[Searcher, str]]:
+    """One, and its URL."""
+    made, app = Searcher(), web.Application()
+    app.router.add_post("/v1/messages", made.answer)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("cap", ["policy", "ledger", "enough", "none"])
+@pytest.mark.parametrize("free", [False, True], ids=["tokens cost", "tokens are free"])
+async def test_searches_of_a_reply_that_is_not_streamed_are_metered_as_they_run(
+    searcher: tuple[Searcher, str], tmp_path: Path, cap: str, free: bool
+) -> None:
+    """Under a cap the call is streamed upstream: in one whole reply they would be seen when all of them are billed."""
+    provider, url = searcher
+    pricing = {"input_per_1k": 0.0 if free else 0.001, "output_per_1k": 0.0 if free else 0.002}
+    models = {"m": {"pricing": {**pricing, "tool_fees": {"web_search": 0.01}}}}
+    usd = {"policy": 0.022, "enough": 0.08}.get(cap)
+    capped = {} if usd is None else {"caps": {"task": {"max_cost_usd": usd}}}
+    spec = policy({"m": url}, models=models, providers={"m": {"dialect": "anthropic"}}, **capped)
+    async with Live(tmp_path, spec) as live:
+        if cap == "ledger":
+            async with live.client.session.patch(live.url + "/v1/tasks/t", json={"max_cost_usd": 0.022}) as amended:
+                assert amended.status == 200
+        asked = {"model": "m", "messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL]}
+        headers = {"x-bursar-task-id": "t"}
+        async with live.client.session.post(live.url + "/v1/messages", json=asked, headers=headers) as response:
+            answer = await read(response)
+        if cap == "none":
+            assert provider.streamed == [False]
+            return
+        assert provider.streamed == [True]
+        if cap == "enough":
+            ran = [block["id"] for block in answer.json["content"] if block["type"] == "server_tool_use"]
+            assert ran == [f"srv_{place}" for place in range(1, 6)]
+            assert answer.json["usage"]["server_tool_use"] == {"web_search_requests": 5}
+            assert round((await live.task("t"))["spent_usd"] * 10**9) == 5 * SEARCH_NANO + (0 if free else TOKENS_NANO)
+            return
+        assert (answer.status, answer.json["error"]["type"]) == (402, "billing_error")
+        spent = round((await live.task("t"))["spent_usd"] * 10**9)
+        assert provider.gone
+        # The one that the cap does not pay for has run when it is told of; the next may begin before the cut is heard.
+        assert provider.sent in (3, 4)
+        assert 3 * SEARCH_NANO <= spent < (provider.sent + 1) * SEARCH_NANO
+        record = await live.client.decision(answer.request_id)
+        assert (record["outcome"], record["attempts"][0]["mode"]) == ("cost_killed", "fold")
 
 
 @pytest.mark.parametrize("affords", [8, 2])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from app.core.events import Begin, Done, Event, Failed, Finished, Used
+from app.core.events import Begin, Done, Event, Extra, Failed, Finished, Used
 from app.core.sse import Frame
-from app.dialects.anthropic.read_blocks import UNREADABLE, BlocksReader, Delta
+from app.dialects.anthropic.proof import ORIGIN
+from app.dialects.anthropic.read_blocks import CONTAINER, MANAGEMENT, UNREADABLE, BlocksReader, Delta
 from app.dialects.anthropic.usage import UsageShape, merged, usage_of
 from app.dialects.base import BadEvent
 
@@ -23,6 +24,7 @@ REASONS = {
     "refusal": "content_filter",
 }
 _ABSENT = msgspec.Raw()
+_NOTHING = (b"", b"null")
 
 
 class _Error(msgspec.Struct):
@@ -38,6 +40,8 @@ class _Message(msgspec.Struct):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     usage: UsageShape | None = None
+    container: msgspec.Raw = _ABSENT
+    context_management: msgspec.Raw = _ABSENT
     error: _Error | None = None
 
 
@@ -48,6 +52,7 @@ class _Event(msgspec.Struct):
     content_block: msgspec.Raw = _ABSENT
     delta: Delta | None = None
     usage: UsageShape | None = None
+    context_management: msgspec.Raw = _ABSENT
     error: _Error | None = None
 
 
@@ -84,7 +89,7 @@ class MessagesReader:
             case "message_start":
                 return self._begin(_message.decode(event.message))
             case "message_delta":
-                return self._end(event.delta or Delta(), event.usage)
+                return self._end(event.delta or Delta(), event.usage, event.context_management)
             case "message_stop":
                 return [Done()]
             case "error":
@@ -106,8 +111,9 @@ class MessagesReader:
                 events += self._blocks.stop(index)
         except UNREADABLE as error:
             raise BadEvent(str(error)) from None
-        ending = Delta(stop_reason=message.stop_reason or "end_turn", stop_sequence=message.stop_sequence)
-        return [*events, *self._end(ending, usage), Done()]
+        reason = message.stop_reason or "end_turn"
+        ending = Delta(stop_reason=reason, stop_sequence=message.stop_sequence, container=message.container)
+        return [*events, *self._end(ending, usage, message.context_management), Done()]
 
     def _begin(self, message: _Message) -> list[Event]:
         return [Begin(message.id or "", message.model or ""), *self._used(message.usage, final=False)]
@@ -119,8 +125,9 @@ class MessagesReader:
         usage = usage_of(self._usage)
         return [] if usage is None else [Used(usage, final)]
 
-    def _end(self, delta: Delta, usage: UsageShape | None) -> list[Event]:
-        events: list[Event] = []
+    def _end(self, delta: Delta, usage: UsageShape | None, management: msgspec.Raw) -> list[Event]:
+        told = ((CONTAINER, delta.container), (MANAGEMENT, management))
+        events: list[Event] = [Extra(name, bytes(raw), ORIGIN) for name, raw in told if bytes(raw) not in _NOTHING]
         if delta.stop_reason:
             reason = REASONS.get(delta.stop_reason, delta.stop_reason)
             if reason != "length":

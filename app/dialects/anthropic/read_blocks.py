@@ -15,10 +15,11 @@ import msgspec
 from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, Ran, Said, Thought
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.openai_chat.render import object_bytes
-from app.dialects.server_tools import MESSAGES_CALLS
+from app.dialects.server_tools import CODE, MESSAGES_CALLS
 
 BLOCK, CITATION = "content_block", "citation"
-"""The names of our `Extra`s."""
+CONTAINER, MANAGEMENT = "container", "context_management"
+"""The names of our `Extra`s: blocks, citations, and members of the message that are told at its end."""
 _ABSENT = msgspec.Raw()
 _NULL = msgspec.Raw(b"null")
 _EMPTY = frozenset(("", "{}", "null"))
@@ -53,6 +54,7 @@ class Delta(msgspec.Struct):
     encrypted_content: msgspec.Raw = _ABSENT
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    container: msgspec.Raw = _ABSENT
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class BlocksReader:
         self._open: dict[int, _Open] = {}
         self._called = 0
         self._bare_call: int | None = None
+        self._ran_code = False
 
     def start(self, index: int, raw: msgspec.Raw) -> list[Event]:
         """A block begins; raises what msgspec raises where it is none."""
@@ -103,7 +106,9 @@ class BlocksReader:
                 events.append(CallBegins(found.call, block.id or f"toolu_{found.call}", block.name or ""))
             case _:
                 tool = MESSAGES_CALLS.get(block.name or "") if block.type == "server_tool_use" else None
-                events += [] if tool is None else [Ran(tool)]
+                if tool is not None and not (tool == CODE and self._ran_code):
+                    events.append(Ran(tool))
+                self._ran_code = self._ran_code or tool == CODE
                 given = bytes(block.input).decode() if block.input else ""
                 events.append(_metered("" if given in _EMPTY else given, block.type))
         return events

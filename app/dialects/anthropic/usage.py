@@ -112,6 +112,8 @@ def usage_object(usage: Usage) -> dict[str, object]:
         }
     if usage.reasoning:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    if searches := dict(usage.tools).get("web_search"):
+        told["server_tool_use"] = {"web_search_requests": searches}
     return told
 
 

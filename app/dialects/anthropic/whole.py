@@ -14,7 +14,7 @@ import msgspec
 from app.core.events import Begin, CallBegins, CallPiece, Event, Extra, Finished, Said, Thought
 from app.core.types import ChatRequest
 from app.dialects.anthropic.proof import CALL_ORIGIN, ORIGIN, shown_proof
-from app.dialects.anthropic.read_blocks import BLOCK, is_metered_only, is_whole
+from app.dialects.anthropic.read_blocks import BLOCK, CITATION, is_metered_only, is_whole
 from app.dialects.anthropic.reply import message_id, stop_of
 from app.dialects.anthropic.usage import priced, usage_bytes
 from app.dialects.base import Counts
@@ -32,6 +32,7 @@ class _Gathered:
     begin: Begin = field(default_factory=Begin)
     blocks: list[dict[str, Any] | msgspec.Raw] = field(default_factory=list)
     arguments: dict[int, list[str]] = field(default_factory=dict)
+    members: dict[str, msgspec.Raw] = field(default_factory=dict)
     open: str | None = None
     refused: bool = False
 
@@ -69,6 +70,7 @@ def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts,
         "stop_reason": reason,
         "stop_sequence": sequence,
         "usage": msgspec.Raw(usage_bytes(counts)),
+        **found.members,
     }
     if cut is not None:
         message["bursar"] = {"cut": msgspec.Raw(cut)}
@@ -104,6 +106,8 @@ def _gather_extra(found: _Gathered, extra: Extra) -> None:
     if extra.name == BLOCK:
         found.blocks.append(msgspec.Raw(extra.raw))
         found.open = None
+    elif extra.name != CITATION:
+        found.members[extra.name] = msgspec.Raw(extra.raw)
     elif found.open == "text":
         found.add("text").setdefault("citations", []).append(msgspec.Raw(extra.raw))
 

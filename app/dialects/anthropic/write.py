@@ -20,7 +20,7 @@ from app.core.types import ChatRequest
 from app.dialects.anthropic.errors import error_body
 from app.dialects.anthropic.passing import ended, open_block
 from app.dialects.anthropic.proof import CALL_ORIGIN, ORIGIN, shown_proof
-from app.dialects.anthropic.read_blocks import BLOCK, is_metered_only, is_whole
+from app.dialects.anthropic.read_blocks import BLOCK, CONTAINER, MANAGEMENT, is_metered_only, is_whole
 from app.dialects.anthropic.reply import message_id, stop_of
 from app.dialects.anthropic.usage import usage_bytes, usage_object
 from app.dialects.base import Counts
@@ -62,6 +62,7 @@ class MessagesWriter:
         self._last_block: bytes | None = None
         self._withheld = b""
         self._in_call = False
+        self._told: dict[str, msgspec.Raw] = {}
 
     def write(self, events: Sequence[Event]) -> bytes:
         """Events as bytes; choices beyond the first do not exist here."""
@@ -123,10 +124,15 @@ class MessagesWriter:
         passed_open = open_block(self._last_block) if self._last_block is not None else None
         if passed_open is not None:
             out.append(_frame("content_block_stop", index=passed_open))
-        delta = _encode({"stop_reason": reason, "stop_sequence": sequence})
-        bursar = b"" if cut is None else b',"bursar":{"cut":' + cut + b"}"
-        usage = usage_bytes(counts)
-        data = b'{"type":"message_delta","delta":' + delta + b',"usage":' + usage + bursar + b"}"
+        said: dict[str, object] = {"stop_reason": reason, "stop_sequence": sequence}
+        beside: dict[str, object] = {"usage": msgspec.Raw(usage_bytes(counts))}
+        if CONTAINER in self._told:
+            said[CONTAINER] = self._told[CONTAINER]
+        if MANAGEMENT in self._told:
+            beside[MANAGEMENT] = self._told[MANAGEMENT]
+        if cut is not None:
+            beside["bursar"] = {"cut": msgspec.Raw(cut)}
+        data = _encode({"type": "message_delta", "delta": said, **beside})
         return b"".join([*out, b"event: message_delta\ndata: ", data, b"\n\n", MESSAGE_STOP])
 
     def _begin(self, begin: Begin, out: list[bytes]) -> None:
@@ -176,8 +182,11 @@ class MessagesWriter:
             self._close(out)
 
     def _extra(self, extra: Extra, out: list[bytes]) -> None:
-        """A block of the provider's own tools, whole, or a citation of the text that is being said."""
-        if extra.name == BLOCK:
+        """A block of the provider's own tools, whole; a citation of the text that is being said; or what is told at
+        the end."""
+        if extra.name in (CONTAINER, MANAGEMENT):
+            self._told[extra.name] = msgspec.Raw(extra.raw)
+        elif extra.name == BLOCK:
             self._finish_calls(out)
             self._begin(Begin(), out)
             self._close(out)

@@ -91,6 +91,7 @@ class ResponsesReader:
     def __init__(self) -> None:
         self._items = ItemReader()
         self._begun = False
+        self._containers: set[str | None] = set()
 
     def read(self, frame: Frame) -> list[Event]:
         """The events of one frame, none for a comment or an event that says nothing here. Raises BadEvent."""
@@ -128,7 +129,7 @@ class ResponsesReader:
         if kind == "response.output_item.done":
             item = _item.decode(event.item)
             events = self._items.done(item, event.output_index)
-            return events if (tool := item.billed) is None else [*events, Ran(tool)]
+            return events if (tool := item.billed(self._containers)) is None else [*events, Ran(tool)]
         if kind in _ENDS:
             return self._end(_response.decode(event.response), event.response, kind.removeprefix("response."))
         if kind == "error" or bytes(event.error) not in _NO_ERROR:
@@ -145,7 +146,9 @@ class ResponsesReader:
         """The last event of a stream, or a whole response."""
         events = self._begin(response)
         usage = response.usage.counted() if response.usage is not None else None
-        if usage is not None and (ran := Counter(item.billed for item in response.output or () if item.billed)):
+        containers: set[str | None] = set()
+        ran = Counter(tool for item in response.output or () if (tool := item.billed(containers)) is not None)
+        if usage is not None and ran:
             usage = msgspec.structs.replace(usage, tools=tuple(ran.items()))
         used: list[Event] = [] if usage is None else [Used(usage)]
         status = response.status or said

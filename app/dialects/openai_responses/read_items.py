@@ -11,7 +11,7 @@ from app.core.events import CallBegins, CallEnds, CallPiece, Event, Said, Though
 from app.dialects.openai_responses.names import flat_name
 from app.dialects.openai_responses.pass_on import CALLS, OutItem
 from app.dialects.openai_responses.proofs import ORIGIN
-from app.dialects.server_tools import RESPONSES_CALLS
+from app.dialects.server_tools import CODE, RESPONSES_CALLS
 
 PARAGRAPH = "\n\n"
 """Between the parts of a summary, which are paragraphs."""
@@ -34,14 +34,22 @@ class OutputItem(OutItem):
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
     action: Any = None
+    container_id: str | None = None
 
-    @property
-    def billed(self) -> str | None:
+    def billed(self, containers: set[str | None]) -> str | None:
         """The tool of the provider's that this item is a use of. Of what a web search does, only asking is billed, not
-        the opening of what it found."""
+        the opening of what it found; of code, the container that it runs in. `containers`: those that were used before,
+        to which this one is added."""
         if self.type == "web_search_call" and isinstance(self.action, dict) and self.action.get("type") != "search":
             return None
-        return RESPONSES_CALLS.get(self.type)
+        tool = RESPONSES_CALLS.get(self.type)
+        if tool != CODE:
+            return tool
+        container = self.container_id or self.id
+        if container in containers:
+            return None
+        containers.add(container)
+        return tool
 
     @property
     def given(self) -> str:

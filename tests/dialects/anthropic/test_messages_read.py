@@ -116,6 +116,15 @@ def test_what_the_providers_tools_are_asked_is_metered_and_their_blocks_go_on() 
     assert json.loads(extras[1].raw)["content"] == [{"url": "u"}]
 
 
+def test_code_is_billed_by_the_container_of_a_reply() -> None:
+    uses = [
+        block(place, "server_tool_use", id=f"s{place}", name=name, input={})
+        for place, name in enumerate(("bash_code_execution", "text_editor_code_execution", "web_search", "web_search"))
+    ]
+    told = [found for found in read(start() + b"".join(uses) + end()) if isinstance(found, Ran)]
+    assert told == [Ran("code_execution"), Ran("web_search"), Ran("web_search")]
+
+
 def test_a_compaction_goes_on() -> None:
     compacted = {"type": "compaction_delta", "content": "what was", "encrypted_content": "e"}
     told = spoken(read(start() + block(0, "compaction", compacted, content=None) + end()))

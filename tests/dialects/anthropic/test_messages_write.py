@@ -258,18 +258,24 @@ def test_what_only_this_dialect_has_comes_back_where_a_reply_was_folded() -> Non
     cited = {"type": "text_delta", "text": "Hi"}, {"type": "citations_delta", "citation": citation}
     asked = {"type": "input_json_delta", "partial_json": '{"q":1}'}
     stream = start() + block(0, "server_tool_use", asked, id="s", name="w", input={})
-    stream += (
-        block(1, "web_search_tool_result", tool_use_id="s", content=[]) + block(2, "text", *cited, text="") + end()
-    )
+    stream += block(1, "web_search_tool_result", tool_use_id="s", content=[]) + block(2, "text", *cited, text="")
+    told_last = {"container": {"id": "c", "expires_at": "later"}}, {"context_management": {"applied_edits": []}}
+    delta = {"stop_reason": "end_turn", "stop_sequence": None, **told_last[0]}
+    stream += event("message_delta", delta=delta, usage={"output_tokens": 15}, **told_last[1])
+    stream += event("message_stop")
     content = [
         {"type": "server_tool_use", "id": "s", "name": "w", "input": {"q": 1}},
         {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
         {"type": "text", "text": "Hi", "citations": [citation]},
     ]
-    body = DIALECT.whole(parsed(), read(stream), COUNTS, None)
-    assert json.loads(body)["content"] == content
-    again = written(DIALECT.reader().whole(body))
-    assert json.loads(DIALECT.whole(parsed(), read(again), COUNTS, None))["content"] == content
+    counts = Counts(Usage(20, 15, tools=(("web_search", 2),)), exact=True, cost_nano=1)
+    body = DIALECT.whole(parsed(), read(stream), counts, None)
+    again = written(DIALECT.reader().whole(body), counts=counts)
+    for reply in (body, DIALECT.whole(parsed(), read(again), counts, None)):
+        made = json.loads(reply)
+        assert made["content"] == content
+        assert {name: made[name] for name in ("container", "context_management")} == told_last[0] | told_last[1]
+        assert made["usage"]["server_tool_use"] == {"web_search_requests": 2}
     foreign = [Extra("content_block", b"{}", "gemini"), Extra("citation", b"{}", "gemini")]
     assert "content_block_start" not in written(list(foreign)).decode()
 

@@ -18,6 +18,7 @@ from app.core.events import (
     Event,
     Failed,
     Finished,
+    Ran,
     Said,
     Thought,
     Used,
@@ -228,6 +229,20 @@ def test_usage_counts_cached_input_once_and_takes_the_providers_cost() -> None:
     usage = {**replies.USAGE, "cost": 0.25, "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 5}}
     body = json.dumps({"output": [], "usage": usage}).encode()
     assert Used(Usage(20, 7, 8, 5, 0, 3, 250_000_000)) in DIALECT.reader().whole(body)
+
+
+def test_code_is_billed_by_the_container() -> None:
+    """In the stream as at its end; one that is not named may be another each time."""
+    places = ["c1", "c1", "c2", None, None]
+    items = [
+        {"type": "code_interpreter_call", "id": f"ci_{place}", "status": "completed", "container_id": container}
+        for place, container in enumerate(places)
+    ]
+    events = events_of(sse(*({"type": "response.output_item.done", "item": item} for item in items)))
+    assert [event for event in events if isinstance(event, Ran)] == [Ran("code_execution")] * 4
+    body = json.dumps({"output": items, "usage": replies.USAGE}).encode()
+    (used,) = [event for event in DIALECT.reader().whole(body) if isinstance(event, Used)]
+    assert used.usage.tools == (("code_execution", 4),)
 
 
 NAMES = st.sampled_from(
