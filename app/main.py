@@ -244,10 +244,9 @@ class Gateway:
         await traces.start()
         await outcomes.start()
         follower = await self._follower(snapshots := make_snapshots(settings))
-        view = View(self.policies.current, self.routers, self.book.current)
+        view, ledger = View(self.policies.current, self.routers, self.book.current), Ledger(budgets, self.metrics)
         upstreams, memory = BridgedUpstreams(make_upstreams(os.environ)), make_memory(settings)
-        services = Services(view, Ledger(budgets, self.metrics), upstreams, traces, self.metrics, memory)
-        self.services = services
+        services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory)
         self.history.note(self.policies.current.version, (), time.time())
         aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)
