@@ -12,9 +12,9 @@ never seen in traffic begins at what its nearest types show, and its own outcome
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from routers.abilities import Matrix, Vector
@@ -30,8 +30,7 @@ NEAREST: Final = 3
 """The kernel's width is the mean distance to so many nearest types."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, eq=False):
     """What a request asks of models: coordinates `u` (K,), their variance `var` (K,) and its `place` (P,) as
     `learned.Item` has them, its task type, and whether its circumstances are plain. `read`: its text was looked at."""
 

@@ -86,21 +86,24 @@ def _evidence(f: Features) -> list[float]:
     fields = t.science + t.medicine + t.law
     exam = 0.5 if f.options >= 3 else 0.0
     read_only = 1.0 if i.work + i.hard == 0 else 0.5
+    math, science, professional = t.math + f.math_marks, t.science, t.medicine + t.law
+    conditions, asked = i.constraint + f.items, i.ask + i.explain
+    # Written out: these run for every request, and a call costs more than what is in it.
     return [
         2.4 * code,
-        plain * (saturate(t.math + f.math_marks, 2) * 1.6 + (0.4 if f.digits > 0.04 and i.work else 0.0)),
-        plain * (saturate(t.science, 1) * (1.4 + exam) if t.science * 2 >= fields else 0.0),
-        plain * (saturate(t.medicine + t.law, 1) * (1.4 + exam) if t.science * 2 < fields else 0.0),
-        saturate(i.hard, 1) * 1.5 + saturate(i.work, 2) * 0.7 + saturate(i.constraint + f.items, 4) * 1.2,
-        read_only * (saturate(i.extract, 1) * 2.2 + (0.6 if f.wants_json else 0.0)),
-        read_only * saturate(i.classify, 1) * 2.2,
-        read_only * saturate(i.summarise, 1) * 2.6,
-        read_only * saturate(i.translate, 1) * 3.0,
-        read_only * saturate(i.rewrite, 1) * 2.6,
-        plain * saturate(i.write, 1) * 1.4,
+        plain * (math / (math + 2) * 1.6 + (0.4 if f.digits > 0.04 and i.work else 0.0)),
+        plain * (science / (science + 1) * (1.4 + exam) if science * 2 >= fields else 0.0),
+        plain * (professional / (professional + 1) * (1.4 + exam) if science * 2 < fields else 0.0),
+        i.hard / (i.hard + 1) * 1.5 + i.work / (i.work + 2) * 0.7 + conditions / (conditions + 4) * 1.2,
+        read_only * (i.extract / (i.extract + 1) * 2.2 + (0.6 if f.wants_json else 0.0)),
+        read_only * (i.classify / (i.classify + 1)) * 2.2,
+        read_only * (i.summarise / (i.summarise + 1)) * 2.6,
+        read_only * (i.translate / (i.translate + 1)) * 3.0,
+        read_only * (i.rewrite / (i.rewrite + 1)) * 2.6,
+        plain * (i.write / (i.write + 1)) * 1.4,
         (1.5 if f.in_tool_loop else 0.0) + (1.4 if f.n_tools else 0.0),
         1.6 if f.input_tokens > LONG_DOCUMENT_TOKENS and not f.n_tools else 0.0,
-        _PRIOR + (0.5 if f.questions else 0.0) + 0.2 * saturate(i.ask + i.explain, 1),
+        _PRIOR + (0.5 if f.questions else 0.0) + 0.2 * (asked / (asked + 1)),
         _PRIOR + (1.5 if i.chat and f.words <= 8 else 0.0) - (0.2 if f.words > 40 else 0.0),
     ]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-_TOLD_IF_TRUE = ("finish", "empty", "refused", "calls", "tool_failed")
-_TOLD_IF_KNOWN = ("shape_ok", "arguments_ok", "rate_nano")
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One finished call. Hashes are salted by the gateway: equal within one installation, and no way back to a text.
+class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One finished call; its JSON leaves out what says nothing. Hashes are salted by the gateway: equal within one
+    installation, and no way back to a text.
 
     `began`: how the conversation began, the same for all of its calls; `asked`: what is asked now, the same where the
     same is asked again. `finish`: the first choice's finish reason, "" unknown. `empty`: no text and no tool call.
@@ -33,18 +31,7 @@ class Seen:
     tool_failed: bool = False
     rate_nano: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """For the record: what says something."""
-        said: dict[str, Any] = {"began": self.began, "asked": self.asked}
-        for name in _TOLD_IF_TRUE:
-            if value := getattr(self, name):
-                said[name] = value
-        for name in _TOLD_IF_KNOWN:
-            if (value := getattr(self, name)) is not None:
-                said[name] = value
-        return said
-
     @classmethod
     def of_json(cls, found: dict[str, Any]) -> Seen:
         """From a record; members of later versions are ignored."""
-        return cls(**{name: found[name] for name in cls.__slots__ if name in found})
+        return cls(**{name: found[name] for name in cls.__struct_fields__ if name in found})

@@ -7,7 +7,7 @@ billed tokens to pieces, and of billed input tokens to prompt bytes, and leans t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _SHORT_CHARS = 8
 _ORDINARY = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
@@ -54,6 +54,11 @@ class Ratio:
     mean: float
     spread: float
     seen: int = 0
+    upper: float = field(init=False)
+    """The mean plus twice the mean absolute deviation: about the 95th percentile."""
+
+    def __post_init__(self) -> None:
+        self.upper = self.mean + 2 * self.spread
 
     def learn(self, value: float) -> None:
         """Take in one observation; wild values are clipped, so that one bad report cannot take over."""
@@ -62,11 +67,7 @@ class Ratio:
         weight = max(1 / (self.seen + PRIOR_WEIGHT), 0.125)
         self.spread += weight * (abs(value - self.mean) - self.spread)
         self.mean += weight * (value - self.mean)
-
-    @property
-    def upper(self) -> float:
-        """The mean plus twice the mean absolute deviation: about the 95th percentile."""
-        return self.mean + 2 * self.spread
+        self.upper = self.mean + 2 * self.spread
 
 
 @dataclass(slots=True)

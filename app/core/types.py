@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -19,8 +18,7 @@ SERVICE_TIERS = frozenset(("priority", "flex", "fast", "ultrafast"))
 asks for what has the plain price, or is refused by the provider."""
 
 
-@dataclass(slots=True)
-class Prompt:
+class Prompt(msgspec.Struct):
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
     `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
@@ -52,8 +50,7 @@ class Prompt:
     reasoning_effort: str | None = None
 
 
-@dataclass(slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct):
     """One call, in any dialect. `members` are the top-level members of the client's JSON, bytes as they came.
 
     `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in. `forward`: the
@@ -73,20 +70,19 @@ class ChatRequest:
     max_cost_nano: int | None = None
     task_id: str | None = None
     dialect: str = "openai_chat"
-    forward: dict[str, str] = field(default_factory=dict)
+    forward: dict[str, str] = {}
     array: bool = False
     session: str | None = None
 
 
-@dataclass(slots=True)
-class StreamEvent:
+class StreamEvent(msgspec.Struct):
     """One decoded event of an upstream's stream. `pieces` are estimated output tokens (core/tokens.py);
     `finished` maps a choice's index to its finish reason; `in_tool`: it carries a part of a tool call."""
 
     pieces: int = 0
     has_choices: bool = False
     usage: Usage | None = None
-    finished: dict[int, str] = field(default_factory=dict)
+    finished: dict[int, str] = {}
     in_tool: bool = False
     error: bytes | None = None
 

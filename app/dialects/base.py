@@ -7,7 +7,7 @@ Upstream side: `patch` and `render` make a request, a `Reader` reads the reply, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -40,13 +40,12 @@ class Counts:
         return {} if self.left_nano is None else {"remaining": msgspec.Raw(usd_text(self.left_nano).encode())}
 
 
-@dataclass(slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct):
     """What goes to the provider: path below its base URL, body, and headers beside its own."""
 
     path: str
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
 
 
 class Reader(Protocol):

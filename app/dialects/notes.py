@@ -8,7 +8,6 @@ lose no more than the note. Anthropic's mark for its cache stays on the block be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -31,7 +30,7 @@ def noted(request: ChatRequest, note: str) -> ChatRequest:
     changed = None if talk is None else add(talk, note)
     if changed is None:
         return request
-    return replace(request, members={**request.members, name: changed})
+    return msgspec.structs.replace(request, members={**request.members, name: changed})
 
 
 def _in_last_turn(edit: Callable[[_Turn, str], bool]) -> Callable[[msgspec.Raw, str], msgspec.Raw | None]:

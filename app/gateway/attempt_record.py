@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from app.core.policy import Candidate
 from app.core.seen import Seen
@@ -16,8 +17,7 @@ UPSTREAM_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
 MAX_ID_CHARS = 200
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct):
     """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
     writes) are counted from the call's arrival; `generation_s` is how long its output took. `unpriced_tools`: tools of
     the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap)."""
@@ -35,7 +35,7 @@ class AttemptRecord:
     generation_s: float | None = None
     cut: dict[str, Any] | None = None
     error: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, int] = {}
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()
     upstream_id: str | None = None

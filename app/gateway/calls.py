@@ -109,8 +109,15 @@ class Waits:
         """Await one piece of network I/O; raises Stopped when told to stop."""
         if self.stopped is not None:
             wait.close()
-        with self:
+            raise Stopped
+        try:  # what `with self` does, without the calls: every reply goes this way
+            self._waiting = True
             return await wait
+        except asyncio.CancelledError as error:
+            self.__exit__(type(error))
+            raise
+        finally:
+            self._waiting = False
 
 
 class Runner(Protocol):

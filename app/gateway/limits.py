@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import re
 from collections.abc import Mapping
 
@@ -29,6 +28,9 @@ class ClientCaps(msgspec.Struct, frozen=True):
     task_calls: int | None = None
     task_tokens: int | None = None
     task_s: float | None = None
+
+
+NO_CAPS = ClientCaps()
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -121,9 +123,7 @@ def limits_for(
     return Limits(tuple(claims), call_nano, call_scope, tokens, ms)
 
 
-@functools.lru_cache(maxsize=1024)
 def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
-    """The same for all calls of a key on one day, so they are made once."""
     text = day.isoformat()
     return (
         Claim(f"{owner}:day:{text}", windows.day_nano),

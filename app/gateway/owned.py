@@ -19,7 +19,7 @@ from app.dialects.registry import CHAT, dialect_named
 from app.gateway.approach import landing_headers
 from app.gateway.attempt_record import AttemptRecord
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
-from app.gateway.limits import CUT_OUTCOMES, ClientCaps, Limits, below, limits_for, task_scope
+from app.gateway.limits import CUT_OUTCOMES, NO_CAPS, ClientCaps, Limits, below, limits_for, task_scope
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
@@ -76,8 +76,11 @@ class OwnedCall(ABC):
 
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call on this candidate."""
-        task_id = self.record.task_id
-        limits = limits_for(self.view.policy, candidate, self.key, task_id, self.caps, self._day)
+        task_id, view, caps = self.record.task_id, self.view, self.caps
+        if task_id is None and caps is NO_CAPS:  # the same for all calls of a key on one day
+            what = ("limits", candidate.name, self.record.key_name, self._day)
+            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
+        limits = limits_for(view.policy, candidate, self.key, task_id, caps, self._day)
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
             return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
         return limits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,8 +36,7 @@ _SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"exp
 """What a router expects of a candidate, and what that is expected to cost."""
 
 
-@dataclass(slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct):
     """What a call knows of itself when it ends; `as_trace` turns it into the stored form. `denied_at_usd`: what its
     task had spent where the task's budget was used up before this call; `slow`: which expected times it has passed."""
 
@@ -56,7 +55,7 @@ class CallRecord:
     error: str | None = None
     denied_scope: str | None = None
     denied_at_usd: float | None = None
-    denials: list[dict[str, str]] = field(default_factory=list)
+    denials: list[dict[str, str]] = []
     slow: tuple[str, ...] = ()
     approach: Approach | None = None
     duration_s: float = 0.0
@@ -87,7 +86,7 @@ class CallRecord:
             "provenance": worst_provenance(attempts),
             "usage": last.usage if last else {},
             "cut": last.cut if last else None,
-            "seen": last.seen.as_json() if last and last.seen else None,
+            "seen": last.seen if last else None,
             "cost_killed_at_usd": self.denied_at_usd if last is None else last.killed_at_usd,
             "denied_scope": self.denied_scope,
             "denials": self.denials,
@@ -155,7 +154,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "assigned": decision.assigned,
         "share": decision.share,
         "deferred": decision.deferred,
-        "candidates": [considered_json(c, view) for c in decision.considered],
+        "candidates": considered_json(decision.considered, view),
         "others": [opinion_json(other) for other in decision.others],
     }
 
@@ -217,11 +216,15 @@ def opinion_json(opinion: Opinion) -> dict[str, Any]:
     }
 
 
-def considered_json(seen: Considered, view: View) -> msgspec.Raw:
-    """One candidate as it was seen; as bytes, because every call has several of them."""
-    candidate = seen.candidate
-    form = view.once(("considered", candidate.name), lambda: _considered_form(candidate))
-    return msgspec.Raw(form % (seen.verdict.encode(), *_score_values(seen)))
+def considered_json(considered: Sequence[Considered], view: View) -> msgspec.Raw:
+    """The candidates as they were seen; as bytes, by one format for all, because every call has several of them."""
+    candidates = [seen.candidate for seen in considered]
+    what = ("considered", *[candidate.name for candidate in candidates])
+    form = view.once(what, lambda: b"[%b]" % b",".join([_considered_form(candidate) for candidate in candidates]))
+    values: list[float | bytes] = []
+    for seen in considered:
+        values += (seen.verdict.encode(), *_score_values(seen))
+    return msgspec.Raw(form % tuple(values))
 
 
 def _considered_form(candidate: Candidate) -> bytes:
@@ -275,18 +278,20 @@ def rates_json(rates: Rates) -> dict[str, Any]:
 
 def caps_json(limits: Limits) -> list[dict[str, Any]]:
     """The caps that bound the call: its own, and those of shared scopes."""
-    own = [] if limits.call_nano is None else [{"scope": limits.call_scope, "limit_usd": usd_float(limits.call_nano)}]
-    shared = [
-        {"scope": scope_kind(c.scope), "name": c.scope, "limit_usd": usd_float(c.limit_nano)}
-        for c in limits.claims
-        if c.limit_nano is not None
-    ]
-    asked = [
-        {"scope": scope_kind(c.scope), "name": c.scope, "limit_usd": usd_float(c.own_limit_nano), "by": "client"}
-        for c in limits.claims
-        if c.own_limit_nano is not None
-    ]
-    return [*own, *shared, *asked]
+    found: list[dict[str, Any]] = []
+    if limits.call_nano is not None:
+        found.append({"scope": limits.call_scope, "limit_usd": usd_float(limits.call_nano)})
+    for claim in limits.claims:
+        if claim.limit_nano is not None:
+            limit_usd = usd_float(claim.limit_nano)
+            found.append({"scope": scope_kind(claim.scope), "name": claim.scope, "limit_usd": limit_usd})
+    for claim in limits.claims:
+        if claim.own_limit_nano is not None:
+            limit_usd = usd_float(claim.own_limit_nano)
+            found.append(
+                {"scope": scope_kind(claim.scope), "name": claim.scope, "limit_usd": limit_usd, "by": "client"}
+            )
+    return found
 
 
 def landing_json(approach: Approach, last: AttemptRecord | None) -> dict[str, Any]:

@@ -51,9 +51,9 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
     """What showed in an answer that is complete."""
     salt = view.once(("salt", ""), lambda: salt_of(view.policy))
     prompt, price = request.prompt, candidate.price
-    system = prompt.system
-    began = _digest(salt, prompt.first_user, system, prompt.tools)
-    asked = _digest(salt, prompt.last_user, system, prompt.messages, prompt.history_chars, prompt.text_bytes)
+    first, last, system = _ends(prompt.first_user), _ends(prompt.last_user), _ends(prompt.system)
+    began = _digest(salt, f"{first}\0{system}\0{prompt.tools}")
+    asked = _digest(salt, f"{last}\0{system}\0{prompt.messages}\0{prompt.history_chars}\0{prompt.text_bytes}")
     calls = heard.calls
     return Seen(
         began=began,
@@ -63,7 +63,7 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
         refused=heard.refused or heard.finish in _REFUSED or _REFUSAL.match(heard.text) is not None,
         shape_ok=_shape_ok(request, heard),
         arguments_ok=_arguments_ok(request, calls) if calls else None,
-        calls=_digest(salt, *(part for call in calls for part in call)) if calls else "",
+        calls=_digest(salt, "\0".join(_ends(part) for call in calls for part in call)) if calls else "",
         tool_failed=prompt.in_tool_loop and _tool_failed(request),
         rate_nano=None if price is None else (3 * price.base.input + price.base.output) // 4,
     )
@@ -80,8 +80,7 @@ def salt_of(policy: Policy) -> bytes:
     return made.digest()
 
 
-def _digest(salt: bytes, *parts: str | int) -> str:
-    said = "\0".join([_ends(part) if isinstance(part, str) else str(part) for part in parts])
+def _digest(salt: bytes, said: str) -> str:
     return hashlib.blake2b(said.encode("utf-8", "replace"), key=salt, digest_size=8).hexdigest()
 
 

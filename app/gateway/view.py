@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
@@ -30,7 +30,7 @@ class View:
         self.routers = routers
         self.catalogue = catalogue
         self._arms: dict[str, Arm] = {}
-        self._made: dict[tuple[str, str], object] = {}
+        self._made: dict[tuple[Hashable, ...], object] = {}
         self._unlisted: dict[str, Candidate | None] = {}
         self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
         """What kind of work a request is, as the learned router tells it where it is there."""
@@ -52,7 +52,7 @@ class View:
             arm = self._arms[candidate.name] = arm_of(candidate)
         return arm
 
-    def once(self, what: tuple[str, str], make: Callable[[], T]) -> T:
+    def once(self, what: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """A value that is the same for every request on this view, made on first use."""
         found = self._made.get(what)
         if found is None:

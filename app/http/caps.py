@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from app.core.errors import BadRequest
 from app.core.money import nano_from_usd
 from app.core.terms import tighter
-from app.gateway.limits import ClientCaps
+from app.gateway.limits import NO_CAPS, ClientCaps
 
 MAX_COUNT = 10**12
 MAX_SECONDS = 10**9
+_CAPPING = frozenset(
+    ("x-bursar-max-cost-usd", "x-bursar-task-max-cost-usd", "x-bursar-task-max-calls", "x-bursar-task-max-tokens",
+     "x-bursar-task-max-seconds")
+)  # fmt: skip
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:
     """The caps of one request; `max_cost_nano` is what its body says. Raises BadRequest naming the header."""
-    request_nano = tighter(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), max_cost_nano)
-    task_nano = dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd")
-    if not any(name.startswith("x-bursar-task-max-") for name in headers):
-        return ClientCaps(request_nano)  # nearly all
+    if _CAPPING.isdisjoint(headers):
+        return NO_CAPS if max_cost_nano is None else ClientCaps(max_cost_nano)  # nearly all
     return ClientCaps(
-        request_nano,
-        task_nano,
+        tighter(dollars_header(headers, "X-Bursar-Max-Cost-Usd"), max_cost_nano),
+        dollars_header(headers, "X-Bursar-Task-Max-Cost-Usd"),
         count_header(headers, "X-Bursar-Task-Max-Calls"),
         count_header(headers, "X-Bursar-Task-Max-Tokens"),
         seconds_header(headers, "X-Bursar-Task-Max-Seconds"),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
@@ -39,8 +40,7 @@ MAX_SIGN_CHARS = 200
 """Programs name themselves first; what they add of systems and libraries may be long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Whose:
+class Whose(msgspec.Struct, frozen=True):
     """The task, None for a call that is a task of its own; its parent, and the program that asks ("" unknown)."""
 
     task_id: str | None
@@ -60,7 +60,7 @@ def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: 
         task = request.task_id
     else:
         session = request.session if request is not None else None
-        task = path_task or _first(headers, _SESSIONS) or _usable(session)
+        task = path_task or _first(headers, _SESSIONS) or (None if session is None else _usable(session))
     parent = headers.get("x-bursar-parent-task-id")
     parent = checked_task_id(parent, "X-Bursar-Parent-Task-Id") if parent is not None else _first(headers, _PARENTS)
     return Whose(task, parent if task is not None and parent != task else None, harness_of(headers))
@@ -80,11 +80,14 @@ def _harness(originator: str, agent: str) -> str:
 
 
 def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    return next((found for name in names if (found := _usable(headers.get(name))) is not None), None)
+    for name in names:
+        if name in headers and (found := _usable(headers[name])) is not None:
+            return found
+    return None
 
 
-def _usable(value: str | None) -> str | None:
+def _usable(value: str) -> str | None:
     try:
-        return None if value is None else checked_task_id(value, "session")
+        return checked_task_id(value, "session")
     except BadRequest:
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
+
 MAX_PENDING = 20_000
 """Records waiting to be written; beyond it new ones are dropped and counted: memory stays bounded."""
 FLUSH_EVERY_S = 0.01
@@ -20,7 +22,13 @@ KEEP_DAYS = 7
 """How long a single record can be read by its id."""
 
 Record = dict[str, Any]
-"""JSON-ready, but for `msgspec.Raw` values; its first member is `request_id`."""
+"""What msgspec writes as JSON: among its values are `Raw`s and Structs; its first member is `request_id`."""
+
+
+def plain(record: Record) -> Record:
+    """A record as it is read back once it is written."""
+    found: Record = msgspec.json.decode(msgspec.json.encode(record))
+    return found
 
 
 def is_of_task(record: Record, key: str, task_id: str) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, is_of_task
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, is_of_task, plain
 from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ class FileTraces:
     async def get(self, request_id: str) -> Record | None:
         waiting = self._pending.get(request_id)
         if waiting is not None:
-            return waiting
+            return plain(waiting)
         arrived = _ARRIVED.fullmatch(request_id)
         if arrived is None:
             return None
@@ -87,7 +87,7 @@ class FileTraces:
         found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
         for request_id, record in self._pending.items():
             if is_of_task(record, key, task_id):
-                found[request_id] = record
+                found[request_id] = plain(record)
         return list(found.values()), whole
 
     async def due(self) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Arg, Link, Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record, is_of_task
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record, is_of_task, plain
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class RedisTraces:
     async def get(self, request_id: str) -> Record | None:
         waiting = self._pending.get(request_id)
         if waiting is not None:
-            return waiting
+            return plain(waiting)
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
             found = await self._ask([self._prefix + request_id], ["get"])
@@ -112,7 +112,7 @@ class RedisTraces:
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
         needle = b'"task_id":' + msgspec.json.encode(task_id)
-        found = {name: record for name, record in self._pending.items() if is_of_task(record, key, task_id)}
+        found = {name: plain(record) for name, record in self._pending.items() if is_of_task(record, key, task_id)}
         oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
         for _ in range(MAX_LOOKED // LOOK):
             entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])

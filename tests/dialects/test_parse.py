@@ -67,7 +67,7 @@ def test_null_is_absent() -> None:
 
 
 def as_dict(parsed: ChatRequest) -> dict[str, Any]:
-    return {name: getattr(parsed, name) for name in ChatRequest.__dataclass_fields__}
+    return {name: getattr(parsed, name) for name in ChatRequest.__struct_fields__}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -159,7 +160,7 @@ def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it()
 
 
 def test_signs_speak_once_they_can_no_longer_change() -> None:
-    seen = Seen("b", "a", empty=True).as_json()
+    seen = msgspec.to_builtins(Seen("b", "a", empty=True))
     made = learner([record(n, seen={**seen, "asked": f"a{n}", "began": f"b{n}"}) for n in range(20)])
     assert made.labels == 0
     found = made.step(1_000.0 + SETTLED_S + 30)

@@ -285,8 +285,9 @@ def usage_of(shape: UsageShape) -> Usage | None:
         or shape.cached_tokens
     )
     write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
-    read = min(_count_of(read), given_input)
-    write = min(_count_of(write or shape.cache_creation_input_tokens), given_input - read)
+    write = write or shape.cache_creation_input_tokens
+    read = min(_count_of(read), given_input) if read else 0
+    write = min(_count_of(write), given_input - read) if write else 0
     usage = Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape), _tools_of(shape))
     return _with_media(usage, details, shape.completion_tokens_details)
 
@@ -316,7 +317,7 @@ def summed(reports: list[Usage]) -> Usage:
 
 
 def _count_of(tokens: int | None) -> int:
-    return min(max(tokens or 0, 0), MAX_TOKENS)
+    return min(max(tokens, 0), MAX_TOKENS) if tokens else 0
 
 
 def _cost_of(shape: UsageShape) -> int | None:

@@ -6,7 +6,6 @@ them (https://github.com/pydantic/pydantic-ai/issues/4608). Without them the mod
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgspec
@@ -41,4 +40,4 @@ def without_thoughts(request: ChatRequest) -> ChatRequest | None:
     if len(kept) == len(all_):
         return None
     bare = {**request.members, "input": msgspec.Raw(b"[" + b",".join(kept) + b"]")}
-    return dataclasses.replace(request, members=bare)
+    return msgspec.structs.replace(request, members=bare)
