@@ -209,6 +209,27 @@ def test_errors_are_all_told() -> None:
         assert kind.code is None or f"`{kind.code}`" in told
 
 
+# Tests
+
+TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+
+
+def test_tests_that_are_named_exist() -> None:
+    text = (ROOT / "docs" / "edges.md").read_text()
+    named = TEST.findall(text)
+    assert len(named) > 100
+    for file, name in named:
+        found = re.findall(rf"^ *(?:async )?def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+        assert len(found) == 1 or (found and file == "http/test_http_frameworks.py"), f"{file}::{name}"
+
+
+def test_every_corner_has_a_test() -> None:
+    rows = [line for line in (ROOT / "docs" / "edges.md").read_text().splitlines() if line.startswith("| ")]
+    corners = [row for row in rows if not row.startswith(("| | ", "| what happens", "| complaint"))]
+    assert [int(row.split("|")[1]) for row in corners[:22]] == list(range(1, 23))
+    assert not [row for row in corners if not TEST.search(row.split("|")[-2])]
+
+
 # Examples
 
 

@@ -45,9 +45,8 @@ BILLS_AFTER_CANCEL_HOSTS: tuple[str, ...] = (
     "api.mistral.ai",
     "api.perplexity.ai",
     "api.sambanova.ai",
-    "api.studio.nebius.com",
-    "dashscope.aliyuncs.com",  # Alibaba
-    "dashscope-intl.aliyuncs.com",
+    "nebius.com",  # Token Factory, and AI Studio as it was
+    "aliyuncs.com",  # Alibaba: DashScope in all regions, and Model Studio
 )
 """Providers that go on generating, and billing, after the client cancels a stream.
 Source: https://openrouter.ai/docs/api-reference/streaming (section on cancellation)."""

@@ -39,7 +39,7 @@ def error_response(error: BursarError) -> Response:
 
 def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard: Dashboard) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
-    api = FastAPI(title="Bursar", docs_url=None, redoc_url=None)
+    api = FastAPI(title="Bursar", openapi_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
     serve_tasks(api, services, outcomes)

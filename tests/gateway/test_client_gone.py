@@ -210,6 +210,21 @@ async def test_what_cannot_be_seen_is_charged_in_full(
         assert spent >= 200 * OUTPUT_NANO
 
 
+async def test_what_an_sdk_sends_again_is_another_call_and_neither_is_charged_twice(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """It gave up on the first one (`x-stainless-retry-count`), which its provider has billed so far."""
+    upstream.source = [Script.of(words("One two"), HANG), Script.of(words("One two three."))]
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:
+        settlements = Settlements(live)
+        await leave(live, upstream, lambda: upstream.requests and upstream.requests[0].deltas_sent == 2, stream=True)
+        first = await check(live, upstream, settlements)
+        again = await live.chat(task="t1", stream=True, headers={"x-stainless-retry-count": "1"})
+        assert again.done
+        second = upstream.requests[1].tokens.bill(PRICE)
+        assert await check(live, upstream, settlements, calls=2) == first + second
+
+
 async def test_after_the_answer_it_changes_nothing(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(words("One two three."))
     async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:

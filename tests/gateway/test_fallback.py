@@ -3,6 +3,7 @@ is settled."""
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,10 @@ BROKEN: dict[str, Script] = {
     "role only": Script.of(text(""), END),
     "garbage": Script.of(Raw(b"data: {not json}\n\n"), END),
     "error event first": Script.of(error_event("The server is overloaded"), END),
+    "compressed": Script(
+        body=gzip.compress(b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\ndata: [DONE]\n\n'),
+        headers={"content-type": "text/event-stream", "content-encoding": "gzip"},
+    ),
     "redirect": Script(status=302, body=b"", headers={"location": "http://127.0.0.1:1/"}),
 }
 

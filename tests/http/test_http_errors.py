@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from typing import Any
 
@@ -46,6 +47,8 @@ def test_every_answer_has_an_id_of_its_own(gateway: LiveGateway) -> None:
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/", 404, "not_found"),
+        ("GET", "/openapi.json", 404, "not_found"),
+        ("GET", "/docs", 404, "not_found"),
         ("POST", "/v1/chat/completions/", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
         ("DELETE", CHAT, 405, "method_not_allowed"),
@@ -64,6 +67,30 @@ def test_paths_and_methods(gateway: LiveGateway, method: str, path: str, status:
     answer = gateway.ask(method, path)
     assert (answer.status, answer.error["code"]) == (status, code)
     assert answer.error["type"] == "invalid_request_error"
+
+
+QUESTIONS = "?since=x&by=x&limit=x&from=x&until=x&model=%00&window=x&name=x&at=x"
+BODIES = [b"", b"{", b"[]", b"null", b'{"max_cost_usd": "x", "request_id": 5, "policy": 7, "outcome": []}', b"\xff"]
+
+
+def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) -> None:
+    """The framework's own words for what is wrong (422, `detail`) reach nobody."""
+    front: Any = gateway.gateway.front
+    asked = [
+        (method, re.sub(r"\{[^}]*\}", "x", route.path))
+        for route in front._api.routes
+        for method in sorted(route.methods - {"HEAD"})
+        if not route.path.endswith("/live")
+    ]
+    assert {path for _, path in asked} >= {"/v1/tasks/x", "/v1/feedback", "/v1/efficiency", "/v1/decisions/x"}
+    for method, path in [*asked, ("POST", CHAT), ("POST", "/v1/embeddings")]:
+        for body in [None] if method == "GET" else BODIES:
+            answer = gateway.ask(method, path + QUESTIONS, body)
+            assert answer.status < 500 or answer.error["code"] == "traces_unavailable", (method, path, body)
+            assert answer.status != 422, (method, path, body)
+            if answer.status >= 400:
+                assert answer.error["type"] in ("invalid_request_error", "server_error"), (method, path, body)
+                assert answer.error["message"], (method, path, body)
 
 
 def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway) -> None:
@@ -174,6 +201,25 @@ def test_unknown_models(gateway: LiveGateway, model: str) -> None:
         gateway.ask("POST", "/v1/embeddings", {"model": model, "input": "x"}),
     ):
         assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+
+
+def test_a_prompt_longer_than_every_window(tmp_path: Any) -> None:
+    """Not the provider's 400, which may be one among other candidates': nobody is asked."""
+    with ScriptedUpstream() as upstream:
+        policy = f"""
+version: 1
+providers: {{a: {{base_url: "{upstream.url}"}}}}
+models: {{small: {{provider: a, context_tokens: 1000, pricing: {{input_per_1k: 0.1, output_per_1k: 0.1}}}}}}
+"""
+        with LiveGateway(policy, tmp_path) as gateway:
+            long = [{"role": "user", "content": "one two three four " * 2000}]
+            for path, limit in ((CHAT, {}), ("/v1/messages", {"max_tokens": 5})):
+                answer = gateway.ask("POST", path, {"model": "small", "messages": long, **limit})
+                said = json.loads(answer.body)["error"]
+                assert (answer.status, said["type"]) == (400, "invalid_request_error")
+                assert "context window" in said["message"]
+            assert gateway.chat(messages=long).error["code"] == "context_length_exceeded"
+            assert not upstream.requests
 
 
 class TestTooLarge:

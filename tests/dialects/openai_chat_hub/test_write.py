@@ -98,6 +98,14 @@ def test_our_own_reader_reads_it_back() -> None:
     assert events[-2].usage == Usage(100, 20, 40, 15, 0, 8, 1_500)
 
 
+def test_empty_thoughts_and_texts_are_not_told() -> None:
+    events: list[Event] = [BEGIN, Thought(""), Thought("", signature="sig", ends=True), Said(""), Said("a")]
+    deltas = [c["choices"][0]["delta"] for c in told(written(events, [Finished("stop")], request(stream=True)))[:-1]]
+    assert deltas == [{"role": "assistant", "content": ""}, {"content": "a"}, {}]
+    whole = json.loads(DIALECT.whole(request(), [*events, Finished("stop")], COUNTS, None))
+    assert "reasoning_content" not in whole["choices"][0]["message"]
+
+
 def test_usage_is_for_those_who_ask() -> None:
     stream = written(TALK, ENDS, request(stream=True))
     assert all("usage" not in c for c in told(stream)[:-1])
