@@ -184,7 +184,7 @@ class _Gateway:
 
     def __init__(self, world: World, seed: int) -> None:
         self._world, self._seed = world, seed
-        self._learner = Online(world, seed, heat=0.0)
+        self._learner = Online(world, seed, share=0.0)
         self._watches: dict[tuple[int, int], Watch] = {}
         self._reference = [world.base.ability(arm).mean for arm in world.arms]
 

@@ -86,7 +86,7 @@ def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pyt
 
 def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:
     rate = world.rate(0.0)
-    for chooser in (Online(world, 0), Online(world, 0, heat=0.0), BetaThompson(world, 0), LinUcb(world)):
+    for chooser in (Online(world, 0), Online(world, 0, share=0.0), BetaThompson(world, 0), LinUcb(world)):
         for row in stream(world, 200, 0).tolist():
             arm = chooser.choose(row, rate)
             chooser.learn(row, arm, float(arm == 1))  # the middle one is all that ever works
@@ -94,6 +94,21 @@ def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:
         assert chosen.count(1) > 30
     static = Static(world)
     assert static.choose(0, 0.0) == static.choose(0, 0.0)
+
+
+def test_what_first_outcomes_spoke_against_is_drawn_as_often_as_it_may_be_the_best(world: World) -> None:
+    learner, share, tries = Online(world, 0, share=0.5), 0.5, 4_000
+    for row in range(4):
+        learner.learn(row, 0, 1.0)
+    learner.learn(5, 1, 0.0)
+    mean, cov = learner.logits(40)
+    draws = np.random.default_rng(1).multivariate_normal(mean, cov, 50_000)
+    chance = float(np.mean((draws[:, 1] > draws[:, 0]) & (draws[:, 1] > draws[:, 2])))
+    assert int(mean.argmax()) == 0
+    assert 0.01 < chance < 0.1  # believed worse by some standard deviations
+    chosen = [learner.choose(40, 0.0) for _ in range(tries)]
+    sure = 4.0 * (share * chance / tries) ** 0.5
+    assert chosen.count(1) / tries == pytest.approx(share * chance, abs=sure)
 
 
 def test_the_same_seed_is_the_same_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
