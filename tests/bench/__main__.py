@@ -16,6 +16,7 @@ from tests.bench.canned import ROUTE
 from tests.bench.memory import Growth, grow
 from tests.bench.micro import BATCH_S, Part, all_parts
 from tests.bench.micro_learning import learning_parts
+from tests.bench.micro_traces import trace_parts
 from tests.bench.report import Report
 from tests.bench.scenarios import DEFAULT, SCENARIOS, Row, Scenario, measure
 from tests.bench.systems import System, answers, peer, running_gateway, running_store, running_stub
@@ -87,7 +88,7 @@ def run(chosen: argparse.Namespace, report: Report) -> Findings:
                 report.memory(findings.memory)
     if chosen.micro:
         with machine.pinned(first):
-            findings.micro = [*all_parts(report.progress), *learning_parts(BATCH_S)]
+            findings.micro = [*all_parts(report.progress), *learning_parts(BATCH_S), *trace_parts()]
         report.micro(findings.micro)
     served = [f"ledger and traces on {chosen.store}"] if chosen.scenarios or chosen.memory else []
     report.how(findings.how, [*served, *(REMARKS if chosen.scenarios else ())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -19,6 +19,8 @@ from app.gateway.target import Target, resolve
 from app.gateway.view import View
 from app.settings import SHIPPED_WEIGHTS
 from app.stores.prices import Catalogue
+from routers.base import Arm
+from routers.belief import Belief
 from routers.heuristic import HeuristicRouter
 from routers.learned import load
 from routers.live import LiveRouter, prior_of
@@ -43,17 +45,23 @@ FREE = Limits((), None, "request")
 TODAY = dt.date(2026, 11, 29)
 
 
-def learning_parts(batch_s: float) -> Iterator[Part]:
-    """What is done once for a request of a kind that the learned router reads (2 kB of code), for 3 and 10 candidates;
-    and what the learner does for a label."""
-    body = msgspec.json.encode({"model": ROUTE, "messages": [{"role": "user", "content": CODE}]})
-    request = parse_chat(body)
-    for count in (3, 10):
-        for name, per, work in _works(request, count):
-            yield Part(f"{name}, {count} candidates", per, cpu_us(work, batch_s=batch_s))
+@dataclass(frozen=True)
+class Exploring:
+    """A request of a kind that the learned router reads (2 kB of code), decided by a snapshot on a route that
+    explores; `sampled`: the decision that sampling makes of it, with the probability of its choice."""
+
+    request: ChatRequest
+    belief: Belief
+    view: View
+    live: LiveRouter
+    decision: Decision
+    arms: tuple[Arm, ...]
+    sampled: Callable[[], Decision]
 
 
-def _works(request: ChatRequest, count: int) -> Iterator[tuple[str, str, Callable[[], object]]]:
+def exploring(count: int) -> Exploring:
+    """With so many candidates."""
+    request = parse_chat(msgspec.json.encode({"model": ROUTE, "messages": [{"role": "user", "content": CODE}]}))
     of = policy_with(count)
     prior, belief = prior_of(BASE), prior_of(BASE).start()
     plain = _view(of, BASE)
@@ -63,23 +71,33 @@ def _works(request: ChatRequest, count: int) -> Iterator[tuple[str, str, Callabl
     live = LiveRouter(BASE, belief, "1")
     view = _view(of, live)
     target = resolve(view, ROUTE)
-    decision = _decided(request, target, view)
-    features, demand, arms = decision.features, decision.demand, target.arms
+    decision, explorer = _decided(request, target, view), Explorer(Plenty())
+
+    def sampled() -> Decision:
+        return explored(
+            decision, target.arms, view, explorer, unit="task", in_tool_loop=False, limits=FREE, today=TODAY
+        )  # fmt: skip
+
+    return Exploring(request, belief, view, live, decision, target.arms, sampled)
+
+
+def learning_parts(batch_s: float) -> Iterator[Part]:
+    """What is done once for such a request, for 3 and 10 candidates; and what the learner does for a label."""
+    for count in (3, 10):
+        for name, per, work in _works(exploring(count)):
+            yield Part(f"{name}, {count} candidates", per, cpu_us(work, batch_s=batch_s))
+
+
+def _works(of: Exploring) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    features, demand, belief = of.decision.features, of.decision.demand, of.belief
     assert features is not None
     assert demand is not None
-    yield "scores by the weights alone, the text read", "request", lambda: BASE.score(features, arms)
-    yield "scores by a snapshot, the text read", "request", lambda: live.score(features, arms)
-    yield "what it demands, in its record", "request", lambda: demand_json(demand, view)
-    yield "the decision's record", "request", lambda: decision_json(decision, view)
-    explorer = Explorer(Plenty())
-    yield (
-        "sampling and propensity",
-        "request",
-        lambda: explored(
-            decision, arms, view, explorer, unit="task", in_tool_loop=False, limits=FREE, today=TODAY
-        ),
-    )  # fmt: skip
-    name = arms[0].name
+    yield "scores by the weights alone, the text read", "request", lambda: BASE.score(features, of.arms)
+    yield "scores by a snapshot, the text read", "request", lambda: of.live.score(features, of.arms)
+    yield "what it demands, in its record", "request", lambda: demand_json(demand, of.view)
+    yield "the decision's record", "request", lambda: decision_json(of.decision, of.view)
+    yield "sampling and propensity", "request", of.sampled
+    name = of.arms[0].name
     site = belief.site(name, demand, 1.0, 1.0)
     yield (
         "learner: one label learned and one taken back",

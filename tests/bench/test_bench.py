@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from app.stores.budgets_sqlite import SqliteBudgets
-from tests.bench import machine, micro, watching
+from tests.bench import machine, micro, micro_traces, watching
 from tests.bench.__main__ import Findings, options
 from tests.bench.canned import (
     CHUNKS,
@@ -158,6 +158,14 @@ async def test_parts_are_measured_on_the_real_code(tmp_path: Path) -> None:
         assert said in names
     assert micro.policy_with(10).routes["auto"].candidates[-1] == "m10"
     assert TEXT_EVENT.endswith(b"\n\n")
+
+
+def test_traces_and_sampling_are_measured_as_a_whole() -> None:
+    parts = {part.name: part for part in micro_traces.trace_parts(calls=4)}
+    assert list(parts) == [
+        f"{name}, {count} candidates" for count in (3, 10) for name in (micro_traces.WHOLE, micro_traces.ALONE)
+    ]
+    assert all(part.cpu_us > 0.0 for part in parts.values())
 
 
 def test_options_say_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
