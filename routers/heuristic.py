@@ -21,7 +21,7 @@ import msgspec
 
 from routers.base import Arm, Score
 from routers.features import HEAD_CHARS, LEADING_WORDS, TAIL_CHARS, Features
-from routers.tasks import TaskType, classify, code_strength, saturate
+from routers.tasks import TaskType, classify, code_strength
 
 ADEQUATE_LOGIT: Final = log(0.8 / 0.2)
 """Demand is defined by it: a demand of 2 is what a tier 2 arm does with probability 0.8, the policy's default
@@ -200,18 +200,18 @@ def _simplicity(f: Features, code: float) -> float:
     verbs = i.translate + i.summarise + i.extract + i.classify + i.rewrite
     if i.chat and f.words <= LEADING_WORDS // 4:
         verbs += 1
-    return saturate(verbs, 0.3) * (1.0 - code) / (1.0 + i.hard + 0.5 * i.work)
+    return verbs / (verbs + 0.3) * (1.0 - code) / (1.0 + i.hard + 0.5 * i.work)
 
 
 def _work_points(f: Features, code: float) -> float:
     i = f.instructions
-    conditions = i.constraint + f.items
+    conditions, coding = i.constraint + f.items, i.write + i.work + i.hard
     return (
-        HARD_POINTS * saturate(i.hard, 1.0)
-        + WORK_POINTS * saturate(i.work, 1.5)
-        + EXPLAIN_POINTS * saturate(i.explain, 1.0)
+        HARD_POINTS * (i.hard / (i.hard + 1.0))
+        + WORK_POINTS * (i.work / (i.work + 1.5))
+        + EXPLAIN_POINTS * (i.explain / (i.explain + 1.0))
         + CONSTRAINT_POINTS * conditions**2 / (conditions**2 + 36.0)
-        + CODING_POINTS * code * saturate(i.write + i.work + i.hard, 0.3)
+        + CODING_POINTS * code * (coding / (coding + 0.3))
         + EFFORT_POINTS[f.effort or 0]
         + LOOP_POINTS * f.in_tool_loop
         + TOOL_POINTS * log2(1 + f.n_tools)
@@ -225,11 +225,12 @@ def _work_points(f: Features, code: float) -> float:
 
 def _topic_points(f: Features, code: float) -> float:
     t = f.topics
-    register = max(f.long_words - ORDINARY_LONG_WORDS, 0.0) * saturate(f.words, REGISTER_WORDS)
+    register = max(f.long_words - ORDINARY_LONG_WORDS, 0.0) * (f.words / (f.words + REGISTER_WORDS))
+    math, fields = t.math + f.math_marks, t.science + t.medicine + t.law
     return (
         CODE_POINTS * code
-        + MATH_POINTS * saturate(t.math + f.math_marks, 2.0)
-        + FIELD_POINTS * saturate(t.science + t.medicine + t.law, 1.5)
+        + MATH_POINTS * (math / (math + 2.0))
+        + FIELD_POINTS * (fields / (fields + 1.5))
         + REGISTER_POINTS * register
         + EXAM_POINTS * (f.options >= 3)
         + NUMBER_POINTS * min(f.digits, 0.1)
@@ -241,7 +242,8 @@ def _spread(f: Features, code: float) -> float:
     simple = i.translate + i.summarise + i.extract + i.classify + i.rewrite
     hard = i.hard + i.work
     topics = t.math + t.science + t.medicine + t.law
-    variance = BASE_SPREAD**2 + (CONFLICT_SPREAD * saturate(min(simple, hard), 0.5)) ** 2
+    both = min(simple, hard)
+    variance = BASE_SPREAD**2 + (CONFLICT_SPREAD * (both / (both + 0.5))) ** 2
     if simple + hard + topics + i.chat + i.explain + i.write + i.ask == 0 and code < 0.25:
         variance += SILENT_SPREAD**2
     # English words beside another script: the instruction was read, only the material was not.

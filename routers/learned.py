@@ -138,7 +138,7 @@ class LearnedRouter:
         """What a request demands, as far as it is read: of work that no outcomes are of the text says nothing."""
         plain, read = is_plain(features), self.has_tried(features)
         item = self._items.item(features) if read else self._items.unread
-        return Demand(item.u, item.var, item.place, item.ood, self.task(features).type.value, plain, read)
+        return Demand(item.u, item.var, item.place, item.ood, self.task(features).type, plain, read)
 
     @property
     def places(self) -> int:

@@ -88,7 +88,7 @@ def _evidence(f: Features) -> list[float]:
     read_only = 1.0 if i.work + i.hard == 0 else 0.5
     math, science, professional = t.math + f.math_marks, t.science, t.medicine + t.law
     conditions, asked = i.constraint + f.items, i.ask + i.explain
-    # Written out: these run for every request, and a call costs more than what is in it.
+    # `saturate` written out: this runs for every request, and a call costs more than what is in it.
     return [
         2.4 * code,
         plain * (math / (math + 2) * 1.6 + (0.4 if f.digits > 0.04 and i.work else 0.0)),

@@ -159,6 +159,8 @@ class Price:
     def rates(self, input_tokens: int) -> Rates:
         """The rates in force for a request with this many input tokens."""
         chosen = self.base
+        if not self.tiers:
+            return chosen
         for above, rates in self.tiers:
             if input_tokens > above:
                 chosen = rates

@@ -71,7 +71,7 @@ class Attempt:
         self.candidate = candidate
         self.purse = purse
         self.meter: Meter = purse.meter
-        self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode.value, clamp_tokens=purse.clamp_tokens)
+        self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode, clamp_tokens=purse.clamp_tokens)
         self._loop = asyncio.get_running_loop()
         budget = candidate.budget
         self._write_s = candidate.provider.deadlines.write_s
@@ -466,7 +466,7 @@ class Attempt:
     def _provenance(self) -> Provenance:
         if self.meter.cost_nano is None:
             return Provenance.UNKNOWN
-        if self.meter.price is not None and self.meter.price.free:
+        if self.meter.price is not None and not self.meter.cost_nano and self.meter.price.free:
             return Provenance.FREE
         return Provenance.METERED if self.meter.exact and not self.meter.unpriced else Provenance.ESTIMATED
 

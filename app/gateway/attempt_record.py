@@ -42,8 +42,11 @@ class AttemptRecord(msgspec.Struct):
 
     def note_id(self, headers: Mapping[str, str]) -> None:
         """Keep by which id the provider knows this call, for whoever has to ask there about it."""
-        found = next((headers[name] for name in UPSTREAM_IDS if name in headers), "")[:MAX_ID_CHARS]
-        self.upstream_id = found if found.isascii() and found.isprintable() and found else None
+        for name in UPSTREAM_IDS:
+            if name in headers:
+                found = headers[name][:MAX_ID_CHARS]
+                self.upstream_id = found if found.isascii() and found.isprintable() and found else None
+                return
 
     @property
     def tokens_per_sec(self) -> float | None:

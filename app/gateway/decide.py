@@ -160,7 +160,7 @@ def decide(
 def _task_type(view: View, target: Target, features: Features) -> str:
     # Where nothing is chosen the rules' word is good enough, and a tenth of the work.
     chooses = target.rules is not None or bool(target.pinned)
-    return (view.task if chooses else classify)(features).type.value
+    return (view.task if chooses else classify)(features).type
 
 
 def _turn(
@@ -276,8 +276,9 @@ def _expected(request: ChatRequest, candidate: Candidate, input_tokens: int, out
     if candidate.price is None:
         return None
     rates = candidate.price.rates(input_tokens)
-    output_tokens = int(output_tokens * request.choices)
-    tokens_nano = tokens_cost(input_tokens, rates.input) + tokens_cost(output_tokens, rates.output)
+    tokens_nano = tokens_cost(input_tokens, rates.input) + tokens_cost(
+        int(output_tokens * request.choices), rates.output
+    )
     if not (request.prompt.searches or candidate.capabilities.searches):
         return tokens_nano
     return tokens_nano + tools_cost(candidate.price, sure_tools(request, candidate))

@@ -89,7 +89,7 @@ class EmbeddingsCall(OwnedCall):
             raise
         await refuse_unpriced(purse, candidate, ())
         self.note_overhead()
-        record = AttemptRecord(candidate, purse, mode=Mode.PLAIN.value)
+        record = AttemptRecord(candidate, purse, mode=Mode.PLAIN)
         self.attempts.append(record)
         sent = False
         try:

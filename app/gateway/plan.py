@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -25,7 +25,7 @@ SHARE = 8
 it goes: many calls fit under one cap, and the whole `max_tokens` is not held for the whole stream."""
 
 
-class Mode(Enum):
+class Mode(StrEnum):
     """PLAIN: one JSON reply. STREAM: the client streams. FOLD: streamed upstream, one reply to the client."""
 
     PLAIN = "plain"

@@ -124,9 +124,12 @@ def first_step(attempts: list[AttemptRecord]) -> int | None:
 
 def total_usd(attempts: list[AttemptRecord]) -> float | None:
     """What all attempts together were charged, in dollars; None when any of it is unknown."""
-    if any(a.charged_nano is None for a in attempts):
-        return None
-    return usd_float(sum(a.charged_nano or 0 for a in attempts))
+    total_nano = 0
+    for attempt in attempts:
+        if attempt.charged_nano is None:
+            return None
+        total_nano += attempt.charged_nano
+    return usd_float(total_nano)
 
 
 def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:

@@ -30,6 +30,16 @@ class Cycle(RequestResponseCycle):
 
     on_left: Callable[[], None] | None = None
 
+    def whole_body(self) -> bytes | None:
+        """The request's body, where all of it has come; None where some is to come, or nobody is there any more."""
+        if self.more_body or self.disconnected or self.waiting_for_100_continue:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        return body
+
     def begin(self, status: int, headers: Head, framing: bytes) -> bytes:
         """The reply's head, for a body that `framing` tells the length of. Raises RuntimeError for a header that
         would end its line, or for a reply that has begun."""
