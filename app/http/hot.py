@@ -203,7 +203,7 @@ async def read_body(
     cycle: Cycle | None = None,
 ) -> bytes:
     """The whole request body. Raises TooLarge, before reading where the client declares it, ClientLeft, or BodyTimeout
-    for one that stops arriving. `cycle`: where it is known, a body that is here already needs no message and no clock."""
+    for one that stops arriving. `cycle`: where it is known, a body that has come needs no message and no clock."""
     body = None if cycle is None else cycle.whole_body()
     if body is not None and len(body) <= max_bytes:
         return body  # nearly all
