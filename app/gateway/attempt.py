@@ -238,10 +238,11 @@ class Attempt:
             if relay.done or relay.broken is not None or not data:
                 over = True
                 return False
-            if purse.running_short:
+            running = purse.meter.running_nano
+            if purse.runs_short(running):
                 purse.flush()
             relay.allowance_nano = purse.allowance_nano
-            if (purse.overruns() or purse.out_of_tokens) and not relay.ended:
+            if (purse.overruns(running) or purse.out_of_tokens) and not relay.ended:
                 relay.blocked = purse.overrun = True
             if relay.opened:
                 waits.deadline_s = min(loop_time() + idle_s, self._hard_s)

@@ -185,13 +185,12 @@ class Purse:
         shared = self._recorded_nano + grant.held_nano + max(grant.remaining_nano, 0)
         return self.limits.call_scope if call is not None and call <= shared else grant.scope
 
-    @property
-    def running_short(self) -> bool:
+    def runs_short(self, running_nano: int) -> bool:
         """True when half of what may be spent unrecorded is used: time to write, before the stream has to wait."""
         if self._flush is not None or not self._guarded or self._dry:
             return False
         recorded = self._recorded_nano
-        return 2 * (self.meter.running_nano - recorded) >= (self.allowance_nano or 0) - recorded
+        return 2 * (running_nano - recorded) >= (self.allowance_nano or 0) - recorded
 
     @property
     def unrecorded(self) -> bool:
@@ -280,14 +279,13 @@ class Purse:
     def _fits(self, running: int) -> bool:
         return self.allowance_nano is None or (running <= self.allowance_nano and self._grant.held_nano > 0)
 
-    def overruns(self) -> bool:
+    def overruns(self, running_nano: int) -> bool:
         """Called after each read: True when no more is to be had and another read like this one would pass the
         allowance. A busy gateway reads more at a time, so this keeps the overshoot small just when it would grow."""
-        running, allowance = self.meter.running_nano, self.allowance_nano
-        read_nano, self._read_nano = running - self._read_nano, running
-        if not self._dry or allowance is None or self._grant.contended:
+        read_nano, self._read_nano = running_nano - self._read_nano, running_nano
+        if not self._dry or self.allowance_nano is None or self._grant.contended:
             return False
-        return running + read_nano > allowance
+        return running_nano + read_nano > self.allowance_nano
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""

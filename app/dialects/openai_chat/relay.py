@@ -16,6 +16,7 @@ from app.core.heard import Heard
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
+from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.chunks import one_line, said_and_finish, usage_members, with_counts, without_usage
 from app.dialects.openai_chat.decode import decode_event, summed
@@ -143,17 +144,26 @@ class ChatRelay:
             self.broken = "the provider reported an error"
             return
         running = meter.running_nano
-        growing = event.pieces > 0 or not self.ended
+        growing = event.pieces > 0 or len(self.finished) < self._choices
         if growing and self.allowance_nano is not None and running > self.allowance_nano:
             self.blocked = True
-        if raw:
+        if raw and self._is_plain(event) and not self.blocked:
+            if event.pieces or self._last_data is None:
+                self._last_data = data
+            out.append(raw)
+        elif raw:
             item = _Item(raw, data, event.pieces, event.finished, event.in_tool)
             if self.blocked:
                 self._pending.append(item)
             else:
                 self._emit(item, out)
-        if growing and not self.ended and self._reached(running):
+        if self.kill_nano is not None and growing and not self.ended and self._reached(running):
             self.blocked = True
+
+    def _is_plain(self, event: StreamEvent) -> bool:
+        """One of the many in mid-stream that go on as they came: nothing is held, and it changes no state."""
+        held = self._held or self._preamble or self._folder is not None
+        return self.opened and not (held or event.finished or event.in_tool)
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
         if self._held and len(self._told) + sum(len(held.finished) for held in self._held) >= self._choices:
