@@ -142,6 +142,14 @@ def static_weights(table: Table, fold: Fold) -> Floats:
     return weights
 
 
+def comparable(table: Table, fold: Fold) -> Indices:
+    """The tested rows on which every model of the static mix was asked, all where that leaves none. On others its mean
+    would be one of fewer rows than a router's, which has to call someone: were they the hard ones, the mix itself would
+    lose to the mix."""
+    asked = table.usable[np.ix_(fold.test, static_weights(table, fold).any(axis=0))].all(axis=1)
+    return fold.test[asked] if asked.any() else fold.test
+
+
 def static_corners(table: Table, fold: Fold) -> tuple[list[int], list[float]]:
     """The single models on that hull and their mean costs, cheapest first."""
     rows = np.concatenate([fold.train, fold.validation])

@@ -6,12 +6,13 @@ Groups of rows that ask the same question are drawn whole (Efron & Tibshirani 19
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from routers.eval_table import Floats
+from routers.eval_table import Bools, Floats
 from routers.rows import Indices
 
 LEVEL: Final = 0.95
@@ -48,6 +49,12 @@ class Resamples:
         for b in range(1, 1 + resamples):
             drawn[b] = np.bincount(rng.integers(0, count, count), minlength=count)
         self.weights: Weights = drawn[:, place]
+
+    def only(self, rows: Bools) -> Resamples:
+        """The same resamples of some of the rows."""
+        part = copy(self)
+        part.weights = self.weights[:, rows]
+        return part
 
     def sum(self, values: Floats) -> Floats:
         """Weighted sums over rows of (rows,) or (rows, columns) values: (1 + resamples,) or with columns."""

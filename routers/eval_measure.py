@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,7 @@ from routers.eval_bootstrap import Estimate, Resamples, estimate
 from routers.eval_metrics import aiq, arena, at_spend, budgets, calibration, median_log2_error, pair_metrics, saved
 from routers.eval_policies import SHARES, column_means
 from routers.eval_runs import Run, best_of_all
-from routers.eval_table import Floats, Table
+from routers.eval_table import Bools, Floats, Table
 from routers.rows import Indices
 
 POOLED: Final = "all"
@@ -25,7 +25,11 @@ NARROW: Final = 0.002
 
 @dataclass(frozen=True)
 class Against:
-    """A run's quality less the static mix's at equal spend: averaged over spends, and at its operating points."""
+    """A run's quality less the static mix's at equal spend: averaged over spends, and at its operating points.
+
+    Within folds, and averaged over them: pooled, two routers that do the same at every spend of every fold would differ
+    by how they share dollars out between folds, which no operator does.
+    """
 
     family: str
     rows: int
@@ -56,10 +60,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all runs on a table are measured against. `rows` were tested; the best single model is known afterwards."""
+    """What all runs on a table are measured against. `rows` were tested, each in one fold (`fold` numbers them by row);
+    the best single model is known afterwards."""
 
     table: Table
     rows: Indices
+    fold: Indices
     resamples: Resamples
     seed: int
     best: int | None
@@ -85,15 +91,25 @@ def verdict(difference: Estimate) -> str:
 
 
 def ground_of(
-    table: Table, rows: Indices, resamples: int, seed: int, *, strong: str | None = None, weak: str | None = None
+    table: Table,
+    tested: Sequence[Indices],
+    resamples: int,
+    seed: int,
+    *,
+    strong: str | None = None,
+    weak: str | None = None,
 ) -> Ground:
-    """The ground of a table. The pair is, where not named, the best single model and the cheapest one."""
+    """The ground of a table whose folds test these rows. The pair is, where not named, the best single model and the
+    cheapest one."""
+    rows, number = np.concatenate(tested), np.repeat(np.arange(len(tested)), [len(part) for part in tested])
+    order = np.argsort(rows, kind="stable")
+    rows, number = rows[order], number[order]
     drawn = Resamples(table.group[rows], resamples, seed)
     usable = table.usable[rows]
     single = drawn.mean(np.where(usable, table.score[rows], np.nan))
     spent = drawn.mean(np.where(usable, table.cost[rows], np.nan))
     return Ground(
-        table, rows, drawn, seed, best_of_all(table, rows), _pair(table, rows, strong, weak), single, spent
+        table, rows, number, drawn, seed, best_of_all(table, rows), _pair(table, rows, strong, weak), single, spent
     )  # fmt: skip
 
 
@@ -132,7 +148,7 @@ def measure(ground: Ground, run: Run, static: Run | None, oracle: Run | None, *,
         curve = sorted(zip(cost[0].tolist(), quality[0].tolist(), strict=True))
         if static is not None and run.name != STATIC:
             if oracle is not None and run.name != ORACLE:
-                values["gap to the oracle closed"] = estimate(_gap(ground, quality, cost, static, oracle))
+                values["gap to the oracle closed"] = estimate(_gap(ground, run, static, oracle))
                 base, top = (aiq(*_curve(ground, other), low, high) for other in (static, oracle))
                 values["gap of AIQ closed"] = estimate(_share(area, base, top))
             against = _against(ground, run, static, by_family=by_family)
@@ -185,11 +201,11 @@ def _point_values(ground: Ground, run: Run, name: str) -> dict[str, Estimate]:
     return values
 
 
-def _gap(ground: Ground, quality: Floats, cost: Floats, static: Run, oracle: Run) -> Floats:
-    """Share of the distance from static mix to oracle that a curve covers, on the mean over the budgets."""
-    spends = _within(cost, _budgets(ground.spent, ground.best))
-    base, top = (at_spend(spends, *_curve(ground, run)).mean(axis=1) for run in (static, oracle))
-    return _share(at_spend(spends, quality, cost).mean(axis=1), base, top)
+def _gap(ground: Ground, run: Run, static: Run, oracle: Run) -> Floats:
+    """Share of the distance from static mix to oracle that a run covers, on the mean over the budgets it can have."""
+    everywhere = np.ones(len(ground.rows), dtype=bool)
+    own, top = (_lead(ground, one, static, run, everywhere, ground.resamples) for one in (run, oracle))
+    return _share(own, np.zeros_like(own), top)
 
 
 def _share(reached: Floats, base: Floats, top: Floats) -> Floats:
@@ -215,32 +231,64 @@ def _within(cost: Floats, spends: Floats) -> Floats:
 
 
 def _against(ground: Ground, run: Run, static: Run, *, by_family: bool) -> list[Against]:
-    found = [_against_on(ground, run, static, ground.rows, POOLED, ground.resamples)]
+    found = [_against_on(ground, run, static, np.ones(len(ground.rows), dtype=bool), POOLED, ground.resamples)]
     table = ground.table
     if by_family and len(table.families) > 1:
         for number, family in enumerate(table.families):
-            rows = ground.rows[table.family[ground.rows] == number]
-            if len(rows):
-                drawn = Resamples(table.group[rows], len(ground.resamples.weights) - 1, ground.seed)
-                found.append(_against_on(ground, run, static, rows, family, drawn))
+            within = table.family[ground.rows] == number
+            if within.any():
+                group = table.group[ground.rows[within]]
+                drawn = Resamples(group, len(ground.resamples.weights) - 1, ground.seed)
+                found.append(_against_on(ground, run, static, within, family, drawn))
     return found
 
 
-def _against_on(ground: Ground, run: Run, static: Run, rows: Indices, name: str, drawn: Resamples) -> Against:
-    usable = ground.table.usable[rows]
-    spent = drawn.mean(np.where(usable, ground.table.cost[rows], np.nan))
-    nowhere = np.full(len(drawn.weights), np.nan)
-    if not np.isfinite(spent[0]).any() or ground.best is None:
-        return Against(name, len(rows), estimate(nowhere), {})
-    base = drawn.mean(static.quality[rows]), drawn.mean(static.cost[rows])
-    own = drawn.mean(run.quality[rows]), drawn.mean(run.cost[rows])
-    spends = _within(own[1], _budgets(spent, ground.best))
-    average = (at_spend(spends, *own) - at_spend(spends, *base)).mean(axis=1)
-    points = {}
-    for label, point in run.points.items():
-        quality, cost = drawn.mean(point.quality[rows]), drawn.mean(point.cost[rows])
-        points[label] = estimate(quality - at_spend(cost[:, None], *base)[:, 0])
+def _against_on(ground: Ground, run: Run, static: Run, within: Bools, name: str, drawn: Resamples) -> Against:
+    rows = ground.rows[within]
+    if ground.best is None or not ground.table.usable[rows].any():
+        return Against(name, len(rows), estimate(np.full(len(drawn.weights), np.nan)), {})
+
+    def at_point(label: str) -> Callable[[Indices, Resamples], Floats]:
+        point = run.points[label]
+
+        def ahead(of: Indices, part: Resamples) -> Floats:
+            base = part.mean(static.quality[of]), part.mean(static.cost[of])
+            return part.mean(point.quality[of]) - at_spend(part.mean(point.cost[of])[:, None], *base)[:, 0]
+
+        return ahead
+
+    average = _lead(ground, run, static, run, within, drawn)
+    points = {label: estimate(_over_folds(ground, within, drawn, at_point(label))) for label in run.points}
     return Against(name, len(rows), estimate(average), points)
+
+
+def _lead(ground: Ground, run: Run, static: Run, able: Run, within: Bools, drawn: Resamples) -> Floats:
+    """A run's quality less the static mix's, on the mean over the budgets that `able` can have."""
+
+    def ahead(of: Indices, part: Resamples) -> Floats:
+        spent = part.mean(np.where(ground.table.usable[of], ground.table.cost[of], np.nan))
+        spends = _within(part.mean(able.cost[of]), _budgets(spent, ground.best))
+        own, base = ((part.mean(one.quality[of]), part.mean(one.cost[of])) for one in (run, static))
+        return np.asarray((at_spend(spends, *own) - at_spend(spends, *base)).mean(axis=1))
+
+    return _over_folds(ground, within, drawn, ahead)
+
+
+def _over_folds(
+    ground: Ground, within: Bools, drawn: Resamples, figure: Callable[[Indices, Resamples], Floats]
+) -> Floats:
+    """The mean over folds of a figure of each, by rows; a fold that a resample leaves nothing of has no part in it."""
+    rows, fold = ground.rows[within], ground.fold[within]
+    total, weight = np.zeros(len(drawn.weights)), np.zeros(len(drawn.weights))
+    for number in np.unique(fold):
+        part = drawn.only(fold == number)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = figure(rows[fold == number], part)
+        size = part.weights.sum(axis=1, dtype=np.float64)
+        size = np.where(np.isnan(found), 0.0, size)
+        total, weight = total + np.where(size > 0.0, found, 0.0) * size, weight + size
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total / np.where(weight > 0.0, weight, np.nan))
 
 
 def _pair_values(ground: Ground, run: Run) -> dict[str, Estimate]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from routers.eval_baselines import ORACLE, STATIC, baselines, static_corners, static_weights
+from routers.eval_baselines import ORACLE, STATIC, baselines, comparable, static_corners, static_weights
 from routers.eval_fits import Texts, fit_single, fits
 from routers.eval_measure import ground_of, measure, verdict
 from routers.eval_policies import (
@@ -208,7 +210,7 @@ def test_a_coin_between_two_models_is_on_their_line(compared: tuple[Table, list[
 
 def test_the_static_mix_is_level_with_itself_and_a_bad_router_is_worse(compared: tuple[Table, list[Run]]) -> None:
     table, runs = compared
-    ground = ground_of(table, np.arange(240), 200, 0)
+    ground = ground_of(table, [np.arange(240)], 200, 0)
     static, oracle = by_name(runs, STATIC), by_name(runs, ORACLE)
     again = Run("copy", static.quality, static.cost, static.points)
     (same,) = measure(ground, again, static, oracle, by_family=False).against_static
@@ -220,6 +222,39 @@ def test_the_static_mix_is_level_with_itself_and_a_bad_router_is_worse(compared:
     top = measure(ground, oracle, static, None, by_family=True).against_static
     assert [line.family for line in top] == ["all", "a", "b", "c"]
     assert top[0].verdict == "better"
+
+
+def test_a_router_that_is_the_static_mix_is_level_with_it_whatever_was_not_asked() -> None:
+    """The best cheap model has no outcome on the hard rows of one fold, and one fold's calls are five times as dear."""
+    rows = made_rows(400, seed=3)
+    gone = {row.id for row in rows[200:] if row.outcomes["dear-405b"].score < 1.0}
+    kept = [
+        replace(r, outcomes={m: o for m, o in r.outcomes.items() if not (m == "cheap-7b" and r.id in gone)})
+        for r in rows
+    ]
+    dear = [replace(r, outcomes={m: _dearer(o, 5.0) for m, o in r.outcomes.items()}) for r in kept[:200]]
+    table = one_table([*dear, *kept[200:]])
+    folds = [fold for part in np.split(np.arange(400), 2) for fold in swapped(table, part, int(part[0]), 0)]
+
+    def attempt(fold: Fold) -> Trial:
+        means = np.nanmean(table.score[fold.validation], axis=0)
+        said = [Forecast(np.tile(means, (len(part), 1))) for part in (fold.validation, fold.test)]
+        return forecast_trial(table, fold, *said)
+
+    tested = [comparable(table, fold) for fold in folds]
+    assert sum(map(len, tested)) == 400 - len(gone)
+    beside = baselines(table, folds, 0, fitted=False)
+    done = run("means", table, folds, attempt)
+    static, oracle = by_name(beside, STATIC), by_name(beside, ORACLE)
+    found = measure(ground_of(table, tested, 50, 0), done, static, oracle, by_family=False)
+    assert found.against_static[0].average.value == pytest.approx(0.0, abs=2e-4)
+    assert found.values["gap to the oracle closed"].value == pytest.approx(0.0, abs=2e-3)
+    naive = measure(ground_of(table, [fold.test for fold in folds], 50, 0), done, static, oracle, by_family=False)
+    assert naive.against_static[0].average.value < -0.002
+
+
+def _dearer(outcome: Outcome, times: float) -> Outcome:
+    return replace(outcome, cost_usd=(outcome.cost_usd or 0.0) * times)
 
 
 def test_savings_of_a_known_router() -> None:
@@ -238,7 +273,7 @@ def test_savings_of_a_known_router() -> None:
         ]
         return forecast_trial(table, fold, *told)
 
-    ground = ground_of(table, np.arange(80), 50, 0)
+    ground = ground_of(table, [np.arange(80)], 50, 0)
     done = measure(ground, run("knows", table, halves(table), attempt), None, None, by_family=False)
     assert done.points["100% of best"]["saved"].value == pytest.approx(0.45, abs=0.01)
     assert done.points["100% of best"]["of best"].value == pytest.approx(1.0)
