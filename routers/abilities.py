@@ -35,11 +35,6 @@ EPOCH: Final = 2024.5
 RATED: Final = 1200.0
 MIN_PRICE, MIN_SIZE_B = 0.005, 0.1
 
-TRAFFIC_VARIANCE: Final = 1.0
-"""Squared logits by which one kind of traffic is harder or easier than it looks."""
-TRAFFIC_SLOPES: Final = 0.3
-"""Share of the variance of slopes that learning from such traffic begins with. Of 1, 0.5, 0.3, 0.15, 0.1 and 0.03, by
-quality above the static mix with sources and with families left out; between 0.5 and 0.15 little changes."""
 MAX_STEPS: Final = 50
 TOLERANCE: Final = 1e-10
 MIN_SHARE: Final = 1e-9
@@ -168,23 +163,6 @@ def regressed(arm: Arm, weights: AbilityWeights) -> Ability:
     slopes = weights.coef[1 : 1 + len(z)]
     cov = weights.residual + slopes.T @ open_facts @ slopes + np.diag(x @ weights.spread @ x)
     return Ability(x @ weights.coef, cov if at is not None else cov + np.diag(weights.new_line))
-
-
-def among_new_requests(ability: Ability) -> Ability:
-    """The belief about a model with which learning from traffic begins that the weights know nothing of.
-
-    How hard such traffic is on the whole is common to its requests, so that their coordinates cannot tell it: what is
-    learned of a model's constant there takes it in, and must be free to. With benchmarks and all of their models held
-    out, 20 outcomes then leave an error of 0.127 for 0.169 (BFCL), 0.120 for 0.126 (SWE-bench), 0.086 for 0.090 (MMLU
-    redux), and the same on MMLU-Pro and CRUX. Slopes are held tighter than facts alone would have it: what a few
-    outcomes seem to tell of them is mostly the level. No part of a decision: it would lower confidence in every new
-    model.
-    """
-    width = np.full(len(ability.mean), sqrt(TRAFFIC_SLOPES))
-    width[0] = 1.0
-    cov = ability.cov * np.outer(width, width)
-    cov[0, 0] += TRAFFIC_VARIANCE
-    return Ability(ability.mean, cov)
 
 
 def update(

@@ -1,4 +1,4 @@
-"""How the gateway's learner meets a model that is new: `routers.belief`, told outcomes of a table's rows."""
+"""How the gateway's learner meets a model that is new: it has heard what the others did on requests of this traffic."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from routers.abilities import Ability, regressed
 from routers.artifact import Weights
 from routers.base import Arm
-from routers.belief import SPREAD, Belief, Prior, Spread
+from routers.belief import SPREAD, Belief, Spread
 from routers.eval_contenders import Readings
-from routers.eval_learned import load_weights, predicted, train_weights
+from routers.eval_learned import load_weights, train_weights
 from routers.eval_split import without_source
 from routers.eval_table import Floats, Table
+from routers.eval_told import Listener
 from routers.facts import canonical
-from routers.kinds import Demand, extended
-from routers.learned import LearnedRouter
 from routers.rows import Indices, Row, deduplicated
-from routers.trust import trusted, typical_slopes
 
 MOST_OTHERS: Final = 12
 """Models whose outcomes tell of the traffic, of more those evenly over the order of the table: each outcome is a step
@@ -31,41 +28,30 @@ class State(NamedTuple):
     """What is believed of all, and who is new."""
 
     belief: Belief
-    name: str
+    arm: Arm
 
 
-class Joining:
-    """The learner, as one that is told outcomes of models one by one.
-
-    Of every model it knows the name and the price alone at first, whatever the weights know of it: they may have
-    measured it on these very rows. Then it hears what the others did on requests of this traffic, and what it hears of
-    one tells of all. `spread`: where belief begins.
-    """
+class Joining(Listener):
+    """The learner, as one that is told outcomes of a new model."""
 
     name: Final = "learned"
 
     def __init__(self, weights: Weights, readings: Readings, spread: Spread = SPREAD) -> None:
-        self._readings = readings
-        self.router = LearnedRouter(weights)
-        self._typical = typical_slopes(self.router.ability_weights)
-        told = [kind.value for kind in self.router.tried]
-        self._prior = Prior(self.router.ability_weights, self.router.places, told, spread)
-        self._demands: dict[str, list[Demand]] = {}
-        self._at: dict[str, tuple[Floats, Floats]] = {}
+        super().__init__(weights, readings, spread)
         self._latest: tuple[tuple[str, int, bytes], Belief] | None = None
 
     def start(self, table: Table, model: int, known: Indices) -> State:
         """What is believed when a model joins traffic of which the others' outcomes on some rows are known."""
         arm = self._readings.arms(table)[model]
-        return State(self._prior.joined(self._of_others(table, model, known), arm, self._expected(arm)), arm.name)
+        return State(self.joined(self._of_others(table, model, known), arm), arm)
 
     def learn(self, state: State, table: Table, row: int, outcome: float) -> State:
         """After one outcome of the new model."""
-        return State(self._told(state.belief, state.name, self._demand(table)[row], outcome), state.name)
+        return State(self.told(state.belief, state.arm, table, row, outcome), state.arm)
 
     def predict(self, state: State, table: Table, rows: Indices) -> Floats:
         """P(success) of the new model on some rows."""
-        return self._chances(state.belief.ability(state.name), table, rows)
+        return self.chances(state.belief, state.arm, table, rows)
 
     def others(self, table: Table, model: int, known: Indices, rows: Indices) -> Floats:
         """P(success) of every model on some rows, as it is when `model` joins; the new one's is NaN."""
@@ -73,51 +59,14 @@ class Joining:
         found = np.full((len(rows), len(table.models)), np.nan)
         for other, arm in enumerate(self._readings.arms(table)):
             if other != model:
-                joined = self._prior.joined(belief, arm, self._expected(arm))
-                found[:, other] = self._chances(joined.ability(arm.name), table, rows)
+                found[:, other] = self.chances(self.joined(belief, arm), arm, table, rows)
         return found
 
     def _of_others(self, table: Table, model: int, known: Indices) -> Belief:
         key = table.source, model, known.tobytes()
         if self._latest is None or self._latest[0] != key:
-            self._latest = key, self._heard(table, _spread_over(table, model, known), known)
+            self._latest = key, self.heard(table, _spread_over(table, model, known), known)
         return self._latest[1]
-
-    def _heard(self, table: Table, models: Sequence[int], known: Indices) -> Belief:
-        arms, demands, belief = self._readings.arms(table), self._demand(table), self._prior.start()
-        for model in models:
-            belief = self._prior.joined(belief, arms[model], self._expected(arms[model]))
-        for row in known:
-            for model in models:
-                if not np.isnan(outcome := table.score[row, model]):
-                    belief = self._told(belief, arms[model].name, demands[row], float(outcome))
-        return belief
-
-    def _told(self, belief: Belief, name: str, demand: Demand, outcome: float) -> Belief:
-        return belief.told(belief.site(name, demand, outcome, 1.0)).counted(name, 1.0)
-
-    def _expected(self, arm: Arm) -> Ability:
-        return trusted(regressed(arm, self.router.ability_weights), self._typical)
-
-    def _demand(self, table: Table) -> list[Demand]:
-        """The demands of all rows, their texts read whatever the kind of work: the weights' own doubt about kinds that
-        they have no outcomes of is a rule of serving."""
-        if table.source not in self._demands:
-            router = self.router
-            found = [
-                router.demand_of(i.u, i.place, i.ood, router.task(f).type.value, plain=True, read=True)
-                for f, i in ((f, router.item(f)) for f in self._readings.features(table))
-            ]
-            z = np.array([extended(demand) for demand in found])
-            var = np.zeros_like(z)
-            var[:, : len(found[0].var)] = [demand.var for demand in found]
-            self._demands[table.source], self._at[table.source] = found, (z, var)
-        return self._demands[table.source]
-
-    def _chances(self, ability: Ability, table: Table, rows: Indices) -> Floats:
-        self._demand(table)
-        z, var = self._at[table.source]
-        return predicted(ability, z[rows], var[rows])
 
 
 def _spread_over(table: Table, model: int, known: Indices) -> list[int]:

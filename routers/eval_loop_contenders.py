@@ -12,9 +12,9 @@ import numpy as np
 
 from routers.abilities import AbilityStack
 from routers.belief import Belief
-from routers.eval_learned import predicted
 from routers.eval_loop_world import World
 from routers.eval_table import Floats
+from routers.eval_told import predicted
 from routers.kinds import extended
 from routers.live import prior_of
 from routers.rows import Indices

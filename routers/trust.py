@@ -4,8 +4,7 @@ What a request demands is a level, which moves all models alike, and directions 
 faster than another on hard questions, one is good at code. The level carries over to benchmarks never seen; the
 directions measured on other benchmarks do so by a fraction only, and a router that believes them whole picks the
 wrong model with conviction. So a model keeps its ability on the whole, and its slopes are drawn to those of a
-typical model. Outcomes of the new traffic need no such care: `abilities.among_new_requests` starts from facts, and
-what is learned there is true there.
+typical model. Outcomes of the new traffic need no such care: what `routers.belief` learns there is true there.
 """
 
 from __future__ import annotations

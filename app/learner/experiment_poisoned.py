@@ -19,11 +19,11 @@ import numpy as np
 from app.core.feedback import Feedback, Speaker, Turned
 from app.learner.step import Learner
 from routers.eval_bootstrap import Estimate
-from routers.eval_learned import predicted
 from routers.eval_loop import Experiment, Mark
 from routers.eval_loop_world import Setting, World, over_seeds
 from routers.eval_report import Sheet, shown
 from routers.eval_table import Floats
+from routers.eval_told import predicted
 from routers.kinds import extended
 
 CALLS: Final = 800

@@ -15,7 +15,6 @@ from routers.abilities import (
     AbilityStack,
     AbilityWeights,
     Vector,
-    among_new_requests,
     completed,
     predict,
     prior,
@@ -218,14 +217,3 @@ def test_a_hard_benchmark_is_not_taken_for_weak_models() -> None:
     assert level[0] - level[1] == pytest.approx(3.0, abs=0.6)
     assert abs(ability[: len(SIZES)].mean() - ability[len(SIZES) :].mean()) < 0.5
     assert np.corrcoef(ability, theta)[0, 1] > 0.95
-
-
-def test_new_traffic_frees_the_constant_and_holds_the_slopes() -> None:
-    before, after = start(), among_new_requests(start())
-    assert after.cov[0, 0] > before.cov[0, 0]
-    assert (np.diag(after.cov)[1:] < np.diag(before.cov)[1:]).all()
-    assert np.linalg.eigvalsh(after.cov).min() > 0
-    assert np.array_equal(after.mean, before.mean)
-    u, easy = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    assert update(after, u, 1.0).mean[0] > update(before, u, 1.0).mean[0]
-    assert update(after, easy, 1.0).mean[1] < update(before, easy, 1.0).mean[1]

@@ -1,4 +1,4 @@
-"""The learned router under test: what it is trained on, and what outcomes move. Rows and weights are synthetic."""
+"""The learned router under test: what it is trained on, and what it is told. Rows and weights are synthetic."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from routers import eval_learned
-from routers.abilities import AbilityStack
 from routers.artifact import Weights
 from routers.eval_contenders import Readings, UnknownRouter
-from routers.eval_learned import UPDATED, Learning, _as_priced, predicted
+from routers.eval_learned import TOLD, Learning, _as_priced
 from routers.eval_policies import Forecast
 from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Table, tables
 from routers.evaluate import Options, evaluate
+from routers.live import LiveRouter
 from routers.rows import Outcome, Row, question_key
 from tests.routers.outcomes import rows, weights
 
@@ -40,7 +40,7 @@ def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatc
     data = rows(120)
     found = evaluate(data, Options(routers=("learned",), cv="family", resamples=3, fitted=False), price)
     names = [[m.name for m in source.routers] for source in found.sources]
-    assert names == [["learned", UPDATED]] * 2
+    assert names == [["learned", TOLD]] * 2
     families = {family: {question_key(r.prompt) for r in data if r.family == family} for family in ("sums", "places")}
     assert len(trained) == 2
     for prompts in trained:
@@ -49,25 +49,31 @@ def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatc
         assert any(prompts < of for of in families.values())
 
 
-NOTHING = np.array([], dtype=np.int64)
+def test_the_told_router_expects_what_the_gateways_learner_would(table: Table) -> None:
+    """Whatever it is told, it is the belief of the learner, read as live traffic reads it."""
+    learning, known, asked = Learning(weights(), Readings()), np.arange(40), np.arange(60, 64)
+    belief = learning.heard(table, range(len(table.models)), known)
+    live = LiveRouter(learning.router, belief, "told")
+    arms, features = Readings().arms(table), Readings().features(table)
+    served = [[score.p_success for score in live.score(features[row], arms)] for row in asked]
+    assert learning.forecast(table, known, asked) == pytest.approx(np.array(served), abs=0.06)
 
 
-def test_many_predictions_are_as_one_by_one(table: Table) -> None:
+def test_the_told_router_knows_the_outcomes_that_it_was_told(table: Table) -> None:
     learning = Learning(weights(), Readings())
-    ability, items = learning.after(table, NOTHING)[1], learning.items(table)
-    one_by_one = [AbilityStack([ability]).predict(u, var)[0][0] for u, var in zip(items.u, items.var, strict=True)]
-    assert predicted(ability, items.u, items.var) == pytest.approx(np.array(one_by_one))
-
-
-def test_updated_abilities_know_the_outcomes_they_were_told(table: Table) -> None:
-    learning = Learning(weights(), Readings())
-    untold, told = learning.after(table, NOTHING), learning.after(table, np.arange(60))
-    for j, ability in enumerate(told):
-        assert np.trace(ability.cov) < np.trace(untold[j].cov)
     later = np.arange(60, len(table.rows))
-    assert learning.forecast(table, told, later).mean(axis=0) == pytest.approx(
-        np.nanmean(table.score[later], axis=0), abs=0.15
-    )
+    p = learning.forecast(table, np.arange(60), later)
+    assert p.mean(axis=0) == pytest.approx(np.nanmean(table.score[later], axis=0), abs=0.15)
+
+
+def test_what_is_tested_is_not_told(table: Table) -> None:
+    """Outcomes of the tested rows are turned round: nothing changes."""
+    known, later = np.arange(60), np.arange(60, len(table.rows))
+    score = table.score.copy()
+    score[later] = 1.0 - score[later]
+    first, second = (Learning(weights(), Readings()) for _ in range(2))
+    again = second.forecast(replace(table, score=score), known, later)
+    assert np.array_equal(first.forecast(table, known, later), again)
 
 
 def test_a_length_that_dollars_assume_is_expected(table: Table) -> None:
