@@ -1,21 +1,19 @@
-"""How able a model is: a normal distribution over its abilities, a prior from what is known of it, and updates.
+"""How able a model is: a normal distribution over its abilities, and a prior from what is known of it.
 
 A request i has coordinates u_i, a model m abilities theta_m ~ N(mean, cov), and
 
     logit P(m succeeds on i) = u_i . theta_m + offset_i
 
 (multidimensional item response theory: Reckase 2009, https://doi.org/10.1007/978-0-387-89976-3). The prior is a
-regression of abilities on facts with an effect per model line, all learned by `routers.train_abilities`. An outcome
-moves it along u_i to the moments of the exact posterior in that direction, a rank-one change of the covariance
-(assumed density filtering: Minka 2001, https://arxiv.org/abs/1301.2294). Against the exact posterior of 20 to 200
-outcomes its means are off by 0.02 to 0.08 standard deviations, a chain of Laplace steps by 0.1 to 0.23.
+regression of abilities on facts with an effect per model line, all learned by `routers.train_abilities`. What an
+outcome changes is in `routers.belief`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, isfinite, log2, pi, sqrt
+from math import exp, log2, pi, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -37,8 +35,6 @@ MIN_PRICE, MIN_SIZE_B = 0.005, 0.1
 
 MAX_STEPS: Final = 50
 TOLERANCE: Final = 1e-10
-MIN_SHARE: Final = 1e-9
-"""What remains of the variance along an outcome's direction, at least: an update never makes cov singular."""
 
 
 NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
@@ -163,30 +159,6 @@ def regressed(arm: Arm, weights: AbilityWeights) -> Ability:
     slopes = weights.coef[1 : 1 + len(z)]
     cov = weights.residual + slopes.T @ open_facts @ slopes + np.diag(x @ weights.spread @ x)
     return Ability(x @ weights.coef, cov if at is not None else cov + np.diag(weights.new_line))
-
-
-def update(
-    ability: Ability, u: Vector, outcome: float, weight: float = 1.0, *, offset: float = 0.0, noise: float = 0.0
-) -> Ability:
-    """What is believed after one outcome in [0, 1] on a request at `u`, in microseconds.
-
-    `weight`: how many clear outcomes it stands for. `noise`: variance of the request's own logit, for an item that
-    is itself uncertain. Raises ValueError for an outcome outside [0, 1], a negative weight or u that is not finite.
-    """
-    if not (0.0 <= outcome <= 1.0 and 0.0 <= weight < float("inf")):
-        raise ValueError("an outcome lies in [0, 1] and its weight is finite and not negative")
-    gain = ability.cov @ u
-    spread = float(u @ gain)
-    before = spread + noise
-    middle = float(u @ ability.mean) + offset
-    if not (isfinite(middle) and isfinite(before)):
-        raise ValueError("the coordinates of a request are finite numbers")
-    if weight == 0.0 or spread <= 0.0:
-        return ability
-    after, left = moments(middle, before, outcome, weight)
-    shrink = (1.0 - min(max(left / before, MIN_SHARE), 1.0)) / before
-    cov = ability.cov - np.outer(gain, gain * shrink)
-    return Ability(ability.mean + gain * ((after - middle) / before), cov)
 
 
 def moments(mean: float, variance: float, outcome: float, weight: float) -> tuple[float, float]:

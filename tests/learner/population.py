@@ -1,7 +1,7 @@
 """A small synthetic population: keys that call models at random and say how it went, some of them lying.
 
 Everything here is made up: success rates, traffic, who lies and how. It drives the real chain, from words through
-labels and guard to `routers.abilities.update`.
+labels and guard to what is believed of a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from app.core.feedback import Feedback, Speaker, Turned
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label, label_of, spoken
 from app.learner.sources import Sources
-from routers.abilities import Ability, Vector, predict, update
+from routers.abilities import Ability, Vector, predict
+from tests.routers.one_model import update
 
 RATES = {
     ("cheap", "easy"): 0.91, ("middle", "easy"): 0.94, ("dear", "easy"): 0.97,
