@@ -20,7 +20,7 @@ from app.dialects.notes import noted
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.approach import approach_in
-from app.gateway.attempt import EVENT_STREAM, Attempt
+from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
@@ -33,6 +33,7 @@ from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
+from app.gateway.streamed import EVENT_STREAM
 from app.gateway.target import Target, resolve
 from app.gateway.verdict import Move, Verdict
 from routers.base import Arm

@@ -23,6 +23,11 @@ GONE = "gone"
 _ADDED_UP = ("counter", "histogram")
 
 
+def several_workers() -> bool:
+    """True where this process is one of the workers of a gateway."""
+    return FOLDER in os.environ
+
+
 def exposition(registry: CollectorRegistry) -> bytes:
     """The metrics as text: this process's registry, or those of all workers where there are several."""
     folder = os.environ.get(FOLDER)

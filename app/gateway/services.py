@@ -19,6 +19,7 @@ from app.gateway.explore_budget import SharedBudget
 from app.gateway.ledger import Ledger
 from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
+from app.gateway.metrics_files import exposition, several_workers
 from app.gateway.record import CallRecord
 from app.gateway.repeats import Repeats
 from app.gateway.tally import Kind, Tally
@@ -96,8 +97,16 @@ class Services:
                 self.metrics.circuit.labels(*label_of(candidate)).set(breaker.state(now_s))
 
     def fold_metrics(self) -> None:
-        """Bring what calls have counted into the metrics: before they are shown, and all the time."""
+        """Bring what calls have counted into the metrics."""
         self.tally.fold(len(self.calls))
+
+    async def shown_metrics(self) -> bytes:
+        """The metrics as text, with all that was counted until now by any worker of this gateway."""
+        self.show_circuits()
+        if several_workers():
+            await asyncio.sleep(1.2 * FOLD_EVERY_S)  # by then each of them has folded
+        self.fold_metrics()
+        return await asyncio.to_thread(exposition, self.metrics.registry)
 
     async def keep_metrics(self) -> None:
         """For the other workers of this gateway, which show this one's metrics too; runs until cancelled."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,7 +17,6 @@ from app.core.errors import (
 from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
-from app.gateway.metrics_files import exposition
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.dashboard.routes import Dashboard, serve_dashboard
@@ -65,9 +62,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
 
     @api.get("/metrics")
     async def metrics() -> Response:
-        services.show_circuits()
-        services.fold_metrics()
-        return Response(await asyncio.to_thread(exposition, services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await services.shown_metrics(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/decisions/{request_id}")
     async def decision(request_id: str, request: Request) -> Response:

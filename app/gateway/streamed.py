@@ -1,0 +1,272 @@
+"""What an attempt streams: reads relayed under the meter, and their end: complete, cut, broken, or to nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from app.core.errors import LedgerDown, UpstreamError
+from app.core.money import usd_text
+from app.core.sse import SseOverflow, SseParser
+from app.core.types import Outcome
+from app.dialects.openai_chat.errors import budget_error, stopped_error
+from app.gateway import verdict
+from app.gateway.calls import Stop, Stopped
+from app.gateway.limits import CUT_OUTCOMES, scope_kind, scope_word
+from app.gateway.upstream import ConnectionBroken, Reply
+from app.gateway.verdict import Verdict
+
+if TYPE_CHECKING:  # the two are one object's halves
+    from app.gateway.attempt import Attempt
+
+DRAIN_S = 1.0
+ALONE_S = 0.25
+"""Gemini's clients know a bare error only in a read of its own: what was sent before must have been read by then
+(Node's streams join what waits: https://nodejs.org/api/stream.html#readablereadsize)."""
+CATCH_UP_S, CAUGHT_UP_S = 0.7, 0.02
+"""How long the meter reads on after a client that did not, and how long a silence shows that it has read all."""
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
+
+class Streamed:
+    """One streamed reply of one attempt, which settles and answers for it; `run` ends it."""
+
+    def __init__(self, attempt: Attempt, reply: Reply) -> None:
+        self._attempt = attempt
+        self._reply = reply
+        self._parser = SseParser()
+        self._session, self._purse, self._record = attempt.session, attempt.purse, attempt.record
+        self._relay, self._pace, self._folds = attempt.relay, attempt.pace, attempt.folds
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = attempt.candidate.provider.deadlines
+        self._stalled = False
+
+    async def run(self) -> Verdict | None:
+        """Relay reads until the stream ends, is cut, breaks, or nobody listens."""
+        session, relay = self._session, self._relay
+        try:
+            while True:
+                with session.waits:
+                    await self._pump()
+                if not relay.blocked:
+                    break
+                if self._purse.overrun or not await self._purse.extend():
+                    await self._cut("tokens" if self._purse.out_of_tokens else "budget")
+                    return None
+        except SseOverflow:
+            relay.broken = "an event is too large"
+        except ConnectionBroken:
+            relay.broken = "the connection died"
+        except LedgerDown as error:
+            await self._unfunded(error)
+            return None
+        except Stopped:
+            return await self._stopped()
+        if relay.broken is None and (relay.done or relay.ended):
+            why = "tokens" if self._purse.clamped_by_tokens else "budget"
+            if not relay.clamped:
+                await self._complete()
+            elif self._purse.clamped_to_land and not relay.in_tool:
+                # Shorter than the model would have it, and all that was asked for: the task goes on.
+                self._attempt.exchange.heard.finish = ""  # says nothing of the model
+                await self._complete()
+            else:
+                await self._cut(why)
+            return None
+        return await self._broke()
+
+    async def _pump(self) -> None:
+        """Forward what comes until the stream is over, or blocked because its money is used up."""
+        relay, purse, session = self._relay, self._purse, self._session
+        waits, push = session.waits, session.downstream.push
+        parser, pace = self._parser, self._pace
+        idle_s, hard_s, loop_time = self._deadlines.idle_s, self._attempt.hard_s, self._loop.time
+        relay.allowance_nano = purse.allowance_nano
+        timing = pace.awaited
+        unsent, over = relay.resume() if relay.blocked else b"", False
+
+        def take(data: bytes) -> bool:
+            """One read; True where the next can come without waiting for anyone."""
+            nonlocal timing, unsent, over
+            out = relay.feed(parser.feed(data) if data else parser.close())
+            if relay.blocked:
+                out += relay.resume()  # exact usage in the same read may have lowered the cost
+            if timing:
+                timing = pace.note(opened=relay.opened)
+            if out and not (session.started and not self._folds and push(out)):
+                unsent = out
+            if relay.done or relay.broken is not None or not data:
+                over = True
+                return False
+            running = purse.meter.running_nano
+            if purse.runs_short(running):
+                purse.flush()
+            relay.allowance_nano = purse.allowance_nano
+            if (purse.overruns(running) or purse.out_of_tokens) and not relay.ended:
+                relay.blocked = purse.overrun = True
+            if relay.opened:
+                waits.deadline_s = min(loop_time() + idle_s, hard_s)
+            return not (unsent or relay.blocked)
+
+        while True:
+            if unsent:
+                await self._send(unsent)
+                unsent = b""
+                if relay.opened:
+                    waits.deadline_s = min(loop_time() + idle_s, hard_s)
+            if over or relay.done or relay.blocked:
+                return
+            await self._reply.pour(take)
+
+    async def _send(self, out: bytes) -> None:
+        """Forward to the client; the head goes out with the first real event."""
+        session = self._session
+        if self._folds or not self._relay.opened:
+            return
+        session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
+        if not session.started:
+            self._pace.first_event()
+            session.started = True
+            await session.downstream.start(200, session.headers(self._record, self._purse, EVENT_STREAM))
+        self._stalled = True
+        await session.downstream.write(out)
+        self._stalled = False
+
+    async def _complete(self) -> None:
+        await self._attempt.settle(self._purse.meter.cost_nano, self._attempt.provenance())
+        self._record.outcome = Outcome.COMPLETED
+        if self._folds:
+            self._pace.all_at_once()
+            await self._attempt.answer(200, self._relay.folded(self._record.charged_nano, None))
+        else:
+            await self._end(self._relay.end_complete(self._record.charged_nano))
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Read past `[DONE]` to the end, so that the connection can serve again; not for long."""
+        self._session.waits.deadline_s = self._loop.time() + DRAIN_S
+        try:
+            while await self._session.waits.io(self._reply.read()):
+                pass
+            self._reply.release()
+        except (ConnectionBroken, Stopped):
+            self._reply.close()
+
+    async def _cut(self, why: str = "budget") -> None:
+        """The cap is reached: stop the upstream at once, settle, tell the client as its protocol wants it told."""
+        purse, session = self._purse, self._session
+        if not (self._relay.done or self._relay.ended):
+            self._cancel()
+        scope = purse.binding_scope if why == "budget" else None
+        word = "task" if scope is None else scope_word(scope)
+        cost_nano, provenance = self._attempt.stopped_cost()
+        await self._attempt.settle(cost_nano, provenance, killed=scope)
+        self._record.outcome = CUT_OUTCOMES[why]
+        self._record.cut = {
+            "scope": word,
+            "reason": why,
+            "by": "clamp" if self._relay.clamped else "clock" if why == "time" else "meter",
+            "killed_at_usd": usd_text(self._record.charged_nano or 0),
+            "in_tool_call": self._relay.in_tool,
+        }
+        error = stopped_error(why) if scope is None else budget_error(scope_kind(scope), purse.cut_headers)
+        soft = session.soft_cut and not self._relay.in_tool and (self._record.ttft_s is not None or self._folds)
+        killed_at = self._record.cut["killed_at_usd"]
+        cut = f'{{"scope":"{word}","killed_at_usd":{killed_at}}}'.encode()
+        if self._folds and soft:
+            await self._attempt.answer(200, self._relay.folded(self._record.charged_nano, cut))
+        elif not session.started:
+            await session.fail(error)
+        elif soft:
+            await self._end(self._relay.end_cut_softly(cut, self._record.charged_nano))
+        else:
+            await self._end(self._relay.end_cut(error, self._record.charged_nano))
+        if self._relay.done or self._relay.ended:
+            await self._drain()
+
+    async def _broke(self) -> Verdict | None:
+        """The upstream died or talked nonsense. After the first event that is an honest error, without `[DONE]`."""
+        self._reply.close()
+        if not self._session.started:
+            what = verdict.garbled() if self._relay.broken and not self._relay.error else verdict.broken()
+            if self._relay.error is not None:
+                what = verdict.of_stream_error(self._relay.error)
+            return await self._attempt.failed(what, unseen=self._relay.error is None)
+        await self._attempt.settle_stopped()
+        self._record.outcome = Outcome.API_ERROR
+        self._record.error = self._relay.broken or "the stream ended before it was finished"
+        error = UpstreamError("The provider's stream broke off before it was finished.")
+        await self._end(self._relay.end_broken(error))
+        return None
+
+    async def _stopped(self) -> Verdict | None:
+        """A wait was interrupted in mid-stream: the client left, a deadline passed, or the gateway shuts down."""
+        waits = self._session.waits
+        if self._stalled:
+            await self._catch_up()
+        if self._attempt.out_of_time:
+            waits.clear_late()
+            await self._cut("time")
+            return None
+        self._cancel()
+        if not self._session.started:
+            return await self._attempt.stopped_early()
+        await self._attempt.settle_stopped()
+        if waits.stopped is Stop.CLIENT_GONE:
+            self._record.outcome = Outcome.CLIENT_GONE
+            return None
+        late = waits.stopped is Stop.LATE
+        self._record.outcome = Outcome.TIMEOUT if late else Outcome.GATEWAY_ERROR
+        self._record.error = "a deadline passed" if late else "the gateway was shut down"
+        waits.clear_late()
+        waits.stopped = None
+        waits.deadline_s = self._loop.time() + DRAIN_S
+        error = UpstreamError("The provider took too long." if late else "The gateway is shutting down.")
+        try:
+            await self._end(self._relay.end_broken(error))
+        except Stopped:
+            self._record.outcome = Outcome.CLIENT_GONE
+        return None
+
+    async def _catch_up(self) -> None:
+        """The client did not read, so nor did we: meter what lies in the buffers on the way, for it is billed."""
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                while True:
+                    async with asyncio.timeout(CAUGHT_UP_S):
+                        data = await self._reply.read()
+                    if not data:
+                        return
+                    self._relay.feed(self._parser.feed(data))
+        except (TimeoutError, ConnectionBroken, SseOverflow):
+            return
+
+    def _cancel(self) -> None:
+        """Stop the upstream at once. What has arrived has been billed, whether anyone still reads it or not."""
+        with contextlib.suppress(SseOverflow):
+            self._relay.feed(self._parser.feed(self._reply.buffered()))
+        self._reply.close()
+
+    async def _unfunded(self, error: LedgerDown) -> None:
+        """In mid-stream the ledger gives no answer: no cap is reached, and yet nothing more may be spent."""
+        self._cancel()
+        await self._attempt.settle_stopped()
+        self._record.outcome, self._record.error = Outcome.LEDGER_DOWN, error.message
+        if self._session.started:
+            await self._end(self._relay.end_broken(error))
+        else:
+            await self._session.fail(error)
+
+    async def _end(self, tail: bytes) -> None:
+        session = self._session
+        session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
+        if not session.started:
+            self._pace.first_event()
+            session.started = True
+            await self._attempt.unless_gone(
+                session.downstream.start(200, session.headers(self._record, self._purse, EVENT_STREAM))
+            )
+        elif tail.startswith(b'{"error"'):
+            await self._attempt.unless_gone(asyncio.sleep(ALONE_S))
+        await self._attempt.unless_gone(session.downstream.finish(tail))
