@@ -159,8 +159,6 @@ class Price:
     def rates(self, input_tokens: int) -> Rates:
         """The rates in force for a request with this many input tokens."""
         chosen = self.base
-        if not self.tiers:
-            return chosen
         for above, rates in self.tiers:
             if input_tokens > above:
                 chosen = rates
@@ -275,6 +273,12 @@ def _beyond_plain(rates: Rates, usage: Usage, fresh: int, said: int) -> int:
 def tokens_cost(tokens: int, rate: int) -> int:
     """Cost in nano-dollars of `tokens` at `rate` (nano-dollars per million), rounded up."""
     return -(-tokens * rate // TOKENS_PER_PRICE)
+
+
+def expected_nano(price: Price, input_tokens: int, output_tokens: int) -> int:
+    """What tokens of both kinds would cost in nano-dollars at plain rates, each kind rounded up."""
+    rates = price.rates(input_tokens) if price.tiers else price.base
+    return -(-input_tokens * rates.input // TOKENS_PER_PRICE) - (-output_tokens * rates.output // TOKENS_PER_PRICE)
 
 
 def affordable_tokens(nano: int, rate: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 from app.core.errors import BudgetContended, BudgetExceeded, BursarError, Unpriced
 from app.core.landing import Landing, note_of
@@ -159,14 +159,14 @@ class ChatCall(OwnedCall):
             route = view.policy.routes.get(target.route or "")
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
             self.soft_cut = wanted == "length"
-        now_s = asyncio.get_running_loop().time()
+        now_s, raw_input, calibration = asyncio.get_running_loop().time(), self._raw_input, services.calibration
         decision = decide(
             self.request,
             target,
             view,
             unit=f"{record.key_name}:{record.task_id or record.request_id}",
-            input_tokens=lambda c: services.calibration(c.name).input_tokens(self._raw_input),
-            available=lambda name: services.health.available(name, now_s),
+            input_tokens=lambda c: calibration(c.name).input_tokens(raw_input),
+            available=partial(services.health.available, now_s=now_s),
             capped=lambda candidate: self.limits(candidate).capped,
         )
         if decision.rules is not None and decision.rules.explore is not None and record.approach is None:

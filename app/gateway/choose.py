@@ -28,7 +28,8 @@ def choose(rules: Route, options: Sequence[Considered]) -> tuple[Considered, str
         return _most_useful(rules.success_value_nano or 0, options)
     adequate = [option for option in options if option.score.p_success >= rules.adequacy]
     if adequate:
-        return min(adequate, key=cost_key), "cheapest with P(success) at or above adequacy"
+        cheapest = adequate[0] if len(adequate) == 1 else min(adequate, key=cost_key)
+        return cheapest, "cheapest with P(success) at or above adequacy"
     return min(options, key=_doubt_key), "none is adequate: likeliest to succeed"
 
 

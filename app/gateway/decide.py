@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamError
-from app.core.money import tokens_cost, tools_cost
+from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
@@ -275,10 +275,7 @@ def _expected(request: ChatRequest, candidate: Candidate, input_tokens: int, out
     """Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced."""
     if candidate.price is None:
         return None
-    rates = candidate.price.rates(input_tokens)
-    tokens_nano = tokens_cost(input_tokens, rates.input) + tokens_cost(
-        int(output_tokens * request.choices), rates.output
-    )
+    tokens_nano = expected_nano(candidate.price, input_tokens, int(output_tokens * request.choices))
     if not (request.prompt.searches or candidate.capabilities.searches):
         return tokens_nano
     return tokens_nano + tools_cost(candidate.price, sure_tools(request, candidate))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.core.landing import Approach
-from app.core.money import Price, Rates, usd_float, usd_text
+from app.core.money import NANO_PER_USD, Price, Rates, usd_float
 from app.core.policy import Candidate, Route
 from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
@@ -248,7 +248,8 @@ def _considered_form(candidate: Candidate) -> bytes:
 def _score_values(seen: Considered) -> tuple[float, float, float, bytes]:
     """The values of `_SCORE`."""
     score, cost = seen.score, seen.expected_nano
-    return score.p_success, score.confidence, score.output_tokens, b"null" if cost is None else usd_text(cost).encode()
+    cost_usd = b"null" if cost is None else b"%d.%09d" % divmod(cost, NANO_PER_USD)
+    return score.p_success, score.confidence, score.output_tokens, cost_usd
 
 
 def opined_json(seen: Considered) -> msgspec.Raw:
@@ -331,17 +332,15 @@ def budget_json(purse: Purse) -> dict[str, Any]:
     """What the ledger said: when the money was set aside (`scope` had the least left, beyond all holds), and at
     the end."""
     granted, settled = purse.granted, purse.settled
+    left = None if granted is None else granted.remaining_nano
+    left_after = None if settled is None else settled.remaining_nano
     return {
         "scope": granted.scope if granted else None,
-        "held_usd": _usd(granted.held_nano) if granted else None,
-        "remaining_usd": _usd(granted.remaining_nano) if granted else None,
-        "refunded_usd": _usd(settled.refunded_nano) if settled else None,
-        "remaining_after_usd": _usd(settled.remaining_nano) if settled else None,
+        "held_usd": granted.held_nano / NANO_PER_USD if granted else None,
+        "remaining_usd": None if left is None else left / NANO_PER_USD,
+        "refunded_usd": settled.refunded_nano / NANO_PER_USD if settled else None,
+        "remaining_after_usd": None if left_after is None else left_after / NANO_PER_USD,
     }
-
-
-def _usd(nano: int | None) -> float | None:
-    return None if nano is None else usd_float(nano)
 
 
 def _ms(seconds: float | None) -> float | None:

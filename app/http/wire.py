@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -43,9 +44,10 @@ class Cycle(RequestResponseCycle):
     def begin(self, status: int, headers: Head, framing: bytes) -> bytes:
         """The reply's head, for a body that `framing` tells the length of. Raises RuntimeError for a header that
         would end its line, or for a reply that has begun."""
-        lines = [b"%b: %b\r\n" % header for header in (*self.default_headers, *headers)]
-        head = b"".join((STATUS_LINE[status], *lines, framing))
-        if self.response_started or head.count(b"\n") != len(lines) + 1 + framing.count(b"\n"):
+        every = [*self.default_headers, *headers]
+        lines = b"%b: %b\r\n" * len(every) % tuple(chain.from_iterable(every))
+        head = b"".join((STATUS_LINE[status], lines, framing))
+        if self.response_started or head.count(b"\n") != len(every) + 1 + framing.count(b"\n"):
             raise RuntimeError("a reply begins once, and no header has a line break")
         self.response_started = True
         self.waiting_for_100_continue = False

@@ -95,20 +95,30 @@ def parse_chat(body: bytes) -> ChatRequest:
         raise BadRequest("The parameter messages must hold at least one message.", param="messages")
     options = field_of(_options, members, "stream_options") if "stream_options" in members else None
     choices = _positive(members, "n", MAX_CHOICES)
-    limits = {name: _positive(members, name, MAX_LIMIT) for name in LIMIT_FIELDS if name in members}
-    set_limits = [limit for limit in limits.values() if limit is not None]
+    output_limit, limit_fields = _limits(members)
     return ChatRequest(
         members=members,
         model=model,
         stream=bool(field_of(_flag, members, "stream")) if "stream" in members else False,
         show_usage=bool(options and options.include_usage),
         choices=1 if choices is None else choices,
-        output_limit=min(set_limits) if set_limits else None,
-        limit_fields=tuple(name for name, limit in limits.items() if limit is not None),
+        output_limit=output_limit,
+        limit_fields=limit_fields,
         prompt=_prompt(members, messages),
         max_cost_nano=max_cost_of(members),
         task_id=_task_id(members),
     )
+
+
+def _limits(members: dict[str, msgspec.Raw]) -> tuple[int | None, tuple[str, ...]]:
+    """The tightest of the client's output limits, and the fields they came in."""
+    least: int | None = None
+    fields: tuple[str, ...] = ()
+    for name in LIMIT_FIELDS:
+        limit = _positive(members, name, MAX_LIMIT) if name in members else None
+        if limit is not None:
+            least, fields = limit if least is None or limit < least else least, (*fields, name)
+    return least, fields
 
 
 def check_model(model: str) -> None:
