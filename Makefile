@@ -24,13 +24,14 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --pytho
 	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack test test-agents bench lock vendor clean
+.PHONY: help run stack test test-agents test-image bench lock vendor clean
 
 help: ## Show this
 	@echo "make run     set up what is needed and serve on 127.0.0.1:8080 (ARGS='--port 9000 --workers 2')"
 	@echo "make stack   the topology of docker-compose.yml as plain processes (ARGS='--policy PATH --port 8080')"
 	@echo "make test    set up what tests need, then lint, check types and layers, and run every test on all cores (ARGS='-k name': only these, in one process)"
 	@echo "make test-agents  run the five agent programs through the gateway (installs them from npm, 1.4 GB)"
+	@echo "make test-image   build the image of deploy/Dockerfile and run it (as root, with buildah and debootstrap; no container engine)"
 	@echo "make bench   measure the gateway's own cost (ARGS=...)"
 	@echo "make lock    write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)"
 	@echo "make vendor  fetch what the dashboard vendors again, as its manifest pins it"
@@ -51,6 +52,9 @@ test: $(TESTED)
 
 test-agents: $(TESTED)
 	$(BIN)/python -m pytest --override-ini "norecursedirs=" tests/agents $(ARGS)
+
+test-image: $(TESTED)
+	$(BIN)/python -m pytest --override-ini "norecursedirs=" tests/image $(ARGS)
 
 bench: $(TESTED)
 	$(BIN)/python -m tests.bench $(ARGS)
