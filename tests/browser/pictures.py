@@ -1,0 +1,79 @@
+"""Takes the README's pictures of the dashboard again: python -m tests.browser.pictures (two minutes).
+
+The past is `seed`'s, synthetic; the calls under way run on a scripted provider, each at a pace of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from tests.browser.conftest import FLAGS, Screen, seeded
+from tests.http.live import SAY
+from tests.tools import ROOT, chromium
+from tests.upstream import ScriptedUpstream
+from tests.upstream_reply import Received
+from tests.upstream_script import Script, words
+
+SIZE, SCALE = {"width": 1280, "height": 1130}, 1.25
+STORY = words(" ".join(["word"] * 4_000))
+PACE_S = {"gpt-5.2": 0.055, "claude-sonnet-4-5": 0.055, "qwen3-8b": 0.05}
+CALLS = [
+    ("fix-316", "alice", "gpt-5.2", "0.010", 0),
+    ("port-341", "ci", "gpt-5.2", "0.020", 0),
+    ("port-334", "alice", "qwen3-8b", "0.002", 12),
+    ("fix-310", "bob", "claude-sonnet-4-5", "0.010", 22),
+    ("test-323", "ci", "qwen3-8b", "0.001", 23),
+    ("port-304", "bob", "gpt-5.2", "0.020", 23),
+]
+"""Task, key, model, cap in dollars, and after how many seconds it begins."""
+TAKEN_AFTER_S = 31
+
+
+def pace(request: Received) -> Script:
+    """A long story, at the model's pace."""
+    return Script.of(STORY, delay_s=PACE_S[request.model], input_tokens=40)
+
+
+def main() -> None:
+    """Both pictures, into docs/."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ScriptedUpstream(pace) as upstream,
+        contextlib.contextmanager(seeded)(Path(name), upstream, keys=True) as past,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=str(chromium()), args=FLAGS)
+        streams = [threading.Thread(target=call, args=(past.gateway, *asked), daemon=True) for asked in CALLS]
+        for stream in streams:
+            stream.start()
+        time.sleep(TAKEN_AFTER_S)
+        for view, theme in (("now", "light"), ("speed", "dark")):
+            context = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, color_scheme=theme)
+            context.add_init_script("sessionStorage.setItem('bursar-key', 'boss')")
+            screen = Screen(context.new_page(), f"http://127.0.0.1:{past.gateway.port}")
+            screen.go(view)
+            screen.until(lambda screen=screen: screen.text("#state-text") == "live")
+            if view == "now":
+                screen.until(lambda screen=screen: all(asked[0] in screen.text() for asked in CALLS))
+            screen.page.screenshot(path=ROOT / "docs" / f"dashboard-{view}.png")
+            context.close()
+        browser.close()
+
+
+def call(gateway: Any, task: str, key: str, model: str, cap: str, after_s: float) -> None:
+    """One call that is under way when the picture is taken."""
+    time.sleep(after_s)
+    headers = {"authorization": f"Bearer {key}", "x-bursar-task-id": task, "x-bursar-max-cost-usd": cap}
+    body = {"model": model, "messages": SAY, "stream": True}
+    gateway.stream("POST", "/v1/chat/completions", body, headers).rest()
+
+
+if __name__ == "__main__":
+    main()
