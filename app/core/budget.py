@@ -237,8 +237,7 @@ class Book:
         tightest, room = self._tightest(names)
         if room is not None and room < op.need_nano and not op.forced:
             balance = self.balances[tightest]
-            # Waiting helps only if every scope would fit the need once the holds are given back.
-            contended = all(b.room_nano is None or b.room_nano + b.held_nano >= op.need_nano for b in scopes)
+            contended = all(_would_fit(op.need_nano, b) for b in scopes)
             return self._denied(tightest, balance, contended=contended, killed=False)
         held = op.want_nano if room is None else max(op.need_nano, min(op.want_nano, room // op.share))
         now_ms = op.now_ms
@@ -266,29 +265,31 @@ class Book:
         hold = self.holds.get(op.call_id)
         if hold is None:
             return Lost(op.call_id)
-        delta = max(op.spent_nano - hold.spent_nano, 0)
+        delta, before = max(op.spent_nano - hold.spent_nano, 0), hold.held_nano
         scopes = [self.balances[scope] for scope in hold.scopes]
+        room, exhausted = None, False
         for balance in scopes:
             balance.spent_nano += delta
-            balance.held_nano -= hold.held_nano
+            balance.held_nano -= before
+            if balance.limit_nano is None and balance.own_limit_nano is None:
+                continue  # the common case, seen without a call
+            left = balance.room_nano
+            if left is not None and (room is None or left < room):
+                room = left
+            exhausted = exhausted or (balance.killed_at_nano is not None and balance.exhausted)
         hold.spent_nano += delta
-        rooms = [b.room_nano for b in scopes if b.room_nano is not None]
-        if any(b.exhausted for b in scopes):
+        if exhausted:
             held = 0
-        elif rooms:
-            room = max(min(rooms), 0)
+        elif room is not None:
+            room = max(room, 0)
             held = max(min(op.want_nano, room // op.share), min(op.need_nano, room))
         else:
             held = op.want_nano
         hold.held_nano, hold.risk_nano = held, op.risk_nano
         for balance in scopes:
             balance.held_nano += held
-        return self._granted(
-            hold,
-            contended=held < op.need_nano
-            and not any(b.exhausted for b in scopes)
-            and all(b.room_nano is None or b.room_nano + b.held_nano >= op.need_nano for b in scopes),
-        )
+        contended = held < op.need_nano and not exhausted and all(_would_fit(op.need_nano, b) for b in scopes)
+        return self._granted(hold, contended=contended)
 
     def _settle(self, op: Settle) -> Result:
         hold = self.holds.pop(op.call_id, None)
@@ -364,3 +365,9 @@ class Book:
     ) -> Denied:
         limit, spent, held = balance.effective_limit_nano, balance.spent_nano, balance.held_nano
         return Denied(scope, limit or 0, spent, held, contended, killed, why.reason, why.limit, why.used)
+
+
+def _would_fit(need_nano: int, balance: Balance) -> bool:
+    """Once all holds are given back; else waiting helps nobody."""
+    room = balance.room_nano
+    return room is None or room + balance.held_nano >= need_nano
