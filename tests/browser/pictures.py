@@ -9,13 +9,15 @@ import contextlib
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.browser.conftest import FLAGS, Screen, seeded
-from tests.http.live import SAY
+from tests.browser import seed
+from tests.browser.conftest import FLAGS, Screen
+from tests.http.live import SAY, LiveGateway
 from tests.tools import ROOT, chromium
 from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
@@ -33,7 +35,7 @@ CALLS = [
     ("port-304", "bob", "gpt-5.2", "0.020", 23),
 ]
 """Task, key, model, cap in dollars, and after how many seconds it begins."""
-TAKEN_AFTER_S = 31
+TAKEN_AFTER_S, COLOURS = 33, 256
 
 
 def pace(request: Received) -> Script:
@@ -46,28 +48,42 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         ScriptedUpstream(pace) as upstream,
-        contextlib.contextmanager(seeded)(Path(name), upstream, keys=True) as past,
+        served(Path(name), upstream) as gateway,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=str(chromium()), args=FLAGS)
-        streams = [threading.Thread(target=call, args=(past.gateway, *asked), daemon=True) for asked in CALLS]
+        streams = [threading.Thread(target=call, args=(gateway, *asked), daemon=True) for asked in CALLS]
         for stream in streams:
             stream.start()
         time.sleep(TAKEN_AFTER_S)
         for view, theme in (("now", "light"), ("speed", "dark")):
             context = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, color_scheme=theme)
             context.add_init_script("sessionStorage.setItem('bursar-key', 'boss')")
-            screen = Screen(context.new_page(), f"http://127.0.0.1:{past.gateway.port}")
+            screen = Screen(context.new_page(), f"http://127.0.0.1:{gateway.port}")
             screen.go(view)
             screen.until(lambda screen=screen: screen.text("#state-text") == "live")
             if view == "now":
                 screen.until(lambda screen=screen: all(asked[0] in screen.text() for asked in CALLS))
-            screen.page.screenshot(path=ROOT / "docs" / f"dashboard-{view}.png")
+            page = ROOT / "docs" / f"dashboard-{view}.png"
+            screen.page.screenshot(path=page)
+            with Image.open(page) as taken:
+                taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(page, optimize=True)
             context.close()
         browser.close()
 
 
-def call(gateway: Any, task: str, key: str, model: str, cap: str, after_s: float) -> None:
+@contextlib.contextmanager
+def served(folder: Path, upstream: ScriptedUpstream) -> Iterator[LiveGateway]:
+    """A gateway with a past, without those who would be taken for HTML."""
+    now_s = time.time()
+    past = seed.make(now_s)
+    past.records = [record for record in past.records if record["model"] != seed.HOSTILE]
+    seed.write(past, folder / "data", now_s)
+    with LiveGateway(seed.policy(upstream.url), folder) as gateway:
+        yield gateway
+
+
+def call(gateway: LiveGateway, task: str, key: str, model: str, cap: str, after_s: float) -> None:
     """One call that is under way when the picture is taken."""
     time.sleep(after_s)
     headers = {"authorization": f"Bearer {key}", "x-bursar-task-id": task, "x-bursar-max-cost-usd": cap}
