@@ -80,6 +80,18 @@ def open_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
     return max((price.fee_nano(tool) or 0 for tool in billed_tools(request, candidate)), default=0)
 
 
+def unseen_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
+    """One use of each tool on offer of which the provider tells at the end only, those that are sure left out: what has
+    to be there before the call, for nothing can be cut when it is known."""
+    price = candidate.price
+    if not request.prompt.server_tools or price is None:
+        return 0
+    if candidate.provider.speaking_with(request.dialect) in SHOWN_RUNNING:
+        return 0
+    sure = {tool for tool, _ in sure_tools(request, candidate)}
+    return sum(price.fee_nano(tool) or 0 for tool in billed_tools(request, candidate) if tool not in sure)
+
+
 def _passes(request: ChatRequest, candidate: Candidate) -> bool:
     provider = candidate.provider
     return provider.bridge is None and provider.speaking_with(request.dialect) == request.dialect

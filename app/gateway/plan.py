@@ -11,7 +11,7 @@ from app.core.landing import Approach
 from app.core.money import MAX_NANO, affordable_tokens, tokens_cost, tools_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
-from app.gateway.fees import open_fee_nano, sure_tools
+from app.gateway.fees import open_fee_nano, sure_tools, unseen_fee_nano
 from app.gateway.limits import Limits
 
 STEP_TOKENS = 512
@@ -37,7 +37,8 @@ class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
     cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
 
-    `input_nano` is what is billed before a word of output: the input, and tools that are used for certain.
+    `input_nano` is what is kept for what is no output: the input, tools that are used for certain, and one use of each
+    that would show at the end only.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
     least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes.
     """
@@ -82,6 +83,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     sure = sure_tools(request, candidate)
     if price is not None and sure:
         input_nano += tools_cost(price, sure)
+    input_nano += unseen_fee_nano(request, candidate)
     open_nano = open_fee_nano(request, candidate)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)

@@ -91,6 +91,8 @@ def test_a_reply_with_tools_that_nobody_counts_beforehand_is_folded_under_a_cap(
     asked = request(stream=False, output_limit=50, dialect=dialect, prompt={"server_tools": ("web_search",)})
     plan = plan_attempt(asked, candidate, limits, 100)
     assert (plan.mode, plan.open_fee_nano, plan.unbounded) == (mode, open_nano, open_nano > 0)
+    # What shows at the end only is set aside before the call.
+    assert plan.input_nano == 100 + (fee if dialect == "gemini" else 0)
     free = dataclasses.replace(candidate, price=Price(Rates(0, 0), tool_fees=(("web_search", fee),)))
     assert plan_attempt(asked, free, limits, 100).step_nano == open_nano
 

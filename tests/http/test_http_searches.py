@@ -175,6 +175,31 @@ async def test_a_search_that_is_certain_is_set_aside_before_the_call(
         assert record["usage"]["web_search_uses"] == 1
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_a_search_that_would_show_at_the_end_is_set_aside_before_the_call(
+    upstream: ScriptedUpstream, tmp_path: Path, stream: bool
+) -> None:
+    """Gemini before 3 bills one search at most: with that set aside, no cap is passed."""
+    reply, _, path, body = CASES["gemini-2.5"]
+    data = json.dumps(reply).encode()
+    kind = "text/event-stream" if stream else "application/json"
+    upstream.source = Script(body=b"data: %b\n\n" % data if stream else data, headers={"content-type": kind})
+    if stream:
+        path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
+    before = len(upstream.requests)
+    async with Live(tmp_path, spec_of(upstream, "gemini-2.5", {"web_search": 0.01})) as live:
+        for usd, status in (("0.0099", 402), ("0.0103", 200)):
+            headers = {"x-bursar-task-id": f"t{usd}", "x-bursar-task-max-cost-usd": usd}
+            async with live.client.session.post(live.url + path, json=body, headers=headers) as response:
+                answer = await read(response)
+            assert answer.status == status, answer.body
+        assert len(upstream.requests) == before + 1
+        sent = upstream.requests[-1].body["generationConfig"]["maxOutputTokens"]
+        assert sent * OUTPUT_NANO <= 10_300_000 - SEARCH_NANO
+        spent = round((await live.task("t0.0103"))["spent_usd"] * 10**9)
+        assert spent == TOKENS_NANO + SEARCH_NANO
+
+
 def searching(count: int) -> list[dict[str, Any]]:
     """A Messages stream of `count` searches one after another, then an answer."""
     use = {"input_tokens": 100, "output_tokens": 1, "server_tool_use": {"web_search_requests": 0}}
