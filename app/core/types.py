@@ -8,7 +8,7 @@ import msgspec
 
 from app.core.money import Usage
 
-SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation", "maps")
+SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation", "maps", "advisor")
 """Tools that providers run themselves, under whatever name, and bill by the piece; they name the fees of a policy.
 Those that cost nothing but tokens (fetching pages, finding tools, remote MCP servers) are not among them."""
 

@@ -35,16 +35,20 @@ RESPONSES_CALLS: Final = {
     "web_search_call": "web_search",
     "file_search_call": "file_search",
     "code_interpreter_call": "code_execution",
+    "shell_call": "code_execution",
     "image_generation_call": "image_generation",
 }
 """The items of `output` that are uses of them."""
-MESSAGES: Final = {"web_search": "web_search", "code_execution": "code_execution"}
-"""https://platform.claude.com/docs/en/about-claude/pricing#specific-tool-pricing: fetching pages costs tokens alone."""
+MESSAGES: Final = {"web_search": "web_search", "code_execution": "code_execution", "advisor": "advisor"}
+"""https://platform.claude.com/docs/en/about-claude/pricing#specific-tool-pricing: fetching pages costs tokens alone.
+What an advisor says is billed at the rates of another model, and is not in the reply's own count of tokens
+(https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool)."""
 MESSAGES_CALLS: Final = {
     "web_search": "web_search",
     "code_execution": "code_execution",
     "bash_code_execution": "code_execution",
     "text_editor_code_execution": "code_execution",
+    "advisor": "advisor",
 }
 """The names in `server_tool_use` blocks."""
 GEMINI: Final = {

@@ -117,7 +117,7 @@ class TierSpec(RatesSpec):
     above_tokens: Tokens
 
 
-ServerTool = Literal["web_search", "file_search", "code_execution", "image_generation", "maps"]
+ServerTool = Literal["web_search", "file_search", "code_execution", "image_generation", "maps", "advisor"]
 """`core/types.SERVER_TOOLS`."""
 
 

@@ -62,14 +62,32 @@ def test_responses() -> None:
     assert request.prompt.server_tools == ("web_search", "file_search", "code_execution", "image_generation")
 
 
+@pytest.mark.parametrize(
+    ("environment", "tools"),
+    [
+        (None, ()),
+        ({"type": "local"}, ()),
+        ("container_auto", ()),
+        ({"type": "container_auto", "memory_limit": "4g"}, ("code_execution",)),
+        ({"type": "container_reference", "container_id": "cntr_1"}, ("code_execution",)),
+    ],
+)
+def test_a_shell_in_the_providers_container(environment: Any, tools: tuple[str, ...]) -> None:
+    offered = [{"type": "shell", **({} if environment is None else {"environment": environment})}]
+    request = parse_responses(json.dumps({"model": "m", "input": "hi", "tools": offered}).encode(), {})
+    assert request.prompt.server_tools == tools
+
+
 def test_messages() -> None:
     offered = [
         {"name": "f", "input_schema": {}}, {"type": "custom", "name": "web_search", "input_schema": {}},
         {"type": "bash_20250124", "name": "bash"}, {"type": "web_fetch_20250910", "name": "web_fetch"},
         {"type": "web_search_20260209", "name": "web_search"}, {"type": "code_execution_20250825", "name": "c"},
+        {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-8"},
     ]  # fmt: skip
     body = {"model": "m", "messages": HI, "max_tokens": 5, "tools": offered}
-    assert parse_messages(json.dumps(body).encode(), {}).prompt.server_tools == ("web_search", "code_execution")
+    offers = parse_messages(json.dumps(body).encode(), {}).prompt.server_tools
+    assert offers == ("web_search", "code_execution", "advisor")
 
 
 @pytest.mark.parametrize("search", ["googleSearch", "google_search", "googleSearchRetrieval", "enterpriseWebSearch"])

@@ -113,7 +113,7 @@ def _prompt(members: _Members, items: str | list[Item]) -> Prompt:
 def _add_options(prompt: Prompt, members: _Members) -> None:
     if "tools" in members and (offered := field_of(shapes.tools, members, "tools")):
         prompt.tools = sum(len(tool.tools) if tool.tools is not None else 1 for tool in offered)
-        prompt.server_tools = billed_tools([tool.type for tool in offered], RESPONSES)
+        prompt.server_tools = billed_tools([tool.billed_as for tool in offered], RESPONSES)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
     prompt.service_tier = service_tier(members, "service_tier")

@@ -91,7 +91,7 @@ class ResponsesReader:
     def __init__(self) -> None:
         self._items = ItemReader()
         self._begun = False
-        self._containers: set[str | None] = set()
+        self._containers: set[str] = set()
 
     def read(self, frame: Frame) -> list[Event]:
         """The events of one frame, none for a comment or an event that says nothing here. Raises BadEvent."""
@@ -146,7 +146,7 @@ class ResponsesReader:
         """The last event of a stream, or a whole response."""
         events = self._begin(response)
         usage = response.usage.counted() if response.usage is not None else None
-        containers: set[str | None] = set()
+        containers: set[str] = set()
         ran = Counter(tool for item in response.output or () if (tool := item.billed(containers)) is not None)
         if usage is not None and ran:
             usage = msgspec.structs.replace(usage, tools=tuple(ran.items()))

@@ -35,8 +35,9 @@ class OutputItem(OutItem):
     encrypted_content: str | None = None
     action: Any = None
     container_id: str | None = None
+    environment: Any = None
 
-    def billed(self, containers: set[str | None]) -> str | None:
+    def billed(self, containers: set[str]) -> str | None:
         """The tool of the provider's that this item is a use of. Of what a web search does, only asking is billed, not
         the opening of what it found; of code, the container that it runs in. `containers`: those that were used before,
         to which this one is added."""
@@ -45,11 +46,19 @@ class OutputItem(OutItem):
         tool = RESPONSES_CALLS.get(self.type)
         if tool != CODE:
             return tool
-        container = self.container_id or self.id
-        if container in containers:
+        container = self._container
+        if container is None or container in containers:
             return None
         containers.add(container)
         return tool
+
+    @property
+    def _container(self) -> str | None:
+        """Where code ran at the provider, by the use's own name where none is told; None for the client's own shell."""
+        if self.type != "shell_call":
+            return self.container_id or self.id or ""
+        place = self.environment if isinstance(self.environment, dict) else {}
+        return str(place.get("container_id") or self.id or "") if place.get("type") == "container_reference" else None
 
     @property
     def given(self) -> str:

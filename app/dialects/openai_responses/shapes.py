@@ -63,6 +63,14 @@ class ToolShape(msgspec.Struct):
     strict: bool | None = None
     format: msgspec.Raw = ABSENT
     tools: list[ToolShape] | None = None
+    environment: Any = None
+
+    @property
+    def billed_as(self) -> str:
+        """The type by which it is billed: a shell in the provider's container is billed as its code interpreter is."""
+        place = self.environment if isinstance(self.environment, dict) else {}
+        hosted = self.type == "shell" and str(place.get("type")).startswith("container_")
+        return "code_interpreter" if hosted else self.type
 
 
 class Format(msgspec.Struct):

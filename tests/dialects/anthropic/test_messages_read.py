@@ -119,10 +119,12 @@ def test_what_the_providers_tools_are_asked_is_metered_and_their_blocks_go_on() 
 def test_code_is_billed_by_the_container_of_a_reply() -> None:
     uses = [
         block(place, "server_tool_use", id=f"s{place}", name=name, input={})
-        for place, name in enumerate(("bash_code_execution", "text_editor_code_execution", "web_search", "web_search"))
+        for place, name in enumerate(
+            ("bash_code_execution", "text_editor_code_execution", "web_search", "web_search", "advisor", "advisor")
+        )
     ]
     told = [found for found in read(start() + b"".join(uses) + end()) if isinstance(found, Ran)]
-    assert told == [Ran("code_execution"), Ran("web_search"), Ran("web_search")]
+    assert told == [Ran("code_execution"), *[Ran("web_search")] * 2, *[Ran("advisor")] * 2]
 
 
 def test_a_compaction_goes_on() -> None:

@@ -245,6 +245,16 @@ def test_code_is_billed_by_the_container() -> None:
     assert used.usage.tools == (("code_execution", 4),)
 
 
+def test_a_shell_is_billed_where_it_runs_at_the_provider() -> None:
+    places: list[Any] = [
+        None, {"type": "local"}, {"type": "container_reference", "container_id": "c1"},
+        {"type": "container_reference", "container_id": "c1"}, "odd",
+    ]  # fmt: skip
+    items = [{"type": "shell_call", "id": f"sh_{n}", "environment": place} for n, place in enumerate(places)]
+    events = events_of(sse(*({"type": "response.output_item.done", "item": item} for item in items)))
+    assert [event for event in events if isinstance(event, Ran)] == [Ran("code_execution")]
+
+
 NAMES = st.sampled_from(
     ["type", "response", "item", "delta", "error", "output", "usage", "status", "arguments", "id", "content", "summary"]
 )
