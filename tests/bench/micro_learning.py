@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -48,7 +49,8 @@ TODAY = dt.date(2026, 11, 29)
 @dataclass(frozen=True)
 class Exploring:
     """A request of a kind that the learned router reads (2 kB of code), decided by a snapshot on a route that
-    explores; `sampled`: the decision that sampling makes of it, with the probability of its choice."""
+    explores; `sampled`: the decision that sampling makes of it for a unit (a task, or a call without one), with the
+    probability of its choice."""
 
     request: ChatRequest
     belief: Belief
@@ -56,7 +58,7 @@ class Exploring:
     live: LiveRouter
     decision: Decision
     arms: tuple[Arm, ...]
-    sampled: Callable[[], Decision]
+    sampled: Callable[[str], Decision]
 
 
 def exploring(count: int) -> Exploring:
@@ -73,9 +75,9 @@ def exploring(count: int) -> Exploring:
     target = resolve(view, ROUTE)
     decision, explorer = _decided(request, target, view), Explorer(Plenty())
 
-    def sampled() -> Decision:
+    def sampled(unit: str) -> Decision:
         return explored(
-            decision, target.arms, view, explorer, unit="task", in_tool_loop=False, limits=FREE, today=TODAY
+            decision, target.arms, view, explorer, unit=unit, in_tool_loop=False, limits=FREE, today=TODAY
         )  # fmt: skip
 
     return Exploring(request, belief, view, live, decision, target.arms, sampled)
@@ -96,7 +98,8 @@ def _works(of: Exploring) -> Iterator[tuple[str, str, Callable[[], object]]]:
     yield "scores by a snapshot, the text read", "request", lambda: of.live.score(features, of.arms)
     yield "what it demands, in its record", "request", lambda: demand_json(demand, of.view)
     yield "the decision's record", "request", lambda: decision_json(of.decision, of.view)
-    yield "sampling and propensity", "request", of.sampled
+    units = map(str, itertools.count())
+    yield "sampling and propensity", "request", lambda: of.sampled(next(units))
     name = of.arms[0].name
     site = belief.site(name, demand, 1.0, 1.0)
     yield (

@@ -54,7 +54,7 @@ async def _each_us(of: Exploring, calls: int, *, sampling: bool) -> float:
             records = [_called(of) for _ in range(calls)]
             before_ns = time.process_time_ns()
             for record, attempt in records:
-                record.decision = of.sampled() if sampling else of.decision
+                record.decision = of.sampled(record.request_id) if sampling else of.decision
                 heard = heard_for(of.request, ())
                 heard.say(ANSWER)
                 attempt.seen = seen_of(of.request, heard, attempt.candidate, of.view)
