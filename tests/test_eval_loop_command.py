@@ -97,7 +97,7 @@ def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:
 
 
 def test_what_first_outcomes_spoke_against_is_drawn_as_often_as_it_may_be_the_best(world: World) -> None:
-    learner, share, tries = Online(world, 0, share=0.5), 0.5, 4_000
+    learner, tries = Online(world, 0, share=1.0), 4_000
     for row in range(4):
         learner.learn(row, 0, 1.0)
     learner.learn(5, 1, 0.0)
@@ -107,8 +107,8 @@ def test_what_first_outcomes_spoke_against_is_drawn_as_often_as_it_may_be_the_be
     assert int(mean.argmax()) == 0
     assert 0.01 < chance < 0.1  # believed worse by some standard deviations
     chosen = [learner.choose(40, 0.0) for _ in range(tries)]
-    sure = 4.0 * (share * chance / tries) ** 0.5
-    assert chosen.count(1) / tries == pytest.approx(share * chance, abs=sure)
+    sure = 4.0 * (chance / tries) ** 0.5
+    assert chosen.count(1) / tries == pytest.approx(chance, abs=sure)
 
 
 def test_the_same_seed_is_the_same_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
