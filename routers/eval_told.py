@@ -12,6 +12,7 @@ from routers.artifact import Weights
 from routers.base import Arm
 from routers.belief import SPREAD, Belief, Prior, Spread
 from routers.eval_contenders import Readings
+from routers.eval_policies import column_means
 from routers.eval_table import Floats, Table
 from routers.kinds import Demand, extended
 from routers.learned import LearnedRouter
@@ -40,20 +41,27 @@ class Listener:
         expected = trusted(regressed(arm, self.router.ability_weights), self._typical)
         return self._prior.joined(belief, arm, expected)
 
-    def told(self, belief: Belief, arm: Arm, table: Table, row: int, outcome: float) -> Belief:
+    def told(self, belief: Belief, arm: Arm, table: Table, row: int, outcome: float, weight: float = 1.0) -> Belief:
         """After one outcome of a model that has joined."""
-        site = belief.site(arm.name, self.demands(table)[row], outcome, 1.0)
-        return belief.told(site).counted(arm.name, 1.0)
+        site = belief.site(arm.name, self.demands(table)[row], outcome, weight)
+        return belief.told(site).counted(arm.name, weight)
 
     def heard(self, table: Table, models: Sequence[int], rows: Indices) -> Belief:
-        """After all outcomes of some models on some rows."""
+        """After all outcomes of some models on some rows.
+
+        Belief takes outcomes for independent, as those of a gateway are, which hears of one model a request. Here many
+        models answered one, and how hard it is for all of them is one draw: M outcomes count for as many as they tell
+        of, M / (1 + (M - 1) `in_common`), the design effect of clusters (Kish 1965, Survey Sampling, 5.4).
+        """
         arms, belief = self._readings.arms(table), self._prior.start()
         for model in models:
             belief = self.joined(belief, arms[model])
+        common = in_common(table.score[np.ix_(rows, list(models))])
         for row in rows:
-            for model in models:
-                if not np.isnan(outcome := table.score[row, model]):
-                    belief = self.told(belief, arms[model], table, int(row), float(outcome))
+            asked = [model for model in models if not np.isnan(table.score[row, model])]
+            for model in asked:
+                outcome, weight = float(table.score[row, model]), 1.0 / (1.0 + (len(asked) - 1) * common)
+                belief = self.told(belief, arms[model], table, int(row), outcome, weight)
         return belief
 
     def chances(self, belief: Belief, arm: Arm, table: Table, rows: Indices) -> Floats:
@@ -76,6 +84,18 @@ class Listener:
             var[:, : len(found[0].var)] = [demand.var for demand in found]
             self._demands[table.source], self._at[table.source] = found, (z, var)
         return self._demands[table.source]
+
+
+def in_common(score: Floats) -> float:
+    """The correlation, at least 0, of two models' outcomes on one request, less each model's mean: (rows, models)."""
+    known = ~np.isnan(score)
+    left = np.where(known, score - column_means(score), 0.0)
+    asked, square = known.sum(axis=1), float((left**2).sum())
+    pairs = float((asked * (asked - 1)).sum())
+    if pairs == 0.0 or square == 0.0:
+        return 0.0
+    together = float((left.sum(axis=1) ** 2).sum()) - square
+    return max(together / pairs / (square / float(known.sum())), 0.0)
 
 
 def predicted(ability: Ability, u: Floats, var: Floats) -> Floats:

@@ -10,7 +10,7 @@ import pytest
 from routers.abilities import AbilityStack
 from routers.eval_contenders import Readings
 from routers.eval_table import Table, tables
-from routers.eval_told import Listener, predicted
+from routers.eval_told import Listener, in_common, predicted
 from routers.kinds import extended
 from tests.routers.outcomes import rows, weights
 
@@ -46,6 +46,19 @@ def test_outcomes_narrow_what_is_believed_of_a_model_and_tell_of_the_others(tabl
         assert np.trace(told.ability(arm.name).cov) < np.trace(untold.ability(arm.name).cov)
         before, after = (listener.chances(belief, arm, table, np.arange(40)).mean() for belief in (untold, told))
         assert after < before - 0.1
+
+
+def test_outcomes_of_one_request_count_for_what_they_do_not_share(table: Table, listener: Listener) -> None:
+    """Four models that always fail together are as one; what each does for itself counts whole."""
+    rng = np.random.default_rng(0)
+    together = np.repeat(rng.integers(0, 2, (80, 1)).astype(float), 4, axis=1)
+    apart = rng.integers(0, 2, (4_000, 4)).astype(float)
+    assert in_common(together) == pytest.approx(1.0)
+    assert in_common(apart) == pytest.approx(0.0, abs=0.03)
+    assert in_common(together[:, :1]) == 0.0
+    one = replace(table, score=np.vstack([together, table.score[80:]]))
+    belief = listener.heard(one, range(4), np.arange(80))
+    assert [own.labels for own in belief.own.values()] == pytest.approx([20.0] * 4)
 
 
 def test_what_was_not_asked_is_not_heard(table: Table, listener: Listener) -> None:
