@@ -56,7 +56,7 @@ class Listener:
         arms, belief = self._readings.arms(table), self._prior.start()
         for model in models:
             belief = self.joined(belief, arms[model])
-        common = in_common(table.score[np.ix_(rows, list(models))])
+        common = in_common(table.score[np.ix_(rows, np.array(models, dtype=np.int64))])
         for row in rows:
             asked = [model for model in models if not np.isnan(table.score[row, model])]
             for model in asked:
