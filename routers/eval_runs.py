@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -104,29 +104,7 @@ def run(name: str, table: Table, folds: Sequence[Fold], attempt: Callable[[Fold]
 
 
 def forecast_trial(table: Table, fold: Fold, validation: Forecast, test: Forecast, *, adequacy: bool = True) -> Trial:
-    """What a router that forecasts P(success) does with a fold: the utility rule at every spend, the adequacy rule.
-
-    Of a router that expects lengths the utility rule takes the dollars expected of each request, or each model's mean,
-    whichever does better on the validation rows: where a family's requests are dear and worth it, and P does not know,
-    the former keeps the strong model from them.
-    """
-    ways = [(validation, test)]
-    if validation.tokens is not None:
-        ways.append((replace(validation, tokens=None), replace(test, tokens=None)))
-    curves = [_curve(table, fold, *way) for way in ways]
-    curve = max(curves, key=lambda parts: float(np.nan_to_num(column_means(parts[0].quality)).mean()))
-    points = {}
-    if adequacy and table.dollars.any():
-        # The adequacy rule has no setting that validation rows could choose.
-        cost = expected_costs(table, fold, fold.test, validation, test)
-        for level in ADEQUACIES:
-            chosen = by_adequacy(test.p, cost, table.usable[fold.test], level)
-            points[f"adequacy {level}"] = _adequacy_point(table, fold, chosen)
-    return Trial(curve[0], curve[1], points, test)
-
-
-def _curve(table: Table, fold: Fold, validation: Forecast, test: Forecast) -> tuple[Part, Part]:
-    """The utility rule at every spend, on validation and on test rows."""
+    """What a router that forecasts P(success) does with a fold: the utility rule at every spend, the adequacy rule."""
     usable, rates = table.usable, rates_of(table)
     parts = []
     for rows, forecast in ((fold.validation, validation), (fold.test, test)):
@@ -134,8 +112,14 @@ def _curve(table: Table, fold: Fold, validation: Forecast, test: Forecast) -> tu
         chosen = by_utility(forecast.p, cost, usable[rows], rates)
         parts.append(Part(picked(table.score[rows], chosen), picked(table.cost[rows], chosen)))
     share = mixed_rates(column_means(parts[0].cost), spends_of(table, fold.validation))
-    at_validation, at_test = (Part(part.quality @ share, part.cost @ share) for part in parts)
-    return at_validation, at_test
+    parts = [Part(part.quality @ share, part.cost @ share) for part in parts]
+    points = {}
+    if adequacy and table.dollars.any():
+        # `cost` is the test rows' here: the adequacy rule has no setting that validation rows could choose.
+        for level in ADEQUACIES:
+            chosen = by_adequacy(test.p, cost, usable[fold.test], level)
+            points[f"adequacy {level}"] = _adequacy_point(table, fold, chosen)
+    return Trial(parts[0], parts[1], points, test)
 
 
 def mixed_rates(costs: Floats, spends: Floats) -> Floats:

@@ -359,25 +359,3 @@ def test_at_a_setting_folds_spend_alike_whatever_gap_they_expect() -> None:
     done = run("constant", table, [one, other], attempt)
     spent = np.nanmean(done.cost[:40], axis=0), np.nanmean(done.cost[40:], axis=0)
     assert spent[0] == pytest.approx(spent[1], rel=0.25)
-
-
-@pytest.mark.parametrize(("worth_it", "tested"), [(True, True), (True, False), (False, True), (False, False)])
-def test_whose_dollars_are_weighed_is_chosen_on_validation_rows(worth_it: bool, tested: bool) -> None:
-    """Half of the requests are ten times as long. On validation rows the strong model is needed on the long ones or on
-    the short ones, and on tested rows too or the other way round; P knows nothing of it."""
-
-    def row(number: int, needed_on_long: bool) -> Row:
-        long = number % 2 == 0
-        weak, length = float(long is not needed_on_long), 1000.0 if long else 100.0
-        outcomes = {"weak": Outcome(weak, out_tokens=length), "strong": Outcome(1.0, out_tokens=length)}
-        return Row(str(number), "s", "f", f"number {number}", (), outcomes)
-
-    data = [row(n, worth_it) for n in range(40)] + [row(n, worth_it is tested) for n in range(40, 80)]
-    (table,) = tables(data, lambda name: (1.0, 10.0 if name == "strong" else 1.0))
-    fold = Fold(0, np.array([], dtype=np.int64), np.arange(40), np.arange(40, 80))
-    said = [Forecast(np.tile([1.0, 0.5], (40, 1)), table.out_tokens[rows]) for rows in (fold.validation, fold.test)]
-    blind = [replace(forecast, tokens=None) for forecast in said]
-    free, bound = forecast_trial(table, fold, *said), forecast_trial(table, fold, *blind)
-    same = np.allclose(free.test.quality, bound.test.quality)
-    assert same is worth_it
-    assert np.nanmean(free.validation.quality) >= np.nanmean(bound.validation.quality) - 1e-9
