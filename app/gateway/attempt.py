@@ -104,7 +104,7 @@ class Attempt:
         try:
             reply = await self._open()
             self.record.status = reply.status
-            self.record.note_id(reply.headers)
+            self.record.note_headers(reply.headers)
             if reply.status != 200:
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
                 if self.exchange.mends(body):

@@ -15,6 +15,9 @@ from app.gateway.purse import Purse
 UPSTREAM_IDS = ("x-request-id", "request-id", "x-amzn-requestid")
 """Where OpenAI (and nearly all), Anthropic and AWS say it."""
 MAX_ID_CHARS = 200
+RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-")
+"""How the names of headers begin that say what a provider's rate limits leave: OpenAI's way, and Anthropic's."""
+MOST_RATE_LIMITS = 32
 
 
 class AttemptRecord(msgspec.Struct):
@@ -39,14 +42,20 @@ class AttemptRecord(msgspec.Struct):
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()
     upstream_id: str | None = None
+    rate_limits: list[tuple[bytes, bytes]] = []
 
-    def note_id(self, headers: Mapping[str, str]) -> None:
-        """Keep by which id the provider knows this call, for whoever has to ask there about it."""
+    def note_headers(self, headers: Mapping[str, str]) -> None:
+        """Keep by which id the provider knows this call, for whoever has to ask there about it, and what its rate
+        limits leave, for clients that pace themselves by that."""
         for name in UPSTREAM_IDS:
             if name in headers:
                 found = headers[name][:MAX_ID_CHARS]
-                self.upstream_id = found if found.isascii() and found.isprintable() and found else None
-                return
+                self.upstream_id = found if found and _fits_header(found) else None
+                break
+        limits = [name for name in headers if name.startswith(RATE_LIMITS)]
+        if limits:
+            told = [(name, headers[name]) for name in limits[:MOST_RATE_LIMITS]]
+            self.rate_limits = [(n.encode(), v.encode()) for n, v in told if _fits_header(n) and _fits_header(v)]
 
     @property
     def tokens_per_sec(self) -> float | None:
@@ -61,3 +70,7 @@ class AttemptRecord(msgspec.Struct):
             return None
         spent = self.purse.cut_headers.get("x-bursar-spent-usd") if self.purse is not None else None
         return float(spent or self.cut["killed_at_usd"])
+
+
+def _fits_header(text: str) -> bool:
+    return len(text) <= MAX_ID_CHARS and text.isascii() and text.isprintable()

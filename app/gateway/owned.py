@@ -125,15 +125,18 @@ class OwnedCall(ABC):
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers: what ran, where, what it cost if known, what is left."""
-        candidate = attempt.candidate
+        candidate, asked = attempt.candidate, self.record.requested_model
         found = [
             (b"content-type", content_type),
             *self._id_headers(),
             (b"x-bursar-model", candidate.name.encode("latin-1", "replace")),
             (b"x-bursar-provider", candidate.provider.name.encode("latin-1", "replace")),
         ]
+        if asked.isascii() and asked.isprintable():
+            found.append((b"x-bursar-requested-model", asked.encode()))
         if attempt.upstream_id is not None:
             found.append((b"x-bursar-upstream-id", attempt.upstream_id.encode()))
+        found += attempt.rate_limits
         if self.record.client_request_id is not None:
             found.append((b"x-client-request-id", self.record.client_request_id.encode("latin-1", "replace")))
         if content_type.startswith(b"text/event-stream"):

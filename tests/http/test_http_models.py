@@ -49,6 +49,7 @@ def test_a_route_a_tier_or_a_model(
     answer = gateway.chat(model=model, stream=stream, max_tokens=50)
     assert answer.status == 200
     assert (answer.headers["x-bursar-model"], answer.headers["x-bursar-provider"]) == (name, provider)
+    assert answer.headers["x-bursar-requested-model"] == model
     assert [request.model for request in upstream.requests] == [sent]
     assert upstream.requests[0].headers.get("authorization") == ("Bearer none" if provider == "a" else None)
     record = gateway.decision(answer)

@@ -64,6 +64,16 @@ def test_whose_id_is_whose(gateway: LiveGateway, upstream: ScriptedUpstream, str
     assert "x-client-request-id" not in odd.headers
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_rate_limits_leave_is_passed_on(gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
+    told = {"x-ratelimit-remaining-requests": "41", "anthropic-ratelimit-tokens-remaining": "7"}
+    odd = {"x-ratelimit-odd": "caf\u00e9", "x-other": "kept to itself"}
+    upstream.source = Script.of(words("one"), headers=told | odd)
+    answer = gateway.chat(model="small", stream=stream)
+    assert {name: answer.headers.get(name) for name in told} == told
+    assert not answer.headers.keys() & odd.keys()
+
+
 def test_a_completed_call(gateway: LiveGateway) -> None:
     record = gateway.decision(gateway.chat(TASK, model="auto", stream=True, max_tokens=20))
     assert set(record) == MEMBERS
