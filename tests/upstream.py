@@ -37,12 +37,11 @@ class ScriptedUpstream:
     """The server. `source` may be replaced at any time; `requests` holds everything received, in order."""
 
     def __init__(self, source: Source | None = None, *, port: int = 0) -> None:
-        self.source: Source = Script() if source is None else source
+        self.source = Script() if source is None else source
         self.requests: list[Received] = []
         self.connections_opened = 0
         self.failures: list[BaseException] = []
         self._port = port
-        self._turns: dict[str, int] = {}
         self._changed = threading.Condition()
         self._open: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -121,6 +120,16 @@ class ScriptedUpstream:
         if isinstance(prices, ListPrice):
             return sum(request.tokens.bill(prices) for request in self.requests)
         return sum(request.tokens.bill(prices[request.model]) for request in self.requests if request.model in prices)
+
+    @property
+    def source(self) -> Source:
+        """What answers; a new one begins at its first script."""
+        return self._source
+
+    @source.setter
+    def source(self, source: Source) -> None:
+        self._source = source
+        self._turns: dict[str, int] = {}
 
     def changed(self) -> None:
         """Wake everyone who waits for a condition (called on the server's thread)."""

@@ -227,7 +227,7 @@ class Attempt:
         over = self.relay.ended or self.relay.done
         if cost is None or (self.meter.exact and (over or not self.candidate.provider.bills_after_cancel)):
             return cost, self.provenance()
-        if self.purse.plan.strict and self.purse.plan.output_rate:
+        if self.purse.plan.strict and (self.purse.plan.output_rate or self.purse.plan.unseen_nano):
             # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
             return self.purse.conservative_nano(), Provenance.CONSERVATIVE
         return cost, self.provenance()

@@ -47,6 +47,7 @@ class AttemptRecord(msgspec.Struct):
     def note_headers(self, headers: Mapping[str, str]) -> None:
         """Keep by which id the provider knows this call, for whoever has to ask there about it, and what its rate
         limits leave, for clients that pace themselves by that."""
+        self.upstream_id, self.rate_limits = None, []
         for name in UPSTREAM_IDS:
             if name in headers:
                 found = headers[name][:MAX_ID_CHARS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from collections.abc import Mapping
 
@@ -123,7 +124,9 @@ def limits_for(
     return Limits(tuple(claims), call_nano, call_scope, tokens, ms)
 
 
+@functools.lru_cache(maxsize=1024)
 def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
+    """The same for all calls of a key on one day, so they are made once."""
     text = day.isoformat()
     return (
         Claim(f"{owner}:day:{text}", windows.day_nano),

@@ -77,7 +77,8 @@ class OwnedCall(ABC):
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call on this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
-        if task_id is None and caps is NO_CAPS:  # the same for all calls of a key on one day
+        known = self.key is view.policy.keys.get(self.record.key_name)
+        if task_id is None and caps is NO_CAPS and known:  # the same for all calls of a key on one day
             what = ("limits", candidate.name, self.record.key_name, self._day)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
         limits = limits_for(view.policy, candidate, self.key, task_id, caps, self._day)

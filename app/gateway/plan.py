@@ -35,12 +35,14 @@ class Mode(StrEnum):
 
 class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
-    cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, or billed even when cancelled).
+    cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, tools that show at the end only, or
+    billed even when cancelled).
 
     `input_nano` is what is kept for what is no output: the input, tools that are used for certain, and one use of each
     that would show at the end only.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
-    least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes.
+    least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes;
+    `unseen_nano`: of one use of each tool that shows at the end only, which makes a plan strict.
     """
 
     mode: Mode
@@ -57,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     least_tokens: int = 1
     sure_tools: tuple[tuple[str, int], ...] = ()
     open_fee_nano: int = 0
+    unseen_nano: int = 0
 
     @property
     def unbounded(self) -> bool:
@@ -83,14 +86,15 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     sure = sure_tools(request, candidate)
     if price is not None and sure:
         input_nano += tools_cost(price, sure)
-    input_nano += unseen_fee_nano(request, candidate)
+    unseen_nano = unseen_fee_nano(request, candidate)
+    input_nano += unseen_nano
     open_nano = open_fee_nano(request, candidate)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
     bounds = [b for b in limits_known if b is not None]
     worst_tokens = min(bounds) * request.choices if bounds else None
     step_nano = tokens_cost(STEP_TOKENS, output_rate) or open_nano
-    blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
+    blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel or unseen_nano > 0
     if worst_tokens is not None:
         want = input_nano + tokens_cost(worst_tokens, output_rate)
     elif limits.call_nano is not None:
@@ -127,6 +131,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         least,
         sure,
         open_nano,
+        unseen_nano,
     )
 
 

@@ -47,6 +47,7 @@ class Tally:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._kinds: dict[Kind, Sums] = {}
+        self._shown: set[tuple[str, str, str]] = set()
         self.attempts: Counts[tuple[str, str, str]] = Counts()
         self.overheads: list[float] = []
 
@@ -64,16 +65,20 @@ class Tally:
         if self.overheads:
             observe_all(metrics.overhead, self.overheads)
             self.overheads.clear()
-        for (model, provider, result), times in self.attempts.items():
+        attempts, self.attempts = self.attempts, Counts()
+        kinds, self._kinds = self._kinds, {}
+        for (model, provider, result), times in attempts.items():
             metrics.attempts.labels(model, provider, result).inc(times)
-        self.attempts.clear()
-        for kind, sums in self._kinds.items():
+        for kind, sums in kinds.items():
             self._count(kind, sums)
-        self._kinds.clear()
 
     def _count(self, kind: Kind, sums: Sums) -> None:
         metrics, cost_usd = self._metrics, usd_float(sums.cost_nano)
         route, model, provider = kind.route, kind.model, kind.provider
+        if (route, model, provider) not in self._shown:  # what has not happened yet is 0: an increase shows only so
+            self._shown.add((route, model, provider))
+            for outcome in Outcome:
+                metrics.requests.labels(route, model, provider, outcome)
         metrics.requests.labels(route, model, provider, kind.outcome).inc(sums.calls)
         observe_all(metrics.duration.labels(model, provider), sums.durations)
         observe_all(metrics.ttft.labels(model, provider), sums.ttfts)

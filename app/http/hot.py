@@ -105,7 +105,7 @@ class HotRoute(ABC):
             key = self._gate(headers)
             body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
-                key = self._gate(headers)
+                view, key = self.services.view, self._gate(headers)
             if (again := headers.get("idempotency-key")) is not None:
                 reply, is_new = await self.replays.take(key_name(key), again, scope["path"], body)
                 if not is_new:
@@ -113,13 +113,15 @@ class HotRoute(ABC):
                     return
                 kept = reply
                 downstream = RecordingDownstream(send, kept)
+                if self.services.view is not view:  # or while it waited for the first one with that key
+                    key = self._gate(headers)
             call = await self.serve(headers, body, key, downstream, path_task, path)
         except BursarError as error:
             if kept is not None:
                 self.replays.end(kept, Outcome.BAD_REQUEST)
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
-                await read_away(headers, receive)
+                await read_away(headers, receive, cycle)
             await refuse(downstream, error, self.dialect)
             return
         except ClientLeft:
@@ -240,10 +242,11 @@ async def _read_on(
         message = await next_piece(receive, min(patience.idle_s, until_s - now_s()))
 
 
-async def read_away(headers: dict[str, str], receive: Receive) -> None:
+async def read_away(headers: dict[str, str], receive: Receive, cycle: Cycle | None = None) -> None:
     """Take what a client is still sending, for a while: closing on it would reset the connection, and the client
-    would never read why. One that asked first (`Expect: 100-continue`) has sent nothing yet."""
-    if "expect" in headers:
+    would never read why. One that asked first (`Expect: 100-continue`) has sent nothing yet, one whose body is here
+    nothing more."""
+    if "expect" in headers or (cycle is not None and not cycle.more_body):
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READ_AWAY_S):

@@ -85,7 +85,7 @@ class FileTraces:
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
         found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
-        for request_id, record in self._pending.items():
+        for request_id, record in list(self._pending.items()):
             if is_of_task(record, key, task_id):
                 found[request_id] = plain(record)
         return list(found.values()), whole

@@ -112,7 +112,9 @@ class RedisTraces:
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
         needle = b'"task_id":' + msgspec.json.encode(task_id)
-        found = {name: plain(record) for name, record in self._pending.items() if is_of_task(record, key, task_id)}
+        found = {
+            name: plain(record) for name, record in list(self._pending.items()) if is_of_task(record, key, task_id)
+        }
         oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
         for _ in range(MAX_LOOKED // LOOK):
             entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -93,6 +94,8 @@ def test_a_reply_with_tools_that_nobody_counts_beforehand_is_folded_under_a_cap(
     assert (plan.mode, plan.open_fee_nano, plan.unbounded) == (mode, open_nano, open_nano > 0)
     # What shows at the end only is set aside before the call.
     assert plan.input_nano == 100 + (fee if dialect == "gemini" else 0)
+    streamed = plan_attempt(msgspec.structs.replace(asked, stream=True), candidate, limits, 100)
+    assert (streamed.strict, streamed.unseen_nano) == ((True, fee) if dialect == "gemini" else (False, 0))
     free = dataclasses.replace(candidate, price=Price(Rates(0, 0), tool_fees=(("web_search", fee),)))
     assert plan_attempt(asked, free, limits, 100).step_nano == open_nano
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
@@ -85,3 +86,26 @@ def test_observing_many_is_observing_each(values: list[float]) -> None:
     found, wanted = ([s for f in registry.collect() for s in f.samples] for registry in (one, other))
     assert [(s.name, s.labels) for s in found] == [(s.name, s.labels) for s in wanted]
     assert all(abs(a.value - b.value) < 1e-6 or a.value == b.value for a, b in zip(found, wanted, strict=True))
+
+
+def test_what_has_not_happened_yet_is_0() -> None:
+    metrics = Metrics()
+    tally = Tally(metrics)
+    tally.of(KINDS[0]).calls += 1
+    tally.fold(0)
+    shown = {
+        labels for name, labels in series(metrics) if name == "bursar_requests_total" and ("model", "small") in labels
+    }
+    assert len(shown) == len(Outcome)
+
+
+def test_a_failure_while_folding_counts_nothing_again() -> None:
+    metrics = Metrics()
+    tally = Tally(metrics)
+    tally.of(KINDS[0]).calls += 1
+    tally.of(KINDS[1]).cost_nano = -1  # no counter takes it
+    with pytest.raises(ValueError, match="non-negative"):
+        tally.fold(0)
+    tally.fold(0)
+    labels = {"route": "auto", "model": "small", "provider": "a", "outcome": Outcome.COMPLETED}
+    assert value(metrics, "bursar_requests_total", **labels) == 1

@@ -6,11 +6,13 @@ import http.client
 import json
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.http.live import SAY, Answer, LiveGateway, sha256
+from app.http import hot
+from tests.http.live import SAY, Answer, LiveGateway, contract, sha256
 from tests.upstream import ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
@@ -251,6 +253,20 @@ class TestTooLarge:
                 b"expect: 100-continue\r\n\r\n"
             )
             assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_one_that_is_here_is_refused_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunked: bool
+    ) -> None:
+        monkeypatch.setattr(hot, "READ_AWAY_S", 3600.0)
+        body = b"x" * 5_000
+        framing = b"transfer-encoding: chunked" if chunked else b"content-length: 5000"
+        sent = b"1388\r\n%b\r\n0\r\n\r\n" % body if chunked else body
+        with ScriptedUpstream() as upstream, LiveGateway(contract(upstream), tmp_path, max_body_bytes=1_000) as gateway:
+            client = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n%b\r\n\r\n" % framing + sent)
+            assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+            client.close()
 
     def test_the_limit_itself_is_not_too_large(self, gateway: LiveGateway) -> None:
         body = json.dumps({"model": "small", "messages": SAY}).encode()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.gateway.live import PRICE, Live, policy
+from tests.gateway.live import PRICE, Live, policy, until
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
@@ -44,6 +47,37 @@ async def test_one_that_comes_meanwhile_waits(tmp_path: Path, upstream: Scripted
         first, again = await asyncio.gather(*both)
         assert first.body == again.body
         assert len(upstream.requests) == 1
+
+
+async def test_a_key_whose_budget_is_cut_meanwhile(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """What waited for the first one is held to the policy in force when it goes on, and so is all that comes after."""
+    gate, secret = Gate(), "sk-alice"
+
+    def spec(usd: float) -> dict[str, Any]:
+        key = {"name": "alice", "sha256": hashlib.sha256(secret.encode()).hexdigest()}
+        return policy({"a": upstream}, keys=[{**key, "caps": {"day": {"max_cost_usd": usd}}}])
+
+    upstream.source = [Script.of(words("One two."), gate=gate), *[Script.of(words("Three."))] * 3]
+    headers = {"authorization": f"Bearer {secret}"}
+    async with Live(tmp_path, spec(100)) as live:
+
+        async def first() -> None:
+            async with live.client.open(headers={**headers, **SAME}, stream=True) as response:
+                await response.read()
+
+        leaves = asyncio.ensure_future(first())
+        await upstream.until(lambda u: u.requests)
+        waits = asyncio.ensure_future(live.chat(headers={**headers, **SAME}, stream=True))
+        assert live.gateway.front is not None
+        replies = live.gateway.front._hot["/v1/chat/completions"].replays._replies
+        await until(lambda: any(reply.ended._waiters for reply in replies.values()))
+        before = live.services.view
+        next(tmp_path.glob("policy-*.yaml")).write_text(json.dumps(spec(1e-6)))
+        await until(lambda: live.services.view is not before)
+        leaves.cancel()
+        assert (await waits).status == 402
+        assert (await live.chat(headers=headers)).status == 402
+        gate.open()
 
 
 async def test_a_failure_is_tried_again(tmp_path: Path, upstream: ScriptedUpstream) -> None:

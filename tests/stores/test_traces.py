@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from app.stores import traces as module
+from app.stores import traces_files, traces_redis
 from app.stores import traces_segments as segments
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
@@ -71,6 +72,20 @@ class TestEveryStore:
             await flushed(store)
         assert await store.of_task("k", "unknown", began_s) == ([], True)
         assert await store.of_task("k", odd, began_s + 3600) == ([], True)
+
+    async def test_a_task_is_read_while_its_records_are_written(
+        self, store: FileTraces | RedisTraces, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def plain(found: dict[str, Any]) -> dict[str, Any]:
+            store._pending.pop(name(2), None)
+            return found
+
+        monkeypatch.setattr(traces_files if isinstance(store, FileTraces) else traces_redis, "plain", plain)
+        for number in range(3):
+            store._pending[name(number)] = record(number, key="k", task_id="t")
+        found, _ = await store.of_task("k", "t", time.time())
+        assert {name(0), name(1)} <= {one["request_id"] for one in found}
+        store._pending.clear()
 
     async def test_an_unknown_one_is_none(self, store: Traces) -> None:
         assert await store.get("req_nothing") is None
