@@ -25,6 +25,8 @@ from routers.base import Arm
 from routers.facts import line_of
 from routers.kinds import N_TYPES, TYPES, Demand, extended, resemblance
 
+CERTAIN: Final = 1e-12
+"""A logit of so little variance learns nothing more: below it, numbers are too coarse to tell what it would."""
 MOST_REMOVED: Final = 0.95
 """Of the precision in a site's direction no more than this is taken away at once, so that rounding, and what was
 forgotten since, leave a covariance."""
@@ -144,7 +146,7 @@ class Belief:
             raise ValueError("the coordinates of a request are finite numbers")
         noise = self.noise(name, demand)
         before = variance + noise
-        if weight <= 0.0 or before <= 0.0:
+        if weight <= 0.0 or before <= CERTAIN:
             return Site(name, z, 0.0, 0.0)
         after, left = moments(mean, before, outcome, weight)
         precision = max(1.0 / left - 1.0 / before, 0.0)

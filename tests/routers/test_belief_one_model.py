@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from routers.abilities import Ability, Vector, predict
@@ -42,6 +42,7 @@ def test_updates_stay_finite_and_positive_definite(seen: list[tuple[Vector, floa
 
 
 @given(coordinates, st.floats(0, 1), st.floats(0, 50))
+@example(np.zeros(K), 2.2250738585e-313, 1.0)
 @settings(deadline=None)
 def test_a_success_never_lowers_p_and_a_failure_never_raises_it(u: Vector, noise: float, weight: float) -> None:
     before, _ = predict(start(), u)
