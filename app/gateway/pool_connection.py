@@ -7,6 +7,7 @@ https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import cast
 
 import httptools
@@ -216,7 +217,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES:
             raise _Refused("its head is too large")
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _name(name), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
@@ -245,3 +246,9 @@ class Connection(asyncio.Protocol):
         if self.status:
             self.asked = False
             self._news = True
+
+
+@functools.lru_cache(maxsize=512)
+def _name(raw: bytes) -> str:
+    """A header's name; providers send the same ones with every reply."""
+    return raw.decode("latin-1").lower()

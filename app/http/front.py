@@ -36,19 +36,17 @@ class Front:
         self._api = api
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """ASGI: what serves this request, to be awaited; of a hot route its own coroutine, and none around it."""
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
-            return
+            return send({"type": "websocket.close", "code": 1003})
         path: str = scope["path"]
         task = None
         if path.startswith("/t/"):
             try:
                 task, raw_path = split_task(scope["raw_path"])
             except BursarError as error:
-                await self._refuse(send, error, dialect_named(CHAT))
-                return
+                return self._refuse(send, error, dialect_named(CHAT))
             path = unquote(raw_path.decode("ascii"))
             scope = {**scope, "path": path, "raw_path": raw_path}
         hot, said = self._hot.get(path), NO_PATH
@@ -56,15 +54,17 @@ class Front:
             hot = self._hot.get(":" + named["verb"])
             said = {**dict(parse_qsl(scope["query_string"].decode("latin-1"))), **named.groupdict()}
         if hot is None:
-            await self._serve_api(scope, receive, send)
-        elif scope["method"] == "POST":
-            await hot(scope, receive, send, task, said)
-        elif scope["method"] == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
-            await self._refuse(send, wrong, hot.dialect)
+            return self._serve_api(scope, receive, send)
+        if scope["method"] == "POST":
+            return hot(scope, receive, send, task, said)
+        if scope["method"] == "OPTIONS":
+            return self._allow(send)
+        wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
+        return self._refuse(send, wrong, hot.dialect)
+
+    async def _allow(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The API's answer, with an id like every other; the server leaves the body out for HEAD."""
