@@ -227,9 +227,12 @@ class Attempt:
         over = self.relay.ended or self.relay.done
         if cost is None or (self.meter.exact and (over or not self.candidate.provider.bills_after_cancel)):
             return cost, self.provenance()
-        if self.purse.plan.strict and (self.purse.plan.output_rate or self.purse.plan.unseen_nano):
+        plan = self.purse.plan
+        if plan.output_rate and (plan.blind or plan.mode is Mode.PLAIN):
             # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
             return self.purse.conservative_nano(), Provenance.CONSERVATIVE
+        if plan.unseen_nano and not self.meter.exact:  # a tool may have run, and nobody will say so any more
+            return min(cost + plan.unseen_nano, self.purse.conservative_nano()), Provenance.CONSERVATIVE
         return cost, self.provenance()
 
     async def settle_stopped(self) -> None:

@@ -34,15 +34,14 @@ class Mode(StrEnum):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they generate
-    cannot be seen while it is spent (no stream, or `blind`: hidden reasoning, tools that show at the end only, or
-    billed even when cancelled).
+    """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they spend cannot be seen
+    meanwhile (no stream; `blind`: hidden reasoning, or billed even when cancelled; a tool that shows at the end only).
 
     `input_nano` is what is kept for what is no output: the input, tools that are used for certain, and one use of each
     that would show at the end only.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
     least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes;
-    `unseen_nano`: of one use of each tool that shows at the end only, which makes a plan strict.
+    `unseen_nano`: of one use of each tool that shows at the end only.
     """
 
     mode: Mode
@@ -94,13 +93,14 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     bounds = [b for b in limits_known if b is not None]
     worst_tokens = min(bounds) * request.choices if bounds else None
     step_nano = tokens_cost(STEP_TOKENS, output_rate) or open_nano
-    blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel or unseen_nano > 0
+    blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
+    at_once = blind or unseen_nano > 0
     if worst_tokens is not None:
         want = input_nano + tokens_cost(worst_tokens, output_rate)
     elif limits.call_nano is not None:
         want = limits.call_nano
     else:
-        want = input_nano + (tokens_cost(BLIND_TOKENS * request.choices, output_rate) if blind else step_nano)
+        want = input_nano + (tokens_cost(BLIND_TOKENS * request.choices, output_rate) if at_once else step_nano)
     affordable = limits.call_nano is None or want <= limits.call_nano
     want = min(want, MAX_NANO if limits.call_nano is None else limits.call_nano)
     if request.stream:
@@ -108,7 +108,7 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     else:
         bounded = not limits.capped or not (open_nano or (worst_tokens is None and output_rate))
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
-    strict = blind or mode is Mode.PLAIN
+    strict = at_once or mode is Mode.PLAIN
     # A clamp leaves each choice one token at the least, or what the provider takes as a limit.
     least = request.choices * candidate.provider.least_tokens(request.dialect)
     if worst_tokens is not None and worst_tokens < least:
@@ -137,12 +137,13 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
 
 def folded(plan: Plan) -> Plan:
     """The same attempt, streamed upstream so that it can be cut: when its worst case finds no room."""
+    strict = plan.blind or plan.unseen_nano > 0
     return msgspec.structs.replace(
         plan,
         mode=Mode.FOLD,
-        strict=plan.blind,
+        strict=strict,
         need_nano=plan.input_nano + tokens_cost(plan.least_tokens, plan.output_rate),
-        risk_nano=plan.want_nano if plan.blind else plan.input_nano + plan.step_nano,
+        risk_nano=plan.want_nano if strict else plan.input_nano + plan.step_nano,
     )
 
 

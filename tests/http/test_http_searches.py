@@ -4,6 +4,7 @@ cap where nobody knows their fee, and metered as they run."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -200,6 +201,54 @@ async def test_a_search_that_would_show_at_the_end_is_set_aside_before_the_call(
         assert spent == TOKENS_NANO + SEARCH_NANO
 
 
+@pytest.mark.parametrize("free", [False, True], ids=["priced", "free"])
+async def test_a_client_that_leaves_pays_for_the_search_that_may_have_run(
+    upstream: ScriptedUpstream, tmp_path: Path, free: bool
+) -> None:
+    """And not for the answer that it did not get, though all of that was set aside with it."""
+
+    async def begin(request: web.Request) -> web.StreamResponse:
+        """A word of an answer, and no end."""
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        said = {"content": {"role": "model", "parts": [{"text": "Looking"}]}, "index": 0}
+        await response.write(b"data: %b\n\n" % json.dumps({"candidates": [said]}).encode())
+        await asyncio.Event().wait()
+        return response
+
+    spec = spec_of(upstream, "gemini-2.5", {"web_search": 0.01})
+    if free:
+        spec["models"]["m"]["pricing"] |= {"input_per_1k": 0, "output_per_1k": 0}
+    path, body = "/v1beta/models/m:streamGenerateContent", CASES["gemini-2.5"][3]
+    app = web.Application()
+    app.router.add_post(path, begin)
+    async with serving(app) as url, Live(tmp_path, spec_at(spec, f"{url}/v1beta")) as live:
+        headers = {"x-bursar-task-id": "t"}
+        async with live.client.session.post(f"{live.url}{path}?alt=sse", json=body, headers=headers) as response:
+            await response.content.readuntil(b"Looking")
+            assert (await live.balance("task:t")).held_nano >= SEARCH_NANO + (0 if free else 1_000 * OUTPUT_NANO)
+        await live.idle()
+        left = await live.balance("task:t")
+        assert SEARCH_NANO <= left.spent_nano <= SEARCH_NANO + (0 if free else 100 * INPUT_NANO + 4 * OUTPUT_NANO)
+        assert left.held_nano == 0
+
+
+def spec_at(spec: dict[str, Any], url: str) -> dict[str, Any]:
+    spec["providers"]["m"]["base_url"] = url
+    return spec
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 def searching(count: int) -> list[dict[str, Any]]:
     """A Messages stream of `count` searches one after another, then an answer."""
     use = {"input_tokens": 100, "output_tokens": 1, "server_tool_use": {"web_search_requests": 0}}
@@ -255,11 +304,8 @@ async def searcher() -> AsyncIterator[tuple[Searcher, str]]:
     """One, and its URL."""
     made, app = Searcher(), web.Application()
     app.router.add_post("/v1/messages", made.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    await runner.cleanup()
+    async with serving(app) as url:
+        yield made, f"{url}/v1"
 
 
 @pytest.mark.parametrize("cap", ["policy", "ledger", "enough", "none"])
