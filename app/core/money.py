@@ -276,7 +276,8 @@ def tokens_cost(tokens: int, rate: int) -> int:
 
 
 def expected_nano(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """What tokens of both kinds would cost in nano-dollars at plain rates, each kind rounded up."""
+    """What tokens of both kinds would cost in nano-dollars at plain rates, each kind rounded up: `tokens_cost` of both,
+    written out because every candidate of every call is asked."""
     rates = price.rates(input_tokens) if price.tiers else price.base
     return -(-input_tokens * rates.input // TOKENS_PER_PRICE) - (-output_tokens * rates.output // TOKENS_PER_PRICE)
 

@@ -84,9 +84,9 @@ class Services:
 
     async def give_back(self) -> None:
         """At the end: give back what is held for exploring, write what is owed and what was counted."""
-        self.fold_metrics()
         await self.explore_budget.close()
         await self.ledger.pay_owed()
+        self.fold_metrics()
 
     def show_circuits(self) -> None:
         """Bring this process's part of the gauge of circuit states up to date, since some change with time alone."""

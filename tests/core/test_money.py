@@ -21,6 +21,7 @@ from app.core.money import (
     affordable_tokens,
     cost_nano,
     default_model_cap,
+    expected_nano,
     nano_from_usd,
     price_from_usd_per_1k,
     price_from_usd_per_token,
@@ -266,3 +267,15 @@ def test_a_tier_of_service_has_its_own_price_or_none() -> None:
     price = Price(Rates(1, 2), service_tiers=(("priority", dear),))
     assert (price.served("priority"), price.served("flex"), plain.served("priority")) == (dear, None, None)
     assert FREE.served("priority") is FREE
+
+
+@given(
+    st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**6)
+)
+def test_what_is_expected_is_the_cost_of_both_kinds_at_the_rates_of_the_prompts_tier(
+    given_tokens: int, out_tokens: int, base: int, long: int, above: int
+) -> None:
+    for price in (Price(Rates(base, long)), Price(Rates(base, long), tiers=((above, Rates(long, base)),))):
+        rates = price.rates(given_tokens)
+        wanted = tokens_cost(given_tokens, rates.input) + tokens_cost(out_tokens, rates.output)
+        assert expected_nano(price, given_tokens, out_tokens) == wanted
