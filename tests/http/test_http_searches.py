@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from app.gateway.plan import Mode
 from tests.dialects.test_errors import RETRIED
-from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, read
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, read, until
 from tests.readers import done_reading
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
@@ -275,9 +276,10 @@ def searching(count: int) -> list[dict[str, Any]]:
 
 class Searcher:
     """A provider of Messages that sends `searching(5)` one search after the other, the next one only when the gateway
-    has seen the one before; `sent` is how many it has run, and bills."""
+    (`live`) has metered the one before; `sent` is how many it has run, and bills."""
 
     def __init__(self) -> None:
+        self.live: Live | None = None
         self.sent = 0
         self.streamed: list[bool] = []
         self.gone = False
@@ -293,10 +295,17 @@ class Searcher:
                 self.sent += ran
                 await response.write(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()))
                 if ran:
+                    await until(self._is_metered)
                     await done_reading()
         except (asyncio.CancelledError, ConnectionResetError):
             self.gone = True
         return response
+
+    def _is_metered(self) -> bool:
+        """By all calls that meter as they go; a busy machine may bring them the last one late."""
+        calls: list[Any] = [] if self.live is None else self.live.services.calls.under_way()
+        purses = [call.purse for call in calls if call.purse is not None and call.purse.plan.mode is not Mode.PLAIN]
+        return all(sum(times for _, times in purse.meter.tools) >= self.sent for purse in purses)
 
 
 @pytest.fixture
@@ -321,6 +330,7 @@ async def test_searches_of_a_reply_that_is_not_streamed_are_metered_as_they_run(
     capped = {} if usd is None else {"caps": {"task": {"max_cost_usd": usd}}}
     spec = policy({"m": url}, models=models, providers={"m": {"dialect": "anthropic"}}, **capped)
     async with Live(tmp_path, spec) as live:
+        provider.live = live
         if cap == "ledger":
             async with live.client.session.patch(live.url + "/v1/tasks/t", json={"max_cost_usd": 0.022}) as amended:
                 assert amended.status == 200
