@@ -156,6 +156,7 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
         "bursar.requested_model": record["requested_model"],
         "bursar.model": name,
         "bursar.key": record["key"],
+        "bursar.team": record["team"],
         "bursar.harness": record["harness"] or None,
         "bursar.stream": record["stream"],
         "bursar.outcome": str(record["outcome"]),

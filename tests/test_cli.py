@@ -149,7 +149,11 @@ async def fill(budgets: Budgets) -> None:
     await budgets.start()
     windows = (Claim(f"global:day:{TODAY}", 50 * NANO), Claim(f"global:month:{TODAY[:7]}"), Claim("global:total"))
     mine = (Claim("task:-:run:17", NANO), Claim("task:-:run:17|model:small", NANO // 2), *windows)
-    ci = (Claim("task:ci:run:17", NANO // 50), Claim(f"key:ci:day:{TODAY}", 10 * NANO), Claim("key:ci:total"), *windows)
+    lab = (Claim(f"team:lab:day:{TODAY}", 20 * NANO), Claim("team:lab:total"))
+    ci = (
+        *(Claim("task:ci:run:17", NANO // 50), Claim(f"key:ci:day:{TODAY}", 10 * NANO), Claim("key:ci:total")),
+        *(*lab, *windows),
+    )
     await budgets.apply(Reserve("a", budgets.owner, mine, 0, NANO // 4, 0))
     await budgets.apply(Settle("a", NANO // 4))
     await budgets.apply(Reserve("b", budgets.owner, ci, 0, NANO // 50, 0))
@@ -187,6 +191,7 @@ def test_spending_of_everybody(ledger: dict[str, str]) -> None:
     assert rows(done.stdout, f"day {TODAY}") == [f"day {TODAY}", "0.27", "0.05", "50", "49.68", "3"]
     assert rows(done.stdout, "total") == ["total", "0.27", "0.05", "none", "-", "3"]
     assert "Key ci" in done.stdout
+    assert "Team lab" in done.stdout
     assert rows(done.stdout, "run:17 of ci")[-1] == "cut at $0.02"
 
 
@@ -210,7 +215,20 @@ def test_spending_of_a_key(ledger: dict[str, str]) -> None:
     everybody = json.loads(bursar("spend", "--json", env=ledger).stdout)
     assert everybody["global"]["total"]["reserved_usd"] == 0.05
     assert list(everybody["keys"]) == ["ci"]
+    assert everybody["teams"]["lab"]["total"]["spent_usd"] == 0.02
     assert bursar("spend", "--key", "nobody", env=ledger).exit_code == 1
+
+
+def test_spending_of_a_team(ledger: dict[str, str]) -> None:
+    shown = bursar("spend", "--team", "lab", env=ledger)
+    assert rows(shown.stdout, f"day {TODAY}") == [f"day {TODAY}", "0.02", "0", "20", "19.98", "1"]
+    told = json.loads(bursar("spend", "--team", "lab", "--json", env=ledger).stdout)
+    assert (told["team"], told["windows"]["day"]["limit_usd"]) == ("lab", 20)
+    nobody = bursar("spend", "--team", "nobody", env=ledger)
+    assert (nobody.exit_code, "Nothing is on record for a team 'nobody'." in nobody.stderr) == (1, True)
+
+
+def test_what_nobody_has_spent(ledger: dict[str, str]) -> None:
     assert bursar("spend", "--task", "nothing", env=ledger).exit_code == 1
 
 

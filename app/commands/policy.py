@@ -64,6 +64,9 @@ def check(path: Path) -> int:
         say(f"route {name}: {', '.join(route.candidates)}")
     for line in _caps(policy):
         say(line)
+    for name in policy.teams:
+        members = [key.name for key in policy.keys.values() if key.team == name]
+        say(f"team {name}: {', '.join(members) or 'nobody'}")
     say(f"keys: {', '.join(key.name for key in policy.keys.values()) or 'none, so it is served on loopback only'}")
     for warning in policy.warnings:
         say(f"note: {warning}")
@@ -97,7 +100,7 @@ def _row(candidate: Candidate) -> tuple[str, ...]:
 def _caps(policy: Policy) -> list[str]:
     caps = policy.caps
     own = [("request", caps.request_nano), ("task", caps.task_nano)]
-    limits = [*own, *_windows("key", caps.key), *_windows("global", caps.everyone)]
+    limits = [*own, *_windows("key", caps.key), *_windows("team", caps.team), *_windows("global", caps.everyone)]
     shown = [f"{name} ${usd_text(nano)}" for name, nano in limits if nano is not None]
     counts = [("calls", caps.task_calls), ("tokens", caps.task_tokens), ("seconds", caps.task_s)]
     counts.append(("times the same request", caps.task_repeats))

@@ -85,7 +85,7 @@ async def _budgets(settings: Settings, db: duckdb.DuckDBPyConnection) -> dict[st
         return None
     limited = [row for row in found["windows"] if row["limit_usd"] is not None and row["since_s"] and row["calls"]]
     for row in limited[:MAX_BURNS]:
-        row["points"] = (await told(settings, db, Burn(row["since_s"], row["key"])))["points"]
+        row["points"] = (await told(settings, db, Burn(row["since_s"], row["key"], row["team"])))["points"]
     return found
 
 

@@ -22,7 +22,7 @@ from app.stores.budgets import Budgets, LedgerUnavailable
 
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
-KEYS_LOOKED_AT = 1_000
+OWNERS_LOOKED_AT = 1_000
 
 Rows = list[tuple[str, Balance]]
 
@@ -41,15 +41,15 @@ class _SqliteReading:
         return sqlite_tables.list_scopes(self._db, prefix, limit)
 
 
-def spend(*, task: str | None, key: str | None, as_json: bool) -> int:
-    """Print the money of a task, of a key, or of everybody; the exit code."""
+def spend(*, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:
+    """Print the money of a task, of a key, of a team, or of everybody; the exit code."""
     try:
         settings = read_settings()
     except Refused as problem:
         complain(str(problem))
         return 2
     try:
-        return asyncio.run(_spend(settings, task, key, as_json))
+        return asyncio.run(_spend(settings, task, key, team, as_json))
     except (LedgerUnavailable, sqlite3.Error, ValueError) as error:
         complain(f"The ledger does not answer: {error}")
         return 1
@@ -74,12 +74,14 @@ async def open_reading(settings: Settings) -> AsyncIterator[Reading]:
         yield _SqliteReading(db)
 
 
-async def _spend(settings: Settings, task: str | None, key: str | None, as_json: bool) -> int:
+async def _spend(settings: Settings, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:
     async with open_reading(settings) as ledger:
         if task is not None:
             return await _show_task(ledger, task, key, as_json)
         if key is not None:
             return await _show_key(ledger, key, as_json)
+        if team is not None:
+            return await _show_team(ledger, team, as_json)
         return await _show_all(ledger, as_json)
 
 
@@ -119,15 +121,30 @@ async def _show_key(ledger: Reading, key: str, as_json: bool) -> int:
     return 0
 
 
+async def _show_team(ledger: Reading, team: str, as_json: bool) -> int:
+    windows = await _windows(ledger, f"team:{team}")
+    if not windows:
+        complain(f"Nothing is on record for a team '{team}'.")
+        return 1
+    if as_json:
+        say_json({"team": team, "windows": _windows_json(windows)})
+        return 0
+    heading(f"Team {team}, windows in UTC")
+    _table("window", windows)
+    return 0
+
+
 async def _show_all(ledger: Reading, as_json: bool) -> int:
     windows = await _windows(ledger, "global")
     tasks = await _tasks(ledger, "task:")
     keys = [name for name in await key_names(ledger) if name != ANONYMOUS]
     of_keys = {name: await _windows(ledger, f"key:{name}") for name in keys}
+    of_teams = {name: await _windows(ledger, f"team:{name}") for name in await _owners(ledger, "team")}
     if as_json:
         say_json(
             {
                 "global": _windows_json(windows),
+                "teams": {name: _windows_json(rows) for name, rows in of_teams.items()},
                 "keys": {name: _windows_json(rows) for name, rows in of_keys.items()},
                 "tasks": [_task_json(*task, []) for task in tasks],
             }
@@ -138,21 +155,27 @@ async def _show_all(ledger: Reading, as_json: bool) -> int:
         return 0
     heading("Everybody, windows in UTC")
     _table("window", windows)
-    for name, rows in of_keys.items():
-        heading(f"Key {name}")
-        _table("window", rows)
+    for kind, owners in (("Team", of_teams), ("Key", of_keys)):
+        for name, rows in owners.items():
+            heading(f"{kind} {name}")
+            _table("window", rows)
     _latest(tasks)
     return 0
 
 
 async def key_names(ledger: Reading | Budgets) -> list[str]:
     """Every key that has spent, and the name that stands for no key."""
-    scopes = await ledger.scopes("key:", KEYS_LOOKED_AT)
-    return [ANONYMOUS, *dict.fromkeys(name.split(":")[1] for name, _ in scopes)]
+    return [ANONYMOUS, *await _owners(ledger, "key")]
+
+
+async def _owners(ledger: Reading | Budgets, kind: str) -> list[str]:
+    """Every key, or every team, that has spent."""
+    scopes = await ledger.scopes(f"{kind}:", OWNERS_LOOKED_AT)
+    return list(dict.fromkeys(name.split(":")[1] for name, _ in scopes))
 
 
 async def _windows(ledger: Reading, owner: str) -> Rows:
-    """Today, this month and all time of a key or of everybody, as far as anything was spent."""
+    """Today, this month and all time of a key, a team or everybody, as far as anything was spent."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
     windows = {f"day {today}": f"day:{today}", f"month {today[:7]}": f"month:{today[:7]}", "total": "total"}
     balances = await ledger.balances([f"{owner}:{window}" for window in windows.values()])

@@ -135,17 +135,18 @@ def prices(
 def spend(
     task: Annotated[str | None, typer.Option(help="Show this task, model by model.")] = None,
     key: Annotated[str | None, typer.Option(help="Show this key's windows and tasks; with --task, whose task.")] = None,
+    team: Annotated[str | None, typer.Option(help="Show this team's windows.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what was spent, what is set aside and what the limits are, straight from the ledger.
 
     The ledger is the one of BURSAR_DATA_DIR (default .bursar here), or of BURSAR_REDIS_URL.
 
-    Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json
+    Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json ; bursar spend --team research
     """
     from app.commands.spend import spend as show  # noqa: PLC0415
 
-    raise typer.Exit(show(task=task, key=key, as_json=as_json))
+    raise typer.Exit(show(task=task, key=key, team=team, as_json=as_json))
 
 
 @cli.command(epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage or settings.")
@@ -274,6 +275,7 @@ def train(
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],
     admin: Annotated[bool, typer.Option("--admin", help="May look at everybody's spending.")] = False,
+    team: Annotated[str | None, typer.Option(help="The team of the policy whose caps it draws on as well.")] = None,
 ) -> None:
     """Make a key: print the secret, once, and the line that lets the policy know it.
 
@@ -281,7 +283,7 @@ def keys_new(
     """
     from app.commands.keys import new  # noqa: PLC0415
 
-    raise typer.Exit(new(name, admin=admin))
+    raise typer.Exit(new(name, admin=admin, team=team))
 
 
 @cli.command()

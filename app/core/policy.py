@@ -232,18 +232,29 @@ class Caps:
     task_repeats: int | None = None
     task_idle_days: float = 30.0
     key: Windows = Windows()
+    team: Windows = Windows()
     everyone: Windows = Windows()
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """Keys that share windows of their own, beside each key's and everybody's."""
+
+    name: str
+    caps: Windows | None = None
+    routes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key, known by its SHA-256 only."""
+    """A client's key, known by its SHA-256 only. `routes`: its own, else its team's; None: all."""
 
     name: str
     sha256: str
     admin: bool = False
     caps: Windows | None = None
     routes: tuple[str, ...] | None = None
+    team: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +294,7 @@ class Policy:
     routes: Mapping[str, Route]
     caps: Caps = Caps()
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+    teams: Mapping[str, Team] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unknown_model: str | None = None
     on_cut: OnCut = "error"
@@ -311,3 +323,8 @@ class Policy:
     def key_windows(self, key: Key | None) -> Windows:
         """The windows that bind this key: its own, else the policy's for every key."""
         return self.caps.key if key is None or key.caps is None else key.caps
+
+    def team_windows(self, name: str) -> Windows:
+        """The windows that bind all keys of this team together: its own, else the policy's for every team."""
+        team = self.teams.get(name)
+        return self.caps.team if team is None or team.caps is None else team.caps

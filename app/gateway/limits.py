@@ -119,6 +119,8 @@ def limits_for(
         claims.append(Claim(f"{scope}{MODEL_PART}{candidate.name}", model_nano))
     if key is not None:
         claims += _window_claims(f"key:{name}", policy.key_windows(key), day)
+        if key.team is not None:
+            claims += _window_claims(f"team:{key.team}", policy.team_windows(key.team), day)
     claims += _window_claims("global", policy.caps.everyone, day)
     call_nano, call_scope = min(own) if own else (None, "request")
     return Limits(tuple(claims), call_nano, call_scope, tokens, ms)
@@ -136,7 +138,7 @@ def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, .
 
 
 def scope_kind(scope: str) -> str:
-    """request, task, model, key or global: the low-cardinality word for metrics, headers and messages."""
+    """request, task, model, key, team or global: the low-cardinality word for metrics, headers and messages."""
     if scope.startswith("task:"):
         return "model" if MODEL_PART in scope else "task"
     return scope.partition(":")[0]
@@ -149,7 +151,7 @@ def scope_word(scope: str) -> str:
 
 
 def scope_window(scope: str) -> str | None:
-    """day, month or total for a key's or the global scope; None for the rest."""
+    """day, month or total for a key's, a team's or the global scope; None for the rest."""
     found = None if scope.startswith("task:") else _WINDOW.search(scope)
     return found.group(1).partition(":")[0] if found else None
 

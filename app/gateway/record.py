@@ -62,6 +62,7 @@ class CallRecord(msgspec.Struct):
     overhead_s: float | None = None
     client_request_id: str | None = None
     retry_count: str | None = None
+    team: str | None = None
     traceparent: str | None = None
 
     def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class CallRecord(msgspec.Struct):
             "request_id": self.request_id,
             "created_s": self.created_s,
             "key": self.key_name,
+            "team": self.team,
             "task_id": self.task_id,
             "task_step": first_step(attempts) if self.task_id is not None else None,
             "parent_id": self.parent_id,

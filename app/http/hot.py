@@ -193,6 +193,7 @@ class HotRoute(ABC):
             view=self.services.view,
             client_request_id=headers.get("x-request-id", "")[:200] or None,
             retry_count=headers.get("x-stainless-retry-count", "")[:10] or None,
+            team=None if key is None else key.team,
             traceparent=headers.get("traceparent", "")[:TRACEPARENT_CHARS] or None,
         )
 

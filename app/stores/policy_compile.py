@@ -20,23 +20,18 @@ from app.core.policy import (
     Bridge,
     Candidate,
     Capabilities,
-    Caps,
     Deadlines,
-    Key,
     LedgerRules,
     ModelBudget,
     Policy,
     Provider,
     ReplayRules,
-    Route,
     Secret,
-    Windows,
 )
+from app.stores.policy_caps import caps_of, keys_of, teams_of
 from app.stores.policy_model import (
     BridgeSpec,
     BudgetsSpec,
-    CapSpec,
-    CapsSpec,
     DeadlinesSpec,
     ModelSpec,
     PolicySpec,
@@ -44,10 +39,8 @@ from app.stores.policy_model import (
     ProviderSpec,
     RatesSpec,
     ReplaySpec,
-    TaskCapSpec,
-    WindowsSpec,
 )
-from app.stores.policy_routes import compile_route, landing_of, pins_of, usd_nano
+from app.stores.policy_routes import compile_route, landing_of, pins_of
 from app.stores.prices import Catalogue, Entry
 
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
@@ -106,8 +99,9 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         providers=MappingProxyType(providers),
         models=MappingProxyType(models),
         routes=MappingProxyType(routes),
-        caps=_caps(spec.caps),
-        keys=MappingProxyType(_keys(spec, routes)),
+        caps=caps_of(spec.caps),
+        keys=MappingProxyType(keys_of(spec, routes)),
+        teams=MappingProxyType(teams_of(spec, routes)),
         aliases=MappingProxyType(
             {
                 pattern: meant
@@ -296,48 +290,12 @@ def _capabilities(given: ModelSpec, known: Capabilities) -> Capabilities:
     )
 
 
-def _caps(given: CapsSpec) -> Caps:
-    task = given.task or TaskCapSpec()
-    return Caps(
-        request_nano=_nano(given.request),
-        task_nano=usd_nano(task.max_cost_usd),
-        task_calls=task.max_calls,
-        task_tokens=task.max_tokens,
-        task_s=task.max_seconds,
-        task_repeats=task.max_repeats,
-        task_idle_days=task.idle_days,
-        key=_windows(given.key),
-        everyone=_windows(given.everyone),
-    )
-
-
-def _nano(cap: CapSpec | None) -> int | None:
-    return None if cap is None else nano_from_usd(cap.max_cost_usd)
-
-
-def _windows(given: WindowsSpec) -> Windows:
-    return Windows(_nano(given.day), _nano(given.month), _nano(given.total))
-
-
 def _replay_rules(given: ReplaySpec | None) -> ReplayRules | None:
     if given is None:
         return None
     return ReplayRules(
         given.since, given.max_cost_increase, given.max_success_drop, given.too_little_data, given.max_secs
     )
-
-
-def _keys(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
-    return {
-        given.sha256: Key(
-            name=given.name,
-            sha256=given.sha256,
-            admin=given.admin,
-            caps=None if given.caps is None else _windows(given.caps),
-            routes=None if given.routes is None else tuple(name for name in given.routes if name in routes),
-        )
-        for given in spec.keys
-    }
 
 
 def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]:

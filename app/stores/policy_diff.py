@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from app.core.money import Rates, usd_text
 from app.core.policy import ANY_TASK, Policy, Provider, Secret
 
-_SECTIONS = {"providers": "provider", "models": "model", "routes": "route"}
+_SECTIONS = {"providers": "provider", "models": "model", "routes": "route", "teams": "team"}
 _SETTINGS = (
     "caps",
     "ledger",

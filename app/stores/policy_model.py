@@ -232,7 +232,15 @@ class CapsSpec(Spec):
     request: CapSpec | None = None
     task: TaskCapSpec | None = None
     key: WindowsSpec = Field(default=WindowsSpec(), description="For each key that sets no caps of its own.")
+    team: WindowsSpec = Field(default=WindowsSpec(), description="For each team that sets no caps of its own.")
     everyone: WindowsSpec = Field(default=WindowsSpec(), alias="global", description="For all keys together.")
+
+
+class TeamSpec(Spec):
+    """Keys with caps in common: what they spend together. Each key's own caps bind beside them."""
+
+    caps: WindowsSpec | None = None
+    routes: list[Name] | None = Field(default=None, description="For its keys that name none. Default: all.")
 
 
 class KeySpec(Spec):
@@ -242,7 +250,8 @@ class KeySpec(Spec):
     sha256: Sha256
     admin: bool = False
     caps: WindowsSpec | None = None
-    routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: all.")
+    team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")
+    routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: its team's, or all.")
 
 
 class LedgerSpec(Spec):
@@ -289,6 +298,7 @@ class PolicySpec(Spec):
     models: dict[ModelName, ModelSpec] = Field(default_factory=dict)
     routes: dict[Name, RouteSpec] = Field(default_factory=dict)
     caps: CapsSpec = CapsSpec()
+    teams: dict[Name, TeamSpec] = Field(default_factory=dict)
     keys: list[KeySpec] = Field(default_factory=list)
     aliases: dict[AliasPattern, ModelName] = Field(
         default_factory=dict,

@@ -137,6 +137,7 @@ def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[
 
 
 def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
+    teams = section_of(document, "teams")
     for part, message in (("name", "another key has this name"), ("sha256", "another key has this hash")):
         seen: set[str] = set()
         for index, key in enumerate(_list(document.data.get("keys"))):
@@ -147,6 +148,10 @@ def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Probl
                 seen.add(value.lower())
     for index, key in enumerate(_list(document.data.get("keys"))):
         yield from _name_list(document, ("keys", index, "routes"), mapping(key).get("routes"), "route", routes)
+        if "team" in mapping(key):
+            yield from _unknown(document, ("keys", index, "team"), mapping(key)["team"], "team", teams)
+    for name, team in teams.items():
+        yield from _name_list(document, ("teams", name, "routes"), mapping(team).get("routes"), "route", routes)
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

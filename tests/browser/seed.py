@@ -29,6 +29,7 @@ HOSTILE = "<img src=x onerror=\"window.pwned='yes'\">"
 HOSTILE_TASK = "job-<script>window.pwned=1</script>&lt;b&gt;"
 DAY_S = 86_400.0
 KEYS = ("alice", "bob", "ci")
+TEAMS = {"alice": "web", "bob": "web"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,10 @@ def policy(url: str, *, keys: bool = True, cap: float = 40.0) -> str:
         f"global: {{day: {{max_cost_usd: {cap}}}, month: {{max_cost_usd: 600}}}}}}"
     ]
     if keys:
+        lines.append("teams: {web: {caps: {month: {max_cost_usd: 250}}}}")
         lines.append("keys:")
-        lines += [f'  - {{name: {name}, sha256: "{sha256(name)}"}}' for name in KEYS]
+        teams = {name: f", team: {TEAMS[name]}" if name in TEAMS else "" for name in KEYS}
+        lines += [f'  - {{name: {name}, sha256: "{sha256(name)}"{team}}}' for name, team in teams.items()]
         lines.append(f'  - {{name: boss, sha256: "{sha256("boss")}", admin: true}}')
     return "\n".join(lines) + "\n"
 
@@ -162,7 +165,8 @@ def _record(
     ]  # fmt: skip
     return {
         "request_id": f"req_{int(at_s * 1000):011x}{rng.getrandbits(64):016x}",
-        "created_s": at_s, "key": key, "task_id": task_id, "parent_id": None, "harness": harness,
+        "created_s": at_s, "key": key, "team": TEAMS.get(key), "task_id": task_id, "parent_id": None,
+        "harness": harness,
         "requested_model": "auto", "stream": True, "outcome": "completed", "error": None, "model": name,
         "provider": model.provider, "cost_usd": cost, "provenance": "metered",
         "usage": {"input_tokens": prompt, "output_tokens": output}, "cut": None, "seen": None, "denied_scope": None,
@@ -236,7 +240,8 @@ def ledger_ops(past: Past, now_s: float) -> Iterator[Reserve | Settle]:
     for record in past.records:
         nano, key, at = nano_from_usd(record["cost_usd"] or 0.0), record["key"], _day(record["created_s"])
         windows = (f"day:{at}", f"month:{at[:7]}", "total")
-        scopes = [f"{owner}:{window}" for owner in (f"key:{key}", "global") for window in windows]
+        owners = [f"key:{key}", *([f"team:{TEAMS[key]}"] if key in TEAMS else []), "global"]
+        scopes = [f"{owner}:{window}" for owner in owners for window in windows]
         if record["task_id"] is not None:
             scopes.append(f"task:{key}:{record['task_id']}")
         if at[:7] != month:
@@ -252,8 +257,9 @@ def ledger_ops(past: Past, now_s: float) -> Iterator[Reserve | Settle]:
 def _limit(scope: str) -> int | None:
     """The policy's, in nano-dollars."""
     parts = scope.split(":")
-    owner, window = parts[0], parts[2] if parts[0] == "key" else parts[1]
-    dollars = {("key", "day"): 12, ("key", "month"): 150, ("global", "day"): 40, ("global", "month"): 600}
+    owner, window = parts[0], parts[1] if parts[0] == "global" else parts[2]
+    keys, everybody = {("key", "day"): 12, ("key", "month"): 150}, {("global", "day"): 40, ("global", "month"): 600}
+    dollars = keys | {("team", "month"): 250} | everybody
     return None if (owner, window) not in dollars else dollars[owner, window] * 10**9
 
 

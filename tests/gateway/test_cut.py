@@ -18,6 +18,7 @@ CAP_NANO = 200_000
 STORY = words(" ".join(f"w{n}" for n in range(500)))
 SECRET = "sk-bursar-test"
 KEYS = [{"name": "ci", "sha256": hashlib.sha256(SECRET.encode()).hexdigest()}]
+TEAM_KEYS = [{**KEYS[0], "team": "t"}]
 
 CAPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "request body": ({}, {"max_cost_usd": usd(CAP_NANO)}, "request"),
@@ -31,9 +32,14 @@ CAPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"headers": {"authorization": f"Bearer {SECRET}"}},
         "key",
     ),
+    "team total": (
+        {"caps": {"team": {"total": {"max_cost_usd": usd(CAP_NANO)}}}, "teams": {"t": {}}, "keys": TEAM_KEYS},
+        {"headers": {"authorization": f"Bearer {SECRET}"}},
+        "team",
+    ),
     "global month": ({"caps": {"global": {"month": {"max_cost_usd": usd(CAP_NANO)}}}}, {}, "global"),
 }
-CLOSES_TASK = {"task", "model", "key", "global"}
+CLOSES_TASK = {"task", "model", "key", "team", "global"}
 
 
 def assert_cut(answer: Answer) -> None:

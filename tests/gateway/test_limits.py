@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.budget import Balance, Claim
-from app.core.policy import Caps, Key, Windows
+from app.core.policy import Caps, Key, Team, Windows
 from app.gateway.ledger import denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
@@ -84,6 +85,25 @@ def test_every_scope_that_applies_is_claimed_once() -> None:
     assert Claim("key:k:total", 99) in limits.claims
 
 
+def test_a_teams_windows_bind_beside_its_keys_own() -> None:
+    candidate = model("m")
+    caps = Caps(key=Windows(1, 2, 3), team=Windows(7, 8, 9), everyone=Windows(4, 5, 6))
+    key = Key("k", "0" * 64, team="t")
+    claims = limits_for(policy([candidate], caps=caps), candidate, key, None, ClientCaps(), DAY).claims
+    assert claims[3:6] == (
+        Claim("team:t:day:2026-11-20", 7),
+        Claim("team:t:month:2026-11", 8),
+        Claim("team:t:total", 9),
+    )
+    assert len(claims) == 9
+    own = dataclasses.replace(policy([candidate], caps=caps), teams={"t": Team("t", Windows(total_nano=1))})
+    assert limits_for(own, candidate, key, None, ClientCaps(), DAY).claims[3:6] == (
+        Claim("team:t:day:2026-11-20", None),
+        Claim("team:t:month:2026-11", None),
+        Claim("team:t:total", 1),
+    )
+
+
 def test_zero_is_a_cap_and_not_no_cap() -> None:
     candidate = model("m")
     for caps in (ClientCaps(request_nano=0), ClientCaps(task_nano=0)):
@@ -104,15 +124,16 @@ def test_tasks_of_different_keys_never_share_a_scope(key: str, task: str, other_
     assert (task_scope(key, task) == task_scope(other_key, other_task)) == same
 
 
-@given(key_names, task_ids, st.sampled_from(["m", "p/m:day:1|model:x", "total"]))
-def test_scopes_are_known_by_their_names_whatever_the_names_are(name: str, task: str, model_name: str) -> None:
+@given(key_names, key_names, task_ids, st.sampled_from(["m", "p/m:day:1|model:x", "total"]))
+def test_scopes_are_known_by_their_names_whatever_they_are(name: str, team: str, task: str, model_name: str) -> None:
     candidate = model(model_name, cap=1)
-    claims = limits_for(policy([candidate]), candidate, Key(name, ""), task, ClientCaps(), DAY).claims
+    claims = limits_for(policy([candidate]), candidate, Key(name, "", team=team), task, ClientCaps(), DAY).claims
     kinds = [(scope_kind(c.scope), scope_window(c.scope), is_task_scope(c.scope)) for c in claims]
     assert kinds == [
         ("task", None, True),
         ("model", None, True),
         *(("key", window, False) for window in ("day", "month", "total")),
+        *(("team", window, False) for window in ("day", "month", "total")),
         *(("global", window, False) for window in ("day", "month", "total")),
     ]
 

@@ -277,6 +277,35 @@ def test_windows_of_keys_and_of_all(tmp_path: Path, caps: str, scope: str, reset
         assert len(upstream.requests) == (1 if scope.startswith("global") else 2)
 
 
+@pytest.mark.parametrize("window", ["day", "month", "total"])
+def test_the_keys_of_a_team_share_its_windows_and_no_others(tmp_path: Path, window: str) -> None:
+    more = f"""
+caps: {{key: {{{window}: {{max_cost_usd: 0.005}}}}, team: {{{window}: {{max_cost_usd: 9}}}}}}
+teams: {{lab: {{caps: {{{window}: {{max_cost_usd: 0.010}}}}}}, rest: {{}}}}
+keys:
+  - {{name: alice, sha256: {sha256("sk-a")}, team: lab}}
+  - {{name: bob, sha256: {sha256("sk-b")}, team: lab}}
+  - {{name: carol, sha256: {sha256("sk-c")}, team: lab}}
+  - {{name: dave, sha256: {sha256("sk-d")}, team: rest}}
+"""
+    alice, bob, carol, dave = ({"authorization": f"Bearer sk-{name}"} for name in "abcd")
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, more), tmp_path) as gateway,
+    ):
+        assert gateway.chat(alice, model="m", max_tokens=5).status == 200
+        denied(gateway.chat(alice, model="m", max_tokens=5), f"key_{window}", "0.005")  # its own binds as well
+        assert gateway.chat(bob, model="m", max_tokens=5).headers["x-bursar-remaining-usd"] == "0"
+        third = gateway.chat(carol, model="m", max_tokens=5)
+        denied(third, f"team_{window}", "0.01")
+        assert (third.headers["x-bursar-spent-usd"], "x-bursar-reset" in third.headers) == ("0.01", window != "total")
+        assert "Team is out of budget" in third.json["error"]["message"]
+        other = gateway.chat(dave, model="m", max_tokens=5)
+        assert (other.status, gateway.decision(other, dave)["team"]) == (200, "rest")
+        assert gateway.decision(third, carol)["denied_scope"] == f"team_{window}"
+        assert len(upstream.requests) == 3
+
+
 def test_a_keys_own_caps_replace_those_for_all_keys(tmp_path: Path) -> None:
     more = f"""
 caps: {{key: {{day: {{max_cost_usd: 0.005}}}}}}

@@ -14,7 +14,7 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import END, HANG, Gate, Script, text, words
 
 MEMBERS = {
-    "request_id", "created_s", "key", "task_id", "parent_id", "harness", "requested_model", "stream",
+    "request_id", "created_s", "key", "team", "task_id", "parent_id", "harness", "requested_model", "stream",
     "outcome", "error", "model", "provider", "cost_usd", "provenance", "usage", "cut", "seen", "denied_scope",
     "cost_killed_at_usd", "task_step", "landing",
     "denials", "decision", "caps", "caps_now", "attempts", "timings", "versions", "client",

@@ -263,9 +263,15 @@ caps:
   request: {{max_cost_usd: 2}}
   task: {{max_cost_usd: 1}}
   key: {{day: {{max_cost_usd: 3}}}}
+  team: {{day: {{max_cost_usd: 6}}}}
   global: {{month: {{max_cost_usd: 4.5}}, total: {{max_cost_usd: 5}}}}
+teams:
+  lab: {{caps: {{month: {{max_cost_usd: 70}}}}, routes: [auto]}}
+  rest: {{}}
 keys:
   - {{name: ci, sha256: {"a" * 64}, caps: {{total: {{max_cost_usd: 0.1}}}}, routes: [auto]}}
+  - {{name: ann, sha256: {"c" * 64}, team: lab}}
+  - {{name: ben, sha256: {"d" * 64}, team: rest, routes: []}}
   - {{name: root, sha256: {"B" * 64}, admin: true}}
 ledger: {{on_failure: open, contention_wait_secs: 0}}
 """
@@ -279,7 +285,11 @@ ledger: {{on_failure: open, contention_wait_secs: 0}}
     assert policy.key_windows(ci) == Windows(total_nano=100_000_000)
     assert policy.key_windows(root) == policy.key_windows(None) == Windows(day_nano=3_000_000_000)
     assert root.admin
-    assert root.routes is None
+    assert (root.routes, root.team) == (None, None)
+    ann, ben = policy.keys["c" * 64], policy.keys["d" * 64]
+    assert (ann.team, ann.routes, ben.team, ben.routes) == ("lab", ("auto",), "rest", ())
+    assert policy.team_windows("lab") == Windows(month_nano=70_000_000_000)
+    assert policy.team_windows("rest") == policy.team_windows("gone") == Windows(day_nano=6_000_000_000)
     assert not policy.open_access
     assert policy.routes["auto"].on_cut == "length"
     assert policy.routes["auto"].retries.attempts == 0
@@ -293,7 +303,14 @@ ledger: {{on_failure: open, contention_wait_secs: 0}}
 
 def test_the_policy_cannot_be_changed_by_who_holds_it() -> None:
     policy = build(CONTRACT)
-    for held in (policy.models, policy.providers, policy.routes, policy.keys, policy.providers["a"].headers):
+    for held in (
+        policy.models,
+        policy.providers,
+        policy.routes,
+        policy.keys,
+        policy.teams,
+        policy.providers["a"].headers,
+    ):
         with pytest.raises(TypeError):
             held["x"] = None  # type: ignore[index]
 

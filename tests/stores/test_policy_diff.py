@@ -53,6 +53,8 @@ def changes(old: str, new: str, **env: str) -> list[str]:
         ("keys: []", "ledger: {on_failure: open}", "ledger.on_failure closed -> open"),
         ("keys: []", "keys: [{name: ci, sha256: '" + "a" * 64 + "'}]", "key ci: added"),
         ("  auto:", "  best: {candidates: [small]}\n  auto:", "route best: added"),
+        ("keys: []", "teams: {lab: {}}", "team lab: added"),
+        ("task: {max_cost_usd: 1.00}", "team: {day: {max_cost_usd: 2}}", "caps.team.day none -> $2"),
         ("9001/v1", "9009/v1", "provider a: base_url http://127.0.0.1:9001/v1 -> http://127.0.0.1:9009/v1"),
         (
             "output_per_1k: 0.0004}",

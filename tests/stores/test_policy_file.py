@@ -106,6 +106,10 @@ unknown_model: aut
         ("keys: [{name: a b, sha256: x}]", "6:15: keys.0.name: a name starts with a letter or digit and goes on with "
          "letters, digits, `.`, `_` or `-`, at most 64"),
         ("keys: [{sha256: x, admin: maybe}]", "6:27: keys.0.admin: must be true or false"),
+        ("teams: {lab: {}}\nkeys: [{name: k, team: lb}]",
+         "7:24: keys.0.team: there is no team 'lb'; did you mean 'lab'?"),
+        ("teams: {lab: {routes: [x]}}", "6:24: teams.lab.routes.0: there is no route 'x'"),
+        ("teams: {lab: {cap: {}}}", "6:15: teams.lab.cap: unknown field; did you mean 'caps'?"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
         ("ledger: {on_failure: opne}", "6:22: ledger.on_failure: must be 'closed' or 'open'"),
         ("ledger: {on_failure: open, open_allowance: 3}",

@@ -47,6 +47,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "request_id": request_id(number, at_s),
         "created_s": at_s,
         "key": "ci",
+        "team": "lab",
         "task_id": "run-1",
         "task_step": 3,
         "parent_id": "agent-0",

@@ -14,6 +14,7 @@ _SCOPE_WORDS = {
     "task": ("Task", "this task"),
     "model": ("Task", "this task on this model"),
     "key": ("Key", "this key"),
+    "team": ("Team", "this team"),
     "global": ("Gateway", "this gateway"),
 }
 

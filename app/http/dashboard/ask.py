@@ -44,15 +44,16 @@ class Find(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="find", 
 
 
 class Burn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="burn", omit_defaults=True):
-    """Spending since then, added up: everybody's, a key's, or a task's."""
+    """Spending since then, added up: everybody's, a key's, a team's, or a task's."""
 
     since_s: float
     key: str | None = None
+    team: str | None = None
     task: str | None = None
 
 
 class Pace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pace"):
-    """What each key has spent since then, and when it first did."""
+    """What each key and each team has spent since then, and when it first did."""
 
     since_s: float
 

@@ -1,9 +1,9 @@
-"""The budgets as they stand: windows of everybody and of each key, tasks, and when each runs out at its pace."""
+"""The budgets as they stand: windows of everybody, teams and keys, tasks, and when each runs out at its pace."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -21,13 +21,14 @@ from app.http.task_json import balance_json, task_json
 DAY_S = 86_400.0
 LEAST_PACE_S = 3_600.0
 """A pace over less than this would make a trend of one call."""
-KEYS_LOOKED_AT = 1_000
+OWNERS_LOOKED_AT = 1_000
 TASKS_LOOKED_AT = 1_000
 TASKS_SHOWN = 100
 
 Paces = Mapping[str, tuple[int, float]]
-"""For each key, and None's stand-in EVERYBODY: nano-dollars, and the seconds they were spent in."""
-EVERYBODY = ""
+"""For each owner of windows: nano-dollars, and the seconds they were spent in."""
+EVERYBODY = "global"
+"""An owner of windows is what their scopes begin with: this, `team:NAME` or `key:NAME`."""
 
 
 class Reading(Protocol):
@@ -54,8 +55,12 @@ async def budgets_json(services: Services, ask: Ask) -> dict[str, Any]:
 async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: dt.datetime) -> dict[str, Any]:
     """Windows and tasks. Raises LedgerUnavailable."""
     windows = await windows_json(ledger, EVERYBODY, policy.caps.everyone, now, paces)
-    for name in await known_keys(ledger, policy):
-        windows += await windows_json(ledger, name, _windows_of(policy, name), now, paces)
+    keys = {key.name: key for key in policy.keys.values()}
+    for name in await known_owners(ledger, "team", policy.teams):
+        windows += await windows_json(ledger, f"team:{name}", policy.team_windows(name), now, paces)
+    for name in await known_owners(ledger, "key", keys):
+        limits = policy.key_windows(keys[name]) if name in keys else Windows()
+        windows += await windows_json(ledger, f"key:{name}", limits, now, paces)
     found = await ledger.scopes("task:", TASKS_LOOKED_AT)
     tasks = [task_row(scope, balance, now) for scope, balance in found if MODEL_PART not in scope][:TASKS_SHOWN]
     return {
@@ -68,10 +73,14 @@ async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: 
 
 def paces_of(answer: Mapping[str, Any], now_s: float) -> Paces:
     """From the answer to Pace."""
-    rows = answer["keys"]
-    spent = {row["key"]: (nano_from_usd(row["usd"]), max(now_s - row["first_s"], LEAST_PACE_S)) for row in rows}
-    total, longest = sum(nano for nano, _ in spent.values()), max((s for _, s in spent.values()), default=LEAST_PACE_S)
-    return {**spent, EVERYBODY: (total, longest)}
+
+    def paced(row: Mapping[str, Any]) -> tuple[int, float]:
+        return nano_from_usd(row["usd"]), max(now_s - row["first_s"], LEAST_PACE_S)
+
+    keys = {f"key:{row['name']}": paced(row) for row in answer["keys"]}
+    teams = {f"team:{row['name']}": paced(row) for row in answer["teams"]}
+    total, longest = sum(nano for nano, _ in keys.values()), max((s for _, s in keys.values()), default=LEAST_PACE_S)
+    return {**keys, **teams, EVERYBODY: (total, longest)}
 
 
 async def windows_json(
@@ -79,11 +88,10 @@ async def windows_json(
 ) -> list[dict[str, Any]]:
     """Day, month and total of one owner, those that are limited or used."""
     day = now.date().isoformat()
-    prefix = f"key:{owner}" if owner else "global"
     named = {
-        "day": (f"{prefix}:day:{day}", windows.day_nano),
-        "month": (f"{prefix}:month:{day[:7]}", windows.month_nano),
-        "total": (f"{prefix}:total", windows.total_nano),
+        "day": (f"{owner}:day:{day}", windows.day_nano),
+        "month": (f"{owner}:month:{day[:7]}", windows.month_nano),
+        "total": (f"{owner}:total", windows.total_nano),
     }
     balances = await ledger.balances([scope for scope, _ in named.values()])
     return [
@@ -114,8 +122,10 @@ def window_row(
     shown = {**balance_json(balance), "limit_usd": None if limit is None else usd_float(limit)}
     if limit is not None:
         shown["remaining_usd"] = usd_float(max(limit - balance.spent_nano - balance.held_nano, 0))
+    kind, _, name = owner.partition(":")
     return {
-        "key": owner or None,
+        "key": name if kind == "key" else None,
+        "team": name if kind == "team" else None,
         "window": window,
         "scope": scope,
         **shown,
@@ -140,16 +150,10 @@ def forecast_json(told: Forecast) -> dict[str, Any]:
     return {"verdict": told.verdict, "per_day_usd": usd_float(told.per_day_nano), "at_s": told.at_s}
 
 
-async def known_keys(ledger: Reading, policy: Policy) -> list[str]:
-    """The keys of the policy, and those that have spent and are in it no more."""
-    spent = [scope.split(":")[1] for scope, _ in await ledger.scopes("key:", KEYS_LOOKED_AT)]
-    named = [key.name for key in policy.keys.values()]
+async def known_owners(ledger: Reading, kind: str, named: Collection[str]) -> list[str]:
+    """The keys or teams that the policy names, and those that have spent and are in it no more."""
+    spent = [scope.split(":")[1] for scope, _ in await ledger.scopes(f"{kind}:", OWNERS_LOOKED_AT)]
     return [name for name in dict.fromkeys((*named, *spent)) if name != ANONYMOUS]
-
-
-def _windows_of(policy: Policy, name: str) -> Windows:
-    key = next((key for key in policy.keys.values() if key.name == name), None)
-    return Windows() if key is None else policy.key_windows(key)
 
 
 def _since(window: str, now: dt.datetime) -> dt.datetime | None:

@@ -43,7 +43,7 @@ def answer(db: Database, question: Question, now_s: float) -> dict[str, Any] | m
     if isinstance(question, Burn):
         return {"points": burn(db, question)}
     if isinstance(question, Pace):
-        return {"keys": pace(db, question)}
+        return {"keys": pace(db, question, "key"), "teams": pace(db, question, "team")}
     assert isinstance(question, Overview)
     return overview(db, question, now_s)
 
@@ -201,7 +201,7 @@ def _calls(db: Database, where: str, limit: int) -> list[dict[str, Any]]:
 def burn(db: Database, question: Burn) -> list[list[float]]:
     """[when, dollars spent by then], at most some hundreds of points."""
     conditions = [_since(question.since_s)]
-    for column, value in (("key", question.key), ("task_id", question.task)):
+    for column, value in (("key", question.key), ("team", question.team), ("task_id", question.task)):
         if value is not None:
             conditions.append(f"{column} = {literal(value)}")
     rows = _all(
@@ -214,14 +214,14 @@ def burn(db: Database, question: Burn) -> list[list[float]]:
     return [list(row) for row in rows]
 
 
-def pace(db: Database, question: Pace) -> list[dict[str, Any]]:
-    """For each key what it spent since then, and its first call."""
+def pace(db: Database, question: Pace, owner: str) -> list[dict[str, Any]]:
+    """For each owner, a key or a team, what it spent since then, and its first call."""
     rows = _all(
         db,
-        f"""SELECT key, sum(cost_usd), min(created_s) FROM traces WHERE {_since(question.since_s)}
-        GROUP BY key""",  # noqa: S608
+        f"""SELECT {owner}, sum(cost_usd), min(created_s) FROM traces
+        WHERE {owner} IS NOT NULL AND {_since(question.since_s)} GROUP BY {owner}""",  # noqa: S608
     )
-    return [{"key": key, "usd": usd or 0.0, "first_s": first} for key, usd, first in rows]
+    return [{"name": name, "usd": usd or 0.0, "first_s": first} for name, usd, first in rows]
 
 
 def record(db: Database, request_id: str) -> msgspec.Raw:

@@ -170,7 +170,8 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     async def burn(request: Request) -> Response:
         dashboard.gate.operator(request)
         asked = request.query_params
-        question = Burn(_since(request), _text(asked.get("key"), "key"), _text(asked.get("task"), "task"))
+        whose = {name: _text(asked.get(name), name) for name in ("key", "team", "task")}
+        question = Burn(_since(request), **whose)
         return raw_json(await dashboard.answer(question))
 
 

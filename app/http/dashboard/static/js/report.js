@@ -70,7 +70,7 @@ function budgets(body) {
     return;
   }
   const rows = found.windows.filter((row) => row.limit_usd !== null || row.spent_usd > 0);
-  body.append(sheet("As they stood", { flush: true }, tableOf({ caption: "Windows of everybody and of each key", columns: BUDGETS, empty: "Nothing was spent, and no window has a limit." }, rows)).element);
+  body.append(sheet("As they stood", { flush: true }, tableOf({ caption: "Windows of everybody, of teams and of keys", columns: BUDGETS, empty: "Nothing was spent, and no window has a limit." }, rows)).element);
   for (const row of rows.filter((one) => one.points)) {
     body.append(sheet(`${ownerName(row)}, ${WINDOWS[row.window]}`, { size: "half" }, burnChart(row, row.points, row.since_s, found.as_of_s)).element);
   }

@@ -35,7 +35,7 @@ export function scopeName(scope) {
     return model === undefined ? `task ${id}` : `${model} in task ${id}`;
   }
   const [owner, ...rest] = scope.split(":");
-  if (owner === "key") return `key ${rest[0]}, ${windowName(rest[1])}`;
+  if (owner === "key" || owner === "team") return `${owner} ${rest[0]}, ${windowName(rest[1])}`;
   if (owner === "global") return `everybody, ${windowName(rest[0])}`;
   return `the ${scope}'s own cap`;
 }
@@ -45,7 +45,7 @@ export function scopeKind(scope) {
   if (!scope) return "";
   if (scope.startsWith("task:")) return scope.includes("|model:") ? "model" : "task";
   const [owner, ...rest] = scope.split(":");
-  if (owner === "key") return `key's ${windowName(rest[1])}`;
+  if (owner === "key" || owner === "team") return `${owner}'s ${windowName(rest[1])}`;
   return owner === "global" ? `everybody's ${windowName(rest[0])}` : scope;
 }
 

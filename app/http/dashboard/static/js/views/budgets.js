@@ -1,4 +1,4 @@
-// Budgets: windows of everybody and of each key, tasks, how they burn down and when they run out.
+// Budgets: windows of everybody, of teams and of keys, tasks, how they burn down and when they run out.
 
 import { get, query } from "../api.js";
 import { basics, chart, timeAxis, valueAxis } from "../charts.js";
@@ -23,7 +23,7 @@ export async function budgets(page, _, { every }) {
     pageHead("Budgets", "What may be spent, what was, and when it runs out if it goes on like this."),
     trouble,
     h("div", { class: "grid" }, [
-      sheet("Everybody and keys", { flush: true, aside: pace }, windows.element).element,
+      sheet("Everybody, teams and keys", { flush: true, aside: pace }, windows.element).element,
       burn.element,
       sheet("Tasks", { flush: true, note: "the latest used, each with its own cap" }, tasks.element).element,
     ]),
@@ -39,12 +39,12 @@ export async function budgets(page, _, { every }) {
   const rows = () =>
     data.windows
       .map((row) => ({ ...row, chosen: row.scope === chosen }))
-      .sort((one, other) => (one.limit_usd === null) - (other.limit_usd === null) || (one.key !== null) - (other.key !== null));
+      .sort((one, other) => (one.limit_usd === null) - (other.limit_usd === null) || rank(one) - rank(other));
 
   async function drawBurn(row) {
     const since = row.since_s ?? Date.now() / 1000 - 30 * 86_400;
     try {
-      const { points } = await get(`burn?${query({ from: Math.floor(since), key: row.key })}`);
+      const { points } = await get(`burn?${query({ from: Math.floor(since), key: row.key, team: row.team })}`);
       if (chosen === row.scope) burn.show(burnChart(row, points, since, data.as_of_s));
     } catch (error) {
       burn.show(fault(error));
@@ -73,15 +73,18 @@ export async function budgets(page, _, { every }) {
   every(REFRESH_S, load);
 }
 
+/** Everybody first, then teams, then keys. */
+const rank = (row) => (row.key !== null ? 2 : row.team !== null ? 1 : 0);
+
 export function ownerName(row) {
-  return row.key === null ? "Everybody" : row.key;
+  return row.key ?? (row.team === null ? "Everybody" : `Team ${row.team}`);
 }
 
 export const WINDOWS = { day: "today", month: "this month", total: "in total" };
 
 function windowTable(pick) {
   return {
-    caption: "Windows of everybody and of each key",
+    caption: "Windows of everybody, of teams and of keys",
     most: 9,
     empty: "Nothing was spent yet, and no window has a limit.",
     rowKey: (row) => row.scope,

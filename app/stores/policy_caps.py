@@ -1,0 +1,66 @@
+"""The caps of a policy, and who they bind: keys and their teams. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.core.money import nano_from_usd
+from app.core.policy import Caps, Key, Route, Team, Windows
+from app.stores.policy_model import CapSpec, CapsSpec, KeySpec, PolicySpec, TaskCapSpec, WindowsSpec
+from app.stores.policy_routes import usd_nano
+
+
+def caps_of(given: CapsSpec) -> Caps:
+    """The caps of `caps:`."""
+    task = given.task or TaskCapSpec()
+    return Caps(
+        request_nano=_nano(given.request),
+        task_nano=usd_nano(task.max_cost_usd),
+        task_calls=task.max_calls,
+        task_tokens=task.max_tokens,
+        task_s=task.max_seconds,
+        task_repeats=task.max_repeats,
+        task_idle_days=task.idle_days,
+        key=_windows(given.key),
+        team=_windows(given.team),
+        everyone=_windows(given.everyone),
+    )
+
+
+def _nano(cap: CapSpec | None) -> int | None:
+    return None if cap is None else nano_from_usd(cap.max_cost_usd)
+
+
+def _windows(given: WindowsSpec) -> Windows:
+    return Windows(_nano(given.day), _nano(given.month), _nano(given.total))
+
+
+def teams_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Team]:
+    """The teams, by name. `routes`: those that are on."""
+    return {
+        name: Team(name, None if given.caps is None else _windows(given.caps), _those_on(given.routes, routes))
+        for name, given in spec.teams.items()
+    }
+
+
+def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
+    """The keys, by their SHA-256. `routes`: those that are on."""
+    return {
+        given.sha256: Key(
+            name=given.name,
+            sha256=given.sha256,
+            admin=given.admin,
+            caps=None if given.caps is None else _windows(given.caps),
+            routes=_those_on(_routes_of(given, spec), routes),
+            team=given.team,
+        )
+        for given in spec.keys
+    }
+
+
+def _routes_of(given: KeySpec, spec: PolicySpec) -> list[str] | None:
+    return given.routes if given.routes is not None or given.team is None else spec.teams[given.team].routes
+
+
+def _those_on(names: list[str] | None, routes: Mapping[str, Route]) -> tuple[str, ...] | None:
+    return None if names is None else tuple(name for name in names if name in routes)
