@@ -109,6 +109,11 @@ class EventRelay:
         return bool(self._said)
 
     @property
+    def hollow(self) -> bool:
+        """It is over and no choice has an end: nothing was said, or half a call of a tool."""
+        return self.done and not self._finished and (self.in_tool or not self.meter.pieces)
+
+    @property
     def clamped(self) -> bool:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
         if not self._finished or self._clamp is None or not stopped_near(self.meter, self._clamp):

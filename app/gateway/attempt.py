@@ -64,7 +64,7 @@ class Attempt:
         self.candidate = candidate
         self.purse = purse
         self.meter: Meter = purse.meter
-        self.folds = purse.plan.mode is Mode.FOLD
+        self.folds = not session.request.stream  # in plain mode too: some servers stream whatever they were asked
         self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode, clamp_tokens=purse.clamp_tokens)
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()

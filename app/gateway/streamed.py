@@ -63,6 +63,8 @@ class Streamed:
             return None
         except Stopped:
             return await self._stopped()
+        if relay.hollow:
+            relay.broken = "[DONE] came where nothing had been finished"
         if relay.broken is None and (relay.done or relay.ended):
             why = "tokens" if self._purse.clamped_by_tokens else "budget"
             if not relay.clamped:

@@ -68,15 +68,14 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float
         quota = UpstreamQuota("The provider refused the gateway's own account: its key or its credit.")
         return Verdict(Move.NEXT, quota, Outcome.QUOTA, unhealthy=True)
     wait_s = retry_after_s(headers, now_s)
+    after = {"retry-after": str(max(int(wait_s + 0.999), 1))} if wait_s is not None else {}
     if status == 429:
-        after = {"retry-after": str(max(int(wait_s + 0.999), 1))} if wait_s is not None else {}
         busy = UpstreamBusy("The provider is limiting the rate of requests.", headers=after)
         return Verdict(Move.AGAIN, busy, Outcome.RATE_LIMIT, unhealthy=True, retry_after_s=wait_s)
     if status in (408, 504):
-        return Verdict(
-            Move.AGAIN, UpstreamTimeout("The provider timed out."), Outcome.TIMEOUT, True, retry_after_s=wait_s
-        )
-    failed = UpstreamError("The provider failed to serve the request.")
+        late = UpstreamTimeout("The provider timed out.", headers=after)
+        return Verdict(Move.AGAIN, late, Outcome.TIMEOUT, True, retry_after_s=wait_s)
+    failed = UpstreamError("The provider failed to serve the request.", headers=after)
     return Verdict(Move.AGAIN, failed, Outcome.API_ERROR, unhealthy=True, retry_after_s=wait_s)
 
 

@@ -27,6 +27,7 @@ from tests.upstream_script import (
     error_body,
     error_event,
     text,
+    tool,
     words,
 )
 
@@ -49,6 +50,8 @@ BROKEN: dict[str, Script] = {
     "reset after the head": Script.of(RESET),
     "empty stream": Script.of(END),
     "role only": Script.of(text(""), END),
+    "done only": Script.of(Raw(b"data: [DONE]\n\n"), END),
+    "role, then done": Script.of(text(""), Raw(b"data: [DONE]\n\n"), END),
     "garbage": Script.of(Raw(b"data: {not json}\n\n"), END),
     "error event first": Script.of(error_event("The server is overloaded"), END),
     "compressed": Script(
@@ -214,6 +217,24 @@ async def test_a_stream_that_dies_after_its_first_event_is_an_honest_error(
         await check_settled(live, upstream)
         record = await live.client.decision(response.headers["x-bursar-request-id"])
         assert (record["outcome"], record["attempts"][0]["provenance"]) == ("api_error", "estimated")
+
+
+@pytest.mark.parametrize("client", ["chat", "messages"])
+async def test_done_within_a_tool_call_is_no_end(tmp_path: Path, upstream: ScriptedUpstream, client: str) -> None:
+    """Gateways on the way end a dead provider's stream so, and half a call would be run (shared WIRE.md, trap 1)."""
+    half = tool('{"cmd": "rm -rf /tmp/x', id="c1", name="bash")
+    upstream.source = Script.of(half, Raw(b"data: [DONE]\n\n"), END)
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        if client == "chat":
+            answer = await live.chat(task="t1", stream=True)
+            assert (answer.error["code"], answer.finishes, answer.done) == ("upstream_error", [], False)
+        else:
+            sent = {"model": "auto", "max_tokens": 99, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+            async with live.client.session.post(f"{live.url}/v1/messages", json=sent) as response:
+                body = await response.text()
+            assert body.count("event: error") == 1
+            assert "message_stop" not in body
+            assert "content_block_stop" not in body
 
 
 async def test_a_folded_call_whose_stream_dies_goes_to_the_next_one(

@@ -128,9 +128,10 @@ def test_a_prompt_cannot_talk_a_provider_ill() -> None:
 )
 def test_retry_after_in_all_its_forms(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after_s(headers, NOW_S) == expected
-    found = of_status(429, headers, b"", NOW_S)
-    assert found.retry_after_s == expected
-    assert ("retry-after" in found.error.headers) == (expected is not None)
+    for status in (429, 503, 504):
+        found = of_status(status, headers, b"", NOW_S)
+        assert found.retry_after_s == expected
+        assert ("retry-after" in found.error.headers) == (expected is not None)
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.sampled_from([429, 500, 503, 408]))

@@ -182,6 +182,34 @@ async def test_a_stream_answered_with_json_reaches_the_client_as_a_stream(
         assert (await live.balance("task:t1")).spent_nano == 10 * 1000 + 90 * OUTPUT_NANO
 
 
+@pytest.mark.parametrize("capped", [False, True])
+async def test_json_answered_with_a_stream_reaches_the_client_as_json(
+    tmp_path: Path, upstream: ScriptedUpstream, capped: bool
+) -> None:
+    """Some servers stream whatever they were asked."""
+    chunks = [
+        b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b,"finish_reason":%b}]}'
+        % said
+        for said in (
+            (b'{"role":"assistant","content":"One "}', b"null"),
+            (b'{"content":"two."}', b"null"),
+            (b"{}", b'"stop"'),
+        )
+    ]
+    counts = b'{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":90,"total_tokens":100}}'
+    stream = b"".join(b"data: %b\n\n" % data for data in (*chunks, counts, b"[DONE]"))
+    upstream.source = Script(body=stream, headers={"content-type": "text/event-stream"})
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        limit = {"max_tokens": 200} | ({"max_cost_usd": 1} if capped else {})
+        answer = await live.chat(task="t1", **limit)
+        assert not upstream.requests[0].stream
+        assert answer.headers["content-type"] == "application/json"
+        (choice,) = answer.json["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("One two.", "stop")
+        assert answer.json["usage"]["cost"] == usd(10 * 1000 + 90 * OUTPUT_NANO)
+        assert (await live.balance("task:t1")).spent_nano == 10 * 1000 + 90 * OUTPUT_NANO
+
+
 async def test_json_that_is_no_completion_is_an_honest_error(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     async with Live(tmp_path, policy({"a": upstream})) as live:
         for body in (b"{}", b"[]", b"not json", b'{"choices": 1}', b'{"error": {"message": "no"}}'):

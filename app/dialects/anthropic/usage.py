@@ -14,40 +14,40 @@ import msgspec
 
 from app.core.money import NANO_PER_USD, Usage, usd_text
 from app.dialects.base import Counts
-from app.dialects.openai_chat.decode import MAX_TOKENS
+from app.dialects.openai_chat.decode import Tokens, count_of
 from app.dialects.openai_chat.render import object_bytes
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class _Creation(msgspec.Struct):
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
+    ephemeral_5m_input_tokens: Tokens | None = None
+    ephemeral_1h_input_tokens: Tokens | None = None
 
 
 class _OutputDetails(msgspec.Struct):
-    thinking_tokens: int | None = None
+    thinking_tokens: Tokens | None = None
 
 
 class _ServerTools(msgspec.Struct):
-    web_search_requests: int | None = None
+    web_search_requests: Tokens | None = None
 
 
 class _Iteration(msgspec.Struct):
     type: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
 
 
 class UsageShape(msgspec.Struct):
     """`usage` as it comes: a `message_delta` may leave out what `message_start` has said."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
     cache_creation: _Creation | None = None
     output_tokens_details: _OutputDetails | None = None
     iterations: list[_Iteration] | None = None
@@ -74,25 +74,25 @@ def usage_of(shape: UsageShape) -> Usage | None:
     """
     if shape.input_tokens is None and shape.output_tokens is None:
         return None
-    fresh, output = _count(shape.input_tokens), _count(shape.output_tokens)
-    read, written = _count(shape.cache_read_input_tokens), _count(shape.cache_creation_input_tokens)
+    fresh, output = count_of(shape.input_tokens), count_of(shape.output_tokens)
+    read, written = count_of(shape.cache_read_input_tokens), count_of(shape.cache_creation_input_tokens)
     creation = shape.cache_creation
-    hour = _count(creation.ephemeral_1h_input_tokens) if creation else 0
+    hour = count_of(creation.ephemeral_1h_input_tokens) if creation else 0
     if creation and shape.cache_creation_input_tokens is None:
-        written = hour + _count(creation.ephemeral_5m_input_tokens)
+        written = hour + count_of(creation.ephemeral_5m_input_tokens)
     hour = min(hour, written)
     for iteration in shape.iterations or ():
         if iteration.type == "compaction":
-            fresh += _count(iteration.input_tokens)
-            output += _count(iteration.output_tokens)
-            read += _count(iteration.cache_read_input_tokens)
-            written += _count(iteration.cache_creation_input_tokens)
+            fresh += count_of(iteration.input_tokens)
+            output += count_of(iteration.output_tokens)
+            read += count_of(iteration.cache_read_input_tokens)
+            written += count_of(iteration.cache_creation_input_tokens)
     details = shape.output_tokens_details
-    thinking = min(_count(details.thinking_tokens), output) if details else 0
+    thinking = min(count_of(details.thinking_tokens), output) if details else 0
     tools: tuple[tuple[str, int], ...] = ()
     ran = shape.server_tool_use
     if ran is not None and ran.web_search_requests is not None:
-        tools = (("web_search", _count(ran.web_search_requests)),)
+        tools = (("web_search", count_of(ran.web_search_requests)),)
     return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), tools)
 
 
@@ -136,10 +136,6 @@ def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
 
 def _cost_bytes(cost_nano: int | None) -> bytes:
     return b"null" if cost_nano is None else usd_text(cost_nano).encode()
-
-
-def _count(tokens: int | None) -> int:
-    return min(max(tokens or 0, 0), MAX_TOKENS)
 
 
 def _cost_of(cost: Any) -> int | None:

@@ -13,25 +13,25 @@ import msgspec
 
 from app.core.money import NANO_PER_USD, Usage, usd_text
 from app.dialects.base import Counts
-from app.dialects.openai_chat.decode import MAX_TOKENS
+from app.dialects.openai_chat.decode import Tokens, count_of
 
 
 class _OfModality(msgspec.Struct, rename="camel"):
     """https://ai.google.dev/api/generate-content#ModalityTokenCount"""
 
     modality: str = ""
-    token_count: int | None = None
+    token_count: Tokens | None = None
 
 
 class UsageShape(msgspec.Struct, rename="camel"):
     """The counts as Gemini sends them, cumulative, on every chunk; `cost` is a gateway's like this one."""
 
-    prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    total_token_count: int | None = None
+    prompt_token_count: Tokens | None = None
+    cached_content_token_count: Tokens | None = None
+    candidates_token_count: Tokens | None = None
+    tool_use_prompt_token_count: Tokens | None = None
+    thoughts_token_count: Tokens | None = None
+    total_token_count: Tokens | None = None
     prompt_tokens_details: list[_OfModality] | None = None
     cache_tokens_details: list[_OfModality] | None = None
     candidates_tokens_details: list[_OfModality] | None = None
@@ -45,13 +45,13 @@ def usage_of(shape: UsageShape) -> Usage | None:
     """
     if shape.prompt_token_count is None and shape.candidates_token_count is None:
         return None
-    given = _count(shape.prompt_token_count) + _count(shape.tool_use_prompt_token_count)
-    thoughts = _count(shape.thoughts_token_count)
-    output = _count(shape.candidates_token_count) + thoughts
-    beyond = _count(shape.total_token_count) - given - output
+    given = count_of(shape.prompt_token_count) + count_of(shape.tool_use_prompt_token_count)
+    thoughts = count_of(shape.thoughts_token_count)
+    output = count_of(shape.candidates_token_count) + thoughts
+    beyond = count_of(shape.total_token_count) - given - output
     if beyond > 0 and shape.prompt_token_count is not None:
         output, thoughts = output + beyond, thoughts + beyond
-    read = min(_count(shape.cached_content_token_count), given)
+    read = min(count_of(shape.cached_content_token_count), given)
     heard, cached = _of(shape.prompt_tokens_details, "AUDIO"), _of(shape.cache_tokens_details, "AUDIO")
     return Usage(
         given,
@@ -66,7 +66,7 @@ def usage_of(shape: UsageShape) -> Usage | None:
 
 
 def _of(details: list[_OfModality] | None, modality: str) -> int:
-    return sum(_count(detail.token_count) for detail in details or () if detail.modality == modality)
+    return sum(count_of(detail.token_count) for detail in details or () if detail.modality == modality)
 
 
 def usage_members(counts: Counts) -> dict[str, Any]:
@@ -90,10 +90,6 @@ def usage_members(counts: Counts) -> dict[str, Any]:
 def cost_bytes(counts: Counts) -> bytes:
     """The cost in dollars as JSON, exact to the nano-dollar."""
     return b"null" if counts.cost_nano is None else usd_text(counts.cost_nano).encode()
-
-
-def _count(tokens: int | None) -> int:
-    return min(max(tokens or 0, 0), MAX_TOKENS)
 
 
 def _cost(cost: Any) -> int | None:

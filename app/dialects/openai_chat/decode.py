@@ -8,6 +8,7 @@ with the finish chunk, cumulative on every chunk, under `x_groq`, with or withou
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import msgspec
@@ -23,25 +24,27 @@ AUDIO_BASE64_PER_TOKEN = 3200
 (https://platform.openai.com/docs/guides/realtime-costs)."""
 MAX_TOKENS = 2**31 - 1
 """A larger count is a defect of the provider's, and its cost would not fit the ledger."""
+Tokens = int | float
+"""A count, which servers that know one kind of number only write as `11.0`."""
 _ABSENT = msgspec.Raw()
 
 
 class _ServerTools(msgspec.Struct):
-    web_search_requests: int | None = None
+    web_search_requests: Tokens | None = None
 
 
 class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    audio_tokens: int | None = None
-    web_search_requests: int | None = None
+    cached_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
+    cache_creation_tokens: Tokens | None = None
+    audio_tokens: Tokens | None = None
+    web_search_requests: Tokens | None = None
 
 
 class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-    audio_tokens: int | None = None
-    image_tokens: int | None = None
+    reasoning_tokens: Tokens | None = None
+    audio_tokens: Tokens | None = None
+    image_tokens: Tokens | None = None
 
 
 class _CostDetails(msgspec.Struct):
@@ -51,18 +54,18 @@ class _CostDetails(msgspec.Struct):
 class UsageShape(msgspec.Struct):
     """`usage` as providers send it: every member optional."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    total_tokens: Tokens | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int | None = None
-    prompt_cache_hit_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    reasoning_tokens: Tokens | None = None
+    cached_tokens: Tokens | None = None
+    prompt_cache_hit_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
     server_tool_use: _ServerTools | None = None
-    num_search_queries: int | None = None
+    num_search_queries: Tokens | None = None
     cost: Any = None
     is_byok: bool | None = None
     cost_details: _CostDetails | None = None
@@ -270,10 +273,10 @@ def usage_of(shape: UsageShape) -> Usage | None:
     """
     if shape.prompt_tokens is None and shape.completion_tokens is None:
         return None
-    given_input, output = _count_of(shape.prompt_tokens), _count_of(shape.completion_tokens)
+    given_input, output = count_of(shape.prompt_tokens), count_of(shape.completion_tokens)
     detailed = shape.completion_tokens_details.reasoning_tokens if shape.completion_tokens_details else None
-    reasoning = _count_of(detailed or shape.reasoning_tokens)
-    beyond = _count_of(shape.total_tokens) - given_input - output
+    reasoning = count_of(detailed or shape.reasoning_tokens)
+    beyond = count_of(shape.total_tokens) - given_input - output
     if beyond > 0:
         output += beyond
         reasoning = max(reasoning, beyond)
@@ -286,8 +289,8 @@ def usage_of(shape: UsageShape) -> Usage | None:
     )
     write = (details.cache_write_tokens or details.cache_creation_tokens) if details else None
     write = write or shape.cache_creation_input_tokens
-    read = min(_count_of(read), given_input) if read else 0
-    write = min(_count_of(write), given_input - read) if write else 0
+    read = min(count_of(read), given_input) if read else 0
+    write = min(count_of(write), given_input - read) if write else 0
     usage = Usage(given_input, output, read, write, 0, min(reasoning, output), _cost_of(shape), _tools_of(shape))
     return _with_media(usage, details, shape.completion_tokens_details)
 
@@ -299,13 +302,13 @@ def _tools_of(shape: UsageShape) -> tuple[tuple[str, int], ...]:
         searches = shape.server_tool_use.web_search_requests
     elif shape.prompt_tokens_details is not None and shape.prompt_tokens_details.web_search_requests is not None:
         searches = shape.prompt_tokens_details.web_search_requests
-    return () if searches is None else (("web_search", _count_of(searches)),)
+    return () if searches is None else (("web_search", count_of(searches)),)
 
 
 def _with_media(usage: Usage, given: _InputDetails | None, made: _OutputDetails | None) -> Usage:
     """Sound and pictures, which have prices of their own; OpenAI counts sound in the input before its cache."""
-    heard = _count_of(given.audio_tokens) if given is not None else 0
-    spoken, drawn = (_count_of(made.audio_tokens), _count_of(made.image_tokens)) if made is not None else (0, 0)
+    heard = count_of(given.audio_tokens) if given is not None else 0
+    spoken, drawn = (count_of(made.audio_tokens), count_of(made.image_tokens)) if made is not None else (0, 0)
     if not (heard or spoken or drawn):
         return usage
     return msgspec.structs.replace(usage, audio_input=heard, audio_output=spoken, image_output=drawn)
@@ -316,8 +319,9 @@ def summed(reports: list[Usage]) -> Usage:
     return functools.reduce(added, reports)
 
 
-def _count_of(tokens: int | None) -> int:
-    return min(max(tokens, 0), MAX_TOKENS) if tokens else 0
+def count_of(tokens: Tokens | None) -> int:
+    """A count as a provider wrote it, within what can be counted."""
+    return math.ceil(min(max(tokens, 0), MAX_TOKENS)) if tokens else 0
 
 
 def _cost_of(shape: UsageShape) -> int | None:

@@ -83,6 +83,11 @@ class ChatRelay:
         return len(self.finished) >= self._choices
 
     @property
+    def hollow(self) -> bool:
+        """`[DONE]` came and no choice has an end: nothing was said, or half a call of a tool."""
+        return self.done and not self.finished and (self.in_tool or not self.meter.pieces)
+
+    @property
     def clamped(self) -> bool:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
         if not self._held or self._clamp is None:

@@ -11,7 +11,7 @@ import msgspec
 
 from app.core.money import Usage, usd_text
 from app.dialects.base import Counts
-from app.dialects.openai_chat.decode import UsageShape, _CostDetails, _InputDetails, _OutputDetails, usage_of
+from app.dialects.openai_chat.decode import Tokens, UsageShape, _CostDetails, _InputDetails, _OutputDetails, usage_of
 from app.dialects.openai_chat.render import object_bytes
 
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -20,9 +20,9 @@ _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 class ResponsesUsage(msgspec.Struct):
     """`usage` as providers send it: every member optional."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    total_tokens: Tokens | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
     cost: Any = None
