@@ -110,11 +110,17 @@ def _of_route(view: View, route: Route) -> Target:
     return _target(view, route.name, candidates, fallback, rules=route, retries=route.retries, pinned=pinned)
 
 
-def _of_tier(view: View, name: str) -> Target:
+def of_tier(view: View, name: str) -> tuple[Candidate, ...]:
+    """The models that `tier:N` stands for. Raises ModelNotFound."""
     tier = name.removeprefix("tier:")
     found = tuple(m for m in view.policy.models.values() if str(m.tier) == tier and not m.capabilities.embeddings)
     if not found:
         raise ModelNotFound("The policy has no model of that tier.", param="model")
+    return found
+
+
+def _of_tier(view: View, name: str) -> Target:
+    found = of_tier(view, name)
     # Who asks for a tier has said what is good enough: the cheapest of it.
     rules = Route(name, tuple(m.name for m in found), adequacy=0.0, min_confidence=0.0)
     return _target(view, name, found, found, rules=rules)

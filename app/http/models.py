@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from app.core.policy import Candidate, Key, Policy
 from app.dialects.gemini.models import ModelFacts, models_list, one_model
 from app.gateway.record import price_json
 from app.gateway.services import Services
+from app.gateway.target import of_tier
 from app.http.auth import KeyRing
 
 EPOCH = "1970-01-01T00:00:00Z"
@@ -32,11 +34,15 @@ def serve_models(api: FastAPI, services: Services) -> None:
     def one(name: str, request: Request) -> dict[str, Any]:
         key = caller(request)
         view = services.view
-        known = next((model for model in _models(view.policy) if model["id"] == name), None)
-        candidate = view.find(name) if known is None else None
-        if not _may_use(key, name) or (known is None and candidate is None):
+        listed = {model["id"]: model for model in _models(view.policy)}
+        meant = name if name in listed else view.policy.meant_by(name)
+        known = listed.get(meant)
+        if known is None and meant.startswith("tier:"):
+            known = _choice(meant, [candidate.name for candidate in of_tier(view, meant)])
+        candidate = view.find(meant) if known is None else None
+        if not _may_use(key, meant) or (known is None and candidate is None):
             raise ModelNotFound("The policy has no route or model of that name.", param="model")
-        return known if known is not None else _model(candidate)  # type: ignore[arg-type]
+        return (known if known is not None else _model(candidate)) | {"id": name}  # type: ignore[arg-type]
 
     @api.get("/v1/models")
     async def models(request: Request) -> Response:
@@ -90,11 +96,14 @@ def _facts(model: dict[str, Any]) -> ModelFacts:
 
 
 def _models(policy: Policy) -> list[dict[str, Any]]:
-    routes = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "bursar", "bursar": {"candidates": route.candidates}}
-        for name, route in policy.routes.items()
-    ]
+    routes = [_choice(name, route.candidates) for name, route in policy.routes.items()]
     return [*routes, *(_model(candidate) for candidate in policy.models.values())]
+
+
+def _choice(name: str, candidates: Iterable[str]) -> dict[str, Any]:
+    """A route, or a tier."""
+    among = {"candidates": list(candidates)}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "bursar", "bursar": among}
 
 
 def _model(candidate: Candidate) -> dict[str, Any]:

@@ -43,8 +43,9 @@ REFUSED = {
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a PATCH; what is not there stays as it is."""
+    """The body of a PATCH; what is not there stays as it is. `state`: as it is shown; or its parts, by name."""
 
+    state: State | None = None
     max_cost_usd: float | None = None
     max_calls: int | None = None
     max_tokens: int | None = None
@@ -130,6 +131,8 @@ def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Am
         value = getattr(change, name)
         if value is not None and not 0 <= value <= most:
             raise BadRequest(f"{name} must not be negative, nor too large.", param=name)
+    if change.state is not None and (change.frozen, change.closed) != (None, None):
+        raise BadRequest("Say either state, or frozen and closed.", param="state")
     parent = None
     if change.parent is not None:
         parent = task_scope(scope.split(":", 2)[1], checked_task_id(change.parent, "parent"))
@@ -149,6 +152,8 @@ def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Am
 
 
 def _state(change: Change) -> State | None:
+    if change.state is not None:
+        return change.state
     if change.closed:
         return "closed"
     if change.frozen:

@@ -56,6 +56,21 @@ def test_a_route_a_tier_or_a_model(
     assert (record["decision"]["route"], record["requested_model"], record["model"]) == (route, model, name)
 
 
+def test_whatever_may_be_asked_for_can_be_looked_up(tmp_path: Path) -> None:
+    with ScriptedUpstream() as upstream:
+        aliases = 'aliases: {"claude-*": auto, "gpt-5*": "tier:4", large: small}\n'
+        with LiveGateway(tmp_path, contract(upstream) + aliases) as gateway:
+            found = {name: gateway.ask("GET", f"/v1/models/{name}").json for name in ("tier:1", "claude-x", "gpt-5.4")}
+            assert {name: said["id"] for name, said in found.items()} == {name: name for name in found}
+            assert found["tier:1"]["bursar"]["candidates"] == ["small", "small-b"]
+            assert found["claude-x"]["bursar"]["candidates"] == ["small", "small-b", "large"]
+            assert found["gpt-5.4"]["bursar"]["candidates"] == ["large"]
+            assert gateway.ask("GET", "/v1/models/large").json["owned_by"] == "b"
+            assert gateway.ask("GET", "/v1beta/models/claude-x").json["name"] == "models/claude-x"
+            for nobody in ("tier:9", "gpt-4", "tier:"):
+                assert gateway.ask("GET", f"/v1/models/{nobody}").status == 404
+
+
 def test_any_model_of_a_provider_that_says_so(tmp_path: Path) -> None:
     with ScriptedUpstream() as upstream:
         policy = f"""

@@ -118,13 +118,15 @@ def test_a_task_has_limits_before_it_begins(gateway: LiveGateway) -> None:
 
 def test_frozen_thawed_and_closed(gateway: LiveGateway) -> None:
     ask(gateway, "ice")
-    for name, body in (("frozen", {"frozen": True}), ("closed", {"closed": True})):
+    for name, body in (("frozen", {"frozen": True}), ("closed", {"closed": True}), ("frozen", {"state": "frozen"})):
         assert change(gateway, "ice", **body).json["state"] == name
         no = ask(gateway, "ice")
         assert (no.status, no.error["code"], no.headers["x-bursar-reason"]) == (402, "budget_exceeded", name)
         assert gateway.decision(no)["outcome"] == "denied"
-    assert [task["id"] for task in gateway.ask("GET", "/v1/tasks?state=closed").json["data"]] == ["ice"]
-    assert change(gateway, "ice", closed=False).json["state"] == "open"
+    assert [task["id"] for task in gateway.ask("GET", "/v1/tasks?state=frozen").json["data"]] == ["ice"]
+    assert change(gateway, "ice", frozen=False).json["state"] == "open"
+    assert change(gateway, "ice", state="closed").json["state"] == "closed"
+    assert change(gateway, "ice", state="open").json["state"] == "open"
     assert ask(gateway, "ice").status == 200
 
 
@@ -154,6 +156,7 @@ def test_the_list_has_the_latest_first_and_no_models(gateway: LiveGateway) -> No
     [
         b"", b"{", b"[]", {"max_cost": 1}, {"max_cost_usd": "1"}, {"max_cost_usd": -1}, {"max_cost_usd": 1e30},
         {"max_calls": 1.5}, {"max_calls": -1}, {"max_tokens": 10**30}, {"max_seconds": -0.1}, {"frozen": "yes"},
+        {"state": "thawed"}, {"state": "open", "frozen": False},
         {"parent": "a|b"}, {"parent": ""}, b"{" + b" " * 70_000 + b"}",
     ],
 )  # fmt: skip
