@@ -59,7 +59,7 @@ def test_a_route_a_tier_or_a_model(
 def test_whatever_may_be_asked_for_can_be_looked_up(tmp_path: Path) -> None:
     with ScriptedUpstream() as upstream:
         aliases = 'aliases: {"claude-*": auto, "gpt-5*": "tier:4", large: small}\n'
-        with LiveGateway(tmp_path, contract(upstream) + aliases) as gateway:
+        with LiveGateway(contract(upstream) + aliases, tmp_path) as gateway:
             found = {name: gateway.ask("GET", f"/v1/models/{name}").json for name in ("tier:1", "claude-x", "gpt-5.4")}
             assert {name: said["id"] for name, said in found.items()} == {name: name for name in found}
             assert found["tier:1"]["bursar"]["candidates"] == ["small", "small-b"]
