@@ -20,7 +20,7 @@ from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.errors import stopped_error
 from app.gateway import verdict
-from app.gateway.attempt_record import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
 from app.gateway.limits import CUT_OUTCOMES
@@ -47,6 +47,7 @@ class Session(Protocol):
     upstreams: Upstreams
     started: bool
     soft_cut: bool
+    attempts: list[AttemptRecord]
     arrived_s: float  # perf_counter: uvloop's own clock ticks in whole milliseconds
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
@@ -66,6 +67,7 @@ class Attempt:
         self.meter: Meter = purse.meter
         self.folds = not session.request.stream  # in plain mode too: some servers stream whatever they were asked
         self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode, clamp_tokens=purse.clamp_tokens)
+        self._before_nano = total_nano(session.attempts)
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
         self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
@@ -167,7 +169,7 @@ class Attempt:
         self.pace.all_at_once()
         await self.settle(self.meter.cost_nano, self.provenance())
         self.record.outcome = Outcome.COMPLETED
-        await self.answer(200, self.exchange.shown(body, self.meter, self.record.charged_nano))
+        await self.answer(200, self.exchange.shown(body, self.meter, self.call_cost_nano))
         return None
 
     @property
@@ -182,7 +184,7 @@ class Attempt:
             waits.clear_late()
             await self.settle_stopped()
             self.record.outcome = CUT_OUTCOMES["time"]
-            killed_at = usd_text(self.record.charged_nano or 0)
+            killed_at = usd_text(self.call_cost_nano or 0)
             self.record.cut = {"scope": "task", "reason": "time", "by": "clock", "killed_at_usd": killed_at}
             await self.session.fail(stopped_error("time"))
             return None
@@ -210,6 +212,12 @@ class Attempt:
         self.record.outcome = what.outcome
         self.record.error = what.error.message
         return what
+
+    @property
+    def call_cost_nano(self) -> int | None:
+        """What the call was charged, attempts before this one included; None where any of it is unknown."""
+        charged, before = self.record.charged_nano, self._before_nano
+        return None if charged is None or before is None else before + charged
 
     def provenance(self) -> Provenance:
         """Where the meter's cost comes from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -71,6 +71,16 @@ class AttemptRecord(msgspec.Struct):
             return None
         spent = self.purse.cut_headers.get("x-bursar-spent-usd") if self.purse is not None else None
         return float(spent or self.cut["killed_at_usd"])
+
+
+def total_nano(attempts: Iterable[AttemptRecord]) -> int | None:
+    """What these attempts together were charged, in nano-dollars; None when any of it is unknown."""
+    total = 0
+    for attempt in attempts:
+        if attempt.charged_nano is None:
+            return None
+        total += attempt.charged_nano
+    return total
 
 
 def _fits_header(text: str) -> bool:

@@ -21,6 +21,7 @@ from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.approach import approach_in
 from app.gateway.attempt import Attempt
+from app.gateway.attempt_record import total_nano
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
@@ -103,6 +104,9 @@ class ChatCall(OwnedCall):
             except (BudgetExceeded, BudgetContended, Unpriced) as error:
                 self.note_denial(candidate, error)
                 denial = denial or error
+                if isinstance(error, BudgetExceeded) and total_nano(self.attempts):
+                    # The money went into attempts that failed: a client that tried again would spend as much again.
+                    denial, failure = error, None
                 if isinstance(error, BudgetExceeded) and error.final:
                     break
                 continue

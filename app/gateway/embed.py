@@ -16,7 +16,7 @@ from app.dialects.openai_chat.embeddings import EmbeddingsRequest
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
-from app.gateway.attempt_record import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped
 from app.gateway.fees import unpriced_error
 from app.gateway.limits import ClientCaps
@@ -138,7 +138,7 @@ class EmbeddingsCall(OwnedCall):
             meter.report(usage)
         await self._settle(purse, record, meter.cost_nano, Provenance.METERED if meter.exact else Provenance.ESTIMATED)
         record.outcome = Outcome.COMPLETED
-        shown = with_cost(data, meter, record.charged_nano)
+        shown = with_cost(data, meter, total_nano(self.attempts))
         self.started = True
         self.waits.deadline_s = now() + provider.deadlines.write_s
         await self.waits.io(self.downstream.reply(200, self.headers(record, purse, b"application/json"), shown))

@@ -27,7 +27,8 @@ def call_json(call: OwnedCall, now_s: float) -> dict[str, Any]:
     running_nano, cap_nano, scope = 0, None, None
     tokens = 0
     if purse is not None:
-        running_nano = purse.charged_nano if purse.closed else purse.meter.running_nano
+        before_nano = sum(attempt.charged_nano or 0 for attempt in call.attempts[:-1])
+        running_nano = before_nano + (purse.charged_nano if purse.closed else purse.meter.running_nano)
         left_nano = purse.remaining_nano
         if left_nano is not None:
             cap_nano, scope = running_nano + left_nano, purse.binding_scope

@@ -34,16 +34,36 @@ class ClientCaps(msgspec.Struct, frozen=True):
 NO_CAPS = ClientCaps()
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What earlier attempts of a call have used of the caps that are its own: nano-dollars of all of them, and of those
+    at the candidate in question; tokens; milliseconds."""
+
+    nano: int = 0
+    on_model_nano: int = 0
+    tokens: int = 0
+    ms: int = 0
+
+
+NOTHING_USED = Used()
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """`claims` are for the ledger; `call_nano` is the tightest cap that is this call's alone and
-    `call_scope` what it is called: request, task or model (a call without a task is a task of its own).
-    `call_tokens` and `call_ms` are such a call's own, too."""
+    """`claims` are for the ledger; `call_nano` is what is left of the tightest cap that is this call's alone and
+    `call_scope` what that is called: request, task or model (a call without a task is a task of its own);
+    `call_used_nano` is what earlier attempts have used of it. `call_tokens` and `call_ms` are left to such a call.
+    """
 
     claims: tuple[Claim, ...]
     call_nano: int | None
     call_scope: str
     call_tokens: int | None = None
     call_ms: int | None = None
+    call_used_nano: int = 0
+
+    @property
+    def call_cap_nano(self) -> int | None:
+        """The whole of that cap."""
+        return None if self.call_nano is None else self.call_nano + self.call_used_nano
 
     @property
     def capped(self) -> bool:
@@ -97,22 +117,31 @@ def below(claims: tuple[Claim, ...], scope: str, above: tuple[str, ...]) -> tupl
 
 
 def limits_for(
-    policy: Policy, candidate: Candidate, key: Key | None, task_id: str | None, caps: ClientCaps, day: dt.date
+    policy: Policy,
+    candidate: Candidate,
+    key: Key | None,
+    task_id: str | None,
+    caps: ClientCaps,
+    day: dt.date,
+    used: Used = NOTHING_USED,
 ) -> Limits:
-    """Every cap that binds this call on this candidate; `day` is today in UTC."""
+    """Every cap that binds this call's next attempt, at this candidate; `day` is today in UTC. What attempts have used
+    of shared caps the ledger knows; of the call's own it is `used`."""
     tokens: int | None = None
     ms: int | None = None
     other = task_caps(policy, caps)
-    own = [(nano, "request") for nano in (policy.caps.request_nano, caps.request_nano) if nano is not None]
+    requests, tasks = (policy.caps.request_nano, caps.request_nano), (policy.caps.task_nano, caps.task_nano)
+    own = [_left(nano, used.nano, "request") for nano in requests if nano is not None]
     claims: list[Claim] = []
     model_nano = candidate.budget.max_cost_nano
     name = key.name if key is not None else ANONYMOUS
     if task_id is None:
-        own += [(nano, "task") for nano in (policy.caps.task_nano, caps.task_nano) if nano is not None]
+        own += [_left(nano, used.nano, "task") for nano in tasks if nano is not None]
         if model_nano is not None:
-            own.append((model_nano, "model"))
+            own.append(_left(model_nano, used.on_model_nano, "model"))
         if other is not None:
-            tokens, ms = tighter(other.tokens, other.own_tokens), tighter(other.ms, other.own_ms)
+            tokens = _minus(tighter(other.tokens, other.own_tokens), used.tokens)
+            ms = _minus(tighter(other.ms, other.own_ms), used.ms)
     else:
         scope = task_scope(name, task_id)
         claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
@@ -122,8 +151,19 @@ def limits_for(
         if key.team is not None:
             claims += _window_claims(f"team:{key.team}", policy.team_windows(key.team), day)
     claims += _window_claims("global", policy.caps.everyone, day)
-    call_nano, call_scope = min(own) if own else (None, "request")
-    return Limits(tuple(claims), call_nano, call_scope, tokens, ms)
+    if not own:
+        return Limits(tuple(claims), None, "request", tokens, ms)
+    call_nano, call_used_nano, call_scope = min(own)
+    return Limits(tuple(claims), call_nano, call_scope, tokens, ms, call_used_nano)
+
+
+def _left(cap_nano: int, used_nano: int, scope: str) -> tuple[int, int, str]:
+    """What is left of a cap and what is used of it, together the cap; whose it is."""
+    return max(cap_nano - used_nano, 0), min(used_nano, cap_nano), scope
+
+
+def _minus(most: int | None, used: int) -> int | None:
+    return None if most is None else max(most - used, 0)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,9 +17,19 @@ from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.approach import landing_headers
-from app.gateway.attempt_record import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
-from app.gateway.limits import CUT_OUTCOMES, NO_CAPS, ClientCaps, Limits, below, limits_for, task_scope
+from app.gateway.limits import (
+    CUT_OUTCOMES,
+    NO_CAPS,
+    NOTHING_USED,
+    ClientCaps,
+    Limits,
+    Used,
+    below,
+    limits_for,
+    task_scope,
+)
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
@@ -75,16 +85,28 @@ class OwnedCall(ABC):
             self._finish()
 
     def limits(self, candidate: Candidate) -> Limits:
-        """Every cap that binds this call on this candidate."""
+        """Every cap that binds this call's next attempt, at this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
-        known = self.key is view.policy.keys.get(self.record.key_name)
-        if task_id is None and caps is NO_CAPS and known:  # the same for all calls of a key on one day
+        usual = task_id is None and caps is NO_CAPS and not self.attempts
+        if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all day
             what = ("limits", candidate.name, self.record.key_name, self._day)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
-        limits = limits_for(view.policy, candidate, self.key, task_id, caps, self._day)
+        limits = limits_for(view.policy, candidate, self.key, task_id, caps, self._day, self._used(candidate))
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
             return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
         return limits
+
+    def _used(self, candidate: Candidate) -> Used:
+        """What this call's attempts so far have used of the caps that are its own."""
+        attempts = self.attempts
+        if not attempts:
+            return NOTHING_USED
+        return Used(
+            sum(a.charged_nano or 0 for a in attempts),
+            sum(a.charged_nano or 0 for a in attempts if a.candidate.name == candidate.name),
+            sum(a.purse.counted_tokens for a in attempts if a.purse is not None),
+            int((time.perf_counter() - self.arrived_s) * 1000),
+        )
 
     async def _hang_below(self, parent_id: str) -> None:
         """The parent that this request names for its task; the first one named stays. Raises BadRequest."""
@@ -142,8 +164,8 @@ class OwnedCall(ABC):
             found.append((b"x-client-request-id", self.record.client_request_id.encode("latin-1", "replace")))
         if content_type.startswith(b"text/event-stream"):
             found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        elif attempt.charged_nano is not None:
-            found.append((b"x-bursar-cost-usd", usd_text(attempt.charged_nano).encode()))
+        elif (cost_nano := total_nano(self.attempts)) is not None:
+            found.append((b"x-bursar-cost-usd", usd_text(cost_nano).encode()))
         remaining = purse.remaining_nano
         if remaining is not None:
             found.append((b"x-bursar-remaining-usd", usd_text(remaining).encode()))
@@ -165,7 +187,8 @@ class OwnedCall(ABC):
             return
         self.started = True
         metrics.errors.labels(error.label).inc()
-        if isinstance(error, BudgetExceeded | BudgetContended) and not self.attempts:
+        was_cut = bool(self.attempts) and self.attempts[-1].cut is not None
+        if isinstance(error, BudgetExceeded | BudgetContended) and not was_cut:
             scope = record.denied_scope = error.headers.get("x-bursar-scope")
             if scope in ("task", "model") and isinstance(error, BudgetExceeded) and not isinstance(error, TaskStopped):
                 record.denied_at_usd = float(error.headers["x-bursar-spent-usd"]) or None

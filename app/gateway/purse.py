@@ -55,7 +55,7 @@ class Purse:
         self.call_id = call_id
         self.clamp_tokens: int | None = None
         self.allowance_nano: int | None = None
-        self.charged_nano = 0
+        self.charged_nano = self.counted_tokens = 0
         self.granted: Granted | None = None
         self.settled: Settled | None = None
         self.closed = False
@@ -83,7 +83,7 @@ class Purse:
         """
         limits = self.limits
         if limits.call_nano is not None and self.plan.need_nano > limits.call_nano:
-            raise call_denial(limits.call_scope, limits.call_nano, 0)
+            raise call_denial(limits.call_scope, limits.call_nano + limits.call_used_nano, limits.call_used_nano)
         if self.tokens_left is not None and self.plan.input_tokens + self.plan.least_tokens > self.tokens_left:
             raise stopped_error("tokens")
         landing = None if self._approach is None or request is None else landing_clamp(self.plan, self._approach)
@@ -306,8 +306,10 @@ class Purse:
         self.charged_nano = cost_nano
         scopes = () if killed is None else await self._cut_by(killed)
         self.closed = True  # only now: had that failed, the attempt's last resort must still find it open
-        tokens = self.used_tokens if cost_nano or self.meter.pieces or self.meter.usage is not None else 0
-        self.settled = await self._ledger.settle(self._reserve, Settle(self.call_id, cost_nano, scopes, tokens))
+        if cost_nano or self.meter.pieces or self.meter.usage is not None:
+            self.counted_tokens = self.used_tokens
+        op = Settle(self.call_id, cost_nano, scopes, self.counted_tokens)
+        self.settled = await self._ledger.settle(self._reserve, op)
 
     @property
     def used_tokens(self) -> int:
@@ -322,9 +324,9 @@ class Purse:
 
     async def _cut_by(self, scope: str) -> tuple[str, ...]:
         """Note the amounts for the client; the scopes to close: none where others hold money that may come back."""
-        call, charged = self.limits.call_nano or 0, self.charged_nano
-        if scope == self.limits.call_scope:
-            self.cut_headers = scope_headers(scope, call, charged, 0)
+        limits, charged = self.limits, self.charged_nano
+        if scope == limits.call_scope:
+            self.cut_headers = scope_headers(scope, limits.call_cap_nano or 0, limits.call_used_nano + charged, 0)
             return ()
         found = (scope,) if is_task_scope(scope) else ()
         try:

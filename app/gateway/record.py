@@ -13,7 +13,7 @@ from app.core.money import NANO_PER_USD, Price, Rates, usd_float
 from app.core.policy import Candidate, Route
 from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
-from app.gateway.attempt_record import AttemptRecord
+from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.choose import Considered
 from app.gateway.decide import Decision, Opinion
 from app.gateway.limits import Limits, scope_kind
@@ -126,12 +126,8 @@ def first_step(attempts: list[AttemptRecord]) -> int | None:
 
 def total_usd(attempts: list[AttemptRecord]) -> float | None:
     """What all attempts together were charged, in dollars; None when any of it is unknown."""
-    total_nano = 0
-    for attempt in attempts:
-        if attempt.charged_nano is None:
-            return None
-        total_nano += attempt.charged_nano
-    return usd_float(total_nano)
+    total = total_nano(attempts)
+    return None if total is None else usd_float(total)
 
 
 def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:
@@ -285,8 +281,8 @@ def rates_json(rates: Rates) -> dict[str, Any]:
 def caps_json(limits: Limits) -> list[dict[str, Any]]:
     """The caps that bound the call: its own, and those of shared scopes."""
     found: list[dict[str, Any]] = []
-    if limits.call_nano is not None:
-        found.append({"scope": limits.call_scope, "limit_usd": usd_float(limits.call_nano)})
+    if (own_nano := limits.call_cap_nano) is not None:
+        found.append({"scope": limits.call_scope, "limit_usd": usd_float(own_nano)})
     for claim in limits.claims:
         if claim.limit_nano is not None:
             limit_usd = usd_float(claim.limit_nano)

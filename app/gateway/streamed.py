@@ -140,9 +140,9 @@ class Streamed:
         self._record.outcome = Outcome.COMPLETED
         if self._folds:
             self._pace.all_at_once()
-            await self._attempt.answer(200, self._relay.folded(self._record.charged_nano, None))
+            await self._attempt.answer(200, self._relay.folded(self._attempt.call_cost_nano, None))
         else:
-            await self._end(self._relay.end_complete(self._record.charged_nano))
+            await self._end(self._relay.end_complete(self._attempt.call_cost_nano))
         await self._drain()
 
     async def _drain(self) -> None:
@@ -164,12 +164,13 @@ class Streamed:
         word = "task" if scope is None else scope_word(scope)
         cost_nano, provenance = self._attempt.stopped_cost()
         await self._attempt.settle(cost_nano, provenance, killed=scope)
+        call_nano = self._attempt.call_cost_nano
         self._record.outcome = CUT_OUTCOMES[why]
         self._record.cut = {
             "scope": word,
             "reason": why,
             "by": "clamp" if self._relay.clamped else "clock" if why == "time" else "meter",
-            "killed_at_usd": usd_text(self._record.charged_nano or 0),
+            "killed_at_usd": usd_text(call_nano or 0),
             "in_tool_call": self._relay.in_tool,
         }
         error = stopped_error(why) if scope is None else budget_error(scope_kind(scope), purse.cut_headers)
@@ -177,13 +178,13 @@ class Streamed:
         killed_at = self._record.cut["killed_at_usd"]
         cut = f'{{"scope":"{word}","killed_at_usd":{killed_at}}}'.encode()
         if self._folds and soft:
-            await self._attempt.answer(200, self._relay.folded(self._record.charged_nano, cut))
+            await self._attempt.answer(200, self._relay.folded(call_nano, cut))
         elif not session.started:
             await session.fail(error)
         elif soft:
-            await self._end(self._relay.end_cut_softly(cut, self._record.charged_nano))
+            await self._end(self._relay.end_cut_softly(cut, call_nano))
         else:
-            await self._end(self._relay.end_cut(error, self._record.charged_nano))
+            await self._end(self._relay.end_cut(error, call_nano))
         if self._relay.done or self._relay.ended:
             await self._drain()
 

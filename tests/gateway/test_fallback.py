@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from app.core.health import COOLDOWN_S
-from tests.gateway.live import PRICE, Live, policy
+from tests.gateway.live import PRICE, Live, policy, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import (
     CLOSE,
     END,
+    HANG,
     RESET,
     Delta,
     Event,
@@ -290,3 +291,65 @@ async def test_a_dearer_fallback_is_paid_for_at_its_own_price(
     async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS, models=dear)) as live:
         await live.chat(model="auto", task="t1", stream=True)
         assert (await live.balance("task:t1")).spent_nano == 10 * second.bill(PRICE)
+
+
+def silent_first(first: ScriptedUpstream, second: ScriptedUpstream, **more: Any) -> dict[str, Any]:
+    """A policy whose first provider is not waited for long, and bills what it was allowed to, whoever hangs up."""
+    providers = {"a": {"bills_after_cancel": True, "deadlines": {"ttft_secs": 0.2}}}
+    models = {"a": {"budgets": {"max_cost_usd": 0, "hard_timeout_secs": 0.2}}}
+    rules = policy({"a": first, "b": second}, providers=providers, models=models, **more)
+    rules["routes"]["auto"]["retries"] = {"attempts": 0}
+    return rules
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("by", ["client", "policy", "task", "no"])
+async def test_a_calls_own_cap_binds_all_of_its_attempts_together(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, stream: bool, by: str
+) -> None:
+    """The first provider falls silent over an answer nobody sees, which is charged; the second has what is left."""
+    cap_nano = 400_000
+    upstream.source = Script.of(HANG)
+    second.source = Script.of(words("w " * 300))
+    caps = {"request" if by == "policy" else "task": {"max_cost_usd": usd(cap_nano)}}
+    more = {"caps": caps} if by in ("policy", "task") else {}
+    asked = {"max_cost_usd": usd(cap_nano)} if by == "client" else {}
+    rules = silent_first(upstream, second, **more)
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    async with Live(tmp_path, rules) as live:
+        answer = await live.chat(model="auto", stream=stream, max_tokens=150, **asked, **options)
+        record = await live.client.decision(answer.request_id)
+        charged = [attempt["cost_usd"] for attempt in record["attempts"]]
+        assert len(charged) == 2
+        assert charged[0] > usd(300_000)  # nearly the whole cap was set aside for it
+        assert record["cost_usd"] == pytest.approx(sum(charged))
+        limit = second.requests[0].body["max_tokens"]
+        if by == "no":
+            assert (limit, record["outcome"]) == (150, "completed")
+            assert answer.usage is not None
+            assert answer.usage["cost"] == pytest.approx(record["cost_usd"])
+            return
+        assert record["outcome"] == "cost_killed"
+        assert limit < 50
+        assert record["cost_usd"] <= usd(cap_nano)
+        assert [cap["limit_usd"] for cap in record["caps"]] == [usd(cap_nano)]
+        assert record["cost_killed_at_usd"] == pytest.approx(record["cost_usd"])
+        if not stream:
+            assert answer.status == 402
+            assert float(answer.headers["x-bursar-limit-usd"]) == usd(cap_nano)
+            assert float(answer.headers["x-bursar-spent-usd"]) == pytest.approx(record["cost_usd"])
+
+
+async def test_attempts_that_used_up_the_cap_leave_nothing_for_another(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.source = Script.of(HANG)
+    async with Live(tmp_path, silent_first(upstream, second)) as live:
+        answer = await live.chat(model="auto", stream=True, max_cost_usd=usd(100_000))
+        assert answer.status == 402
+        assert answer.error_code == "budget_exceeded"
+        assert answer.headers["x-bursar-scope"] == "request"
+        assert answer.headers["x-bursar-limit-usd"] == answer.headers["x-bursar-spent-usd"] == "0.0001"
+        record = await live.client.decision(answer.request_id)
+        assert (record["outcome"], record["denied_scope"], record["cost_usd"]) == ("denied", "request", usd(100_000))
+        assert len(upstream.requests) + len(second.requests) == 1

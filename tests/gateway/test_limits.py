@@ -15,6 +15,7 @@ from app.gateway.ledger import denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
     ClientCaps,
+    Used,
     is_task_scope,
     limits_for,
     resets_at,
@@ -47,6 +48,29 @@ def test_the_tightest_cap_binds_a_call_without_a_task(
     assert not every or limits.call_nano in given_caps[limits.call_scope]
     assert limits.capped == bool(every)
     assert not any(is_task_scope(claim.scope) for claim in limits.claims)
+
+
+@given(st.lists(st.integers(0, 100), min_size=5, max_size=5), st.lists(st.tuples(st.booleans(), st.integers(0, 60))))
+def test_attempts_together_never_have_more_than_the_caps(caps: list[int], attempts: list[tuple[bool, int]]) -> None:
+    """Each attempt spends what it wants of what it may; the caps that are a call's own bind all of them together."""
+    request_nano, task_nano, own, own_task, model_nano = caps
+    candidates = model("m", cap=model_nano), model("n", cap=model_nano)
+    of = policy(list(candidates), caps=Caps(request_nano=request_nano, task_nano=task_nano, task_tokens=50, task_s=1))
+    spent = {"m": 0, "n": 0}
+    for at, (second, wanted) in enumerate(attempts):
+        candidate = candidates[second]
+        used = Used(sum(spent.values()), spent[candidate.name], tokens=9 * at, ms=300 * at)
+        limits = limits_for(of, candidate, None, None, ClientCaps(own, own_task), DAY, used)
+        assert limits.call_nano is not None
+        assert limits.call_cap_nano in caps
+        assert limits.call_used_nano <= sum(spent.values())
+        assert (limits.call_tokens, limits.call_ms) == (max(50 - 9 * at, 0), max(1000 - 300 * at, 0))
+        spent[candidate.name] += min(wanted, limits.call_nano)
+        assert sum(spent.values()) <= min(request_nano, task_nano, own, own_task)
+        assert max(spent.values()) <= model_nano
+        in_task = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY, used)
+        assert in_task.call_nano == max(min(request_nano, own) - used.nano, 0)
+        assert in_task.claims[:2] == limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY).claims[:2]
 
 
 @given(amounts, amounts, amounts, amounts)
