@@ -20,12 +20,16 @@ import yaml
 KeyPath = tuple[str | int, ...]
 SUFFIXES = (".yaml", ".yml")
 
+MAX_DEPTH = 32
+"""How deep values may be nested: a policy needs seven levels."""
+MAX_REPEATED = 50_000
+"""How many values aliases may repeat: a small file could name more than fit into memory."""
 _NAMED: tuple[KeyPath, ...] = (("providers",), ("models",), ("routes",))
 _PLAIN_TAGS = {"!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}|\$\{")
 _NULL = ("", "~", "null", "Null", "NULL")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?[0-9]+")
+_INT = re.compile(r"[-+]?[0-9]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
@@ -151,6 +155,8 @@ def _compose(source: Source) -> yaml.MappingNode | Problem | None:
         return _syntax_problem(source, error)
     except yaml.YAMLError:
         return Problem(source.file, 1, 1, "", "is not YAML: it holds a character that YAML does not allow")
+    except RecursionError:
+        return Problem(source.file, 1, 1, "", "is nested too deeply")
     if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return None
     if not isinstance(root, yaml.MappingNode):
@@ -177,6 +183,8 @@ class _Reader:
         self.env = env
         self.document = Document(start=Mark(first_file, 1, 1))
         self._open: set[int] = set()
+        self._seen: set[int] = set()
+        self._repeats = 0
 
     def read(self, roots: Sequence[yaml.MappingNode]) -> None:
         """Read the files' mappings as one: sections are united, lists joined, an empty section is as if left out."""
@@ -215,6 +223,10 @@ class _Reader:
         if id(node) in self._open:
             self._report(node, path, "an alias must not contain itself")
             return None
+        if len(path) > MAX_DEPTH:
+            self._report(node, path[:MAX_DEPTH], "is nested too deeply")
+            return None
+        self._unfolded(node)
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.ScalarNode):
@@ -228,6 +240,16 @@ class _Reader:
         finally:
             self._open.discard(id(node))
 
+    def _unfolded(self, node: yaml.Node) -> None:
+        """Count a value; aliases of aliases can stand for any number of them. Raises PolicyError."""
+        self._repeats += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._repeats > MAX_REPEATED:
+            mark = _mark(node)
+            raise PolicyError(
+                [Problem(mark.file, mark.line, mark.column, "", "its aliases unfold into too many values")]
+            )
+
     def _pairs(self, node: yaml.Node, path: KeyPath) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """The entries of a mapping; what `<<` brings in stands behind what the mapping says itself."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
@@ -240,6 +262,7 @@ class _Reader:
             elif name is not None and not self._repeated(name, key, seen, path):
                 own[name] = (key, item)
         for other in merged:
+            self._unfolded(other)
             if isinstance(other, yaml.MappingNode) and id(other) not in self._open:
                 self._open.add(id(other))
                 own = {**self._pairs(other, path), **own}

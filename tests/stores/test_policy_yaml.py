@@ -132,10 +132,29 @@ def test_empty_sections_and_fields_are_as_if_left_out_but_empty_models_are_kept(
         ("a: !m {b: 1}\n", "p.yaml:1:4: a: YAML tags (`!...`) are not supported"),
         ("a:\n  ? [x]\n  : 1\n", "p.yaml:2:5: a: a key must be plain text"),
         ("a: {<<: 3}\n", "p.yaml:1:9: a: `<<` takes a mapping, or a list of mappings"),
+        ("a: " + "[" * 33 + "]" * 33, "p.yaml:1:36: a" + ".0" * 31 + ": is nested too deeply"),
     ],
 )
 def test_what_yaml_allows_and_a_policy_does_not(text: str, expected: str) -> None:
     assert problems(read(text)) == [expected]
+
+
+@pytest.mark.parametrize(
+    "level", ["[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}, {0}, {0}, {0}, {0}, {0}]}}"]
+)
+def test_aliases_of_aliases_cannot_unfold_without_bound(level: str) -> None:
+    lines = ["a0: &a0 {b: 1}", *(f"a{n}: &a{n} " + level.format(f"*a{n - 1}") for n in range(1, 12))]
+    with pytest.raises(PolicyError, match=r"p\.yaml:\d+:\d+: its aliases unfold into too many values"):
+        read("\n".join(lines))
+
+
+def test_a_file_that_is_nested_without_end_is_no_policy() -> None:
+    with contextlib.suppress(PolicyError):
+        assert problems(read("a: " + "[" * 20_000 + "]" * 20_000))
+
+
+def test_a_number_of_any_length_can_be_read() -> None:
+    assert read("a: " + "9" * 5000).data == {"a": float("inf")}  # which no field takes
 
 
 @pytest.mark.parametrize(
