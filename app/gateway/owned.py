@@ -37,6 +37,8 @@ from app.gateway.services import Services
 log = structlog.get_logger()
 
 WRITE_ERROR_S = 10.0
+WHOLE = b"application/json"
+"""The content type of a reply that is no stream."""
 
 
 class OwnedCall(ABC):
@@ -162,7 +164,7 @@ class OwnedCall(ABC):
         found += attempt.rate_limits
         if self.record.client_request_id is not None:
             found.append((b"x-client-request-id", self.record.client_request_id.encode("latin-1", "replace")))
-        if content_type.startswith(b"text/event-stream"):
+        if content_type != WHOLE:
             found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         elif (cost_nano := total_nano(self.attempts)) is not None:
             found.append((b"x-bursar-cost-usd", usd_text(cost_nano).encode()))

@@ -27,6 +27,8 @@ ALONE_S = 0.25
 CATCH_UP_S, CAUGHT_UP_S = 0.7, 0.02
 """How long the meter reads on after a client that did not, and how long a silence shows that it has read all."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
+ARRAY = b"application/json; charset=UTF-8"
+"""A stream that is one JSON array, as Google marks it."""
 
 
 class Streamed:
@@ -41,6 +43,7 @@ class Streamed:
         self._loop = asyncio.get_running_loop()
         self._deadlines = attempt.candidate.provider.deadlines
         self._stalled = False
+        self._kind = ARRAY if attempt.session.request.array else EVENT_STREAM
 
     async def run(self) -> Verdict | None:
         """Relay reads until the stream ends, is cut, breaks, or nobody listens."""
@@ -130,7 +133,7 @@ class Streamed:
         if not session.started:
             self._pace.first_event()
             session.started = True
-            await session.downstream.start(200, session.headers(self._record, self._purse, EVENT_STREAM))
+            await session.downstream.start(200, session.headers(self._record, self._purse, self._kind))
         self._stalled = True
         await session.downstream.write(out)
         self._stalled = False
@@ -268,7 +271,7 @@ class Streamed:
             self._pace.first_event()
             session.started = True
             await self._attempt.unless_gone(
-                session.downstream.start(200, session.headers(self._record, self._purse, EVENT_STREAM))
+                session.downstream.start(200, session.headers(self._record, self._purse, self._kind))
             )
         elif tail.startswith(b'{"error"'):
             await self._attempt.unless_gone(asyncio.sleep(ALONE_S))

@@ -141,6 +141,14 @@ def test_streams_are_marked_as_streams(gateway: LiveGateway, upstream: ScriptedU
     assert "x-bursar-cost-usd" not in headers
 
 
+def test_a_stream_that_is_an_array_is_marked_as_json(gateway: LiveGateway) -> None:
+    body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+    answer = gateway.ask("POST", "/v1beta/models/small:streamGenerateContent", body)
+    assert answer.headers["content-type"] == "application/json; charset=UTF-8"
+    assert (answer.headers["cache-control"], "x-bursar-cost-usd" in answer.headers) == ("no-cache", False)
+    assert [event["candidates"][0]["content"]["role"] for event in answer.json if "candidates" in event]
+
+
 def test_embeddings_are_passed_on_and_priced(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
     for given, count in [("one text", 1), (["one", "two"], 2), ([1, 2, 3], None), ([[1, 2], [3]], 2)]:
         body = {"model": "small", "input": given, "dimensions": 8, "x-unknown": {"kept": 1}}

@@ -1,0 +1,183 @@
+"""Whatever providers and clients do at once: money adds up, caps bind, every reply is one of its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from app.core.money import nano_from_usd
+from tests.gateway.live import Answer, Live, policy, read
+from tests.gateway.worlds import PRICES, Ask, World, make
+from tests.upstream import ScriptedUpstream
+from tests.upstream_reply import Received
+from tests.upstream_script import Script
+
+SEEDS = range(24)
+LATE_TOKENS = 6
+"""What may come from a provider between the last event that fits and the moment when it hears of the cut."""
+STATUSES = {200, 400, 402, 404, 429, 502, 503, 504}
+DEAREST_NANO = 9_000
+TASKS = ("t1", "t2")
+
+Record = dict[str, Any]
+
+
+async def ask_one(live: Live, ask: Ask) -> Answer | None:
+    """The reply; None where the client has left before its end."""
+    await asyncio.sleep(ask.delay_s)
+    posting = live.client.session.post(live.url + ask.path, json=ask.body, headers=ask.headers)
+    if ask.leave_bytes is None:
+        async with posting as response:
+            return await read(response)
+    if ask.leave_bytes == 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.03), posting:
+                pass
+        return None
+    with contextlib.suppress(aiohttp.ClientError):
+        async with posting as response:
+            got = 0
+            async for part in response.content.iter_any():
+                got += len(part)
+                if got >= ask.leave_bytes:
+                    response.close()
+                    break
+    return None
+
+
+def events_of(answer: Answer) -> list[Any]:
+    """The data of each event of a stream, whatever ends its lines; `[DONE]` stays text."""
+    text = answer.body.decode().replace("\r\n", "\n").replace("\r", "\n")
+    blocks = [
+        [line[5:].removeprefix(" ") for line in b.split("\n") if line.startswith("data:")] for b in text.split("\n\n")
+    ]
+    return [data if (data := "\n".join(lines)) == "[DONE]" else json.loads(data) for lines in blocks if lines]
+
+
+def check_chat(ask: Ask, events: list[Any]) -> None:
+    """An error, or a finish for each choice and [DONE]; nothing after either."""
+    chunks = [event for event in events if event != "[DONE]"]
+    errors = [chunk for chunk in chunks if "error" in chunk]
+    assert len(errors) <= 1
+    assert errors or events[-1] == "[DONE]"
+    assert events.count("[DONE]") <= 1
+    finished: set[int] = set()
+    for choice in (choice for chunk in chunks for choice in chunk.get("choices", ())):
+        said = choice.get("delta") or {}
+        assert choice["index"] not in finished or not (said.get("content") or said.get("tool_calls"))
+        if choice.get("finish_reason") is not None:
+            assert choice["index"] not in finished
+            finished.add(choice["index"])
+    has_usage = any(chunk.get("usage") for chunk in chunks)
+    assert has_usage or errors or not ask.wants_usage
+    assert ask.wants_usage or not has_usage
+
+
+def check_messages(_: Ask, events: list[Any]) -> None:
+    """From message_start to message_stop, or an error; each block is closed."""
+    kinds = [event["type"] for event in events]
+    assert kinds[-1] in ("message_stop", "error")
+    assert kinds.count("message_stop") + kinds.count("error") == 1
+    assert kinds[0] in ("message_start", "error")
+    assert "error" in kinds or kinds.count("content_block_start") == kinds.count("content_block_stop")
+
+
+def check_responses(_: Ask, events: list[Any]) -> None:
+    """Numbered from 0, and ended once."""
+    kinds = [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert kinds[-1] in ("response.completed", "response.failed", "response.incomplete", "error")
+    if kinds[-1] == "response.completed":
+        assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done")
+
+
+def check_gemini(_: Ask, events: list[Any]) -> None:
+    """Answers, and at most one error, which is last."""
+    assert events
+    assert all("candidates" in event or "usageMetadata" in event for event in events[:-1])
+
+
+CHECKS: dict[str, Callable[[Ask, list[Any]], None]] = {
+    "chat": check_chat,
+    "messages": check_messages,
+    "responses": check_responses,
+    "gemini": check_gemini,
+}
+
+
+def check_reply(ask: Ask, answer: Answer, record: Record | None) -> None:
+    """What its client gets."""
+    assert not answer.broken
+    assert answer.status in STATUSES
+    in_events = ask.as_events and answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream" if in_events else "application/json")
+    if in_events:
+        CHECKS[ask.dialect](ask, events_of(answer))
+        return
+    body = answer.json
+    if ask.stream and answer.status == 200:
+        CHECKS[ask.dialect](ask, body)
+    elif answer.status != 200:
+        assert "error" in (body[0] if isinstance(body, list) else body)
+    elif record is not None:
+        assert float(answer.headers["x-bursar-cost-usd"]) == pytest.approx(record["cost_usd"])
+
+
+def check_money(world: World, ask: Ask, record: Record) -> None:
+    """What a call is charged: the provider's own bill where that is known, and what its client allowed at the most."""
+    asked = world.answered.get(ask.mark, [])
+    charged_nano = nano_from_usd(record["cost_usd"])
+    exact = all(attempt["provenance"] == "metered" for attempt in record["attempts"])
+    if record["outcome"] == "completed" and exact and len(asked) == 1 and asked[0][2].usage != "missing":
+        (provider, request, _) = asked[0]
+        assert charged_nano == request.tokens.bill(PRICES[provider])
+    if ask.cap_usd is not None and all(script.obeys_limit for _, _, script in asked):
+        assert charged_nano <= nano_from_usd(ask.cap_usd) + LATE_TOKENS * DEAREST_NANO
+
+
+async def check_ledger(live: Live, records: list[Record]) -> None:
+    """The ledger and the records tell the same of everybody and of each task."""
+    balances = await live.balances()
+    by_scope = {"global:total": records}
+    by_scope |= {f"task:-:{task}": [r for r in records if r["task_id"] == task] for task in TASKS}
+    for scope, told in by_scope.items():
+        charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
+        assert charged == (balances[scope].spent_nano if scope in balances else 0), scope
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_random_world(tmp_path: Path, seed: int, ledger_url: str | None) -> None:
+    world = make(seed)
+
+    def answering(provider: str) -> Callable[[Received], Script]:
+        return lambda request: world.answer(provider, request)
+
+    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+        async with Live(tmp_path, policy({"a": a, "b": b}, **world.policy), ledger_url) as live:
+            records: list[Record] = []
+            append = live.services.traces.append
+
+            def keep(request_id: str, record: Record) -> None:
+                records.append(record)
+                append(request_id, record)
+
+            live.services.traces.append = keep  # type: ignore[method-assign]
+            answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
+            await live.idle()
+            await check_ledger(live, records)
+            by_id = {record["request_id"]: record for record in records}
+            for ask, answer in zip(world.asks, answers, strict=True):
+                if answer is None:
+                    continue
+                record = by_id.get(answer.headers.get("x-bursar-request-id", ""))
+                check_reply(ask, answer, record)
+                if record is not None:
+                    assert record["outcome"] != "gateway_error"
+                    check_money(world, ask, record)

@@ -1,0 +1,238 @@
+"""Random worlds for a gateway: providers that fail, hang, lie and break off, clients of all dialects that leave, caps.
+
+Everything follows from a seed. What is said of a world is in `test_worlds.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.upstream import Received
+from tests.upstream_script import (
+    CLOSE,
+    END,
+    HANG,
+    RESET,
+    Control,
+    ListPrice,
+    Pause,
+    Piece,
+    Script,
+    comment,
+    error_event,
+    hidden,
+    reasoning,
+    tool,
+    words,
+)
+
+DIALECTS = ("chat", "messages", "responses", "gemini")
+PRICES = {"a": ListPrice("0.001", "0.002", "0"), "b": ListPrice("0.004", "0.009", "0")}
+"""No rate for cached input is declared: then it is not priced."""
+SILENCE_S = 0.3
+"""How long a provider is waited for."""
+ATTEMPTS = 4
+"""Scripts for one request, the last of which repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. `mark` is in its prompt, so that providers know it; `leave_bytes`: its client leaves when so much of
+    the reply has come, None: it reads to the end."""
+
+    mark: str
+    dialect: str
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    stream: bool
+    delay_s: float
+    leave_bytes: int | None
+    cap_usd: float | None
+
+    @property
+    def task(self) -> str | None:
+        """Its task."""
+        return self.headers.get("x-bursar-task-id")
+
+    @property
+    def as_events(self) -> bool:
+        """Whether its reply is a stream of events: one that Gemini's clients ask for without `alt=sse` is an array."""
+        return self.stream and (self.dialect != "gemini" or self.path.endswith("?alt=sse"))
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a chat client asked for usage in the stream."""
+        return bool(self.body.get("stream_options", {}).get("include_usage"))
+
+
+@dataclass(slots=True)
+class World:
+    """What is asked, how providers answer it, and under which policy. `answered`: what each provider has got."""
+
+    asks: list[Ask] = field(default_factory=list)
+    scripts: dict[str, list[Script]] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=dict)
+    answered: dict[str, list[tuple[str, Received, Script]]] = field(default_factory=dict)
+
+    def answer(self, provider: str, request: Received) -> Script:
+        """What this provider says to that."""
+        said = request.raw.decode()
+        mark = next(mark for mark in self.scripts if mark in said)
+        before = self.answered.setdefault(mark, [])
+        script = self.scripts[mark][min(len(before), ATTEMPTS - 1)]
+        before.append((provider, request, script))
+        return script
+
+
+def make(seed: int) -> World:
+    """The world of this seed."""
+    rng, world = random.Random(seed), World()
+    world.policy = _policy(rng)
+    for number in range(rng.randint(1, 8)):
+        ask = _ask(rng, f"mark-{number}-")
+        world.asks.append(ask)
+        world.scripts[ask.mark] = [_script(rng) for _ in range(ATTEMPTS)]
+    return world
+
+
+def _policy(rng: random.Random) -> dict[str, Any]:
+    caps: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        caps["task"] = {"max_cost_usd": rng.choice([0.0003, 0.001, 0.01])}
+    if rng.random() < 0.3:
+        caps["request"] = {"max_cost_usd": rng.choice([0.0002, 0.001])}
+    if rng.random() < 0.3:
+        caps["global"] = {"total": {"max_cost_usd": rng.choice([0.001, 0.005])}}
+    if rng.random() < 0.2:
+        caps.setdefault("task", {}).update(rng.choice([{"max_calls": 3}, {"max_tokens": 200}, {"max_seconds": 0.4}]))
+    of_model = rng.choice([0, 0, 0.0003, 0.002])
+    budgets = {"max_cost_usd": of_model, "hard_timeout_secs": 2}
+    deadlines = {"ttft_secs": SILENCE_S, "idle_secs": SILENCE_S}
+    return {
+        "caps": caps,
+        "providers": {name: {"deadlines": deadlines, "bills_after_cancel": rng.random() < 0.15} for name in PRICES},
+        "models": {
+            name: {
+                "budgets": budgets,
+                "hidden_reasoning": rng.random() < 0.15,
+                "pricing": {"input_per_1k": float(price.input_per_1k), "output_per_1k": float(price.output_per_1k)},
+            }
+            for name, price in PRICES.items()
+        },
+        "on_cut": rng.choice(["error", "error", "length"]),
+        "ledger": {"contention_wait_secs": 0.2},
+    }
+
+
+def _script(rng: random.Random) -> Script:
+    if rng.random() < 0.12:
+        return _refusal(rng)
+    pieces: list[Piece] = []
+    if rng.random() < 0.3:
+        pieces += [reasoning(f" r{number}") for number in range(rng.randint(1, 30))]
+    if rng.random() < 0.15:
+        pieces.append(hidden(rng.randint(1, 60)))
+    if length := rng.choice([0, 1, 3, 20, 60, 150]):
+        pieces += words(" ".join(f"w{number}" for number in range(length)))
+    if rng.random() < 0.3:
+        pieces += [tool(id="call_1", name="bash"), *(tool(f'"{n}",') for n in range(rng.randint(0, 60)))]
+    if rng.random() < 0.1:
+        pieces.insert(rng.randint(0, len(pieces)), comment())
+    if rng.random() < 0.2:
+        pieces.insert(rng.randint(0, len(pieces)), rng.choice([HANG, RESET, CLOSE, END, error_event()]))
+    opening: list[Control] = [Pause(rng.choice([0.05, 0.4]))] if rng.random() < 0.1 else []
+    return Script.of(
+        pieces,
+        opening=opening,
+        delay_s=rng.choice([0, 0, 0.0005, 0.002]),
+        usage=rng.choice(["asked", "asked", "always", "merged", "cumulative", "missing"]),
+        finish=rng.choice(["auto", "auto", "auto", "auto", None]),
+        done=rng.random() > 0.1,
+        obeys_limit=rng.random() > 0.2,
+        role_chunk=rng.random() > 0.2,
+        newline=rng.choice(["\n", "\n", "\r\n", "\r"]),
+        multi_line=rng.random() < 0.1,
+        segment=rng.choice([None, None, None, 7, 64]),
+        chunked=rng.random() > 0.15,
+        keep_alive=rng.random() > 0.15,
+        drop_idle=rng.random() < 0.1,
+        cached_tokens=rng.choice([0, 0, 2]),
+    )
+
+
+def _refusal(rng: random.Random) -> Script:
+    status = rng.choice([400, 401, 404, 429, 500, 502, 503])
+    if status == 502:
+        return Script.html()
+    headers = {"retry-after": rng.choice(["0", "1", "30", "Wed, 21 Oct 2015 07:28:00 GMT"])} if status > 428 else {}
+    code = rng.choice([None, "rate_limit_exceeded", "insufficient_quota"])
+    return Script.failure(status, code=code, headers=headers)
+
+
+def _ask(rng: random.Random, mark: str) -> Ask:
+    dialect, stream = rng.choice(DIALECTS), rng.random() < 0.7
+    model, limit = rng.choice(["a", "b", "auto", "auto"]), rng.choice([None, None, 1, 16, 40, 4000])
+    prompt = f"{mark} " + "tell me a story " * rng.choice([1, 1, 40])
+    path, body = {"chat": _chat, "messages": _messages, "responses": _responses, "gemini": _gemini}[dialect](
+        rng, prompt, model, limit, stream
+    )
+    headers: dict[str, str] = {}
+    cap = rng.choice([None, None, 0.00001, 0.0001, 0.0004, 0.01])
+    if cap is not None:
+        headers["x-bursar-max-cost-usd"] = f"{cap:.9f}"
+    if (task := rng.choice([None, "t1", "t1", "t2"])) is not None:
+        headers["x-bursar-task-id"] = task
+        if rng.random() < 0.15:
+            headers["x-bursar-task-max-cost-usd"] = rng.choice(["0.0005", "0.002"])
+    if rng.random() < 0.1:
+        headers["x-bursar-on-cut"] = "length"
+    leave = rng.choice([None] * 6 + [0, 1, 200, 2000])
+    return Ask(mark, dialect, path, body, headers, stream, rng.choice([0, 0, 0, 0.02, 0.1]), leave, cap)
+
+
+Made = tuple[str, dict[str, Any]]
+_NAMED: Mapping[str, Any] = {"name": "bash"}
+
+
+def _chat(rng: random.Random, prompt: str, model: str, limit: int | None, stream: bool) -> Made:
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": stream}
+    if limit is not None:
+        body[rng.choice(["max_tokens", "max_completion_tokens"])] = limit
+    if stream and rng.random() < 0.5:
+        body["stream_options"] = {"include_usage": rng.random() < 0.7}
+    if rng.random() < 0.15:
+        body["n"] = 2
+    if rng.random() < 0.3:
+        body["tools"] = [{"type": "function", "function": {**_NAMED, "parameters": {"type": "object"}}}]
+    return "/v1/chat/completions", body
+
+
+def _messages(rng: random.Random, prompt: str, model: str, limit: int | None, stream: bool) -> Made:
+    body: dict[str, Any] = {"model": model, "max_tokens": limit or 2000, "stream": stream}
+    body["messages"] = [{"role": "user", "content": prompt}]
+    if rng.random() < 0.3:
+        body["tools"] = [{**_NAMED, "input_schema": {"type": "object"}}]
+    return "/v1/messages", body
+
+
+def _responses(rng: random.Random, prompt: str, model: str, limit: int | None, stream: bool) -> Made:
+    body: dict[str, Any] = {"model": model, "input": prompt, "stream": stream, "store": False}
+    if limit is not None:
+        body["max_output_tokens"] = max(limit, 16)
+    if rng.random() < 0.3:
+        body["tools"] = [{"type": "function", **_NAMED, "parameters": {"type": "object"}, "strict": False}]
+    return "/v1/responses", body
+
+
+def _gemini(rng: random.Random, prompt: str, model: str, limit: int | None, stream: bool) -> Made:
+    verb = f"streamGenerateContent{rng.choice(['?alt=sse', ''])}" if stream else "generateContent"
+    body: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": prompt}]}]}
+    if limit is not None:
+        body["generationConfig"] = {"maxOutputTokens": limit}
+    if rng.random() < 0.3:
+        body["tools"] = [{"functionDeclarations": [_NAMED]}]
+    return f"/v1beta/models/{model}:{verb}", body
