@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.decomposition import TruncatedSVD
@@ -29,6 +30,10 @@ PRIOR_NEIGHBOURS: Final = 4.0
 """The model's mean counts as this many neighbours."""
 ITERATIONS: Final = 60
 SINGLE_RIDGE: Final = 20.0
+MIN_ROWS: Final = 30
+MAX_SPAN: Final = 1500
+"""With more rows their span costs more than it saves."""
+WORDS_PER_ROW: Final = 3
 
 Fit = Callable[[Table, Indices, Indices], Floats]
 """(table, rows to fit on, rows to forecast) -> P(success) of each model, (rows, models)."""
@@ -107,8 +112,8 @@ def _log_odds(p: Floats) -> Floats:
 def _linear(x: Any, table: Table, fit: Indices, ask: Indices, *, ridge: float) -> Floats:
     """Logistic regressions for all models at once; `ridge` weighs half the squared weights against the summed loss."""
     score, known = _known(table, fit)
-    inputs, models = x[fit], score.shape[1]
-    start = np.zeros((x.shape[1] + 1, models))
+    inputs, back = _compact(x[fit])
+    start = np.zeros((inputs.shape[1] + 1, score.shape[1]))
     start[-1] = _log_odds(_means(score, known))
 
     def loss(flat: Floats) -> tuple[float, Floats]:
@@ -121,7 +126,23 @@ def _linear(x: Any, table: Table, fit: Indices, ask: Indices, *, ridge: float) -
 
     found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     weights = found.x.reshape(start.shape)
-    return np.asarray(expit(np.asarray(x[ask] @ weights[:-1]) + weights[-1]))
+    return np.asarray(expit(np.asarray(x[ask] @ back(weights[:-1])) + weights[-1]))
+
+
+def _compact(inputs: Any) -> tuple[Any, Callable[[Floats], Floats]]:
+    """Rows in coordinates of their own span where they are few, and the way back of weights from there.
+
+    A ridge keeps weights within that span, and it is turned, not stretched: the search takes the very same steps, over
+    a number for each row instead of each word (Kimeldorf & Wahba 1971, the representer theorem).
+    """
+    size, words = inputs.shape
+    if not MIN_ROWS <= size <= MAX_SPAN or words < WORDS_PER_ROW * size:
+        return inputs, lambda weights: weights
+    alike = inputs @ inputs.T
+    value, vector = eigh(alike.toarray() if hasattr(alike, "toarray") else np.asarray(alike))
+    lasting = value > 1e-9 * value[-1]
+    length = np.sqrt(value[lasting])
+    return vector[:, lasting] * length, lambda weights: np.asarray(inputs.T @ (vector[:, lasting] / length @ weights))
 
 
 def _neighbours(x: Any, table: Table, fit: Indices, ask: Indices) -> Floats:

@@ -1,4 +1,5 @@
-"""Plots of an evaluation: cost and quality with hulls, and the reliability diagram, as PNG or in one HTML file."""
+"""Plots of an evaluation, as PNG or in one HTML file: cost and quality with hulls, and reliability; of new models,
+error and regret by labels."""
 
 from __future__ import annotations
 
@@ -6,14 +7,16 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from routers.eval_baselines import ORACLE, STATIC
+from routers.eval_bootstrap import Estimate
 from routers.eval_metrics import hull
+from routers.eval_newcomer import Line, Newcomer
 from routers.eval_report import Sheet, sheets
 from routers.evaluate import Report, SourceReport
 
@@ -32,19 +35,44 @@ def write_png(report: Report, path: Path) -> None:
 
 def write_html(report: Report, path: Path) -> None:
     """One file with all tables and plots. OSError where it cannot be written."""
-    parts = [f"<!doctype html><meta charset=utf-8><title>Router evaluation</title><style>{STYLE}</style>"]
-    parts.append("<h1>Router evaluation</h1>")
     options = report.options
     about = f"cv {options.cv}, seed {options.seed}, {options.resamples} bootstrap resamples, {report.rows} rows"
-    parts.append(f"<p>{html.escape(about)}. Intervals are 95 %, percentile, over question groups.</p>")
-    parts += [f"<p>Note: {html.escape(note)}</p>" for note in report.notes]
+    parts = [
+        f"<p>{html.escape(about)}. Intervals are 95 %, percentile, over question groups.</p>",
+        *_said(report.notes),
+    ]
     for source in report.sources:
-        parts.append(f"<h2>{html.escape(source.source)}</h2>")
-        parts += [f"<p>Note: {html.escape(note)}</p>" for note in source.notes]
-        image = base64.b64encode(_png([source])).decode()
-        parts.append(f'<img alt="Cost and quality; reliability" src="data:image/png;base64,{image}">')
-    parts += [_table(sheet) for sheet in sheets(report)]
-    path.write_text("\n".join(parts), encoding="utf-8")
+        parts += [f"<h2>{html.escape(source.source)}</h2>", *_said(source.notes)]
+        parts.append(_image("Cost and quality; reliability", _png([source])))
+    _write_page("Router evaluation", parts, sheets(report), path)
+
+
+def write_newcomers_png(found: Sequence[Newcomer], path: Path) -> None:
+    """Error and regret of each new model over numbers of labels. OSError where the file cannot be written."""
+    path.write_bytes(_newcomers_png(found))
+
+
+def write_newcomers_html(found: Sequence[Newcomer], tables: Sequence[Sheet], notes: Sequence[str], path: Path) -> None:
+    """One file with tables and plots of new models. OSError where it cannot be written."""
+    about = "Intervals: the 2.5th and 97.5th percentile of draws of labels and of halves of the questions."
+    parts = [f"<p>{html.escape(about)}</p>", *_said(notes)]
+    for one in found:
+        parts += [f"<h2>{html.escape(f'{one.source}: {one.model}')}</h2>", *_said(one.notes)]
+        parts.append(_image("Error and regret by labels", _newcomers_png([one])))
+    _write_page("New models", parts, tables, path)
+
+
+def _write_page(title: str, parts: Sequence[str], tables: Sequence[Sheet], path: Path) -> None:
+    head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
+    path.write_text("\n".join([head, *parts, *map(_table, tables)]), encoding="utf-8")
+
+
+def _said(notes: Sequence[str]) -> list[str]:
+    return [f"<p>Note: {html.escape(note)}</p>" for note in notes]
+
+
+def _image(said: str, png: bytes) -> str:
+    return f'<img alt="{said}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _table(sheet: Sheet) -> str:
@@ -59,13 +87,22 @@ def _table(sheet: Sheet) -> str:
 
 
 def _png(sources: Sequence[SourceReport]) -> bytes:
+    return _drawn(sources, _curves, _reliability)
+
+
+def _newcomers_png(found: Sequence[Newcomer]) -> bytes:
+    return _drawn(found, _errors, _regrets)
+
+
+def _drawn(lines: Sequence[Any], left: Callable[[Any, Any], None], right: Callable[[Any, Any], None]) -> bytes:
+    """Two plots for each line, one below another."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (half a second that tables do not need)
 
-    figure = Figure(figsize=(13, 5 * max(len(sources), 1)), layout="constrained")
-    axes = figure.subplots(max(len(sources), 1), 2, squeeze=False)
-    for (left, right), source in zip(axes, sources, strict=False):
-        _curves(left, source)
-        _reliability(right, source)
+    figure = Figure(figsize=(13, 5 * max(len(lines), 1)), layout="constrained")
+    axes = figure.subplots(max(len(lines), 1), 2, squeeze=False)
+    for (first, second), one in zip(axes, lines, strict=False):
+        left(first, one)
+        right(second, one)
     made = io.BytesIO()
     figure.savefig(made, format="png", dpi=110)
     return made.getvalue()
@@ -102,3 +139,40 @@ def _reliability(axes: Any, source: SourceReport) -> None:
             axes.plot(p, y, marker="o" if own else None, linewidth=2 if own else 1, markersize=4, label=measured.name)
     axes.set(xlabel="P(success) said", ylabel="share that succeeded", title=f"{source.source}: reliability")
     axes.legend(fontsize=7)
+
+
+def _errors(axes: Any, one: Newcomer) -> None:
+    _by_labels(axes, one, lambda line: line.error)
+    axes.set(xlabel="labels", ylabel="error of its success rate, points", title=_title(one))
+
+
+def _regrets(axes: Any, one: Newcomer) -> None:
+    priced = [line.regret for line in one.lines if line.regret]
+    price = list(priced[0])[len(priced[0]) // 2] if priced else "0"
+    _by_labels(axes, one, lambda line: line.regret.get(price))
+    axes.set(
+        xlabel="labels", ylabel=f"regret, points, a call of the best costing {float(price):.0%}", title=_title(one)
+    )
+
+
+def _by_labels(axes: Any, one: Newcomer, figure: Callable[[Line], Estimate | None]) -> None:
+    """A line a method over its numbers of labels, with a band of its draws; level where it needs none."""
+    for method in dict.fromkeys(line.method for line in one.lines):
+        found = [(line.labels, figure(line)) for line in one.lines if line.method == method]
+        known = [(labels, 100 * e.value, 100 * e.low, 100 * e.high) for labels, e in found if e is not None]
+        if not known:
+            continue
+        labels, value, low, high = zip(*known, strict=True)
+        if len(known) == 1 and not labels[0]:
+            axes.axhline(
+                value[0], linestyle="--", linewidth=1, color="#999" if "all" in method else "#555", label=method
+            )
+            continue
+        (line,) = axes.plot(labels, value, marker="o", markersize=4, label=method)
+        axes.fill_between(labels, low, high, color=line.get_color(), alpha=0.12)
+    if axes.lines:
+        axes.legend(fontsize=7)
+
+
+def _title(one: Newcomer) -> str:
+    return f"{one.source}: {one.model} as a new model"

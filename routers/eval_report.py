@@ -48,7 +48,7 @@ def shown(estimate: Estimate | None, scale: float = 1.0) -> str:
     if estimate is None or not math.isfinite(estimate.value):
         return NOTHING
     digits = 1 if scale >= 100 else 3
-    parts = [f"{part * scale:.{digits}f}" for part in (estimate.value, estimate.low, estimate.high)]
+    parts = [f"{part * scale:z.{digits}f}" for part in (estimate.value, estimate.low, estimate.high)]
     if not math.isfinite(estimate.low):
         return parts[0]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]"

@@ -148,7 +148,7 @@ def _costs(
     cost = np.where(has_record, recorded, by_tokens)
     cost[np.isnan(score)] = np.nan
     left_out = [j for j in range(len(names)) if np.isnan(cost[:, j]).all()]
-    for why, among in (("reasoning tokens are not recorded", True), ("no price and no cost", False)):
+    for why, among in (("reasoning tokens are not recorded", True), ("no price (--prices) and no cost", False)):
         named = [names[j] for j in left_out if (j in hidden) is among]
         if named:
             notes.append(f"left out of dollars, {why}: {_listed(named)}")

@@ -27,7 +27,7 @@ from routers.eval_split import Cv, Fold, Plan, plans
 from routers.eval_table import Prices, Table, tables
 from routers.rows import Row
 
-BUILT_IN = ("heuristic", "learned")
+BUILT_IN = ("learned", "heuristic")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Options:
     `fitted`: with the baselines that must be fitted.
     """
 
-    routers: tuple[str, ...] = ("heuristic",)
+    routers: tuple[str, ...] = BUILT_IN
     cv: Cv = "none"
     seed: int = 0
     resamples: int = 1000
@@ -80,6 +80,7 @@ Said = Callable[[str], None]
 
 def evaluate(rows: Sequence[Row], options: Options, prices: Prices, *, say: Said = lambda _text: None) -> Report:
     """Evaluate on every source of some rows. UnknownRouter where a router cannot be had."""
+    rows = [row for row in rows if row.outcomes]  # nothing to train or test on: a fold of such rows alone is none
     made = tables(rows, prices, models=options.models)
     split, notes = plans(rows, made, options.cv, options.seed)
     readings = Readings()

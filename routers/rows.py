@@ -6,9 +6,11 @@ The format is one JSON object a line, gzipped or not: `{id, source, family, prom
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,13 +166,11 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _lines(file: Path) -> Iterator[str]:
-    if file.name.endswith(".gz"):
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            yield from lines
-    else:
-        with file.open(encoding="utf-8") as lines:
-            yield from lines
+def _lines(file: Path) -> Iterator[bytes]:
+    """The file's lines, each decoded by who reads it: one in another encoding is no reason to lose the others."""
+    with gzip.open(file) if file.name.endswith(".gz") else file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix(codecs.BOM_UTF8)
 
 
 def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
@@ -195,7 +195,7 @@ def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
                 return []
             else:
                 bad.append(f"{file.name}:{number}: no `outcomes`")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         problem = f"{file.name}:{number + 1}: the file cannot be read further: {error}"
         if strict:
             raise RowsError(problem) from None
@@ -206,12 +206,14 @@ def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
     return rows
 
 
-def _row(line: str, file: Path, number: int) -> Row | None:
+def _row(line: bytes, file: Path, number: int) -> Row | None:
     """The row of a line, None where it holds no outcomes; RowsError where it is not in the format."""
     where = f"{file.name}:{number}"
     try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise RowsError(f"{where}: not UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise RowsError(f"{where}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise RowsError(f"{where}: not a JSON object")
@@ -223,19 +225,24 @@ def _row(line: str, file: Path, number: int) -> Row | None:
         raise RowsError(f"{where}: `prompt` must be a string and `outcomes` an object")
     if not isinstance(tools, list):
         raise RowsError(f"{where}: `tools` must be a list of schemas, or one")
-    source = str(value.get("source") or file.name.split(".")[0])
+    source = _whole(value.get("source") or file.name.split(".")[0])
     return Row(
-        id=str(value.get("id") or where),
+        id=_whole(value.get("id") or where),
         source=source,
-        family=str(value.get("family") or source),
-        prompt=prompt,
+        family=_whole(value.get("family") or source),
+        prompt=_whole(prompt),
         tools=tuple(tool if isinstance(tool, dict) else {"name": tool} for tool in tools),
         outcomes={
-            str(model): outcome
+            _whole(model): outcome
             for model, recorded in outcomes.items()
             if (outcome := _outcome(recorded, f"{where}: {model}")) is not None
         },
     )
+
+
+def _whole(text: Any) -> str:
+    """A text with a mark for each half of a surrogate pair: JSON can say these, UTF-8 and so the results cannot."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def _outcome(recorded: Any, where: str) -> Outcome | None:
@@ -260,7 +267,7 @@ def _number(recorded: Mapping[str, Any], name: str, where: str) -> float | None:
     value = recorded.get(name)
     if value is None:
         return None
-    if not isinstance(value, int | float) or not 0.0 <= value < float("inf"):
+    if not isinstance(value, int | float) or not 0.0 <= value <= sys.float_info.max:
         raise RowsError(f"{where}: `{name}` must be a number, 0 or more")
     return float(value)
 

@@ -70,4 +70,5 @@ def terms(words: Sequence[bytes]) -> set[bytes]:
 
 def vocabulary(joined: Any) -> dict[bytes, int]:
     """Terms to their places, from the bytes in which an artifact keeps them, one term a line."""
-    return {term: place for place, term in enumerate(bytes(joined).split(b"\n"))}
+    terms = bytes(joined).split(b"\n") if len(joined) else []  # few rows have no term worth keeping
+    return {term: place for place, term in enumerate(terms)}

@@ -35,8 +35,8 @@ def test_it_prints_tables_and_writes_files(data: Path, tmp_path: Path) -> None:
     whole = json.loads(out["json"].read_text())
     assert whole["data"] == str(data)
     assert whole["options"] == {
-        "routers": ["heuristic"], "cv": "none", "seed": 0, "resamples": 20, "models": [], "strong": None, "weak": None,
-        "fitted": True,
+        "routers": ["learned", "heuristic"], "cv": "none", "seed": 0, "resamples": 20, "models": [], "strong": None,
+        "weak": None, "fitted": True,
     }  # fmt: skip
     assert out["png"].stat().st_size > 1000
     assert "<table>" in out["html"].read_text()
@@ -46,7 +46,7 @@ def test_json_alone_goes_to_stdout(data: Path) -> None:
     done = bursar("router", "--data", str(data), "--bootstrap", "0", "--json", "-", "--no-baselines", "--cv", "random")
     assert done.exit_code == 0, done.output
     whole = json.loads(done.stdout)
-    assert [m["name"] for m in whole["sources"][0]["routers"]] == ["heuristic"]
+    assert [m["name"] for m in whole["sources"][0]["routers"]] == ["learned", "learned, told", "heuristic"]
     names = [m["name"] for m in whole["sources"][0]["baselines"]]
     assert names == ["always cheapest", "always best", "static mix", "random", "oracle"]
 
@@ -56,6 +56,15 @@ def test_bad_lines_are_said_and_the_rest_is_used(data: Path) -> None:
     done = bursar("router", "--data", str(data), "--bootstrap", "5", "--no-baselines")
     assert done.exit_code == 0, done.output
     assert "note: broken.jsonl:2: not JSON" in done.output
+
+
+def test_a_folder_with_too_few_questions_is_said_to_be_one(tmp_path: Path) -> None:
+    write_rows(tmp_path / "one.jsonl", made_rows(1))
+    out = tmp_path / "out.json"
+    done = bursar("router", "--data", str(tmp_path), "--router", "heuristic", "--json", str(out))
+    assert done.exit_code == 1
+    assert "too few different questions" in done.output
+    assert json.loads(out.read_text())["sources"] == []
 
 
 @pytest.mark.parametrize(
@@ -92,11 +101,16 @@ def test_prices_come_from_a_file(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_model_is_evaluated(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new.json"
-    done = bursar("new-model", "--data", str(data), "--model", "dear-405b", "--draws", "3", "--json", str(out))
+    out = {kind: tmp_path / f"new.{kind}" for kind in ("json", "html", "png")}
+    options = [part for kind, path in out.items() for part in (f"--{kind}", str(path))]
+    done = bursar("new-model", "--data", str(data), "--model", "dear-405b", "--draws", "3", *options)
     assert done.exit_code == 0, done.output
     assert "dear-405b as a new model" in done.output
-    (source,) = json.loads(out.read_text())["sources"]
+    assert out["png"].read_bytes().startswith(b"\x89PNG")
+    page = out["html"].read_text()
+    assert "dear-405b" in page
+    assert page.count("data:image/png") == 1
+    (source,) = json.loads(out["json"].read_text())["sources"]
     assert {line["method"] for line in source["lines"]} >= {"logistic from scratch", "own mean", "mean of its tier"}
 
 

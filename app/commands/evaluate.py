@@ -1,8 +1,7 @@
-"""`bursar eval`: routers on anybody's outcomes, and what a few outcomes of a new model are worth."""
+"""`bursar eval router`: routers on anybody's outcomes; and what `bursar eval` has in common: rows, prices, results."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -56,77 +55,26 @@ def router(data: Path, asked: Asked, *, prices: Path | None, outputs: Outputs) -
         from routers.eval_plots import write_html, write_png  # noqa: PLC0415
         from routers.eval_report import as_json, sheets  # noqa: PLC0415
         from routers.evaluate import evaluate  # noqa: PLC0415
+        from routers.one_thread import one_thread  # noqa: PLC0415
     except ImportError as error:
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
     try:
         notes, rows = read_data(data)
-        report = evaluate(rows, _options(asked), prices_of(prices), say=complain)
+        with one_thread():
+            report = evaluate(rows, _options(asked), prices_of(prices), say=complain)
     except (Refused, UnknownRouter) as problem:
         complain(str(problem))
         return 2
     if outputs.json != "-":
-        _show(sheets(report), [*notes, *report.notes], {s.source: s.notes for s in report.sources})
+        show(sheets(report), [*notes, *report.notes], {s.source: s.notes for s in report.sources})
     whole = {"bursar": installed_version(), "data": str(data), "skipped": notes, **as_json(report)}
     writers: list[tuple[Path | None, Callable[[Path], Any]]] = [
         (outputs.html, lambda path: write_html(report, path)),
         (outputs.png, lambda path: write_png(report, path)),
     ]
-    return _write(whole, outputs.json, writers)
-
-
-def new_model(
-    data: Path,
-    model: str | None,
-    labels: Sequence[int],
-    *,
-    draws: int,
-    seed: int,
-    retrain: bool,
-    apart: bool,
-    prices: Path | None,
-    to: str | None,
-) -> int:
-    """Evaluate models of the data as if each were new, and print the tables; the exit code. `apart`: with weights that
-    know nothing of the source."""
-    try:
-        from routers.eval_contenders import UnknownRouter  # noqa: PLC0415  (scikit-learn is an extra)
-        from routers.eval_joining import joining_apart, joining_of  # noqa: PLC0415
-        from routers.eval_newcomer import newcomer, spread_models  # noqa: PLC0415
-        from routers.eval_report import as_json, newcomer_sheets, newcomers_sheets  # noqa: PLC0415
-        from routers.eval_table import tables  # noqa: PLC0415
-    except ImportError as error:
-        complain(f"{NEEDS_EXTRA} ({error})")
-        return 1
-    try:
-        notes, rows = read_data(data)
-        names = sorted({name for row in rows for name in row.outcomes})
-        if model is not None and model not in names:
-            close = difflib.get_close_matches(model, names, n=3)
-            raise Refused(f"{data}: no outcomes of '{model}'." + (f" Close: {', '.join(close)}." if close else ""))
-        price = prices_of(prices)
-    except Refused as problem:
-        complain(str(problem))
-        return 2
-    found, made = [], tables([row for row in rows if model is None or model in row.outcomes], price)
-    try:
-        learner_of = joining_apart(rows, seed) if apart else joining_of(rows, model if retrain else None, seed)
-    except UnknownRouter as problem:
-        learner_of = None
-        notes.append(f"{problem}: the other methods stand alone")
-    for one in made:
-        learner = None if learner_of is None else learner_of(one.source)
-        for name in [model] if model is not None else spread_models(one):
-            found += [newcomer(one, name, labels, learner, draws=draws, seed=seed)]
-    whole = [one for one in found if one is not None]
-    if not whole:
-        complain(f"{data}: too few outcomes of '{model}' beside other models" if model else f"{data}: too few outcomes")
-        return 1
-    if to != "-":
-        sheets = [sheet for one in whole for sheet in newcomer_sheets(one)] if model else []
-        _show([*sheets, *newcomers_sheets(whole)], notes, {one.source: one.notes for one in whole})
-    said = {"bursar": installed_version(), "data": str(data), "seed": seed, "skipped": notes, "sources": as_json(whole)}
-    return _write(said, to, [])
+    written = write(whole, outputs.json, writers if report.sources else [])
+    return written if report.sources else 1
 
 
 def _options(asked: Asked) -> Options:
@@ -146,7 +94,7 @@ def read_data(data: Path) -> tuple[list[str], list[Row]]:
         raise Refused(str(problem)) from None
 
 
-def _show(found: Sequence[Sheet], notes: Sequence[str], of_source: dict[str, list[str]]) -> None:
+def show(found: Sequence[Sheet], notes: Sequence[str], of_source: dict[str, list[str]]) -> None:
     for note in notes:
         say(f"note: {note}")
     for source, own in of_source.items():
@@ -158,7 +106,7 @@ def _show(found: Sequence[Sheet], notes: Sequence[str], of_source: dict[str, lis
         table(sheet.columns, sheet.rows, right=sheet.right)
 
 
-def _write(whole: dict[str, Any], to: str | None, writers: list[tuple[Path | None, Callable[[Path], Any]]]) -> int:
+def write(whole: dict[str, Any], to: str | None, writers: list[tuple[Path | None, Callable[[Path], Any]]]) -> int:
     try:
         if to == "-":
             say_json(whole)

@@ -22,6 +22,7 @@ def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, t
         from app.learner.experiments import EXPERIMENTS  # noqa: PLC0415  (scikit-learn is an extra)
         from routers.eval_loop_world import Setting  # noqa: PLC0415
         from routers.eval_report import as_json  # noqa: PLC0415
+        from routers.one_thread import one_thread  # noqa: PLC0415
     except ImportError as error:
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
@@ -34,7 +35,8 @@ def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, t
     except Refused as problem:
         complain(str(problem))
         return 2
-    found = [EXPERIMENTS[name](setting) for name in wanted]
+    with one_thread():
+        found = [EXPERIMENTS[name](setting) for name in wanted]
     if to != "-":
         _show(found, notes)
     whole = {"bursar": installed_version(), "seeds": seeds, "experiments": [as_json(one) for one in found]}

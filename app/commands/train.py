@@ -15,6 +15,7 @@ def train(data: Path, out: Path | None, *, seed: int, own: bool = False) -> int:
     """Train on the rows of a folder and write the artifact; the exit code. `own`: see `routers.train.train`."""
     try:
         from routers.artifact import save  # noqa: PLC0415
+        from routers.one_thread import one_thread  # noqa: PLC0415
         from routers.rows import RowsError, read_rows  # noqa: PLC0415
         from routers.train import train as fit  # noqa: PLC0415  (scipy comes with an extra)
     except ImportError as error:
@@ -26,7 +27,8 @@ def train(data: Path, out: Path | None, *, seed: int, own: bool = False) -> int:
         say(f"{len(rows)} questions of {len({row.source for row in rows})} sources")
         for note in notes:
             say(f"  {note}")
-        weights = fit(rows, seed=seed, own=own)
+        with one_thread():
+            weights = fit(rows, seed=seed, own=own)
     except (RowsError, ValueError) as error:
         complain(str(error))
         return 1

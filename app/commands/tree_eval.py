@@ -30,6 +30,9 @@ PricesOption = Annotated[
         "--prices", help="YAML or JSON, `model: [input, output]` in $ per million tokens. It beats recalled ones."
     ),
 ]
+JsonOption = Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write tables and plots as one HTML file.")]
+PngOption = Annotated[Path | None, typer.Option("--png", help="Write the plots as PNG.")]
 
 
 @eval_commands.command("router", epilog=EXIT_CODES)
@@ -37,12 +40,14 @@ def eval_router(
     data: DataOption,
     router: Annotated[
         list[str] | None,
-        typer.Option("--router", help="heuristic, learned, or module:callable; may be repeated. [default: heuristic]"),
+        typer.Option(
+            "--router", help="learned, heuristic, or module:callable; may be repeated. [default: learned and heuristic]"
+        ),
     ] = None,
     cv: Annotated[CvChoice, typer.Option(help="none: the shipped weights as they are.")] = CvChoice.NONE,
-    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write tables and plots as one HTML file.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Write the plots as PNG.")] = None,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    png: PngOption = None,
     seed: SeedOption = 0,
     prices: PricesOption = None,
     models: Annotated[str, typer.Option(help="Only these models, with commas between. [default: all]")] = "",
@@ -64,7 +69,9 @@ def eval_router(
     from app.commands.evaluate import Asked, Outputs  # noqa: PLC0415  (each command pays for its own imports)
     from app.commands.evaluate import router as run  # noqa: PLC0415
 
-    asked = Asked(tuple(router or ["heuristic"]), cv.value, seed, bootstrap, _names(models), strong, weak, baselines)
+    asked = Asked(
+        tuple(router or ["learned", "heuristic"]), cv.value, seed, bootstrap, _names(models), strong, weak, baselines
+    )
     raise typer.Exit(run(data, asked, prices=prices, outputs=Outputs(json, html, png)))
 
 
@@ -82,7 +89,9 @@ def eval_new_model(
     cv: Annotated[
         CvChoice, typer.Option(help="none, or source: train for each source on the others first.")
     ] = CvChoice.NONE,
-    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    png: PngOption = None,
     seed: SeedOption = 0,
     prices: PricesOption = None,
 ) -> None:
@@ -93,7 +102,9 @@ def eval_new_model(
     Examples: bursar eval new-model --data rows/ --model gpt-4o-2024-08-06 --labels 0,20,50 ;
     bursar eval new-model --data rows/ --cv source --draws 6
     """
-    from app.commands.evaluate import new_model as run  # noqa: PLC0415
+    from app.commands.evaluate import Outputs  # noqa: PLC0415
+    from app.commands.new_model import AskedOfNew  # noqa: PLC0415
+    from app.commands.new_model import new_model as run  # noqa: PLC0415
 
     counts = [int(part) if part.isdecimal() else -1 for part in _names(labels)]
     if not counts or min(counts) < 0:
@@ -102,10 +113,8 @@ def eval_new_model(
         raise typer.BadParameter("must be none or source", param_hint="--cv")
     if retrain and (model is None or cv is CvChoice.SOURCE):
         raise typer.BadParameter("goes with --model and without --cv source", param_hint="--retrain")
-    apart = cv is CvChoice.SOURCE
-    raise typer.Exit(
-        run(data, model, counts, draws=draws, seed=seed, retrain=retrain, apart=apart, prices=prices, to=json)
-    )
+    asked = AskedOfNew(model, counts, draws, seed, retrain, apart=cv is CvChoice.SOURCE)
+    raise typer.Exit(run(data, asked, prices=prices, outputs=Outputs(json, html, png)))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -120,7 +129,7 @@ def eval_loop(
         typer.Option("--experiment", help="One of them, such as regret or drift; may be repeated. [default: all]"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each experiment, with seeds from 0.")] = 20,
-    json: Annotated[str | None, typer.Option("--json", help="Write everything as JSON; - prints it instead.")] = None,
+    json: JsonOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write tables and marks as Markdown.")] = None,
     prices: PricesOption = None,
 ) -> None:

@@ -67,7 +67,7 @@ def test_a_router_of_a_pair_has_no_calibration(report: Report) -> None:
 def test_without_dollars_there_are_no_dollar_figures(report: Report) -> None:
     unpaid = report.sources[1]
     assert unpaid.best is None
-    assert any("no price and no cost" in note for note in unpaid.notes)
+    assert any("no price (--prices) and no cost" in note for note in unpaid.notes)
     for measured in unpaid.routers:
         assert not measured.points
         assert "AIQ" not in measured.values
@@ -145,8 +145,15 @@ def test_routellms_method_is_known() -> None:
 def test_too_little_is_a_note() -> None:
     found = evaluate(made_rows(3), Options(resamples=2), no_price)
     assert not found.sources
-    assert "too few different questions" in found.notes[0]
+    assert "too few different questions" in found.notes[-1]
     assert sheets(found) == []
+
+
+@pytest.mark.parametrize("cv", ["family", "source"])
+def test_rows_without_outcomes_are_no_fold_to_train_on(cv: Any) -> None:
+    nothing = [Row(f"{i}", "silent", "silent", f"Who is number {i}?") for i in range(5)]
+    found = evaluate([*made_rows(12, families=["a"]), *nothing], Options(cv=cv, resamples=2), no_price)
+    assert [source.source for source in found.sources] == ["made"]
 
 
 def test_sparse_outcomes_are_compared_where_they_are() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from routers import eval_fits
 from routers.eval_baselines import ORACLE, STATIC, baselines, comparable, static_corners, static_weights
 from routers.eval_fits import Texts, fit_single, fits
 from routers.eval_measure import ground_of, measure, verdict
@@ -309,6 +310,19 @@ def test_fits_learn_what_words_tell(name: str) -> None:
     assert ((p > 0) & (p < 1)).all()
     assert p[1::2, 0].min() > p[0::2, 0].max()
     assert (p[:, 1] > 0.9).all()
+
+
+def test_a_fit_in_the_span_of_its_rows_is_the_fit_by_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = made_rows(240)
+    rows += [replace(row, id=f"again {row.id}") for row in rows[:20]]  # the same text twice: a span of fewer dimensions
+    table = one_table(rows)
+    logistic = fits(Texts(table, 0))["logistic on TF-IDF"]
+    fit, ask = np.arange(0, 260, 4), np.arange(1, 260, 4)
+    monkeypatch.setattr(eval_fits, "WORDS_PER_ROW", 1)
+    found = logistic(table, fit, ask)
+    monkeypatch.setattr(eval_fits, "MAX_SPAN", 0)
+    assert np.abs(found - logistic(table, fit, ask)).max() < 1e-9
+    assert found.std(axis=0).min() > 0.01
 
 
 def test_a_fit_from_few_labels_is_cautious() -> None:

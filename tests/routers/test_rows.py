@@ -41,6 +41,25 @@ def test_what_is_missing_is_not_recorded_and_never_0(tmp_path: Path) -> None:
     assert read.outcomes == {"m": Outcome(0.5, None, None, 8.0, None)}
 
 
+def test_one_line_in_another_encoding_costs_that_line_alone(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.jsonl"
+    good = json.dumps(GOOD).encode()
+    file.write_bytes(b"\xef\xbb\xbf" + good + b"\r\n" + good.replace(b"Why", b"caf\xe9") + b"\n" + good)
+    notes: list[str] = []
+    assert len(read_rows(file, notes)) == 2
+    assert len(notes) == 1
+    assert notes[0].startswith("mixed.jsonl:2: not UTF-8")
+
+
+def test_half_a_surrogate_pair_is_read_as_a_mark(tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_text(
+        json.dumps({**GOOD, "source": "\ud800", "family": "\U0001f600", "outcomes": {"\udfff": {"score": 1}}})
+    )
+    (read,) = read_rows(file)
+    assert (read.source, read.family, list(read.outcomes)) == ("?", "\U0001f600", ["?"])
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -54,6 +73,8 @@ def test_what_is_missing_is_not_recorded_and_never_0(tmp_path: Path) -> None:
         (json.dumps({**GOOD, "outcomes": {"m": {"score": "yes"}}}), "`score` must be a number"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 1, "cost_usd": -1}}}), "`cost_usd` must be a number"),
         ('{"prompt": "a", "outcomes": {"m": {"score": NaN}}}', "`score` must be a number"),
+        (json.dumps({**GOOD, "outcomes": {"m": {"score": 1, "in_tokens": 10**400}}}), "`in_tokens` must be a number"),
+        ('{"prompt": "a", "outcomes": {"m": {"score": ' + "9" * 5000 + "}}}", "not JSON"),
     ],
 )
 def test_a_bad_line_is_named_or_noted(tmp_path: Path, line: str, says: str) -> None:

@@ -10,6 +10,10 @@ import pytest
 
 from app.commands import train as command
 from routers.artifact import read
+from routers.base import RequestView
+from routers.facts import arm_of_name
+from routers.features import extract
+from routers.learned import LearnedRouter
 from routers.rows import Outcome, Row
 from routers.train import train
 from tests.routers import outcomes
@@ -36,6 +40,8 @@ def test_nothing_to_train_on_is_said() -> None:
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_a_handful_of_rows_is_enough_to_train(count: int) -> None:
     weights = train(outcomes.rows(count), seed=0)
+    score = LearnedRouter(weights).score(extract(RequestView("Why is that?")), [arm_of_name("m")])[0]
+    assert 0.0 < score.p_success < 1.0
     for name, array in weights.arrays.items():
         if array.dtype.kind == "f" and name != "length/known_verbosity":  # NaN there: not measured
             assert np.isfinite(array).all(), name
