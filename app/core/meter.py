@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.core.money import TOKENS_PER_PRICE, Price, Usage, added, cost_nano, tools_cost
+from app.core.money import TOKENS_PER_PRICE, Price, Rates, Usage, added, cost_nano, tokens_cost, tools_cost
 
 FAR_TOKENS = 1024
 """Without usage, a stop this far below our clamp is the model's own."""
@@ -13,6 +13,10 @@ CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
 last token, or thinking they hide, out of their count."""
 
 
+RESULT_TOKENS = {"web_search": 8_000, "file_search": 16_000}
+"""Input that one use of a tool is taken to add, until the provider says: what it finds goes to the model. OpenAI bills
+some models this block for each web search (https://platform.openai.com/docs/pricing), Anthropic's own example reads
+7,300; of files it takes 20 pieces of 800 tokens (https://platform.openai.com/docs/guides/tools-file-search)."""
 LEAST_REPORTS = 5
 """Reports from which it may be seen that each counts its own chunk only."""
 
@@ -26,7 +30,7 @@ class Meter:
     Without a price, and without a cost named by the provider, only tokens are metered: the cost is None.
 
     `tools`: uses of the provider's own tools that are sure before it says a word (`sure`), or were seen (`ran`); what a
-    report says of a tool replaces what was seen of it by then.
+    report says of a tool replaces what was seen of it by then. `ran_nano`: what those seen were taken to cost.
     """
 
     __slots__ = (
@@ -39,6 +43,7 @@ class Meter:
         "input_tokens",
         "pieces",
         "price",
+        "ran_nano",
         "summed",
         "usage",
     )
@@ -55,7 +60,7 @@ class Meter:
         self._permille = output_permille
         self._pieces_since = 0
         self._fixed_nano = 0
-        self._rate = 0
+        self._rate = self.ran_nano = 0
         self._tools = dict(sure) if sure else None
         if price is not None:
             rates = price.rates(input_tokens)
@@ -70,12 +75,14 @@ class Meter:
         self._pieces_since += pieces
 
     def ran(self, tool: str) -> None:
-        """The provider has used one of its own tools once."""
+        """The provider has used one of its own tools once, and read what came of it."""
         if self._tools is None:
             self._tools = {}
         self._tools[tool] = self._tools.get(tool, 0) + 1
         if self.price is not None:
-            self._fixed_nano += self.price.fee_nano(tool) or 0
+            nano = use_nano(self.price, self.price.rates(self.input_tokens), tool)
+            self._fixed_nano += nano
+            self.ran_nano += nano
 
     def report(self, usage: Usage, *, final: bool = True) -> bool:
         """Take a usage report of the provider; True where its counts are those that hold now. One that says less than
@@ -145,6 +152,12 @@ class Meter:
         if self.price is None and (self.usage is None or self.usage.cost_nano is None):
             return None
         return self.running_nano
+
+
+def use_nano(price: Price, rates: Rates, tool: str) -> int:
+    """What one use of this tool of the provider's is taken to cost: its fee, and what it adds to the input."""
+    fee = price.fee_nano(tool)
+    return fee + tokens_cost(RESULT_TOKENS.get(tool, 0), rates.dearest_input) if fee else 0
 
 
 class _Reported:

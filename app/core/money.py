@@ -128,8 +128,8 @@ class Price:
     """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
 
     A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `tool_fees`: what
-    one use of each of the provider's own tools costs beside tokens. `service_tiers`: what is paid in other tiers of the
-    provider's service (faster, or later), each by its name.
+    one use of each of the provider's own tools costs beside tokens; `tool_uses`: how many a call is taken to make at
+    most, where that shows at its end. `service_tiers`: what is paid in other tiers of the provider's service, by name.
     """
 
     base: Rates
@@ -137,6 +137,7 @@ class Price:
     source: str = "policy"
     tool_fees: tuple[tuple[str, int], ...] = ()
     service_tiers: tuple[tuple[str, Price], ...] = ()
+    tool_uses: tuple[tuple[str, int], ...] = ()
 
     def served(self, service_tier: str) -> Price | None:
         """The price of a call that asks for another tier of service; None: undeclared. What is free is so in any."""

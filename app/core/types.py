@@ -24,8 +24,8 @@ class Prompt(msgspec.Struct):
     `text_bytes` counts the JSON of messages and tools as sent, without attachments (`images`, audio, files).
     `hears`: there is sound in it; `speaks`: an answer in sound or pictures is wanted, for these have their own prices.
     `service_tier`: of SERVICE_TIERS, where it asks for another than the ordinary one, which has prices of its own.
-    `server_tools`: the tools on offer that a provider runs and bills by the piece; `searches`: it is told to search,
-    and not only allowed to.
+    `server_tools`: the tools on offer that a provider runs and bills by the piece; `tool_limits`: how often it may use
+    which, as the client says (under "*": all together); `searches`: it is told to search, and not only allowed to.
     """
 
     system: str = ""
@@ -47,6 +47,7 @@ class Prompt(msgspec.Struct):
     service_tier: str | None = None
     searches: bool = False
     server_tools: tuple[str, ...] = ()
+    tool_limits: tuple[tuple[str, int], ...] = ()
     reasoning_effort: str | None = None
 
 

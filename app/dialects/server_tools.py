@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.core.types import SERVICE_TIERS
+from app.core.types import SERVICE_TIERS, ChatRequest
 
 _DATE = re.compile(r"_(?:\d{8}|\d{4}_\d\d_\d\d)$")
 """`web_search_20250305` in Messages, `web_search_preview_2025_03_11` in Responses."""
@@ -66,6 +66,45 @@ CODE: Final = "code_execution"
 
 SHOWN_RUNNING: Final = frozenset({"anthropic", "openai_responses"})
 """Dialects whose streams tell of each use as it happens; the others say at the end how many there were."""
+
+
+TOGETHER: Final = "*"
+"""Stands for all tools in `Prompt.tool_limits`: `max_tool_calls` of Responses counts the calls of all of them
+(https://platform.openai.com/docs/api-reference/responses/create); `max_uses` of Messages is each tool's own."""
+MAX_USES, MAX_TOOL_CALLS = "max_uses", "max_tool_calls"
+
+
+class _Offered(msgspec.Struct):
+    type: str | None = None
+    max_uses: int | None = None
+
+
+_offered = msgspec.json.Decoder(_Offered)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def with_uses(request: ChatRequest, most: int) -> ChatRequest:
+    """The request with no more than `most` uses of each billed tool (Messages), or of all together (Responses); a
+    tighter limit of the client's stays."""
+    members = dict(request.members)
+    if request.dialect == "anthropic":
+        offered = [_limited(tool, most) for tool in _raws.decode(members["tools"])]
+        members["tools"] = msgspec.Raw(b"[" + b",".join(offered) + b"]")
+    else:
+        members[MAX_TOOL_CALLS] = msgspec.Raw(b"%d" % most)
+    return msgspec.structs.replace(request, members=members)
+
+
+def _limited(tool: msgspec.Raw, most: int) -> bytes:
+    """The bytes of one tool of Messages; those of others stay, for prompt caches live on them."""
+    shape = _offered.decode(tool)
+    name = MESSAGES.get(_DATE.sub("", shape.type or ""))
+    if name is None or name == CODE or (shape.max_uses is not None and shape.max_uses <= most):
+        return bytes(tool)
+    members = _members.decode(tool)
+    members[MAX_USES] = msgspec.Raw(b"%d" % most)
+    return msgspec.json.encode(members)
 
 
 def service_tier(members: Mapping[str, msgspec.Raw], name: str) -> str | None:

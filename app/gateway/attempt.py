@@ -19,6 +19,7 @@ from app.core.policy import Candidate
 from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.errors import stopped_error
+from app.dialects.server_tools import with_uses
 from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
@@ -68,12 +69,15 @@ class Attempt:
         self.folds = not session.request.stream  # in plain mode too: some servers stream whatever they were asked
         self.record = AttemptRecord(candidate, purse, mode=purse.plan.mode, clamp_tokens=purse.clamp_tokens)
         self._before_nano = total_nano(session.attempts)
+        request = session.request
+        if purse.clamp_uses is not None:
+            request, self.record.clamp_uses = with_uses(request, purse.clamp_uses), purse.clamp_uses
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
         self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
         self.hard_s = min(now_s + candidate.budget.hard_timeout_s, self._task_s)
         writing = session.view.policy.writing_tools
-        self.exchange = exchange_for(session.request, candidate.provider, writing, time.time())
+        self.exchange = exchange_for(request, candidate.provider, writing, time.time())
         self.pace = Pace(self.record, self.exchange.heard, self.meter, session.arrived_s, folds=self.folds)
         self._sent = False
 
@@ -238,9 +242,10 @@ class Attempt:
         plan = self.purse.plan
         if plan.output_rate and (plan.blind or plan.mode is Mode.PLAIN):
             # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
-            return self.purse.conservative_nano(), Provenance.CONSERVATIVE
-        if plan.unseen_nano and not self.meter.exact:  # a tool may have run, and nobody will say so any more
-            return min(cost + plan.unseen_nano, self.purse.conservative_nano()), Provenance.CONSERVATIVE
+            goes_on = self.candidate.provider.bills_after_cancel
+            return self.purse.conservative_nano(goes_on=goes_on), Provenance.CONSERVATIVE
+        if plan.unseen_nano and not self.meter.exact:  # tools may have run, and nobody will say so any more
+            return min(cost + plan.unseen_nano, self.purse.conservative_nano(goes_on=True)), Provenance.CONSERVATIVE
         return cost, self.provenance()
 
     async def settle_stopped(self) -> None:

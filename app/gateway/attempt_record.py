@@ -31,6 +31,7 @@ class AttemptRecord(msgspec.Struct):
     status: int | None = None
     mode: str = ""
     clamp_tokens: int | None = None
+    clamp_uses: int | None = None
     charged_nano: int | None = 0
     provenance: Provenance = Provenance.METERED
     ttft_s: float | None = None

@@ -8,8 +8,12 @@ from app.core.errors import Unpriced, UnpricedTool
 from app.core.money import Price
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
+from app.dialects.gemini.paths import searches_are_billed_once
 from app.dialects.server_tools import SHOWN_RUNNING
 
+UNSEEN_USES = 10
+"""Searches that one call is taken to make at most where its provider tells of them at the end only, and the policy
+(`tool_uses`) does not say better. An assumption: a call that searches more passes its cap by the rest."""
 SERVICE_TIER = "service tier "
 """Before the name of a tier of service, among the names of tools."""
 
@@ -69,27 +73,29 @@ def sure_tools(request: ChatRequest, candidate: Candidate) -> tuple[tuple[str, i
     return (("web_search", 1),) if searches else ()
 
 
-def open_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
-    """The dearest fee among tools on offer that the provider may use as often as it likes, where a stream shows each
-    use and can be cut between two; 0 where there is no such tool."""
-    price = candidate.price
-    if not request.prompt.server_tools or price is None:
-        return 0
-    if candidate.provider.speaking_with(request.dialect) not in SHOWN_RUNNING:
-        return 0
-    return max((price.fee_nano(tool) or 0 for tool in billed_tools(request, candidate)), default=0)
-
-
 def unseen_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
-    """One use of each tool on offer of which the provider tells at the end only, those that are sure left out: what has
-    to be there before the call, for nothing can be cut when it is known."""
+    """The most uses that are taken to come of each tool on offer of which the provider tells at the end only, those
+    that are sure left out: what has to be there before the call, for nothing can be cut when it is known."""
     price = candidate.price
     if not request.prompt.server_tools or price is None:
         return 0
     if candidate.provider.speaking_with(request.dialect) in SHOWN_RUNNING:
         return 0
-    sure = {tool for tool, _ in sure_tools(request, candidate)}
-    return sum(price.fee_nano(tool) or 0 for tool in billed_tools(request, candidate) if tool not in sure)
+    sure, most = {tool for tool, _ in sure_tools(request, candidate)}, dict(price.tool_uses)
+    return sum(
+        (price.fee_nano(tool) or 0) * most.get(tool, _unseen_uses(tool, candidate))
+        for tool in billed_tools(request, candidate)
+        if tool not in sure
+    )
+
+
+def _unseen_uses(tool: str, candidate: Candidate) -> int:
+    """How often such a tool is taken to be used at most. Nothing that a request can say bounds the searches that Gemini
+    makes from 3 on (https://ai.google.dev/api/caching#GoogleSearch has no such member), nor those of Chat's hosts; an
+    answer from maps, or a container, is billed once, and so is an answer from a search before Gemini 3."""
+    if tool not in ("web_search", "file_search") or searches_are_billed_once(candidate.upstream_model):
+        return 1
+    return UNSEEN_USES
 
 
 def _passes(request: ChatRequest, candidate: Candidate) -> bool:

@@ -11,8 +11,9 @@ from app.core.landing import Approach
 from app.core.money import MAX_NANO, affordable_tokens, tokens_cost, tools_cost
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
-from app.gateway.fees import open_fee_nano, sure_tools, unseen_fee_nano
+from app.gateway.fees import sure_tools, unseen_fee_nano
 from app.gateway.limits import Limits
+from app.gateway.uses import Uses, uses_of
 
 STEP_TOKENS = 512
 """A call writes its cost at the latest after this many output tokens: what a killed process can have
@@ -37,11 +38,10 @@ class Plan(msgspec.Struct, frozen=True):
     """One attempt's money. All-or-nothing plans (`strict`) hold their whole worst case: what they spend cannot be seen
     meanwhile (no stream; `blind`: hidden reasoning, or billed even when cancelled; a tool that shows at the end only).
 
-    `input_nano` is what is kept for what is no output: the input, tools that are used for certain, and one use of each
-    that would show at the end only.
+    `input_nano` is what is kept for what is no output: the input, tools that are used for certain, and `unseen_nano`,
+    the uses of those that would show at the end only.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
-    least that can be asked for. `open_fee_nano`: of a tool that the provider may use as often as it likes;
-    `unseen_nano`: of one use of each tool that shows at the end only.
+    least that can be asked for. `uses`: of tools that the provider uses as it likes, where a stream shows each use.
     """
 
     mode: Mode
@@ -57,18 +57,25 @@ class Plan(msgspec.Struct, frozen=True):
     choices: int = 1
     least_tokens: int = 1
     sure_tools: tuple[tuple[str, int], ...] = ()
-    open_fee_nano: int = 0
     unseen_nano: int = 0
+    uses: Uses | None = None
 
     @property
     def unbounded(self) -> bool:
         """Whether nobody knows the most that the call may cost."""
-        return self.open_fee_nano > 0 or (self.worst_tokens is None and self.output_rate > 0)
+        return self.uses is not None or (self.worst_tokens is None and self.output_rate > 0)
+
+    @property
+    def least_nano(self) -> int:
+        """What must be there beside the input: the least output that can be asked for, and one use of a tool."""
+        tokens_nano = tokens_cost(self.least_tokens, self.output_rate)
+        return tokens_nano if self.uses is None else tokens_nano + self.uses.least_nano
 
     @property
     def step_nano(self) -> int:
-        """What a metered call may spend between two writes: `STEP_TOKENS`, or a use of a tool where tokens are free."""
-        return tokens_cost(STEP_TOKENS, self.output_rate) or self.open_fee_nano
+        """What a metered call may spend between two writes: `STEP_TOKENS`, and a use of a tool."""
+        tokens_nano = tokens_cost(STEP_TOKENS, self.output_rate)
+        return tokens_nano if self.uses is None else tokens_nano + self.uses.dearest_nano
 
     @property
     def share(self) -> int:
@@ -87,52 +94,44 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         input_nano += tools_cost(price, sure)
     unseen_nano = unseen_fee_nano(request, candidate)
     input_nano += unseen_nano
-    open_nano = open_fee_nano(request, candidate)
+    uses = uses_of(request, candidate, input_tokens) if request.prompt.server_tools else None
+    least_nano, uses_nano = (0, 0) if uses is None else (uses.least_nano, uses.worst_nano)
     # No answer is longer than the model's window: where nothing nearer is known, that bounds it.
     limits_known = (request.output_limit, capabilities.max_output_tokens, capabilities.context_tokens)
     bounds = [b for b in limits_known if b is not None]
     worst_tokens = min(bounds) * request.choices if bounds else None
-    step_nano = tokens_cost(STEP_TOKENS, output_rate) or open_nano
+    step_nano = tokens_cost(STEP_TOKENS, output_rate)
+    if uses is not None:
+        step_nano += uses.dearest_nano
     blind = capabilities.hidden_reasoning or candidate.provider.bills_after_cancel
     at_once = blind or unseen_nano > 0
     if worst_tokens is not None:
-        want = input_nano + tokens_cost(worst_tokens, output_rate)
+        want = input_nano + uses_nano + tokens_cost(worst_tokens, output_rate)
     elif limits.call_nano is not None:
         want = limits.call_nano
+    elif at_once:
+        want = input_nano + uses_nano + tokens_cost(BLIND_TOKENS * request.choices, output_rate)
     else:
-        want = input_nano + (tokens_cost(BLIND_TOKENS * request.choices, output_rate) if at_once else step_nano)
+        want = input_nano + step_nano
     affordable = limits.call_nano is None or want <= limits.call_nano
     want = min(want, MAX_NANO if limits.call_nano is None else limits.call_nano)
     if request.stream:
         mode = Mode.STREAM
     else:
-        bounded = not limits.capped or not (open_nano or (worst_tokens is None and output_rate))
+        bounded = not limits.capped or not (uses is not None or (worst_tokens is None and output_rate))
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
     strict = at_once or mode is Mode.PLAIN
     # A clamp leaves each choice one token at the least, or what the provider takes as a limit.
     least = request.choices * candidate.provider.least_tokens(request.dialect)
     if worst_tokens is not None and worst_tokens < least:
         least = worst_tokens
-    need = want if mode is Mode.PLAIN else input_nano + tokens_cost(least, output_rate)
+    need = want if mode is Mode.PLAIN else input_nano + least_nano + tokens_cost(least, output_rate)
     risk = want if strict else input_nano + step_nano
     want = max(want, need)
     return Plan(
-        mode,
-        strict,
-        input_tokens,
-        input_nano,
-        output_rate,
-        worst_tokens,
-        need,
-        want,
-        risk,
-        blind,
-        request.choices,
-        least,
-        sure,
-        open_nano,
-        unseen_nano,
-    )
+        mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, want, risk,
+        blind, request.choices, least, sure, unseen_nano, uses,
+    )  # fmt: skip
 
 
 def folded(plan: Plan) -> Plan:
@@ -142,7 +141,7 @@ def folded(plan: Plan) -> Plan:
         plan,
         mode=Mode.FOLD,
         strict=strict,
-        need_nano=plan.input_nano + tokens_cost(plan.least_tokens, plan.output_rate),
+        need_nano=plan.input_nano + plan.least_nano,
         risk_nano=plan.want_nano if strict else plan.input_nano + plan.step_nano,
     )
 
@@ -167,20 +166,36 @@ def landing_clamp(plan: Plan, approach: Approach) -> int | None:
     return tokens
 
 
-def clamp_tokens(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> int | None:
-    """The output limit to send upstream, per choice, or None where the client's own (or the model's) is tighter.
+def clamps(plan: Plan, request: ChatRequest, limits: Limits, grant: Granted) -> tuple[int | None, int | None]:
+    """The output limit to send upstream, per choice, and how often the provider may use its tools (`Uses`), each None
+    where the client's own (or the model's) is tighter.
 
-    min(asked, floor((cap - input cost) / output price)), the cap being what this call may still spend:
+    min(asked, floor((cap - input cost - uses of tools) / output price)), the cap being what this call may still spend:
     its hold and, for a metered stream, what its tightest scope has left beside it.
     """
-    if not plan.output_rate:
-        return None
     ceilings = [limits.call_nano] if limits.call_nano is not None else []
     if grant.remaining_nano is not None:
         ceilings.append(grant.held_nano + (0 if plan.strict else max(grant.remaining_nano, 0)))
     if not ceilings:
-        return None
-    tokens = affordable_tokens(min(ceilings) - plan.input_nano, plan.output_rate) // request.choices
+        return None, None
+    room_nano, uses, most = min(ceilings) - plan.input_nano, plan.uses, None
+    if uses is not None:
+        most = _clamped_uses(plan, uses, room_nano)
+        room_nano -= uses.cost_nano(uses.wanted if most is None else most)
+    if not plan.output_rate:
+        return None, most
+    tokens = affordable_tokens(room_nano, plan.output_rate) // request.choices
     if plan.worst_tokens is not None and tokens >= plan.worst_tokens // request.choices:
+        return None, most
+    return max(tokens, plan.least_tokens // request.choices), most
+
+
+def _clamped_uses(plan: Plan, uses: Uses, room_nano: int) -> int | None:
+    """None, too, where there is enough for what the call may want, and a stream shows it if it wants more."""
+    if not uses.tools:
         return None
-    return max(tokens, plan.least_tokens // request.choices)
+    answer_nano = 0
+    if plan.output_rate:
+        answer_nano = room_nano if plan.worst_tokens is None else tokens_cost(plan.worst_tokens, plan.output_rate)
+    most = uses.afforded(room_nano, answer_nano, plan.least_nano - uses.least_nano)
+    return None if most >= uses.wanted and (uses.limited or not plan.strict) else most

@@ -20,7 +20,7 @@ from app.dialects.openai_chat.errors import stopped_error
 from app.gateway.fees import unpriced_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
-from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamp_tokens, folded, landing_clamp, token_clamp
+from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamps, folded, landing_clamp, token_clamp
 from app.stores.budgets import LedgerUnavailable
 
 START_TOKENS = 32
@@ -37,7 +37,8 @@ class Purse:
     again (None: nothing to guard); it never passes what the ledger granted. `granted` and `settled` are the
     ledger's first and last word; `cut_headers` are the amounts at a cut, for a client that has no head yet.
     `tokens_left` and `ms_left` are what the task had left at the grant (None: no limit). `clamped_to_land`: the output
-    limit is tighter than the cap itself would have it, for the task is to have another call (`core/landing.py`)."""
+    limit is tighter than the cap itself would have it, for the task is to have another call (`core/landing.py`).
+    `clamp_uses`: how often the provider may use its own tools, where the cap pays for less than the client allows."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Purse:
         self.meter = meter
         self.call_id = call_id
         self.clamp_tokens: int | None = None
+        self.clamp_uses: int | None = None
         self.allowance_nano: int | None = None
         self.charged_nano = self.counted_tokens = 0
         self.granted: Granted | None = None
@@ -74,7 +76,7 @@ class Purse:
         self.overrun = False
         self._flush_spent_nano = 0
         self._recorded_nano = 0
-        self._guarded = meter.price is not None and bool(plan.output_rate or plan.open_fee_nano)
+        self._guarded = meter.price is not None and bool(plan.output_rate or plan.uses is not None)
 
     async def reserve(self, request: ChatRequest | None, *, stopped: Callable[[], bool]) -> None:
         """Hold what the plan needs, before a byte goes upstream. A plain plan that finds no room is folded.
@@ -93,7 +95,7 @@ class Purse:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
         except (BudgetExceeded, BudgetContended) as error:
             final = isinstance(error, BudgetExceeded) and error.final
-            if self.plan.mode is not Mode.PLAIN or not self.plan.output_rate or final:
+            if self.plan.mode is not Mode.PLAIN or not (self.plan.output_rate or self.plan.uses) or final:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
@@ -101,13 +103,14 @@ class Purse:
         if self.plan.mode is Mode.PLAIN and self.plan.unbounded and self.capped:
             self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
         if request is not None:
-            self.clamp_tokens = clamp_tokens(self.plan, request, limits, self._grant)
-            if self.clamp_tokens is not None and not self.plan.strict and self._grant.remaining_nano is not None:
+            self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, self._grant)
+            clamped = self.clamp_tokens is not None or self.clamp_uses is not None
+            if clamped and not self.plan.strict and self._grant.remaining_nano is not None:
                 # What others hold may come back: a clamp that ignored it would cut this call for good.
                 shared = await self._shared_nano()
                 if shared is not None:
                     grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
-                    self.clamp_tokens = clamp_tokens(self.plan, request, limits, grant)
+                    self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, grant)
             tokens = token_clamp(self.plan, request, self.tokens_left)
             if tokens is not None and (self.clamp_tokens is None or tokens < self.clamp_tokens):
                 self.clamp_tokens, self.clamped_by_tokens = tokens, True
@@ -350,9 +353,14 @@ class Purse:
         rooms = [b.room_nano + b.held_nano for b in found if b is not None and b.room_nano is not None]
         return min(rooms) if rooms else None
 
-    def conservative_nano(self) -> int:
-        """What a provider that bills after a cancel may still charge: all that this call was allowed to spend."""
-        return max(self.meter.running_nano, self._recorded_nano + self._grant.held_nano)
+    def conservative_nano(self, *, goes_on: bool) -> int:
+        """What a provider may still charge after a cancel: all that this call was allowed to spend; unless it
+        `goes_on`, uses of its tools that were not seen are left out, but one."""
+        held_nano, uses = self._recorded_nano + self._grant.held_nano, self.plan.uses
+        if uses is not None and self.plan.strict and not goes_on:
+            allowed_nano = uses.cost_nano(uses.wanted if self.clamp_uses is None else self.clamp_uses)
+            held_nano -= max(allowed_nano - self.meter.ran_nano - uses.dearest_nano, 0)
+        return max(self.meter.running_nano, held_nano)
 
 
 async def refuse_unpriced(purse: Purse, candidate: Candidate, tools: Sequence[str]) -> None:

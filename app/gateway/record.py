@@ -316,6 +316,7 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "status": attempt.status,
         "mode": attempt.mode,
         "clamp_tokens": attempt.clamp_tokens,
+        **({"clamp_uses": attempt.clamp_uses} if attempt.clamp_uses is not None else {}),
         "cost_usd": usd_float(attempt.charged_nano) if attempt.charged_nano is not None else None,
         "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),

@@ -226,7 +226,8 @@ def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price |
         fees = dict(entry.price.tool_fees) if entry is not None and entry.price is not None else {}
         fees |= {tool: nano_from_usd(usd) for tool, usd in given.pricing.tool_fees.items()}
         ordered = tuple(sorted(tiers, key=lambda tier: tier[0]))
-        price = Price(base, ordered, source="policy", tool_fees=tuple(fees.items()))
+        uses = tuple(given.pricing.tool_uses.items())
+        price = Price(base, ordered, source="policy", tool_fees=tuple(fees.items()), tool_uses=uses)
         served = {tier: price.times(Decimal(str(factor))) for tier, factor in given.pricing.service_tiers.items()}
         return replace(price, service_tiers=tuple(served.items()))
     if given.pricing == "free" or provider.free:

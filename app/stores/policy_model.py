@@ -30,6 +30,7 @@ from app.stores.policy_types import (
     Spec,
     Tokens,
     ToolPattern,
+    Uses,
     known_keys,
 )
 
@@ -134,6 +135,12 @@ class PricingSpec(RatesSpec):
         description="Dollars for one use of a tool that the provider runs itself; of `code_execution`, for one "
         "container, however often code runs in it. Default: the catalogue's. "
         "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
+    )
+    tool_uses: dict[ServerTool, Uses] = Field(
+        default_factory=dict,
+        description="How many uses of such a tool a call is taken to make at most, where its provider says only at the "
+        "end (Gemini, Chat): so many are set aside under a cap, and more can pass it. Default: 10 searches (1 of "
+        "Gemini before 3, which bills one), 1 of all else.",
     )
     service_tiers: dict[ServiceTier, Budget] = Field(
         default_factory=dict,

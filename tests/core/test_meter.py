@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.meter import Meter
+from app.core.meter import RESULT_TOKENS, Meter
 from app.core.money import FREE, Price, Rates, Usage, cost_nano, tokens_cost, tools_cost
 from app.core.types import SERVER_TOOLS
 
@@ -194,16 +194,18 @@ def test_tools_are_counted_as_they_are_seen_and_as_the_provider_says(
     fees: dict[str, int], sure: dict[str, int], told: list[str | dict[str, int]]
 ) -> None:
     price = Price(Rates(1_000_000, 1_000_000), tool_fees=tuple(fees.items()))
-    meter, known, output = Meter(price, 10, 1000, tuple(sure.items())), dict(sure), 0
+    meter, known, output, read = Meter(price, 10, 1000, tuple(sure.items())), dict(sure), 0, 0
     for one in told:
         if isinstance(one, str):
             meter.ran(one)
             known[one] = known.get(one, 0) + 1
+            # Until a report says how much was read, what it finds is taken to add to the input.
+            read += RESULT_TOKENS.get(one, 0) if fees.get(one) else 0
         else:
-            output += 1
+            output, read = output + 1, 0
             meter.add(1)
             meter.report(Usage(10, output, tools=tuple(one.items())))
             known.update(one)  # what a report names, it knows; of the rest it says nothing
         assert dict(meter.tools) == known
-        assert meter.running_nano == 10 + output + tools_cost(price, known.items())
+        assert meter.running_nano == 10 + read + output + tools_cost(price, known.items())
     assert meter.unpriced == any(times and tool not in fees for tool, times in known.items())

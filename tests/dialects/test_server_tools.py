@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from app.core.errors import BadRequest
 from app.core.types import SERVER_TOOLS, ChatRequest
 from app.dialects import server_tools
 from app.dialects.anthropic.parse import parse_messages
@@ -15,6 +17,7 @@ from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_responses.parse import parse_responses
 
 HI = [{"role": "user", "content": "hi"}]
+RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 FUNCTION = {"type": "function", "function": {"name": "web_search", "parameters": {}}}
 
 
@@ -104,3 +107,60 @@ def test_every_name_is_one_that_a_policy_can_price() -> None:
     assert ours == set(SERVER_TOOLS)
     of_dialects = (server_tools.CHAT, server_tools.RESPONSES, server_tools.MESSAGES, server_tools.GEMINI)
     assert all(name in SERVER_TOOLS for table in of_dialects for name in table.values())
+
+
+SEARCHES: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def messages(*tools: dict[str, Any]) -> ChatRequest:
+    body = {"model": "m", "max_tokens": 9, "messages": HI, "tools": tools}
+    return parse_messages(json.dumps(body).encode(), {})
+
+
+def responses(**members: Any) -> ChatRequest:
+    body = {"model": "m", "input": "hi", "tools": [{"type": "web_search"}], **members}
+    return parse_responses(json.dumps(body).encode(), {})
+
+
+def test_how_often_a_client_lets_them_be_used() -> None:
+    advisor = {"type": "advisor_20260301", "name": "advisor", "max_uses": 2}
+    assert messages(SEARCHES).prompt.tool_limits == ()
+    assert messages({**SEARCHES, "max_uses": None}, advisor).prompt.tool_limits == (("advisor", 2),)
+    # Fetching pages costs tokens alone.
+    fetches = {"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 1}
+    assert messages({**SEARCHES, "max_uses": 3}, fetches).prompt.tool_limits == (("web_search", 3),)
+    assert responses().prompt.tool_limits == responses(max_tool_calls=None).prompt.tool_limits == ()
+    assert responses(max_tool_calls=4).prompt.tool_limits == (("*", 4),)
+    assert responses(max_tool_calls=4, tools=[]).prompt.tool_limits == ()
+
+
+@pytest.mark.parametrize("most", [-1, "3", True, 1.5])
+def test_a_limit_that_is_none_is_refused(most: Any) -> None:
+    with pytest.raises(BadRequest) as refused:
+        messages(SEARCHES, {**SEARCHES, "max_uses": most})
+    assert refused.value.param == "tools[1].max_uses"
+    with pytest.raises(BadRequest) as refused:
+        responses(max_tool_calls=most)
+    assert refused.value.param == "max_tool_calls"
+
+
+def test_a_lower_limit_changes_nothing_else() -> None:
+    function = {"name": "f", "input_schema": {"type": "object", "properties": {}}}
+    fetches = {"type": "web_fetch_20250910", "name": "web_fetch"}
+    code = {"type": "code_execution_20250825", "name": "code_execution"}
+    offered = [function, SEARCHES, {**SEARCHES, "max_uses": 2}, {**SEARCHES, "max_uses": 9}, fetches, code]
+    request = messages(*offered)
+    limited = server_tools.with_uses(request, 3)
+    before, after = ([bytes(t) for t in RAWS.decode(r.members["tools"])] for r in (request, limited))
+    assert [json.loads(tool).get("max_uses") for tool in after] == [None, 3, 2, 3, None, None]
+    assert [after[place] for place in (0, 2, 4, 5)] == [before[place] for place in (0, 2, 4, 5)]
+    assert {name: raw for name, raw in limited.members.items() if name != "tools"} == {
+        name: raw for name, raw in request.members.items() if name != "tools"
+    }
+    assert json.loads(bytes(request.members["tools"])) == offered  # the next attempt begins with the client's own
+
+
+def test_a_lower_limit_of_all_calls() -> None:
+    assert bytes(server_tools.with_uses(responses(), 3).members["max_tool_calls"]) == b"3"
+    limited = server_tools.with_uses(responses(max_tool_calls=7, store=False), 3)
+    assert list(limited.members) == ["model", "input", "tools", "max_tool_calls", "store"]

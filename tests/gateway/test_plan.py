@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from app.core.budget import Book, Claim, Granted, Reserve
 from app.core.money import MAX_NANO, Price, Rates, tokens_cost
 from app.core.policy import Candidate, Capabilities, ModelBudget, Provider
+from app.core.types import ChatRequest
+from app.gateway.fees import UNSEEN_USES
 from app.gateway.limits import ClientCaps, Limits, limits_for
-from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, clamp_tokens, folded, plan_attempt, token_clamp
+from app.gateway.plan import BLIND_TOKENS, SHARE, STEP_TOKENS, Mode, Plan, clamps, folded, plan_attempt, token_clamp
 from tests.gateway.policy_values import model, policy, price, provider, request
 
 FREE_RIDE = Limits((), None, "request")
@@ -23,6 +25,11 @@ FREE_RIDE = Limits((), None, "request")
 def capped(nano: int, scope: str = "request") -> Limits:
     """A cap that is the call's own."""
     return Limits((), nano, scope)
+
+
+def clamp_tokens(plan: Plan, asked: ChatRequest, limits: Limits, grant: Granted) -> int | None:
+    """The output limit alone."""
+    return clamps(plan, asked, limits, grant)[0]
 
 
 def test_a_small_whole_reply_is_plain_and_holds_its_worst_case() -> None:
@@ -75,9 +82,9 @@ def test_a_plain_plan_folds_into_a_metered_one() -> None:
 @pytest.mark.parametrize(
     ("dialect", "fee", "limits", "mode", "open_nano"),
     [
-        ("anthropic", 70, capped(10**6), Mode.FOLD, 70),
-        ("openai_responses", 70, capped(10**6), Mode.FOLD, 70),
-        ("anthropic", 70, FREE_RIDE, Mode.PLAIN, 70),
+        ("anthropic", 70, capped(10**6), Mode.FOLD, 8_070),
+        ("openai_responses", 70, capped(10**6), Mode.FOLD, 8_070),
+        ("anthropic", 70, FREE_RIDE, Mode.PLAIN, 8_070),
         ("anthropic", 0, capped(10**6), Mode.PLAIN, 0),  # it costs nothing but tokens
         ("gemini", 70, capped(10**6), Mode.PLAIN, 0),  # a stream would show it no sooner
     ],
@@ -91,13 +98,15 @@ def test_a_reply_with_tools_that_nobody_counts_beforehand_is_folded_under_a_cap(
     )
     asked = request(stream=False, output_limit=50, dialect=dialect, prompt={"server_tools": ("web_search",)})
     plan = plan_attempt(asked, candidate, limits, 100)
-    assert (plan.mode, plan.open_fee_nano, plan.unbounded) == (mode, open_nano, open_nano > 0)
+    seen_nano = 0 if plan.uses is None else plan.uses.dearest_nano
+    assert (plan.mode, seen_nano, plan.unbounded) == (mode, open_nano, open_nano > 0)
     # What shows at the end only is set aside before the call.
-    assert plan.input_nano == 100 + (fee if dialect == "gemini" else 0)
+    unseen = UNSEEN_USES * fee if dialect == "gemini" else 0
+    assert plan.input_nano == 100 + unseen
     streamed = plan_attempt(msgspec.structs.replace(asked, stream=True), candidate, limits, 100)
-    assert (streamed.strict, streamed.unseen_nano) == ((True, fee) if dialect == "gemini" else (False, 0))
+    assert (streamed.strict, streamed.unseen_nano) == (dialect == "gemini", unseen)
     free = dataclasses.replace(candidate, price=Price(Rates(0, 0), tool_fees=(("web_search", fee),)))
-    assert plan_attempt(asked, free, limits, 100).step_nano == open_nano
+    assert plan_attempt(asked, free, limits, 100).step_nano == (fee if open_nano else 0)
 
 
 def test_no_amount_is_too_large_for_the_ledger() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from app.core.meter import RESULT_TOKENS
 from app.gateway.plan import Mode
 from tests.dialects.test_errors import RETRIED
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, read, until
@@ -107,7 +108,8 @@ async def test_searches_are_charged(upstream: ScriptedUpstream, tmp_path: Path, 
 def spec_of(upstream: ScriptedUpstream, case: str, fees: dict[str, float] | None = None, **more: Any) -> dict[str, Any]:
     pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "tool_fees": fees or {}}
     provider = {"m": {"dialect": case.partition("-")[0]}}
-    return policy({"m": upstream}, models={"m": {"pricing": pricing}}, providers=provider, **more)
+    model = {"pricing": pricing, **({"upstream_model": "gemini-2.5-none"} if case == "gemini-2.5" else {})}
+    return policy({"m": upstream}, models={"m": model}, providers=provider, **more)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -222,7 +224,7 @@ async def test_a_client_that_leaves_pays_for_the_search_that_may_have_run(
         spec["models"]["m"]["pricing"] |= {"input_per_1k": 0, "output_per_1k": 0}
     path, body = "/v1beta/models/m:streamGenerateContent", CASES["gemini-2.5"][3]
     app = web.Application()
-    app.router.add_post(path, begin)
+    app.router.add_post("/v1beta/models/gemini-2.5-none:streamGenerateContent", begin)
     async with serving(app) as url, Live(tmp_path, spec_at(spec, f"{url}/v1beta")) as live:
         headers = {"x-bursar-task-id": "t"}
         async with live.client.session.post(f"{live.url}{path}?alt=sse", json=body, headers=headers) as response:
@@ -326,13 +328,15 @@ async def test_searches_of_a_reply_that_is_not_streamed_are_metered_as_they_run(
     provider, url = searcher
     pricing = {"input_per_1k": 0.0 if free else 0.001, "output_per_1k": 0.0 if free else 0.002}
     models = {"m": {"pricing": {**pricing, "tool_fees": {"web_search": 0.01}}}}
-    usd = {"policy": 0.022, "enough": 0.08}.get(cap)
+    use_nano = SEARCH_NANO + (0 if free else RESULT_TOKENS["web_search"] * INPUT_NANO)
+    low = 0.022 if free else 0.04
+    usd = {"policy": low, "enough": 0.12}.get(cap)
     capped = {} if usd is None else {"caps": {"task": {"max_cost_usd": usd}}}
     spec = policy({"m": url}, models=models, providers={"m": {"dialect": "anthropic"}}, **capped)
     async with Live(tmp_path, spec) as live:
         provider.live = live
         if cap == "ledger":
-            async with live.client.session.patch(live.url + "/v1/tasks/t", json={"max_cost_usd": 0.022}) as amended:
+            async with live.client.session.patch(live.url + "/v1/tasks/t", json={"max_cost_usd": low}) as amended:
                 assert amended.status == 200
         asked = {"model": "m", "messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL]}
         headers = {"x-bursar-task-id": "t"}
@@ -353,7 +357,7 @@ async def test_searches_of_a_reply_that_is_not_streamed_are_metered_as_they_run(
         assert provider.gone
         # The one that the cap does not pay for has run when it is told of; the next may begin before the cut is heard.
         assert provider.sent in (3, 4)
-        assert 3 * SEARCH_NANO <= spent < (provider.sent + 1) * SEARCH_NANO
+        assert 3 * use_nano <= spent < (provider.sent + 1) * use_nano
         record = await live.client.decision(answer.request_id)
         assert (record["outcome"], record["attempts"][0]["mode"]) == ("cost_killed", "fold")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,7 @@ from app.dialects.openai_chat.parse import (
     max_cost_of,
     members_of,
 )
-from app.dialects.server_tools import MESSAGES, billed_tools, service_tier
+from app.dialects.server_tools import MAX_USES, MESSAGES, billed_tools, service_tier
 
 VERSION = "2023-06-01"
 """The header is required; clients without an SDK forget it, and requests that we make ourselves have this one, which
@@ -49,6 +50,7 @@ class _Message(msgspec.Struct):
 
 class _Offered(msgspec.Struct):
     type: str | None = None
+    max_uses: Any = None
 
 
 class _Thinking(msgspec.Struct):
@@ -230,8 +232,24 @@ def _count_tools(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
     if tools:
         prompt.tools = len(tools)
         prompt.server_tools = billed_tools([tool.type for tool in tools], MESSAGES)
+        if prompt.server_tools:
+            prompt.tool_limits = _limits_of(tools)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
+
+
+def _limits_of(tools: list[_Offered]) -> tuple[tuple[str, int], ...]:
+    """How often the client lets which of the provider's own tools be used."""
+    found: list[tuple[str, int]] = []
+    for place, tool in enumerate(tools):
+        for name in billed_tools([tool.type], MESSAGES):
+            if tool.max_uses is None:
+                continue
+            if isinstance(tool.max_uses, bool) or not isinstance(tool.max_uses, int) or tool.max_uses < 0:
+                param = f"tools[{place}].{MAX_USES}"
+                raise BadRequest(f"The parameter {param} must be an integer that is not negative.", param=param)
+            found.append((name, tool.max_uses))
+    return tuple(found)
 
 
 def _read_wishes(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:

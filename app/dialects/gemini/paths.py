@@ -5,15 +5,23 @@ Source: https://ai.google.dev/api/generate-content (`/v1beta/{model=models/*}:ge
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 GENERATE, STREAM, COUNT = "generateContent", "streamGenerateContent", "countTokens"
 _COLLECTIONS = ("models", "tunedModels")
+_OLDER = re.compile(r"(?:models/)?gemini-[12](?:\.\d+)?-")
 
 
 def bare_model(name: str) -> str:
     """A model's name without the `models/` that Google puts before it."""
     return name.removeprefix("models/")
+
+
+def searches_are_billed_once(model: str) -> bool:
+    """Whether an answer of this model is billed for one search, however many it made: so before Gemini 3
+    (https://ai.google.dev/gemini-api/docs/google-search#pricing)."""
+    return _OLDER.match(model) is not None
 
 
 def resource(model: str) -> str:

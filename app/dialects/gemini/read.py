@@ -30,6 +30,7 @@ from app.core.events import (
 from app.core.sse import Frame
 from app.dialects.base import BadEvent
 from app.dialects.gemini.errors import error_words
+from app.dialects.gemini.paths import searches_are_billed_once
 from app.dialects.gemini.proof import ORIGIN
 from app.dialects.gemini.usage import UsageShape, usage_of
 
@@ -124,7 +125,6 @@ _chunks = msgspec.json.Decoder(list[_Chunk])
 _part = msgspec.json.Decoder(_Part)
 _feedback = msgspec.json.Decoder(_Feedback | None)
 _grounding = msgspec.json.Decoder(_Grounding | None)
-_OLDER = re.compile(r"(?:models/)?gemini-[12](?:\.\d+)?-")
 
 
 class GeminiReader:
@@ -190,7 +190,7 @@ class GeminiReader:
             self._begun = True
             seed = _NOT_ID.sub("", chunk.response_id or "")[:MAX_SEED_CHARS]
             self._seed = seed or hashlib.sha256(data).hexdigest()[:16]
-            self._each_query = _OLDER.match(chunk.model_version or "") is None
+            self._each_query = not searches_are_billed_once(chunk.model_version or "")
             events.append(Begin(chunk.response_id or "", chunk.model_version or ""))
         for candidate in chunk.candidates or ():
             self._read_candidate(candidate, events)
@@ -204,7 +204,7 @@ class GeminiReader:
         return events
 
     def _billed(self) -> tuple[tuple[str, int], ...]:
-        """Before Gemini 3 an answer from a search is billed once, from then on each query; one from maps once
+        """An answer from a search is billed once, or from Gemini 3 on each query that is not empty; one from maps once
         (https://ai.google.dev/gemini-api/docs/google-search#pricing and .../maps-grounding#pricing)."""
         searched = len(self._searches) if self._each_query else min(len(self._searches), 1)
         return tuple((tool, n) for tool, n in (("web_search", searched), ("maps", int(self._mapped))) if n)
@@ -216,7 +216,7 @@ class GeminiReader:
             with contextlib.suppress(*_UNREADABLE):
                 grounding = _grounding.decode(candidate.grounding_metadata)
                 if grounding is not None:
-                    self._searches.update(grounding.web_search_queries or ())
+                    self._searches.update(filter(None, grounding.web_search_queries or ()))
                     self._mapped = self._mapped or any(chunk.maps is not None for chunk in grounding.chunks or ())
         for raw in (candidate.content.parts if candidate.content else None) or ():
             try:

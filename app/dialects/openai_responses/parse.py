@@ -23,7 +23,7 @@ from app.dialects.openai_chat.parse import (
 )
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import NULL, Content, Item, Part, given
-from app.dialects.server_tools import RESPONSES, billed_tools, service_tier
+from app.dialects.server_tools import MAX_TOOL_CALLS, RESPONSES, TOGETHER, billed_tools, service_tier
 
 LIMIT_FIELD = "max_output_tokens"
 NAME = "openai_responses"
@@ -116,6 +116,8 @@ def _add_options(prompt: Prompt, members: _Members) -> None:
         prompt.server_tools = billed_tools([tool.billed_as for tool in offered], RESPONSES)
         prompt.tool_schema_bytes = len(members["tools"])
         prompt.text_bytes += prompt.tool_schema_bytes
+        if prompt.server_tools and (most := _most_calls(members)) is not None:
+            prompt.tool_limits = ((TOGETHER, most),)
     prompt.service_tier = service_tier(members, "service_tier")
     if "text" in members and (options := field_of(shapes.text_options, members, "text")) and options.format:
         prompt.wants_json = options.format.type != "text"
@@ -123,6 +125,15 @@ def _add_options(prompt: Prompt, members: _Members) -> None:
         prompt.text_bytes += len(members["text"])
     if "reasoning" in members and (reasoning := field_of(shapes.reasoning, members, "reasoning")):
         prompt.reasoning_effort = reasoning.effort
+
+
+def _most_calls(members: _Members) -> int | None:
+    if MAX_TOOL_CALLS not in members:
+        return None
+    most: int | None = field_of(shapes.optional_integer, members, MAX_TOOL_CALLS)
+    if most is not None and most < 0:
+        raise BadRequest(f"The parameter {MAX_TOOL_CALLS} must not be negative.", param=MAX_TOOL_CALLS)
+    return most
 
 
 def _text_of(item: Item, place: int, prompt: Prompt) -> str:
