@@ -96,6 +96,11 @@ class Ran:
 
 
 @dataclass(slots=True)
+class HandedOver:
+    """The model that answered declined, and another of its provider's goes on in its place."""
+
+
+@dataclass(slots=True)
 class Failed:
     """The provider reports an error in its stream: a message to show, and words by which to classify it."""
 
@@ -119,4 +124,18 @@ class Extra:
     choice: int = 0
 
 
-Event = Begin | Said | Thought | CallBegins | CallPiece | CallEnds | Finished | Used | Ran | Failed | Done | Extra
+Event = (
+    Begin
+    | Said
+    | Thought
+    | CallBegins
+    | CallPiece
+    | CallEnds
+    | Finished
+    | Used
+    | Ran
+    | HandedOver
+    | Failed
+    | Done
+    | Extra
+)

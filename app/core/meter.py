@@ -84,6 +84,11 @@ class Meter:
             self._fixed_nano += nano
             self.ran_nano += nano
 
+    def handed_over(self) -> None:
+        """The model declined, and another reads the input again to answer in its place: what both read is billed."""
+        if self.price is not None:
+            self._fixed_nano += tokens_cost(self.input_tokens, self.price.rates(self.input_tokens).dearest_input)
+
     def report(self, usage: Usage, *, final: bool = True) -> bool:
         """Take a usage report of the provider; True where its counts are those that hold now. One that says less than
         was seen changes nothing.
@@ -140,11 +145,16 @@ class Meter:
 
     @property
     def unpriced(self) -> bool:
-        """True when the provider has billed what has no declared price: its tools, where only tokens have one."""
+        """True when the provider has billed what has no declared price: its tools, where only tokens have one, or a
+        model that answered in another's place."""
         price = self.price
-        if self._tools is None or price is None or (self.usage is not None and self.usage.cost_nano):
+        if price is None or (self.usage is not None and self.usage.cost_nano):
             return False
-        return any(times and price.fee_nano(tool) is None for tool, times in self._tools.items())
+        if self.usage is not None and any(price.of_model(name) is None for name, _ in self.usage.by_model):
+            return True
+        return self._tools is not None and any(
+            times and price.fee_nano(tool) is None for tool, times in self._tools.items()
+        )
 
     @property
     def cost_nano(self) -> int | None:

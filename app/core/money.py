@@ -6,6 +6,7 @@ A float never holds an amount: dollars enter through `nano_from_usd` and leave t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
@@ -18,6 +19,7 @@ MAX_NANO = 2**53 - 1
 """Largest amount any store may hold: Redis' Lua numbers are exact up to 2^53 (9.0 million dollars)."""
 
 
+_DATED = re.compile(r"-\d{8}$")
 _SCALING = Context(prec=40, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
 """Rounds up only, so that scaling and then rounding up to whole nano-dollars is rounding up once."""
 
@@ -124,12 +126,29 @@ class MediaRates(Rates):
 
 
 @dataclass(frozen=True, slots=True)
+class ChainRates(Rates):
+    """The rates of a call that other models may answer: any of its tokens may cost what the dearest takes."""
+
+    most_input: int = 0
+    most_output: int = 0
+
+    @property
+    def dearest_input(self) -> int:
+        return self.most_input
+
+    @property
+    def dearest_output(self) -> int:
+        return self.most_output
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """The rates of one model, with long-context tiers: `tiers` is ((above_tokens, Rates), ...) ascending.
 
     A tier applies to the whole request once its input passes `above_tokens`, as providers bill it. `tool_fees`: what
     one use of each of the provider's own tools costs beside tokens; `tool_uses`: how many a call is taken to make at
     most, where that shows at its end. `service_tiers`: what is paid in other tiers of the provider's service, by name.
+    `others`: the prices of models that may answer a call in this one's place, by their names at the provider.
     """
 
     base: Rates
@@ -138,6 +157,15 @@ class Price:
     tool_fees: tuple[tuple[str, int], ...] = ()
     service_tiers: tuple[tuple[str, Price], ...] = ()
     tool_uses: tuple[tuple[str, int], ...] = ()
+    others: tuple[tuple[str, Price], ...] = ()
+
+    def of_model(self, name: str) -> Price | None:
+        """What the model of this name costs, which the provider may date (`NAME-20260615`); "": the asked one. None:
+        nobody knows."""
+        if not name:
+            return self
+        known = dict(self.others)
+        return known.get(name) or known.get(_DATED.sub("", name))
 
     def served(self, service_tier: str) -> Price | None:
         """The price of a call that asks for another tier of service; None: undeclared. What is free is so in any."""
@@ -190,7 +218,8 @@ class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as billed. `input` includes cached and cache-write tokens (each once);
     `output` includes reasoning. `cost_nano` is the provider's own figure, where it reports one; `tools` says how often
     it used which of its own tools, which it bills beside tokens (0: it says that it did not). `audio_input` is part of
-    the input that was not cached; `audio_output`, `image_output` are parts of the output that are no reasoning."""
+    the input that was not cached; `audio_output`, `image_output` are parts of the output that are no reasoning.
+    `by_model`: what is billed of which model (`Price.of_model`), where more than one ran or another answered."""
 
     input: int
     output: int
@@ -203,6 +232,7 @@ class Usage(msgspec.Struct, frozen=True):
     audio_input: int = 0
     audio_output: int = 0
     image_output: int = 0
+    by_model: tuple[tuple[str, Usage], ...] = ()
 
 
 def added(one: Usage, other: Usage) -> Usage:
@@ -236,7 +266,10 @@ def tools_cost(price: Price, tools: Iterable[tuple[str, int]]) -> int:
 
 
 def cost_nano(price: Price, usage: Usage) -> int:
-    """What this usage costs in nano-dollars, rounded up once from the exact total."""
+    """What this usage costs in nano-dollars, rounded up once from the exact total (of each model where several ran)."""
+    if usage.by_model:
+        each = (cost_nano(price.of_model(name) or price, part) for name, part in usage.by_model)
+        return sum(each) + tools_cost(price, usage.tools)
     rates = price.rates(usage.input)
     cached = usage.cache_read + usage.cache_write + usage.cache_write_1h
     write_1h_rate = rates.cache_write if rates.cache_write_1h is None else rates.cache_write_1h

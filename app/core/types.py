@@ -18,6 +18,10 @@ SERVICE_TIERS = frozenset(("priority", "flex", "fast", "ultrafast"))
 asks for what has the plain price, or is refused by the provider."""
 
 
+DEFAULT_FALLBACKS = "default"
+"""In `Prompt.fallbacks`: the provider itself chooses who answers where the asked model declines."""
+
+
 class Prompt(msgspec.Struct):
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
@@ -26,6 +30,7 @@ class Prompt(msgspec.Struct):
     `service_tier`: of SERVICE_TIERS, where it asks for another than the ordinary one, which has prices of its own.
     `server_tools`: the tools on offer that a provider runs and bills by the piece; `tool_limits`: how often it may use
     which, as the client says (under "*": all together); `searches`: it is told to search, and not only allowed to.
+    `fallbacks`: models of the same provider that are to answer, each in turn, where the asked one declines.
     """
 
     system: str = ""
@@ -48,6 +53,7 @@ class Prompt(msgspec.Struct):
     searches: bool = False
     server_tools: tuple[str, ...] = ()
     tool_limits: tuple[tuple[str, int], ...] = ()
+    fallbacks: tuple[str, ...] = ()
     reasoning_effort: str | None = None
 
 

@@ -22,6 +22,7 @@ from app.core.events import (
     Extra,
     Failed,
     Finished,
+    HandedOver,
     Ran,
     Said,
     Thought,
@@ -35,7 +36,7 @@ from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Counts, Dialect, Reader, Writer
 
-_OURS = (Finished, Used, Done, Ran)
+_OURS = (Finished, Used, Done, Ran, HandedOver)
 """What is not written as it comes: ends wait for the settlement, the provider's own tools are the meter's business."""
 _CALL = CallBegins | CallPiece | CallEnds
 
@@ -174,6 +175,8 @@ class EventRelay:
                 ends = True
             elif isinstance(event, Ran):
                 self.meter.ran(event.tool)
+            elif isinstance(event, HandedOver):
+                self.meter.handed_over()
             elif isinstance(event, Failed):
                 self.failed = event
                 self.broken = "the provider reported an error"

@@ -25,6 +25,7 @@ from app.gateway.attempt_record import total_nano
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
+from app.gateway.fallbacks import with_fallbacks
 from app.gateway.fees import service_price, unpriced_tools
 from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import loop_of
@@ -224,16 +225,19 @@ class ChatCall(OwnedCall):
         if candidate.price is not None and (prompt.hears or prompt.speaks):
             price = candidate.price.for_media(hears=prompt.hears, speaks=prompt.speaks)
             candidate = dataclasses.replace(candidate, price=price)
-        limits = self.record.limits = self.limits(candidate)
         calibration = services.calibration(candidate.name)
         input_tokens = calibration.input_tokens(self._raw_input)
+        fallbacks: tuple[str, ...] = ()
+        if prompt.fallbacks:
+            candidate, fallbacks = with_fallbacks(self.request, candidate, self.view, self.key, input_tokens)
+        limits = self.record.limits = self.limits(candidate)
         plan = plan_attempt(self.request, candidate, limits, input_tokens)
         meter = Meter(candidate.price, input_tokens, calibration.output_permille, plan.sure_tools)
         rules = self.view.policy.ledger
         purse = Purse(services.ledger, rules, plan, limits, meter, self.next_call_id(), self.record.approach)
         await purse.reserve(self.request, stopped=self.waits.is_over)
         self.purse, self.record.limits = purse, purse.limits
-        await refuse_unpriced(purse, candidate, unpriced)
+        await refuse_unpriced(purse, candidate, unpriced, fallbacks)
         breaker = services.health.of(candidate.name)
         breaker.sent(now())
         self.note_overhead()

@@ -118,7 +118,9 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
     if request.stream:
         mode = Mode.STREAM
     else:
-        bounded = not limits.capped or not (uses is not None or (worst_tokens is None and output_rate))
+        # A model that declines after it began is billed beside the one that answers then.
+        open_ = uses is not None or request.prompt.fallbacks or (worst_tokens is None and output_rate)
+        bounded = not limits.capped or not open_
         mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
     strict = at_once or mode is Mode.PLAIN
     # A clamp leaves each choice one token at the least, or what the provider takes as a limit.

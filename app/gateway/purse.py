@@ -17,6 +17,7 @@ from app.core.policy import Candidate, LedgerRules
 from app.core.terms import tighter
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
+from app.gateway.fallbacks import unpriced_fallbacks_error
 from app.gateway.fees import unpriced_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
@@ -363,9 +364,12 @@ class Purse:
         return max(self.meter.running_nano, held_nano)
 
 
-async def refuse_unpriced(purse: Purse, candidate: Candidate, tools: Sequence[str]) -> None:
-    """Raise Unpriced where a cap binds and the model, or these tools of its provider's, have no price. The decision has
-    refused what it could see: an amended cap, or that of a task above, only the ledger knows."""
-    if purse.capped and (candidate.price is None or tools):
+async def refuse_unpriced(
+    purse: Purse, candidate: Candidate, tools: Sequence[str], fallbacks: tuple[str, ...] = ()
+) -> None:
+    """Raise Unpriced where a cap binds and the model, these tools of its provider's or these models that may answer in
+    its place have no price. The decision has refused what it could see: an amended cap, or that of a task above, only
+    the ledger knows."""
+    if purse.capped and (candidate.price is None or tools or fallbacks):
         await purse.settle(0)
-        raise unpriced_error(tools)
+        raise unpriced_fallbacks_error(fallbacks) if fallbacks else unpriced_error(tools)

@@ -182,6 +182,19 @@ def test_a_long_prompt_is_metered_at_the_rates_of_its_tier() -> None:
     assert (short.running_nano, long.running_nano) == (110, 202 + 30)
 
 
+def test_one_who_goes_on_where_another_declined_reads_the_input_again() -> None:
+    meter = Meter(Price(Rates(1_000_000, 2_000_000)), 100, 1000)
+    meter.add(5)
+    meter.handed_over()
+    assert meter.running_nano == 2 * 100 + 5 * 2
+    meter.report(Usage(100, 7, by_model=(("other", Usage(50, 7)),)))
+    assert (meter.running_nano, meter.unpriced) == (50 + 7 * 2, True)  # as the asked one, for want of a price
+    known = Price(Rates(1_000_000, 2_000_000), others=(("other", Price(Rates(3_000_000, 4_000_000))),))
+    meter = Meter(known, 100, 1000)
+    meter.report(Usage(100, 7, by_model=(("other", Usage(50, 7)),)))
+    assert (meter.running_nano, meter.unpriced) == (50 * 3 + 7 * 4, False)
+
+
 tool_counts = st.dictionaries(st.sampled_from(SERVER_TOOLS), st.integers(0, 5))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.core.errors import BadRequest
-from app.core.types import ChatRequest, Prompt
+from app.core.types import DEFAULT_FALLBACKS, ChatRequest, Prompt
 from app.dialects.anthropic.effort import effort_of_budget
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.openai_chat.parse import (
@@ -53,6 +53,11 @@ class _Offered(msgspec.Struct):
     max_uses: Any = None
 
 
+class _Fallback(msgspec.Struct):
+    model: str
+    max_tokens: int | None = None
+
+
 class _Thinking(msgspec.Struct):
     type: str = "disabled"
     budget_tokens: int | None = None
@@ -67,6 +72,7 @@ _messages = msgspec.json.Decoder(list[_Message])
 _system = msgspec.json.Decoder(str | list[_Block] | None)
 _tool_content = msgspec.json.Decoder(str | list[_Block] | None)
 _tools = msgspec.json.Decoder(list[_Offered] | None)
+_fallbacks = msgspec.json.Decoder(list[_Fallback] | str | None)
 _thinking = msgspec.json.Decoder(_Thinking | None)
 _output = msgspec.json.Decoder(_OutputConfig | None)
 _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -98,9 +104,25 @@ def parse_messages(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     # Zero only fills the prompt cache: for one token is reserved, and `patch` asks for none.
     request.output_limit = max(limit, 1)
     request.limit_fields = ("max_tokens",)
+    if "fallbacks" in members:
+        _read_fallbacks(request)
     if "stream" in members:
         request.stream = bool(field_of(_flag, members, "stream"))
     return request
+
+
+def _read_fallbacks(request: ChatRequest) -> None:
+    """Who answers where the asked model declines, and the longest that one of them may make it."""
+    found: list[_Fallback] | str | None = field_of(_fallbacks, request.members, "fallbacks")
+    if isinstance(found, str):
+        request.prompt.fallbacks = (DEFAULT_FALLBACKS,)
+    elif found:
+        request.prompt.fallbacks = tuple([one.model for one in found])
+        for place, one in enumerate(found):
+            if one.max_tokens is not None and not 0 < one.max_tokens <= MAX_LIMIT:
+                param = f"fallbacks[{place}].max_tokens"
+                raise BadRequest(f"The parameter {param} must be positive, and not huge.", param=param)
+            request.output_limit = max(request.output_limit or 1, one.max_tokens or 0)
 
 
 def parse_count(body: bytes, headers: Mapping[str, str]) -> ChatRequest:

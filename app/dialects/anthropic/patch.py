@@ -50,6 +50,8 @@ def patch_messages(request: ChatRequest, *, model: str, limit_tokens: int | None
     members = _cleaned(request, model)
     if model != request.model:
         adapt(members, abilities_of(model), limit_tokens or request.output_limit or 0)
+    if limit_tokens is not None and request.prompt.fallbacks:
+        limit_tokens = _fit_fallbacks(members, limit_tokens)
     if limit_tokens is not None and bytes(members.get("max_tokens", b"")) != b"0":
         members["max_tokens"] = msgspec.Raw(b"%d" % limit_tokens)
         _fit_budget(request, members, limit_tokens)
@@ -88,6 +90,19 @@ def _cleaned(request: ChatRequest, model: str) -> _Members:
     if _THOUGHT.search(members["messages"]):
         members["messages"] = without_foreign_thoughts(members["messages"])
     return members
+
+
+def _fit_fallbacks(members: _Members, limit_tokens: int) -> int:
+    """No model that may answer in the asked one's place gets a higher limit than ours; the asked one's own may be lower
+    than theirs."""
+    if bytes(members["fallbacks"]).lstrip().startswith(b"["):
+        entries = [_members.decode(entry) for entry in _raws.decode(members["fallbacks"])]
+        for entry in entries:
+            own = _tokens.decode(entry["max_tokens"]) if "max_tokens" in entry else None
+            if own is not None and own > limit_tokens:
+                entry["max_tokens"] = msgspec.Raw(b"%d" % limit_tokens)
+        members["fallbacks"] = msgspec.Raw(b"[" + b",".join(object_bytes(entry) for entry in entries) + b"]")
+    return min(limit_tokens, _tokens.decode(members["max_tokens"]) or limit_tokens)
 
 
 def _fit_budget(request: ChatRequest, members: _Members, limit_tokens: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, Ran, Said, Thought
+from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, HandedOver, Ran, Said, Thought
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.server_tools import CODE, MESSAGES_CALLS
@@ -104,6 +104,10 @@ class BlocksReader:
                 given = bytes(block.input).decode() if block.input else ""
                 found.given = "" if given in _EMPTY else given
                 events.append(CallBegins(found.call, block.id or f"toolu_{found.call}", block.name or ""))
+            case "fallback":
+                events += [HandedOver(), _metered("", block.type)]
+            case "fallback":
+                events += [HandedOver(), _metered("", block.type)]
             case _:
                 tool = MESSAGES_CALLS.get(block.name or "") if block.type == "server_tool_use" else None
                 if tool is not None and not (tool == CODE and self._ran_code):

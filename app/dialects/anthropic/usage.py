@@ -35,10 +35,12 @@ class _ServerTools(msgspec.Struct):
 
 class _Iteration(msgspec.Struct):
     type: str | None = None
+    model: str | None = None
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     cache_creation_input_tokens: Tokens | None = None
     cache_read_input_tokens: Tokens | None = None
+    cache_creation: _Creation | None = None
 
 
 class UsageShape(msgspec.Struct):
@@ -93,7 +95,31 @@ def usage_of(shape: UsageShape) -> Usage | None:
     ran = shape.server_tool_use
     if ran is not None and ran.web_search_requests is not None:
         tools = (("web_search", count_of(ran.web_search_requests)),)
-    return Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), tools)
+    usage = Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), tools)
+    return msgspec.structs.replace(usage, by_model=_by_model(shape.iterations)) if shape.iterations else usage
+
+
+def _by_model(iterations: list[_Iteration]) -> tuple[tuple[str, Usage], ...]:
+    """What is billed of which model where another answered in the asked one's place, or went on where that declined;
+    nothing of one that declined before it said a word
+    (https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback)."""
+    ran = [one for one in iterations if one.type in ("message", "fallback_message")]
+    if not any(one.type == "fallback_message" for one in ran) and len({one.model for one in ran if one.model}) < 2:
+        return ()
+    billed = [one for one in ran if one.output_tokens or one.model == ran[-1].model]
+    billed += [one for one in iterations if one.type == "compaction"]
+    return tuple([(one.model or "", _of_iteration(one)) for one in billed])
+
+
+def _of_iteration(one: _Iteration) -> Usage:
+    shape = UsageShape(
+        one.input_tokens or 0,
+        one.output_tokens or 0,
+        one.cache_creation_input_tokens,
+        one.cache_read_input_tokens,
+        one.cache_creation,
+    )
+    return usage_of(shape) or Usage(0, 0)
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

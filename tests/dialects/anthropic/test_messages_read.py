@@ -17,6 +17,7 @@ from app.core.events import (
     Extra,
     Failed,
     Finished,
+    HandedOver,
     Ran,
     Said,
     Thought,
@@ -125,6 +126,15 @@ def test_code_is_billed_by_the_container_of_a_reply() -> None:
     ]
     told = [found for found in read(start() + b"".join(uses) + end()) if isinstance(found, Ran)]
     assert told == [Ran("code_execution"), *[Ran("web_search")] * 2, *[Ran("advisor")] * 2]
+
+
+def test_another_model_goes_on_where_one_declined() -> None:
+    hop = {"from": {"model": "a"}, "to": {"model": "b"}, "trigger": {"type": "refusal", "category": None}}
+    told = read(start() + text(0, "I wo") + block(1, "fallback", **hop) + text(2, "Well.") + end())
+    assert [place for place, found in enumerate(told) if found == HandedOver()] == [5]
+    assert told[6] == own("", id="fallback")
+    (whole,) = [found for found in told if isinstance(found, Extra)]
+    assert json.loads(whole.raw) == {"type": "fallback", **hop}
 
 
 def test_a_compaction_goes_on() -> None:
