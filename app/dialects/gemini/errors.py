@@ -37,14 +37,20 @@ def status_of(error: BursarError) -> int:
 
 
 def error_body(error: BursarError) -> bytes:
-    """The JSON of an error, which is the same before a stream and in it. A rejecting Gemini upstream's own goes on as
-    it came; a parameter at fault stands where Google puts it."""
-    if isinstance(error, UpstreamRejected) and _shaped(error.body) is not None:
-        return error.body
+    """The JSON of an error, which is the same before a stream and in it. What a rejecting upstream said goes on, and
+    a Gemini one's status and details too; a parameter at fault stands where Google puts it."""
     code = status_of(error)
     status = _STATUSES.get(code, "INTERNAL" if code >= 500 else "INVALID_ARGUMENT")
     shown: dict[str, Any] = {"code": code, "message": error.message, "status": status}
-    if isinstance(error, BadRequest) and error.param is not None:
+    if isinstance(error, UpstreamRejected):
+        told = _told(error.body)
+        if isinstance(told.get("message"), str):
+            shown["message"] = told["message"]
+        if isinstance(told.get("status"), str):
+            shown["status"] = told["status"]
+        if isinstance(told.get("details"), list):
+            shown["details"] = told["details"]
+    elif isinstance(error, BadRequest) and error.param is not None:
         violation = {"field": error.param, "description": error.message}
         shown["details"] = [{"@type": _VIOLATIONS, "fieldViolations": [violation]}]
     return _encode({"error": shown})
@@ -78,10 +84,11 @@ def _kind(error: dict[str, Any]) -> str:
     return " ".join(word for word in found if isinstance(word, str))
 
 
-def _shaped(body: bytes) -> bytes | None:
+def _told(body: bytes) -> dict[str, Any]:
+    """The error object of a refusal, with its frame or without, of whatever dialect."""
     try:
         reply = _decode(body)
     except _UNREADABLE:
-        return None
-    error = reply.get("error") if isinstance(reply, dict) else None
-    return body if isinstance(error, dict) and isinstance(error.get("status"), str) else None
+        return {}
+    found = reply.get("error", reply) if isinstance(reply, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -76,7 +76,20 @@ def upstream_error_object(body: bytes) -> bytes | None:
         return None
     if not isinstance(reply, dict):
         return None
+    if "detail" in reply and "message" not in reply and "error" not in reply:
+        reply = {"error": _detail(reply["detail"])}
     return _shaped(reply.get("error", reply), kind="invalid_request_error")
+
+
+def _detail(detail: object) -> object:
+    """FastAPI's own errors, which many servers of local models leave as they are: a text, or what is wrong with which
+    field (https://fastapi.tiangolo.com/tutorial/handling-errors/)."""
+    wrong = detail[0] if isinstance(detail, list) and detail else detail
+    if not isinstance(wrong, dict):
+        return wrong
+    place = wrong.get("loc")
+    path = [str(part) for part in place if part != "body"] if isinstance(place, list) else []
+    return {"message": wrong.get("msg"), "param": ".".join(path) or None}
 
 
 def stream_error_object(error: bytes) -> bytes:

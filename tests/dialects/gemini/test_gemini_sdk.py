@@ -28,6 +28,7 @@ from app.dialects.gemini.dialect import DIALECT
 from app.dialects.gemini.models import ModelFacts, models_list, one_model
 from app.dialects.gemini.parse import count_reply, parse_count
 from app.dialects.gemini.write import GeminiWriter
+from app.gateway.verdict import of_status
 from tests.dialects.gemini.exchange import COUNTS, SIGNATURE, client, denied, parsed, streamed, written
 
 EVENTS: list[Event] = [
@@ -155,9 +156,27 @@ def test_the_denial_is_the_contracts() -> None:
     assert (status, json.loads(body)) == (402, expected)
 
 
-def test_a_rejecting_upstreams_own_error_goes_on() -> None:
-    body = b'{"error": {"code": 400, "message": "Bad schema.", "status": "INVALID_ARGUMENT", "details": [ ]}}'
-    assert DIALECT.error_reply(UpstreamRejected("Bad schema.", upstream_status=400, body=body)) == (400, body)
+REFUSED = {"code": 400, "message": "Bad schema.", "status": "INVALID_ARGUMENT"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"error": REFUSED | {"details": [{"reason": "X"}]}}, REFUSED | {"details": [{"reason": "X"}]}),
+        ({"error": REFUSED | {"status": "OUT_OF_RANGE"}}, REFUSED | {"status": "OUT_OF_RANGE"}),
+        ([{"error": REFUSED}], REFUSED),
+        ({"error": {"message": "Bad schema.", "type": "t", "param": "tools", "code": "c"}}, REFUSED),
+        ({"type": "error", "error": {"type": "invalid_request_error", "message": "Bad schema."}}, REFUSED),
+        ({"error": "Bad schema."}, REFUSED),
+        ({"detail": "Bad schema."}, REFUSED),
+        ("?", REFUSED | {"message": "The provider refused the request."}),
+    ],
+)
+def test_what_a_rejecting_upstream_said_goes_on(said: Any, expected: dict[str, Any]) -> None:
+    """As the gateway judges its reply."""
+    rejected = of_status(400, {}, json.dumps(said).encode(), 0.0).error
+    status, body = DIALECT.error_reply(rejected)
+    assert (status, json.loads(body)) == (400, {"error": expected})
 
 
 def test_the_parameter_at_fault_stands_in_the_details() -> None:

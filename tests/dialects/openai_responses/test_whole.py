@@ -95,7 +95,7 @@ def test_the_denial_is_the_contracts() -> None:
         (b'{"error":{"message":"m","type":"t","code":"c","param":null}}', ("m", "c")),
         (b'{"error":{"message":"m","type":"t","code":null}}', ("m", "t")),
         (b'{"error":"m"}', ("m", "invalid_request_error")),
-        (b'{"detail":"m"}', None),
+        (b'{"detail":"m"}', ("m", "invalid_request_error")),
         (b"<html>", None),
     ],
 )
