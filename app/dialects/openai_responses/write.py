@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.core.errors import BursarError
+from app.core.errors import BursarError, UpstreamRejected
 from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Event, Finished, Said, Thought
 from app.core.sse import Frame
 from app.core.types import ChatRequest
@@ -14,6 +14,7 @@ from app.dialects.base import Counts
 from app.dialects.openai_chat.chunks import one_line
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses.compose import Composer
+from app.dialects.openai_responses.errors import error_object
 from app.dialects.openai_responses.frames import Frames, framed
 from app.dialects.openai_responses.names import ToolNames
 from app.dialects.openai_responses.pass_on import Passage
@@ -67,7 +68,9 @@ class ResponsesWriter:
         return out + self._last(REASONS["length"], counts, cut)
 
     def broken(self, error: BursarError) -> bytes:
-        """The upstream died: the reply has failed, and clients may retry it."""
+        """The upstream died: the reply has failed, and clients may retry it, but not where it refused."""
+        if isinstance(error, UpstreamRejected):
+            return self._fail(CUT_CODE, error, None)
         return self._fail(BROKEN_CODE, error, None)
 
     def whole(self, finished: Sequence[Event], counts: Counts, cut: bytes | None) -> msgspec.Raw:
@@ -118,11 +121,12 @@ class ResponsesWriter:
 
     def _fail(self, code: str, error: BursarError, usage: msgspec.Raw | None) -> bytes:
         out = self._begin()
+        told = error_object(error.body) if isinstance(error, UpstreamRejected) else None
         response = self._reply.bytes(
             "failed",
             output=self._items.output(message=True),
             usage=usage,
-            error={"code": code, "message": error.message},
+            error={"code": code, "message": error.message if told is None else told[0]},
         )
         return out + self._frames.event("response.failed", {"response": response})
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import UpstreamError
+from app.core.errors import UpstreamError, UpstreamRejected
 from app.core.events import (
     Begin,
     CallBegins,
@@ -248,6 +248,14 @@ def test_a_dead_upstream_is_an_error_that_clients_may_retry() -> None:
     events = told(writer.write([BEGIN, Said("a")]) + writer.broken(UpstreamError("gone")))
     assert events[-1]["response"]["error"] == {"code": "server_error", "message": "gone"}
     assert events[-1]["response"]["usage"] is None
+
+
+@pytest.mark.parametrize("body", [b'{"message":"Bad schema.","type":"t","code":null}', b'"?"'])
+def test_a_refusal_after_comments_is_final_and_says_why(body: bytes) -> None:
+    """The head was sent while the provider thought, so its 400 can only be told in the stream."""
+    rejected = UpstreamRejected("Refused.", upstream_status=400, body=body)
+    said = told(DIALECT.writer(request_of()).broken(rejected))[-1]["response"]["error"]
+    assert said == {"code": "invalid_prompt", "message": "Bad schema." if b"Bad" in body else "Refused."}
 
 
 TEXTS = st.text(min_size=1, max_size=8)
