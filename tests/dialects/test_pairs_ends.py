@@ -69,6 +69,18 @@ def test_any_reply_says_the_same(upstream: str, client: str) -> None:
     any_reply()
 
 
+@pytest.mark.parametrize(("upstream", "client"), PAIRS)
+def test_done_may_end_a_stream_of_any_dialect(upstream: str, client: str) -> None:
+    """Some gateways on the way end every stream with it; none but chat's clients could read it."""
+    body = spoken(upstream, [Begin("id_1", "model-1"), Said("Hello"), Finished("stop")], USAGE)
+    stream, _ = relayed(upstream, client, body, [])
+    marked, relay = relayed(upstream, client, body.removesuffix(b"data: [DONE]\n\n") + b"data: [DONE]\n\n", [])
+    assert (relay.broken, relay.ended) == (None, True)
+    assert gist(read(client, marked)) == gist(read(client, stream))
+    if client == GEMINI:
+        assert marked == stream
+
+
 IN_TEXT: list[Event] = [Begin("id_1", "model-1"), Thought("hm"), Said("Hel"), Said("lo")]
 IN_CALL: list[Event] = [*IN_TEXT, CallBegins(0, "call_a", "time"), CallPiece(0, '{"a":"b')]
 ERROR = budget_error("task")

@@ -150,6 +150,8 @@ class GeminiReader:
         data = frame.data.strip()
         if not data:
             return []
+        if data == b"[DONE]":
+            return [Done()]  # some gateways on the way end every stream so
         if data.startswith(b"["):
             raise BadEvent("an event is an array")
         return self._events(self._decoded(data)[0], data)

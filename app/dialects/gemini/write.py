@@ -48,16 +48,17 @@ class GeminiWriter:
         for event in events:
             if isinstance(event, Begin):
                 self._remember(event)
-        if frame.data is None or not frame.data.strip():
+        data = _chunk_in(frame)
+        if not data:
             return b""
         if self._array or b"\n:" in frame.raw or frame.raw.startswith(b":"):
-            return self._framed(one_line(frame.data.strip()))
+            return self._framed(one_line(data))
         self._opened = True
         return frame.raw
 
     def complete(self, finished: Sequence[Event], counts: Counts, held: Sequence[Frame]) -> bytes:
         """The reasons for the end, and usage with the cost; `held` frames go on with it in the last that has usage."""
-        chunks = [frame.data.strip() for frame in held if frame.data is not None and frame.data.strip()]
+        chunks = [data for data in map(_chunk_in, held) if data]
         if chunks:
             last = max((place for place, data in enumerate(chunks) if has_usage(data)), default=len(chunks) - 1)
             chunks[last] = with_cost_in(chunks[last], counts)
@@ -128,3 +129,9 @@ class GeminiWriter:
 
     def _closed(self) -> bytes:
         return b"" if not self._array else b"]" if self._opened else b"[]"
+
+
+def _chunk_in(frame: Frame) -> bytes:
+    """The JSON of a chunk; b"" of a comment, and of the `[DONE]` that some gateways on the way end a stream with."""
+    data = (frame.data or b"").strip()
+    return b"" if data == b"[DONE]" else data
