@@ -100,10 +100,12 @@ def newcomer(
         notes.append("no dollars of the new model or of any other: no regret")
     asked = _asked(table, j, labels, learner, seed)
     figures: dict[tuple[str, int], list[dict[str, float]]] = {}
+    fewest = len(known)
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw])
         pool, tested = _halves(table, known, rng)
         order = rng.permutation(pool)
+        fewest = min(fewest, len(order))
         others = _others(table, j, order[:KNOWN_ROWS], tested, learner) if priced else None
         for name, count, method in asked:
             if count <= len(order):
@@ -112,7 +114,12 @@ def newcomer(
                 if others is not None:
                     figure |= _regrets(table, j, pool, tested, p, others)
                 figures.setdefault((name, count), []).append(figure)
-    lines = [_line(name, count, found) for (name, count), found in figures.items()]
+    # In every draw or in none: draws that happen to be large would be others than those of fewer labels.
+    lines = [_line(name, count, found) for (name, count), found in figures.items() if count <= fewest]
+    if missing := sorted({count for count in labels if count > fewest}):
+        notes.append(
+            f"no figure with {', '.join(map(str, missing))} labels: half of the questions are {fewest} outcomes"
+        )
     return Newcomer(
         table.source, model, len(known), float(np.nanmean(table.score[:, j])), draws, lines, notes
     )  # fmt: skip

@@ -232,6 +232,14 @@ def test_a_newcomer_is_better_known_with_more_outcomes() -> None:
     assert newcomer_sheets(found)[0].rows
 
 
+def test_more_labels_than_there_are_outcomes_are_said_to_be_missing() -> None:
+    (table,) = tables(made_rows(60), no_price)
+    found = newcomer(table, "dear-405b", [0, 20, 50], Learner(), draws=2, seed=0)
+    assert found is not None
+    assert {line.labels for line in found.lines if line.method == "stand-in"} == {0, 20}
+    assert "no figure with 50 labels: half of the questions are 30 outcomes" in found.notes
+
+
 def test_a_newcomer_needs_outcomes_and_company() -> None:
     (table,) = tables(made_rows(12), no_price)
     assert newcomer(table, "dear-405b", [0], None, draws=2, seed=0) is None

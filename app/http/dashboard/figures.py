@@ -242,7 +242,7 @@ def decoded(text: bytes) -> Question:
 
 def _since(since_s: float) -> str:
     """Days are partitions: whole files are passed over."""
-    return f"created_s >= {since_s:.3f} AND day >= CAST(make_timestamp({int(since_s * 1e6)}) AS DATE)"
+    return f"created_s >= {since_s!r}::DOUBLE AND day >= CAST(make_timestamp({int(since_s * 1e6)}) AS DATE)"
 
 
 def _all(db: Database, sql: str) -> list[Row]:
