@@ -25,7 +25,7 @@ _SCALING = Context(prec=40, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX
 
 
 def _scaled(usd: float | int | str | Decimal, factor: int) -> int:
-    if isinstance(usd, bool):
+    if isinstance(usd, bool) or (isinstance(usd, str) and ("_" in usd or not usd.isascii())):
         raise ValueError("an amount in dollars must be a number")
     try:
         amount = _SCALING.multiply(Decimal(str(usd)), Decimal(factor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from app.core.errors import BadRequest
 from app.core.money import nano_from_usd
@@ -30,37 +30,42 @@ def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> Client
     )
 
 
+def join_repeated(headers: dict[str, str], listed: Iterable[tuple[bytes, bytes]]) -> None:
+    """Make caps that came more than once (a proxy adds its own to the client's) the one list that they are
+    (RFC 9110, 5.3); the tightest of a list binds."""
+    for name in _CAPPING.intersection(headers):
+        headers[name] = ", ".join(value.decode("latin-1") for key, value in listed if key == name.encode())
+
+
 def dollars_header(headers: Mapping[str, str], name: str) -> int | None:
     """An amount in dollars, in nano-dollars."""
-    value = headers.get(name.lower())
-    if value is None:
-        return None
     try:
-        return nano_from_usd(value.strip())
+        return min(map(nano_from_usd, _listed(headers, name)), default=None)
     except ValueError as error:
         raise BadRequest(f"The header {name} is wrong: {error}.", param=name) from None
 
 
 def count_header(headers: Mapping[str, str], name: str) -> int | None:
     """A whole number."""
-    value = headers.get(name.lower())
-    if value is None:
-        return None
-    text = value.strip()
-    if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_COUNT)) or int(text) > MAX_COUNT:
-        raise BadRequest(f"The header {name} must be a whole number.", param=name)
-    return int(text)
+    counts = _listed(headers, name)
+    for text in counts:
+        if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_COUNT)) or int(text) > MAX_COUNT:
+            raise BadRequest(f"The header {name} must be a whole number.", param=name)
+    return min(map(int, counts), default=None)
 
 
 def seconds_header(headers: Mapping[str, str], name: str) -> float | None:
     """A time in seconds."""
-    value = headers.get(name.lower())
-    if value is None:
-        return None
+    times = _listed(headers, name)
     try:
-        seconds = float(value)
+        found = [float(text) for text in times]
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MAX_SECONDS:
+        found = [-1.0]
+    if not all(0 <= seconds <= MAX_SECONDS for seconds in found):
         raise BadRequest(f"The header {name} must be a number of seconds.", param=name)
-    return seconds
+    return min(found, default=None)
+
+
+def _listed(headers: Mapping[str, str], name: str) -> list[str]:
+    value = headers.get(name.lower())
+    return [] if value is None else [text.strip() for text in value.split(",")]

@@ -25,6 +25,7 @@ from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Receive, Scope, Send, next_piece
 from app.http.auth import KeyRing
+from app.http.caps import join_repeated
 from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
 from app.http.wire import WIRE, Cycle, WireDownstream
@@ -99,6 +100,8 @@ class HotRoute(ABC):
         kept: Reply | None = None
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            if len(headers) != len(scope["headers"]):
+                join_repeated(headers, scope["headers"])
             if "key" in path:
                 headers.setdefault("x-goog-api-key", path["key"])
             view = self.services.view

@@ -77,7 +77,7 @@ def test_dollars_enter_rounded_up(usd: float | str | Decimal, nano: int) -> None
 @pytest.mark.parametrize(
     "usd",
     ["", "abc", "NaN", "sNaN", "inf", "-inf", -0.01, "-1e-12", float("nan"), float("inf"), True, False,
-     "9007199.2547409911", 1e300, "1e999999", "1e999999999999999999999"],
+     "1_0", "\u0663", "1,0", "9007199.2547409911", 1e300, "1e999999", "1e999999999999999999999"],
 )  # fmt: skip
 def test_anything_else_is_refused(usd: float | str) -> None:
     for enter in (nano_from_usd, price_from_usd_per_1k, price_from_usd_per_token):

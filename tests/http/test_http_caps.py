@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.http.live import Answer, LiveGateway, sha256
-from tests.upstream import ScriptedUpstream
+from tests.http.live import SAY, Answer, LiveGateway, sha256
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Gate, ListPrice, Script, hidden, text, tool, words
 
 PRICE = ListPrice("0", "1")
@@ -82,6 +85,25 @@ class TestRequestCaps:
         given: dict[str, Any] = {} if body is None else {"max_cost_usd": body}
         for stream in (False, True):
             denied(gateway.chat(headers, model="m", stream=stream, **given), "request", limit)
+        assert not upstream.requests
+
+    @pytest.mark.parametrize(
+        "values", [("0.0003", "0.04"), ("0.04", "0.0003"), ("0.04, 0.0003",), ("1", "0.04", "0.0003")]
+    )
+    def test_of_several_headers_the_tightest_binds(
+        self, gateway: LiveGateway, upstream: ScriptedUpstream, values: tuple[str, ...]
+    ) -> None:
+        """A proxy on the way may add its own to the client's, before it or behind it."""
+        body = json.dumps({"model": "m", "messages": SAY}).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.putrequest("POST", "/v1/chat/completions")
+            connection.putheader("Content-Length", str(len(body)))
+            for value in values:
+                connection.putheader("X-Bursar-Max-Cost-Usd", value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            denied(Answer(response.status, dict(response.getheaders()), response.read()), "request", "0.0003")
         assert not upstream.requests
 
     @pytest.mark.parametrize("asked", [None, 0.2])
