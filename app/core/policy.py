@@ -93,7 +93,8 @@ class Bridge:
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
-    field that carries the output limit where the client sent none. `also`: further dialects below its base URL.
+    field that carries the output limit where the client sent none. `query` is sent behind every path.
+    `also`: further dialects below its base URL.
     `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
     output limit that it takes in Responses."""
 
@@ -102,6 +103,7 @@ class Provider:
     base_url: str
     api_key: Secret | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    query: Secret | None = None
     bills_after_cancel: bool = False
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     any_model: bool = False
@@ -112,6 +114,11 @@ class Provider:
     also: frozenset[str] = frozenset()
     bridge: Bridge | None = None
     responses_least_tokens: int = 1
+
+    def url(self, path: str) -> str:
+        """Where a path of its dialect is asked."""
+        url = self.base_url.rstrip("/") + path
+        return f"{url}{'&' if '?' in path else '?'}{self.query.value}" if self.query else url
 
     def least_tokens(self, dialect: str) -> int:
         """The smallest output limit that it takes from a client of this dialect."""

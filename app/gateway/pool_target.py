@@ -33,7 +33,7 @@ class Target:
 
 def build_target(provider: Provider, path: str, origins: dict[tuple[str, int, bool], Origin]) -> Target:
     """The target of a path, at an origin that is found in `origins` or added. Raises ValueError."""
-    url = urlsplit(provider.base_url.rstrip("/") + path)
+    url = urlsplit(provider.url(path))
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("its base_url must be an http:// or https:// URL with a host")
     tls = url.scheme == "https"

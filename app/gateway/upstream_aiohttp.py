@@ -106,7 +106,7 @@ class AiohttpUpstreams:
         )
         if (key := key_header(provider)) is not None:
             headers[key[0]] = key[1]
-        url = URL(provider.base_url.rstrip("/") + path, encoded=True)
+        url = URL(provider.url(path), encoded=True)
         if len(self._targets) > 256:  # old policies' providers
             self._targets.clear()
         proxy = proxy_for(self._proxies, url.scheme, url.raw_host or "")

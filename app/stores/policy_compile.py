@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from app.core.heard import WRITING_TOOLS
 from app.core.money import FREE, Price, Rates, default_model_cap, nano_from_usd, price_from_usd_per_1k
@@ -164,6 +164,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         base_url=given.base_url or "",
         api_key=Secret(given.api_key) if given.api_key else None,
         headers=MappingProxyType(dict(given.headers)),
+        query=Secret(urlencode(given.query)) if given.query else None,
         bills_after_cancel=bills,
         limit_field=given.limit_field or _limit_field(host),
         any_model=given.any_model,

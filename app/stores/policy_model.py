@@ -82,6 +82,11 @@ class ProviderSpec(Spec):
         default=None, repr=False, description="Sent in the dialect's own header; write it as ${VARIABLE}."
     )
     headers: dict[str, HeaderValue] = Field(default_factory=dict, repr=False, description="Sent with every request.")
+    query: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Sent behind every path, as Azure's deployments want it: {api-version: 2024-10-21}.",
+    )
     optional: bool = Field(default=False, description="If one of its variables is not set, it and its models drop out.")
     bills_after_cancel: bool | None = Field(
         default=None, description="Goes on billing a cancelled stream. Default: by host."

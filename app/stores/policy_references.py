@@ -122,6 +122,8 @@ def _bridge_problems(document: Document, path: KeyPath, provider: Mapping[str, A
         yield document.problem((*path, "base_url"), "is required")
     if bridged and provider.get("also"):
         yield document.problem((*path, "also"), "what litellm translates for has one dialect")
+    if bridged and provider.get("query"):
+        yield document.problem((*path, "query"), "litellm takes an `api_version` in its `options`", at_key=True)
     for name in mapping(mapping(provider.get("litellm")).get("options")):
         if name in RESERVED_OPTIONS:
             yield document.problem((*path, "litellm", "options", name), "is the gateway's to say", at_key=True)

@@ -54,7 +54,9 @@ def _base_url(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok or any(c.isspace() for c in url):
         raise PydanticCustomError("base_url", "must be an http:// or https:// URL, such as https://api.openai.com/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise PydanticCustomError("base_url", "must hold no user, password, query or fragment: use api_key or headers")
+        raise PydanticCustomError(
+            "base_url", "must hold no user, password, query or fragment: use api_key, headers or query"
+        )
     return url.rstrip("/")
 
 

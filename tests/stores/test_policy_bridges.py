@@ -63,6 +63,10 @@ def test_options_are_secret() -> None:
             "base_url: 'http://h/v1', litellm: {provider: x}",
             ["3:32: providers.p.litellm: belongs to `dialect: litellm` only"],
         ),
+        (
+            "dialect: litellm, litellm: {provider: azure}, query: {api-version: x}",
+            ["3:53: providers.p.query: litellm takes an `api_version` in its `options`"],
+        ),
         ("headers: {}", ["3:3: providers.p.base_url: is required"]),
         (
             "dialect: litellm, litellm: {provider: x, options: {api_base: y}}",

@@ -249,6 +249,19 @@ def test_a_providers_other_fields() -> None:
     assert made.deadlines == Deadlines(ttft_s=7.0, write_s=0.5)
 
 
+def test_what_a_provider_wants_behind_every_path() -> None:
+    made = build(
+        provider(
+            base_url="https://me.openai.azure.com/openai/deployments/d", query={"api-version": "2024-10-21", "a": "b&c"}
+        )
+    )
+    given = made.providers["p"]
+    assert given.url("/chat/completions") == f"{given.base_url}/chat/completions?api-version=2024-10-21&a=b%26c"
+    assert given.url("/m:stream?alt=sse") == f"{given.base_url}/m:stream?alt=sse&api-version=2024-10-21&a=b%26c"
+    assert "2024" not in repr(given)
+    assert build(provider()).providers["p"].url("/x?y").endswith("/x?y")
+
+
 # Caps, keys and the rest
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 
 import pytest
 
+from app.core.policy import Secret
 from app.gateway import pool as pool_module
 from app.gateway.pool import PooledUpstreams
 from app.gateway.upstream import READ_BUFFER_BYTES
@@ -45,6 +47,19 @@ async def test_a_request_carries_its_headers_and_its_body(pool: PooledUpstreams)
         "Authorization: Bearer sk-test",
         f"Content-Length: {len(WHOLE)}",
     }
+
+
+async def test_a_providers_query_stands_behind_the_path(pool: PooledUpstreams) -> None:
+    heads: list[bytes] = []
+
+    async def answer(peer: Peer) -> None:
+        heads.append((await peer.request())[0])
+        await peer.say(OK)
+
+    async with RawServer(answer) as server:
+        provider = dataclasses.replace(server.provider(), query=Secret("api-version=2024-10-21"))
+        assert await exchange(pool, provider) == (200, b"ok")
+    assert heads[0].startswith(b"POST /v1/chat/completions?api-version=2024-10-21 HTTP/1.1\r\n")
 
 
 async def test_connections_are_reused_last_in_first_out(pool: PooledUpstreams) -> None:
