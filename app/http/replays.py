@@ -38,7 +38,7 @@ class Reply:
         self.fingerprint = fingerprint
         self.began_s = now_s
         self.ended = asyncio.Event()
-        self.good = False
+        self.good = self.whole = False
         self.status = 0
         self.headers: Head = []
         self.parts: list[bytes] = []
@@ -66,6 +66,7 @@ class RecordingDownstream(AsgiDownstream):
 
     async def finish(self, data: bytes) -> None:
         self._keep(data)
+        self._reply.whole = True
         await super().finish(data)
 
     def _keep(self, data: bytes) -> None:
@@ -136,8 +137,9 @@ class Replays:
             pause_s = min(2 * pause_s, LAST_LOOK_S)
 
     def end(self, reply: Reply, outcome: Outcome) -> None:
-        """The call is over: its reply stands, or the next request has to try again."""
-        reply.good = outcome in _KEPT_OUTCOMES and bool(reply.status) and reply.size <= MAX_KEPT_BYTES
+        """The call is over: its reply stands, or the next request has to try again. One whose client left while its
+        end was settled has no end."""
+        reply.good = outcome in _KEPT_OUTCOMES and reply.whole and reply.size <= MAX_KEPT_BYTES
         reply.ended.set()
         if reply.claim is not None and self._shared is not None:
             kept = Kept(reply.status, reply.headers, b"".join(reply.parts)) if reply.good else None

@@ -7,11 +7,14 @@ import contextlib
 import hashlib
 import json
 import secrets
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.core.types import Outcome
+from app.http.replays import RecordingDownstream, Replays
 from tests.gateway.live import PRICE, Live, policy, until
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
@@ -149,3 +152,23 @@ async def test_a_failure_elsewhere_is_tried_again_here(
     ):
         assert (await one.chat(headers=SAME)).status == 400
         assert (await two.chat(headers=SAME)).status == 200
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_half_a_reply_is_not_given_again(whole: bool) -> None:
+    """Its client left while the cut was settled, so nobody was told of it, and its end was never sent."""
+    replays, sent = Replays(), []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    reply, is_new = await replays.take("-", "k", "/v1/messages", b"{}")
+    downstream = RecordingDownstream(send, reply)
+    await downstream.start(200, [])
+    await downstream.write(b"Once upon")
+    if whole:
+        await downstream.finish(b" a time")
+    replays.end(reply, Outcome.COST_KILLED)
+    again, again_is_new = await replays.take("-", "k", "/v1/messages", b"{}")
+    assert (is_new, again_is_new, again is reply) == (True, not whole, whole)
+    assert len(sent) == 2 + whole
