@@ -20,7 +20,7 @@ sum = $(shell cat $(1) | cksum | tr -c '0-9\n' '-')
 SERVED := $(VENV)/.installed-run-$(call sum,requirements.lock requirements-model.lock pyproject.toml)
 TESTED := $(VENV)/.installed-test-$(call sum,requirements-dev.lock requirements-model.lock pyproject.toml)
 
-UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+UV_COMPILE = $(VENV)/uv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --fork-strategy fewest --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate -q $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
