@@ -10,7 +10,8 @@ import pytest
 
 from scripts.environment import Python, chosen, found, probe
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "environment.py"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "scripts" / "environment.py"
 
 
 def python(path: str, seconds: float, version: tuple[int, int, int] = (3, 11, 7), **more: bool) -> Python:
@@ -55,6 +56,14 @@ def test_what_is_no_python_is_passed_over(tmp_path: Path) -> None:
     assert pythons[0].path == str(Path(sys.executable).resolve())
     assert str(broken) not in {python.path for python in pythons}
     assert len({python.path for python in pythons}) == len(pythons)
+
+
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda lock: lock.stem)
+def test_every_python_gets_the_same_version_of_a_package(lock: Path) -> None:
+    """Else types are checked against other stubs than here, some of which no Python 3.11 could read."""
+    pinned = [line.partition("==")[0] for line in lock.read_text().splitlines() if line[:1].isalnum()]
+    assert pinned
+    assert len(pinned) == len(set(pinned))
 
 
 def test_one_that_is_named_must_fit(tmp_path: Path) -> None:
