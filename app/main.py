@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
 
@@ -26,6 +26,7 @@ from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.gemini.patch import patch_count as gemini_ask
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
 from app.figures import Figures, Rehearsals
+from app.gateway.circuits import ToldCircuits
 from app.gateway.ledger import Ledger
 from app.gateway.litellm_bridge import BridgedUpstreams
 from app.gateway.metrics import Metrics
@@ -74,6 +75,18 @@ log = structlog.get_logger()
 FIRST_LOOK_S = 1.0
 
 NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
+
+
+class Closes(Protocol):
+    """What is let go of at the end."""
+
+    async def close(self) -> None: ...
+
+
+async def _close(*these: Closes) -> None:
+    """One after another."""
+    for each in these:
+        await each.close()
 
 
 def make_budgets(settings: Settings) -> Budgets:
@@ -250,6 +263,7 @@ class Gateway:
         self.history.note(self.policies.current.version, (), time.time())
         aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)
+        circuits = ToldCircuits(make_words(settings, "circuits"), services)
         api = build_api(services, outcomes, aside, dashboard)
         replays = Replays(shared := make_replays(settings))
         self.front = self._front(services, replays, api)
@@ -270,6 +284,7 @@ class Gateway:
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     dashboard.live.run,
                     dashboard.others.run,
+                    circuits.keep,
                 ]
                 if follower is not None:
                     loops.append(follower.follow)
@@ -285,16 +300,9 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
         finally:
-            await figures.close()
-            await dashboard.others.close()
+            await _close(figures, dashboard.others, circuits)
             await services.give_back()
-            await services.upstreams.close()
-            await traces.close()
-            await outcomes.close()
-            await shared.close()
-            await memory.close()
-            await snapshots.close()
-            await budgets.close()
+            await _close(upstreams, traces, outcomes, shared, memory, snapshots, budgets)
 
     def _dashboard(self, services: Services, figures: Figures) -> Dashboard:
         settings = self.settings

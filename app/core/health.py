@@ -32,12 +32,19 @@ class Circuit(IntEnum):
 
 @dataclass(slots=True)
 class Breaker:
-    """The circuit of one candidate."""
+    """The circuit of one candidate. `answered`: how often its upstream has answered, `recovered`: how often that closed
+    the circuit, which others are to hear; `adopted`: it is open on the word of others alone; `hold_until_s`: until then
+    another process probes, or is in turn to (`core/circuits.py`); `probed_s`: when one was last heard to."""
 
     failures: int = 0
     opened: int = 0
     open_until_s: float = 0.0
     probe_until_s: float = 0.0
+    hold_until_s: float = 0.0
+    probed_s: float = 0.0
+    answered: int = 0
+    recovered: int = 0
+    adopted: bool = False
 
     def state(self, now_s: float) -> Circuit:
         """The state at this monotonic time."""
@@ -48,7 +55,9 @@ class Breaker:
     def available(self, now_s: float) -> bool:
         """True when a request may be sent: closed, or half-open with no probe under way."""
         state = self.state(now_s)
-        return state is Circuit.CLOSED or (state is Circuit.HALF_OPEN and now_s >= self.probe_until_s)
+        return state is Circuit.CLOSED or (
+            state is Circuit.HALF_OPEN and now_s >= self.probe_until_s and now_s >= self.hold_until_s
+        )
 
     def sent(self, now_s: float) -> None:
         """A request goes out; in half-open it is the probe."""
@@ -57,14 +66,31 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The upstream answered: the circuit closes."""
+        self.answered += 1
+        if self.opened:
+            self.recovered += 1
+            self.adopted, self.hold_until_s = False, 0.0
         self.failures = self.opened = 0
         self.probe_until_s = 0.0
+
+    def opened_elsewhere(self, until_s: float, opened: int) -> None:
+        """Another process has opened its circuit, for so long, after so many openings: this one opens too."""
+        self.adopted = self.adopted or not self.opened
+        self.failures = max(self.failures, FAILURES_TO_OPEN)
+        self.opened, self.open_until_s = min(opened, MAX_OPENED), until_s
+
+    def closed_elsewhere(self, now_s: float) -> None:
+        """Another process has had an answer: what was open on others' word closes, the rest may probe now."""
+        if self.adopted:
+            self.failures = self.opened = 0
+            self.adopted = False
+        self.open_until_s, self.hold_until_s = min(self.open_until_s, now_s), 0.0
 
     def failed(self, now_s: float, retry_after_s: float | None = None) -> None:
         """The upstream failed by its own fault. A `Retry-After` opens the circuit at once for that long."""
         was_open = self.state(now_s) is Circuit.OPEN
         self.failures += 1
-        self.probe_until_s = 0.0
+        self.probe_until_s, self.adopted = 0.0, False
         wait_s = min(max(retry_after_s or 0.0, 0.0), MAX_COOLDOWN_S)
         if was_open:
             # A request sent before the circuit opened: old news, unless it says how long to wait.

@@ -47,14 +47,16 @@ def make_tail(settings: Settings) -> Callable[[str], Tail]:
     return lambda place: StreamTail(stream, place)
 
 
-def make_words(settings: Settings) -> Words | None:
-    """Where this process meets others that serve under the same ledger; None where it is the only one."""
+def make_words(settings: Settings, about: str = "words") -> Words | None:
+    """Where this process meets others that serve under the same ledger, for words about one thing; None where it is
+    the only one."""
     if settings.redis_url is not None:
         from app.stores.words_redis import RedisWords  # noqa: PLC0415  (see make_outcomes)
 
-        return RedisWords(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+        url = settings.redis_url.get_secret_value()
+        return RedisWords(url, namespace=settings.redis_namespace, about=about)
     folder = workers_folder()
-    return None if folder is None else FileWords(folder)
+    return None if folder is None else FileWords(folder, about)
 
 
 def workers_folder() -> Path | None:

@@ -1,7 +1,7 @@
-"""What processes tell one another of this moment while somebody watches: one word of each, its latest.
+"""What processes tell one another of this moment: one word of each about one thing, its latest.
 
-They meet in Redis where it is shared, in a folder where a gateway has several workers, and nowhere else. Nothing
-is told while nobody watches, and nothing is kept: a word older than FRESH_S is gone.
+They meet in Redis where it is shared, in a folder where a gateway has several workers, and nowhere else. Of what is
+only told while somebody watches, this says whether somebody does. Nothing is kept: a word older than FRESH_S is gone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Words(Protocol):
     async def tell(self, word: bytes) -> None:
         """This process's word, in place of the one before."""
 
-    async def heard(self) -> list[bytes]:
-        """The other processes' fresh words; and from now on somebody watches."""
+    async def heard(self, *, watching: bool = True) -> list[bytes]:
+        """The other processes' fresh words; and from now on somebody watches, if so said."""
 
     async def close(self) -> None:
         """Let go of the store."""
@@ -36,10 +36,11 @@ class Words(Protocol):
 class FileWords:
     """Workers of one gateway, on files in the folder that they share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, about: str = "words") -> None:
         self._folder = folder
-        self._watched = folder / "words-watched"
-        self._own = folder / f"words-{os.getpid()}.json"
+        self._about = about
+        self._watched = folder / f"{about}-watched"
+        self._own = folder / f"{about}-{os.getpid()}.json"
 
     async def watched(self) -> bool:
         return _is_fresh(self._watched)
@@ -47,8 +48,8 @@ class FileWords:
     async def tell(self, word: bytes) -> None:
         await asyncio.to_thread(self._tell, word)
 
-    async def heard(self) -> list[bytes]:
-        return await asyncio.to_thread(self._heard)
+    async def heard(self, *, watching: bool = True) -> list[bytes]:
+        return await asyncio.to_thread(self._heard, watching)
 
     async def close(self) -> None:
         """Whoever made the folder removes it."""
@@ -59,11 +60,12 @@ class FileWords:
             aside.write_bytes(word)
             aside.replace(self._own)
 
-    def _heard(self) -> list[bytes]:
+    def _heard(self, watching: bool) -> list[bytes]:
         found = []
-        with contextlib.suppress(OSError):
-            self._watched.touch()
-        for file in self._folder.glob("words-*.json"):
+        if watching:
+            with contextlib.suppress(OSError):
+                self._watched.touch()
+        for file in self._folder.glob(f"{self._about}-*.json"):
             with contextlib.suppress(OSError):
                 if not _is_fresh(file):
                     file.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ _SCRIPT = Script(
         redis.call('PEXPIRE', words, fresh_ms)
         return 'ok'
     end
-    redis.call('SET', watched, '1', 'PX', fresh_ms)
+    if ARGV[4] == '1' then redis.call('SET', watched, '1', 'PX', fresh_ms) end
     local found, all = {}, redis.call('HGETALL', words)
     for i = 1, #all, 2 do
         if tonumber(string.sub(all[i + 1], 1, 13)) < now_ms - fresh_ms then
@@ -45,11 +45,11 @@ _SCRIPT = Script(
 class RedisWords:
     """See `stores/words.py`."""
 
-    def __init__(self, url: str, *, namespace: str = "bursar") -> None:
+    def __init__(self, url: str, *, namespace: str = "bursar", about: str = "words") -> None:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._link = self._server.link()
         self._turn = asyncio.Lock()
-        self._keys = [f"{{{namespace}}}:words:watched", f"{{{namespace}}}:words:told"]
+        self._keys = [f"{{{namespace}}}:{about}:watched", f"{{{namespace}}}:{about}:told"]
         self._own = secrets.token_hex(8)
 
     async def watched(self) -> bool:
@@ -59,8 +59,10 @@ class RedisWords:
         squeezed = await asyncio.to_thread(zlib.compress, word, 1)
         await self._call("tell", _FRESH_MS, self._own, squeezed)
 
-    async def heard(self) -> list[bytes]:
-        found = await self._call("heard", _FRESH_MS, self._own) or []
+    async def heard(self, *, watching: bool = True) -> list[bytes]:
+        found = await self._call("heard", _FRESH_MS, self._own, int(watching)) or []
+        if not found:
+            return []
         return await asyncio.to_thread(lambda: [zlib.decompress(word) for word in found])
 
     async def close(self) -> None:

@@ -49,6 +49,26 @@ async def test_nobody_watches_until_somebody_has_heard(make: Make) -> None:
     assert (await a.watched(), await b.watched()) == (True, True)
 
 
+async def test_who_only_hears_does_not_watch(make: Make) -> None:
+    a, b = make(), make()
+    await b.tell(b"of b")
+    assert await a.heard(watching=False) == [b"of b"]
+    assert (await a.watched(), await b.watched()) == (False, False)
+
+
+async def test_words_about_another_thing_are_not_heard(tmp_path: Path) -> None:
+    namespace, url = f"t{secrets.token_hex(6)}", shared_server().url
+    for one, other in (
+        (FileWords(tmp_path), FileWords(tmp_path, "circuits")),
+        (RedisWords(url, namespace=namespace), RedisWords(url, namespace=namespace, about="circuits")),
+    ):
+        await one.tell(b"of this")
+        await other.tell(b"of that")
+        assert (await one.heard(), await other.heard()) == ([], [])
+        await one.close()
+        await other.close()
+
+
 async def test_all_others_are_heard_each_by_its_latest_word(make: Make) -> None:
     a, b, c = make(), make(), make()
     odd = bytes(range(256)) * 40
