@@ -34,12 +34,15 @@ from app.gateway.owned import OwnedCall
 from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
+from app.gateway.sent_again import name_of
 from app.gateway.services import Services
 from app.gateway.streamed import EVENT_STREAM
 from app.gateway.target import Target, resolve
 from app.gateway.verdict import Move, Verdict
 from routers.base import Arm
 
+NO_RETRY = (None, "0")
+"""What `x-stainless-retry-count` says of a request that is sent for the first time."""
 KEEPALIVE_S = 15.0
 """Less than the idle timeouts of proxies on the way (nginx and AWS: 60 s), and what OpenRouter does."""
 
@@ -66,6 +69,13 @@ class ChatCall(OwnedCall):
         self._asked_softness = soft_cut
         prompt = request.prompt
         self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
+        self._as_sent = request
+        if record.retry_count not in NO_RETRY:
+            self.before_nano = services.sent_again.used_nano(self._name)
+
+    @property
+    def _name(self) -> bytes:
+        return name_of(self._as_sent, self.record.key_name, self.record.task_id)
 
     @property
     def dialect(self) -> Dialect:
@@ -125,7 +135,7 @@ class ChatCall(OwnedCall):
         """A task that keeps sending the same request is stopped; what an SDK sends again by itself is not counted."""
         record, caps = self.record, self.view.policy.caps
         most = caps.task_repeats
-        if most is None or record.task_id is None or record.retry_count not in (None, "0"):
+        if most is None or record.task_id is None or record.retry_count not in NO_RETRY:
             return
         scope, keep_s = task_scope(record.key_name, record.task_id), caps.task_idle_days * 86_400
         if await self.services.repeats.count(scope, self.request, keep_s) > most:
@@ -264,6 +274,14 @@ class ChatCall(OwnedCall):
         """Whoever answers keeps a tool loop."""
         if self.request.prompt.tools:
             await self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
+
+    def _finish(self) -> None:
+        super()._finish()
+        limits = self.record.limits
+        if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None:
+            return
+        if charged := sum(attempt.charged_nano or 0 for attempt in self.attempts):
+            self.services.sent_again.note(self._name, self.before_nano + charged)
 
     async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""

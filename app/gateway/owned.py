@@ -58,6 +58,7 @@ class OwnedCall(ABC):
         self.caps = caps
         self.record = record
         self.attempts: list[AttemptRecord] = []
+        self.before_nano = 0  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self._day = dt.datetime.now(dt.UTC).date()
@@ -89,7 +90,7 @@ class OwnedCall(ABC):
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call's next attempt, at this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
-        usual = task_id is None and caps is NO_CAPS and not self.attempts
+        usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before_nano
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all day
             what = ("limits", candidate.name, self.record.key_name, self._day)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
@@ -102,9 +103,9 @@ class OwnedCall(ABC):
         """What this call's attempts so far have used of the caps that are its own."""
         attempts = self.attempts
         if not attempts:
-            return NOTHING_USED
+            return Used(self.before_nano) if self.before_nano else NOTHING_USED
         return Used(
-            sum(a.charged_nano or 0 for a in attempts),
+            self.before_nano + sum(a.charged_nano or 0 for a in attempts),
             sum(a.charged_nano or 0 for a in attempts if a.candidate.name == candidate.name),
             sum(a.purse.counted_tokens for a in attempts if a.purse is not None),
             int((time.perf_counter() - self.arrived_s) * 1000),

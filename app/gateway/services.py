@@ -22,6 +22,7 @@ from app.gateway.metrics import Metrics, label_of
 from app.gateway.metrics_files import exposition, several_workers
 from app.gateway.record import CallRecord
 from app.gateway.repeats import Repeats
+from app.gateway.sent_again import SentAgain
 from app.gateway.tally import Kind, Tally
 from app.gateway.upstream import Upstreams
 from app.gateway.view import View
@@ -50,6 +51,7 @@ class Services:
     health: Health = field(default_factory=Health)
     repeats: Repeats = field(init=False)
     loops: Loops = field(init=False)
+    sent_again: SentAgain = field(default_factory=SentAgain)
     explorer: Explorer = field(init=False)
     explore_budget: SharedBudget = field(init=False)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)

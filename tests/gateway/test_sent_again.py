@@ -1,0 +1,103 @@
+"""An SDK that tries again by itself: the cap of its request binds all tries together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from app.dialects.openai_chat.parse import parse_chat
+from app.gateway import sent_again
+from app.gateway.sent_again import SentAgain, name_of
+from tests.gateway.live import OUTPUT_NANO, Live, policy, usd
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import HANG, Script, words
+
+CAP_NANO = 100_000
+PROMPT: list[Any] = [{"role": "user", "content": "Tell me a story."}]
+
+
+def silent(upstream: ScriptedUpstream) -> dict[str, Any]:
+    """A policy whose provider is not waited for long, and bills what it was allowed to, whoever hangs up."""
+    rules = policy({"a": upstream}, providers={"a": {"bills_after_cancel": True, "deadlines": {"ttft_secs": 0.1}}})
+    rules["routes"]["auto"]["retries"] = {"attempts": 0}
+    return rules
+
+
+async def test_openais_sdk_stops_where_its_tries_have_used_up_the_cap(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = Script.of(HANG)
+    async with (
+        Live(tmp_path, silent(upstream)) as live,
+        openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=5) as client,
+    ):
+        with pytest.raises(openai.APIStatusError) as failure:
+            await client.chat.completions.create(
+                model="auto", messages=PROMPT, stream=True, extra_body={"max_cost_usd": usd(CAP_NANO)}
+            )
+        assert failure.value.status_code == 402
+        assert failure.value.code == "budget_exceeded"
+        assert len(upstream.requests) == 1
+        assert (await live.balance("global:total")).spent_nano == CAP_NANO
+
+
+async def test_what_is_left_is_there_for_another_try(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = [Script.of(HANG), Script.of(words("One two three."))]
+    async with (
+        Live(tmp_path, silent(upstream)) as live,
+        anthropic.AsyncAnthropic(base_url=live.url, api_key="none", max_retries=2) as client,
+    ):
+        cap_nano = 2 * CAP_NANO
+        headers = {"x-bursar-max-cost-usd": f"{usd(cap_nano):.9f}"}
+        async with client.messages.stream(
+            model="auto", max_tokens=60, messages=PROMPT, extra_headers=headers
+        ) as stream:
+            said = await stream.get_final_text()
+        assert said == "One two three."
+        first, second = (request.body["max_tokens"] for request in upstream.requests)
+        spent = (await live.balance("global:total")).spent_nano
+        assert first == 60
+        assert second < 60
+        assert CAP_NANO < spent <= cap_nano + OUTPUT_NANO
+
+
+async def test_a_request_that_is_no_retry_begins_anew(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = [Script.of(HANG), Script.of(words("One two three."))]
+    asked: dict[str, Any] = {"model": "auto", "stream": True, "max_cost_usd": usd(CAP_NANO)}
+    async with Live(tmp_path, silent(upstream)) as live:
+        assert (await live.chat(**asked)).status == 504
+        for number in ("0", ""):
+            headers = {"x-stainless-retry-count": number} if number else {}
+            assert (await live.chat(headers=headers, **asked)).finishes == ["stop"]
+        other = {**asked, "messages": [{"role": "user", "content": "Something else."}]}
+        again = {"x-stainless-retry-count": "1"}
+        assert (await live.chat(headers=again, **other)).finishes == ["stop"]
+        assert (await live.chat(headers=again, **asked)).status == 402
+
+
+def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, now_s = SentAgain(), [0.0]
+    monkeypatch.setattr(sent_again, "MAX_KEPT", 2)
+    monkeypatch.setattr(sent_again.time, "monotonic", lambda: now_s[0])
+    for name in (b"a", b"b", b"a", b"c"):
+        known.note(name, 5)
+    assert [known.used_nano(name) for name in (b"a", b"b", b"c")] == [5, 0, 5]
+    now_s[0] = sent_again.KEPT_S
+    assert known.used_nano(b"c") == 0
+
+
+def test_a_request_is_known_by_all_it_says() -> None:
+    one = parse_chat(b'{"model":"m","messages":[{"role":"user","content":"a"}]}')
+    same = parse_chat(b'{"model":"m","messages":[{"role":"user","content":"a"}]}')
+    assert name_of(one, "k", None) == name_of(same, "k", None)
+    others = [
+        (parse_chat(b'{"model":"m","messages":[{"role":"user","content":"b"}]}'), "k", None),
+        (parse_chat(b'{"model":"n","messages":[{"role":"user","content":"a"}]}'), "k", None),
+        (one, "j", None),
+        (one, "k", "t"),
+    ]
+    assert len({name_of(*other) for other in others} | {name_of(one, "k", None)}) == 5
