@@ -38,6 +38,17 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
+def estimate_of_size(values: Floats) -> Estimate:
+    """The estimate of a mean size of deviations, such as ECE. A resample deviates by its own noise besides that of the
+    data, and noise never cancels in a size: resamples are moved back by the excess of their mean (the bootstrap's
+    estimate of bias, Efron & Tibshirani 1993, chapter 10), or the interval would lie above its own value."""
+    resamples = values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(values[0]) or not len(resamples):
+        return estimate(values)
+    excess = max(float(resamples.mean() - values[0]), 0.0)
+    return estimate(np.concatenate([values[:1], np.maximum(resamples - excess, 0.0)]))
+
+
 class Resamples:
     """How often each row is drawn: `weights` has shape (1 + resamples, rows), and row 0 is all ones."""
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from routers.eval_baselines import ORACLE, STATIC
-from routers.eval_bootstrap import Estimate, Resamples, estimate
+from routers.eval_bootstrap import Estimate, Resamples, estimate, estimate_of_size
 from routers.eval_metrics import aiq, arena, at_spend, budgets, calibration, median_log2_error, pair_metrics, saved
 from routers.eval_policies import SHARES, column_means
 from routers.eval_runs import Run, best_of_all
@@ -156,7 +156,7 @@ def measure(ground: Ground, run: Run, static: Run | None, oracle: Run | None, *,
     reliability: list[tuple[float, float, int]] = []
     if run.p is not None:
         found = calibration(run.p[rows], ground.table.score[rows], ground.resamples)
-        values["ECE"] = estimate(found.ece)
+        values["ECE"] = estimate_of_size(found.ece)
         reliability = [
             (float(p), float(y), int(n))
             for p, y, n in zip(found.predicted, found.observed, found.count, strict=True)

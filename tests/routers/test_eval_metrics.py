@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routers.eval_bootstrap import Resamples, estimate
+from routers.eval_bootstrap import Resamples, estimate, estimate_of_size
 from routers.eval_metrics import (
     aiq,
     arena,
@@ -34,6 +34,19 @@ def array(*values: float) -> Floats:
 
 STRONG = array(*[1.0] * 100)
 WEAK = np.tile([0.0, 1.0], 50)
+
+
+def test_an_interval_of_calibration_holds_its_value() -> None:
+    p, score = np.tile([0.3, 0.5, 0.9], (100, 1)), np.zeros((100, 3))
+    for column, rate in enumerate((30, 50, 90)):
+        score[:rate, column] = 1.0
+    ece = calibration(p, score, alone(100, 400)).ece
+    assert ece[0] == pytest.approx(0.0, abs=1e-6)
+    assert estimate(ece).low > 0.001  # resamples add noise of their own
+    found = estimate_of_size(ece)
+    assert 0.0 <= found.low <= found.value
+    assert 0.0 < found.high < estimate(ece).high
+    assert np.isnan(estimate_of_size(array(0.5)).low)
 
 
 def test_a_perfect_order_recovers_everything_with_the_calls_that_matter() -> None:
