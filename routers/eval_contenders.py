@@ -1,4 +1,5 @@
-"""The routers that can be put to the test: the project's own by name, other people's as `module:callable`.
+"""The routers that can be put to the test: the project's own by name, other people's as `module:callable`, which may be
+`path/to/file.py:callable`.
 
 Another router is one of
 * `callable(prompts, models)` -> P(success), a matrix (prompts, models); NaN for a model it does not know;
@@ -10,9 +11,14 @@ Another router is one of
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,23 +96,54 @@ def from_router(router: Router, readings: Readings, *, name: str | None = None, 
 
 
 def plugged_in(where: str, readings: Readings) -> Contender:
-    """Another's router from `module:callable`; UnknownRouter where it cannot be imported or is of no known form."""
-    module, _, attribute = where.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
+    """Another's router from `module:callable` or `file.py:callable`, where a module may lie in the working folder;
+    UnknownRouter where it cannot be imported or is of no known form."""
+    module, _, attribute = where.rpartition(":")
+    with _theirs(where):
+        found: Any = _module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownRouter(f"--router {where}: {error}") from None
-    if inspect.isclass(found):
-        found = found()
+        if inspect.isclass(found):
+            found = found()
     if hasattr(found, "score") and not inspect.isfunction(found):
-        return from_router(found, readings, name=where)
+        return _guarded(from_router(found, readings, name=where))
     if hasattr(found, "calculate_strong_win_rate"):
         return _of_pair(where, found.calculate_strong_win_rate)
     if not callable(found):
         raise UnknownRouter(f"--router {where}: not callable")
     return _of_matrix(where, found) if _arguments(found) >= 2 else _of_pair(where, found)
+
+
+def _module(name: str) -> Any:
+    """A module by its name or its file. Python's own way with scripts: what lies in the working folder is found."""
+    file = Path(name)
+    sys.path.append(str(file.resolve().parent if file.suffix == ".py" else Path.cwd()))
+    if file.suffix != ".py":
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(f"plugged_in_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _theirs(name: str) -> Iterator[None]:
+    """What is raised by another's code is said with the line that raised it, as UnknownRouter."""
+    try:
+        yield
+    except UnknownRouter:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        kind = (
+            ""
+            if isinstance(error, ImportError | OSError)
+            else f" ({type(error).__name__} at {last.filename}:{last.lineno})"
+        )
+        raise UnknownRouter(f"--router {name}: {error}{kind}") from error
 
 
 def _arguments(function: Callable[..., Any]) -> int:
@@ -115,11 +152,21 @@ def _arguments(function: Callable[..., Any]) -> int:
     return sum(each.kind in kinds and each.default is inspect.Parameter.empty for each in parameters)
 
 
+def _guarded(contender: Contender) -> Contender:
+    def ask(table: Table, fold: Fold, pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
+        with _theirs(contender.name):
+            return contender.ask(table, fold, pair)
+
+    return replace(contender, ask=ask)
+
+
 def _of_matrix(name: str, function: Callable[[list[str], list[str]], Any]) -> Contender:
     def ask(table: Table, fold: Fold, _pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
         found = []
         for rows in (fold.validation, fold.test):
-            p = np.asarray(function([row.prompt for row in table.take(rows)], list(table.models)), dtype=np.float64)
+            with _theirs(name):
+                said = function([row.prompt for row in table.take(rows)], list(table.models))
+                p = np.asarray(said, dtype=np.float64)
             if p.shape != (len(rows), len(table.models)):
                 raise UnknownRouter(f"--router {name}: gave {p.shape}, wanted {(len(rows), len(table.models))}")
             found.append(Forecast(p))
@@ -132,7 +179,8 @@ def _of_pair(name: str, function: Callable[[str], float]) -> Contender:
     def ask(table: Table, fold: Fold, pair: tuple[int, int] | None) -> tuple[Forecast, Forecast]:
         found = []
         for rows in (fold.validation, fold.test):
-            needed: Floats = np.array([float(function(row.prompt)) for row in table.take(rows)], dtype=np.float64)
+            with _theirs(name):
+                needed: Floats = np.array([float(function(row.prompt)) for row in table.take(rows)], dtype=np.float64)
             # Only the order of the score is meant: as a choice between the two it is a threshold on it.
             p = np.full((len(rows), len(table.models)), np.nan)
             if pair is not None:

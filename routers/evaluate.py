@@ -118,7 +118,9 @@ def _contenders(
         return trained(lambda plan: [rows[int(number)] for number in split[plan].train], options.seed, readings)
     if ":" in name:
         return [plugged_in(name, readings)]
-    raise UnknownRouter(f"no router named {name!r}: there are {', '.join(BUILT_IN)}, or name one as module:callable")
+    raise UnknownRouter(
+        f"no router named {name!r}: there are {', '.join(BUILT_IN)}, or name one as module:callable or file.py:callable"
+    )
 
 
 def _source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,32 @@ def test_wrong_usage_is_said_without_a_traceback(data: Path, options: list[str],
     assert done.exit_code == 2
     assert says in done.output
     assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize("where", ["theirs_of_this_test:router", "sub/random.py:router"])
+def test_a_router_of_the_working_folder_is_plugged_in(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for file in (tmp_path / "theirs_of_this_test.py", tmp_path / "sub" / "random.py"):
+        file.write_text("def router(prompts, models):\n    return [[0.5] * len(models) for _ in prompts]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    done = bursar("router", "--data", str(data), "--router", where, "--bootstrap", "2", "--no-baselines")
+    assert done.exit_code == 0, done.output
+    assert where in done.output
+
+
+@pytest.mark.parametrize("body", ["raise KeyError('oops')", "return 'oops'", "return [[1, 2], 'oops']"])
+def test_what_another_router_raises_is_said_with_its_line(data: Path, tmp_path: Path, body: str) -> None:
+    file = tmp_path / "theirs.py"
+    file.write_text(f"def router(prompts, models):\n    {body}\n")
+    done = bursar("router", "--data", str(data), "--router", f"{file}:router", "--bootstrap", "2", "--no-baselines")
+    assert done.exit_code == 2, done.output
+    assert f"--router {file}:router: " in done.output
+    assert "Error at " in done.output
+    if body.startswith("raise"):
+        assert f"(KeyError at {file}:2)" in done.output
 
 
 def test_prices_come_from_a_file(data: Path, tmp_path: Path) -> None:

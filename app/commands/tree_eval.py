@@ -41,7 +41,8 @@ def eval_router(
     router: Annotated[
         list[str] | None,
         typer.Option(
-            "--router", help="learned, heuristic, or module:callable; may be repeated. [default: learned and heuristic]"
+            "--router",
+            help="learned, heuristic, module:callable or file.py:callable; repeatable. [default: learned, heuristic]",
         ),
     ] = None,
     cv: Annotated[CvChoice, typer.Option(help="none: the shipped weights as they are.")] = CvChoice.NONE,
