@@ -41,7 +41,7 @@ def _members_fit(value: dict[str, Any], schema: dict[str, Any], depth: int) -> b
     known = schema.get("properties")
     known = known if isinstance(known, dict) else {}
     required = schema.get("required")
-    if isinstance(required, list) and any(name not in value for name in required):
+    if isinstance(required, list) and any(isinstance(name, str) and name not in value for name in required):
         return False
     more = schema.get("additionalProperties")
     patterned = "patternProperties" in schema

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -31,9 +32,11 @@ _THOUGHT = re.compile(rb'"(?:redacted_)?thinking"')
 
 
 class _Thought(msgspec.Struct):
-    type: str = ""
-    signature: str | None = None
-    data: str | None = None
+    """Of any types: what is wrong with it is the provider's to say."""
+
+    type: Any = ""
+    signature: Any = None
+    data: Any = None
 
 
 class _Turn(msgspec.Struct):
@@ -153,6 +156,7 @@ def _is_foreign_thought(block: msgspec.Raw) -> bool:
     if not _THOUGHT.search(block):
         return False
     thought = _thought.decode(block)
-    if thought.type == "thinking":
-        return is_foreign(thought.signature)
-    return thought.type == "redacted_thinking" and is_foreign(thought.data)
+    if thought.type not in ("thinking", "redacted_thinking"):
+        return False
+    proof = thought.signature if thought.type == "thinking" else thought.data
+    return (proof is None or isinstance(proof, str)) and is_foreign(proof)

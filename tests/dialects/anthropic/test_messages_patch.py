@@ -120,6 +120,16 @@ def test_thinking_that_others_signed_is_taken_out() -> None:
     ]
 
 
+@pytest.mark.parametrize("odd", [0, 1.5, ["x"], {}, True])
+@pytest.mark.parametrize("member", ["signature", "data"])
+def test_a_thought_of_wrong_types_is_the_providers_to_judge(member: str, odd: Any) -> None:
+    turn = {
+        "role": "assistant",
+        "content": [{"type": "thinking", "signature": "EqQB", "data": "q", "x": "thinking"} | {member: odd}],
+    }
+    assert patched(parsed(USER, turn, USER))["messages"] == [USER, turn, USER]
+
+
 def test_thinking_of_its_own_keeps_every_byte() -> None:
     data = body(USER, {"role": "assistant", "content": [OWN, TEXT]}, {"role": "user", "content": [UNSIGNED]})
     data = data.replace(b'"hm"', b'"h\\u006d"')
