@@ -91,6 +91,7 @@ class EventRelay:
         self._held: list[_Item] = []
         self._open_calls: dict[tuple[int, int], list[str]] = {}
         self._said: set[tuple[int, int]] = set()
+        self._begun: set[int] = set()
 
     @property
     def ended(self) -> bool:
@@ -108,6 +109,11 @@ class EventRelay:
     def in_tool(self) -> bool:
         """The client has a part of a tool call, and not yet its end."""
         return bool(self._said)
+
+    @property
+    def whole(self) -> bool:
+        """No choice is without an end that has begun: some providers answer with fewer than were asked for."""
+        return bool(self._finished) and self._begun <= self._finished.keys()
 
     @property
     def hollow(self) -> bool:
@@ -184,6 +190,8 @@ class EventRelay:
                 self.done = ends = True
             self._follow_call(event)
         self.meter.add(seen)
+        if seen and self._request.choices > 1:
+            self._begun.update(e.choice for e in events if isinstance(e, Said | Thought | CallBegins | CallPiece))
         for event in events:
             if isinstance(event, Used):
                 self.meter.report(event.usage, final=event.final or self.ended)

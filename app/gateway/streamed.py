@@ -68,7 +68,7 @@ class Streamed:
             return await self._stopped()
         if relay.hollow:
             relay.broken = "[DONE] came where nothing had been finished"
-        if relay.broken is None and (relay.done or relay.ended):
+        if relay.broken is None and (relay.done or relay.whole):
             why = "tokens" if self._purse.clamped_by_tokens else "budget"
             if not relay.clamped:
                 await self._complete()

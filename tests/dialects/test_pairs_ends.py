@@ -69,6 +69,24 @@ def test_any_reply_says_the_same(upstream: str, client: str) -> None:
     any_reply()
 
 
+@pytest.mark.parametrize("client", [CHAT, GEMINI])
+def test_fewer_choices_than_asked_for_are_whole_where_none_is_open(client: str) -> None:
+    """Gemini has no mark for the end of a stream but the ends of its candidates."""
+    said = {
+        choice: spoken(GEMINI, [Begin("id_1", "m"), Said("Hi", choice), Finished("stop", choice)], USAGE)
+        for choice in (0, 1)
+    }
+    begun = spoken(GEMINI, [Begin("id_1", "m"), Said("Hi", 1)], USAGE)
+    for body, whole, ended in (
+        (said[0], True, False),
+        (begun + said[0], False, False),
+        (said[0] + said[1], True, True),
+    ):
+        relay = relaying(GEMINI, client, choices=2)
+        relay.feed(SseParser().feed(body))
+        assert (relay.whole, relay.ended, relay.broken) == (whole, ended, None)
+
+
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
 def test_done_may_end_a_stream_of_any_dialect(upstream: str, client: str) -> None:
     """Some gateways on the way end every stream with it; none but chat's clients could read it."""

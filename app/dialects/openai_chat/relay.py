@@ -83,6 +83,11 @@ class ChatRelay:
         return len(self.finished) >= self._choices
 
     @property
+    def whole(self) -> bool:
+        """As `ended`: whoever answers with fewer choices than were asked for says `[DONE]`."""
+        return self.ended
+
+    @property
     def hollow(self) -> bool:
         """`[DONE]` came and no choice has an end: nothing was said, or half a call of a tool."""
         return self.done and not self.finished and (self.in_tool or not self.meter.pieces)
