@@ -79,7 +79,7 @@ async def test_a_dead_owners_claim_runs_out_and_a_living_ones_does_not(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (replays, replays_sqlite, replays_redis):
-        monkeypatch.setattr(module, "LEASE_S", 0.3)
+        monkeypatch.setattr(module, "LEASE_S", 1.5)
     alive, dead, other = make(), make(), make()
     assert await alive.claim("a", ONE) is Claim.MINE
     assert await dead.claim("d", ONE) is Claim.MINE
