@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -204,6 +205,10 @@ class Policies:
                 self._refuse(await self._check(self._current, new))
         except PolicyError as error:
             return self._reject(error.problems)
+        except Exception as error:
+            # A defect of ours: the file changes nothing then either, and the next edit is looked at like any other.
+            log.error("policy_defect", kind=type(error).__name__, at=_place_of(error))
+            return self._reject((Problem(str(self.path), 1, 1, "", "cannot be compiled: a defect of the gateway's"),))
         old, mended = self._current, bool(self.last_error) and sources == self._seen
         self._good = sources
         if sources == self._seen:
@@ -252,3 +257,9 @@ def replace_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(aside)
         raise
+
+
+def _place_of(error: BaseException) -> str:
+    """Where it was raised; its message may hold what the file holds."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"

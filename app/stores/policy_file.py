@@ -75,7 +75,7 @@ def _dropped_out(document: Document) -> DroppedOut:
     orphans = {
         name: (provider, ())
         for name, model in section_of(document, "models").items()
-        if (provider := mapping(model).get("provider")) in providers
+        if isinstance(provider := mapping(model).get("provider"), str) and provider in providers
     }
     own = {name: (str(section_of(document, "models")[name].get("provider")), gone) for name, gone in models.items()}
     return DroppedOut(providers, own | orphans)

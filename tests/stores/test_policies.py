@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from app.core.policy import Policy
 from app.stores import policies as module
 from app.stores.policies import Policies
-from app.stores.policy_yaml import PolicyError, Problem
+from app.stores.policy_yaml import PolicyError, Problem, Source
 from app.stores.prices import Catalogue, PriceBook
 from tests.stores.policy_texts import CATALOGUE, CONTRACT
 
@@ -293,6 +294,30 @@ async def test_a_replaced_directory_is_seen_though_nothing_tells(
         (folder / "a.yaml").write_text(CHEAPER)
         await hooks.swap()
         assert policies.current.caps.task_nano == 5 * 10**8
+
+
+async def test_a_defect_in_reading_an_edit_does_not_end_the_watching(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = module.build_policy
+
+    def fails_on_the_bad_one(sources: Sequence[Source], **how: Any) -> Policy:
+        if sources[0].data == BAD.encode():
+            raise TypeError("unhashable type: 'the-secret'")
+        return build(sources, **how)
+
+    monkeypatch.setattr(module, "build_policy", fails_on_the_bad_one)
+    async with watched(file) as (policies, hooks):
+        version = policies.current.version
+        with structlog.testing.capture_logs() as logs:
+            replace_file(file, BAD)
+            (problem,) = await hooks.error()
+        assert "a defect of the gateway's" in problem.message
+        assert [entry["kind"] for entry in logs if entry["event"] == "policy_defect"] == ["TypeError"]
+        assert "the-secret" not in str(logs)
+        assert policies.current.version == version
+        replace_file(file, DEARER)
+        assert (await hooks.swap())[1].version != version
 
 
 async def test_where_watching_fails_looking_goes_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ unknown_model: aut
     ("line", "expected"),
     [
         ("models: 3", "6:9: models: must be a mapping"),
+        ("models: {m: {provider: [p]}}", "6:14: models.m.provider: must be text; a number or true/false needs quotes"),
         ("keys: {}", "6:1: keys: must be a list"),
         ("routes: {auto: m}", "6:16: routes.auto: must be a mapping"),
         ("routes: {auto: {}}", "6:10: routes.auto.candidates: is required"),
@@ -125,8 +126,8 @@ def test_each_kind_of_mistake_has_its_line_and_words(line: str, expected: str) -
 @pytest.mark.parametrize(
     ("fields", "where", "message"),
     [
-        ("base_url: 'http://u:p@x/v1'", "base_url", "use api_key or headers"),
-        ("base_url: 'http://x/v1?key=sk-secret'", "base_url", "use api_key or headers"),
+        ("base_url: 'http://u:p@x/v1'", "base_url", "use api_key, headers or query"),
+        ("base_url: 'http://x/v1?key=sk-secret'", "base_url", "use api_key, headers or query"),
         ("base_url: 'http://x:99999/v1'", "base_url", "must be an http://"),
         ("base_url: 'http:///v1'", "base_url", "must be an http://"),
         ("base_url: x, api_key: 123", "api_key", "needs quotes"),
