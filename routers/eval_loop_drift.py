@@ -68,10 +68,7 @@ class CellReport:
 def cells(setting: Setting) -> list[tuple[World, int, Indices]]:
     """Of each source its best model of those in its world on the commonest task type: (world, arm, rows)."""
     found = []
-    for source, table in setting.tables().items():
-        if not table.dollars.any():
-            continue
-        world = setting.world(source)
+    for world in setting.worlds(1):
         common = int(np.bincount(world.task).argmax())
         rows = np.flatnonzero((world.task == common) & ~np.isnan(world.score[:, world.best]))
         if len(rows) >= MIN_CELL:

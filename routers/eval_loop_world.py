@@ -12,7 +12,7 @@ import numpy as np
 from routers.base import Arm
 from routers.eval_bootstrap import Estimate
 from routers.eval_contenders import Readings
-from routers.eval_learned import train_weights
+from routers.eval_learned import load_weights, train_weights
 from routers.eval_policies import column_means
 from routers.eval_table import Bools, Floats, Prices, Table, tables
 from routers.kinds import Demand
@@ -68,6 +68,7 @@ class Setting:
     prices: Prices
     seeds: int = 20
     say: Callable[[str], None] = lambda _: None
+    notes: list[str] = field(default_factory=list)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, LearnedRouter] = field(default_factory=dict)
     _worlds: dict[tuple[str, int], World] = field(default_factory=dict)
@@ -84,13 +85,23 @@ class Setting:
         return self._tables
 
     def without(self, source: str) -> LearnedRouter:
-        """The router trained on all rows of other sources that ask none of this one's questions."""
+        """The router trained on all rows of other sources that ask none of this one's questions; as it is shipped,
+        and a note, where there are none."""
         if source not in self._weights:
             self.say(f"training without {source}")
             asked = {int(self._group[i]) for i, row in enumerate(self.rows) if row.source == source}
             kept = [row for i, row in enumerate(self.rows) if row.source != source and int(self._group[i]) not in asked]
-            self._weights[source] = LearnedRouter(train_weights(kept, 0))
+            if any(row.outcomes for row in kept):
+                self._weights[source] = LearnedRouter(train_weights(kept, 0))
+            else:
+                self.notes.append(f"{source}: no other source to train on; the shipped weights, which may know it")
+                self._weights[source] = LearnedRouter(load_weights())
         return self._weights[source]
+
+    def worlds(self, least: int = 2) -> list[World]:
+        """The worlds of all sources with so many arms at least."""
+        able = [name for name, table in self.tables().items() if len(arms_of(table, MOST_ARMS)) >= least]
+        return [self.world(name) for name in able]
 
     def world(self, source: str, most: int = MOST_ARMS) -> World:
         """A source's world with so many arms at most."""

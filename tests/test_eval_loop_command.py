@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.learner.experiments import EXPERIMENTS
 from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
 from routers.eval_loop_contenders import BetaThompson, LinUcb, Online, Static
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
+from routers.rows import Outcome
 from tests.routers.made_rows import made_rows, write_rows
 from tests.test_eval_command import bursar
 
@@ -57,6 +59,26 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
     assert (done.exit_code, "no experiment named 'luck'" in done.output) == (2, True)
     assert bursar("loop", "--data", str(folder / "nowhere")).exit_code == 2
     assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay"}
+
+
+def test_one_source_alone_is_met_with_the_shipped_weights_and_too_little_meets_no_mark(tmp_path: Path) -> None:
+    write_rows(tmp_path / "one.jsonl", made_rows(12))
+    out = tmp_path / "out.json"
+    asked = [part for name in ("drift", "family", "poisoned", "replay") for part in ("--experiment", name)]
+    done = bursar("loop", "--data", str(tmp_path), "--seeds", "2", "--json", str(out), *asked)
+    assert done.exit_code == 0, done.output
+    whole = json.loads(out.read_text())
+    assert whole["notes"] == ["made: no other source to train on; the shipped weights, which may know it"]
+    assert whole["notes"][0] in done.output
+    assert not any(mark["met"] for one in whole["experiments"] for mark in one["marks"])
+
+
+def test_where_nothing_can_be_chosen_it_says_why(tmp_path: Path) -> None:
+    rows = [replace(row, outcomes={"m": Outcome(1.0), "n": Outcome(0.0)}) for row in made_rows(12)]
+    write_rows(tmp_path / "unpaid.jsonl", rows)
+    done = bursar("loop", "--data", str(tmp_path), "--seeds", "2")
+    assert done.exit_code == 1
+    assert "no source has two models with a price (--prices)" in done.output
 
 
 def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:

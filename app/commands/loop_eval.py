@@ -36,10 +36,14 @@ def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, t
         complain(str(problem))
         return 2
     with one_thread():
+        if not setting.worlds():
+            complain(f"{data}: no source has two models with a price (--prices) and outcomes on nearly all rows")
+            return 1
         found = [EXPERIMENTS[name](setting) for name in wanted]
     if to != "-":
-        _show(found, notes)
-    whole = {"bursar": installed_version(), "seeds": seeds, "experiments": [as_json(one) for one in found]}
+        _show(found, [*notes, *setting.notes])
+    said = {"bursar": installed_version(), "seeds": seeds, "notes": [*notes, *setting.notes]}
+    whole = {**said, "experiments": [as_json(one) for one in found]}
     return _write(whole, to, out, "\n\n".join(as_text(one) for one in found))
 
 

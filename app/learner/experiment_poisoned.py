@@ -202,12 +202,12 @@ def _chosen(world: World, learner: Learner) -> dict[int, int]:
 
 def experiment(setting: Setting) -> Experiment:
     """10 % of feedback is adversarial, 30 % late."""
-    there = [name for name in SOURCES if name in setting.tables()] or list(setting.tables())
+    able = setting.worlds()
+    there = [world for world in able if world.source in SOURCES] or able
     found = []
-    for name in there:
-        world = setting.world(name)
-        if len(world.arms) >= 2 and _types(world):
-            setting.say(f"poisoned: {name}")
+    for world in there:
+        if _types(world):
+            setting.say(f"poisoned: {world.source}")
             found.append(poisoned(world, range(setting.seeds)))
     columns = ("source", "against the same calls, all honest", "routes", "changed", "better", "flipped", "for sure",
                "lost per call, points")  # fmt: skip
@@ -225,9 +225,9 @@ def experiment(setting: Setting) -> Experiment:
     flipped = sum(p.compared[LIARS_IN].flipped for p in found)
     loss = {p.source: p.compared[LIARS_IN].loss for p in found}
     marks = [
-        Mark("no flipped route", text, flipped == 0),
+        Mark("no flipped route", text, bool(found) and flipped == 0),
         Mark("bounded loss", ", ".join(f"{name} {shown(lost, 100)} points" for name, lost in loss.items()),
-             all(lost.high <= SMALL for lost in loss.values())),
+             bool(loss) and all(lost.high <= SMALL for lost in loss.values())),
     ]  # fmt: skip
     caught = ", ".join(f"{p.source} {p.found_out} of {setting.seeds} (trust {shown(p.trust)})" for p in found)
     notes = [

@@ -99,10 +99,9 @@ def _logged(rng: np.random.Generator, p: Floats, score: Floats, logging: Floats,
 def experiment(setting: Setting) -> Experiment:
     """The intervals' coverage."""
     found: list[Coverage] = []
-    for name, table in setting.tables().items():
-        if table.dollars.sum() >= 2 and len((world := setting.world(name)).arms) >= 2:
-            setting.say(f"replay: {name}")
-            found += coverage(world, range(setting.seeds))
+    for world in setting.worlds():
+        setting.say(f"replay: {world.source}")
+        found += coverage(world, range(setting.seeds))
     columns = ("source", "estimator", "replays", "covered", "mean width, points")
     table_ = [
         (c.source, c.estimator, str(c.replays), shown(c.covered, 100), f"{c.width * 100:.1f}") for c in found
