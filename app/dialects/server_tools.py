@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -76,7 +76,7 @@ MAX_USES, MAX_TOOL_CALLS = "max_uses", "max_tool_calls"
 
 class _Offered(msgspec.Struct):
     type: str | None = None
-    max_uses: int | None = None
+    max_uses: Any = None  # of a tool of the client's own it may be anything
 
 
 _offered = msgspec.json.Decoder(_Offered)

@@ -145,14 +145,14 @@ def test_a_limit_that_is_none_is_refused(most: Any) -> None:
 
 
 def test_a_lower_limit_changes_nothing_else() -> None:
-    function = {"name": "f", "input_schema": {"type": "object", "properties": {}}}
+    function = {"name": "f", "input_schema": {"type": "object", "properties": {}}, "max_uses": "as often as it likes"}
     fetches = {"type": "web_fetch_20250910", "name": "web_fetch"}
     code = {"type": "code_execution_20250825", "name": "code_execution"}
     offered = [function, SEARCHES, {**SEARCHES, "max_uses": 2}, {**SEARCHES, "max_uses": 9}, fetches, code]
     request = messages(*offered)
     limited = server_tools.with_uses(request, 3)
     before, after = ([bytes(t) for t in RAWS.decode(r.members["tools"])] for r in (request, limited))
-    assert [json.loads(tool).get("max_uses") for tool in after] == [None, 3, 2, 3, None, None]
+    assert [json.loads(tool).get("max_uses") for tool in after] == [function["max_uses"], 3, 2, 3, None, None]
     assert [after[place] for place in (0, 2, 4, 5)] == [before[place] for place in (0, 2, 4, 5)]
     assert {name: raw for name, raw in limited.members.items() if name != "tools"} == {
         name: raw for name, raw in request.members.items() if name != "tools"

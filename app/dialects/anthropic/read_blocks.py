@@ -106,8 +106,6 @@ class BlocksReader:
                 events.append(CallBegins(found.call, block.id or f"toolu_{found.call}", block.name or ""))
             case "fallback":
                 events += [HandedOver(), _metered("", block.type)]
-            case "fallback":
-                events += [HandedOver(), _metered("", block.type)]
             case _:
                 tool = MESSAGES_CALLS.get(block.name or "") if block.type == "server_tool_use" else None
                 if tool is not None and not (tool == CODE and self._ran_code):
