@@ -102,9 +102,11 @@ class UnpricedTool(Unpriced):
 
 
 class BudgetExceeded(BursarError):
-    """A hard cap is reached: 402, never retried. `final`: the task was cut before, so nothing cheaper helps."""
+    """A hard cap is reached: 402, never retried. `final`: the task was cut before, so nothing cheaper helps.
+    `lacking_nano`: how much more than is left the call would have needed."""
 
     final: bool = False
+    lacking_nano: int = 0
 
     status, type, code, blame, label = 402, "insufficient_quota", "budget_exceeded", "client", "budget"
 

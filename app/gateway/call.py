@@ -21,7 +21,6 @@ from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.approach import approach_in
 from app.gateway.attempt import Attempt
-from app.gateway.attempt_record import total_nano
 from app.gateway.calls import Downstream, Stopped
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
@@ -34,7 +33,7 @@ from app.gateway.owned import OwnedCall
 from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
-from app.gateway.sent_again import name_of
+from app.gateway.sent_again import name_of, tries_of
 from app.gateway.services import Services
 from app.gateway.streamed import EVENT_STREAM
 from app.gateway.target import Target, resolve
@@ -70,8 +69,10 @@ class ChatCall(OwnedCall):
         prompt = request.prompt
         self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
         self._as_sent = request
+        self._tries = 0  # of the same request before this one
         if record.retry_count not in NO_RETRY:
-            self.before_nano = services.sent_again.used_nano(self._name)
+            self._tries = tries_of(record.retry_count or "")
+            self.before_nano = services.sent_again.used_nano(self._name, self._tries)
 
     @property
     def _name(self) -> bytes:
@@ -115,8 +116,7 @@ class ChatCall(OwnedCall):
             except (BudgetExceeded, BudgetContended, Unpriced) as error:
                 self.note_denial(candidate, error)
                 denial = denial or error
-                if isinstance(error, BudgetExceeded) and total_nano(self.attempts):
-                    # The money went into attempts that failed: a client that tried again would spend as much again.
+                if isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate):
                     denial, failure = error, None
                 if isinstance(error, BudgetExceeded) and error.final:
                     break
@@ -280,8 +280,9 @@ class ChatCall(OwnedCall):
         limits = self.record.limits
         if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None:
             return
-        if charged := sum(attempt.charged_nano or 0 for attempt in self.attempts):
-            self.services.sent_again.note(self._name, self.before_nano + charged)
+        used_nano = self.before_nano + sum(attempt.charged_nano or 0 for attempt in self.attempts)
+        if used_nano or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either
+            self.services.sent_again.note(self._name, self._tries, used_nano)
 
     async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""

@@ -115,7 +115,7 @@ class Ledger:
             assert isinstance(result, Denied)
             waiting = result.contended and wait and not stopped()
             if not waiting or asyncio.get_running_loop().time() + pause > give_up:
-                raise denial(result, dt.datetime.now(dt.UTC))
+                raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
             pause = min(pause * 2, LAST_WAIT_S)
 
@@ -254,8 +254,8 @@ class Ledger:
             self._metrics.ledger_up.set(1)
 
 
-def denial(denied: Denied, now: dt.datetime) -> BursarError:
-    """A store's denial as an error: 402 for a hard cap, 429 only where a short wait helps."""
+def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
+    """A store's denial of this need as an error: 402 for a hard cap, 429 only where a short wait helps."""
     if denied.reason != "budget":
         return stopped_error(denied.reason, stopped_headers(denied))
     kind, reset = scope_kind(denied.scope), resets_at(denied.scope, now)
@@ -272,6 +272,7 @@ def denial(denied: Denied, now: dt.datetime) -> BursarError:
         )
     error = budget_error(kind, headers)
     error.final = denied.killed and kind == "task"
+    error.lacking_nano = need_nano + denied.spent_nano - denied.limit_nano
     return error
 
 
@@ -312,6 +313,8 @@ def denial_headers(
     return headers
 
 
-def call_denial(kind: str, limit_nano: int, spent_nano: int) -> BursarError:
-    """The denial or cut by a cap that is the call's own."""
-    return budget_error(kind, denial_headers(kind, None, limit_nano, spent_nano, 0, None))
+def call_denial(kind: str, need_nano: int, limit_nano: int, spent_nano: int) -> BursarError:
+    """The denial of this need by a cap that is the call's own."""
+    error = budget_error(kind, denial_headers(kind, None, limit_nano, spent_nano, 0, None))
+    error.lacking_nano = need_nano + spent_nano - limit_nano
+    return error

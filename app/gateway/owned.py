@@ -83,6 +83,8 @@ class OwnedCall(ABC):
         except Exception:
             log.exception("a call failed unexpectedly", request_id=self.record.request_id)
             self.record.error = "internal error"
+            if self.purse is not None:  # a defect before its attempt began, which settles for itself
+                await self.purse.settle(0)
             await self.fail(BursarError("The gateway failed to serve the request."))
         finally:
             self._finish()
@@ -110,6 +112,14 @@ class OwnedCall(ABC):
             sum(a.purse.counted_tokens for a in attempts if a.purse is not None),
             int((time.perf_counter() - self.arrived_s) * 1000),
         )
+
+    def took_it_itself(self, error: BudgetExceeded, candidate: Candidate) -> bool:
+        """Whether the money that this candidate lacks went into attempts that failed: a client that tried again would
+        spend as much again. Where it costs more than the cap allows at any time, the failure is what there is to tell.
+        """
+        used = self._used(candidate)
+        spent_nano = used.on_model_nano if error.headers.get("x-bursar-scope") == "model" else used.nano
+        return bool(self.attempts) and spent_nano > 0 and (error.final or error.lacking_nano <= spent_nano)
 
     async def _hang_below(self, parent_id: str) -> None:
         """The parent that this request names for its task; the first one named stays. Raises BadRequest."""

@@ -84,11 +84,13 @@ class Purse:
 
         Raises BudgetExceeded, BudgetContended or LedgerDown, and then holds nothing.
         """
-        limits = self.limits
-        if limits.call_nano is not None and self.plan.need_nano > limits.call_nano:
-            raise call_denial(limits.call_scope, limits.call_nano + limits.call_used_nano, limits.call_used_nano)
+        limits, need_nano = self.limits, self.plan.need_nano
+        if limits.call_nano is not None and need_nano > limits.call_nano:
+            raise call_denial(limits.call_scope, need_nano, limits.call_cap_nano or 0, limits.call_used_nano)
         if self.tokens_left is not None and self.plan.input_tokens + self.plan.least_tokens > self.tokens_left:
             raise stopped_error("tokens")
+        if self.ms_left is not None and self.ms_left <= 0:
+            raise stopped_error("time")
         landing = None if self._approach is None or request is None else landing_clamp(self.plan, self._approach)
         if landing is not None and self.plan.mode is Mode.PLAIN:
             self.plan = folded(self.plan)  # as a stream, in which the end of a call can be told from its half

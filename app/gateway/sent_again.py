@@ -18,23 +18,46 @@ READ_BYTES = 65_536
 """Of each end of a long member: a digest must not hold up other calls."""
 
 
+MAX_TRIES = 32
+"""Tries after these are taken as one."""
+
+
 class SentAgain:
-    """Dollars by request; those noted first are forgotten first."""
+    """Dollars by request and try; those noted first are forgotten first.
+
+    Clients that ask for several samples send the same bytes at once: that each try goes by the one before it, and not
+    by all that failed, keeps them apart.
+    """
 
     def __init__(self) -> None:
-        self._used: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+        self._used: OrderedDict[tuple[bytes, int], tuple[float, int]] = OrderedDict()
 
-    def note(self, name: bytes, nano: int) -> None:
-        """A try of this request has failed, and all of its tries together have cost so many nano-dollars."""
-        self._used.pop(name, None)
-        self._used[name] = (time.monotonic() + KEPT_S, nano)
+    @property
+    def any(self) -> bool:
+        """Whether something is noted."""
+        return bool(self._used)
+
+    def note(self, name: bytes, tries: int, nano: int) -> None:
+        """This request has failed after so many tries before; with them it has cost so many nano-dollars."""
+        self._used.pop((name, tries), None)
+        if nano:
+            self._used[name, tries] = (time.monotonic() + KEPT_S, nano)
         if len(self._used) > MAX_KEPT:
             self._used.popitem(last=False)
 
-    def used_nano(self, name: bytes) -> int:
-        """What the tries of this request have cost."""
-        until_s, nano = self._used.get(name, (0.0, 0))
-        return nano if time.monotonic() < until_s else 0
+    def used_nano(self, name: bytes, tries: int) -> int:
+        """What so many tries of this request have cost, as far as the latest of them that is known."""
+        for before in reversed(range(tries)):
+            until_s, nano = self._used.get((name, before), (0.0, 0))
+            if time.monotonic() < until_s:
+                return nano
+        return 0
+
+
+def tries_of(retry_count: str) -> int:
+    """How many tries there were before, as an SDK counts them; 1 where it is no number."""
+    count = int(retry_count) if retry_count.isascii() and retry_count.isdigit() else 1
+    return min(count, MAX_TRIES)
 
 
 def name_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:

@@ -353,3 +353,41 @@ async def test_attempts_that_used_up_the_cap_leave_nothing_for_another(
         record = await live.client.decision(answer.request_id)
         assert (record["outcome"], record["denied_scope"], record["cost_usd"]) == ("denied", "request", usd(100_000))
         assert len(upstream.requests) + len(second.requests) == 1
+
+
+async def test_a_fallback_too_dear_at_any_time_hides_no_failure(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    """Nearly all of the cap is left: what failed may be asked again, and the client hears so."""
+    upstream.source = Script.of([*words("One two three."), RESET])
+    dear = {"b": {"pricing": {"input_per_1k": 1, "output_per_1k": 2}}}
+    rules = policy({"a": upstream, "b": second}, models=dear)
+    rules["routes"]["auto"]["retries"] = {"attempts": 0}
+    async with Live(tmp_path, rules) as live:
+        answer = await live.chat(model="auto", max_cost_usd=0.001)
+        record = await live.client.decision(answer.request_id)
+        assert 0 < record["cost_usd"] < 0.0001
+        assert [denial["model"] for denial in record["denials"]] == ["b"]
+        assert (answer.status, answer.error_code, record["outcome"]) == (502, "upstream_error", "api_error")
+        assert answer.headers.get("x-should-retry") != "false"
+
+
+async def test_no_time_is_left_for_another_attempt(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.failure(500)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(headers={"x-bursar-task-max-seconds": "0"})
+        assert (answer.status, answer.headers["x-bursar-reason"]) == (402, "time")
+        assert not upstream.requests
+
+
+async def test_a_defect_leaves_no_hold(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("app.gateway.call.Attempt", broken)
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        assert (await live.chat(task="t1")).status == 500
+        balance = await live.balance("task:t1")
+        assert (balance.held_nano, balance.spent_nano) == (0, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from app.dialects.openai_chat.parse import parse_chat
 from app.gateway import sent_again
-from app.gateway.sent_again import SentAgain, name_of
+from app.gateway.sent_again import SentAgain, name_of, tries_of
 from tests.gateway.live import OUTPUT_NANO, Live, policy, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Script, words
@@ -79,15 +79,43 @@ async def test_a_request_that_is_no_retry_begins_anew(tmp_path: Path, upstream: 
         assert (await live.chat(headers=again, **asked)).status == 402
 
 
+async def test_samples_asked_for_at_once_do_not_use_up_each_others_cap(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """Each fails once and is sent again; its cap pays for two tries of its own."""
+    good = Script.of(words("One two three."))
+    upstream.source = [Script.of(HANG), good, Script.of(HANG), good, Script.of(HANG), good, good]
+    cap_nano = 2 * CAP_NANO
+    asked: dict[str, Any] = {"model": "auto", "stream": True, "max_tokens": 30, "max_cost_usd": usd(cap_nano)}
+    other = {**asked, "messages": [{"role": "user", "content": "Something that keeps the circuit closed."}]}
+    async with Live(tmp_path, silent(upstream)) as live:
+        for count in ("0", "0", "1"):
+            assert (await live.chat(headers={"x-stainless-retry-count": count}, **asked)).status == 504
+            assert (await live.chat(**other)).finishes == ["stop"]
+        assert (await live.balance("global:total")).spent_nano > cap_nano
+        assert (await live.chat(headers={"x-stainless-retry-count": "1"}, **asked)).finishes == ["stop"]
+
+
 def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     known, now_s = SentAgain(), [0.0]
     monkeypatch.setattr(sent_again, "MAX_KEPT", 2)
     monkeypatch.setattr(sent_again.time, "monotonic", lambda: now_s[0])
     for name in (b"a", b"b", b"a", b"c"):
-        known.note(name, 5)
-    assert [known.used_nano(name) for name in (b"a", b"b", b"c")] == [5, 0, 5]
+        known.note(name, 0, 5)
+    assert [known.used_nano(name, 1) for name in (b"a", b"b", b"c")] == [5, 0, 5]
     now_s[0] = sent_again.KEPT_S
-    assert known.used_nano(b"c") == 0
+    assert known.used_nano(b"c", 1) == 0
+
+
+def test_each_try_goes_by_the_one_before_it() -> None:
+    known = SentAgain()
+    for _ in "two of the same at once":
+        known.note(b"a", 0, 5)
+    known.note(b"a", 1, 10)
+    assert [known.used_nano(b"a", tries) for tries in (0, 1, 2, 3)] == [0, 5, 10, 10]
+    known.note(b"a", 0, 0)  # asked anew, and refused before anything was spent
+    assert known.used_nano(b"a", 1) == 0
+    assert [tries_of(count) for count in ("1", "7", "99999999", "x", "\u00b2")] == [1, 7, sent_again.MAX_TRIES, 1, 1]
 
 
 def test_a_request_is_known_by_all_it_says() -> None:
