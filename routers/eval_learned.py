@@ -33,9 +33,11 @@ def load_weights(folder: Path = WEIGHTS) -> Weights:
 
 
 def train_weights(rows: Sequence[Row], seed: int) -> Weights:
-    """Weights trained on these rows alone."""
+    """Weights trained on these rows alone; UnknownRouter where they hold no outcome."""
     from routers.train import train  # noqa: PLC0415  (it evaluates, too)
 
+    if not any(row.outcomes for row in rows):
+        raise UnknownRouter("the learned router cannot be trained: without what is new there is no outcome")
     return train(rows, seed=seed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,22 @@ def test_a_new_model_is_evaluated(data: Path, tmp_path: Path) -> None:
     assert page.count("data:image/png") == 1
     (source,) = json.loads(out["json"].read_text())["sources"]
     assert {line["method"] for line in source["lines"]} >= {"logistic from scratch", "own mean", "mean of its tier"}
+
+
+@pytest.mark.parametrize("options", [("--cv", "source"), ("--model", "dear-405b", "--retrain")])
+def test_where_nothing_is_left_to_train_on_the_other_methods_stand_alone(
+    data: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    alone = [replace(row, outcomes={"dear-405b": row.outcomes["dear-405b"]}) for row in made_rows(60)]
+    write_rows(data / "made.jsonl.gz", made_rows(60) if "source" in options else alone)
+    out = tmp_path / "out.json"
+    done = bursar("new-model", "--data", str(data), "--draws", "2", "--json", str(out), *options)
+    if "source" not in options:  # nobody to be compared with, either
+        assert (done.exit_code, "too few outcomes of 'dear-405b' beside other models" in done.output) == (1, True)
+        return
+    assert done.exit_code == 0, done.output
+    assert "made: the learned router cannot be trained" in done.output
+    assert "learned" not in {line["method"] for line in json.loads(out.read_text())["sources"][0]["lines"]}
 
 
 def test_without_a_name_every_source_has_new_models_from_its_weakest_to_its_best(data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from app.commands.terminal import complain
 from app.settings import installed_version
 
 if TYPE_CHECKING:
+    from routers.eval_joining import Joining
     from routers.eval_newcomer import Newcomer
     from routers.eval_table import Prices
     from routers.rows import Row
@@ -79,16 +80,17 @@ def _newcomers(rows: list[Row], asked: AskedOfNew, price: Prices, notes: list[st
     from routers.eval_table import tables  # noqa: PLC0415
 
     model, seed = asked.model, asked.seed
-    try:
-        learner_of = (
-            joining_apart(rows, seed) if asked.apart else joining_of(rows, model if asked.retrain else None, seed)
-        )
-    except UnknownRouter as problem:
-        learner_of = None
-        notes.append(f"{problem}: the other methods stand alone")
-    found = []
+    learner_of: Callable[[str], Joining] | None = None
+    found: list[Newcomer | None] = []
     for one in tables([row for row in rows if model is None or model in row.outcomes], price):
-        learner = None if learner_of is None else learner_of(one.source)
-        for name in [model] if model is not None else spread_models(one):
-            found += [newcomer(one, name, asked.labels, learner, draws=asked.draws, seed=seed)]
+        learner = None
+        try:
+            if learner_of is None:
+                without = model if asked.retrain else None
+                learner_of = joining_apart(rows, seed) if asked.apart else joining_of(rows, without, seed)
+            learner = learner_of(one.source)
+        except UnknownRouter as problem:
+            notes.append(f"{one.source}: {problem}: the other methods stand alone")
+        names = [model] if model is not None else spread_models(one)
+        found += [newcomer(one, name, asked.labels, learner, draws=asked.draws, seed=seed) for name in names]
     return [one for one in found if one is not None]

@@ -32,6 +32,10 @@ def train(data: Path, out: Path | None, *, seed: int, own: bool = False) -> int:
     except (RowsError, ValueError) as error:
         complain(str(error))
         return 1
-    file = save(weights, SHIPPED if out is None else out)
+    try:
+        file = save(weights, SHIPPED if out is None else out)
+    except OSError as error:
+        complain(f"{SHIPPED if out is None else out} cannot be written: {error.strerror or error}")
+        return 1
     say(f"{file}: version {weights.version}, {file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -65,6 +65,8 @@ def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[
     assert read(tmp_path / "out").version in capsys.readouterr().out
     assert command.train(tmp_path / "none", None, seed=0) == 1
     assert "none" in capsys.readouterr().err
+    assert command.train(tmp_path, tmp_path / "rows.jsonl" / "under", seed=0) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_weights_of_ones_own_traffic_are_marked(tmp_path) -> None:
