@@ -62,7 +62,7 @@ class Row:
 def read_rows(path: Path | str, notes: list[str] | None = None) -> list[Row]:
     """Every row of a file, or of a folder's own `*.jsonl` and `*.jsonl.gz` files in the order of their names.
 
-    A file whose first object has no `outcomes` is another kind of data, and skipped. Without `notes` the first bad
+    A file none of whose objects has `outcomes` is another kind of data, and skipped. Without `notes` the first bad
     line raises RowsError; with it, bad lines are skipped and what was skipped is appended there.
     """
     path = Path(path)
@@ -176,7 +176,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
     rows: list[Row] = []
     bad: list[str] = []
-    number = 0
+    number = silent = 0
     try:
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
@@ -190,16 +190,17 @@ def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
                 continue
             if row is not None:
                 rows.append(row)
-            elif not rows and not bad:
-                notes.append(f"{file.name}: skipped, its objects have no `outcomes`")
-                return []
             else:
+                silent += 1
                 bad.append(f"{file.name}:{number}: no `outcomes`")
     except (OSError, EOFError, zlib.error) as error:
         problem = f"{file.name}:{number + 1}: the file cannot be read further: {error}"
         if strict:
             raise RowsError(problem) from None
         bad.append(problem)
+    if silent and not rows and silent == len(bad):
+        notes.append(f"{file.name}: skipped, its objects have no `outcomes`")
+        return []
     notes += [f"{problem}; skipped" for problem in bad[:MAX_NOTED]]
     if len(bad) > MAX_NOTED:
         notes.append(f"{file.name}: {len(bad) - MAX_NOTED} more lines skipped")

@@ -51,6 +51,14 @@ def test_one_line_in_another_encoding_costs_that_line_alone(tmp_path: Path) -> N
     assert notes[0].startswith("mixed.jsonl:2: not UTF-8")
 
 
+def test_a_first_line_without_outcomes_costs_that_line_alone(tmp_path: Path) -> None:
+    file = tmp_path / "late.jsonl"
+    file.write_text(json.dumps({"id": "x:0", "prompt": "Who?"}) + "\n" + json.dumps(GOOD))
+    notes: list[str] = []
+    assert [row.id for row in read_rows(file, notes)] == ["x:1"]
+    assert notes == ["late.jsonl:1: no `outcomes`; skipped"]
+
+
 def test_half_a_surrogate_pair_is_read_as_a_mark(tmp_path: Path) -> None:
     file = tmp_path / "odd.jsonl"
     file.write_text(
