@@ -72,7 +72,7 @@ class ChatCall(OwnedCall):
         self._tries = 0  # of the same request before this one
         if record.retry_count not in NO_RETRY:
             self._tries = tries_of(record.retry_count or "")
-            self.before_nano = services.sent_again.used_nano(self._name, self._tries)
+            self.before = services.sent_again.spent(self._name, self._tries)
 
     @property
     def _name(self) -> bytes:
@@ -280,9 +280,9 @@ class ChatCall(OwnedCall):
         limits = self.record.limits
         if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None:
             return
-        used_nano = self.before_nano + sum(attempt.charged_nano or 0 for attempt in self.attempts)
-        if used_nano or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either
-            self.services.sent_again.note(self._name, self._tries, used_nano)
+        spent = {model: nano for model, nano in self.spent.items() if nano}
+        if spent or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either
+            self.services.sent_again.note(self._name, self._tries, spent)
 
     async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""

@@ -32,6 +32,7 @@ from app.gateway.limits import (
 )
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
+from app.gateway.sent_again import Spent
 from app.gateway.services import Services
 
 log = structlog.get_logger()
@@ -58,7 +59,7 @@ class OwnedCall(ABC):
         self.caps = caps
         self.record = record
         self.attempts: list[AttemptRecord] = []
-        self.before_nano = 0  # what the same request was charged before its SDK sent it again
+        self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self._day = dt.datetime.now(dt.UTC).date()
@@ -92,7 +93,7 @@ class OwnedCall(ABC):
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call's next attempt, at this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
-        usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before_nano
+        usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all day
             what = ("limits", candidate.name, self.record.key_name, self._day)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
@@ -104,14 +105,23 @@ class OwnedCall(ABC):
     def _used(self, candidate: Candidate) -> Used:
         """What this call's attempts so far have used of the caps that are its own."""
         attempts = self.attempts
-        if not attempts:
-            return Used(self.before_nano) if self.before_nano else NOTHING_USED
+        if not attempts and not self.before:
+            return NOTHING_USED
+        spent = self.spent
         return Used(
-            self.before_nano + sum(a.charged_nano or 0 for a in attempts),
-            sum(a.charged_nano or 0 for a in attempts if a.candidate.name == candidate.name),
+            sum(spent.values()),
+            spent.get(candidate.name, 0),
             sum(a.purse.counted_tokens for a in attempts if a.purse is not None),
             int((time.perf_counter() - self.arrived_s) * 1000),
         )
+
+    @property
+    def spent(self) -> Spent:
+        """What each model was charged for this request, before its SDK sent it again too."""
+        found = dict(self.before)
+        for attempt in self.attempts:
+            found[attempt.candidate.name] = found.get(attempt.candidate.name, 0) + (attempt.charged_nano or 0)
+        return found
 
     def took_it_itself(self, error: BudgetExceeded, candidate: Candidate) -> bool:
         """Whether the money that this candidate lacks went into attempts that failed: a client that tried again would

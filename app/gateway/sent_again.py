@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from app.core.types import ChatRequest
 
@@ -16,10 +17,11 @@ KEPT_S = 120.0
 MAX_KEPT = 10_000
 READ_BYTES = 65_536
 """Of each end of a long member: a digest must not hold up other calls."""
-
-
 MAX_TRIES = 32
 """Tries after these are taken as one."""
+
+Spent = Mapping[str, int]
+"""Nano-dollars by the models that were asked."""
 
 
 class SentAgain:
@@ -30,28 +32,28 @@ class SentAgain:
     """
 
     def __init__(self) -> None:
-        self._used: OrderedDict[tuple[bytes, int], tuple[float, int]] = OrderedDict()
+        self._spent: OrderedDict[tuple[bytes, int], tuple[float, Spent]] = OrderedDict()
 
     @property
     def any(self) -> bool:
         """Whether something is noted."""
-        return bool(self._used)
+        return bool(self._spent)
 
-    def note(self, name: bytes, tries: int, nano: int) -> None:
-        """This request has failed after so many tries before; with them it has cost so many nano-dollars."""
-        self._used.pop((name, tries), None)
-        if nano:
-            self._used[name, tries] = (time.monotonic() + KEPT_S, nano)
-        if len(self._used) > MAX_KEPT:
-            self._used.popitem(last=False)
+    def note(self, name: bytes, tries: int, spent: Spent) -> None:
+        """This request has failed after so many tries before; with them this was spent on it."""
+        self._spent.pop((name, tries), None)
+        if spent:
+            self._spent[name, tries] = (time.monotonic() + KEPT_S, spent)
+        if len(self._spent) > MAX_KEPT:
+            self._spent.popitem(last=False)
 
-    def used_nano(self, name: bytes, tries: int) -> int:
-        """What so many tries of this request have cost, as far as the latest of them that is known."""
+    def spent(self, name: bytes, tries: int) -> Spent:
+        """What was spent on so many tries of this request, as far as the latest of them that is known."""
         for before in reversed(range(tries)):
-            until_s, nano = self._used.get((name, before), (0.0, 0))
+            until_s, spent = self._spent.get((name, before), (0.0, {}))
             if time.monotonic() < until_s:
-                return nano
-        return 0
+                return spent
+        return {}
 
 
 def tries_of(retry_count: str) -> int:

@@ -79,6 +79,20 @@ async def test_a_request_that_is_no_retry_begins_anew(tmp_path: Path, upstream: 
         assert (await live.chat(headers=again, **asked)).status == 402
 
 
+async def test_a_models_own_cap_binds_all_tries_of_a_call_without_a_task(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = [Script.of(HANG), Script.of(words("One two three."))]
+    rules = silent(upstream)
+    rules["models"]["a"]["budgets"] = {"max_cost_usd": usd(CAP_NANO)}
+    async with Live(tmp_path, rules) as live:
+        assert (await live.chat(model="auto", stream=True)).status == 504
+        answer = await live.chat(model="auto", stream=True, headers={"x-stainless-retry-count": "1"})
+        assert (answer.status, answer.headers["x-bursar-scope"]) == (402, "model")
+        assert (await live.balance("global:total")).spent_nano == CAP_NANO
+        assert len(upstream.requests) == 1
+
+
 async def test_samples_asked_for_at_once_do_not_use_up_each_others_cap(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
@@ -101,20 +115,20 @@ def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sent_again, "MAX_KEPT", 2)
     monkeypatch.setattr(sent_again.time, "monotonic", lambda: now_s[0])
     for name in (b"a", b"b", b"a", b"c"):
-        known.note(name, 0, 5)
-    assert [known.used_nano(name, 1) for name in (b"a", b"b", b"c")] == [5, 0, 5]
+        known.note(name, 0, {"m": 5})
+    assert [known.spent(name, 1) for name in (b"a", b"b", b"c")] == [{"m": 5}, {}, {"m": 5}]
     now_s[0] = sent_again.KEPT_S
-    assert known.used_nano(b"c", 1) == 0
+    assert known.spent(b"c", 1) == {}
 
 
 def test_each_try_goes_by_the_one_before_it() -> None:
     known = SentAgain()
     for _ in "two of the same at once":
-        known.note(b"a", 0, 5)
-    known.note(b"a", 1, 10)
-    assert [known.used_nano(b"a", tries) for tries in (0, 1, 2, 3)] == [0, 5, 10, 10]
-    known.note(b"a", 0, 0)  # asked anew, and refused before anything was spent
-    assert known.used_nano(b"a", 1) == 0
+        known.note(b"a", 0, {"m": 5})
+    known.note(b"a", 1, {"m": 7, "n": 3})
+    assert [sum(known.spent(b"a", tries).values()) for tries in (0, 1, 2, 3)] == [0, 5, 10, 10]
+    known.note(b"a", 0, {})  # asked anew, and refused before anything was spent
+    assert known.spent(b"a", 1) == {}
     assert [tries_of(count) for count in ("1", "7", "99999999", "x", "\u00b2")] == [1, 7, sent_again.MAX_TRIES, 1, 1]
 
 
