@@ -27,6 +27,7 @@ from tests.http.test_http_searches import (
     serving,
     spec_of,
 )
+from tests.readers import done_reading
 from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script
@@ -262,3 +263,37 @@ async def test_more_searches_than_were_set_aside_are_charged_and_end_the_task(
         before = len(upstream.requests)
         assert (await ask(live, CASES["gemini"][2], CASES["gemini"][3])).status == 402
         assert len(upstream.requests) == before
+
+
+async def test_of_calls_at_once_each_passes_their_cap_by_one_use_at_most(tmp_path: Path) -> None:
+    """Each is allowed what the others are, too; what is left goes to whoever searches first."""
+    count, cap_nano = 4, ROOM_NANO + 6 * USE_NANO
+    ran: list[int] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        """As many searches as are allowed, the next when the gateway has seen the one before."""
+        allowed = (await request.json())["tools"][0].get("max_uses", 20)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        place = len(ran)
+        ran.append(0)
+        for event in searching(allowed):
+            ran[place] += event.get("content_block", {}).get("type") == "server_tool_use"
+            await response.write(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()))
+            await done_reading()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/messages", answer)
+    async with serving(app) as url:
+        pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "tool_fees": FEES}
+        capped = {"caps": {"task": {"max_cost_usd": cap_nano / 10**9}}}
+        spec = policy(
+            {"m": f"{url}/v1"}, models={"m": {"pricing": pricing}}, providers={"m": {"dialect": "anthropic"}}, **capped
+        )
+        async with Live(tmp_path, spec) as live:
+            body = {"messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL], "stream": True}
+            await asyncio.gather(*(ask(live, "/v1/messages", body) for _ in range(count)))
+            assert sum(ran) > 0
+            assert await spent(live) <= cap_nano + count * USE_NANO
+            assert sum(ran) * SEARCH_NANO <= await spent(live) + count * SEARCH_NANO
