@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from routers.base import Arm
+from routers.base import Arm, tier_of_rates
 from routers.facts import NANO, canonical, facts_of, line_of
 
 Vector = NDArray[np.float64]
@@ -109,9 +109,11 @@ def regressors(arm: Arm) -> Vector:
     if arm.input_rate is not None and arm.output_rate is not None:
         price = (0.75 * arm.input_rate + 0.25 * arm.output_rate) / NANO
     size = facts.effective_b
+    # A tier that was taken from the price tells nothing more, and counted again would have price weigh double.
+    guessed = facts.blank and arm.tier == tier_of_rates(arm.input_rate, arm.output_rate)
     return np.array(
         [
-            arm.tier,
+            np.nan if guessed else arm.tier,
             np.nan if not price else log2(max(price, MIN_PRICE)),  # a price of 0 says who pays, not what it is worth
             np.nan if size is None else log2(max(size, MIN_SIZE_B)),
             np.nan if facts.released is None else facts.released - EPOCH,

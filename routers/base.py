@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from routers.features import Features
 
 MIN_TIER, MAX_TIER = 1, 9
+TIER_STEPS_USD = (0.5, 2, 8, 32, 128, 512, 2048, 8192)
+"""What tells tiers apart where nobody does, in dollars per million tokens, three of input to one of output."""
+UNPRICED_TIER = 3
 """The tier scale of the policy: 1 is the smallest model that can follow an instruction, 4 a frontier model
 of the day; 5 to 9 are room above."""
 
@@ -108,6 +111,14 @@ class Router(Protocol):
         """The most that the confidence of any score on this request can be, told without scoring: below what is
         asked for, the router need not be asked."""
         ...
+
+
+def tier_of_rates(input_rate: int | None, output_rate: int | None) -> int:
+    """The tier of a model of which nothing but the price is known, in nano-dollars per million tokens: dearer is taken
+    to be abler."""
+    if input_rate is None or output_rate is None:
+        return UNPRICED_TIER
+    return 1 + sum((3 * input_rate + output_rate) / 4 > step * 1e9 for step in TIER_STEPS_USD)
 
 
 # The first match names the family; specific lines stand before the vendor's general name.

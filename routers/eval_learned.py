@@ -88,8 +88,10 @@ def contenders(learning_for: Callable[[int], Learning], version: str, readings: 
         ]
         return after[0], after[1]
 
-    note = "the gateway's belief after the outcomes that the static mix knows; the weights as they are"
-    return [Contender(Learning.name, version, plain), Contender(TOLD, version, told, note=note)]
+    return [
+        Contender(Learning.name, version, plain, note="knows names, prices and its training"),
+        Contender(TOLD, version, told, note="knows names, prices and the outcomes that the mix is chosen by"),
+    ]
 
 
 def _as_priced(forecast: Forecast, table: Table) -> Forecast:

@@ -59,12 +59,12 @@ def sheets(report: Report) -> list[Sheet]:
     found = [sheet for source in report.sources for sheet in _source_sheets(source)]
     lines = [
         (source.source, measured.name, "yes" if measured.against_static[0].verdict != "worse" else "NO",
-         shown(measured.against_static[0].average, 100), _families(measured))
+         shown(measured.against_static[0].average, 100), _families(measured), measured.note or NOTHING)
         for source in report.sources for measured in source.routers if measured.against_static
     ]  # fmt: skip
     if lines:
-        columns = ("source", "router", "not worse", "difference, points", "families better / level / worse")
-        found.append(Sheet("Against the static mix at equal spend", columns, lines, columns[3:]))
+        columns = ("source", "router", "not worse", "difference, points", "families better / level / worse", "note")
+        found.append(Sheet("Against the static mix at equal spend", columns, lines, columns[3:5]))
     return found
 
 

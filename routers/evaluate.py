@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from routers.eval_table import Prices, Table, tables
 from routers.rows import Row
 
 BUILT_IN = ("learned", "heuristic")
+COLD: Final = "learned: the shipped weights as they are, cold; rows that they were trained on flatter them"
+AS_THE_MIX: Final = "learned, told: after the same outcomes, of other rows, that the static mix is chosen by"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def evaluate(rows: Sequence[Row], options: Options, prices: Prices, *, say: Said
     versions = {contender.name: contender.version for contender in contenders}
     report = Report(options, versions, len(rows), [*notes, *_unknown_models(options, made)])
     if "learned" in options.routers and not any(len(plan.train) for plan in split):
-        report.notes.append("learned: the shipped weights as they are; rows that they were trained on flatter them")
+        report.notes.extend((COLD, AS_THE_MIX))
     for number, table in enumerate(made):
         folds = [fold for plan in split for place, fold in plan.folds if place == number]
         if not folds:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import log2, sqrt
 from typing import Final
 
-from routers.base import MIN_TIER, Arm, family_of, reasons_by_default
+from routers.base import MIN_TIER, Arm, family_of, reasons_by_default, tier_of_rates
 from routers.facts_ratings import RATINGS
 from routers.facts_table import KNOWN, NEWEST, Known
 
@@ -76,6 +76,11 @@ class Facts:
         if self.size_b is None:
             return None
         return sqrt(self.size_b * (self.active_b or self.size_b))
+
+    @property
+    def blank(self) -> bool:
+        """The name tells nothing of how able the model is."""
+        return self.size_b is None and self.input_price is None and self.released is None
 
     @property
     def blended_price(self) -> float | None:
@@ -150,16 +155,17 @@ def line_of(name: str) -> str:
 
 def arm_of_name(name: str, price: tuple[float, float] | None = None) -> Arm:
     """An arm for a model of which only the name is known. `price`: dollars per million tokens, input and output,
-    where it is known better than by recall."""
+    where it is known better than by recall; the tier follows it where the name tells nothing."""
     facts = facts_of(name)
     if price is None and facts.input_price is not None and facts.output_price is not None:
         price = (facts.input_price, facts.output_price)
+    rates = (None, None) if price is None else (round(price[0] * NANO), round(price[1] * NANO))
     return Arm(
         name,
-        tier_of(facts),
+        tier_of_rates(*rates) if facts.blank else tier_of(facts),
         facts.family,
-        input_rate=None if price is None else round(price[0] * NANO),
-        output_rate=None if price is None else round(price[1] * NANO),
+        input_rate=rates[0],
+        output_rate=rates[1],
         reasoning=facts.reasoning,
         model=name,
     )

@@ -42,6 +42,7 @@ from app.stores.policy_model import (
 )
 from app.stores.policy_routes import compile_route, landing_of, pins_of
 from app.stores.prices import Catalogue, Entry
+from routers.base import tier_of_rates
 
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
 """Here `max_tokens` is deprecated and refused by reasoning models:
@@ -68,11 +69,6 @@ CATALOGUE_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "openrouter.ai": ("openrouter/",),
 }
 """How litellm's catalogue spells the models of a host. Of any other host: as the host does."""
-
-TIER_STEPS_USD = (0.5, 2, 8, 32, 128, 512, 2048, 8192)
-"""Dollars per million tokens (three of input to one of output) beyond which a model is a tier up."""
-
-UNPRICED_TIER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +129,8 @@ def unlisted_candidate(provider: Provider, upstream_model: str, catalogue: Catal
 
 
 def tier_of(price: Price | None) -> int:
-    """The tier of a model whose policy names none, from its price: dearer is taken to be abler."""
-    if price is None:
-        return UNPRICED_TIER
-    nano_per_million = (3 * price.base.input + price.base.output) / 4
-    return 1 + sum(nano_per_million > nano_from_usd(step) for step in TIER_STEPS_USD)
+    """The tier of a model whose policy names none, from its price."""
+    return tier_of_rates(price.base.input, price.base.output) if price else tier_of_rates(None, None)
 
 
 def host_matches(host: str, listed: str) -> bool:

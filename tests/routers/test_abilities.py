@@ -18,7 +18,7 @@ from routers.abilities import (
     regressed,
     regressors,
 )
-from routers.base import Arm
+from routers.base import Arm, tier_of_rates
 from routers.facts import arm_of_name
 from routers.train_abilities import Observations, anchored, fit_abilities
 
@@ -86,6 +86,17 @@ def test_unknown_facts_widen_the_prior() -> None:
         assert np.linalg.eigvalsh(ability.cov).min() > 0
     higher = regressed(Arm("x", 4), WEIGHTS)
     assert higher.mean[0] > nameless.mean[0]
+
+
+def test_a_tier_that_was_taken_from_the_price_is_no_second_fact() -> None:
+    tier, rates = FACTS.index("tier"), {"input_rate": 10 * 10**9, "output_rate": 10 * 10**9}
+    by_price = arm_of_name("model-a", (10.0, 10.0))
+    assert by_price == Arm("model-a", tier_of_rates(10 * 10**9, 10 * 10**9), model="model-a", **rates)
+    assert np.isnan(regressors(by_price)[tier])
+    assert np.isnan(regressors(arm_of_name("model-a"))[tier])
+    assert regressors(Arm("model-a", by_price.tier + 1, **rates))[tier] == by_price.tier + 1  # somebody's judgement
+    named = arm_of_name("gpt-4o")
+    assert regressors(named)[tier] == named.tier
 
 
 def test_rates_of_the_arm_go_before_recalled_ones() -> None:

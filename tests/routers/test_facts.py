@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routers.base import MAX_TIER, MIN_TIER
+from routers.base import MAX_TIER, MIN_TIER, UNPRICED_TIER
 from routers.facts import GUESSED_TIERS, arm_of_name, canonical, facts_of, spelled, tier_of
 from routers.facts_ratings import RATINGS
 from routers.facts_table import KNOWN
@@ -108,7 +108,13 @@ def test_tiers_follow_size_price_and_age() -> None:
     assert tiers == sorted(tiers)
     assert tiers[0] == MIN_TIER
     assert tiers[-1] == 4
-    assert arm_of_name("who-knows").tier == 2
+    assert arm_of_name("who-knows").tier == UNPRICED_TIER
+
+
+def test_of_a_name_that_tells_nothing_the_price_tells_the_tier() -> None:
+    tiers = [arm_of_name("model-a", price=(each, 3 * each)).tier for each in (0.1, 1.0, 3.0, 15.0)]
+    assert tiers == sorted(set(tiers))
+    assert arm_of_name("qwen2.5-7b", price=(50.0, 50.0)).tier == arm_of_name("qwen2.5-7b").tier
 
 
 def test_an_arm_of_a_name_has_its_prices() -> None:
