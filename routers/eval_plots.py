@@ -108,6 +108,11 @@ def _drawn(lines: Sequence[Any], left: Callable[[Any, Any], None], right: Callab
     return made.getvalue()
 
 
+def _plain(name: str) -> str:
+    """A name with two dollar signs is no formula."""
+    return name.replace("$", r"\$")
+
+
 def _curves(axes: Any, source: SourceReport) -> None:
     priced = [(cost.value, quality.value) for _, quality, cost in source.models if cost.value > 0]
     if priced:
@@ -118,13 +123,15 @@ def _curves(axes: Any, source: SourceReport) -> None:
             continue
         xs, ys = zip(*points, strict=True)
         if measured in source.routers:
-            (line,) = axes.plot(xs, ys, linewidth=2.2, label=measured.name, zorder=4)
+            (line,) = axes.plot(xs, ys, linewidth=2.2, label=_plain(measured.name), zorder=4)
             corners = hull(np.array(xs), np.array(ys))
-            axes.plot(*corners, linestyle=":", linewidth=1.2, color=line.get_color(), label=f"{measured.name}, hull")
+            axes.plot(
+                *corners, linestyle=":", linewidth=1.2, color=line.get_color(), label=f"{_plain(measured.name)}, hull"
+            )
         else:
             plain = {STATIC: ("#000", "-"), ORACLE: ("#2a2", "-")}.get(measured.name, (None, "--"))
-            axes.plot(xs, ys, linewidth=1.2, color=plain[0], linestyle=plain[1], label=measured.name, alpha=0.8)
-    axes.set(xlabel="dollars a call", ylabel="quality", title=f"{source.source}: cost and quality")
+            axes.plot(xs, ys, linewidth=1.2, color=plain[0], linestyle=plain[1], label=_plain(measured.name), alpha=0.8)
+    axes.set(xlabel="dollars a call", ylabel="quality", title=f"{_plain(source.source)}: cost and quality")
     if axes.lines:
         axes.set_xscale("log")
         axes.legend(fontsize=7)
@@ -136,8 +143,10 @@ def _reliability(axes: Any, source: SourceReport) -> None:
         if measured.reliability:
             p, y, _ = zip(*measured.reliability, strict=True)
             own = measured in source.routers
-            axes.plot(p, y, marker="o" if own else None, linewidth=2 if own else 1, markersize=4, label=measured.name)
-    axes.set(xlabel="P(success) said", ylabel="share that succeeded", title=f"{source.source}: reliability")
+            axes.plot(
+                p, y, marker="o" if own else None, linewidth=2 if own else 1, markersize=4, label=_plain(measured.name)
+            )
+    axes.set(xlabel="P(success) said", ylabel="share that succeeded", title=f"{_plain(source.source)}: reliability")
     axes.legend(fontsize=7)
 
 
@@ -175,4 +184,4 @@ def _by_labels(axes: Any, one: Newcomer, figure: Callable[[Line], Estimate | Non
 
 
 def _title(one: Newcomer) -> str:
-    return f"{one.source}: {one.model} as a new model"
+    return _plain(f"{one.source}: {one.model} as a new model")

@@ -44,6 +44,19 @@ def test_it_prints_tables_and_writes_files(data: Path, tmp_path: Path) -> None:
     assert "<table>" in out["html"].read_text()
 
 
+def test_names_that_look_like_formulas_are_plotted(tmp_path: Path) -> None:
+    name = "$\\frac$"
+    rows = [replace(r, source=name, outcomes={**r.outcomes, name: r.outcomes["dear-405b"]}) for r in made_rows(40)]
+    write_rows(tmp_path / "odd.jsonl", rows)
+    png = tmp_path / "out.png"
+    few = ("--bootstrap", "2", "--no-baselines", "--router", "heuristic")
+    for command in (("router", *few), ("new-model", "--model", name, "--draws", "2")):
+        done = bursar(*command, "--data", str(tmp_path), "--png", str(png))
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert png.read_bytes().startswith(b"\x89PNG")
+        png.unlink()
+
+
 def test_json_alone_goes_to_stdout(data: Path) -> None:
     done = bursar("router", "--data", str(data), "--bootstrap", "0", "--json", "-", "--no-baselines", "--cv", "random")
     assert done.exit_code == 0, done.output
