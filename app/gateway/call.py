@@ -278,7 +278,7 @@ class ChatCall(OwnedCall):
     def _finish(self) -> None:
         super()._finish()
         limits = self.record.limits
-        if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None:
+        if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None or not self.attempts:
             return
         spent = {model: nano for model, nano in self.spent.items() if nano}
         if spent or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either

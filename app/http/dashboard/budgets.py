@@ -57,7 +57,8 @@ async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: 
     windows = await windows_json(ledger, EVERYBODY, policy.caps.everyone, now, paces)
     keys = {key.name: key for key in policy.keys.values()}
     for name in await known_owners(ledger, "team", policy.teams):
-        windows += await windows_json(ledger, f"team:{name}", policy.team_windows(name), now, paces)
+        limits = policy.team_windows(name) if name in policy.teams else Windows()
+        windows += await windows_json(ledger, f"team:{name}", limits, now, paces)
     for name in await known_owners(ledger, "key", keys):
         limits = policy.key_windows(keys[name]) if name in keys else Windows()
         windows += await windows_json(ledger, f"key:{name}", limits, now, paces)
