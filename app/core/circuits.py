@@ -4,7 +4,9 @@ A circuit that opened on a process's own evidence opens that of the others, unle
 probe goes by turns, so that one probe of all processes is under way; an answer closes the circuit for all that had it
 open on others' word alone, and lets the rest probe at once. (After a silence longer than all turns, calls that come to
 several processes at once may all be probes.) Nobody's word lengthens what it has heard before: only one that says of
-more openings does, so words that go round do not keep a circuit open.
+more openings does, so words that go round do not keep a circuit open; and where it is open on others' word alone, none
+does, for it may be their network that fails: first this process sees for itself. Who has an answer then believes that,
+for as long as the other's trouble lasts.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class SharedCircuits:
         self._answered: dict[str, int] = {}
         self._answers: dict[str, float] = {}
         self._heard: dict[tuple[str, str], int] = {}
+        self._before: dict[tuple[str, str], int] = {}  # answers of our own when a trouble was first heard of
 
     def word(self, now_s: float) -> CircuitsWord | None:
         """What there is to tell, None where all is well."""
@@ -81,16 +84,23 @@ class SharedCircuits:
         for name in closed:
             if (breaker := self._health.breakers.get(name)) is not None and breaker.opened:
                 breaker.closed_elsewhere(now_s)
-        names = {name for word in words for name in word.open} - closed
-        for name in names:
+        troubles = [(word.process, name) for word in words for name in word.open]
+        self._before = {trouble: self._before.get(trouble, self._answers_of(trouble[1])) for trouble in troubles}
+        for name in {name for _, name in troubles} - closed:
             if self._known(name) and name not in self._closed and name not in self._answers:
-                self._hear_of(
-                    self._health.of(name), [(w.process, w.open[name]) for w in words if name in w.open], now_s
-                )
+                breaker, said = self._health.of(name), [(w.process, w.open[name]) for w in words if name in w.open]
+                if not breaker.opened or breaker.adopted:  # what its own calls say counts for more
+                    said = [each for each in said if breaker.answered <= self._before[each[0], name]]
+                if said:
+                    self._hear_of(breaker, said, now_s)
+
+    def _answers_of(self, name: str) -> int:
+        breaker = self._health.breakers.get(name)
+        return 0 if breaker is None else breaker.answered
 
     def _hear_of(self, breaker: Breaker, told: list[tuple[str, Open]], now_s: float) -> None:
         most = max((one for _, one in told), key=lambda one: (one.left_s > 0, one.opened))
-        if most.left_s > 0 and most.opened > breaker.opened:
+        if most.left_s > 0 and most.opened > breaker.opened and not breaker.adopted:
             breaker.opened_elsewhere(now_s + most.left_s, most.opened)
         if breaker.state(now_s) is Circuit.CLOSED:
             return

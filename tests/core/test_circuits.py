@@ -110,7 +110,8 @@ def test_one_open_circuit_opens_all_others_within_a_second(seed: int) -> None:
 @pytest.mark.parametrize("takes_s", [0.0, 3.0])
 @pytest.mark.parametrize("count", [2, 5, 12])
 def test_probes_do_not_multiply_by_processes(count: int, takes_s: float) -> None:
-    """An outage of ten minutes that one process sees first, all with calls enough to probe whenever they may."""
+    """An outage of ten minutes that one process sees first, all with calls enough to probe whenever they may; each of
+    the others sees for itself once."""
     one, house, alone = House(1, takes_s=takes_s), House(count, takes_s=takes_s), House(count, alone=True)
     for each in (one, house, alone):
         each.takes_s, takes = 0.0, each.takes_s
@@ -118,7 +119,7 @@ def test_probes_do_not_multiply_by_processes(count: int, takes_s: float) -> None
         each.takes_s = takes
         each.run(1.0, [])
         each.run(600.0)
-    assert len(house.failed) <= len(one.failed)
+    assert len(house.failed) <= len(one.failed) + count - 1
     assert house.most_at_once == 1
     assert len(alone.failed) >= count * len(one.failed)
 
@@ -152,6 +153,27 @@ def test_who_has_had_an_answer_believes_that() -> None:
         house.run(0.5, [])
     assert sick.state(house.now_s) is not Circuit.CLOSED
     assert well.state(house.now_s) is Circuit.CLOSED
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 2.0, 20.0])
+@pytest.mark.parametrize("takes_s", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_process_with_a_network_that_fails_does_not_stop_another(gap_s: float, takes_s: float, seed: int) -> None:
+    """Ten minutes in which the calls of one fail and those of the other, which come by chance, are answered."""
+    sick, well = (house := House(2, takes_s=takes_s, seed=seed)).processes
+    chance, refused = random.Random(seed), 0
+    for _ in range(6000):
+        house.now_s = round(house.now_s + TICK_S, 6)
+        for process, house.dead in ((sick, True), (well, False)):
+            house._end(process)
+            if process is sick:
+                house.call(process)
+            elif chance.random() < TICK_S / gap_s and process.probing_until_s is None:
+                refused += not house.call(process)
+            if round((house.now_s - process.off_s) / TICK_S) % round(EVERY_S / TICK_S) == 0:
+                house.talk(process)
+    assert sick.state(house.now_s) is not Circuit.CLOSED
+    assert refused <= 2 + 3 * COOLDOWN_S / gap_s
 
 
 def test_a_process_whose_calls_fail_is_not_closed_by_anothers_answers_but_may_probe_at_once() -> None:
