@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.core.errors import BadRequest, BudgetContended, BudgetExceeded
+from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, TaskStopped, Unpriced
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
@@ -58,15 +58,26 @@ class EmbeddingsCall(OwnedCall):
         ]
         if not candidates:
             raise BadRequest("No candidate of this route makes embeddings.", param="model")
-        failed: Verdict | None = None
+        denial: BursarError | None = None
+        failure: BursarError | None = None
         for candidate in {c.name: c for c in candidates}.values():
-            failed = await self._attempt(candidate)
+            try:
+                failed = await self._attempt(candidate)
+            except (BudgetExceeded, BudgetContended, Unpriced) as error:
+                denial = denial or error
+                if isinstance(error, TaskStopped) or (
+                    isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate)
+                ):
+                    raise
+                continue
             if failed is None:
                 return
+            failure = failed.error
             if failed.move is Move.REJECT or self.waits.is_over():
                 break
-        assert failed is not None
-        raise failed.error
+        ending = failure or denial
+        assert ending is not None
+        raise ending
 
     async def _attempt(self, candidate: Candidate) -> Verdict | None:
         limits = self.record.limits = self.limits(candidate)

@@ -249,3 +249,21 @@ async def test_embeddings_are_priced_and_capped(
         assert_denied(answer, "task")
         balance = await live.balance("task:t1")
         assert balance.spent_nano == upstream.bill(PRICE) <= 60_000
+
+
+@pytest.mark.parametrize("first_is_dear", [True, False])
+async def test_an_embedding_that_one_candidate_is_too_dear_for_is_asked_of_the_others(
+    tmp_path: Path, upstream: ScriptedUpstream, first_is_dear: bool
+) -> None:
+    """Before it, its denial passes it over; behind a failure, the failure is what the client hears."""
+    names = ("dear", "a") if first_is_dear else ("a", "dear")
+    upstream.source = Script() if first_is_dear else Script.failure(500)
+    priced = {"dear": model("dear", embeddings=True, pricing={"input_per_1k": 10, "output_per_1k": 0})}
+    rules = policy(dict.fromkeys(names, upstream), models={"a": model("a", embeddings=True), **priced})
+    async with Live(tmp_path, rules) as live:
+        ask = {"model": "auto", "path": "/v1/embeddings", "messages": None, "input": "some words to embed"}
+        answer = await live.chat(**ask, max_cost_usd=0.001)
+        record = await live.client.decision(answer.request_id)
+        assert [denial["model"] for denial in record["denials"]] == ["dear"]
+        assert [attempt["model"] for attempt in record["attempts"]] == ["a"]
+        assert answer.status == (200 if first_is_dear else 502)
