@@ -14,7 +14,7 @@ import pytest
 
 from app.core.money import nano_from_usd
 from tests.gateway.live import Answer, Live, policy, read
-from tests.gateway.worlds import PRICES, Ask, World, make
+from tests.gateway.worlds import PRICES, TEAM, TEAMS, Ask, World, make
 from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script
@@ -142,14 +142,25 @@ def check_money(world: World, ask: Ask, record: Record) -> None:
         assert charged_nano <= nano_from_usd(ask.cap_usd) + LATE_TOKENS * DEAREST_NANO
 
 
-async def check_ledger(live: Live, records: list[Record]) -> None:
-    """The ledger and the records tell the same of everybody and of each task."""
+async def check_ledger(live: Live, world: World, records: list[Record]) -> None:
+    """The ledger and the records tell the same of everybody, each team, key and task; a team's cap binds."""
     balances = await live.balances()
     by_scope = {"global:total": records}
-    by_scope |= {f"task:-:{task}": [r for r in records if r["task_id"] == task] for task in TASKS}
+    for key in ("-", *TEAMS):
+        of_key = [r for r in records if r["key"] == key]
+        by_scope |= {f"task:{key}:{task}": [r for r in of_key if r["task_id"] == task] for task in TASKS}
+        if key in TEAMS:
+            by_scope[f"key:{key}:total"] = of_key
+    of_team = by_scope[f"team:{TEAM}:total"] = [r for r in records if r["team"] == TEAM]
+    assert of_team == [r for r in records if TEAMS.get(r["key"]) == TEAM]
     for scope, told in by_scope.items():
         charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
         assert charged == (balances[scope].spent_nano if scope in balances else 0), scope
+    for cap in world.policy.get("teams", {}).get(TEAM, {}).get("caps", {}).values():
+        if all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
+            late_nano = LATE_TOKENS * DEAREST_NANO * len(of_team)
+            spent_nano = sum(nano_from_usd(record["cost_usd"]) for record in of_team)
+            assert spent_nano <= nano_from_usd(cap["max_cost_usd"]) + late_nano
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -171,7 +182,7 @@ async def test_a_random_world(tmp_path: Path, seed: int, ledger_url: str | None)
             live.services.traces.append = keep  # type: ignore[method-assign]
             answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
             await live.idle()
-            await check_ledger(live, records)
+            await check_ledger(live, world, records)
             by_id = {record["request_id"]: record for record in records}
             for ask, answer in zip(world.asks, answers, strict=True):
                 if answer is None:

@@ -5,6 +5,7 @@ Everything follows from a seed. What is said of a world is in `test_worlds.py`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ PRICES = {"a": ListPrice("0.001", "0.002", "0"), "b": ListPrice("0.004", "0.009"
 """No rate for cached input is declared: then it is not priced."""
 SILENCE_S = 0.3
 """How long a provider is waited for."""
+TEAM = "lab"
+TEAMS = {"ann": TEAM, "bob": TEAM, "eve": None}
+"""The keys of a world that has keys, each its own secret."""
 ATTEMPTS = 4
 """Scripts for one request, the last of which repeats."""
 
@@ -92,8 +96,12 @@ def make(seed: int) -> World:
     """The world of this seed."""
     rng, world = random.Random(seed), World()
     world.policy = _policy(rng)
+    if keyed := seed % 2 == 1:
+        _give_keys(rng, world.policy)
     for number in range(rng.randint(1, 8)):
         ask = _ask(rng, f"mark-{number}-")
+        if keyed:
+            ask.headers["authorization"] = f"Bearer {rng.choice([*TEAMS])}"
         world.asks.append(ask)
         world.scripts[ask.mark] = [_script(rng) for _ in range(ATTEMPTS)]
     return world
@@ -126,6 +134,17 @@ def _policy(rng: random.Random) -> dict[str, Any]:
         "on_cut": rng.choice(["error", "error", "length"]),
         "ledger": {"contention_wait_secs": 0.2},
     }
+
+
+def _give_keys(rng: random.Random, rules: dict[str, Any]) -> None:
+    rules["keys"] = [
+        {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **({"team": team} if team else {})}
+        for name, team in TEAMS.items()
+    ]
+    rules["teams"] = {TEAM: {}}
+    if rng.random() < 0.6:
+        window, cap = rng.choice(["day", "month", "total"]), rng.choice([0.0003, 0.001, 0.005])
+        rules["teams"][TEAM] = {"caps": {window: {"max_cost_usd": cap}}}
 
 
 def _script(rng: random.Random) -> Script:
