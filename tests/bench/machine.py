@@ -66,8 +66,17 @@ def cpu_s(pid: int) -> float:
 
 def rss_mb(pid: int) -> float:
     """Resident memory of a process and its living descendants; shared pages count in each."""
+    return _rss_mb(_tree(pid))
+
+
+def own_rss_mb(pid: int) -> float:
+    """Resident memory of a process alone."""
+    return _rss_mb({pid})
+
+
+def _rss_mb(pids: set[int]) -> float:
     kib = 0
-    for member in _tree(pid):
+    for member in pids:
         with contextlib.suppress(OSError):
             lines = (PROC / str(member) / "status").read_text().splitlines()
             kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))

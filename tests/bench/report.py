@@ -79,10 +79,11 @@ class Report:
 
     def memory(self, growth: Growth) -> None:
         """Resident memory against requests served."""
-        rows = [(f"{count:,}", f"{mb:.1f}") for count, mb in growth.points]
-        self.table("Memory, a fresh task for every request, one in ten a stream", ("requests", "RSS MB"), rows)
+        rows = [(f"{count:,}", f"{mb:.1f}", f"{beside_mb:.1f}") for count, mb, beside_mb in growth.points]
+        columns = ("requests", "RSS MB of the worker", "of processes beside it")
+        self.table("Memory, a fresh task for every request, one in ten a stream", columns, rows)
         self.note(
-            f"\n{growth.per_100k_mb:+.1f} MB per 100,000 requests over the last half"
+            f"\n{growth.per_100k_mb:+.1f} MB per 100,000 requests over the last half, the worker alone"
             + (f"; {growth.errors} requests FAILED, the first with: {growth.first_error}" if growth.errors else "")
         )
 
