@@ -170,6 +170,8 @@ class Attempt:
             self.exchange.read_whole(body, self.meter)
         except BadEvent:
             return await self.failed(verdict.garbled())
+        if self.exchange.misspoken:
+            return await self.failed(verdict.misspoken())
         self.pace.all_at_once()
         await self.settle(self.meter.cost_nano, self.provenance())
         self.record.outcome = Outcome.COMPLETED

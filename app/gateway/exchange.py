@@ -26,7 +26,7 @@ from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
-from app.dialects.registry import CHAT, RESPONSES, dialect_named
+from app.dialects.registry import CHAT, MESSAGES, RESPONSES, dialect_named
 from app.gateway.seen import heard_for
 
 
@@ -68,6 +68,11 @@ class Exchange(Protocol):
 
     heard: Heard
 
+    @property
+    def misspoken(self) -> bool:
+        """Whether an answer that is complete holds a call that a whole reply of the client's dialect could not show:
+        its model got the arguments wrong. Without that call the turn would look finished."""
+
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
 
@@ -99,6 +104,8 @@ def exchange_for(request: ChatRequest, provider: Provider, writing: tuple[str, .
 
 class ChatExchange:
     """Chat Completions on both sides."""
+
+    misspoken = False  # arguments are text
 
     def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
@@ -158,6 +165,14 @@ class EventExchange:
         self._same = client.name == upstream.name
         self._whole: list[Event] = []
         self.heard = heard_for(request, writing)
+
+    @property
+    def misspoken(self) -> bool:
+        if self._client.name != MESSAGES or self._same or self.heard.finish not in ("stop", "tool_calls"):
+            return False  # chat and Responses show text, Gemini has a word for it (MALFORMED_FUNCTION_CALL)
+        from app.dialects.anthropic.read_blocks import is_whole  # noqa: PLC0415  (loaded by whoever speaks it)
+
+        return not all(is_whole(arguments) for _, arguments in self.heard.calls or ())
 
     @cached_property
     def _talk(self) -> Conversation:

@@ -70,6 +70,9 @@ class Streamed:
             relay.broken = "[DONE] came where nothing had been finished"
         if relay.broken is None and (relay.done or relay.whole):
             why = "tokens" if self._purse.clamped_by_tokens else "budget"
+            if self._folds and not relay.clamped and self._attempt.exchange.misspoken:
+                self._reply.close()
+                return await self._attempt.failed(verdict.misspoken())
             if not relay.clamped:
                 await self._complete()
             elif self._purse.clamped_to_land and not relay.in_tool:

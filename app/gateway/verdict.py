@@ -101,6 +101,12 @@ def garbled() -> Verdict:
     return Verdict(Move.NEXT, error, Outcome.API_ERROR, unhealthy=True, charged=True)
 
 
+def misspoken() -> Verdict:
+    """The answer is whole, and calls a tool with arguments that no client of that dialect could be shown."""
+    error = UpstreamError("The model called a tool with arguments that are not JSON.")
+    return Verdict(Move.NEXT, error, Outcome.API_ERROR, unhealthy=False, charged=True)
+
+
 def too_late() -> Verdict:
     """A deadline passed before the first event; the provider has read the input by then."""
     return Verdict(

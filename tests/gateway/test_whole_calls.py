@@ -267,3 +267,32 @@ async def test_an_embedding_that_one_candidate_is_too_dear_for_is_asked_of_the_o
         assert [denial["model"] for denial in record["denials"]] == ["dear"]
         assert [attempt["model"] for attempt in record["attempts"]] == ["a"]
         assert answer.status == (200 if first_is_dear else 502)
+
+
+WRONG = [tool(id="call_1", name="bash"), tool("{'cmd': "), tool("'ls'}")]
+RIGHT = [tool(id="call_2", name="bash"), tool('{"cmd": '), tool('"ls"}')]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+async def test_a_call_that_its_model_got_wrong_is_no_end_of_a_turn(
+    tmp_path: Path, upstream: ScriptedUpstream, folded: bool
+) -> None:
+    """Messages has no words for it: without the call the turn would look finished, so another model is asked."""
+    upstream.source = [Script.of(WRONG), Script.of(RIGHT), Script.of(WRONG)]
+    rules = policy({"a": upstream}, models={"b": model("a")})
+    rules["routes"]["auto"] |= {"fallback": ["b"], "retries": {"attempts": 0}}
+    body = {"tools": [{"name": "bash", "input_schema": {"type": "object"}}], "max_tokens": 2000}
+    asked: dict[str, Any] = {"path": "/v1/messages", "model": "auto", **body}
+    headers = {"x-bursar-max-cost-usd": "0.002"} if folded else {}
+    async with Live(tmp_path, rules) as live:
+        answer = await live.chat(headers=headers, **asked)
+        assert [block["type"] for block in answer.json["content"]] == ["tool_use"]
+        assert (answer.json["content"][0]["input"], answer.json["stop_reason"]) == ({"cmd": "ls"}, "tool_use")
+        assert [request.stream for request in upstream.requests] == [folded, folded]
+        first, second = await live.attempts(answer)
+        assert (first["outcome"], first["provenance"]) == ("api_error", "metered")
+        assert first["cost_usd"] == usd(upstream.requests[0].tokens.bill(PRICE))
+        assert answer.json["usage"]["cost"] == pytest.approx(first["cost_usd"] + second["cost_usd"])
+        alone = await live.chat(headers=headers, **{**asked, "model": "a"})
+        assert (alone.status, alone.json["error"]["type"]) == (502, "api_error")
+        assert "not JSON" in alone.json["error"]["message"]
