@@ -78,14 +78,16 @@ class OwnedCall(ABC):
         try:
             if self.record.parent_id is not None:
                 await self._hang_below(self.record.parent_id)
-            await self.serve()
+            try:
+                await self.serve()
+            finally:  # an attempt settles for itself; one that never began has cost nothing
+                if self.purse is not None and not self.purse.closed:
+                    await self.purse.settle(0)
         except BursarError as error:
             await self.fail(error)
         except Exception:
             log.exception("a call failed unexpectedly", request_id=self.record.request_id)
             self.record.error = "internal error"
-            if self.purse is not None:  # a defect before its attempt began, which settles for itself
-                await self.purse.settle(0)
             await self.fail(BursarError("The gateway failed to serve the request."))
         finally:
             self._finish()

@@ -82,7 +82,7 @@ class Purse:
     async def reserve(self, request: ChatRequest | None, *, stopped: Callable[[], bool]) -> None:
         """Hold what the plan needs, before a byte goes upstream. A plain plan that finds no room is folded.
 
-        Raises BudgetExceeded, BudgetContended or LedgerDown, and then holds nothing.
+        Raises BudgetExceeded, BudgetContended or LedgerDown, and then holds nothing; nor does it after a defect.
         """
         limits, need_nano = self.limits, self.plan.need_nano
         if limits.call_nano is not None and need_nano > limits.call_nano:
@@ -102,23 +102,27 @@ class Purse:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
-        limits = self.limits
-        if self.plan.mode is Mode.PLAIN and self.plan.unbounded and self.capped:
-            self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
-        if request is not None:
-            self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, self._grant)
-            clamped = self.clamp_tokens is not None or self.clamp_uses is not None
-            if clamped and not self.plan.strict and self._grant.remaining_nano is not None:
-                # What others hold may come back: a clamp that ignored it would cut this call for good.
-                shared = await self._shared_nano()
-                if shared is not None:
-                    grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
-                    self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, grant)
-            tokens = token_clamp(self.plan, request, self.tokens_left)
-            if tokens is not None and (self.clamp_tokens is None or tokens < self.clamp_tokens):
-                self.clamp_tokens, self.clamped_by_tokens = tokens, True
-            if landing is not None and (self.clamp_tokens is None or landing < self.clamp_tokens):
-                self.clamp_tokens, self.clamped_by_tokens, self.clamped_to_land = landing, False, True
+        try:
+            limits = self.limits
+            if self.plan.mode is Mode.PLAIN and self.plan.unbounded and self.capped:
+                self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
+            if request is not None:
+                self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, self._grant)
+                clamped = self.clamp_tokens is not None or self.clamp_uses is not None
+                if clamped and not self.plan.strict and self._grant.remaining_nano is not None:
+                    # What others hold may come back: a clamp that ignored it would cut this call for good.
+                    shared = await self._shared_nano()
+                    if shared is not None:
+                        grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
+                        self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, grant)
+                tokens = token_clamp(self.plan, request, self.tokens_left)
+                if tokens is not None and (self.clamp_tokens is None or tokens < self.clamp_tokens):
+                    self.clamp_tokens, self.clamped_by_tokens = tokens, True
+                if landing is not None and (self.clamp_tokens is None or landing < self.clamp_tokens):
+                    self.clamp_tokens, self.clamped_by_tokens, self.clamped_to_land = landing, False, True
+        except BaseException:
+            await self.settle(0)
+            raise
 
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import BadRequest
 from app.core.health import COOLDOWN_S
 from tests.gateway.live import PRICE, Live, policy, usd
 from tests.upstream import ScriptedUpstream
@@ -380,14 +381,16 @@ async def test_no_time_is_left_for_another_attempt(tmp_path: Path, upstream: Scr
         assert not upstream.requests
 
 
+@pytest.mark.parametrize("where", ["purse.clamps", "call.refuse_unpriced", "call.Attempt", "attempt.exchange_for"])
+@pytest.mark.parametrize("raised", [ValueError("a defect"), BadRequest("Told to the client.")], ids=["defect", "told"])
 async def test_a_defect_leaves_no_hold(
-    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, where: str, raised: Exception
 ) -> None:
     def broken(*_: Any) -> None:
-        raise ValueError("a defect")
+        raise raised
 
-    monkeypatch.setattr("app.gateway.call.Attempt", broken)
+    monkeypatch.setattr(f"app.gateway.{where}", broken)
     async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
-        assert (await live.chat(task="t1")).status == 500
+        assert (await live.chat(task="t1")).status == (400 if isinstance(raised, BadRequest) else 500)
         balance = await live.balance("task:t1")
         assert (balance.held_nano, balance.spent_nano) == (0, 0)
