@@ -66,7 +66,7 @@ def name_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
     """The same for the same request of the same key in the same task."""
     hashed = hashlib.blake2b(repr((key_name, task_id, request.dialect, request.model)).encode(), digest_size=16)
     for member, value in request.members.items():
-        raw = bytes(value)
+        raw = memoryview(value)
         hashed.update(b"%b %d " % (member.encode("utf-8", "replace"), len(raw)))
         hashed.update(raw[:READ_BYTES])
         hashed.update(raw[READ_BYTES:][-READ_BYTES:])
