@@ -14,7 +14,7 @@ from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
 from app.gateway.limits import ANONYMOUS, MODEL_PART, task_scope
-from app.http.dashboard.budgets import Reading
+from app.http.dashboard.budgets import Reading, known_owners
 from app.http.task_json import balance_json
 from app.settings import Settings
 from app.stores import sqlite_tables
@@ -22,7 +22,6 @@ from app.stores.budgets import Budgets, LedgerUnavailable
 
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
-OWNERS_LOOKED_AT = 1_000
 
 Rows = list[tuple[str, Balance]]
 
@@ -139,7 +138,7 @@ async def _show_all(ledger: Reading, as_json: bool) -> int:
     tasks = await _tasks(ledger, "task:")
     keys = [name for name in await key_names(ledger) if name != ANONYMOUS]
     of_keys = {name: await _windows(ledger, f"key:{name}") for name in keys}
-    of_teams = {name: await _windows(ledger, f"team:{name}") for name in await _owners(ledger, "team")}
+    of_teams = {name: await _windows(ledger, f"team:{name}") for name in await known_owners(ledger, "team", ())}
     if as_json:
         say_json(
             {
@@ -165,13 +164,7 @@ async def _show_all(ledger: Reading, as_json: bool) -> int:
 
 async def key_names(ledger: Reading | Budgets) -> list[str]:
     """Every key that has spent, and the name that stands for no key."""
-    return [ANONYMOUS, *await _owners(ledger, "key")]
-
-
-async def _owners(ledger: Reading | Budgets, kind: str) -> list[str]:
-    """Every key, or every team, that has spent."""
-    scopes = await ledger.scopes(f"{kind}:", OWNERS_LOOKED_AT)
-    return list(dict.fromkeys(name.split(":")[1] for name, _ in scopes))
+    return [ANONYMOUS, *await known_owners(ledger, "key", ())]
 
 
 async def _windows(ledger: Reading, owner: str) -> Rows:
