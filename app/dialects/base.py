@@ -49,7 +49,10 @@ class UpstreamRequest(msgspec.Struct):
 
 
 class Reader(Protocol):
-    """Reads one reply of an upstream."""
+    """Reads one reply of an upstream. `marks_end`: its dialect marks the end of a stream that has several choices, so
+    that without the mark fewer than were asked for are not all."""
+
+    marks_end: bool
 
     def read(self, frame: Frame) -> list[Event]:
         """The events of one frame of the stream, none for a comment. Raises BadEvent."""

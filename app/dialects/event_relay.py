@@ -35,6 +35,7 @@ from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Counts, Dialect, Reader, Writer
+from app.dialects.unended import HALF_A_CALL, reason_of
 
 _OURS = (Finished, Used, Done, Ran, HandedOver)
 """What is not written as it comes: ends wait for the settlement, the provider's own tools are the meter's business."""
@@ -89,7 +90,9 @@ class EventRelay:
         self._pending: list[_Item] = []
         self._ending: list[_Item] = []
         self._held: list[_Item] = []
-        self._open_calls: dict[tuple[int, int], list[str]] = {}
+        self._calls: dict[tuple[int, int], list[str]] = {}
+        self._customs: set[tuple[int, int]] = set()
+        self._ended_calls: set[tuple[int, int]] = set()
         self._said: set[tuple[int, int]] = set()
         self._begun: set[int] = set()
 
@@ -112,13 +115,21 @@ class EventRelay:
 
     @property
     def whole(self) -> bool:
-        """No choice is without an end that has begun: some providers answer with fewer than were asked for."""
+        """No choice is without an end that has begun. Some providers answer with fewer than were asked for: whoever has
+        a mark for the end of a stream gives it then."""
+        if self._reader.marks_end:
+            return self.ended
         return bool(self._finished) and self._begun <= self._finished.keys()
 
     @property
+    def came(self) -> int:
+        """How many choices have an end."""
+        return len(self._finished)
+
+    @property
     def hollow(self) -> bool:
-        """It is over and no choice has an end: nothing was said, or half a call of a tool."""
-        return self.done and not self._finished and (self.in_tool or not self.meter.pieces)
+        """It is over, and nothing was said."""
+        return self.done and not self._finished and not self.meter.pieces
 
     @property
     def clamped(self) -> bool:
@@ -129,7 +140,8 @@ class EventRelay:
             return True
         if self.meter.exact and self.meter.output_tokens >= self._clamp:
             return True  # llama.cpp's Responses call every end complete
-        return any(not _whole_json("".join(parts)) for parts in self._open_calls.values())
+        given = ("".join(parts) for call, parts in self._calls.items() if call not in self._customs)
+        return not all(map(_whole_json, given))
 
     def feed(self, frames: list[Frame]) -> bytes:
         """Take the frames of one read; the bytes to send on now."""
@@ -195,6 +207,8 @@ class EventRelay:
         for event in events:
             if isinstance(event, Used):
                 self.meter.report(event.usage, final=event.final or self.ended)
+        if self.done and not self.ended and self.broken is None:
+            self._end_open()
         if self.broken is not None:
             return
         running = self.meter.running_nano
@@ -210,13 +224,38 @@ class EventRelay:
             self.blocked = True
 
     def _follow_call(self, event: Event) -> None:
-        """Under a clamp, keep the arguments of calls: half of one shows who ended it."""
-        if self._clamp is None:
-            return
-        if isinstance(event, CallBegins) and not event.custom:
-            self._open_calls[event.choice, event.index] = []
-        elif isinstance(event, CallPiece) and (parts := self._open_calls.get((event.choice, event.index))) is not None:
-            parts.append(event.text)
+        """Keep the arguments of calls: half of one shows who ended it, and whether it has ended."""
+        if isinstance(event, CallPiece):
+            if (parts := self._calls.get((event.choice, event.index))) is not None:
+                parts.append(event.text)
+        elif isinstance(event, CallBegins):
+            self._calls[event.choice, event.index] = []
+            if event.custom:
+                self._customs.add((event.choice, event.index))
+        elif isinstance(event, CallEnds):
+            self._ended_calls.add((event.choice, event.index))
+
+    def _end_open(self) -> None:
+        """The mark of the end has come: choices without a finish reason get that which the mark stands for; half a call
+        breaks the stream."""
+        begun = self._begun if self._request.choices > 1 else {0} if self.meter.pieces else set()
+        limit = self._request.output_limit if self._clamp is None else self._clamp
+        exact = self.meter.exact and self._request.choices == 1 and limit is not None
+        limited = exact and self.meter.output_tokens >= (limit or 0)
+        for choice in begun - self._finished.keys():
+            reason = reason_of(self._arguments(choice), limited=limited)
+            if reason is None:
+                self.broken = HALF_A_CALL
+                return
+            self._finished[choice] = Finished(reason, choice)
+
+    def _arguments(self, choice: int) -> list[str]:
+        """Of each of a choice's calls: "{}" where its provider said that it is whole, "" where it is free text."""
+        calls = [call for call in self._calls if call[0] == choice]
+        return [
+            "{}" if call in self._ended_calls else "" if call in self._customs else "".join(self._calls[call])
+            for call in calls
+        ]
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
         if self._held or item.ends:

@@ -167,7 +167,7 @@ class Attempt:
         body = await self.session.waits.io(reply.read_all())
         reply.release()
         try:
-            self.exchange.read_whole(body, self.meter)
+            self.note_choices(self.exchange.read_whole(body, self.meter))
         except BadEvent:
             return await self.failed(verdict.garbled())
         if self.exchange.misspoken:
@@ -177,6 +177,11 @@ class Attempt:
         self.record.outcome = Outcome.COMPLETED
         await self.answer(200, self.exchange.shown(body, self.meter, self.call_cost_nano))
         return None
+
+    def note_choices(self, came: int) -> None:
+        """Some providers answer with fewer than were asked for; what there is of them is whole."""
+        if came < self.session.request.choices:
+            self.record.choices = came
 
     @property
     def out_of_time(self) -> bool:

@@ -23,7 +23,8 @@ MOST_RATE_LIMITS = 32
 class AttemptRecord(msgspec.Struct):
     """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
     writes) are counted from the call's arrival; `generation_s` is how long its output took. `unpriced_tools`: tools of
-    the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap)."""
+    the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap).
+    `choices`: how many came, where that is fewer than were asked for."""
 
     candidate: Candidate
     purse: Purse | None = None
@@ -42,6 +43,7 @@ class AttemptRecord(msgspec.Struct):
     usage: dict[str, int] = {}
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()
+    choices: int | None = None
     upstream_id: str | None = None
     rate_limits: list[tuple[bytes, bytes]] = []
 

@@ -19,6 +19,7 @@ from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Dialect, UpstreamRequest
 from app.dialects.event_relay import EventRelay, counts_of, date
+from app.dialects.openai_chat.chunks import choices_in
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.dialect import ChatDialect
 from app.dialects.openai_chat.fold import Folder
@@ -46,6 +47,8 @@ class Relay(Protocol):
     def ended(self) -> bool: ...
     @property
     def whole(self) -> bool: ...
+    @property
+    def came(self) -> int: ...
     @property
     def hollow(self) -> bool: ...
     @property
@@ -85,8 +88,8 @@ class Exchange(Protocol):
     def as_stream(self, relay: Relay, body: bytes) -> bytes:
         """A whole reply where a stream was asked for, as a stream for `relay`. Raises BadEvent."""
 
-    def read_whole(self, body: bytes, meter: Meter) -> None:
-        """Meter a reply that is not streamed. Raises BadEvent where it is none."""
+    def read_whole(self, body: bytes, meter: Meter) -> int:
+        """Meter a reply that is not streamed; how many choices it has. Raises BadEvent where it is none."""
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         """That reply, as the client sees it."""
@@ -132,13 +135,14 @@ class ChatExchange:
             choices=request.choices,
             show_usage=request.show_usage and not folds,
             clamp_tokens=clamp_tokens,
+            limit_tokens=request.output_limit,
             folder=Folder() if folds else None,
         )
 
     def as_stream(self, relay: Relay, body: bytes) -> bytes:
         return as_stream(body)
 
-    def read_whole(self, body: bytes, meter: Meter) -> None:
+    def read_whole(self, body: bytes, meter: Meter) -> int:
         event = decode_whole(body, self.heard if len(body) <= 2 * MOST_CHARS else None)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
@@ -147,6 +151,7 @@ class ChatExchange:
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
         if event.usage is not None and 2 * event.usage.output >= meter.pieces:
             meter.report(event.usage)
+        return len(choices_in(body)) if self._request.choices > 1 else 1
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         return with_cost(body, meter, cost_nano)
@@ -210,7 +215,7 @@ class EventExchange:
         relay.unstreamed = True
         return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
 
-    def read_whole(self, body: bytes, meter: Meter) -> None:
+    def read_whole(self, body: bytes, meter: Meter) -> int:
         events = self._whole = self._upstream.reader().whole(body)
         self.heard.take(events)
         date(events, self._created_s)
@@ -224,6 +229,7 @@ class EventExchange:
             meter.add(seen_pieces(events))
         else:
             meter.report(used)
+        return sum(isinstance(event, Finished) for event in events)
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         counts = counts_of(meter, cost_nano)

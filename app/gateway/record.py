@@ -323,6 +323,7 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "error": attempt.error,
         "upstream_id": attempt.upstream_id,
         **({"unpriced_tools": attempt.unpriced_tools} if attempt.unpriced_tools else {}),
+        **({"choices": attempt.choices} if attempt.choices is not None else {}),
         "budget": budget_json(attempt.purse) if attempt.purse is not None else None,
     }
 

@@ -144,6 +144,7 @@ class Streamed:
     async def _complete(self) -> None:
         await self._attempt.settle(self._purse.meter.cost_nano, self._attempt.provenance())
         self._record.outcome = Outcome.COMPLETED
+        self._attempt.note_choices(self._relay.came)
         if self._folds:
             self._pace.all_at_once()
             await self._attempt.answer(200, self._relay.folded(self._attempt.call_cost_nano, None))

@@ -59,11 +59,17 @@ def frames(*datas: bytes) -> list[Frame]:
 
 
 def relay(
-    *, choices: int = 1, show: bool = True, clamp: int | None = None, folder: Folder | None = None, given: int = 0
+    *,
+    choices: int = 1,
+    show: bool = True,
+    clamp: int | None = None,
+    limit: int | None = None,
+    folder: Folder | None = None,
+    given: int = 0,
 ) -> ChatRelay:
     """A relay whose tokens cost one nano-dollar each, pieces being tokens."""
     meter = Meter(ONE_NANO, given, 1000)
-    return ChatRelay(meter, choices=choices, show_usage=show, clamp_tokens=clamp, folder=folder)
+    return ChatRelay(meter, choices=choices, show_usage=show, clamp_tokens=clamp, limit_tokens=limit, folder=folder)
 
 
 def told(stream: bytes) -> list[Any]:

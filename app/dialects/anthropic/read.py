@@ -63,6 +63,8 @@ _message = msgspec.json.Decoder(_Message)
 class MessagesReader:
     """Reads one reply of an upstream."""
 
+    marks_end = False
+
     def __init__(self) -> None:
         self._blocks = BlocksReader()
         self._usage: UsageShape | None = None

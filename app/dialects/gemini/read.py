@@ -130,6 +130,8 @@ _grounding = msgspec.json.Decoder(_Grounding | None)
 class GeminiReader:
     """Reads one reply; see `base.Reader`. A call without an id gets one made of the reply's own id."""
 
+    marks_end = False
+
     def __init__(self) -> None:
         self._begun = False
         self._seed = ""

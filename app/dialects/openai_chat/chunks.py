@@ -6,9 +6,19 @@ import msgspec
 
 from app.dialects.openai_chat.render import object_bytes
 
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+
+
+class _Indexed(msgspec.Struct):
+    choices: list[_Choice] | None = None
+
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_indexed = msgspec.json.Decoder(_Indexed)
 _NULL, _EMPTY = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
 _SAYING = frozenset(("delta", "logprobs", "text"))
 
@@ -16,6 +26,11 @@ _SAYING = frozenset(("delta", "logprobs", "text"))
 def one_line(data: bytes) -> bytes:
     """JSON that came in several data lines as one: outside of strings a line end is white space."""
     return data.replace(b"\n", b" ") if b"\n" in data else data
+
+
+def choices_in(data: bytes) -> list[int]:
+    """The indexes of the choices of a chunk, or of a completion."""
+    return [choice.index for choice in _indexed.decode(data).choices or ()]
 
 
 def without_usage(data: bytes) -> bytes | None:

@@ -67,6 +67,14 @@ class Folder:
             delta = {name: value for name, value in delta.items() if name != "content"}
         _merge(message, delta)
 
+    def arguments(self, choice: int) -> list[str]:
+        """The arguments of a choice's tool calls; "" where there are none yet, or they are free text."""
+        message = self._choices[choice]["message"] if choice in self._choices else {}
+        functions = [call.get("function") for call in message.get("tool_calls") or ()]
+        functions += [message["function_call"]] if message.get("function_call") else []
+        given = [(function or {}).get("arguments") for function in functions]
+        return [text if isinstance(text, str) else _encode(text).decode() if text else "" for text in given]
+
     @property
     def half_a_call(self) -> bool:
         """A tool call's arguments end before their JSON does."""

@@ -73,6 +73,8 @@ class _Open:
 class ChatReader:
     """Reads one reply."""
 
+    marks_end = True
+
     def __init__(self) -> None:
         self._begun = self._done = False
         self._id = ""

@@ -18,11 +18,19 @@ from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
 from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
-from app.dialects.openai_chat.chunks import one_line, said_and_finish, usage_members, with_counts, without_usage
+from app.dialects.openai_chat.chunks import (
+    choices_in,
+    one_line,
+    said_and_finish,
+    usage_members,
+    with_counts,
+    without_usage,
+)
 from app.dialects.openai_chat.decode import decode_event, summed
 from app.dialects.openai_chat.errors import error_body, error_object, stream_error_object
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.render import object_bytes
+from app.dialects.unended import HALF_A_CALL, reason_of
 
 DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.encode
@@ -48,10 +56,18 @@ class ChatRelay:
     `left_nano`: what the end is to say is left (None: nothing).
     `in_tool`: the client has a part of a tool call, and not yet its end. `ended`: all choices finished.
     `done`: `[DONE]` was seen. `broken`: why the stream cannot be trusted, if so; `error`: what the provider said.
+    `limit_tokens`: the client's own output limit.
     """
 
     def __init__(
-        self, meter: Meter, *, choices: int, show_usage: bool, clamp_tokens: int | None, folder: Folder | None = None
+        self,
+        meter: Meter,
+        *,
+        choices: int,
+        show_usage: bool,
+        clamp_tokens: int | None,
+        limit_tokens: int | None = None,
+        folder: Folder | None = None,
     ) -> None:
         self.meter = meter
         self.allowance_nano: int | None = None
@@ -66,7 +82,9 @@ class ChatRelay:
         self._choices = choices
         self._show_usage = show_usage
         self._clamp = clamp_tokens
+        self._limit = limit_tokens if clamp_tokens is None else clamp_tokens
         self._folder = folder
+        self._begun: set[int] = set()  # where there are several
         self._preamble: list[_Item] = []
         self._pending: list[_Item] = []
         self._held: list[_Item] = []
@@ -88,9 +106,14 @@ class ChatRelay:
         return self.ended
 
     @property
+    def came(self) -> int:
+        """How many choices have an end."""
+        return len(self.finished)
+
+    @property
     def hollow(self) -> bool:
-        """`[DONE]` came and no choice has an end: nothing was said, or half a call of a tool."""
-        return self.done and not self.finished and (self.in_tool or not self.meter.pieces)
+        """`[DONE]` came where nothing was said."""
+        return self.done and not self.finished and not self.meter.pieces
 
     @property
     def clamped(self) -> bool:
@@ -118,6 +141,8 @@ class ChatRelay:
                 self.done = True
                 if self._early is not None and not self.meter.exact:
                     self._accept(*self._early)
+                if not self.ended:
+                    self._end_open(out)
             elif word:
                 self._take(raw, one_line(word), out)
             elif data is None and self.opened and not self.blocked and self._folder is None:
@@ -145,6 +170,8 @@ class ChatRelay:
             return
         meter = self.meter
         meter.add(event.pieces)
+        if event.pieces and self._choices > 1:
+            self._begun.update(choices_in(data))
         if event.finished:
             self.finished.update(event.finished)
         if event.usage is not None:
@@ -169,6 +196,29 @@ class ChatRelay:
                 self._emit(item, out)
         if self.kill_nano is not None and growing and not self.ended and self._reached(running):
             self.blocked = True
+
+    def _end_open(self, out: list[bytes]) -> None:
+        """`[DONE]` has come: choices without a finish reason get that which the mark stands for; half a call breaks the
+        stream."""
+        begun = self._begun if self._choices > 1 else {0} if self.meter.pieces else set()
+        calls = Folder()
+        for item in (*self._tool_data, *(held.data for held in (*self._preamble, *self._held, *self._pending))):
+            calls.add(item)
+        exact = self.meter.exact and self._choices == 1 and self._limit is not None
+        limited = exact and self.meter.output_tokens >= (self._limit or 0)
+        for choice in sorted(begun - self.finished.keys()):
+            reason = reason_of(calls.arguments(choice), limited=limited)
+            if reason is None:
+                self.broken = HALF_A_CALL
+                return
+            self.finished[choice] = reason
+            ending = {"index": choice, "delta": {}, "logprobs": None, "finish_reason": reason}
+            data = object_bytes({**self._envelope(), "choices": msgspec.Raw(_encode([ending]))})
+            item = _Item(sse_event(data), data, 0, {choice: reason}, False)
+            if self.blocked:
+                self._pending.append(item)
+            else:
+                self._emit(item, out)
 
     def _is_plain(self, event: StreamEvent) -> bool:
         """One of the many in mid-stream that go on as they came: nothing is held, and it changes no state."""
@@ -244,8 +294,7 @@ class ChatRelay:
             self._last_data = item.data
         if item.in_tool:
             self.in_tool = True
-            if self._clamp is not None:
-                self._tool_data.append(item.data)
+            self._tool_data.append(item.data)
         if item.finished:
             self._told.update(item.finished)
             self.in_tool = self.in_tool and len(self._told) < self._choices

@@ -88,6 +88,8 @@ _ENDS = frozenset(f"response.{end}" for end in ("completed", "incomplete", "fail
 class ResponsesReader:
     """Reads one reply."""
 
+    marks_end = False
+
     def __init__(self) -> None:
         self._items = ItemReader()
         self._begun = False
