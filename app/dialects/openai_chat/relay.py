@@ -200,10 +200,12 @@ class ChatRelay:
     def _end_open(self, out: list[bytes]) -> None:
         """`[DONE]` has come: choices without a finish reason get that which the mark stands for; half a call breaks the
         stream."""
-        begun = self._begun if self._choices > 1 else {0} if self.meter.pieces else set()
+        alone: set[int] = {0} if self.meter.pieces else set()
+        begun = alone if self._choices == 1 else self._begun
         calls = Folder()
-        for item in (*self._tool_data, *(held.data for held in (*self._preamble, *self._held, *self._pending))):
-            calls.add(item)
+        waiting = (*self._preamble, *self._held, *self._pending)
+        for data in (*self._tool_data, *(item.data for item in waiting)):
+            calls.add(data)
         exact = self.meter.exact and self._choices == 1 and self._limit is not None
         limited = exact and self.meter.output_tokens >= (self._limit or 0)
         for choice in sorted(begun - self.finished.keys()):
