@@ -119,8 +119,8 @@ class Dialect(Protocol):
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         """An upstream's whole reply of this dialect, with the cost added to its usage."""
 
-    def error_reply(self, error: BursarError) -> tuple[int, bytes]:
-        """Status and body of an error before the first byte."""
+    def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:
+        """Status and body of an error before the first byte; `array`: of a stream that would be a JSON array."""
 
     def error_object(self, body: bytes) -> tuple[str, str] | None:
         """The message and kind of an upstream's error reply of this dialect; None where it has another shape."""

@@ -62,6 +62,7 @@ class ChatCall(OwnedCall):
     ) -> None:
         super().__init__(services, downstream, key=key, caps=caps, record=record)
         self.request = request
+        self.array = request.array
         if request.stream and request.dialect != GEMINI:  # whose clients break on comments (shared WIRE.md)
             self.quiet_until_s = asyncio.get_running_loop().time() + KEEPALIVE_S
         self.soft_cut = bool(soft_cut)

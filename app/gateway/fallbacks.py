@@ -16,18 +16,22 @@ def with_fallbacks(
     request: ChatRequest, candidate: Candidate, view: View, key: Key | None, input_tokens: int
 ) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate at a price that holds what the dearest of them costs and knows each by its name; and the models
-    whose price nobody has declared. Raises Forbidden where the key may not use one of them."""
+    whose price nobody has declared. Raises Forbidden where the key may not use one of them; a provider's own choice may
+    be any of its models in the policy."""
     provider, price = candidate.provider, candidate.price
     named = request.prompt.fallbacks
-    if price is None or provider.bridge is not None or provider.speaking_with(request.dialect) != request.dialect:
+    if provider.bridge is not None or provider.speaking_with(request.dialect) != request.dialect:
         return candidate, ()  # none reaches a provider of another dialect
     listed = {m.upstream_model: m for m in view.policy.models.values() if m.provider.name == provider.name}
-    if named == (DEFAULT_FALLBACKS,):
-        found = {name: model.price for name, model in listed.items()}  # the provider chooses: any that is known here
+    by_default = named == (DEFAULT_FALLBACKS,)  # the provider chooses: any that is known here
+    if key is not None and key.routes is not None:
+        _check_allowed(tuple(listed) if by_default else named, listed, key.routes)
+    if price is None:
+        return candidate, ()
+    if by_default:
+        found = {name: model.price for name, model in listed.items()}
         unpriced: tuple[str, ...] = ()
     else:
-        if key is not None and key.routes is not None:
-            _check_allowed(named, listed, key.routes)
         found = {name: listed[name].price if name in listed else _catalogued(view, candidate, name) for name in named}
         unpriced = tuple([name for name, known in found.items() if _served(known, request) is None])
     others = {name: served for name, known in found.items() if (served := _served(known, request)) is not None}

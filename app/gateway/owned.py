@@ -43,7 +43,10 @@ WHOLE = b"application/json"
 
 
 class OwnedCall(ABC):
-    """Runs one request to its end; `run` never raises and always leaves every reservation settled."""
+    """Runs one request to its end; `run` never raises and always leaves every reservation settled. `array`: the client
+    reads one JSON array, of an error too."""
+
+    array = False
 
     def __init__(
         self, services: Services, downstream: Downstream, *, key: Key | None, caps: ClientCaps, record: CallRecord
@@ -227,7 +230,7 @@ class OwnedCall(ABC):
 
     async def _tell(self, error: BursarError) -> None:
         """An error as the reply."""
-        status, body = self.dialect.error_reply(error)
+        status, body = self.dialect.error_reply(error, array=self.array)
         headers = [(b"content-type", b"application/json"), *self._id_headers()]
         headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.downstream.reply(status, headers, body)

@@ -16,6 +16,7 @@ from app.core.errors import BursarError, Draining, TooLarge
 from app.core.policy import Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
+from app.dialects.gemini.paths import wants_array
 from app.dialects.openai_chat.parse import MAX_MODEL_CHARS
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.calls import Stop
@@ -125,7 +126,7 @@ class HotRoute(ABC):
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
                 await read_away(headers, receive, cycle)
-            await refuse(downstream, error, self.dialect)
+            await refuse(downstream, error, self.dialect, path)
             return
         except ClientLeft:
             return
@@ -134,7 +135,7 @@ class HotRoute(ABC):
             if kept is not None:
                 self.replays.end(kept, Outcome.GATEWAY_ERROR)
             self.services.metrics.errors.labels(BursarError.label).inc()
-            await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect)
+            await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect, path)
             return
         if call is None:
             if kept is not None:
@@ -258,9 +259,11 @@ async def read_away(headers: dict[str, str], receive: Receive, cycle: Cycle | No
                 pass
 
 
-async def refuse(downstream: AsgiDownstream, error: BursarError, dialect: Dialect) -> None:
-    """An error reply for a request that never became a call."""
-    status, body = dialect.error_reply(error)
+async def refuse(
+    downstream: AsgiDownstream, error: BursarError, dialect: Dialect, path: Mapping[str, str] = NO_PATH
+) -> None:
+    """An error reply for a request that never became a call; `path` is what its URL says."""
+    status, body = dialect.error_reply(error, array=wants_array(path))
     headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(status, headers, body)

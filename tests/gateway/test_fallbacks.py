@@ -90,12 +90,25 @@ def test_nothing_is_to_be_known_where_they_do_not_reach_the_provider() -> None:
     assert with_fallbacks(asked("claude-other"), unpriced, VIEW, None, 1) == (unpriced, ())
 
 
-@pytest.mark.parametrize(("allowed", "served"), [(None, True), (("asked", "cheap"), True), (("asked",), False)])
-def test_a_key_may_fall_back_only_on_what_it_may_use(allowed: tuple[str, ...] | None, served: bool) -> None:
+@pytest.mark.parametrize("candidate", [ASKED, dataclasses.replace(ASKED, price=None)])
+@pytest.mark.parametrize(
+    ("named", "allowed", "served"),
+    [
+        ("claude-cheap", None, True),
+        ("claude-cheap", ("asked", "cheap"), True),
+        ("claude-cheap", ("asked",), False),
+        ("default", None, True),
+        ("default", ("asked", "cheap", "dear"), True),
+        ("default", ("asked", "cheap", "other"), False),
+    ],
+)
+def test_a_key_may_fall_back_only_on_what_it_may_use(
+    candidate: Candidate, named: str, allowed: tuple[str, ...] | None, served: bool
+) -> None:
     key = Key("k", "0" * 64, routes=allowed)
     if served:
-        assert with_fallbacks(asked("claude-cheap"), ASKED, VIEW, key, 1)[1] == ()
+        assert with_fallbacks(asked(named), candidate, VIEW, key, 1)[1] == ()
         return
     with pytest.raises(Forbidden) as refused:
-        with_fallbacks(asked("claude-cheap"), ASKED, VIEW, key, 1)
+        with_fallbacks(asked(named), candidate, VIEW, key, 1)
     assert refused.value.param == "fallbacks"

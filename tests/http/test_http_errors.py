@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.genai import errors as gemini_errors
 
 from app.http import hot
 from tests.http.live import SAY, Answer, LiveGateway, contract, sha256
@@ -348,3 +349,22 @@ def test_errors_are_counted(gateway: LiveGateway) -> None:
         before = counted(label)
         gateway.ask(method, path, body)
         assert counted(label) == before + 1
+
+
+@pytest.mark.parametrize("query", ["", "?alt=json", "?alt=sse"])
+def test_before_a_stream_that_is_an_array_an_error_is_one_too(gateway: LiveGateway, query: str) -> None:
+    """As Google sends it; google-genai reads either."""
+    said = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+    for model, body, headers, status in [
+        ("small", b"{", {}, 400),
+        ("nothing", said, {}, 404),
+        ("small", said, {"x-bursar-max-cost-usd": "0.000000001"}, 402),
+        ("small", said, {"x-bursar-max-cost-usd": "x"}, 400),
+    ]:
+        answer = gateway.ask("POST", f"/v1beta/models/{model}:streamGenerateContent{query}", body, headers)
+        assert answer.status == status
+        assert isinstance(answer.json, dict) == (query == "?alt=sse")
+        raised = gemini_errors.ClientError(status, answer.json)
+        assert (raised.code, bool(raised.message), bool(raised.status)) == (status, True, True)
+        whole = gateway.ask("POST", f"/v1beta/models/{model}:generateContent{query}", body, headers)
+        assert set(whole.json) == {"error"}

@@ -51,7 +51,7 @@ class AnthropicDialect:
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_cost(body, counts)
 
-    def error_reply(self, error: BursarError) -> tuple[int, bytes]:
+    def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:
         return errors.error_reply(error)
 
     def error_object(self, body: bytes) -> tuple[str, str] | None:

@@ -52,8 +52,9 @@ class GeminiDialect:
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_cost_in(body, counts)
 
-    def error_reply(self, error: BursarError) -> tuple[int, bytes]:
-        return status_of(error), error_body(error)
+    def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:
+        body = error_body(error)
+        return status_of(error), b"[%b]" % body if array else body
 
     def error_object(self, body: bytes) -> tuple[str, str] | None:
         return upstream_error(body)

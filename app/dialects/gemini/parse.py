@@ -12,7 +12,7 @@ import msgspec
 
 from app.core.errors import BadRequest, NotFound
 from app.core.types import ChatRequest, Prompt
-from app.dialects.gemini.paths import COUNT, GENERATE, STREAM, bare_model
+from app.dialects.gemini.paths import COUNT, GENERATE, STREAM, bare_model, wants_array
 from app.dialects.gemini.values import Members, items_in, members_in, set_members, text_in
 from app.dialects.openai_chat.parse import (
     MAX_LIMIT,
@@ -73,8 +73,7 @@ def parse_generate(body: bytes, path: Mapping[str, str]) -> ChatRequest:
     verb = path.get("verb", GENERATE)
     if verb not in (GENERATE, STREAM):
         raise NotFound("No such method of a model.")
-    stream = verb == STREAM
-    return _request(members_of(body), path, stream=stream, array=stream and path.get("alt") != "sse")
+    return _request(members_of(body), path, stream=verb == STREAM, array=wants_array(path))
 
 
 def parse_count(body: bytes, path: Mapping[str, str]) -> ChatRequest:

@@ -6,6 +6,7 @@ Source: https://ai.google.dev/api/generate-content (`/v1beta/{model=models/*}:ge
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote
 
 GENERATE, STREAM, COUNT = "generateContent", "streamGenerateContent", "countTokens"
@@ -16,6 +17,11 @@ _OLDER = re.compile(r"(?:models/)?gemini-[12](?:\.\d+)?-")
 def bare_model(name: str) -> str:
     """A model's name without the `models/` that Google puts before it."""
     return name.removeprefix("models/")
+
+
+def wants_array(path: Mapping[str, str]) -> bool:
+    """Whether the reply to such a URL is one JSON array, an error's too: a stream without `alt=sse`."""
+    return path.get("verb") == STREAM and path.get("alt") != "sse"
 
 
 def searches_are_billed_once(model: str) -> bool:

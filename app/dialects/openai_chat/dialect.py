@@ -64,7 +64,7 @@ class ChatDialect:
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_counts(body, counts)
 
-    def error_reply(self, error: BursarError) -> tuple[int, bytes]:
+    def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:
         status = error.upstream_status if isinstance(error, UpstreamRejected) else error.status
         return status, error_body(error)
 
