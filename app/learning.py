@@ -121,8 +121,10 @@ class Follower:
             await self._serve(router, head.current)
         self._moves = head.moves
         self._metrics.snapshot.set(head.current)
-        refused = [one for one in await self._snapshots.told() if one.status == "refused" and one.number > head.current]
+        told = await self._snapshots.told()
+        refused = [one for one in told if one.status == "refused" and one.number > head.current]
         self._metrics.snapshots_refused.set(len(refused))
+        self._metrics.held_out.set(told[0].trial.labels if told else 0)
 
     async def _serve(self, router: LiveRouter, number: int) -> None:
         await asyncio.to_thread(router.warm, self._arms())

@@ -113,4 +113,6 @@ def _told(done: Done) -> str:
     if not done.leads:
         return "another learner is at work: nothing was done"
     made = "" if done.made is None else f"; snapshot {done.made.number} {done.made.status}"
+    if done.made is not None and done.made.why:
+        made += f": {done.made.why}"
     return f"{done.records} calls and {done.words} words read, {len(done.learned)} labels learned{made}"

@@ -154,6 +154,11 @@ class Metrics:
             "Snapshots since the one in force that predicted held-out outcomes worse, and were not published.",
             mode="livemax",
         )
+        self.held_out = gauge(
+            "bursar_router_held_out_labels",
+            "Held-out labels by which the latest snapshot was tried; with less than 20 it is postponed.",
+            mode="livemax",
+        )
         self.quarantined = gauge(
             "bursar_quarantine_drop",
             "Success that a model lost at one kind of work, while it is kept from it; 0: no more.",

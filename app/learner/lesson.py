@@ -16,6 +16,7 @@ from routers.learned import LearnedRouter
 
 NANO_PER_M: Final = 10**12
 """Dollars per 1,000 tokens to nano-dollars per million."""
+NEVER: Final = -1
 
 
 @dataclass(slots=True)
@@ -25,8 +26,8 @@ class Lesson:
 
     `labels` are at most two, of the model that answered and a hint about the cheaper; `admitted` is what the guard left
     of each when it came, empty where the operator spoke: a key that is found out has labels of scale 0. `sites` are
-    their evidence in the belief, none while the lesson is held out. `judged`: how often the guard heard it. `term`: the
-    snapshot that was in force when it was learned.
+    their evidence in the belief, none while the lesson is held out. `judged`: how often the guard heard it. `since`,
+    `term`: the snapshots that were in force when it was first learned and when it was learned last; NEVER: it was not.
     """
 
     call: Call
@@ -40,7 +41,8 @@ class Lesson:
     sites: tuple[Site, ...] = field(default=(), repr=False)
     judged: int = 0
     sources_heard: bool = False
-    term: int = 0
+    since: int = NEVER
+    term: int = NEVER
 
     @property
     def task(self) -> str | None:

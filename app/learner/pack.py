@@ -108,6 +108,7 @@ class _Lesson(msgspec.Struct, array_like=True):
     sites: list[tuple[str, float, float]]
     judged: int
     sources_heard: bool
+    since: int
     term: int
 
 
@@ -177,6 +178,7 @@ def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
         [(site.model, site.precision, site.shift) for site in lesson.sites],
         lesson.judged,
         lesson.sources_heard,
+        lesson.since,
         lesson.term,
     )
 
@@ -197,6 +199,7 @@ def _unpacked(packed: _Lesson, arms: list[Arm], base: LearnedRouter) -> Lesson:
         tuple(Site(model, z, precision, shift) for model, precision, shift in packed.sites if z is not None),
         packed.judged,
         packed.sources_heard,
+        packed.since,
         packed.term,
     )
 

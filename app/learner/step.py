@@ -5,8 +5,8 @@ changes what the call teaches, and no more: its old evidence is divided out of t
 In whatever order words come the evidence is the same; only the expectation against which each was taken in differs.
 Calls that leave the window keep what they taught, and words that come after that are too late.
 
-A tenth of the labels is held out: snapshots are judged by them before they are published (`learner/trial.py`). When
-newer ones take their place they are learned as well.
+A tenth of the labels is held out: snapshots are judged by them, among others, before they are published
+(`learner/trial.py`). When newer ones take their place they are learned as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label, hint_of, label_of, spoken
-from app.learner.lesson import Lesson, lesson_of
+from app.learner.lesson import NEVER, Lesson, lesson_of
 from app.learner.signs import SETTLED_S, signs_of
 from app.learner.sources import SIGNS, Sources, Told
 from routers.belief import Belief
@@ -66,7 +66,7 @@ class Learned:
 @dataclass
 class Learner:
     """All that is known and kept. `base` gives items and priors; `term` is the snapshot in force; `labels` counts what
-    was learned since then."""
+    was learned that it does not hold."""
 
     base: LearnedRouter
     belief: Belief = field(init=False)
@@ -166,8 +166,18 @@ class Learner:
         self.belief, self.labels = belief, 0
         for lesson in self.lessons.values():
             if lesson.term >= term:
-                lesson.sites, lesson.term = (), -1
+                lesson.sites, lesson.since, lesson.term = (), NEVER, NEVER
         self.term = term
+
+    def published(self, number: int, *, left_out: bool) -> None:
+        """A snapshot is in force that holds all that was learned; or, `left_out`, nothing since the one before it."""
+        if left_out:
+            for lesson in self.lessons.values():
+                lesson.since = number if lesson.since == self.term else lesson.since
+                lesson.term = number if lesson.term == self.term else lesson.term
+        else:
+            self.labels = 0
+        self.term = number
 
     def _is_settled(self, request_id: str, now_s: float) -> bool:
         return now_s >= self.lessons[request_id].call.ended_s + SETTLED_S
@@ -247,6 +257,8 @@ class Learner:
             self.belief = self.belief.told(site).counted(label.model, found[-1].weight)
             sites.append(site)
         lesson.sites, lesson.term = tuple(sites), self.term
+        if lesson.since == NEVER:
+            lesson.since = self.term
         self.labels += 1
         return found
 

@@ -23,10 +23,10 @@ from app.core.quarantined import Quarantined
 from app.learner.aftermath import Aftermath
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_down, unpack_learner
 from app.learner.step import Learned, Learner
-from app.learner.trial import tried, worse
+from app.learner.trial import LEAST, tried, verdict
 from app.learner.watching import Event, Watching, differ
 from app.stores.outcomes import Outcomes
-from app.stores.snapshots import Head, NoSnapshot, Overtaken, Snapshot, Snapshots
+from app.stores.snapshots import Head, NoSnapshot, Overtaken, Snapshot, Snapshots, Trial
 from app.stores.traces_tail import Tail
 from routers.belief import Belief
 from routers.learned import LearnedRouter
@@ -52,14 +52,16 @@ class Rules:
 
 
 class Checkpoint(msgspec.Struct):
-    """A learner as it is kept, with the places to which it has read. `published_s`: when the last snapshot was
-    tried."""
+    """A learner as it is kept, with the places to which it has read. `tried_s`, `tried`, `short`: when a snapshot was
+    tried last, how many labels there were by then that the one in force does not hold, and how many were missing."""
 
     learner: bytes
     traces: str = ""
     words: int = 0
     rollbacks: int = 0
-    published_s: float = 0.0
+    tried_s: float = 0.0
+    tried: int = 0
+    short: int = 0
     watching: bytes = b"{}"
     aftermath: Aftermath = msgspec.field(default_factory=Aftermath)
 
@@ -103,7 +105,7 @@ class Worker:
         self._before: Belief | None = None
         self._down: tuple[Quarantined, ...] = ()
         self.watching, self._aftermath = Watching(), Aftermath()
-        self._published_s = 0.0
+        self._tried_s, self._tried, self._short = 0.0, 0, 0
         self._saved_s = 0.0
         self._unsaved = False
 
@@ -176,7 +178,7 @@ class Worker:
         self._head, saved = await self._snapshots.load()
         kept, learner = self._restored(saved)
         self._tail, self._words = self._make_tail(kept.traces), kept.words
-        self._published_s, self._unsaved = kept.published_s, False
+        self._tried_s, self._tried, self._short, self._unsaved = kept.tried_s, kept.tried, kept.short, False
         self.watching, self._aftermath = Watching.of_state(msgspec.json.decode(kept.watching)), kept.aftermath
         self._in_force, self._down = await self._belief(self._head.current)
         self._before = None
@@ -185,7 +187,7 @@ class Worker:
         if kept.rollbacks != self._head.rollbacks:
             in_force = self._in_force or learner.prior.begin()
             learner.rolled_back(in_force, self._head.current)
-            self._unsaved = True
+            self._tried, self._short, self._unsaved = 0, 0, True
             log.warning("what was learned since is forgotten: rolled back", snapshot=self._head.current)
         self.learner = learner
         return learner
@@ -230,46 +232,60 @@ class Worker:
         return True
 
     def _is_time(self, learner: Learner, now_s: float) -> bool:
-        if learner.labels >= self._rules.labels or differ(self.watching.down(), self._down):
+        new = learner.labels - self._tried
+        first = 0 if self._head.current else self._short  # a house's first comes as soon as it can be tried
+        if new >= min(self._rules.labels, first or self._rules.labels) or differ(self.watching.down(), self._down):
             return True
-        return learner.labels > 0 and now_s - self._published_s >= self._rules.every_s
+        # A clock that was set back must not hold snapshots up until it is where it was.
+        return new > 0 and not 0.0 <= now_s - self._tried_s < self._rules.every_s
 
     async def _publish(self, learner: Learner, now_s: float) -> Snapshot:
         """Try what was learned against what is in force; publish it where it is not worse. Who is in quarantine is
         published in any case."""
         in_force, down = self._in_force or learner.prior.begin(), self.watching.down()
         trial = tried(learner, in_force)
-        snapshot = Snapshot(
-            0, now_s, self._base.version, self._head.current, learner.labels, len(learner.belief.own), trial
-        )  # fmt: skip
-        belief, body = learner.belief, pack_belief(learner.belief, self._base, down)
-        if worse(trial):
+        status, why = verdict(trial)
+        belief, labels, left_out = learner.belief, learner.labels, status != "published"
+        if left_out:
             if not differ(down, self._down):
-                return await self._refuse(learner, snapshot, now_s)
-            why = "who is in quarantine has changed; what was learned predicts held-out outcomes worse and is left out"
-            belief, body = in_force, pack_belief(in_force, self._base, down)
-            snapshot = msgspec.structs.replace(snapshot, why=why)
+                return await self._put_off(learner, trial, now_s)
+            why = f"who is in quarantine has changed; what was learned is left out, for {why}"
+            belief, labels = in_force, 0
+        snapshot = Snapshot(
+            0, now_s, self._base.version, self._head.current, labels, len(belief.own), trial, why=why
+        )  # fmt: skip
+        body = pack_belief(belief, self._base, down)
         made = await self._snapshots.publish(snapshot, body, head=self._head, keep=self._rules.keep)
         facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
         log.info("a snapshot was published", quarantined=len(down), **facts)
         self._aftermath = Aftermath(made.number, self._head.current, now_s)
-        self._before, self._in_force, self._down, learner.term = in_force, belief, down, made.number
+        self._before, self._in_force, self._down = in_force, belief, down
+        learner.published(made.number, left_out=left_out)
         self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
-        learner.labels, self._published_s, self._unsaved = 0, now_s, True
+        self._note_trial(learner, trial, now_s)
         return made
 
-    async def _refuse(self, learner: Learner, snapshot: Snapshot, now_s: float) -> Snapshot:
-        why = "it predicts held-out outcomes worse than the one in force"
-        snapshot = msgspec.structs.replace(snapshot, status="refused", why=why)
+    async def _put_off(self, learner: Learner, trial: Trial, now_s: float) -> Snapshot:
+        """Put on record that what was learned is not published, and why."""
+        status, why = verdict(trial)
+        models = len(learner.belief.own)
+        snapshot = Snapshot(
+            0, now_s, self._base.version, self._head.current, learner.labels, models, trial, status, why
+        )  # fmt: skip
         made = await self._snapshots.publish(snapshot, None, head=self._head, keep=self._rules.keep)
-        log.warning("a snapshot was not published: " + why, snapshot=made.number, **msgspec.to_builtins(made.trial))
-        learner.labels, self._published_s, self._unsaved = 0, now_s, True
+        tell = log.warning if status == "refused" else log.info
+        tell("a snapshot was not published: " + why, snapshot=made.number, **msgspec.to_builtins(trial))
+        self._note_trial(learner, trial, now_s)
         return made
+
+    def _note_trial(self, learner: Learner, trial: Trial, now_s: float) -> None:
+        self._tried_s, self._tried, self._short = now_s, learner.labels, max(LEAST - trial.labels, 0)
+        self._unsaved = True
 
     async def _save(self, learner: Learner, now_s: float) -> None:
         kept = Checkpoint(
-            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._published_s,
-            msgspec.json.encode(self.watching.state()), self._aftermath,
+            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._tried_s, self._tried,
+            self._short, msgspec.json.encode(self.watching.state()), self._aftermath,
         )  # fmt: skip
         self._head = await self._snapshots.save(msgspec.msgpack.encode(kept), head=self._head)
         self._saved_s, self._unsaved = now_s, False

@@ -15,7 +15,7 @@ import msgspec
 KEEP_TOLD = 200
 """Entries of the list; of those beyond the last few that are kept only the entry is left."""
 
-Status = Literal["published", "refused", "rolled_back"]
+Status = Literal["published", "postponed", "refused", "rolled_back"]
 
 
 class SnapshotsUnavailable(Exception):
@@ -42,7 +42,8 @@ class Trial(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """What is told of one. `labels` were learned since the one it follows (`parent`, 0: the weights alone); `weights`
-    is the version of the learned router that it belongs to; `why`: what became of it."""
+    is the version of the learned router that it belongs to; `why`: what became of it. One that is postponed has too
+    little to be tried by, one that is refused failed; neither has a body."""
 
     number: int
     created_s: float

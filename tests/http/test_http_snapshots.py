@@ -12,7 +12,7 @@ import pytest
 from app.learner.pack import pack_belief
 from app.settings import SHIPPED_WEIGHTS, Settings
 from app.stores.opening import make_snapshots
-from app.stores.snapshots import Snapshot
+from app.stores.snapshots import Snapshot, Trial
 from routers.belief import Belief
 from routers.learned import load
 from routers.live import prior_of
@@ -97,6 +97,9 @@ def test_what_is_published_decides_until_it_is_rolled_back(gateway: LiveGateway)
 def test_what_cannot_be_used_or_was_refused_changes_nothing(gateway: LiveGateway) -> None:
     published(gateway, None, status="refused", why="worse")
     gateway.until(lambda: "bursar_router_snapshots_refused 1.0" in gateway.metrics())
+    published(gateway, None, status="postponed", trial=Trial(7))
+    gateway.until(lambda: "bursar_router_held_out_labels 7.0" in gateway.metrics())
+    assert "bursar_router_snapshots_refused 1.0" in gateway.metrics()
     published(gateway, b"not a belief")
     swaps = "bursar_router_snapshot_swaps_total 1.0"  # the weights alone, at the start
     assert swaps in gateway.metrics()

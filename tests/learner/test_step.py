@@ -17,7 +17,6 @@ from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belie
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
 from app.learner.step import Learner, is_held
-from app.learner.trial import MIN_JUDGED, tried, worse
 from routers.belief import Belief
 from routers.kinds import extended
 from tests.learner.calls import BASE, call_id, of_task, record, word
@@ -227,31 +226,6 @@ def untaught(of: Learner) -> Belief:
     return belief
 
 
-@pytest.mark.parametrize(("truth", "refused"), [("failure", True), ("success", False)])
-def test_a_belief_that_predicts_what_was_held_out_worse_is_found_out(truth: str, refused: bool) -> None:
-    count = 3 * MIN_JUDGED
-    held = [record(n, held=True) for n in range(count)]
-    made = learner(held, [word(call_id(n, True), truth) for n in range(count)])
-    before = untaught(made)
-    assert not worse(tried(made, before))
-    made.saw(record(n) for n in range(100, 130))
-    made.said(word(call_id(n)) for n in range(100, 130))
-    made.step(NOW_S)
-    trial = tried(made, before)
-    assert (trial.labels, worse(trial)) == (count, refused)
-    assert trial.loss is not None
-    assert trial.before is not None
-    assert (trial.loss > trial.before) is refused
-
-
-def test_few_held_out_labels_judge_nobody() -> None:
-    made = learner([record(n, held=True) for n in range(5)], [word(call_id(n, True), "failure") for n in range(5)])
-    made.saw(record(n) for n in range(100, 130))
-    made.said(word(call_id(n)) for n in range(100, 130))
-    made.step(NOW_S)
-    assert not worse(tried(made, untaught(made)))
-
-
 def test_a_rollback_forgets_what_was_learned_since() -> None:
     made = learner([record(n) for n in range(10)], [word(call_id(n)) for n in range(10)])
     made.term, snapshot = 1, made.belief
@@ -267,6 +241,20 @@ def test_a_rollback_forgets_what_was_learned_since() -> None:
     made.said([word(call_id(3), "failure")])
     assert [one.request_id for one in made.step(NOW_S)] == [call_id(3)]
     assert p(made) < p(made, belief=snapshot)
+
+
+def test_a_snapshot_that_leaves_out_what_was_learned_is_one_to_roll_back_to() -> None:
+    made = learner([record(n) for n in range(10)], [word(call_id(n)) for n in range(10)])
+    untold = untaught(made)
+    made.published(1, left_out=True)
+    assert (made.term, made.labels) == (1, 10)
+    made.rolled_back(untold, 1)
+    # Nothing of it is in the belief, so nothing of it may be divided out by a word that comes later.
+    assert not any(lesson.sites for lesson in made.lessons.values())
+    made.said([word(call_id(3), "failure")])
+    made.step(NOW_S)
+    alone = learner([record(3)], [word(call_id(3), "failure")])
+    assert p(made) == pytest.approx(p(alone), abs=0.01)
 
 
 def test_a_learner_goes_on_from_its_bytes() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.core.feedback import Feedback
 from app.learner import worker
 from app.learner.step import Learner
+from app.learner.trial import LEAST
 from app.learner.worker import Done, Rules, Worker
 from app.settings import Settings
 from app.stores.opening import make_outcomes, make_snapshots, make_tail
@@ -165,7 +170,7 @@ async def test_a_snapshot_that_is_worse_is_refused_and_said(house: House) -> Non
     await house.calls(0, 25, "success")
     await all_of(made)
     (told,) = await house.snapshots.told()
-    assert (told.status, told.trial.labels) == ("refused", 60)
+    assert (told.status, told.trial.labels) == ("refused", 85)
     assert "worse" in told.why
     assert told.trial.loss is not None
     assert told.trial.before is not None
@@ -180,13 +185,68 @@ async def test_a_snapshot_that_is_worse_is_refused_and_said(house: House) -> Non
 async def test_where_there_are_few_labels_time_makes_a_snapshot(house: House) -> None:
     made = house.worker(every_s=60.0)
     await house.calls(0, 3)
-    passes = await all_of(made)
-    assert passes[0].made is not None  # the first at once: it is long since the last
-    await house.calls(3, 6)
+    await all_of(made)
+    (told,) = await house.snapshots.told()
+    assert (told.status, told.why) == ("postponed", "too few held out: 3 of 20")
+    await house.calls(3, 10)
     assert all(done.made is None for done in await all_of(made))
     house.now_s += 61
-    assert (await made.once()).made is not None
-    assert (await made.once()).made is None
+    await made.once()
+    assert [one.why for one in await house.snapshots.told()] == [f"too few held out: {n} of 20" for n in (10, 3)]
+    await house.calls(10, 20)  # as soon as there are enough
+    (done,) = (done.made for done in await all_of(made) if done.made is not None)
+    assert (done.status, done.labels, done.trial.labels) == ("published", 20, 20)
+    await house.calls(20, 22)
+    assert all(done.made is None for done in await all_of(made))
+    house.now_s -= 10_000  # a clock that is set back holds nothing up
+    await house.calls(22, 42)
+    assert [one.made.status for one in await all_of(made) if one.made] == ["published"]
+    assert sum(one.labels for one in await house.snapshots.told() if one.status == "published") == 42
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Calls that end between two passes, and how they turned out."""
+
+    good: list[bool]
+    held: bool
+    seconds: float
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.builds(
+    Batch, st.lists(st.booleans(), max_size=30), st.booleans(), st.floats(-100.0, 400.0)
+), min_size=1, max_size=6))  # fmt: skip
+def test_whatever_comes_what_is_published_was_tried_enough(batches: list[Batch]) -> None:
+    """And the first comes within reasonable traffic: it is postponed only while less than LEAST are known at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_through(Path(folder), batches))
+
+
+async def _through(folder: Path, batches: list[Batch]) -> None:
+    config = Settings(data_dir=folder)
+    outcomes, snapshots = make_outcomes(config), make_snapshots(config)
+    await outcomes.start()
+    await snapshots.start()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(outcomes.close)
+        stack.push_async_callback(snapshots.close)
+        here, told = House(config, outcomes, snapshots, await _writer(config, stack)), 0
+        made = here.worker(every_s=300.0)
+        for batch in batches:
+            here.now_s += batch.seconds
+            await here.write([record(told + n, held=batch.held) for n in range(len(batch.good))])
+            names = [call_id(told + n, batch.held) for n in range(len(batch.good))]
+            await here.say(*(word(name, "success" if good else "failure")
+                             for name, good in zip(names, batch.good, strict=True)))  # fmt: skip
+            told += len(batch.good)
+            for done in await all_of(made):
+                assert done.made is None or (done.made.status == "postponed") is (done.made.trial.labels < LEAST)
+                if told >= LEAST and done.made is not None and not (await snapshots.head()).current:
+                    assert done.made.status == "refused"
+        assert made.learner is not None
+        known = [one for one in await snapshots.told() if one.status == "published"]
+        assert sum(one.labels for one in known) + made.learner.labels + len(made.learner.held) == told
 
 
 async def test_a_rollback_is_heeded(house: House) -> None:

@@ -198,7 +198,7 @@ function driftTable(drift) {
   );
 }
 
-const STATUS = { published: "", refused: "warn", rolled_back: "bad" };
+const STATUS = { published: "", postponed: "", refused: "warn", rolled_back: "bad" };
 
 function snapshotsTable(snapshots) {
   return tableOf(

@@ -1,0 +1,83 @@
+"""What a belief is tried by before it is published: what it was not told, and enough of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.learner.trial import LEAST, SIGNIFICANT, loss_of, tried, verdict
+from app.stores.snapshots import Trial
+from tests.learner.calls import call_id, record, word
+from tests.learner.test_step import NOW_S, learner, untaught
+
+GOOD = {True: "success", False: "failure"}
+losses = st.none() | st.floats(0.0, 5.0)
+
+
+@given(st.builds(Trial, st.integers(0, 60), losses, losses, st.none() | st.floats(0.0, 2.0)))
+def test_only_what_was_tried_enough_and_is_not_worse_is_published(trial: Trial) -> None:
+    status, why = verdict(trial)
+    if status == "published":
+        assert trial.labels >= LEAST
+        assert trial.loss is not None
+        assert trial.before is not None
+        assert trial.error is not None
+        assert trial.loss - trial.before <= SIGNIFICANT * trial.error
+    elif trial.labels < LEAST:
+        assert (status, why) == ("postponed", f"too few held out: {trial.labels} of {LEAST}")
+    assert (why == "") is (status == "published")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=25), st.data())
+def test_a_label_that_was_learned_is_foreseen_as_if_it_had_not_been(good: list[bool], data: st.DataObject) -> None:
+    left_out = data.draw(st.integers(0, len(good) - 1))
+    calls = [record(n) for n in range(len(good))]
+    words = [word(call_id(n), GOOD[good[n]]) for n in range(len(good))]
+    whole = learner(calls, words)
+    others = learner(calls, [said for n, said in enumerate(words) if n != left_out])
+    lesson = whole.lessons[call_id(left_out)]
+    without = whole.belief
+    for site in lesson.sites:
+        without = without.told(site, back=True)
+    mine, weight = loss_of(whole, without, lesson)
+    theirs, _ = loss_of(whole, others.belief, lesson)
+    assert mine / weight == pytest.approx(theirs / weight, abs=0.07)  # each was taken in against another expectation
+    assert mine > loss_of(whole, whole.belief, lesson)[0]
+    assert tried(whole, untaught(whole)).labels == len(good)
+
+
+@pytest.mark.parametrize(("truth", "status"), [("failure", "refused"), ("success", "published")])
+def test_a_belief_that_predicts_what_was_held_out_worse_is_refused(truth: str, status: str) -> None:
+    count = 3 * LEAST
+    held = [record(n, held=True) for n in range(count)]
+    made = learner(held, [word(call_id(n, True), truth) for n in range(count)])
+    before = untaught(made)
+    assert verdict(tried(made, before))[0] == "published"  # it has learned nothing yet
+    made.saw(record(n) for n in range(100, 130))
+    made.said(word(call_id(n)) for n in range(100, 130))
+    made.step(NOW_S)
+    trial = tried(made, before)
+    assert (trial.labels, verdict(trial)[0]) == (count + 30, status)
+    assert trial.loss is not None
+    assert trial.before is not None
+    assert (trial.loss > trial.before) is (status == "refused")
+
+
+def test_what_the_one_in_force_was_told_is_no_judge() -> None:
+    made = learner([record(n) for n in range(30)], [word(call_id(n)) for n in range(30)])
+    assert tried(made, untaught(made)).labels == 30
+    made.published(1, left_out=False)
+    assert verdict(tried(made, made.belief)) == ("postponed", f"too few held out: 0 of {LEAST}")
+    made.said(word(call_id(n), "failure") for n in range(5))  # it was told another outcome of these
+    made.saw(record(n) for n in range(30, 34))
+    made.said(word(call_id(n)) for n in range(30, 34))
+    made.step(NOW_S)
+    assert tried(made, made.belief).labels == 4
+
+
+def test_what_was_left_out_of_a_snapshot_judges_the_next() -> None:
+    made = learner([record(n) for n in range(30)], [word(call_id(n)) for n in range(30)])
+    made.published(1, left_out=True)
+    assert (made.labels, tried(made, untaught(made)).labels) == (30, 30)
