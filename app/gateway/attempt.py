@@ -24,6 +24,7 @@ from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
 from app.gateway.exchange import Relay, exchange_for
+from app.gateway.fees import unseen_fee_nano
 from app.gateway.limits import CUT_OUTCOMES
 from app.gateway.pace import Pace
 from app.gateway.plan import Mode
@@ -243,16 +244,17 @@ class Attempt:
         cost = self.meter.cost_nano
         if not self._sent:
             return 0, Provenance.METERED
-        over = self.relay.ended or self.relay.done
-        if cost is None or (self.meter.exact and (over or not self.candidate.provider.bills_after_cancel)):
+        over, plan = self.relay.ended or self.relay.done, self.purse.plan
+        told_all = over or not (self.candidate.provider.bills_after_cancel or plan.unseen_nano)
+        if cost is None or (self.meter.exact and told_all):
             return cost, self.provenance()
-        plan = self.purse.plan
         if plan.output_rate and (plan.blind or plan.mode is Mode.PLAIN):
             # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
             goes_on = self.candidate.provider.bills_after_cancel
             return self.purse.conservative_nano(goes_on=goes_on), Provenance.CONSERVATIVE
-        if plan.unseen_nano and not self.meter.exact:  # tools may have run, and nobody will say so any more
-            return min(cost + plan.unseen_nano, self.purse.conservative_nano(goes_on=True)), Provenance.CONSERVATIVE
+        if plan.unseen_nano:  # tools may have run, and nobody will say so any more
+            more_nano = unseen_fee_nano(self.session.request, self.candidate, self.meter.tools)
+            return min(cost + more_nano, self.purse.conservative_nano(goes_on=True)), Provenance.CONSERVATIVE
         return cost, self.provenance()
 
     async def settle_stopped(self) -> None:

@@ -73,29 +73,34 @@ def sure_tools(request: ChatRequest, candidate: Candidate) -> tuple[tuple[str, i
     return (("web_search", 1),) if searches else ()
 
 
-def unseen_fee_nano(request: ChatRequest, candidate: Candidate) -> int:
+def unseen_fee_nano(request: ChatRequest, candidate: Candidate, told: tuple[tuple[str, int], ...] = ()) -> int:
     """The most uses that are taken to come of each tool on offer of which the provider tells at the end only, those
-    that are sure left out: what has to be there before the call, for nothing can be cut when it is known."""
+    that are sure left out: what has to be there before the call, for nothing can be cut when it is known. `told`: the
+    uses that it has told of so far; of such a tool it is taken to use one more."""
     price = candidate.price
     if not request.prompt.server_tools or price is None:
         return 0
     if candidate.provider.speaking_with(request.dialect) in SHOWN_RUNNING:
         return 0
     sure, most = {tool for tool, _ in sure_tools(request, candidate)}, dict(price.tool_uses)
+    used = dict(told)
+
+    def uses(tool: str) -> int:
+        open_ = _is_open(tool, candidate)
+        if used.get(tool):
+            return int(open_)
+        return most.get(tool, UNSEEN_USES if open_ else 1)
+
     return sum(
-        (price.fee_nano(tool) or 0) * most.get(tool, _unseen_uses(tool, candidate))
-        for tool in billed_tools(request, candidate)
-        if tool not in sure
+        (price.fee_nano(tool) or 0) * uses(tool) for tool in billed_tools(request, candidate) if tool not in sure
     )
 
 
-def _unseen_uses(tool: str, candidate: Candidate) -> int:
-    """How often such a tool is taken to be used at most. Nothing that a request can say bounds the searches that Gemini
-    makes from 3 on (https://ai.google.dev/api/caching#GoogleSearch has no such member), nor those of Chat's hosts; an
-    answer from maps, or a container, is billed once, and so is an answer from a search before Gemini 3."""
-    if tool not in ("web_search", "file_search") or searches_are_billed_once(candidate.upstream_model):
-        return 1
-    return UNSEEN_USES
+def _is_open(tool: str, candidate: Candidate) -> bool:
+    """Whether nothing bounds the uses of such a tool that are billed. Nothing that a request can say bounds the
+    searches that Gemini makes from 3 on (https://ai.google.dev/api/caching#GoogleSearch has no such member), nor those
+    of Chat's hosts; an answer from maps, or a container, is billed once, as one from a search before Gemini 3."""
+    return tool in ("web_search", "file_search") and not searches_are_billed_once(candidate.upstream_model)
 
 
 def _passes(request: ChatRequest, candidate: Candidate) -> bool:

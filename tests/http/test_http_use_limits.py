@@ -297,3 +297,49 @@ async def test_of_calls_at_once_each_passes_their_cap_by_one_use_at_most(tmp_pat
             assert sum(ran) > 0
             assert await spent(live) <= cap_nano + count * USE_NANO
             assert sum(ran) * SEARCH_NANO <= await spent(live) + count * SEARCH_NANO
+
+
+def chunk(queries: list[str] | None, **usage: int) -> bytes:
+    """A piece of an answer of Gemini's, with the searches and the usage so far."""
+    candidate: dict[str, Any] = {"content": {"parts": [{"text": "Found."}], "role": "model"}, "index": 0}
+    if queries is not None:
+        candidate["groundingMetadata"] = {"webSearchQueries": queries}
+    counts = {f"{name}TokenCount": count for name, count in usage.items()}
+    said = {"candidates": [candidate], "usageMetadata": counts, "modelVersion": "gemini-3.1-none", "responseId": "r"}
+    return b"data: %b\n\n" % json.dumps(said).encode()
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left", "broken"])
+@pytest.mark.parametrize(
+    ("queries", "uses"),
+    [(None, UNSEEN_USES), ([], UNSEEN_USES), (["a"], 2), (["a", "b", "", "a"], 3), ([*"abcdefghijkl"], 13)],
+)
+async def test_a_stream_of_gemini_that_does_not_end_pays_for_the_searches_it_has_told_and_one_more(
+    tmp_path: Path, queries: list[str] | None, uses: int, left: bool
+) -> None:
+    """While none is told, for all that were set aside: usage on every chunk says nothing of what is to come."""
+    seen = chunk(queries, prompt=100, candidates=20, total=120)
+
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(seen)
+        if left:
+            await asyncio.Event().wait()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1beta/models/m:streamGenerateContent", begin)
+    async with serving(app) as url:
+        pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "tool_fees": FEES}
+        spec = policy(
+            {"m": f"{url}/v1beta"}, models={"m": {"pricing": pricing}}, providers={"m": {"dialect": "gemini"}}
+        )
+        async with Live(tmp_path, {**spec, "caps": {"task": {"max_cost_usd": 2}}}) as live:
+            path, body = f"{live.url}/v1beta/models/m:streamGenerateContent?alt=sse", CASES["gemini"][3]
+            headers = {"x-bursar-task-id": "t"}
+            async with live.client.session.post(path, json=body, headers=headers) as response:
+                await response.content.readuntil(b"\n\n") if left else await response.read()
+            await live.idle()
+            balance = await live.balance("task:t")
+            assert (balance.spent_nano, balance.held_nano) == (TOKENS_NANO + uses * SEARCH_NANO, 0)
