@@ -30,22 +30,26 @@ from app.stores.policy_yaml import (
 )
 from app.stores.prices import Catalogue
 
+_NUMBER = "must be a number"
+_UNITS = {"_usd": " of dollars (5, not $5)", "_per_1k": " of dollars per 1,000 tokens", "_secs": " of seconds"}
 _MESSAGES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
     "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "list_type": "must be a list",
     "missing": "is required",
     "model_type": "must be a mapping",
+    "not_a_number": _NUMBER,
     "string_too_short": "must not be empty",
     "string_type": "must be text; a number or true/false needs quotes",
     "too_short": "must not be empty",
 }
+MOST_FIELDS_TOLD = 8
 _BAD_NAME = "a name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`, at most {limit}"
 
 
@@ -136,20 +140,31 @@ def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
     if path in document.unset:
         return None
     if kind == "extra_forbidden":
-        message = "unknown field" + did_you_mean(str(path[-1]), _fields_at(path[:-1]))
-        return document.problem(path, message, at_key=True)
+        return document.problem(path, _unknown_field(str(path[-1]), _fields_at(path[:-1])), at_key=True)
     if kind == "missing":
         return document.problem((*path, *rest), _MESSAGES[kind])
+    if kind == "string_pattern_mismatch" and path[-1] == "since":
+        return document.problem(path, "must be a span such as 24h or 7d, or all")
     if kind == "string_pattern_mismatch":
         limit = 128 if path[:1] == ("models",) or path[2:3] in (("candidates",), ("fallback",), ("pin",)) else 64
         extra = "; a model's name may also hold `:`, `/`, `@`, `+`" if limit == 128 else ""
         return document.problem(path, _BAD_NAME.format(limit=limit) + extra, at_key="[key]" in rest)
     message = _MESSAGES.get(kind) or error["msg"].replace("Input should be", "must be")
+    if message == _NUMBER:
+        message += next((told for end, told in _UNITS.items() if str(path[-1]).endswith(end)), "")
     if path[-1:] == ("pricing",) and kind == "literal_error":
         message += " or a mapping of rates"
     if path[-1:] == ("pin",) and kind == "string_type":
         message = "must be a model, or a mapping of task types to models"
     return document.problem(path, message)
+
+
+def _unknown_field(name: str, known: Collection[str]) -> str:
+    """With what may have been meant, or with all there is where that is little."""
+    meant = did_you_mean(name, known)
+    if not meant and 0 < len(known) <= MOST_FIELDS_TOLD:
+        return f"unknown field (only {', '.join(sorted(known))})"
+    return "unknown field" + meant.replace("_per_1k'", "_per_1k' (dollars per 1,000 tokens)")
 
 
 def _fields_at(path: KeyPath) -> set[str]:

@@ -167,11 +167,14 @@ def _compose(source: Source) -> yaml.MappingNode | Problem | None:
 def _syntax_problem(source: Source, error: yaml.MarkedYAMLError) -> Problem:
     """The parser's complaint without its excerpt of the file and without names, which may be secrets."""
     mark = error.problem_mark or error.context_mark
-    message = re.sub(r"\s*(['\"]).{2,}\1", "", error.problem or "cannot be parsed")
+    message = re.sub(r"\s+(['\"])(?!.\1 or \1).{2,}\1", "", error.problem or "cannot be parsed")
     if error.context and not re.search(r"['\"]", error.context):
         message = f"{error.context}, {message}"
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if b"${" in b"".join(source.data.splitlines()[line - 1 : line]):
+    text = b"".join(source.data.splitlines()[line - 1 : line])
+    if text.lstrip(b" ").startswith(b"\t"):
+        message = "it is indented with a tab; YAML wants spaces"
+    elif b"${" in text:
         message += "; inside {...} and [...] a ${VARIABLE} needs quotes"
     return Problem(source.file, line, column, "", f"is not YAML: {message}")
 

@@ -55,13 +55,14 @@ unknown_model: aut
         "7:31: models.small.tier: must be less than or equal to 9",
         "7:35: models.small.pricing.output_per_1k: is required",
         "7:59: models.small.pricing.input_per_1k: must be greater than or equal to 0",
-        "7:63: models.small.pricing.outptu_per_1k: unknown field; did you mean 'output_per_1k'?",
+        "7:63: models.small.pricing.outptu_per_1k: unknown field; did you mean 'output_per_1k' "
+        "(dollars per 1,000 tokens)?",
         "7:89: models.small.pricing.tiers.0.above_tokens: is required",
         "7:89: models.small.pricing.tiers.0.input_per_1k: is required",
         "7:89: models.small.pricing.tiers.0.output_per_1k: is required",
         "7:90: models.small.pricing.tiers.0.above: unknown field; did you mean 'above_tokens'?",
         "8:30: models.s2.pricing: must be 'free' or a mapping of rates",
-        "8:59: models.s2.budgets.max_cost_usd: must be a number",
+        "8:59: models.s2.budgets.max_cost_usd: must be a number of dollars (5, not $5)",
         "9:3: models.bad name: a name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`, "
         "at most 128; a model's name may also hold `:`, `/`, `@`, `+`",
         "10:6: models.s3: must be a mapping",
@@ -101,9 +102,10 @@ unknown_model: aut
          "6:32: caps.request.max_cost_usd: must be greater than or equal to 0"),
         ("caps: {request: {max_cost_usd: 1e12}}",
          "6:32: caps.request.max_cost_usd: an amount in dollars must be below nine million"),
-        ("caps: {request: {max_cost_usd: .inf}}", "6:32: caps.request.max_cost_usd: must be a number"),
+        ("caps: {request: {max_cost_usd: .inf}}",
+         "6:32: caps.request.max_cost_usd: must be a number of dollars (5, not $5)"),
         ("caps: {key: {day: 3}}", "6:19: caps.key.day: must be a mapping"),
-        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field"),
+        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, month, total)"),
         ("keys: [{name: a b, sha256: x}]", "6:15: keys.0.name: a name starts with a letter or digit and goes on with "
          "letters, digits, `.`, `_` or `-`, at most 64"),
         ("keys: [{sha256: x, admin: maybe}]", "6:27: keys.0.admin: must be true or false"),
@@ -111,6 +113,13 @@ unknown_model: aut
          "7:24: keys.0.team: there is no team 'lb'; did you mean 'lab'?"),
         ("teams: {lab: {routes: [x]}}", "6:24: teams.lab.routes.0: there is no route 'x'"),
         ("teams: {lab: {cap: {}}}", "6:15: teams.lab.cap: unknown field; did you mean 'caps'?"),
+        ("models: {m: {provider: p, budgets: {hard_timeout_secs: 10m}}}",
+         "6:56: models.m.budgets.hard_timeout_secs: must be a number of seconds"),
+        ("models: {m: {provider: p, pricing: {input_per_1m: 1, output_per_1k: 1}}}",
+         "6:37: models.m.pricing.input_per_1m: unknown field; did you mean 'input_per_1k' (dollars per 1,000 tokens)?"),
+        ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
+        ("keys: [{name: k, models: [m]}]",
+         "6:18: keys.0.models: unknown field (only admin, caps, name, routes, sha256, team)"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
         ("ledger: {on_failure: opne}", "6:22: ledger.on_failure: must be 'closed' or 'open'"),
         ("ledger: {on_failure: open, open_allowance: 3}",
@@ -203,7 +212,7 @@ def test_numbers_and_switches_may_come_from_the_environment() -> None:
     assert policy.caps.task_nano == 1_250_000_000
     assert policy.keys["b" * 64].admin
     assert found(text, H="sk-secret", ADMIN="true", CAP="sk-secret") == [
-        "6:29: caps.task.max_cost_usd: must be a number",
+        "6:29: caps.task.max_cost_usd: must be a number of dollars (5, not $5)",
         "7:26: keys.0.sha256: must be 64 hex digits, as `bursar keys new NAME` prints them",
     ]
 

@@ -184,6 +184,14 @@ def test_an_unquoted_variable_in_braces_gets_a_hint() -> None:
     assert "needs quotes" in found
 
 
+def test_a_tab_and_a_missing_bracket_are_named() -> None:
+    assert syntax_problems("a: 1\nb:\n\tc: ${D}\n") == [
+        "p.yaml:3:1: is not YAML: it is indented with a tab; YAML wants spaces"
+    ]
+    (found,) = syntax_problems("a: {b: 1\nc: 2\n")
+    assert found.endswith("did not find expected ',' or '}'")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_no_text_breaks_the_reader(text: str) -> None:
     with contextlib.suppress(PolicyError):
