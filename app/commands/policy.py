@@ -65,9 +65,9 @@ def check(path: Path) -> int:
     for line in _caps(policy):
         say(line)
     for name in policy.teams:
-        members = [key.name for key in policy.keys.values() if key.team == name]
+        members = [key.name for key in policy.named_keys().values() if key.team == name]
         say(f"team {name}: {', '.join(members) or 'nobody'}")
-    say(f"keys: {', '.join(key.name for key in policy.keys.values()) or 'none, so it is served on loopback only'}")
+    say(f"keys: {', '.join(policy.named_keys()) or 'none, so it is served on loopback only'}")
     for warning in policy.warnings:
         say(f"note: {warning}")
     return 0

@@ -254,7 +254,8 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key, known by its SHA-256 only. `routes`: its own, else its team's; None: all."""
+    """A client's key, known by its SHA-256 only. `former_sha256`: of the secret it had before, where that is still
+    good. `routes`: its own, else its team's; None: all."""
 
     name: str
     sha256: str
@@ -262,6 +263,7 @@ class Key:
     caps: Windows | None = None
     routes: tuple[str, ...] | None = None
     team: str | None = None
+    former_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +292,9 @@ class ReplayRules:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
-    `source` is the path it was read from; `keys` is keyed by the keys' SHA-256, as requests are looked up;
-    `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters; `targets`: where
-    measures of success (MEASURES) should stay below, or above where more is better."""
+    `source` is the path it was read from; `keys` is keyed by the SHA-256 that is looked up for a request, of which a
+    key may have two; `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters;
+    `targets`: where measures of success (MEASURES) should stay below, or above where more is better."""
 
     version: str
     source: str
@@ -326,6 +328,10 @@ class Policy:
     def open_access(self) -> bool:
         """True when no keys are set: anyone who can connect may spend, so loopback only."""
         return not self.keys
+
+    def named_keys(self) -> dict[str, Key]:
+        """Each key once, by its name."""
+        return {key.name: key for key in self.keys.values()}
 
     def key_windows(self, key: Key | None) -> Windows:
         """The windows that bind this key: its own, else the policy's for every key."""

@@ -21,7 +21,6 @@ class KeyRing:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._by_hash = {key.sha256: key for key in policy.keys.values()}
 
     def authenticate(self, headers: Mapping[str, str]) -> Key | None:
         """The key of this request; None where the policy sets no keys. Raises Unauthorized or Forbidden."""
@@ -32,7 +31,7 @@ class KeyRing:
             value = headers.get(name)
             if value:
                 secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
-                key = self._by_hash.get(hashlib.sha256(secret.encode()).hexdigest())
+                key = self.policy.keys.get(hashlib.sha256(secret.encode()).hexdigest())
                 if key is not None:
                     return key
         raise Unauthorized("No key, or not one that this gateway knows.", headers={"www-authenticate": "Bearer"})

@@ -59,7 +59,7 @@ class Rehearsal:
     def __init__(self, view: View, base: LearnedRouter | None) -> None:
         self._view, self._base = view, base
         self._now = TaskGuess(TaskType.CHAT, 1.0)
-        self._keys = {key.name: key for key in view.policy.keys.values()}
+        self._keys = view.policy.named_keys()
         view.task = lambda _: self._now
         self.unread = 0
         """Decisions whose text other weights had read: for these it is as if nobody had."""

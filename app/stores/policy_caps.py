@@ -44,18 +44,20 @@ def teams_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Team]:
 
 
 def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
-    """The keys, by their SHA-256. `routes`: those that are on."""
-    return {
-        given.sha256: Key(
+    """The keys, by each SHA-256 that is good for them. `routes`: those that are on."""
+    keys = [
+        Key(
             name=given.name,
             sha256=given.sha256,
             admin=given.admin,
             caps=None if given.caps is None else _windows(given.caps),
             routes=_those_on(_routes_of(given, spec), routes),
             team=given.team,
+            former_sha256=given.former_sha256,
         )
         for given in spec.keys
-    }
+    ]
+    return {good: key for key in keys for good in (key.sha256, key.former_sha256) if good is not None}
 
 
 def _routes_of(given: KeySpec, spec: PolicySpec) -> list[str] | None:

@@ -30,8 +30,7 @@ def diff_policies(old: Policy, new: Policy) -> list[str]:
     lines: list[str] = []
     for section, what in _SECTIONS.items():
         lines += _named(what, getattr(old, section), getattr(new, section))
-    keys_old, keys_new = ({key.name: key for key in policy.keys.values()} for policy in (old, new))
-    lines += _named("key", keys_old, keys_new)
+    lines += _named("key", old.named_keys(), new.named_keys())
     lines += _changed("", _facts(_settings(old)), _facts(_settings(new)))
     if old.prices_version != new.prices_version:
         lines.append(f"price catalogue: {old.prices_version} -> {new.prices_version}")
@@ -68,8 +67,8 @@ def _facts(members: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             facts[key] = shown.removeprefix(f"{ANY_TASK}: ") or None
         elif isinstance(value, Mapping):
             facts[key] = Secret(repr(sorted(value.items())))
-        elif name == "sha256":
-            facts[key] = Secret(str(value))
+        elif name in ("sha256", "former_sha256"):
+            facts[key] = None if value is None else Secret(str(value))
         elif is_dataclass(value) and not isinstance(value, Rates | Secret):
             facts |= _facts(_members(value), f"{key}.")
         else:

@@ -260,6 +260,9 @@ class KeySpec(Spec):
 
     name: Name
     sha256: Sha256
+    former_sha256: Sha256 | None = Field(
+        default=None, description="Of the secret that this one replaces: good, too, until this line is taken out."
+    )
     admin: bool = False
     caps: WindowsSpec | None = None
     team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")

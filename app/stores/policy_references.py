@@ -140,14 +140,15 @@ def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[
 
 def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
     teams = section_of(document, "teams")
-    for part, message in (("name", "another key has this name"), ("sha256", "another key has this hash")):
+    for parts, what in ((("name",), "name"), (("sha256", "former_sha256"), "hash")):
         seen: set[str] = set()
         for index, key in enumerate(_list(document.data.get("keys"))):
-            value = mapping(key).get(part)
-            if isinstance(value, str):
-                if value.lower() in seen and ("keys", index, part) not in document.unset:
-                    yield document.problem(("keys", index, part), message)
-                seen.add(value.lower())
+            for part in parts:
+                value = mapping(key).get(part)
+                if isinstance(value, str):
+                    if value.lower() in seen and ("keys", index, part) not in document.unset:
+                        yield document.problem(("keys", index, part), f"another key has this {what}")
+                    seen.add(value.lower())
     for index, key in enumerate(_list(document.data.get("keys"))):
         yield from _name_list(document, ("keys", index, "routes"), mapping(key).get("routes"), "route", routes)
         if "team" in mapping(key):

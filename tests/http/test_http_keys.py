@@ -36,7 +36,9 @@ routes: {{auto: {{candidates: [small, large], fallback: [large]}}, cheap: {{cand
 caps: {{task: {{max_cost_usd: 1.0}}}}
 keys:
   - {{name: alice, sha256: {sha256("sk-bursar-alice-0123456789")}}}
-  - {{name: bob, sha256: {sha256("sk-bursar-bob-0123456789").upper()}}}
+  - name: bob
+    sha256: {sha256("sk-bursar-bob-0123456789").upper()}
+    former_sha256: {sha256("sk-bursar-bobs-first-0123").upper()}
   - {{name: limited, sha256: {sha256("sk-bursar-limited-0123456789")}, routes: [cheap]}}
   - {{name: admin, sha256: {sha256("sk-bursar-admin-0123456789")}, admin: true}}
 """
@@ -64,6 +66,13 @@ def test_a_key_may_come_in_any_dialects_header(gateway: LiveGateway, name: str) 
         assert answer.status == 200
         assert gateway.decision(answer, ALICE)["key"] == "alice"
     assert gateway.chat({"authorization": "Bearer nonsense", "x-api-key": secret}).status == 200
+
+
+def test_a_secret_and_the_one_that_it_replaces_are_one_key(gateway: LiveGateway) -> None:
+    former = {"x-api-key": "sk-bursar-bobs-first-0123"}
+    for headers in (BOB, former):
+        assert gateway.chat({**headers, "x-bursar-task-id": "rotated"}).status == 200
+    assert gateway.ask("GET", "/v1/tasks/rotated", headers=former).json["calls"] == 2
 
 
 def test_the_clients_key_does_not_go_upstream(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:

@@ -101,6 +101,8 @@ def test_a_providers_change_is_told_once_and_its_secrets_never() -> None:
 def test_a_keys_new_hash_is_told_without_the_hash() -> None:
     old, new = (BASE + f"keys: [{{name: ci, sha256: '{letter * 64}'}}]\n" for letter in "ab")
     assert changes(old, new) == ["key ci: sha256 changed"]
+    rotated = new.replace("}]", f", former_sha256: '{'a' * 64}'}}]")
+    assert changes(old, rotated) == ["key ci: sha256 changed", "key ci: former_sha256 set"]
 
 
 def test_new_prices_are_a_change() -> None:

@@ -119,7 +119,7 @@ unknown_model: aut
          "6:37: models.m.pricing.input_per_1m: unknown field; did you mean 'input_per_1k' (dollars per 1,000 tokens)?"),
         ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
         ("keys: [{name: k, models: [m]}]",
-         "6:18: keys.0.models: unknown field (only admin, caps, name, routes, sha256, team)"),
+         "6:18: keys.0.models: unknown field (only admin, caps, former_sha256, name, routes, sha256, team)"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
         ("ledger: {on_failure: opne}", "6:22: ledger.on_failure: must be 'closed' or 'open'"),
         ("ledger: {on_failure: open, open_allowance: 3}",
@@ -192,6 +192,8 @@ def test_two_keys_may_not_share_a_hash() -> None:
     hashed = "a" * 64
     text = BASE + f"keys:\n  - {{name: x, sha256: {hashed}}}\n  - {{name: y, sha256: {hashed.upper()}}}\n"
     assert found(text) == ["8:23: keys.1.sha256: another key has this hash"]
+    (problem,) = found(text.replace("y, sha256", f"y, sha256: {'b' * 64}, former_sha256"))
+    assert problem.endswith("keys.1.former_sha256: another key has this hash")
 
 
 def test_tiers_may_not_share_a_threshold() -> None:

@@ -55,7 +55,7 @@ async def budgets_json(services: Services, ask: Ask) -> dict[str, Any]:
 async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: dt.datetime) -> dict[str, Any]:
     """Windows and tasks. Raises LedgerUnavailable."""
     windows = await windows_json(ledger, EVERYBODY, policy.caps.everyone, now, paces)
-    keys = {key.name: key for key in policy.keys.values()}
+    keys = policy.named_keys()
     for name in await known_owners(ledger, "team", policy.teams):
         limits = policy.team_windows(name) if name in policy.teams else Windows()
         windows += await windows_json(ledger, f"team:{name}", limits, now, paces)

@@ -100,7 +100,7 @@ def shown(policies: Policies, history: PolicyHistory) -> dict[str, Any]:
             "providers": len(policy.providers),
             "models": len(policy.models),
             "routes": len(policy.routes),
-            "keys": len(policy.keys),
+            "keys": len(policy.named_keys()),
         },
     }
 
