@@ -128,7 +128,7 @@ def make_replays(settings: Settings) -> SharedReplays:
 def make_memory(settings: Settings) -> TaskMemory:
     """Where tasks are remembered besides their money: beside the ledger."""
     if settings.redis_url is None:
-        return SqliteTaskMemory(settings.data_dir / "tasks.sqlite")
+        return SqliteTaskMemory(settings.data_dir / "task-memory.sqlite")
     from app.stores.task_memory_redis import RedisTaskMemory  # noqa: PLC0415  (see make_budgets)
 
     return RedisTaskMemory(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)

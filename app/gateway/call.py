@@ -71,9 +71,6 @@ class ChatCall(OwnedCall):
         self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
         self._as_sent = request
         self._tries = 0  # of the same request before this one
-        if record.retry_count not in NO_RETRY:
-            self._tries = tries_of(record.retry_count or "")
-            self.before = services.sent_again.spent(self._name, self._tries)
 
     @property
     def _name(self) -> bytes:
@@ -107,6 +104,9 @@ class ChatCall(OwnedCall):
 
     async def serve(self) -> None:
         """Ask candidates in order; budgets may pass over one, failures go on to the next."""
+        if self.record.retry_count not in NO_RETRY:
+            self._tries = tries_of(self.record.retry_count or "")
+            self.before = await self.services.sent_again.spent(self._name, self._tries)
         await self._refuse_circles()
         decision = self._decide(await self._target())
         denial: BursarError | None = None
@@ -276,14 +276,12 @@ class ChatCall(OwnedCall):
         if self.request.prompt.tools:
             await self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
 
-    def _finish(self) -> None:
-        super()._finish()
+    async def note_failure(self) -> None:
         limits = self.record.limits
-        if self.record.outcome is Outcome.COMPLETED or limits is None or limits.call_nano is None or not self.attempts:
-            return
-        spent = {model: nano for model, nano in self.spent.items() if nano}
-        if spent or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either
-            self.services.sent_again.note(self._name, self._tries, spent)
+        if limits is not None and limits.call_nano is not None and self.attempts:
+            spent = {model: nano for model, nano in self.spent.items() if nano}
+            if spent or self.services.sent_again.any:  # as a rule neither: then there is nothing to forget either
+                await self.services.sent_again.note(self._name, self._tries, spent)
 
     async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""

@@ -16,6 +16,8 @@ from app.stores.task_memory import MemoryUnavailable, TaskMemory
 
 log = structlog.get_logger()
 
+KEPT_S = 7 * 86_400.0
+"""How long after its last step a tool loop may go on with the model that it began with."""
 MAX_LOOPS = 20_000
 OPENING_CHARS = 1_024
 
@@ -30,7 +32,7 @@ class Loops:
     async def model_of(self, loop: bytes) -> str | None:
         """Who was asked last in this conversation, whichever gateway served it, if that is remembered."""
         try:
-            found = await self._memory.model_of(loop)
+            found = await self._memory.word(loop)
         except MemoryUnavailable as error:
             log.warning("the model of a tool loop is known to this process only", error=str(error))
             found = None
@@ -45,7 +47,7 @@ class Loops:
             del self._models[next(iter(self._models))]
         if not open_ or known != model:
             try:
-                await self._memory.note(loop, model)
+                await self._memory.note(loop, model, KEPT_S)
             except MemoryUnavailable as error:
                 log.warning("the model of a tool loop is not known to other gateways", error=str(error))
 

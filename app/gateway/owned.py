@@ -94,6 +94,11 @@ class OwnedCall(ABC):
             await self.fail(BursarError("The gateway failed to serve the request."))
         finally:
             self._finish()
+        if self.record.outcome is not Outcome.COMPLETED:
+            await self.note_failure()
+
+    async def note_failure(self) -> None:  # noqa: B027  (whoever has nothing to remember)
+        """Remember what must be known where the client sends its request again; it has its answer by then."""
 
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call's next attempt, at this candidate."""

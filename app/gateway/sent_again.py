@@ -1,6 +1,7 @@
 """What requests that failed have cost, for when an SDK sends them again by itself: one cap binds all of its tries.
 
-OpenAI's and Anthropic's SDKs say so in `x-stainless-retry-count`, and send the same bytes. Known to this process only.
+OpenAI's and Anthropic's SDKs say so in `x-stainless-retry-count`, and send the same bytes; to whichever worker or
+gateway they come (`stores/task_memory`). Nothing is asked or noted of a first try that does not fail.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import msgspec
+import structlog
+
 from app.core.types import ChatRequest
+from app.stores.task_memory import MemoryUnavailable, TaskMemory
+
+log = structlog.get_logger()
 
 KEPT_S = 120.0
 """Longer than SDKs wait before they try again: they honour a `Retry-After` of a minute at the most."""
@@ -22,38 +29,61 @@ MAX_TRIES = 32
 
 Spent = Mapping[str, int]
 """Nano-dollars by the models that were asked."""
+NOTHING: Spent = {}
+_spent = msgspec.json.Decoder(dict[str, int])
 
 
 class SentAgain:
-    """Dollars by request and try; those noted first are forgotten first.
+    """Dollars by request and try; of those known here, those noted first are forgotten first.
 
     Clients that ask for several samples send the same bytes at once: that each try goes by the one before it, and not
     by all that failed, keeps them apart.
     """
 
-    def __init__(self) -> None:
-        self._spent: OrderedDict[tuple[bytes, int], tuple[float, Spent]] = OrderedDict()
+    def __init__(self, memory: TaskMemory) -> None:
+        self._memory = memory
+        self._known: OrderedDict[bytes, tuple[float, Spent]] = OrderedDict()
 
     @property
     def any(self) -> bool:
-        """Whether something is noted."""
-        return bool(self._spent)
+        """Whether something is known here."""
+        return bool(self._known)
 
-    def note(self, name: bytes, tries: int, spent: Spent) -> None:
-        """This request has failed after so many tries before; with them this was spent on it."""
-        self._spent.pop((name, tries), None)
+    async def note(self, name: bytes, tries: int, spent: Spent) -> None:
+        """This request has failed after so many tries before; with them this was spent on it. All others know when this
+        returns. That nothing was spent is told only where another call like it was known."""
+        at = _try(name, tries)
+        before = self._known.pop(at, None)
         if spent:
-            self._spent[name, tries] = (time.monotonic() + KEPT_S, spent)
-        if len(self._spent) > MAX_KEPT:
-            self._spent.popitem(last=False)
+            self._known[at] = (time.monotonic() + KEPT_S, spent)
+        elif before is None:
+            return
+        if len(self._known) > MAX_KEPT:
+            self._known.popitem(last=False)
+        try:
+            await self._memory.note(at, msgspec.json.encode(spent).decode(), KEPT_S)
+        except MemoryUnavailable as error:
+            log.warning("what a failed request has cost is known to this process only", error=str(error))
 
-    def spent(self, name: bytes, tries: int) -> Spent:
+    async def spent(self, name: bytes, tries: int) -> Spent:
         """What was spent on so many tries of this request, as far as the latest of them that is known."""
-        for before in reversed(range(tries)):
-            until_s, spent = self._spent.get((name, before), (0.0, {}))
-            if time.monotonic() < until_s:
+        names = [_try(name, before) for before in reversed(range(tries))]
+        if (known := self._here(names[:1])) is not None:
+            return known
+        try:
+            found = await self._memory.word(*names)
+        except MemoryUnavailable as error:
+            log.warning("what a request has cost before is known to this process only", error=str(error))
+            found = None
+        return (self._here(names) or NOTHING) if found is None else _spent.decode(found)
+
+    def _here(self, names: list[bytes]) -> Spent | None:
+        now_s = time.monotonic()
+        for name in names:
+            until_s, spent = self._known.get(name, (0.0, NOTHING))
+            if now_s < until_s:
                 return spent
-        return {}
+        return None
 
 
 def tries_of(retry_count: str) -> int:
@@ -63,7 +93,7 @@ def tries_of(retry_count: str) -> int:
 
 
 def name_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
-    """The same for the same request of the same key in the same task."""
+    """The same, in every process, for the same request of the same key in the same task."""
     hashed = hashlib.blake2b(repr((key_name, task_id, request.dialect, request.model)).encode(), digest_size=16)
     for member, value in request.members.items():
         raw = memoryview(value)
@@ -71,3 +101,7 @@ def name_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
         hashed.update(raw[:READ_BYTES])
         hashed.update(raw[READ_BYTES:][-READ_BYTES:])
     return hashed.digest()
+
+
+def _try(name: bytes, tries: int) -> bytes:
+    return hashlib.blake2b(b"%d " % tries + name, digest_size=16, person=b"sent again").digest()

@@ -51,7 +51,7 @@ class Services:
     health: Health = field(default_factory=Health)
     repeats: Repeats = field(init=False)
     loops: Loops = field(init=False)
-    sent_again: SentAgain = field(default_factory=SentAgain)
+    sent_again: SentAgain = field(init=False)
     explorer: Explorer = field(init=False)
     explore_budget: SharedBudget = field(init=False)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Services:
     def __post_init__(self) -> None:
         self.tally = Tally(self.metrics)
         self.repeats, self.loops = Repeats(self.memory), Loops(self.memory)
+        self.sent_again = SentAgain(self.memory)
         self.explore_budget = SharedBudget(self.ledger)
         self.explorer = Explorer(self.explore_budget)
         self._keep_tasks()

@@ -1,5 +1,5 @@
-"""What gateways must know in common of their tasks, besides money: how often a task has sent one request, and which
-model an open tool loop began with. All of it runs out by itself.
+"""What gateways must know in common of their tasks, besides money: how often a task has sent one request, which model
+an open tool loop began with, what a request had cost when its SDK sends it again. All of it runs out by itself.
 
 Two stores hold it: a SQLite file beside the embedded ledger (`task_memory_sqlite`), and Redis (`task_memory_redis`).
 """
@@ -7,9 +7,6 @@ Two stores hold it: a SQLite file beside the embedded ledger (`task_memory_sqlit
 from __future__ import annotations
 
 from typing import Protocol
-
-MODEL_KEPT_S = 7 * 86_400.0
-"""How long after its last step a tool loop may go on with the model that it began with."""
 
 
 class MemoryUnavailable(Exception):
@@ -23,11 +20,12 @@ class TaskMemory(Protocol):
         """How often this was counted, this time included, by whichever process; forgotten `keep_s` after the last time.
         Raises MemoryUnavailable."""
 
-    async def model_of(self, loop: bytes) -> str | None:
-        """The model last noted for this loop, by whichever process. Raises MemoryUnavailable."""
+    async def word(self, *names: bytes) -> str | None:
+        """What was last noted, by whichever process, under the first of these names that is known. Raises
+        MemoryUnavailable."""
 
-    async def note(self, loop: bytes, model: str) -> None:
-        """Remember it; known to all processes when this returns. Raises MemoryUnavailable."""
+    async def note(self, name: bytes, word: str, keep_s: float) -> None:
+        """Remember it for so long; known to all processes when this returns. Raises MemoryUnavailable."""
 
     async def close(self) -> None:
         """Close it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Arg, Script, open_server
-from app.stores.task_memory import MODEL_KEPT_S, MemoryUnavailable
+from app.stores.task_memory import MemoryUnavailable
 
 log = structlog.get_logger()
 
@@ -22,7 +23,12 @@ _SCRIPT = Script(
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
         return times
     end
-    if op == 'get' then return redis.call('GET', KEYS[1]) end
+    if op == 'get' then
+        for _, word in ipairs(redis.call('MGET', unpack(KEYS))) do
+            if word then return word end
+        end
+        return nil
+    end
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
     return 'done'
     """
@@ -39,22 +45,22 @@ class RedisTaskMemory:
         self._prefix = f"{{{namespace}}}:task:"
 
     async def count(self, name: bytes, keep_s: float) -> int:
-        return int(await self._call("count", name, int(keep_s * 1000)))
+        return int(await self._call("repeats", [name], "count", int(keep_s * 1000)))
 
-    async def model_of(self, loop: bytes) -> str | None:
-        found = await self._call("get", loop)
+    async def word(self, *names: bytes) -> str | None:
+        found = await self._call("word", names, "get")
         return None if found is None else found.decode()
 
-    async def note(self, loop: bytes, model: str) -> None:
-        await self._call("set", loop, model, int(MODEL_KEPT_S * 1000))
+    async def note(self, name: bytes, word: str, keep_s: float) -> None:
+        await self._call("word", [name], "set", word, int(keep_s * 1000))
 
     async def close(self) -> None:
         await self._server.close()
 
-    async def _call(self, op: str, name: bytes, *more: Arg) -> Any:
-        kind = "repeats:" if op == "count" else "loop:"
+    async def _call(self, kind: str, names: Sequence[bytes], op: str, *more: Arg) -> Any:
+        keys = [f"{self._prefix}{kind}:{name.hex()}" for name in names]
         async with self._turn:  # a link carries one call at a time
             try:
-                return await self._link.call([f"{self._prefix}{kind}{name.hex()}"], [op, *more])
+                return await self._link.call(keys, [op, *more])
             except LedgerUnavailable as error:
                 raise MemoryUnavailable("the memory of tasks on Redis did not answer") from error

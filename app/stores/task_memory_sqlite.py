@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 from app.stores.sqlite_lazily import LazyFile
-from app.stores.task_memory import MODEL_KEPT_S, MemoryUnavailable
+from app.stores.task_memory import MemoryUnavailable
 
 FORGET_EVERY = 1_000
 """Writes of this process between two looks for what has run out."""
 VERSION = 1
 SCHEMA = """
 CREATE TABLE counts (name BLOB PRIMARY KEY, times INTEGER NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE models (loop BLOB PRIMARY KEY, model TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID
+CREATE TABLE words (name BLOB PRIMARY KEY, word TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID
 """
 _COUNT = """
 INSERT INTO counts VALUES (:name, 1, :until_s)
@@ -34,11 +34,11 @@ class SqliteTaskMemory:
     async def count(self, name: bytes, keep_s: float) -> int:
         return await self._file.ask(lambda: self._count(name, keep_s))
 
-    async def model_of(self, loop: bytes) -> str | None:
-        return await self._file.ask(lambda: self._model_of(loop))
+    async def word(self, *names: bytes) -> str | None:
+        return await self._file.ask(lambda: self._word(names))
 
-    async def note(self, loop: bytes, model: str) -> None:
-        await self._file.ask(lambda: self._note(loop, model))
+    async def note(self, name: bytes, word: str, keep_s: float) -> None:
+        await self._file.ask(lambda: self._note(name, word, keep_s))
 
     async def close(self) -> None:
         await self._file.close()
@@ -49,19 +49,22 @@ class SqliteTaskMemory:
         ((times,),) = db.execute(_COUNT, {"name": name, "now_s": now_s, "until_s": now_s + keep_s}).fetchall()
         return int(times)
 
-    def _model_of(self, loop: bytes) -> str | None:
-        query = "SELECT model FROM models WHERE loop = ? AND until_s > ?"
-        row = self._file.open().execute(query, (loop, time.time())).fetchone()
-        return None if row is None else row[0]
+    def _word(self, names: tuple[bytes, ...]) -> str | None:
+        db, now_s = self._file.open(), time.time()
+        for name in names:
+            row = db.execute("SELECT word FROM words WHERE name = ? AND until_s > ?", (name, now_s)).fetchone()
+            if row is not None:
+                return str(row[0])
+        return None
 
-    def _note(self, loop: bytes, model: str) -> None:
-        row = (loop, model, time.time() + MODEL_KEPT_S)
-        self._writing().execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", row)
+    def _note(self, name: bytes, word: str, keep_s: float) -> None:
+        row = (name, word, time.time() + keep_s)
+        self._writing().execute("INSERT OR REPLACE INTO words VALUES (?, ?, ?)", row)
 
     def _writing(self) -> sqlite3.Connection:
         db, self._writes = self._file.open(), self._writes + 1
         if self._writes % FORGET_EVERY == 0:
-            for table in ("counts", "models"):
+            for table in ("counts", "words"):
                 db.execute(f"DELETE FROM {table} WHERE until_s < ?", (time.time(),))  # noqa: S608  (our own words)
         return db
 

@@ -45,10 +45,10 @@ class Away:
     async def count(self, name: bytes, keep_s: float) -> int:
         raise MemoryUnavailable("gone")
 
-    async def model_of(self, loop: bytes) -> str | None:
+    async def word(self, *names: bytes) -> str | None:
         raise MemoryUnavailable("gone")
 
-    async def note(self, loop: bytes, model: str) -> None:
+    async def note(self, name: bytes, word: str, keep_s: float) -> None:
         raise MemoryUnavailable("gone")
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from app.dialects.openai_chat.parse import parse_chat
 from app.gateway import sent_again
 from app.gateway.sent_again import SentAgain, name_of, tries_of
+from app.stores.task_memory_sqlite import SqliteTaskMemory
 from tests.gateway.live import OUTPUT_NANO, Live, policy, usd
+from tests.gateway.test_repeats import Away
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Script, words
 
@@ -79,6 +82,24 @@ async def test_a_request_that_is_no_retry_begins_anew(tmp_path: Path, upstream: 
         assert (await live.chat(headers=again, **asked)).status == 402
 
 
+async def test_another_gateway_knows_what_the_first_try_cost(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    upstream.source = Script.of(HANG)
+    asked: dict[str, Any] = {"model": "auto", "stream": True, "max_cost_usd": usd(CAP_NANO)}
+    shared = f"t{secrets.token_hex(6)}"
+    async with (
+        Live(tmp_path, silent(upstream), ledger_url, namespace=shared) as one,
+        Live(tmp_path, silent(upstream), ledger_url, namespace=shared) as two,
+    ):
+        assert (await one.chat(**asked)).status == 504
+        await one.idle()
+        again = await two.chat(headers={"x-stainless-retry-count": "1"}, **asked)
+        assert (again.status, again.error_code) == (402, "budget_exceeded")
+        assert len(upstream.requests) == 1
+        assert (await one.balance("global:total")).spent_nano == CAP_NANO
+
+
 async def test_a_models_own_cap_binds_all_tries_of_a_call_without_a_task(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
@@ -110,25 +131,36 @@ async def test_samples_asked_for_at_once_do_not_use_up_each_others_cap(
         assert (await live.chat(headers={"x-stainless-retry-count": "1"}, **asked)).finishes == ["stop"]
 
 
-def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, now_s = SentAgain(), [0.0]
+async def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, now_s = SentAgain(Away()), [0.0]
     monkeypatch.setattr(sent_again, "MAX_KEPT", 2)
     monkeypatch.setattr(sent_again.time, "monotonic", lambda: now_s[0])
     for name in (b"a", b"b", b"a", b"c"):
-        known.note(name, 0, {"m": 5})
-    assert [known.spent(name, 1) for name in (b"a", b"b", b"c")] == [{"m": 5}, {}, {"m": 5}]
+        await known.note(name, 0, {"m": 5})
+    assert [await known.spent(name, 1) for name in (b"a", b"b", b"c")] == [{"m": 5}, {}, {"m": 5}]
     now_s[0] = sent_again.KEPT_S
-    assert known.spent(b"c", 1) == {}
+    assert await known.spent(b"c", 1) == {}
 
 
-def test_each_try_goes_by_the_one_before_it() -> None:
-    known = SentAgain()
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+async def test_each_try_goes_by_the_one_before_it(tmp_path: Path, shared: bool) -> None:
+    """Whoever served that, where the store answers; else as far as this process did."""
+    memories = [SqliteTaskMemory(tmp_path / "tasks.sqlite") if shared else Away() for _ in range(2)]
+    known = SentAgain(memories[0])
+    other = SentAgain(memories[1]) if shared else known
     for _ in "two of the same at once":
-        known.note(b"a", 0, {"m": 5})
-    known.note(b"a", 1, {"m": 7, "n": 3})
-    assert [sum(known.spent(b"a", tries).values()) for tries in (0, 1, 2, 3)] == [0, 5, 10, 10]
-    known.note(b"a", 0, {})  # asked anew, and refused before anything was spent
-    assert known.spent(b"a", 1) == {}
+        await known.note(b"a", 0, {"m": 5})
+    await other.note(b"a", 1, {"m": 7, "n": 3})
+    for one in (known, other):
+        assert [sum((await one.spent(b"a", tries)).values()) for tries in (1, 2, 3)] == [5, 10, 10]
+    await known.note(b"a", 0, {})  # asked anew, and refused before anything was spent
+    assert await known.spent(b"a", 1) == await other.spent(b"a", 1) == {}
+    assert (await other.spent(b"b", 1), known.any, other.any) == ({}, not shared, True)
+    for memory in memories:
+        await memory.close()
+
+
+def test_a_count_is_read_as_sdks_write_it() -> None:
     assert [tries_of(count) for count in ("1", "7", "99999999", "x", "\u00b2")] == [1, 7, sent_again.MAX_TRIES, 1, 1]
 
 

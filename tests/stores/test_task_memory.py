@@ -1,4 +1,4 @@
-"""What gateways know in common of tasks, over both stores: one count for all of them, the last word on a tool loop."""
+"""What gateways know in common of tasks, over both stores: one count for all of them, the last word on a thing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.stores import task_memory_redis, task_memory_sqlite
+from app.stores import task_memory_sqlite
 from app.stores.task_memory import MemoryUnavailable, TaskMemory
 from app.stores.task_memory_redis import RedisTaskMemory
 from app.stores.task_memory_sqlite import SqliteTaskMemory
@@ -72,25 +72,32 @@ def test_any_interleaving_counts_as_one_process_would(tmp_path: Path, store: str
     holds()
 
 
-async def test_the_last_word_on_a_loop_is_known_to_all(make: Make) -> None:
+async def test_the_last_word_is_known_to_all(make: Make) -> None:
     one, two = make(), make()
-    assert await two.model_of(b"loop") is None
-    await one.note(b"loop", "gr\u00f6\u00dfer/model")
-    assert await one.model_of(b"loop") == "gr\u00f6\u00dfer/model"
-    assert await two.model_of(b"loop") == "gr\u00f6\u00dfer/model"
-    await two.note(b"loop", "other")
-    assert await two.model_of(b"loop") == "other"
-    assert await one.model_of(b"loop") == "other"
-    assert await one.model_of(b"another") is None
+    assert await two.word(b"loop") is None
+    await one.note(b"loop", "gr\u00f6\u00dfer/model", 60)
+    assert await one.word(b"loop") == "gr\u00f6\u00dfer/model"
+    assert await two.word(b"loop") == "gr\u00f6\u00dfer/model"
+    await two.note(b"loop", "other", 60)
+    assert await two.word(b"loop") == "other"
+    assert await one.word(b"loop") == "other"
+    assert await one.word(b"another") is None
 
 
-async def test_what_is_old_is_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (task_memory_sqlite, task_memory_redis):
-        monkeypatch.setattr(module, "MODEL_KEPT_S", 0.001)
+async def test_of_several_names_the_first_that_is_known_counts(make: Make) -> None:
+    one, two = make(), make()
+    await one.note(b"a", "1", 60)
+    await two.note(b"c", "3", 60)
+    assert await two.word(b"a", b"c") == "1"
+    assert await two.word(b"b", b"c", b"a") == "3"
+    assert await two.word(b"b", b"d") is None
+
+
+async def test_what_is_old_is_forgotten(make: Make) -> None:
     memory = make()
-    await memory.note(b"loop", "m")
+    await memory.note(b"loop", "m", 0.001)
     async with asyncio.timeout(10):
-        while await memory.model_of(b"loop") is not None:
+        while await memory.word(b"loop") is not None:
             await asyncio.sleep(0.002)
     assert await memory.count(b"x", 0.001) == 1
     async with asyncio.timeout(10):
@@ -127,9 +134,9 @@ async def test_a_store_that_is_away_says_so(tmp_path: Path) -> None:
     with pytest.raises(MemoryUnavailable):
         await memory.count(b"x", 60)
     with pytest.raises(MemoryUnavailable):
-        await memory.note(b"loop", "m")
+        await memory.note(b"loop", "m", 60)
     with pytest.raises(MemoryUnavailable):
-        await memory.model_of(b"loop")
+        await memory.word(b"loop")
     await memory.close()
     with RedisServer() as server:
         memory = RedisTaskMemory(server.url)
@@ -137,5 +144,5 @@ async def test_a_store_that_is_away_says_so(tmp_path: Path) -> None:
         with pytest.raises(MemoryUnavailable):
             await memory.count(b"x", 60)
         with pytest.raises(MemoryUnavailable):
-            await memory.note(b"loop", "m")
+            await memory.note(b"loop", "m", 60)
         await memory.close()
