@@ -33,6 +33,7 @@ from app.gateway.metrics import Metrics
 from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
 from app.gateway.view import View, arm_of
+from app.gateway.windows_used import WindowsUsed
 from app.http.api import build_api
 from app.http.asgi import PATIENT, Patience, Receive, Scope, Send
 from app.http.auth import is_loopback
@@ -282,6 +283,7 @@ class Gateway:
                     services.explore_budget.keep,
                     replays.tend,
                     lambda: Measuring(services, aside).keep(settings.data_dir),
+                    WindowsUsed(services).keep,
                     dashboard.live.run,
                     dashboard.others.run,
                     circuits.keep,

@@ -147,10 +147,10 @@ def limits_for(
         claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
         claims.append(Claim(f"{scope}{MODEL_PART}{candidate.name}", model_nano))
     if key is not None:
-        claims += _window_claims(f"key:{name}", policy.key_windows(key), day)
+        claims += window_claims(f"key:{name}", policy.key_windows(key), day)
         if key.team is not None:
-            claims += _window_claims(f"team:{key.team}", policy.team_windows(key.team), day)
-    claims += _window_claims("global", policy.caps.everyone, day)
+            claims += window_claims(f"team:{key.team}", policy.team_windows(key.team), day)
+    claims += window_claims("global", policy.caps.everyone, day)
     if not own:
         return Limits(tuple(claims), None, "request", tokens, ms)
     call_nano, call_used_nano, call_scope = min(own)
@@ -167,8 +167,9 @@ def _minus(most: int | None, used: int) -> int | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
-    """The same for all calls of a key on one day, so they are made once."""
+def window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
+    """Day, month and total of an owner (`global`, `team:NAME`, `key:NAME`), those without a limit too. They are the
+    same for all calls of a key on one day, so they are made once."""
     text = day.isoformat()
     return (
         Claim(f"{owner}:day:{text}", windows.day_nano),

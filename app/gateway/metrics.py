@@ -62,6 +62,12 @@ class Metrics:
         self.denials = counter(
             "bursar_denials_total", "Calls denied before the upstream was asked.", ["scope", "reason"]
         )
+        self.window_used = gauge(
+            "bursar_window_used_ratio",
+            "Spent part of each capped day, month and total (1: all of it); NaN: it has no cap any more.",
+            ["scope", "name"],
+            mode="livemostrecent",
+        )
         self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
         self.attempts = counter(
             "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]
