@@ -78,14 +78,14 @@ def _row(label: str, text: str) -> str:
 
 
 def _examples(url: str, model: str, *, with_key: bool, with_cut: bool) -> None:
-    auth = ' -H "Authorization: Bearer $BURSAR_KEY"' if with_key else ""
+    auth = ' -H "Authorization: Bearer $BURSAR_API_KEY"' if with_key else ""
     curl = f"curl -N {url}/chat/completions -H 'Content-Type: application/json'{auth} \\\n    -d"
     say(f"  {curl} '{_body(model, 0.01, 'Say hello.')}'")
     if with_cut:
         say("  # and a stream that is cut in mid-sentence, because its cap pays for some 40 tokens:")
         say(f"  {curl} '{_body(model, 0.00002, 'Write a long story about a dragon.', stream=True)}'")
     say()
-    key = 'os.environ["BURSAR_KEY"]' if with_key else '"none"'
+    key = 'os.environ["BURSAR_API_KEY"]' if with_key else '"none"'
     say(f"  from openai import OpenAI{'; import os' if with_key else ''}")
     say(f'  bursar = OpenAI(base_url="{url}", api_key={key})')
     say(

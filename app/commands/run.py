@@ -122,7 +122,8 @@ def _set_cap(gateway: Gateway, task: str, cap: float) -> None:
     status, answer = gateway.ask("PATCH", f"/v1/tasks/{quote(task, safe='')}", {"max_cost_usd": cap})
     if status != 200:
         message = answer.get("error", {}).get("message") if isinstance(answer, dict) else None
-        raise Refused(f"the gateway did not take the cap: {message or status}")
+        hint = f" Put your key into {KEY_VARIABLE}." if status == 401 else ""
+        raise Refused(f"the gateway did not take the cap: {message or status}{hint}")
 
 
 def _run(gateway: Gateway, program: str, command: list[str], task: str, key: str | None, model: str) -> int:

@@ -15,7 +15,7 @@ from app.commands.traces_open import FAILURES, BadUrl, open_traces
 from app.core.efficiency import GROUPS
 from app.core.since import since_s
 from app.learner.measured_runs import judged_since
-from app.learner.measures import LEAST, MEASURES, NOT_ENOUGH, Judged, Measure, measured
+from app.learner.measures import LEAST, MEASURES, Judged, Measure, measured
 from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.outcomes import OutcomesUnavailable
@@ -117,8 +117,8 @@ def _row(name: str, measure: Measure) -> tuple[str, ...]:
         forms = {"share": f"{value:.1%}", "usd": f"${value:.6f}", "s": f"{value:.2f} s"}
         return forms[measure.unit]
 
-    told = measure.status != NOT_ENOUGH
-    span = f"{shown(measure.low)} - {shown(measure.high)}" if told else "-"
+    most = "or more" if measure.high is None else f"- {shown(measure.high)}"
+    span = "-" if measure.low is None else f"{shown(measure.low)} {most}"
     sign = ">" if MEASURES[name].more_is_better else "<"
     goal = "-" if measure.target is None else f"{sign} {shown(measure.target)}"
     return name, shown(measure.value), span, f"{measure.denominator:g}", goal, measure.status

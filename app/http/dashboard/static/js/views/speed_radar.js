@@ -1,6 +1,6 @@
 // Speed Radar: the median time to success of each model, clipped so that one very slow model does not hide the rest.
 
-import { basics, chart, seriesColour, spanTicks, valueAxis } from "../charts.js";
+import { basics, chart, spanTicks, valueAxis } from "../charts.js";
 import { h } from "../dom.js";
 import { count, ms } from "../format.js";
 import { colour } from "../theme.js";
@@ -92,7 +92,7 @@ function bars(rows) {
     type: "bar",
     data: {
       labels: rows.map((row) => row.model),
-      datasets: [{ ...dataset(rows), backgroundColor: rows.map((_, at) => seriesColour(at)), borderWidth: 0, barThickness: 28 }],
+      datasets: [{ ...dataset(rows), backgroundColor: rows.map((row) => colour(row.outlier ? "bad" : "accent")), borderWidth: 0, barThickness: 28 }],
     },
     options: basics({
       indexAxis: "y",
