@@ -113,8 +113,17 @@ class Dialect(Protocol):
     def writer(self, request: ChatRequest) -> Writer:
         """For one streamed reply to a client."""
 
-    def whole(self, request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
-        """A reply that is not streamed, of canonical events; `cut`: JSON about a soft cut, whose finish is length."""
+    def whole(
+        self,
+        request: ChatRequest,
+        events: Sequence[Event],
+        counts: Counts,
+        cut: bytes | None,
+        told: Sequence[bytes] = (),
+    ) -> bytes:
+        """A reply that is not streamed, of canonical events; `cut`: JSON about a soft cut, whose finish is length.
+        `told`: of a stream of the same dialect the data of the events that begin it, end it or report usage, whose
+        members are the reply's too, whatever they are."""
 
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         """An upstream's whole reply of this dialect, with the cost added to its usage."""

@@ -39,6 +39,8 @@ from app.dialects.unended import HALF_A_CALL, reason_of
 
 _OURS = (Finished, Used, Done, Ran, HandedOver)
 """What is not written as it comes: ends wait for the settlement, the provider's own tools are the meter's business."""
+_TOLD = (Begin, Used, Finished)
+"""What comes with members of the reply that no event holds."""
 _CALL = CallBegins | CallPiece | CallEnds
 
 
@@ -85,6 +87,7 @@ class EventRelay:
         self._same = same
         self._clamp = clamp_tokens
         self._folded: list[Event] | None = [] if folds else None
+        self._told: list[bytes] = []
         self._finished: dict[int, Finished] = {}
         self._preamble: list[_Item] = []
         self._pending: list[_Item] = []
@@ -201,6 +204,8 @@ class EventRelay:
             elif isinstance(event, Done):
                 self.done = ends = True
             self._follow_call(event)
+        if self._folded is not None and self._same and any(isinstance(event, _TOLD) for event in events):
+            self._told.append(frame.data or b"")
         self.meter.add(seen)
         if seen and self._request.choices > 1:
             self._begun.update(e.choice for e in events if isinstance(e, Said | Thought | CallBegins | CallPiece))
@@ -339,8 +344,11 @@ class EventRelay:
             self._flush(out)
             for item in (*self._held, *self._pending):
                 self._pass(item, out)
-        ends: list[Event] = [*self._finished.values(), Done()]
-        return self._client.whole(self._request, [*(self._folded or []), *ends], self._counts(cost_nano), cut)
+        counts = self._counts(cost_nano)
+        if self._same and self.unstreamed and cut is None:
+            return self._client.with_cost(self._told[0], counts)
+        events: list[Event] = [*(self._folded or []), *self._finished.values(), Done()]
+        return self._client.whole(self._request, events, counts, cut, self._told)
 
     def _opening(self) -> bytes:
         out: list[bytes] = []

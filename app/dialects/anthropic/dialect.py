@@ -45,8 +45,15 @@ class AnthropicDialect:
     def writer(self, request: ChatRequest) -> Writer:
         return MessagesWriter(request)
 
-    def whole(self, request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
-        return whole_message(request, events, counts, cut)
+    def whole(
+        self,
+        request: ChatRequest,
+        events: Sequence[Event],
+        counts: Counts,
+        cut: bytes | None,
+        told: Sequence[bytes] = (),
+    ) -> bytes:
+        return whole_message(request, events, counts, cut, told)
 
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_cost(body, counts)

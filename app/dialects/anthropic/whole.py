@@ -22,6 +22,7 @@ from app.dialects.openai_chat.render import object_bytes
 
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _NO_INPUT = msgspec.Raw(b"{}")
 
 
@@ -47,7 +48,9 @@ class _Gathered:
         return block
 
 
-def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+def whole_message(
+    request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None, told: Sequence[bytes] = ()
+) -> bytes:
     """The message that these events say. Of a call that broke off nothing is shown: clients run what they see."""
     found = _Gathered()
     for event in events:
@@ -61,7 +64,9 @@ def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts,
     called = any(isinstance(block, dict) and block["type"] == "tool_use" for block in content)
     ends = events if cut is None else [Finished("length")]
     reason, sequence = stop_of(ends, called=called, refused=found.refused)
+    own, usage = _own(told)
     message: dict[str, object] = {
+        **own,
         "id": message_id(found.begin.id, request),
         "type": "message",
         "role": "assistant",
@@ -69,7 +74,7 @@ def whole_message(request: ChatRequest, events: Sequence[Event], counts: Counts,
         "content": content,
         "stop_reason": reason,
         "stop_sequence": sequence,
-        "usage": msgspec.Raw(usage_bytes(counts)),
+        "usage": priced(usage, counts) if counts.exact else msgspec.Raw(usage_bytes(counts)),
         **found.members,
     }
     if cut is not None:
@@ -82,6 +87,22 @@ def with_cost(body: bytes, counts: Counts) -> bytes:
     members = _members.decode(body)
     members["usage"] = priced(members.get("usage"), counts)
     return object_bytes(members)
+
+
+def _own(told: Sequence[bytes]) -> tuple[dict[str, msgspec.Raw], msgspec.Raw | None]:
+    """What `message_start` and `message_delta` say of the message, and its usage: the later one's, with what only the
+    first one said."""
+    message: dict[str, msgspec.Raw] = {}
+    usage: dict[str, msgspec.Raw] = {}
+    for data in told:
+        event = _members.decode(data)
+        parts = [_optional.decode(event[name]) or {} for name in ("message", "delta") if name in event]
+        beside = {name: value for name, value in event.items() if name not in ("type", "message", "delta")}
+        for part in (*parts, beside):
+            message |= part
+            counted = (_optional.decode(part["usage"]) or {}).items() if "usage" in part else ()
+            usage |= {name: value for name, value in counted if bytes(value) != b"null" or name not in usage}
+    return message, msgspec.Raw(object_bytes(usage)) if usage else None
 
 
 def _gather(found: _Gathered, event: Said | Thought | CallBegins | CallPiece) -> None:

@@ -46,8 +46,15 @@ class GeminiDialect:
     def writer(self, request: ChatRequest) -> GeminiWriter:
         return GeminiWriter(request)
 
-    def whole(self, request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
-        return whole_reply(request, events, counts, cut)
+    def whole(
+        self,
+        request: ChatRequest,
+        events: Sequence[Event],
+        counts: Counts,
+        cut: bytes | None,
+        told: Sequence[bytes] = (),
+    ) -> bytes:
+        return whole_reply(request, events, counts, cut, told)
 
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_cost_in(body, counts)

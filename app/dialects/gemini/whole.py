@@ -14,18 +14,31 @@ from app.dialects.gemini.proof import ORIGIN
 from app.dialects.gemini.usage import cost_bytes, usage_members
 from app.dialects.openai_chat.render import object_bytes
 
+_Members = dict[str, msgspec.Raw]
+_SAID = frozenset(("candidates", "promptFeedback", "error"))
+_OF_EVENTS = frozenset(("content", "finishReason", "index"))
+_ZERO = msgspec.Raw(b"0")
+
+
+class _Candidates(msgspec.Struct):
+    candidates: list[_Members] | None = None
+
 
 class _Usage(msgspec.Struct, rename="camel"):
     usage_metadata: msgspec.Raw = msgspec.Raw()
 
 
+_candidates = msgspec.json.Decoder(_Candidates)
+_index = msgspec.json.Decoder(int | None)
 _usage = msgspec.json.Decoder(_Usage)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _encode = msgspec.json.encode
 
 
-def whole_reply(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+def whole_reply(
+    request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None, told: Sequence[bytes] = ()
+) -> bytes:
     """The reply of these events; with `cut`, JSON about a soft cut, every candidate ends as at its output limit."""
     begin = Begin(model=request.model)
     feedback: bytes | None = None
@@ -42,14 +55,39 @@ def whole_reply(request: ChatRequest, events: Sequence[Event], counts: Counts, c
                 reasons[event.choice] = event.reason
             else:
                 candidate.take(event)
+    own, of_candidates = _own(told)
+    for choice, candidate in candidates.items():
+        candidate.members = {**of_candidates.get(choice, {}), **candidate.members}
     ended = {choice: "length" if cut is not None else reasons.get(choice, "stop") for choice in candidates}
     said = b'"candidates":[%b]' % b",".join(_ended(candidates, ended, cut is None))
     if feedback is not None:
         shown = b'"promptFeedback":%b' % feedback
         said = shown if is_refusal(feedback) else b"%b,%b" % (said, shown)
-    used = _encode(usage_members(counts))
-    note = b',"bursar":{"cut":%b}' % cut if cut is not None else b""
-    return b'{%b,"usageMetadata":%b%b%b}' % (said, used, tail_of(begin), note)
+    used = own.pop("usageMetadata", None) if counts.exact else None
+    shown = b'{%b,"usageMetadata":%b%b}' % (said, used or _encode(usage_members(counts)), tail_of(begin))
+    if used is not None:
+        shown = with_cost_in(shown, counts)
+    members = _members.decode(shown)
+    members |= {name: value for name, value in own.items() if name not in members}
+    if cut is not None:
+        members["bursar"] = msgspec.Raw(b'{"cut":%b}' % cut)
+    return object_bytes(members)
+
+
+def _own(told: Sequence[bytes]) -> tuple[_Members, dict[int, _Members]]:
+    """What the chunks of a stream say beside what their candidates say, and of these beside their content and end; the
+    last word on each."""
+    reply: _Members = {}
+    of_candidates: dict[int, _Members] = {}
+    for data in told:
+        for name, value in _members.decode(data).items():
+            if name not in _SAID and bytes(value) != b"null":
+                reply[name] = value
+        for candidate in _candidates.decode(data).candidates or ():
+            index = _index.decode(candidate.get("index", _ZERO)) or 0
+            known = {n: v for n, v in candidate.items() if n not in _OF_EVENTS and bytes(v) != b"null"}
+            of_candidates.setdefault(index, {}).update(known)
+    return reply, of_candidates
 
 
 def is_refusal(feedback: bytes) -> bool:

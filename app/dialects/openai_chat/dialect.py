@@ -58,7 +58,14 @@ class ChatDialect:
     def writer(self, request: ChatRequest) -> ChatWriter:
         return ChatWriter(request)
 
-    def whole(self, request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+    def whole(
+        self,
+        request: ChatRequest,
+        events: Sequence[Event],
+        counts: Counts,
+        cut: bytes | None,
+        told: Sequence[bytes] = (),
+    ) -> bytes:
         return completion(request, events, counts, cut)
 
     def with_cost(self, body: bytes, counts: Counts) -> bytes:

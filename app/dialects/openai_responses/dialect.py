@@ -46,8 +46,15 @@ class ResponsesDialect:
     def writer(self, request: ChatRequest) -> Writer:
         return ResponsesWriter(request)
 
-    def whole(self, request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
-        return whole(request, events, counts, cut)
+    def whole(
+        self,
+        request: ChatRequest,
+        events: Sequence[Event],
+        counts: Counts,
+        cut: bytes | None,
+        told: Sequence[bytes] = (),
+    ) -> bytes:
+        return whole(request, events, counts, cut, told)
 
     def with_cost(self, body: bytes, counts: Counts) -> bytes:
         return with_cost(body, counts)

@@ -16,7 +16,9 @@ from app.dialects.openai_responses.write import ResponsesWriter
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def whole(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None) -> bytes:
+def whole(
+    request: ChatRequest, events: Sequence[Event], counts: Counts, cut: bytes | None, told: Sequence[bytes] = ()
+) -> bytes:
     """The response object of these events. An upstream of the same dialect has said it itself at the end of its
     stream; that one holds what no event does, such as annotations and what its own tools did."""
     finished = [event for event in events if isinstance(event, Finished)]
@@ -25,7 +27,13 @@ def whole(request: ChatRequest, events: Sequence[Event], counts: Counts, cut: by
         return with_cost(said, counts)
     writer = ResponsesWriter(request)
     writer.write([event for event in events if not isinstance(event, Finished | Used | Done | Failed)])
-    return bytes(writer.whole(finished, counts, cut))
+    return bytes(writer.whole(finished, counts, cut, _own(told)))
+
+
+def _own(told: Sequence[bytes]) -> msgspec.Raw | None:
+    """The last response object of a stream."""
+    found = [members["response"] for members in map(_members.decode, told) if "response" in members]
+    return found[-1] if found else None
 
 
 def with_cost(body: bytes, counts: Counts) -> bytes:

@@ -73,11 +73,18 @@ class ResponsesWriter:
             return self._fail(CUT_CODE, error, None)
         return self._fail(BROKEN_CODE, error, None)
 
-    def whole(self, finished: Sequence[Event], counts: Counts, cut: bytes | None) -> msgspec.Raw:
-        """The response object of a reply that is not streamed, of what was written."""
+    def whole(
+        self, finished: Sequence[Event], counts: Counts, cut: bytes | None, own: msgspec.Raw | None = None
+    ) -> msgspec.Raw:
+        """The response object of a reply that is not streamed, of what was written; `own`: the provider's, as far as it
+        said one."""
+        usage = None
+        if own is not None:
+            self._reply.saw(own)
+            usage = _members.decode(own).get("usage")
         reason = REASONS["length"] if cut is not None else _reason(finished)
         self._items.close("incomplete" if reason else "completed", limited=reason is not None)
-        return self._object(reason, counts, cut)
+        return self._object(reason, counts, cut, usage)
 
     def _write(self, event: Event) -> bytes:
         if isinstance(event, Begin):
@@ -105,12 +112,14 @@ class ResponsesWriter:
         kinds = ("response.created", "response.in_progress")
         return b"".join([self._frames.event(kind, {"response": response}) for kind in kinds])
 
-    def _object(self, reason: str | None, counts: Counts, cut: bytes | None) -> msgspec.Raw:
+    def _object(
+        self, reason: str | None, counts: Counts, cut: bytes | None, usage: msgspec.Raw | None = None
+    ) -> msgspec.Raw:
         # Half a call is told of where the client's own limit broke it off, as OpenAI does, and never where a cut did.
         return self._reply.bytes(
             "incomplete" if reason else "completed",
             output=self._items.output(calls=cut is None),
-            usage=usage_bytes(counts),
+            usage=with_cost(usage, counts) if counts.exact else usage_bytes(counts),
             reason=reason,
             cut=cut,
         )
