@@ -241,6 +241,15 @@ def test_the_readmes_policy_is_one(tmp_path: Path) -> None:
     assert list(policy.routes["auto"].candidates) == ["small", "large"]
 
 
+def test_what_becomes_of_litellms_configuration_is_a_policy(tmp_path: Path) -> None:
+    text = [block for kind, block in FENCE.findall((ROOT / "docs" / "migrate.md").read_text()) if kind == "yaml"][1]
+    page = tmp_path / "policy.yaml"
+    page.write_text(text)
+    policy = load_policy(page, env={"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x"}, catalogue=PriceBook(None).current)
+    assert policy.warnings == ()
+    assert all(model.price is not None for model in policy.models.values())
+
+
 def test_fragments_of_policies_are_yaml() -> None:
     blocks = [block for page in FOR_USERS for kind, block in FENCE.findall(page.read_text()) if kind == "yaml"]
     assert len(blocks) >= 3

@@ -161,6 +161,8 @@ def _shape_problem(document: Document, error: ErrorDetails) -> Problem | None:
 
 def _unknown_field(name: str, known: Collection[str]) -> str:
     """With what may have been meant, or with all there is where that is little."""
+    if name == "model_list":
+        return "unknown field: this is LiteLLM's; docs/migrate.md says what becomes of it"
     meant = did_you_mean(name, known)
     if not meant and 0 < len(known) <= MOST_FIELDS_TOLD:
         return f"unknown field (only {', '.join(sorted(known))})"

@@ -120,6 +120,8 @@ unknown_model: aut
         ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
         ("keys: [{name: k, models: [m]}]",
          "6:18: keys.0.models: unknown field (only admin, caps, former_sha256, name, routes, sha256, team)"),
+        ("model_list: []",
+         "6:1: model_list: unknown field: this is LiteLLM's; docs/migrate.md says what becomes of it"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
         ("ledger: {on_failure: opne}", "6:22: ledger.on_failure: must be 'closed' or 'open'"),
         ("ledger: {on_failure: open, open_allowance: 3}",
