@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -30,7 +32,7 @@ def installed_version() -> str:
 class Settings(BaseSettings):
     """What the process needs to know before it reads a policy."""
 
-    model_config = SettingsConfigDict(env_prefix="BURSAR_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BURSAR_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     policy: Path = Field(default=DEFAULT_POLICY, description="policy file or folder")
     host: str = Field(default="127.0.0.1", description="address to listen on")
@@ -76,3 +78,15 @@ class Settings(BaseSettings):
     log_format: str = Field(
         default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else json"
     )
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Of the environment's names those that are nearly a setting, with that setting. Others may be a policy's own."""
+    settings = list(Settings.model_fields)
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        said = name.removeprefix("BURSAR_").lower()
+        if name.startswith("BURSAR_") and said not in settings:
+            for close in difflib.get_close_matches(said, settings, n=1, cutoff=0.8):
+                found[name] = f"BURSAR_{close.upper()}"
+    return found

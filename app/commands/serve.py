@@ -19,7 +19,7 @@ from app.core.policy import Policy
 from app.http.auth import is_loopback
 from app.logs import configure_logging
 from app.model_keeper import ModelKeeper, embedded_port
-from app.settings import Settings
+from app.settings import Settings, misspelt
 
 LOCAL_PORT = "BURSAR_LOCAL_PORT"
 TRIES = 20
@@ -35,6 +35,8 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
             os.environ[f"BURSAR_{name}"] = str(value)
     try:
         settings = read_settings()
+        for name, meant in misspelt(os.environ).items():
+            complain(f"note: {name} is not a setting; did you mean {meant}?")
         if missing := missing_parts():
             raise Refused(f"not installed: {', '.join(missing)}. Without them the gateway would be far slower.")
         if settings.otel and find_spec("opentelemetry.exporter") is None:

@@ -1,0 +1,20 @@
+"""The environment as settings: what is set to nothing is not set, and what is nearly one is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.settings import DEFAULT_POLICY, Settings, misspelt
+
+
+def test_an_empty_variable_is_as_if_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLICY", "PORT", "REDIS_URL", "LEARN"):
+        monkeypatch.setenv(f"BURSAR_{name}", "")
+    settings = Settings()
+    assert (settings.policy, settings.port, settings.redis_url, settings.learn) == (DEFAULT_POLICY, 8080, None, True)
+
+
+def test_a_name_that_is_nearly_a_setting_is_told_and_others_may_be_a_policys_own() -> None:
+    names = ["BURSAR_WORKER", "BURSAR_LEARM", "BURSAR_PORT", "BURSAR_LOCAL_PORT", "BURSAR_API_KEY", "BURSAR_TASK_ID"]
+    names += ["BURSAR_CUSTOM_BASE_URL", "BURSAR_CUSTOM_MODEL", "BURSAR_KEY_SHA256", "WORKER"]
+    assert misspelt(names) == {"BURSAR_LEARM": "BURSAR_LEARN", "BURSAR_WORKER": "BURSAR_WORKERS"}
