@@ -10,25 +10,25 @@ which all workers and gateways share (`gateway/explore_budget.py`), is spent.
 from __future__ import annotations
 
 import datetime as dt
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from math import inf
+from hashlib import blake2b, shake_128
+from math import cos, inf, log, pi, sqrt
+from struct import iter_unpack
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.core.policy import LEARNED, Route
+from app.core.policy import LEARNED, Candidate, Route
 from app.gateway.choose import IN_QUARANTINE, PASSED_OVER, Considered, choose, cost_key
 from app.gateway.decide import Decision
 from app.gateway.explore_budget import ExploreBudget
 from app.gateway.limits import Limits
 from app.gateway.view import View
 from routers.base import Arm, Score
+from routers.thompson import drawn, first_adequate, likeliest, most_useful
 
 if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
-    from routers.abilities import Vector
     from routers.live import LiveRouter
 
 NEAR = 8
@@ -83,22 +83,20 @@ def explored(
     options = _options(decision, rules, explorer.room_nano(limits))
     if len(options) < 2 or not hasattr(router, "drawn"):
         return decision
-    dearest = max(option.expected_nano or 0 for _, option in options)
+    dearest = options[-1][1].expected_nano or 0
     if not explorer.budget.allows(rules.name, rules.explore.day_nano, dearest, today):
         return decision
     live: LiveRouter = router  # type: ignore[assignment]
-    places = [place for place, _ in options]
-    seen = [option for _, option in options]
     mean, variance = live.drawn(decision.features, arms)
-    mean, variance = mean[places], variance[places]
+    every, squares = mean.tolist(), variance.tolist()
+    means, spreads = [every[place] for place, _ in options], [sqrt(squares[place]) for place, _ in options]
+    seen = [option for _, option in options]
     share, greedy = rules.explore.share, decision.chosen
     digest = _digest(rules.name, unit)
-    at = next(place for place, option in enumerate(seen) if option.candidate is greedy)
     is_drawn = int.from_bytes(digest[:7], "big") / 2**56 < share
-    if is_drawn:
-        at = _draw(rules, seen, mean, variance, digest)
+    at = _draw(rules, seen, means, spreads, digest) if is_drawn else _place(seen, greedy)
     chosen = seen[at]
-    propensity = share * _probability(rules, seen, mean, variance, at)
+    propensity = share * _probability(rules, seen, means, spreads, at)
     if chosen.candidate is greedy:
         propensity += 1.0 - share
         return msgspec.structs.replace(decision, propensity=propensity, explored=is_drawn)
@@ -109,20 +107,31 @@ def explored(
 def _options(decision: Decision, rules: Route, room_nano: int | None) -> list[tuple[int, Considered]]:
     """The candidates among which may be drawn, cheapest first, with their places among all that were considered; none
     where the choice itself is not among them."""
-    usable = {id(option) for option in decision.usable}
-    most = None if room_nano is None else room_nano // NEAR
-    found = [
-        (place, option)
-        for place, option in enumerate(decision.considered[: len(rules.candidates)])
-        if id(option) in usable
-        and option.verdict != IN_QUARANTINE
-        and option.expected_nano is not None
-        and (most is None or option.expected_nano <= most)
-        and option.expected_nano * NEAR <= (option.candidate.budget.max_cost_nano or inf)
-    ]
-    if all(option.candidate is not decision.chosen for _, option in found):
+    usable, greedy, there = {id(option) for option in decision.usable}, decision.chosen, False
+    most = inf if room_nano is None else room_nano // NEAR
+    found = []
+    for place, option in enumerate(decision.considered[: len(rules.candidates)]):
+        cost = option.expected_nano
+        if id(option) in usable and cost is not None and cost <= most and option.verdict != IN_QUARANTINE:
+            candidate = option.candidate
+            if cost * NEAR <= (candidate.budget.max_cost_nano or inf):
+                found.append((place, option))
+                there = there or candidate is greedy
+    if not there:
         return []
-    return sorted(found, key=lambda one: cost_key(one[1]))
+    found.sort(key=_by_cost)
+    return found
+
+
+def _by_cost(one: tuple[int, Considered]) -> tuple[bool, int, int]:
+    return cost_key(one[1])
+
+
+def _place(options: Sequence[Considered], candidate: Candidate) -> int:
+    place = 0
+    while options[place].candidate is not candidate:
+        place += 1
+    return place
 
 
 def _digest(route: str, unit: str) -> bytes:
@@ -130,11 +139,17 @@ def _digest(route: str, unit: str) -> bytes:
     return blake2b(f"explore\0{route}\0{unit}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _draw(rules: Route, options: Sequence[Considered], mean: Vector, variance: Vector, digest: bytes) -> int:
-    from routers.thompson import drawn  # noqa: PLC0415  (see above)
+def _normals(digest: bytes, count: int) -> list[float]:
+    """Independent standard normal numbers, the same for the same digest (Box and Muller 1958,
+    https://doi.org/10.1214/aoms/1177706645)."""
+    uniform = iter_unpack("<QQ", shake_128(digest).digest(16 * count))
+    return [sqrt(-2.0 * log((one + 1) / 2**64)) * cos(2.0 * pi * (other / 2**64)) for one, other in uniform]
 
-    dice = random.Random(digest)  # noqa: S311  (what is explored is no secret)
-    said = drawn(mean, variance, [dice.gauss(0.0, 1.0) for _ in options])
+
+def _draw(
+    rules: Route, options: Sequence[Considered], means: Sequence[float], spreads: Sequence[float], digest: bytes
+) -> int:
+    said = drawn(means, spreads, _normals(digest, len(options)))
     seen = [
         Considered(
             option.candidate, Score(p, option.score.confidence, option.score.output_tokens), option.expected_nano, ""
@@ -142,22 +157,24 @@ def _draw(rules: Route, options: Sequence[Considered], mean: Vector, variance: V
         for option, p in zip(options, said, strict=True)
     ]
     chosen, _ = choose(rules, seen)
-    return seen.index(chosen)
+    return _place(seen, chosen.candidate)
 
 
-def _probability(rules: Route, options: Sequence[Considered], mean: Vector, variance: Vector, at: int) -> float:
+def _probability(
+    rules: Route, options: Sequence[Considered], means: Sequence[float], spreads: Sequence[float], at: int
+) -> float:
     """The probability that `_draw` gives this one."""
-    from routers.thompson import first_adequate, likeliest, most_useful  # noqa: PLC0415
-
+    if rules.objective == "cheapest_adequate":
+        return first_adequate(means, spreads, at, rules.adequacy)
     costs = [option.expected_nano or 0 for option in options]
     if rules.objective == "quality":
         fitting = [place for place, cost in enumerate(costs) if cost <= (rules.max_expected_nano or 0)]
         if not fitting:
             return float(at == 0)
-        return likeliest(mean[fitting], variance[fitting], fitting.index(at)) if at in fitting else 0.0
-    if rules.objective == "utility":
-        return most_useful(mean, variance, at, costs, rules.success_value_nano or 0)
-    return first_adequate(mean, variance, at, rules.adequacy)
+        if at not in fitting:
+            return 0.0
+        return likeliest([means[j] for j in fitting], [spreads[j] for j in fitting], fitting.index(at))
+    return most_useful(means, spreads, at, costs, rules.success_value_nano or 0)
 
 
 def _instead(decision: Decision, chosen: Considered, propensity: float) -> Decision:

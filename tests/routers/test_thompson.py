@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routers.abilities import Vector
-from routers.thompson import drawn, first_adequate, likeliest, logit, most_useful
+from routers.thompson import _NODES, _rule, drawn, first_adequate, likeliest, logit, most_useful
 
 MEANS = (
     (0.5, 1.5, 2.5),
@@ -20,7 +20,7 @@ MEANS = (
     (-4.0, -4.5, -5.0),
     (2.0, -1.0, 0.5),
 )
-VARIANCE = np.array([0.6, 0.2, 1.5])
+SPREADS = np.sqrt([0.6, 0.2, 1.5]).tolist()
 ADEQUACY, VALUE, COSTS = 0.8, 1_000.0, (10, 100, 600)
 DRAWS = 20_000
 
@@ -35,10 +35,10 @@ def chosen(p: Vector, rule: str) -> Vector:
     return np.where(adequate.any(axis=1), adequate.argmax(axis=1), p.argmax(axis=1))
 
 
-RULES: dict[str, Callable[[Vector, int], float]] = {
-    "adequate": lambda mean, at: first_adequate(mean, VARIANCE, at, ADEQUACY),
-    "likeliest": lambda mean, at: likeliest(mean, VARIANCE, at),
-    "useful": lambda mean, at: most_useful(mean, VARIANCE, at, COSTS, VALUE),
+RULES: dict[str, Callable[[tuple[float, ...], int], float]] = {
+    "adequate": lambda means, at: first_adequate(means, SPREADS, at, ADEQUACY),
+    "likeliest": lambda means, at: likeliest(means, SPREADS, at),
+    "useful": lambda means, at: most_useful(means, SPREADS, at, COSTS, VALUE),
 }
 
 
@@ -46,10 +46,9 @@ RULES: dict[str, Callable[[Vector, int], float]] = {
 @pytest.mark.parametrize("means", MEANS)
 def test_the_probability_is_that_of_the_draws(rule: str, means: tuple[float, ...]) -> None:
     rng = np.random.default_rng(1)
-    mean = np.array(means)
-    p = np.array([drawn(mean, VARIANCE, row.tolist()) for row in rng.normal(size=(DRAWS, 3))])
+    p = np.array([drawn(means, SPREADS, row.tolist()) for row in rng.normal(size=(DRAWS, 3))])
     shares = np.bincount(chosen(p, rule), minlength=3) / DRAWS
-    exact = [RULES[rule](mean, at) for at in range(3)]
+    exact = [RULES[rule](means, at) for at in range(3)]
     assert sum(exact) == pytest.approx(1.0, abs=2e-3)
     for share, probability in zip(shares, exact, strict=True):
         assert share == pytest.approx(probability, abs=4.0 * np.sqrt(probability * (1 - probability) / DRAWS) + 2e-3)
@@ -62,14 +61,14 @@ def test_the_probability_is_that_of_the_draws(rule: str, means: tuple[float, ...
 )
 @settings(deadline=None)
 def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, value: float) -> None:
-    mean, variance = np.array(arms).T
+    means, spreads = [mean for mean, _ in arms], [sqrt(variance) for _, variance in arms]
     costs = [10 * place for place in range(len(arms))]
-    for rule in (
-        lambda at: first_adequate(mean, variance, at, adequacy),
-        lambda at: likeliest(mean, variance, at),
-        lambda at: most_useful(mean, variance, at, costs, value),
+    for rule, within in (
+        (lambda at: first_adequate(means, spreads, at, adequacy), 1e-4),
+        (lambda at: likeliest(means, spreads, at), 1e-4),
+        (lambda at: most_useful(means, spreads, at, costs, value), 0.02),
     ):
-        assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=0.02)
+        assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=within)
 
 
 @given(
@@ -77,9 +76,9 @@ def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, va
     st.floats(0.05, 0.95),
     st.integers(0, 5),
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 def test_few_nodes_say_what_many_do(arms: list[tuple[float, float]], adequacy: float, place: int) -> None:
-    mean, spread = np.array(arms).T
+    (mean, spread), means, spreads = np.array(arms).T, [m for m, _ in arms], [s for _, s in arms]
     at, threshold = place % len(arms), logit(adequacy)
     under = [0.5 * erfc((threshold - m) / -s / sqrt(2.0)) for m, s in arms]
     z = np.linspace(-7.0, min((threshold - mean[at]) / spread[at], 7.0), 20_001)
@@ -89,8 +88,16 @@ def test_few_nodes_say_what_many_do(arms: list[tuple[float, float]], adequacy: f
             apart = (mean[at] + spread[at] * z - mean[other]) / spread[other]
             rest *= np.array([0.5 * erfc(-x / sqrt(2.0)) for x in apart.tolist()])
     exact = (1.0 - under[at]) * prod(under[:at]) + (float(np.trapezoid(rest, z)) if z[-1] > -7.0 else 0.0)
-    assert first_adequate(mean, spread**2, at, adequacy) == pytest.approx(exact, abs=1e-4)
+    assert first_adequate(means, spreads, at, adequacy) == pytest.approx(exact, abs=2e-5)
 
 
 def test_a_draw_at_the_mean_is_the_mean() -> None:
-    assert drawn(np.array([0.0, 800.0, -800.0]), np.ones(3), [0.0] * 3) == [0.5, 1.0, pytest.approx(0.0)]
+    assert drawn([0.0, 800.0, -800.0], [1.0] * 3, [0.0] * 3) == [0.5, 1.0, pytest.approx(0.0)]
+
+
+@pytest.mark.parametrize("count", _NODES)
+def test_nodes_and_weights_are_those_of_gauss_and_legendre(count: int) -> None:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    mine = np.array(sorted(_rule(count)))
+    assert mine[:, 0] == pytest.approx(nodes, abs=1e-13)
+    assert mine[:, 1] * sqrt(2.0 * pi) == pytest.approx(weights, abs=1e-13)
