@@ -44,6 +44,8 @@ class Aftermath(msgspec.Struct):
                 continue
             if lesson.call.model != one.model or one.model not in lesson.arms:
                 continue
+            if not learner.is_current(lesson, one.model):
+                continue
             mine, weight = loss_of(learner, now, lesson)
             others, _ = loss_of(learner, before, lesson)
             self.labels += 1

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from math import isfinite
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
 
 from app.core.feedback import task_thing
 from app.learner.labels import Call, Label, call_of
@@ -17,6 +21,8 @@ from routers.learned import LearnedRouter
 NANO_PER_M: Final = 10**12
 """Dollars per 1,000 tokens to nano-dollars per million."""
 NEVER: Final = -1
+FAR: Final = 1e6
+"""Coordinates are a few standard deviations; what is beyond this is none of them."""
 
 
 @dataclass(slots=True)
@@ -58,9 +64,71 @@ class Lesson:
         )
 
 
+class _Candidate(msgspec.Struct):
+    model: str
+    tier: int | None = None
+    stands_for: str | None = None
+    reasoning: bool = False
+    p_success: float | None = None
+    expected_cost_usd: float | None = None
+    price_usd_per_1k: dict[str, Any] | None = None
+
+
+class _Item(msgspec.Struct):
+    weights: str | None = None
+    ood: float = 1.0
+    u: list[float] = []
+    place: list[float] = []
+    plain: bool = True
+
+
+class _Decision(msgspec.Struct):
+    route: str | None = None
+    task_type: str | None = None
+    item: _Item | None = None
+    candidates: list[_Candidate] | None = None
+
+
+class _Timings(msgspec.Struct):
+    duration_ms: float | None = None
+
+
+class _Trace(msgspec.Struct):
+    """What a learner looks at in a trace, with its types; where names end in random digits, labels are held out by."""
+
+    request_id: Annotated[str, msgspec.Meta(pattern="[0-9a-f]{6}$")]
+    created_s: float
+    key: str
+    outcome: str
+    model: str | None = None
+    task_id: str | None = None
+    requested_model: str | None = None
+    decision: _Decision | None = None
+    timings: _Timings | None = None
+
+
+class Malformed(ValueError):
+    """This is no trace that this version reads; the message says why."""
+
+
 def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
     """What is kept of a trace; None where it can teach nothing: no candidates were seen, or the client named a model
-    that the policy does not list."""
+    that the policy does not list. Raises Malformed."""
+    try:
+        msgspec.convert(record, _Trace)
+        lesson = _lesson(record, base)
+    except (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Malformed(str(error)) from None
+    if lesson is not None and not (isfinite(lesson.call.ended_s) and _in_reach(lesson.demand)):
+        raise Malformed("numbers that are none")
+    return lesson
+
+
+def _in_reach(demand: Demand) -> bool:
+    return bool(max(np.abs(demand.u).max(initial=0.0), np.abs(demand.place).max(initial=0.0), demand.ood) < FAR)
+
+
+def _lesson(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
     decision: Mapping[str, Any] = record.get("decision") or {}
     candidates: Sequence[Mapping[str, Any]] = decision.get("candidates") or ()
     call = call_of(record)

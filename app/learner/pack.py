@@ -17,10 +17,12 @@ from app.learner.sources import Sources, Told
 from app.learner.step import Learner
 from routers.base import Arm
 from routers.belief import Belief, Own, Site
-from routers.kinds import TYPES, extended
+from routers.kinds import N_TYPES, TYPES, extended
 from routers.learned import LearnedRouter
 
 FORMAT: Final = 2
+DAMAGED: Final = (msgspec.MsgspecError, ValueError)
+"""What reading bytes raises that are none of ours: the second where text is no UTF-8, or sizes do not fit."""
 T = TypeVar("T")
 _types: Final = [kind.value for kind in TYPES]
 
@@ -54,18 +56,21 @@ def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
     coordinates mean is theirs."""
     try:
         found = msgspec.msgpack.decode(packed, type=_Belief)
-    except msgspec.MsgspecError as error:
+    except DAMAGED as error:
         raise Unreadable(f"not a belief that this version reads: {error}") from None
     if found.format != FORMAT or found.types != _types:
         raise Unreadable("a belief of another version")
     if found.weights != base.version:
         raise Unreadable(f"a belief for the weights {found.weights}, and {base.version} are in force")
-    size = len(found.mean) // 8
-    own = {
-        arm.name: Own(arm, _matrix(slope, size), _vector(start), _matrix(cov, size), _vector(prior), labels)
-        for arm, slope, start, cov, prior, labels in found.own
-    }
-    return Belief(_vector(found.mean), _matrix(found.cov, size), own)
+    size = base.ability_weights.coef.shape[1] + base.places + N_TYPES + 1
+    try:
+        own = {
+            arm.name: Own(arm, _array(slope, size, size), _array(start, size), _cov(cov, size), _array(prior, size), n)
+            for arm, slope, start, cov, prior, n in found.own
+        }
+        return Belief(_array(found.mean, size), _cov(found.cov, size), own)
+    except ValueError as error:
+        raise Unreadable(f"a belief that was damaged: {error}") from None
 
 
 class _Down(msgspec.Struct):
@@ -76,7 +81,7 @@ def unpack_down(packed: bytes) -> tuple[Quarantined, ...]:
     """Who is in quarantine by a snapshot's body. Raises Unreadable."""
     try:
         return msgspec.msgpack.decode(packed, type=_Down).down
-    except msgspec.MsgspecError as error:
+    except DAMAGED as error:
         raise Unreadable(f"not a belief that this version reads: {error}") from None
 
 
@@ -153,14 +158,16 @@ def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
             lesson = _unpacked(one, found.arms, base)
             learner.lessons[lesson.call.request_id] = lesson
             learner.attach(lesson)
-    except (msgspec.MsgspecError, IndexError) as error:
+        learner.belief = unpack_belief(found.belief, base)
+        learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
+        learner.term, learner.labels, learner.too_late = found.term, found.labels, found.too_late
+        for row in found.words:
+            learner.remember(_of_row(_WordRow, row, Feedback))
+        learner.held = dict.fromkeys(found.held)
+    except Unreadable:
+        raise
+    except (*DAMAGED, LookupError, TypeError) as error:
         raise Unreadable(f"not a learner that this version reads: {error}") from None
-    learner.belief = unpack_belief(found.belief, base)
-    learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
-    learner.term, learner.labels, learner.too_late = found.term, found.labels, found.too_late
-    for word in (_of_row(_WordRow, row, Feedback) for row in found.words):
-        learner.words.setdefault(word.thing, {})[word.by, word.source] = word
-    learner.held = dict.fromkeys(found.held)
     return learner
 
 
@@ -220,5 +227,16 @@ def _vector(raw: bytes) -> np.ndarray[Any, Any]:
     return np.frombuffer(raw, dtype="<f8").astype(np.float64)
 
 
-def _matrix(raw: bytes, size: int) -> np.ndarray[Any, Any]:
-    return _vector(raw).reshape(size, size)
+def _array(raw: bytes, *shape: int) -> np.ndarray[Any, Any]:
+    """Raises ValueError for another shape, and for numbers that are none."""
+    found = _vector(raw).reshape(shape)
+    if not np.isfinite(found).all():
+        raise ValueError("not finite")
+    return found
+
+
+def _cov(raw: bytes, size: int) -> np.ndarray[Any, Any]:
+    found = _array(raw, size, size)
+    if (np.diag(found) < 0.0).any():
+        raise ValueError("a variance that is negative")
+    return found

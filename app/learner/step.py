@@ -20,10 +20,11 @@ import numpy as np
 from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label, hint_of, label_of, spoken
-from app.learner.lesson import NEVER, Lesson, lesson_of
+from app.learner.lesson import NEVER, Lesson, Malformed, lesson_of
 from app.learner.signs import SETTLED_S, signs_of
 from app.learner.sources import SIGNS, Sources, Told
-from routers.belief import Belief
+from routers.base import Arm
+from routers.belief import Belief, same_model
 from routers.kinds import Demand, extended
 from routers.learned import LearnedRouter
 from routers.live import prior_of
@@ -78,6 +79,7 @@ class Learner:
     term: int = 0
     labels: int = 0
     too_late: int = 0
+    malformed: int = 0
 
     def __post_init__(self) -> None:
         self.prior = prior_of(self.base)
@@ -86,16 +88,24 @@ class Learner:
         self._tasks: dict[str, list[str]] = {}
         self._due: dict[str, None] = {}
         self._open: dict[str, None] = {}
+        self._strangers: dict[str, None] = {}
+        self._behind: dict[str, tuple[float, Arm]] = {}
 
-    def saw(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def saw(self, records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Take in finished calls, in any order; one that came before, or that the weights were taught by, is not taken
-        again."""
+        again. Those that are traces, whether taken or not: `malformed` counts the others."""
+        found = []
         for record in records:
-            if record["created_s"] <= self._after_s:
+            try:
+                lesson = lesson_of(record, self.base)
+            except Malformed:
+                self.malformed += 1
                 continue
-            lesson = lesson_of(record, self.base)
-            if lesson is not None and lesson.call.request_id not in self.lessons:
-                self.keep(lesson)
+            found.append(record)
+            if lesson is None or lesson.call.created_s <= self._after_s or lesson.call.request_id in self.lessons:
+                continue
+            self.keep(lesson)
+        return found
 
     def keep(self, lesson: Lesson) -> None:
         """Take in one call."""
@@ -111,24 +121,38 @@ class Learner:
             self._due.update(dict.fromkeys(mates if len(mates) <= TASK_AGAIN else [call.request_id]))
 
     def attach(self, lesson: Lesson) -> None:
-        """Note a lesson that is in `lessons` under its task, and as open where its signs may still change."""
+        """Note a lesson that is in `lessons` under its task, as open where its signs may still change, and what its
+        models' names stand for."""
         call = lesson.call
+        self._strangers.pop(call.request_id, None)
+        for name, arm in lesson.arms.items():
+            if name not in self._behind or self._behind[name][0] <= call.created_s:
+                self._behind[name] = call.created_s, arm
         if (task := lesson.task) is not None:
             self._tasks.setdefault(task, []).append(call.request_id)
+            self._strangers.pop(task, None)
         if not lesson.settled:
             self._open[call.request_id] = None
 
     def said(self, words: Iterable[Feedback]) -> None:
         """Take in words, in the order in which they were stored: a later one replaces what the same speaker said."""
         for word in words:
-            known = word.thing in self.lessons or word.thing in self._tasks
-            self.words.setdefault(word.thing, {})[word.by, word.source] = word
+            known = self.remember(word)
             if word.thing in self.lessons:
                 self._due[word.thing] = None
             self._due.update(dict.fromkeys(self._tasks.get(word.thing, ())))
             self.too_late += not known and not word.thing.startswith("task:") and word.matched
-        while len(self.words) > MAX_THINGS:
-            del self.words[next(iter(self.words))]
+        while len(self._strangers) > MAX_THINGS:
+            self.words.pop(name := next(iter(self._strangers)))
+            del self._strangers[name]
+
+    def remember(self, word: Feedback) -> bool:
+        """Keep a word; whether what it is about is known."""
+        known = word.thing in self.lessons or word.thing in self._tasks
+        if not known:
+            self._strangers[word.thing] = None
+        self.words.setdefault(word.thing, {})[word.by, word.source] = word
+        return known
 
     def step(self, now_s: float) -> list[Learned]:
         """Learn what has come; what was learned, in the order of the calls."""
@@ -209,7 +233,7 @@ class Learner:
         expected = self._expected(lesson, call.model)
         labels = [label_of(call, told, self.sources, said_s)]
         labels += [hint_of(call, word, self.sources) for word in own]
-        given = [label for label in labels if label is not None]
+        given = [label for label in labels if label is not None and self.is_current(lesson, label.model)]
         admitted = self._admitted(lesson, given, own)
         if not lesson.sources_heard and any(word.source not in SIGNS for word in told):
             lesson.sources_heard = True
@@ -250,7 +274,7 @@ class Learner:
         found = []
         sites = []
         for label in lesson.labels:
-            if label.model not in lesson.arms:
+            if label.model not in lesson.arms or not self.is_current(lesson, label.model):
                 continue
             found.append(self._noted(lesson, label, first=first, held=False))
             site = self.belief.site(label.model, lesson.demand, found[-1].outcome, found[-1].weight)
@@ -272,10 +296,22 @@ class Learner:
                     self._unlearn(lesson)
                     self._learn(lesson, first=False)
 
-    def _unlearn(self, lesson: Lesson) -> None:
+    def is_current(self, lesson: Lesson, name: str) -> bool:
+        """Whether the model of this name that a call knew is the one that the name stands for since: of one that is
+        gone nothing is learned, and nothing that it taught is in the belief any more."""
+        arm = lesson.arms.get(name)
+        return arm is None or same_model(arm, self._behind[name][1])
+
+    def without(self, lesson: Lesson) -> Belief:
+        """What would be believed, had this lesson not been learned."""
+        belief = self.belief
         for site in reversed(lesson.sites):
-            self.belief = self.belief.told(site, back=True)
-        lesson.sites = ()
+            if self.is_current(lesson, site.model):
+                belief = belief.told(site, back=True)
+        return belief
+
+    def _unlearn(self, lesson: Lesson) -> None:
+        self.belief, lesson.sites = self.without(lesson), ()
 
     def _release(self, request_id: str) -> list[Learned]:
         """Learn what was held out the longest; it was noted when it came."""
@@ -296,7 +332,7 @@ class Learner:
     def _expected(self, lesson: Lesson, model: str) -> float:
         """P(success) by the belief, which learns of the model where it did not know it."""
         arm = lesson.arms.get(model)
-        if arm is None:
+        if arm is None or not self.is_current(lesson, model):
             return lesson.call.expected
         there = self.belief.own.get(arm.name)
         if there is None or there.arm != arm:

@@ -62,18 +62,16 @@ def _held_out(learner: Learner) -> Iterator[tuple[Lesson, Belief]]:
     """Lessons with a belief that was not told of them, as the one in force was not."""
     for request_id in learner.held:
         lesson = learner.lessons.get(request_id)
-        if lesson is not None and _is_judge(lesson):
+        if lesson is not None and _is_judge(learner, lesson):
             yield lesson, learner.belief
     learned = (one for one in reversed(learner.lessons.values()) if one.sites and one.since == learner.term)
-    for lesson in islice(filter(_is_judge, learned), MOST_LEFT_OUT):
-        belief = learner.belief
-        for site in lesson.sites:
-            belief = belief.told(site, back=True)
-        yield lesson, belief
+    for lesson in islice((one for one in learned if _is_judge(learner, one)), MOST_LEFT_OUT):
+        yield lesson, learner.without(lesson)
 
 
-def _is_judge(lesson: Lesson) -> bool:
-    return bool(lesson.labels) and lesson.call.model in lesson.arms
+def _is_judge(learner: Learner, lesson: Lesson) -> bool:
+    model = lesson.call.model
+    return bool(lesson.labels) and model in lesson.arms and learner.is_current(lesson, model)
 
 
 def loss_of(learner: Learner, belief: Belief, lesson: Lesson) -> tuple[float, float]:

@@ -31,15 +31,21 @@ class Event:
 
 @dataclass
 class Watching:
-    """The watches on all cells, and each model's provider."""
+    """The watches on all cells, each model's provider, and what it stands for (`behind`)."""
 
     watches: dict[Name, Watch] = field(default_factory=dict)
     providers: dict[str, str] = field(default_factory=dict)
+    behind: dict[str, str] = field(default_factory=dict)
 
     def saw(self, record: Mapping[str, Any]) -> None:
-        """Note whose the candidates of a decision are."""
+        """Note whose the candidates of a decision are. Another model under an old name is watched anew."""
         for candidate in (record.get("decision") or {}).get("candidates") or ():
-            self.providers[candidate["model"]] = candidate.get("provider") or ""
+            model = candidate["model"]
+            self.providers[model] = candidate.get("provider") or ""
+            stands_for = candidate.get("stands_for") or model
+            if self.behind.setdefault(model, stands_for) != stands_for:
+                self.behind[model] = stands_for
+                self.watches = {name: watch for name, watch in self.watches.items() if name[0] != model}
 
     def hear(self, learner: Learner, learned: Sequence[Learned]) -> list[Event]:
         """Take in what was learned; who fell, and who is back."""
@@ -84,13 +90,13 @@ class Watching:
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
         cells = [[*name, state_of(watch)] for name, watch in sorted(self.watches.items())]
-        return {"cells": cells, "providers": self.providers}
+        return {"cells": cells, "providers": self.providers, "behind": self.behind}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Watching:
         """What `state` gave; nothing, for nothing."""
-        cells = state.get("cells", ())
-        return cls({(model, task): watch_of(kept) for model, task, kept in cells}, dict(state.get("providers", {})))
+        watches = {(model, task): watch_of(kept) for model, task, kept in state.get("cells", ())}
+        return cls(watches, dict(state.get("providers", {})), dict(state.get("behind", {})))
 
 
 def differ(one: Iterable[Quarantined], other: Iterable[Quarantined]) -> bool:

@@ -26,7 +26,7 @@ from app.learner.step import Learned, Learner
 from app.learner.trial import LEAST, tried, verdict
 from app.learner.watching import Event, Watching, differ
 from app.stores.outcomes import Outcomes
-from app.stores.snapshots import Head, NoSnapshot, Overtaken, Snapshot, Snapshots, Trial
+from app.stores.snapshots import LONGEST_LEASE_S, Head, NoSnapshot, Overtaken, Snapshot, Snapshots, Trial
 from app.stores.traces_tail import Tail
 from routers.belief import Belief
 from routers.learned import LearnedRouter
@@ -128,7 +128,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, every_s: float) -> None:
         """Pass after pass, until told to stop; then what is known is saved."""
-        self.lease_s = max(LEASE_S, 2.0 * every_s)
+        self.lease_s = min(max(LEASE_S, 2.0 * every_s), LONGEST_LEASE_S)
         while True:
             done = await self.once(finish=stop.is_set())
             if stop.is_set():
@@ -151,9 +151,11 @@ class Worker:
         lines = await self._tail.new()
         words = await self._outcomes.since(self._words, WORDS)
         records = [record for line in lines if (record := _decoded(line)) is not None]
-        learner.saw(records)
-        for record in records:
-            self.watching.saw(record)
+        malformed = learner.malformed
+        for seen in learner.saw(records):
+            self.watching.saw(seen)
+        if learner.malformed > malformed:
+            log.warning("traces that this version cannot read were passed over", traces=learner.malformed - malformed)
         learner.said(word for _, word in words)
         self._words = max([self._words, *(cursor for cursor, _ in words)])
         learned = learner.step(now_s)

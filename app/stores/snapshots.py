@@ -15,6 +15,9 @@ import msgspec
 KEEP_TOLD = 200
 """Entries of the list; of those beyond the last few that are kept only the entry is left."""
 
+LONGEST_LEASE_S = 600.0
+"""A lease that ends later than this from now was taken before the clock was set back, and is none."""
+
 Status = Literal["published", "postponed", "refused", "rolled_back"]
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from app.stores.snapshots import (
     KEEP_TOLD,
+    LONGEST_LEASE_S,
     Head,
     NoSnapshot,
     Overtaken,
@@ -115,8 +116,11 @@ class SqliteSnapshots:
     async def lead(self, owner: str, seconds: float) -> bool:
         def take(db: sqlite3.Connection) -> bool:
             now_s = time.time()
-            taken = "UPDATE head SET leader = ?, leads_until_s = ? WHERE leader = ? OR leads_until_s <= ?"
-            return db.execute(taken, (owner, now_s + seconds, owner, now_s)).rowcount == 1
+            taken = (
+                "UPDATE head SET leader = ?, leads_until_s = ? WHERE leader = ? OR leads_until_s NOT BETWEEN ? AND ?"
+            )
+            lease = owner, now_s + min(seconds, LONGEST_LEASE_S), owner, now_s, now_s + LONGEST_LEASE_S
+            return db.execute(taken, lease).rowcount == 1
 
         return await self._change(take)
 

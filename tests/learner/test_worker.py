@@ -299,3 +299,29 @@ async def test_lines_that_are_no_records_are_passed_over(house: House) -> None:
     assert made.learner is not None
     assert list(made.learner.lessons) == [call_id(1)]
     segment.close()
+
+
+async def test_what_is_damaged_stops_no_learner(house: House) -> None:
+    """A record that is none, the snapshot in force, and the learner's own state."""
+    made = house.worker()
+    await house.calls(0, 25)
+    await house.write([{"request_id": call_id(500), "decision": []}])
+    await house.calls(25, 50)
+    await all_of(made)
+    await made.leave()
+    head, state = await house.snapshots.load()
+    assert head.current
+    assert state is not None
+    head = await house.snapshots.save(b"\xc1" + state[1:], head=head)
+    other = house.worker()
+    await all_of(other)  # anew, from the first record on
+    assert belief(other) == pytest.approx(belief(made), abs=0.01)
+    assert other.learner is not None
+    assert len(other.learner.lessons) == 50
+    await other.leave()
+    told = (await house.snapshots.told())[0]
+    await house.snapshots.publish(told, b"\x80\x81\xff", head=await house.snapshots.head(), keep=5)
+    last = house.worker()
+    await house.calls(50, 80)
+    made_of = [done.made.status for done in await all_of(last) if done.made is not None]
+    assert made_of[-1] == "published"

@@ -39,6 +39,18 @@ async def test_what_one_wrote_another_reads_and_finds_again(tmp_path: Path) -> N
     await again.close()
 
 
+async def test_a_clock_that_was_set_back_locks_no_learner_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteSnapshots(tmp_path / "snapshots.sqlite")
+    await store.start()
+    clock = [10_000_000.0]
+    monkeypatch.setattr("app.stores.snapshots_sqlite.time.time", lambda: clock[0])
+    assert await store.lead("killed", 10.0)
+    clock[0] -= 86_400.0
+    assert await store.lead("other", 10.0)
+    assert not await store.lead("third", 10.0)
+    await store.close()
+
+
 async def test_a_store_that_is_not_open_or_newer_says_so(tmp_path: Path) -> None:
     path = tmp_path / "snapshots.sqlite"
     with pytest.raises(SnapshotsUnavailable):
