@@ -152,6 +152,9 @@ def _costs(
         named = [names[j] for j in left_out if (j in hidden) is among]
         if named:
             notes.append(f"left out of dollars, {why}: {_listed(named)}")
+    if len(left_out) == len(names) - 1 > 0:
+        (paid,) = set(range(len(names))) - set(left_out)
+        notes.append(f"only {names[paid]} has dollars: all figures of money compare it with itself")
     return cost
 
 

@@ -32,8 +32,18 @@ GENERIC_STEM_CHARS: Final = 32
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
+OTHER_SCALE: Final = 0.05
+"""The share of a file's lines with scores beyond 1, and more than MAX_NOTED of them, from which it counts as one of
+another scale, such as per cent. What could be read of it would be its failures."""
+FORMAT: Final = '{"prompt": "...", "outcomes": {"model": {"score": 0 to 1}}}'
+
+
 class RowsError(ValueError):
     """The data cannot be used; the message names the file, and the line where there is one."""
+
+
+class _BeyondOne(RowsError):
+    """A score above 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +73,17 @@ def read_rows(path: Path | str, notes: list[str] | None = None) -> list[Row]:
     """Every row of a file, or of a folder's own `*.jsonl` and `*.jsonl.gz` files in the order of their names.
 
     A file none of whose objects has `outcomes` is another kind of data, and skipped. Without `notes` the first bad
-    line raises RowsError; with it, bad lines are skipped and what was skipped is appended there.
+    line raises RowsError; with it, bad lines are skipped, as is a file whose scores are on another scale, and what was
+    skipped is appended there.
     """
     path = Path(path)
     said: list[str] = [] if notes is None else notes
     rows: list[Row] = []
     for file in _files(path):
         rows += _read_file(file, said, strict=notes is None)
-    if not rows:
+    if not any(row.outcomes for row in rows):
         reasons = "".join(f"\n{note}" for note in said)
-        raise RowsError(f"{path}: no rows with outcomes{reasons}")
+        raise RowsError(f"{path}: no rows with outcomes; a row is {FORMAT}{reasons}")
     return _with_failures(rows, said)
 
 
@@ -176,7 +187,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
     rows: list[Row] = []
     bad: list[str] = []
-    number = silent = 0
+    number = silent = beyond = 0
     try:
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
@@ -187,6 +198,7 @@ def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
                 if strict:
                     raise
                 bad.append(str(error))
+                beyond += isinstance(error, _BeyondOne)
                 continue
             if row is not None:
                 rows.append(row)
@@ -201,6 +213,11 @@ def _read_file(file: Path, notes: list[str], *, strict: bool) -> list[Row]:
     if silent and not rows and silent == len(bad):
         notes.append(f"{file.name}: skipped, its objects have no `outcomes`")
         return []
+    if beyond > max(MAX_NOTED, OTHER_SCALE * (len(rows) + len(bad))):
+        notes.append(f"{file.name}: skipped, on {beyond} lines `score` is above 1: scores must lie between 0 and 1")
+        return []
+    if rows and not any(row.outcomes for row in rows):
+        notes.append(f"{file.name}: no outcome has a `score`")
     notes += [f"{problem}; skipped" for problem in bad[:MAX_NOTED]]
     if len(bad) > MAX_NOTED:
         notes.append(f"{file.name}: {len(bad) - MAX_NOTED} more lines skipped")
@@ -247,14 +264,16 @@ def _whole(text: Any) -> str:
 
 
 def _outcome(recorded: Any, where: str) -> Outcome | None:
-    """The outcome of one model, None where it has no score."""
+    """The outcome of one model, which may be its score alone; None where it has no score."""
+    if isinstance(recorded, int | float):
+        recorded = {"score": recorded}
     if not isinstance(recorded, dict):
-        raise RowsError(f"{where}: an outcome must be an object")
+        raise RowsError(f"{where}: an outcome must be an object, or a score")
     score = _number(recorded, "score", where)
     if score is None:
         return None
     if score > 1.0:
-        raise RowsError(f"{where}: `score` must be between 0 and 1")
+        raise _BeyondOne(f"{where}: `score` must be between 0 and 1")
     return Outcome(
         score,
         _number(recorded, "in_tokens", where),

@@ -144,6 +144,12 @@ def test_costs_are_recorded_or_tokens_at_a_price() -> None:
     assert any("no price" in note and "unpriced" in note for note in table.notes)
 
 
+def test_one_model_alone_with_dollars_is_said_to_be_compared_with_itself() -> None:
+    rows = [Row("r", "s", "f", "x", (), {"paid": Outcome(1.0), "o1-preview": Outcome(1.0), "free": Outcome(0.0)})]
+    (table,) = tables(rows, lambda name: None if name == "free" else (1.0, 10.0))
+    assert table.notes[-1] == "only paid has dollars: all figures of money compare it with itself"
+
+
 def test_few_shot_examples_are_paid_for() -> None:
     row = Row("r", "mmlu_pro", "f", "x" * 40, (), {"m": Outcome(1.0, out_tokens=0)})
     (table,) = tables([row], lambda _name: (1.0, 1.0))

@@ -76,7 +76,7 @@ def test_half_a_surrogate_pair_is_read_as_a_mark(tmp_path: Path) -> None:
         (json.dumps({**GOOD, "prompt": 3}), "`prompt` must be a string"),
         (json.dumps({**GOOD, "outcomes": []}), "`outcomes` an object"),
         (json.dumps({**GOOD, "tools": "none"}), "`tools` must be a list"),
-        (json.dumps({**GOOD, "outcomes": {"m": 1}}), "m: an outcome must be an object"),
+        (json.dumps({**GOOD, "outcomes": {"m": "right"}}), "m: an outcome must be an object, or a score"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 2}}}), "between 0 and 1"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": "yes"}}}), "`score` must be a number"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 1, "cost_usd": -1}}}), "`cost_usd` must be a number"),
@@ -130,8 +130,30 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RowsError, match=r"no \*\.jsonl"):
         read_rows(tmp_path)
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(RowsError, match=r"no rows with outcomes\n.*skipped"):
+    with pytest.raises(RowsError, match=r"no rows with outcomes; a row is \{.*\}\n.*skipped"):
         read_rows(tmp_path)
+
+
+def test_outcomes_under_another_name_are_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({**GOOD, "outcomes": {"m": {"correct": 1}}}))
+    with pytest.raises(RowsError, match=r"no rows with outcomes.*\nx\.jsonl: no outcome has a `score`"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("score", [1, 0.25, True, False, 0])
+def test_an_outcome_may_be_its_score_alone(tmp_path: Path, score: float) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({**GOOD, "outcomes": {"m": score}}))
+    (read,) = read_rows(tmp_path)
+    assert read.outcomes == {"m": Outcome(float(score))}
+
+
+def test_a_file_of_another_scale_is_not_read_by_its_failures_alone(tmp_path: Path) -> None:
+    lines = [json.dumps({**GOOD, "id": str(n), "outcomes": {"m": {"score": 100 * (n % 2)}}}) for n in range(40)]
+    (tmp_path / "percent.jsonl").write_text("\n".join(lines))
+    write_rows(tmp_path / "x.jsonl", made_rows(2))
+    notes: list[str] = []
+    assert len(read_rows(tmp_path, notes)) == 2
+    assert notes == ["percent.jsonl: skipped, on 20 lines `score` is above 1: scores must lie between 0 and 1"]
 
 
 def test_a_source_that_lists_only_successes_gets_its_failures(tmp_path: Path) -> None:
