@@ -34,7 +34,8 @@ class Circuit(IntEnum):
 class Breaker:
     """The circuit of one candidate. `answered`: how often its upstream has answered, `recovered`: how often that closed
     the circuit, which others are to hear; `adopted`: it is open on the word of others alone; `hold_until_s`: until then
-    another process probes, or is in turn to (`core/circuits.py`); `probed_s`: when one was last heard to."""
+    another process probes, or is in turn to (`core/circuits.py`); `probed_s`: when one was last heard to; `why`: what
+    failed last here, for the log."""
 
     failures: int = 0
     opened: int = 0
@@ -45,6 +46,7 @@ class Breaker:
     answered: int = 0
     recovered: int = 0
     adopted: bool = False
+    why: str = ""
 
     def state(self, now_s: float) -> Circuit:
         """The state at this monotonic time."""
@@ -86,8 +88,9 @@ class Breaker:
             self.adopted = False
         self.open_until_s, self.hold_until_s = min(self.open_until_s, now_s), 0.0
 
-    def failed(self, now_s: float, retry_after_s: float | None = None) -> None:
+    def failed(self, now_s: float, retry_after_s: float | None = None, why: str = "") -> None:
         """The upstream failed by its own fault. A `Retry-After` opens the circuit at once for that long."""
+        self.why = why
         was_open = self.state(now_s) is Circuit.OPEN
         self.failures += 1
         self.probe_until_s, self.adopted = 0.0, False

@@ -55,6 +55,7 @@ class Services:
     explorer: Explorer = field(init=False)
     explore_budget: SharedBudget = field(init=False)
     _calibrations: dict[str, Calibration] = field(default_factory=dict)
+    _left_out: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.metrics)
@@ -92,12 +93,23 @@ class Services:
         self.fold_metrics()
 
     def show_circuits(self) -> None:
-        """Bring this process's part of the gauge of circuit states up to date, since some change with time alone."""
+        """Bring this process's part of the gauge of circuit states up to date, since some change with time alone, and
+        log once when a model begins to be left out, and when it answers again."""
         now_s = asyncio.get_running_loop().time()
+        self._left_out &= self.health.breakers.keys()
         for name, breaker in self.health.breakers.items():
             candidate = self.view.policy.models.get(name)
-            if candidate is not None:
-                self.metrics.circuit.labels(*label_of(candidate)).set(breaker.state(now_s))
+            if candidate is None:
+                continue
+            state, provider = breaker.state(now_s), candidate.provider.name
+            self.metrics.circuit.labels(*label_of(candidate)).set(state)
+            if state is Circuit.OPEN and name not in self._left_out:
+                self._left_out.add(name)
+                why = "another process has seen it fail" if breaker.adopted else breaker.why
+                log.warning("a model is left out, for its provider fails", model=name, provider=provider, why=why)
+            elif state is Circuit.CLOSED and name in self._left_out:
+                self._left_out.remove(name)
+                log.warning("a model answers again", model=name, provider=provider)
 
     def fold_metrics(self) -> None:
         """Bring what calls have counted into the metrics."""

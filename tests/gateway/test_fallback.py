@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from app.core.errors import BadRequest
 from app.core.health import COOLDOWN_S
@@ -249,6 +250,27 @@ async def test_a_folded_call_whose_stream_dies_goes_to_the_next_one(
         assert answer.json["choices"][0]["message"]["content"] == "One two three."
         assert answer.headers["x-bursar-model"] == "b"
         await check_settled(live, upstream, second)
+
+
+async def test_a_model_that_is_left_out_is_logged_once_with_the_reason_and_so_is_its_return(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.source = Script.failure(401)
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(4):
+                await live.chat(model="auto")
+                live.services.show_circuits()
+        (said,) = [line for line in logs if line["event"] == "a model is left out, for its provider fails"]
+        assert (said["model"], said["provider"]) == ("a", live.services.view.policy.models["a"].provider.name)
+        assert said["why"] == "The provider refused the gateway's own account: its key or its credit."
+        upstream.source = GOOD
+        live.services.health.of("a").open_until_s -= 2 * COOLDOWN_S
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(2):
+                await live.chat(model="auto")
+                live.services.show_circuits()
+        assert [line["model"] for line in logs if line["event"] == "a model answers again"] == ["a"]
 
 
 async def test_a_circuit_opens_and_lets_one_probe_through(
