@@ -29,6 +29,7 @@ from app.core.events import (
     Used,
 )
 from app.core.heard import Heard
+from app.core.mend import readable
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage
 from app.core.sse import Frame
@@ -155,8 +156,12 @@ class EventRelay:
             try:
                 events = self._events(frame)
             except BadEvent:
-                self.broken = "an event is not of the provider's dialect"
-                break
+                mended = None if frame.data is None else readable(frame.data)
+                if mended is None:
+                    self.broken = "an event is not of the provider's dialect"
+                    break
+                out.append(self.feed([Frame(frame.raw.replace(frame.data or b"", mended), mended)]))
+                continue
             if events or (self._same and frame.data is not None):
                 self._take(frame, events, out)  # one that says nothing here may say something to the client
             elif self._same and self.opened and not self.blocked and self._folded is None and not self._held:

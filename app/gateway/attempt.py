@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from app.core.errors import BadRequest, BursarError, Draining
+from app.core.mend import readable
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
@@ -112,7 +113,7 @@ class Attempt:
             reply = await self._open()
             self.record.status = reply.status
             self.record.note_headers(reply.headers)
-            if reply.status != 200:
+            if not 200 <= reply.status < 300:  # frameworks answer a POST with 201
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
                 if self.exchange.mends(body):
                     reply.release()
@@ -168,9 +169,14 @@ class Attempt:
         body = await self.session.waits.io(reply.read_all())
         reply.release()
         try:
-            self.note_choices(self.exchange.read_whole(body, self.meter))
+            came = self.exchange.read_whole(body, self.meter)
         except BadEvent:
-            return await self.failed(verdict.garbled())
+            body = readable(body) or b""
+            try:
+                came = self.exchange.read_whole(body, self.meter)
+            except BadEvent:
+                return await self.failed(verdict.garbled())
+        self.note_choices(came)
         if self.exchange.misspoken:
             return await self.failed(verdict.misspoken())
         self.pace.all_at_once()

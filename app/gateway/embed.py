@@ -139,8 +139,8 @@ class EmbeddingsCall(OwnedCall):
             return await self._failed(purse, record, verdict.not_connected())
         except ConnectionBroken:
             return await self._failed(purse, record, verdict.broken())
-        if record.status != 200:
-            return await self._failed(purse, record, verdict.of_status(record.status, reply.headers, data, time.time()))
+        if not 200 <= reply.status < 300:
+            return await self._failed(purse, record, verdict.of_status(reply.status, reply.headers, data, time.time()))
         try:
             usage = decode_usage(data)
         except BadEvent:

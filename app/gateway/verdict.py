@@ -53,7 +53,7 @@ can look like this."""
 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
-    """The verdict on an HTTP status other than 200; `now_s` is the wall clock, for a dated Retry-After."""
+    """The verdict on an HTTP status that is no success; `now_s` is the wall clock, for a dated Retry-After."""
     error_object = upstream_error_object(body)
     text = body[:4096].lower()
     bad_key = status == 400 and _BAD_KEY.search(text) is not None

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import BadRequest, UpstreamError
+from app.core.events import Begin, Finished, Said
 from app.core.sse import Frame, SseParser
 from app.dialects.registry import NAMES, dialect_named
 from tests.dialects.pair_requests import EFFORT, SCENARIOS
-from tests.dialects.pairs import COST_NANO, MODELS, of_origin, parsed, read, relaying, spoken
+from tests.dialects.pairs import COST_NANO, MODELS, PAIRS, gist, of_origin, parsed, read, relayed, relaying, spoken
 from tests.dialects.test_pairs import SCRIPTS, USAGE
 
 JSON = st.recursive(
@@ -82,3 +83,14 @@ def test_any_value_anywhere_in_a_stream_is_read_or_breaks_it(upstream: str) -> N
         read(client, out + end)
 
     anywhere()
+
+
+@pytest.mark.parametrize(("upstream", "client"), PAIRS)
+def test_half_a_character_costs_no_answer(upstream: str, client: str) -> None:
+    """Servers that cut texts by UTF-16 units send such, and nothing can encode it."""
+    body = spoken(upstream, [Begin("id_1", "m"), Said("aXXb"), Finished("stop")], USAGE)
+    stream, relay = relayed(upstream, client, body.replace(b"XX", rb"\ud83d"))
+    assert relay.broken is None
+    assert [run[2] for run in gist(read(client, stream))["said"]] == ["a\ufffdb"]
+    folded, _ = relayed(upstream, client, body.replace(b"XX", rb"\ud83d"), folds=True)
+    assert "a\ufffdb" in json.dumps(json.loads(folded), ensure_ascii=False)

@@ -417,3 +417,16 @@ def test_what_goes_out_is_always_covered_by_the_allowance(said: list[str], allow
     sent = relay()
     sent.feed(SseParser().feed(out))
     assert sent.meter.running_nano <= allowance
+
+
+def test_what_is_no_json_by_the_letter_is_read_all_the_same() -> None:
+    """Halves of characters, Python's numbers, counts as text, a choice without a number: the answer is paid for."""
+    stream = relay()
+    said = says("XX").replace(b"XX", rb"a\ud83d")
+    odd = chunk({"index": None, "delta": {"content": "b"}, "logprobs": {"x": float("-inf")}, "finish_reason": None})
+    counted = chunk(usage={"prompt_tokens": "10", "completion_tokens": "3", "total_tokens": "13"})
+    out = stream.feed(frames(said, odd, ends(), counted, DONE)) + stream.end_complete(3)
+    assert stream.broken is None
+    assert [e["choices"][0]["delta"].get("content") for e in told(out)[:3]] == ["a\ufffd", "b", None]
+    assert told(out)[1]["choices"][0]["logprobs"] == {"x": None}
+    assert (stream.meter.exact, stream.meter.output_tokens) == (True, 3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.live import OUTPUT_NANO, PRICE, Live, model, policy, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, model, policy, usd
 from tests.gateway.test_clamp import AFFORDABLE, CAP_NANO
 from tests.gateway.test_cut import CALL, STORY, assert_denied
 from tests.upstream import ScriptedUpstream
@@ -218,6 +218,34 @@ async def test_json_that_is_no_completion_is_an_honest_error(tmp_path: Path, ups
                 answer = await live.chat(stream=stream, max_cost_usd=usd(CAP_NANO))
                 assert answer.status in (429, 502)
                 assert answer.error is not None
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [201, 202, 206])
+async def test_any_success_is_an_answer_and_paid_for(
+    tmp_path: Path, upstream: ScriptedUpstream, status: int, stream: bool
+) -> None:
+    """Node's frameworks answer a POST with 201, unless they are told otherwise."""
+    upstream.source = Script.of(words("One two three."), status=status)
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}})) as live:
+        answer = await live.chat(task="t1", max_tokens=50, stream=stream)
+        said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
+        assert (answer.status, said) == (200, "One two three.")
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+async def test_json_that_is_none_by_the_letter_is_an_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """A byte order mark, Python's NaN, half a character, and counts as text: it is billed, so it is answered."""
+    body = (
+        b'\xef\xbb\xbf{"choices":[{"index":0,"message":{"role":"assistant","content":"a\\ud83d"},"finish_reason":"stop",'
+        b'"score":NaN}],"usage":{"prompt_tokens":10,"completion_tokens":9,"total_tokens":19}}'
+    )
+    upstream.source = Script.replay(body, "application/json")
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}})) as live:
+        answer = await live.chat(task="t1", max_tokens=50)
+        (choice,) = answer.json["choices"]
+        assert (choice["message"]["content"], choice["score"]) == ("a\ufffd", None)
+        assert (await live.balance("task:t1")).spent_nano == 10 * INPUT_NANO + 9 * OUTPUT_NANO
 
 
 async def test_a_plain_call_that_finds_no_room_for_its_worst_case_is_folded(

@@ -8,7 +8,7 @@ from app.dialects.openai_chat.render import object_bytes
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
 
 
 class _Indexed(msgspec.Struct):
@@ -30,7 +30,7 @@ def one_line(data: bytes) -> bytes:
 
 def choices_in(data: bytes) -> list[int]:
     """The indexes of the choices of a chunk, or of a completion."""
-    return [choice.index for choice in _indexed.decode(data).choices or ()]
+    return [choice.index or 0 for choice in _indexed.decode(data).choices or ()]
 
 
 def without_usage(data: bytes) -> bytes | None:

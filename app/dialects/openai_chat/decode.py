@@ -99,7 +99,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
@@ -130,6 +130,8 @@ _whole = msgspec.json.Decoder(_Whole)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NO_ERROR = frozenset((b"", b"null", b"false", b'""', b"{}"))
 _chunk = msgspec.json.Decoder(_Chunk)
+_lax_chunk = msgspec.json.Decoder(_Chunk, strict=False)
+"""For servers that write counts as text."""
 _reply = msgspec.json.Decoder(_Reply)
 
 
@@ -137,8 +139,11 @@ def decode_event(data: bytes, heard: Heard | None = None) -> StreamEvent:
     """One chunk, or one whole completion, as a StreamEvent; `heard` is told what it says. Raises BadEvent."""
     try:
         chunk = _chunk.decode(data)
-    except _UNREADABLE as error:
-        raise BadEvent(str(error)) from None
+    except _UNREADABLE:
+        try:
+            chunk = _lax_chunk.decode(data)
+        except _UNREADABLE as error:
+            raise BadEvent(str(error)) from None
     return _event_of(chunk, heard, counts=True)
 
 
@@ -193,7 +198,7 @@ def decode_usage(data: bytes) -> Usage | None:
 
 def _count(event: StreamEvent, choice: _Choice) -> None:
     if choice.finish_reason:
-        event.finished[choice.index] = choice.finish_reason
+        event.finished[choice.index or 0] = choice.finish_reason
     delta = choice.delta or choice.message
     if delta is None:
         return

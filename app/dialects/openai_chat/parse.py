@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from app.core.errors import BadRequest, ModelNotFound
+from app.core.mend import well_formed
 from app.core.money import nano_from_usd
 from app.core.types import ChatRequest, Prompt
 from app.dialects.server_tools import CHAT, billed_tools, service_tier
@@ -76,6 +77,8 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError:
         raise BadRequest("The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
+        if (mended := well_formed(body)) is not None:
+            return members_of(mended)
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body's JSON is nested too deeply.") from None

@@ -13,6 +13,7 @@ import msgspec
 
 from app.core.errors import BursarError
 from app.core.heard import Heard
+from app.core.mend import readable
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage, usd_text
 from app.core.sse import Frame, sse_event
@@ -166,7 +167,10 @@ class ChatRelay:
         try:
             event = decode_event(data, self.heard)
         except BadEvent:
-            self.broken = "an event is not a chat completion chunk"
+            if (mended := readable(data)) is not None:
+                self._take(sse_event(mended), mended, out)
+            else:
+                self.broken = "an event is not a chat completion chunk"
             return
         meter = self.meter
         meter.add(event.pieces)

@@ -1,0 +1,28 @@
+"""JSON that is none by the letter, made JSON: what clients and servers written in JavaScript, Python and .NET send. For
+when something could not be read, never before. Pure.
+
+Halves of characters (`\\ud83d` alone) come of texts that were cut by UTF-16 units; nothing can encode them, so they
+become U+FFFD, as in a browser (https://tc39.es/ecma262/#sec-string.prototype.towellformed). A byte order mark may be
+ignored (RFC 8259, section 8.1). `NaN` and `Infinity` are Python's, and null in JavaScript.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BOM = b"\xef\xbb\xbf"
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF = re.compile(rb"(?<!\\)((?:\\\\)*)(?:%b(?!%b)|(?<!%b)%b)" % (_HIGH, _LOW, _HIGH, _LOW))
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+
+
+def well_formed(data: bytes) -> bytes | None:
+    """The JSON without a byte order mark and with whole characters only; None where that changes nothing."""
+    mended = _HALF.sub(rb"\1\\ufffd", data.removeprefix(_BOM))
+    return None if mended == data else mended
+
+
+def readable(data: bytes) -> bytes | None:
+    """The same, and with null for numbers that JSON has not; None where that changes nothing."""
+    mended = _TOKEN.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", well_formed(data) or data)
+    return None if mended == data else mended

@@ -1,0 +1,53 @@
+"""What is no JSON by the letter, made JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.mend import readable, well_formed
+
+PIECES = ["\ud83d", "\ude00", "\\ ", "u", "d83d", '"', "\n", "\U0001f600", "NaN", "-Infinity", "\ufffd"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("given", "mended"),
+    [
+        (rb'{"a":"\ud83d"}', rb'{"a":"\ufffd"}'),
+        (rb'{"a":"\uD83D\uDE00 \uDE00\uD83D"}', rb'{"a":"\uD83D\uDE00 \ufffd\ufffd"}'),
+        (rb'{"a":"\ud83d\ud83d\ude00"}', rb'{"a":"\ufffd\ud83d\ude00"}'),
+        (rb'{"a":"\\ud83d \\\ud83d"}', rb'{"a":"\\ud83d \\\ufffd"}'),
+        (b'\xef\xbb\xbf{"a":1}', b'{"a":1}'),
+        (rb'{"a":"\ud83d\ude00","b":"\n"}', None),
+        (b"{", None),
+    ],
+)
+def test_characters_are_made_whole(given: bytes, mended: bytes | None) -> None:
+    assert well_formed(given) == mended
+
+
+def test_numbers_that_json_has_not_are_null() -> None:
+    given = rb'{"a":NaN,"b":[-Infinity,Infinity,"NaN \"Infinity\" "],"NaN":"\\","c":"\ud83d"}'
+    assert readable(given) == rb'{"a":null,"b":[null,null,"NaN \"Infinity\" "],"NaN":"\\","c":"\ufffd"}'
+    assert readable(b'{"a":"NaN"}') is None
+
+
+@given(st.lists(TEXTS | st.floats() | st.integers() | st.dictionaries(st.sampled_from(["a", "NaN"]), TEXTS)))
+def test_whatever_python_writes_can_be_read_and_says_the_same(value: list[object]) -> None:
+    written = json.dumps(value).encode()
+    found = msgspec.json.decode(readable(written) or written)
+    assert found == [_as_read(item) for item in value]
+
+
+def _as_read(item: object) -> object:
+    if isinstance(item, dict):
+        return {name: _as_read(text) for name, text in item.items()}
+    if isinstance(item, float):
+        return item if math.isfinite(item) else None
+    return item.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(item, str) else item
