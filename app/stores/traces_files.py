@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, is_of_task, plain
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, encoded, is_of_task, of_task_among, task_needle
 from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
 
 log = structlog.get_logger()
@@ -38,9 +38,9 @@ class FileTraces:
         """`keep_days`: what was never compacted is removed after it; 0: not for its age."""
         self._folder = folder
         self._keep_days = keep_days
-        self._pending: dict[str, Record] = {}
-        self._queue: queue.SimpleQueue[list[tuple[str, Record]] | None] = queue.SimpleQueue()
-        self._batch: list[tuple[str, Record]] = []
+        self._pending: dict[str, bytes] = {}
+        self._queue: queue.SimpleQueue[list[tuple[str, bytes]] | None] = queue.SimpleQueue()
+        self._batch: list[tuple[str, bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._write_all, name="traces", daemon=True)
         self._segment: Segment | None = None
@@ -57,8 +57,11 @@ class FileTraces:
                 log.error("traces are written too slowly: some are dropped", waiting=len(self._pending))
             self.dropped += 1
             return
-        self._pending[request_id] = record
-        self._batch.append((request_id, record))
+        if (line := encoded(request_id, record)) is None:
+            self.dropped += 1
+            return
+        self._pending[request_id] = line
+        self._batch.append((request_id, line))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self._hand_over)
 
@@ -71,7 +74,8 @@ class FileTraces:
     async def get(self, request_id: str) -> Record | None:
         waiting = self._pending.get(request_id)
         if waiting is not None:
-            return plain(waiting)
+            record: Record = msgspec.json.decode(waiting)
+            return record
         arrived = _ARRIVED.fullmatch(request_id)
         if arrived is None:
             return None
@@ -85,9 +89,7 @@ class FileTraces:
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
         found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
-        for request_id, record in list(self._pending.items()):
-            if is_of_task(record, key, task_id):
-                found[request_id] = plain(record)
+        found |= of_task_among(list(self._pending.values()), key, task_id)
         return list(found.values()), whole
 
     async def due(self) -> bool:
@@ -111,7 +113,7 @@ class FileTraces:
         return None
 
     def _read_task(self, key: str, task_id: str, began_ms: int) -> tuple[dict[str, Record], bool]:
-        needle = b'"task_id":' + msgspec.json.encode(task_id)
+        needle = task_needle(task_id)
         found: dict[str, Record] = {}
         left = traces.MAX_SEARCHED_BYTES
         for path, _, changed_ms in reversed(segments(self._folder)):
@@ -130,8 +132,7 @@ class FileTraces:
     def _write_all(self) -> None:
         while (batch := self._next_batch()) is not None:
             try:
-                lines = [line for request_id, record in batch if (line := self._encoded(request_id, record))]
-                self._write(b"".join(lines))
+                self._write(b"".join([line + b"\n" for _, line in batch]))
             except OSError as error:  # whatever it is, the thread goes on: the next batch may be better
                 log.error("traces could not be written", error=str(error), records=len(batch))
                 self.dropped += len(batch)
@@ -140,7 +141,7 @@ class FileTraces:
         if self._segment is not None:
             self._segment.close()
 
-    def _next_batch(self) -> list[tuple[str, Record]] | None:
+    def _next_batch(self) -> list[tuple[str, bytes]] | None:
         """What is to be written next; meanwhile the open segment is closed when its time has come."""
         while self._segment is not None:
             try:
@@ -149,14 +150,6 @@ class FileTraces:
                 self._segment.close()
                 self._segment = None
         return self._queue.get()
-
-    def _encoded(self, request_id: str, record: Record) -> bytes:
-        try:
-            return msgspec.json.encode(record) + b"\n"
-        except (TypeError, ValueError) as error:
-            log.error("a trace could not be encoded", error=str(error), request_id=request_id)
-            self.dropped += 1
-            return b""
 
     def _write(self, lines: bytes) -> None:
         segment = self._segment

@@ -16,7 +16,16 @@ import structlog
 from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Arg, Link, Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Record, is_of_task, plain
+from app.stores.traces import (
+    FLUSH_EVERY_S,
+    KEEP_DAYS,
+    SEEN_AFTER_S,
+    Record,
+    encoded,
+    is_of_task,
+    of_task_among,
+    task_needle,
+)
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 
 log = structlog.get_logger()
@@ -27,7 +36,7 @@ AGAIN_S = 1.0
 TURN_S = 100.0
 """Of all gateways only one is told in so long that compaction is due."""
 BATCH = 64
-"""Records encoded and sent in one go: under a millisecond of the event loop."""
+"""Records sent in one go."""
 LOOK, MAX_LOOKED = 250, 50_000
 """Records looked at in one go, which stops nobody for long, and in all, for the calls of one task."""
 SKEW_MS = 2_000
@@ -77,7 +86,7 @@ class RedisTraces:
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
-        self._pending: dict[str, Record] = {}
+        self._pending: dict[str, bytes] = {}
         self._reader = self._server.link()
         self._reading = asyncio.Lock()  # a link carries one call at a time
         self._wake = asyncio.Event()
@@ -95,26 +104,25 @@ class RedisTraces:
                 log.error("records are written too slowly: some are dropped", waiting=len(self._pending))
             self.dropped += 1
             return
-        self._pending[request_id] = record
+        if (body := encoded(request_id, record)) is None:
+            self.dropped += 1
+            return
+        self._pending[request_id] = body
         self._wake.set()
 
     async def get(self, request_id: str) -> Record | None:
-        waiting = self._pending.get(request_id)
-        if waiting is not None:
-            return plain(waiting)
+        found = self._pending.get(request_id)
+        if found is not None:
+            return _decoded(found)
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
             found = await self._ask([self._prefix + request_id], ["get"])
             if found is not None:
-                record: Record = msgspec.json.decode(found)
-                return record
+                return _decoded(found)
         return None
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
-        needle = b'"task_id":' + msgspec.json.encode(task_id)
-        found = {
-            name: plain(record) for name, record in list(self._pending.items()) if is_of_task(record, key, task_id)
-        }
+        needle, found = task_needle(task_id), of_task_among(list(self._pending.values()), key, task_id)
         oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
         for _ in range(MAX_LOOKED // LOOK):
             entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])
@@ -122,7 +130,7 @@ class RedisTraces:
                 return list(found.values()), True
             names = [self._prefix + entry[1][1].decode() for entry in entries]
             for body in await self._ask(names, ["with", needle]):
-                record: Record = msgspec.json.decode(body)
+                record = _decoded(body)
                 if is_of_task(record, key, task_id):
                     found[record["request_id"]] = record
             before = f"({entries[-1][0].decode()}"
@@ -165,22 +173,17 @@ class RedisTraces:
     async def _write(self, link: Link) -> bool:
         """Write the oldest records; False where Redis did not take them, and they go on waiting."""
         batch = list(itertools.islice(self._pending.items(), BATCH))
-        keys: list[str] = []
-        bodies: list[bytes] = []
-        for request_id, record in batch:
-            try:
-                bodies.append(msgspec.json.encode(record))
-                keys.append(self._prefix + request_id)
-            except (TypeError, ValueError) as error:
-                log.error("a record could not be encoded", error=str(error), request_id=request_id)
-                self.dropped += 1
-                del self._pending[request_id]
         try:
-            if keys:
-                await link.call([self._stream, *keys], ["set", KEEP_DAYS * 86_400, oldest_entry(), *bodies])
+            keys = [self._stream, *[self._prefix + request_id for request_id, _ in batch]]
+            await link.call(keys, ["set", KEEP_DAYS * 86_400, oldest_entry(), *[body for _, body in batch]])
         except LedgerUnavailable as error:
             log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
             return False
         for request_id, _ in batch:
             self._pending.pop(request_id, None)
         return True
+
+
+def _decoded(body: bytes) -> Record:
+    record: Record = msgspec.json.decode(body)
+    return record
