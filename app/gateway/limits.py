@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.core.budget import Claim
+from app.core.money import usd_float
 from app.core.policy import Candidate, Key, Policy, Windows
 from app.core.terms import TaskCaps, tighter
 from app.core.types import Outcome
@@ -47,7 +48,7 @@ class Used(msgspec.Struct, frozen=True):
 NOTHING_USED = Used()
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True, dict=True):
     """`claims` are for the ledger; `call_nano` is what is left of the tightest cap that is this call's alone and
     `call_scope` what that is called: request, task or model (a call without a task is a task of its own);
     `call_used_nano` is what earlier attempts have used of it. `call_tokens` and `call_ms` are left to such a call.
@@ -65,12 +66,30 @@ class Limits(msgspec.Struct, frozen=True):
         """The whole of that cap."""
         return None if self.call_nano is None else self.call_nano + self.call_used_nano
 
-    @property
+    @functools.cached_property
     def capped(self) -> bool:
         """True when a limit in dollars applies, so that an unknown price cannot be let through."""
         return self.call_nano is not None or any(
             c.limit_nano is not None or c.own_limit_nano is not None for c in self.claims
         )
+
+    @functools.cached_property
+    def told(self) -> msgspec.Raw:
+        """The caps as a call's record has them, in dollars, in JSON: its own, those of shared scopes, and what its
+        client made of these. Made once, for most calls have the very limits of another."""
+        own_nano = self.call_cap_nano
+        found: list[dict[str, object]] = []
+        if own_nano is not None:
+            found.append({"scope": self.call_scope, "limit_usd": usd_float(own_nano)})
+        found += [_told(c.scope, c.limit_nano) for c in self.claims if c.limit_nano is not None]
+        found += [
+            {**_told(c.scope, c.own_limit_nano), "by": "client"} for c in self.claims if c.own_limit_nano is not None
+        ]
+        return msgspec.Raw(msgspec.json.encode(found))
+
+
+def _told(scope: str, limit_nano: int) -> dict[str, object]:
+    return {"scope": scope_kind(scope), "name": scope, "limit_usd": usd_float(limit_nano)}
 
 
 def task_scope(key_name: str, task_id: str) -> str:

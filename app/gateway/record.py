@@ -10,13 +10,13 @@ import msgspec
 
 from app.core.landing import Approach
 from app.core.money import NANO_PER_USD, Price, Rates, usd_float
-from app.core.policy import Candidate, Route
+from app.core.policy import Candidate
 from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.choose import Considered
 from app.gateway.decide import Decision, Opinion
-from app.gateway.limits import Limits, scope_kind
+from app.gateway.limits import Limits
 from app.gateway.purse import Purse
 from app.gateway.view import View
 from routers.features import counts
@@ -93,7 +93,7 @@ class CallRecord(msgspec.Struct):
             "denied_scope": self.denied_scope,
             "denials": self.denials,
             "decision": decision_json(decision, self.view) if decision else None,
-            "caps": caps_json(self.limits) if self.limits else [],
+            "caps": self.limits.told if self.limits else [],
             "landing": landing_json(self.approach, last) if self.approach is not None else None,
             "attempts": [attempt_json(a) for a in attempts],
             "timings": {
@@ -138,16 +138,20 @@ def worst_provenance(attempts: list[AttemptRecord]) -> Provenance:
 
 
 def decision_json(decision: Decision, view: View) -> dict[str, Any]:
-    """The decision: what was considered, at which price and score, and why the first was taken."""
-    return {
+    """The decision: what was considered, at which price and score, and why the first was taken. `objective` and what
+    follows are the rules by which was chosen, null where there was nothing to choose."""
+    rules = decision.rules
+    found: dict[str, Any] = {
         "route": decision.route,
         "reason": decision.reason,
-        "chosen": decision.chosen.name,
+        "chosen": decision.order[0].name,
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
         "item": None if decision.demand is None else demand_json(decision.demand, view),
         "asked": None if decision.route is None else asked_json(decision),
-        **rules_json(decision.rules),
+        "objective": rules and rules.objective,
+        "adequacy": rules and rules.adequacy,
+        "min_confidence": rules and rules.min_confidence,
         "propensity": decision.propensity,
         "explored": decision.explored,
         "instead_of": decision.instead_of,
@@ -156,21 +160,29 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "share": decision.share,
         "deferred": decision.deferred,
         "candidates": considered_json(decision.considered, view),
-        "others": [opinion_json(other) for other in decision.others],
+        "others": [opinion_json(other) for other in decision.others] if decision.others else (),
     }
+    if rules is not None and rules.max_expected_nano is not None:
+        found["max_expected_cost_usd"] = usd_float(rules.max_expected_nano)
+    if rules is not None and rules.success_value_nano is not None:
+        found["success_value_usd"] = usd_float(rules.success_value_nano)
+    return found
 
 
 def asked_json(decision: Decision) -> dict[str, Any]:
     """What deciding again would need of the request, and no word of it."""
-    return {
+    found: dict[str, Any] = {
         "input_tokens": decision.input_tokens,
         "choices": decision.choices,
         "wants_schema": decision.wants_schema,
-        **({"server_tools": decision.server_tools, "searches": decision.searches} if decision.server_tools else {}),
-        **({"service_tier": decision.service_tier} if decision.service_tier is not None else {}),
         "dialect": decision.dialect,
         "features": None if decision.features is None else counts(decision.features),
     }
+    if decision.server_tools:
+        found["server_tools"], found["searches"] = decision.server_tools, decision.searches
+    if decision.service_tier is not None:
+        found["service_tier"] = decision.service_tier
+    return found
 
 
 def demand_json(demand: Demand, view: View) -> msgspec.Raw:
@@ -189,22 +201,6 @@ def _demand_form(u: int, place: int) -> bytes:
     """One format for all numbers at once: half the time of one each."""
     numbers = b",".join([b"%.4g"] * u), b",".join([b"%.2g"] * place)
     return b'{"plain":%%b,"weights":"%%b","ood":%%.3g,"u":[%b],"place":[%b]}' % numbers
-
-
-def rules_json(rules: Route | None) -> dict[str, Any]:
-    """By which rules was chosen; all null where there was nothing to choose."""
-    if rules is None:
-        return {"objective": None, "adequacy": None, "min_confidence": None}
-    found: dict[str, Any] = {
-        "objective": rules.objective,
-        "adequacy": rules.adequacy,
-        "min_confidence": rules.min_confidence,
-    }
-    if rules.max_expected_nano is not None:
-        found["max_expected_cost_usd"] = usd_float(rules.max_expected_nano)
-    if rules.success_value_nano is not None:
-        found["success_value_usd"] = usd_float(rules.success_value_nano)
-    return found
 
 
 def opinion_json(opinion: Opinion) -> dict[str, Any]:
@@ -278,24 +274,6 @@ def rates_json(rates: Rates) -> dict[str, Any]:
     return {name: usd_float(rate) / 1000 for name, rate in named.items() if rate is not None}
 
 
-def caps_json(limits: Limits) -> list[dict[str, Any]]:
-    """The caps that bound the call: its own, and those of shared scopes."""
-    found: list[dict[str, Any]] = []
-    if (own_nano := limits.call_cap_nano) is not None:
-        found.append({"scope": limits.call_scope, "limit_usd": usd_float(own_nano)})
-    for claim in limits.claims:
-        if claim.limit_nano is not None:
-            limit_usd = usd_float(claim.limit_nano)
-            found.append({"scope": scope_kind(claim.scope), "name": claim.scope, "limit_usd": limit_usd})
-    for claim in limits.claims:
-        if claim.own_limit_nano is not None:
-            limit_usd = usd_float(claim.own_limit_nano)
-            found.append(
-                {"scope": scope_kind(claim.scope), "name": claim.scope, "limit_usd": limit_usd, "by": "client"}
-            )
-    return found
-
-
 def landing_json(approach: Approach, last: AttemptRecord | None) -> dict[str, Any]:
     """Near which limit the task was, and what came of it: `clamped` where its output limit was lowered for that."""
     near, purse = approach.nearest, None if last is None else last.purse
@@ -309,23 +287,28 @@ def landing_json(approach: Approach, last: AttemptRecord | None) -> dict[str, An
 
 def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
     """One attempt: where, how, what came of it, what it was charged."""
-    return {
+    charged_nano, purse = attempt.charged_nano, attempt.purse
+    found: dict[str, Any] = {
         "model": attempt.candidate.name,
         "provider": attempt.candidate.provider.name,
         "outcome": attempt.outcome,
         "status": attempt.status,
         "mode": attempt.mode,
         "clamp_tokens": attempt.clamp_tokens,
-        **({"clamp_uses": attempt.clamp_uses} if attempt.clamp_uses is not None else {}),
-        "cost_usd": usd_float(attempt.charged_nano) if attempt.charged_nano is not None else None,
+        "cost_usd": None if charged_nano is None else usd_float(charged_nano),
         "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),
         "error": attempt.error,
         "upstream_id": attempt.upstream_id,
-        **({"unpriced_tools": attempt.unpriced_tools} if attempt.unpriced_tools else {}),
-        **({"choices": attempt.choices} if attempt.choices is not None else {}),
-        "budget": budget_json(attempt.purse) if attempt.purse is not None else None,
+        "budget": None if purse is None else budget_json(purse),
     }
+    if attempt.clamp_uses is not None:
+        found["clamp_uses"] = attempt.clamp_uses
+    if attempt.unpriced_tools:
+        found["unpriced_tools"] = attempt.unpriced_tools
+    if attempt.choices is not None:
+        found["choices"] = attempt.choices
+    return found
 
 
 def budget_json(purse: Purse) -> dict[str, Any]:
