@@ -12,7 +12,7 @@ in the middle of an article is material and not a wish.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from routers.base import RequestView
@@ -173,6 +173,8 @@ _PHRASES: Final = _phrase_index(INSTRUCTIONS)
 
 _DIGITS: Final = b"0123456789"
 _SYMBOLS: Final = b"{}()[]<>;=_&|#@\\/*+"
+_UNMARKED: Final = bytes(set(range(256)) - set(b"\n?^`" + _DIGITS + _SYMBOLS))
+"""What is left out before marks are counted: a pass over a long text for each of them costs more than all the rest."""
 _CJK_LEADS: Final = bytes(range(0xE3, 0xEE))
 _OTHER_LEADS: Final = bytes(range(0xCD, 0xE2))
 """UTF-8 lead bytes: U+0340 to U+1FFF (Greek to Ethiopic and beyond), U+3000 to U+DFFF (kana, Han, Hangul).
@@ -297,7 +299,8 @@ def extract(view: RequestView) -> Features:
         excerpt = f"{view.first_user[:OPENING_CHARS]}\n{excerpt}"
     system = view.system[:SYSTEM_CHARS]
     raw = b"\n" + excerpt.encode("utf-8", "replace")
-    size, lines = len(raw), raw.count(b"\n")
+    marks = raw.translate(None, _UNMARKED)
+    size, lines = len(raw), marks.count(b"\n")
     words = raw.translate(_WORD_BYTES).split()
     distinct = set(words)
     asked = words if len(words) <= LEADING_WORDS + TRAILING_WORDS else words[:LEADING_WORDS] + words[-TRAILING_WORDS:]
@@ -305,7 +308,7 @@ def extract(view: RequestView) -> Features:
         # A short system prompt states the task of every request under it; a long one is an agent's handbook.
         asked = system.encode("utf-8", "replace").translate(_WORD_BYTES).split() + asked
     sentence = b" " + b" ".join(asked)[:SENTENCE_BYTES]
-    instructions = _instructions(asked, sentence)
+    instructions = _instructions(set(asked), sentence)
     non_latin, cjk, symbols_of_math = (0.0, 0.0, 0) if excerpt.isascii() else _scripts(raw, len(excerpt))
     return Features(
         excerpt,
@@ -316,15 +319,15 @@ def extract(view: RequestView) -> Features:
         lines,
         non_latin,
         cjk,
-        (size - len(raw.translate(None, _DIGITS))) / size,
-        (size - len(raw.translate(None, _SYMBOLS))) / size,
+        (len(marks) - len(marks.translate(None, _DIGITS))) / size,
+        (len(marks) - len(marks.translate(None, _SYMBOLS))) / size,
         sum([len(word) >= LONG_WORD for word in distinct]) / (len(distinct) or 1),
-        raw.count(b"```") if b"`" in raw else 0,
+        raw.count(b"```") if b"`" in marks else 0,
         _code_lines(raw) if lines > 1 else 0,
-        symbols_of_math + raw.count(b"^") + (len(_LATEX.findall(raw)) if b"\\" in raw else 0),
+        symbols_of_math + marks.count(b"^") + (len(_LATEX.findall(raw)) if b"\\" in marks else 0),
         _options(raw, lines),
         len(_ITEM.findall(raw)) if lines > 1 else 0,
-        raw.count(b"?") + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
+        marks.count(b"?") + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
         Topics(*_counts(_TOPIC_OF, distinct, len(TOPICS))),
         instructions,
         _asked_words(sentence) if instructions.unit else 0,
@@ -353,14 +356,14 @@ def _ends(text: str) -> str:
     return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
 
 
-def _counts(index: Mapping[bytes, int], words: Iterable[bytes], size: int) -> list[int]:
+def _counts(index: Mapping[bytes, int], words: set[bytes], size: int) -> list[int]:
     counts = [0] * size
     for word in index.keys() & words:
         counts[index[word]] += 1
     return counts
 
 
-def _instructions(words: list[bytes], sentence: bytes) -> Instructions:
+def _instructions(words: set[bytes], sentence: bytes) -> Instructions:
     counts = _counts(_INSTRUCTION_OF, words, len(INSTRUCTIONS))
     for first in _PHRASES.keys() & words:
         for phrase, place in _PHRASES[first]:
