@@ -26,7 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.core.policy import Policy
 from app.core.types import Outcome
 from app.dialects.registry import GEMINI
-from app.stores.traces import Record, Traces
+from app.stores.traces import Make, Record, Traces
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class SpannedTraces:
     def __init__(self, traces: Traces, processor: SpanProcessor, policy: Callable[[], Policy], version: str) -> None:
         self._traces = traces
         self._policy = policy
-        self._queue: queue.Queue[Record | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[Make | None] = queue.Queue(MAX_WAITING)
         # Not at exit: a receiver that is away must not keep a gateway that has drained.
         self._provider = TracerProvider(resource=resource(version), shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
@@ -80,10 +80,10 @@ class SpannedTraces:
         self._thread.start()
         await self._traces.start()
 
-    def append(self, request_id: str, record: Record) -> None:
-        self._traces.append(request_id, record)
+    def append(self, request_id: str, make: Make) -> None:
+        self._traces.append(request_id, make)
         try:
-            self._queue.put_nowait(record)
+            self._queue.put_nowait(make)
         except queue.Full:
             if not self.dropped:
                 log.error("spans are sent too slowly: some are left out", waiting=MAX_WAITING)
@@ -106,11 +106,11 @@ class SpannedTraces:
             await asyncio.to_thread(self._thread.join, CLOSE_S)
 
     def _export(self) -> None:
-        while (record := self._queue.get()) is not None:
+        while (make := self._queue.get()) is not None:
             try:
-                self._emit(record)
+                self._emit(make())
             except Exception:  # a record that is not as expected must not end the spans of all others
-                log.exception("a call's span could not be made", request_id=record.get("request_id"))
+                log.exception("a call's span could not be made")
         self._provider.shutdown()
 
     def _emit(self, record: Record) -> None:

@@ -173,8 +173,7 @@ _PHRASES: Final = _phrase_index(INSTRUCTIONS)
 
 _DIGITS: Final = b"0123456789"
 _SYMBOLS: Final = b"{}()[]<>;=_&|#@\\/*+"
-_UNMARKED: Final = bytes(set(range(256)) - set(b"\n?^`" + _DIGITS + _SYMBOLS))
-"""What is left out before marks are counted: a pass over a long text for each of them costs more than all the rest."""
+_UNMARKED: Final = bytes(set(range(256)) - set(b"\n?^`" + _DIGITS + _SYMBOLS))  # passes over a whole text are dear
 _CJK_LEADS: Final = bytes(range(0xE3, 0xEE))
 _OTHER_LEADS: Final = bytes(range(0xCD, 0xE2))
 """UTF-8 lead bytes: U+0340 to U+1FFF (Greek to Ethiopic and beyond), U+3000 to U+DFFF (kana, Han, Hangul).
@@ -191,8 +190,7 @@ _ITEM: Final = re.compile(rb"\n[ \t]*(?:[-*]|\d{1,2}[.)]) ")
 _LATEX: Final = re.compile(rb"\\[a-zA-Z]{3,}")
 _LENGTH: Final = re.compile(rb" (\d{1,5}|a|one|two|three|four|five|single)(?: [a-z]+)? (word|sentence|paragraph)")
 _NUMBERS: Final = {b"a": 1, b"one": 1, b"single": 1, b"two": 2, b"three": 3, b"four": 4, b"five": 5}
-_UNIT_WORDS: Final = {b"word": 1, b"sentence": 20, b"paragraph": 90}
-"""Words in an ordinary English sentence and paragraph."""
+_UNIT_WORDS: Final = {b"word": 1, b"sentence": 20, b"paragraph": 90}  # of ordinary English
 
 
 class Topics(NamedTuple):

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -172,7 +173,7 @@ class TestTail:
         tail = StreamTail(stream)
         assert await tail.latest(2) == []
         for number in range(3):
-            store.append(f"req_{number}", {"request_id": f"req_{number}"})
+            store.append(f"req_{number}", partial(dict, request_id=f"req_{number}"))
         async with asyncio.timeout(10):
             found: list[bytes] = []
             while len(found) < 3:
@@ -206,7 +207,7 @@ class TestSettings:
         async def fill() -> None:
             store = RedisTraces(shared_server().url, namespace=settings.redis_namespace)
             await store.start()
-            store.append("req_1", record(1, time.time(), request_id="req_1"))
+            store.append("req_1", partial(record, 1, time.time(), request_id="req_1"))
             await store.close()
 
         asyncio.run(fill())

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 
 import msgspec
 import structlog
@@ -253,7 +254,7 @@ class OwnedCall(ABC):
         if self.waits.stopped is Stop.CLIENT_GONE and record.outcome is Outcome.GATEWAY_ERROR:
             record.outcome = Outcome.CLIENT_GONE
         self.services.count(record, attempts)
-        self.services.traces.append(record.request_id, record.as_trace(attempts))
+        self.services.traces.append(record.request_id, partial(record.as_trace, attempts))
 
 
 def outcome_of(error: BursarError) -> Outcome:

@@ -6,12 +6,8 @@ Two stores take them: files of JSON lines (`traces_files`), and Redis (`traces_r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
-
-import msgspec
-import structlog
-
-log = structlog.get_logger()
 
 MAX_PENDING = 20_000
 """Records waiting to be written; beyond it new ones are dropped and counted: memory stays bounded."""
@@ -26,30 +22,8 @@ KEEP_DAYS = 7
 
 Record = dict[str, Any]
 """What msgspec writes as JSON: among its values are `Raw`s and Structs; its first member is `request_id`."""
-
-
-def encoded(request_id: str, record: Record) -> bytes | None:
-    """A record as it is written; None, and said in the log, where it cannot be. Made at once: what it is made of is at
-    hand in the processor's caches by then, and need not be kept."""
-    try:
-        return msgspec.json.encode(record)
-    except (TypeError, ValueError) as error:
-        log.error("a record could not be encoded", error=str(error), request_id=request_id)
-        return None
-
-
-def of_task_among(waiting: list[bytes], key: str, task_id: str) -> dict[str, Record]:
-    """The records of a task among those that are not written yet, by their ids."""
-    needle, found = task_needle(task_id), {}
-    for line in waiting:
-        if needle in line and is_of_task(record := msgspec.json.decode(line), key, task_id):
-            found[record["request_id"]] = record
-    return found
-
-
-def task_needle(task_id: str) -> bytes:
-    """What stands in every record of this task, and seldom in another's."""
-    return b'"task_id":' + msgspec.json.encode(task_id)
+Make = Callable[[], Record]
+"""Makes a record, now or in a moment: what it is made of changes no more."""
 
 
 def is_of_task(record: Record, key: str, task_id: str) -> bool:
@@ -63,7 +37,7 @@ class Traces(Protocol):
     async def start(self) -> None:
         """Open the store."""
 
-    def append(self, request_id: str, record: Record) -> None:
+    def append(self, request_id: str, make: Make) -> None:
         """Keep a record; never blocks, never raises."""
 
     async def get(self, request_id: str) -> Record | None:

@@ -15,12 +15,12 @@ import threading
 import time
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Record, encoded, is_of_task, of_task_among, task_needle
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Make, Record, is_of_task
 from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
+from app.stores.traces_waiting import Waiting, decoded, task_needle
 
 log = structlog.get_logger()
 
@@ -38,44 +38,34 @@ class FileTraces:
         """`keep_days`: what was never compacted is removed after it; 0: not for its age."""
         self._folder = folder
         self._keep_days = keep_days
-        self._pending: dict[str, bytes] = {}
+        self._waiting = Waiting()
         self._queue: queue.SimpleQueue[list[tuple[str, bytes]] | None] = queue.SimpleQueue()
-        self._batch: list[tuple[str, bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._write_all, name="traces", daemon=True)
         self._segment: Segment | None = None
-        self.dropped = 0
 
     async def start(self) -> None:
         """Make the folder if need be. Raises OSError where it cannot be made."""
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         self._thread.start()
 
-    def append(self, request_id: str, record: Record) -> None:
-        if len(self._pending) >= traces.MAX_PENDING:
-            if not self.dropped:
-                log.error("traces are written too slowly: some are dropped", waiting=len(self._pending))
-            self.dropped += 1
-            return
-        if (line := encoded(request_id, record)) is None:
-            self.dropped += 1
-            return
-        self._pending[request_id] = line
-        self._batch.append((request_id, line))
-        if self._timer is None:
+    @property
+    def dropped(self) -> int:
+        """How many records were lost."""
+        return self._waiting.dropped
+
+    def append(self, request_id: str, make: Make) -> None:
+        if self._waiting.add(request_id, make) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self._hand_over)
 
     def _hand_over(self) -> None:
         self._timer = None
-        batch, self._batch = self._batch, []
-        if batch:
-            self._queue.put(batch)
+        if made := self._waiting.make():
+            self._queue.put(made)
 
     async def get(self, request_id: str) -> Record | None:
-        waiting = self._pending.get(request_id)
-        if waiting is not None:
-            record: Record = msgspec.json.decode(waiting)
-            return record
+        if (waiting := self._waiting.get(request_id)) is not None:
+            return waiting
         arrived = _ARRIVED.fullmatch(request_id)
         if arrived is None:
             return None
@@ -89,7 +79,7 @@ class FileTraces:
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
         found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
-        found |= of_task_among(list(self._pending.values()), key, task_id)
+        found |= self._waiting.of_task(key, task_id)
         return list(found.values()), whole
 
     async def due(self) -> bool:
@@ -108,8 +98,7 @@ class FileTraces:
             if began_ms - LONGEST_CALL_MS <= arrived_ms <= changed_ms + SKEW_MS:
                 line = find_line(path, request_id)
                 if line is not None:
-                    record: Record = msgspec.json.decode(line)
-                    return record
+                    return decoded(line)
         return None
 
     def _read_task(self, key: str, task_id: str, began_ms: int) -> tuple[dict[str, Record], bool]:
@@ -122,7 +111,7 @@ class FileTraces:
             if left <= 0:
                 return found, False
             for line in lines_with(path, needle):
-                record: Record = msgspec.json.decode(line)
+                record = decoded(line)
                 if is_of_task(record, key, task_id):
                     found[record["request_id"]] = record
             with contextlib.suppress(OSError):
@@ -135,9 +124,9 @@ class FileTraces:
                 self._write(b"".join([line + b"\n" for _, line in batch]))
             except OSError as error:  # whatever it is, the thread goes on: the next batch may be better
                 log.error("traces could not be written", error=str(error), records=len(batch))
-                self.dropped += len(batch)
+                self._waiting.dropped += len(batch)
             for request_id, _ in batch:
-                self._pending.pop(request_id, None)
+                self._waiting.written(request_id)
         if self._segment is not None:
             self._segment.close()
 

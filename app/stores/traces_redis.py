@@ -10,23 +10,13 @@ import contextlib
 import itertools
 from typing import Any
 
-import msgspec
 import structlog
 
-from app.stores import traces
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Arg, Link, Script, open_server
-from app.stores.traces import (
-    FLUSH_EVERY_S,
-    KEEP_DAYS,
-    SEEN_AFTER_S,
-    Record,
-    encoded,
-    is_of_task,
-    of_task_among,
-    task_needle,
-)
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Make, Record, is_of_task
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
+from app.stores.traces_waiting import Waiting, decoded, task_needle
 
 log = structlog.get_logger()
 
@@ -36,7 +26,7 @@ AGAIN_S = 1.0
 TURN_S = 100.0
 """Of all gateways only one is told in so long that compaction is due."""
 BATCH = 64
-"""Records sent in one go."""
+"""Records made and sent in one go: under a millisecond of the event loop."""
 LOOK, MAX_LOOKED = 250, 50_000
 """Records looked at in one go, which stops nobody for long, and in all, for the calls of one task."""
 SKEW_MS = 2_000
@@ -86,43 +76,38 @@ class RedisTraces:
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
-        self._pending: dict[str, bytes] = {}
+        self._waiting = Waiting()
         self._reader = self._server.link()
         self._reading = asyncio.Lock()  # a link carries one call at a time
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self.dropped = 0
 
     async def start(self) -> None:
         """Begin writing; Redis may come later."""
         self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
-    def append(self, request_id: str, record: Record) -> None:
-        if len(self._pending) >= traces.MAX_PENDING:
-            if not self.dropped:
-                log.error("records are written too slowly: some are dropped", waiting=len(self._pending))
-            self.dropped += 1
-            return
-        if (body := encoded(request_id, record)) is None:
-            self.dropped += 1
-            return
-        self._pending[request_id] = body
-        self._wake.set()
+    @property
+    def dropped(self) -> int:
+        """How many records were lost."""
+        return self._waiting.dropped
+
+    def append(self, request_id: str, make: Make) -> None:
+        if self._waiting.add(request_id, make):
+            self._wake.set()
 
     async def get(self, request_id: str) -> Record | None:
-        found = self._pending.get(request_id)
-        if found is not None:
-            return _decoded(found)
+        if (waiting := self._waiting.get(request_id)) is not None:
+            return waiting
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
             found = await self._ask([self._prefix + request_id], ["get"])
             if found is not None:
-                return _decoded(found)
+                return decoded(found)
         return None
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
-        needle, found = task_needle(task_id), of_task_among(list(self._pending.values()), key, task_id)
+        needle, found = task_needle(task_id), self._waiting.of_task(key, task_id)
         oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
         for _ in range(MAX_LOOKED // LOOK):
             entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])
@@ -130,7 +115,7 @@ class RedisTraces:
                 return list(found.values()), True
             names = [self._prefix + entry[1][1].decode() for entry in entries]
             for body in await self._ask(names, ["with", needle]):
-                record = _decoded(body)
+                record = decoded(body)
                 if is_of_task(record, key, task_id):
                     found[record["request_id"]] = record
             before = f"({entries[-1][0].decode()}"
@@ -154,11 +139,11 @@ class RedisTraces:
 
     async def _write_all(self) -> None:
         link = self._server.link()
-        while not self._closing.is_set() or self._pending:
+        while not self._closing.is_set() or len(self._waiting):
             await self._wake.wait()
             await self._pause(FLUSH_EVERY_S)
             self._wake.clear()
-            while self._pending:
+            while len(self._waiting):
                 if await self._write(link):
                     continue
                 if self._closing.is_set():
@@ -172,18 +157,16 @@ class RedisTraces:
 
     async def _write(self, link: Link) -> bool:
         """Write the oldest records; False where Redis did not take them, and they go on waiting."""
-        batch = list(itertools.islice(self._pending.items(), BATCH))
+        self._waiting.make(BATCH)
+        batch = list(itertools.islice(self._waiting.lines.items(), BATCH))
+        if not batch:
+            return True
         try:
             keys = [self._stream, *[self._prefix + request_id for request_id, _ in batch]]
             await link.call(keys, ["set", KEEP_DAYS * 86_400, oldest_entry(), *[body for _, body in batch]])
         except LedgerUnavailable as error:
-            log.warning("records could not be written yet", error=str(error), waiting=len(self._pending))
+            log.warning("records could not be written yet", error=str(error), waiting=len(self._waiting))
             return False
         for request_id, _ in batch:
-            self._pending.pop(request_id, None)
+            self._waiting.written(request_id)
         return True
-
-
-def _decoded(body: bytes) -> Record:
-    record: Record = msgspec.json.decode(body)
-    return record

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -58,7 +59,7 @@ async def _each_us(of: Exploring, calls: int, *, sampling: bool) -> float:
                 heard = heard_for(of.request, ())
                 heard.say(ANSWER)
                 attempt.seen = seen_of(of.request, heard, attempt.candidate, of.view)
-                traces.append(record.request_id, record.as_trace([attempt]))
+                traces.append(record.request_id, partial(record.as_trace, [attempt]))
             await traces.close()
             took.append((time.process_time_ns() - before_ns) / calls / 1000)
             assert sum(len(path.read_bytes().splitlines()) for path in Path(folder).iterdir()) == calls

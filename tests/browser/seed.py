@@ -271,7 +271,7 @@ async def _write(past: Past, data: Path, now_s: float) -> None:
     traces = FileTraces(data / "traces")
     await traces.start()
     for record in past.records:
-        traces.append(record["request_id"], record)
+        traces.append(record["request_id"], record.copy)
     await traces.close()
     budgets = SqliteBudgets(data / "ledger.sqlite")
     await budgets.start()

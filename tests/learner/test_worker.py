@@ -78,7 +78,7 @@ async def _writer(settings: Settings, stack: contextlib.AsyncExitStack) -> Calla
             traces = RedisTraces(url, namespace=name)
             await traces.start()
             for one in records:
-                traces.append(one["request_id"], one)
+                traces.append(one["request_id"], one.copy)
             await traces.close()
 
         return to_redis

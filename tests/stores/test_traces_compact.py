@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -252,13 +253,13 @@ async def test_a_quiet_gateways_records_are_compacted_too(
     monkeypatch.setattr(traces_segments, "SEGMENT_S", 0.1)
     store = FileTraces(tmp_path)
     await store.start()
-    store.append(request_id(1), record(1, time.time()))
+    store.append(request_id(1), partial(record, 1, time.time()))
     async with asyncio.timeout(10):
         while not await store.due():
             await asyncio.sleep(0.02)
     await asyncio.to_thread(compact_segments, tmp_path, parquet, 0)
     assert not await store.due()
-    store.append(request_id(2), record(2, time.time()))
+    store.append(request_id(2), partial(record, 2, time.time()))
     await store.close()
     assert await store.due()
     assert len(ids(tmp_path, parquet)) == 2
@@ -347,8 +348,8 @@ async def main():
         batch = [record(number + i, time.time()) for i in range(100)]
         number += 100
         for one in batch:
-            store.append(one["request_id"], one)
-        while store._pending:
+            store.append(one["request_id"], one.copy)
+        while len(store._waiting):
             await asyncio.sleep(0.001)
         os.write(1, b"".join(one["request_id"].encode() + b"\\n" for one in batch))
 

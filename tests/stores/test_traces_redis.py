@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def record(number: int) -> dict[str, Any]:
 
 async def until_written(store: RedisTraces) -> None:
     async with asyncio.timeout(10):
-        while store._pending:
+        while len(store._waiting):
             await asyncio.sleep(0.01)
 
 
@@ -30,7 +31,7 @@ async def test_gateways_see_each_others_records_and_namespaces_do_not() -> None:
     stranger = RedisTraces(url, namespace="other-traces")
     for store in (one, other, stranger):
         await store.start()
-    one.append("req_1", record(1))
+    one.append("req_1", partial(record, 1))
     assert await other.get("req_1") == record(1)  # within one flush
     assert await stranger.get("req_1") is None
     for store in (one, other, stranger):
@@ -41,7 +42,7 @@ async def test_records_expire() -> None:
     server = shared_server()
     store = RedisTraces(server.url, namespace="expiring-traces")
     await store.start()
-    store.append("req_1", record(1))
+    store.append("req_1", partial(record, 1))
     await store.close()
     reply = server.command("TTL", "{expiring-traces}:trace:req_1")
     assert 0 < int(reply[1:]) <= KEEP_DAYS * 86_400
@@ -53,7 +54,7 @@ async def test_what_waits_is_written_when_redis_is_back(monkeypatch: pytest.Monk
         store = RedisTraces(server.url)
         await store.start()
         server.kill()
-        store.append("req_1", record(1))
+        store.append("req_1", partial(record, 1))
         assert await store.get("req_1") == record(1)
         with pytest.raises(LedgerUnavailable):
             await store.get("req_0")
@@ -69,7 +70,7 @@ async def test_closing_while_redis_is_away_does_not_hang(monkeypatch: pytest.Mon
         store = RedisTraces(server.url)
         await store.start()
         server.kill()
-        store.append("req_1", record(1))
+        store.append("req_1", partial(record, 1))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(6):
             await store.close()

@@ -56,9 +56,9 @@ async def written(store: RedisTraces, *numbers: int) -> list[str]:
     """Append records; their ids, when Redis has them."""
     given = [record(number, time.time()) for number in numbers]
     for one in given:
-        store.append(one["request_id"], one)
+        store.append(one["request_id"], one.copy)
     async with asyncio.timeout(10):
-        while store._pending:
+        while len(store._waiting):
             await asyncio.sleep(0.005)
     return [one["request_id"] for one in given]
 
