@@ -175,9 +175,9 @@ async def test_a_random_world(tmp_path: Path, seed: int, ledger_url: str | None)
             records: list[Record] = []
             append = live.services.traces.append
 
-            def keep(request_id: str, record: Record) -> None:
-                records.append(record)
-                append(request_id, record)
+            def keep(request_id: str, make: Make) -> None:
+                records.append(make())
+                append(request_id, make)
 
             live.services.traces.append = keep  # type: ignore[method-assign]
             answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
