@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from app.core.money import nano_from_usd
+from app.stores.traces import Make, Record
 from tests.gateway.live import Answer, Live, policy, read
 from tests.gateway.worlds import PRICES, TEAM, TEAMS, Ask, World, make
 from tests.upstream import ScriptedUpstream
@@ -25,8 +26,6 @@ LATE_TOKENS = 6
 STATUSES = {200, 400, 402, 404, 429, 502, 503, 504}
 DEAREST_NANO = 9_000
 TASKS = ("t1", "t2")
-
-Record = dict[str, Any]
 
 
 async def ask_one(live: Live, ask: Ask) -> Answer | None:
