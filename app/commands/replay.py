@@ -39,7 +39,6 @@ from routers.learned import LearnedRouter
 if TYPE_CHECKING:
     from routers.base import Router
 
-MOST_DECISIONS = 50_000
 WEIGHTS = "weights"
 _RECORDS = "SELECT record FROM traces WHERE created_s >= ? AND route IS NOT NULL ORDER BY created_s DESC LIMIT ?"
 _COLUMNS = ("estimate", "per decision", "95 %")

@@ -16,7 +16,6 @@ from app.http.hot import NO_PATH, HotRoute, id_headers, refuse
 
 ALLOW = b"POST, OPTIONS"
 TASK_PREFIX = b"/t/"
-GEMINI_VERBS = ("generateContent", "streamGenerateContent", "countTokens")
 _GEMINI = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/(?P<model>.+):(?P<verb>[A-Za-z]+)")
 """https://ai.google.dev/api/generate-content: the method is part of the last segment."""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]

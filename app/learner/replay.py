@@ -14,7 +14,6 @@ from app.learner.rehearsal import Rehearsal, Would
 from app.learner.replay_calls import Recorded, repriced_usd
 from app.learner.replay_estimates import Logged, Replayed, estimate
 
-DOLLARS, SUCCESS = "cost_usd", "success"
 MOST_MISSING: Final = 20
 """Rows of what is missing for lack of support."""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
@@ -30,33 +30,6 @@ _WHOLE_PUTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "o
 
 class TracesError(Exception):
     """Traces cannot be written or read; the message says why, and holds no secret."""
-
-
-class FileSystem(Protocol):
-    """What is used of an fsspec file system (https://filesystem-spec.readthedocs.io)."""
-
-    protocol: str | tuple[str, ...]
-
-    def find(self, path: str) -> list[str]:
-        """All files below a path."""
-
-    def makedirs(self, path: str, exist_ok: bool) -> None:
-        """A folder and its parents."""
-
-    def put_file(self, lpath: str, rpath: str) -> None:
-        """Copy a local file there."""
-
-    def mv(self, path1: str, path2: str) -> None:
-        """Rename."""
-
-    def rm(self, path: str, recursive: bool = False) -> None:
-        """Remove."""
-
-    def invalidate_cache(self) -> None:
-        """Forget listings."""
-
-    def unstrip_protocol(self, name: str) -> str:
-        """A path as URL."""
 
 
 @dataclass(frozen=True, slots=True)
