@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from app.commands.agents import KEY_VARIABLE
 from app.commands.tree import cli
 from app.core.errors import BursarError
 from app.settings import Settings
@@ -26,8 +27,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "app/ARCHITECTURE.md"
          *sorted((ROOT / "routers/weights").glob("*.md"))]  # fmt: skip
 FOR_USERS = [page for page in PAGES if page.name == "README.md" or page.parent.name in ("docs", "deploy")]
 MAX_README_LINES = 200
-POLICYS_OWN = {"KEY_SHA256", "CUSTOM_BASE_URL", "CUSTOM_MODEL", "LOCAL_PORT"}
-"""Variables that the shipped policies read, not the settings."""
+NO_SETTINGS = {"KEY_SHA256", "CUSTOM_BASE_URL", "CUSTOM_MODEL", "LOCAL_PORT", KEY_VARIABLE.removeprefix("BURSAR_")}
+"""Variables that the shipped policies or `bursar run` read."""
 LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TICKED = re.compile(r"`([^`\n]+)`")
@@ -167,7 +168,7 @@ def test_make_targets_and_modules_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
-    settings = {name.upper() for name in Settings.model_fields} | POLICYS_OWN
+    settings = {name.upper() for name in Settings.model_fields} | NO_SETTINGS
     assert set(re.findall(r"\bBURSAR_([A-Z0-9_]+)", text)) <= settings
     families = known_metrics() | {re.sub(r"_(bucket|sum|count)$", "", name) for name in known_metrics()}
     assert set(re.findall(r"`(bursar_[a-z_]+)", text)) <= families
