@@ -71,6 +71,12 @@ class TooLarge(BursarError):
     status, type, code, blame, label = 413, "invalid_request_error", "request_too_large", "client", "too_large"
 
 
+class UnsupportedEncoding(BursarError):
+    """The body is compressed in a way that the gateway does not read."""
+
+    status, type, code, blame, label = 415, "invalid_request_error", "unsupported_encoding", "client", "bad_request"
+
+
 class BodyTimeout(BursarError):
     """The request stopped arriving, or took too long to arrive."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl, unquote
 
-from app.core.errors import BursarError, MethodNotAllowed
+from app.core.errors import BursarError, MethodNotAllowed, NotFound
 from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import checked_task_id
 from app.dialects.registry import CHAT, dialect_named
@@ -53,6 +53,10 @@ class Front:
             hot = self._hot.get(":" + named["verb"])
             said = {**dict(parse_qsl(scope["query_string"].decode("latin-1"))), **named.groupdict()}
         if hot is None:
+            if scope["method"] == "POST" and (meant := self._meant(path)) is not None:
+                known, route = meant
+                lost = NotFound(f"There is nothing at this path, but at {known}: the client's base URL is another.")
+                return self._refuse(send, lost, route.dialect)
             return self._serve_api(scope, receive, send)
         if scope["method"] == "POST":
             return hot(scope, receive, send, task, said)
@@ -60,6 +64,14 @@ class Front:
             return self._allow(send)
         wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
         return self._refuse(send, wrong, hot.dialect)
+
+    def _meant(self, path: str) -> tuple[str, HotRoute] | None:
+        """What a client with a wrong base URL looks for: its path has a `/v1` too many or too few, a slash too many."""
+        asked = "/" + "/".join(filter(None, path.split("/")))
+        if (named := _GEMINI.search(asked)) is not None and (route := self._hot.get(":" + named["verb"])) is not None:
+            return named[0], route
+        found = self._hot.items()
+        return next(((known, route) for known, route in found if asked.endswith(known) or "/v1" + asked == known), None)
 
     async def _allow(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})

@@ -27,6 +27,7 @@ from app.gateway.services import Services
 from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Receive, Scope, Send, next_piece
 from app.http.auth import KeyRing
 from app.http.caps import join_repeated
+from app.http.encodings import decoded
 from app.http.replays import RecordingDownstream, Replays, Reply, replay
 from app.http.whose import Whose
 from app.http.wire import WIRE, Cycle, WireDownstream
@@ -108,6 +109,8 @@ class HotRoute(ABC):
             view = self.services.view
             key = self._gate(headers)
             body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
+            if "content-encoding" in headers:
+                body = decoded(headers["content-encoding"], body, self._max_body_bytes)
             if self.services.view is not view:  # the policy was edited while the body came in: one view a request
                 view, key = self.services.view, self._gate(headers)
             if (again := headers.get("idempotency-key")) is not None:

@@ -8,6 +8,7 @@ hears from it when the client leaves, so that a call needs no second task to lis
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
@@ -21,7 +22,10 @@ from app.http.asgi import AsgiDownstream, Head, Send
 WIRE = "bursar.wire"
 HEAD_S = 30.0
 """How long a head may take from its first piece to its last."""
-LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+MAX_HEAD_BYTES = 256 * 1024
+"""More than any client's headers; without a limit a connection could fill memory for HEAD_S."""
+UPGRADING = frozenset((b"connection", b"upgrade", b"http2-settings"))
+"""What a client says who would rather speak another protocol."""
 MAX_URLS = 1024
 """Parsed URLs that are remembered; clients choose them."""
 
@@ -129,12 +133,21 @@ class WireDownstream(AsgiDownstream):
             cycle.transport.write(data)
 
 
+def refusal(status: bytes, message: str) -> bytes:
+    """The reply to what is no request, as errors are told everywhere; the connection ends with it."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    body = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
 class WireProtocol(HttpToolsProtocol):
     """One connection. Overrides how a request begins and how its client's leaving is told."""
 
     _urls: dict[bytes, tuple[str, bytes, bytes]] = {}  # noqa: RUF012  (one table for all connections)
     _answering: Cycle | None = None
-    _in_head = False
+    _in_head = _upgrading = False
+    _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -143,20 +156,62 @@ class WireProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
-        """A head nearly always comes in one piece; only one that does not needs a clock."""
-        super().data_received(data)
-        if self._in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+        """A head nearly always comes in one piece; only one that does not needs a clock, and a limit."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(b"400 Bad Request", "That is no HTTP request.")
+            return
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large", "The request's headers are too large.")
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+
+    def _stay(self, rest: bytes) -> None:
+        """The client would rather speak another protocol, as Java's says of HTTP/2: it is served in this one (RFC 9110,
+        section 7.8), as if it had not asked; the parser takes such a head for a request without a body."""
+        parser, said = self.parser, b"".join([value.lower() for name, value in self.headers if name == b"connection"])
+        if parser.get_method() == b"CONNECT":
+            self._refuse(b"400 Bad Request", "This is no proxy.")
+            return
+        kept = [(name, value) for name, value in self.headers if name not in UPGRADING]
+        kept += [(b"connection", b"close")] if b"close" in said else []
+        lines = [b"%b: %b\r\n" % header for header in kept]
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (
+            parser.get_method(), self.url, parser.get_http_version().encode(), b"".join(lines),
+        )  # fmt: skip
+        self._upgrading = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
 
     def on_message_begin(self) -> None:
         """httptools: a head begins."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._head_bytes = True, 0
+
+    def on_message_complete(self) -> None:
+        """httptools: the request has come."""
+        if not self._upgrading:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def _head_is_late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(LATE)
-            self.transport.close()
+        self._refuse(b"408 Request Timeout", "The request stopped arriving.")
+
+    def _refuse(self, status: bytes, message: str) -> None:
+        """Nothing that can be served came; where an answer is under way the connection ends without a word."""
+        if self.transport.is_closing():
+            return
+        under_way = self._answering
+        if under_way is None or not under_way.response_started or under_way.response_complete:
+            self.transport.write(refusal(status, message))
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """httptools: the head has come."""
@@ -165,6 +220,9 @@ class WireProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         parser, scope = self.parser, self.scope
+        if parser.should_upgrade():
+            self._upgrading = True
+            return
         version = parser.get_http_version()
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version

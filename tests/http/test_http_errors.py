@@ -96,6 +96,29 @@ def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) 
                 assert answer.error["message"], (method, path, body)
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("/v1/v1/chat/completions", CHAT),
+        ("/chat/completions", CHAT),
+        ("//v1//chat/completions/", CHAT),
+        ("/t/some-task/v1/v1/chat/completions", CHAT),
+        ("/openai/v1/responses", "/v1/responses"),
+        ("/responses", "/v1/responses"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/messages/count_tokens/", "/v1/messages/count_tokens"),
+        ("/v1beta/v1beta/models/small:generateContent", "/v1beta/models/small:generateContent"),
+        ("/v1/completions", None),
+    ],
+)
+def test_whose_base_url_is_wrong_is_told_the_path(gateway: LiveGateway, asked: str, meant: str | None) -> None:
+    answer = gateway.ask("POST", asked, {"model": "small"})
+    assert answer.status == 404
+    message = answer.json["error"]["message"]
+    assert (f" at {meant}:" in message) == (meant is not None)
+    assert "nothing at this path" in message
+
+
 def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway) -> None:
     assert gateway.ask("GET", CHAT).headers["allow"] == "POST, OPTIONS"
     assert gateway.ask("POST", "/v1/models").headers["allow"] == "GET, HEAD, OPTIONS"

@@ -123,3 +123,65 @@ def test_the_table_of_urls_is_bounded() -> None:
     for number in range(3000):
         assert protocol._target(b"/t/%d/v1?a=b" % number) == (f"/t/{number}/v1", b"/t/%d/v1" % number, b"a=b")
     assert len(WireProtocol._urls) <= 1024
+
+
+JAVA = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+"""What java.net.http.HttpClient says first, unless it is told to speak HTTP/1.1."""
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+@pytest.mark.parametrize("expect", [False, True])
+async def test_who_would_rather_speak_another_protocol_is_served_in_this_one(
+    tmp_path: Path, upstream: ScriptedUpstream, pieces: int, expect: bool
+) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        for again in (True, False):
+            sent = asked(expect=expect).replace(b"Host:", JAVA.encode() + b"Host:") + asked() * again
+            for start in range(0, len(sent), -(-len(sent) // pieces)):
+                writer.write(sent[start : start + -(-len(sent) // pieces)])
+                await writer.drain()
+                await asyncio.sleep(0)
+            if expect:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            for _ in range(1 + again):
+                head, body = await whole_reply(reader)
+                assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+                assert json.loads(body)["choices"][0]["message"]["content"] == "One two three."
+        assert "Say it." in str(upstream.requests[0].body)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 404),
+        (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"CONNECT /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 300_000, 431),
+    ],
+)
+async def test_what_is_no_request_is_told_so_in_shape(
+    tmp_path: Path, upstream: ScriptedUpstream, sent: bytes, status: int
+) -> None:
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(sent)
+        head, body = await whole_reply(reader)
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_rubbish_behind_a_request_is_not_told_in_its_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        gate.release(1)
+        writer.write(asked(stream=True))
+        seen = b""
+        while b"One" not in seen:
+            seen += await reader.read(4096)
+        writer.write(b"\x00\x01rubbish\r\n\r\n")
+        assert b"400" not in await reader.read()
+        await upstream.until(lambda u: u.requests[0].client_gone)

@@ -1,0 +1,34 @@
+"""Bodies that a client has compressed: those that Python itself can read are read, for the rest it is told to send them
+plain (https://www.rfc-editor.org/rfc/rfc9110#name-415-unsupported-media-type)."""
+
+from __future__ import annotations
+
+import zlib
+
+from app.core.errors import BadRequest, TooLarge, UnsupportedEncoding
+
+_ANY_HEADER = 32 + zlib.MAX_WBITS
+"""zlib's word for: a header of gzip's or of zlib's, whichever comes."""
+
+
+def decoded(encoding: str, body: bytes, max_bytes: int) -> bytes:
+    """The body as it was before this `Content-Encoding`. Raises UnsupportedEncoding, TooLarge for one that grows past
+    `max_bytes`, BadRequest for one that is not what it says."""
+    word = encoding.strip().lower()
+    if word in ("", "identity"):
+        return body
+    if word not in ("gzip", "x-gzip", "deflate"):
+        raise UnsupportedEncoding(
+            "The body is compressed in a way that is not read here: send it plain, or as gzip.",
+            headers={"accept-encoding": "gzip, deflate"},
+        )
+    inflating = zlib.decompressobj(_ANY_HEADER)
+    try:
+        found = inflating.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise BadRequest("The body is not compressed as its Content-Encoding says.") from None
+    if len(found) > max_bytes:
+        raise TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
+    if not inflating.eof:
+        raise BadRequest("The body is not compressed as its Content-Encoding says.")
+    return found

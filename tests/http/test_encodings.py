@@ -1,0 +1,59 @@
+"""Compressed bodies: read, refused by name, and never larger than a plain one may be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from app.core.errors import BadRequest, BursarError, TooLarge, UnsupportedEncoding
+from app.http.encodings import decoded
+from tests.http.live import SAY, LiveGateway
+from tests.upstream import ScriptedUpstream
+
+BODY = json.dumps({"model": "small", "messages": SAY}).encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sent"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("x-gzip", gzip.compress(BODY)),
+        (" GZIP ", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("identity", BODY),
+        ("", BODY),
+    ],
+)
+def test_what_python_reads_is_read(
+    gateway: LiveGateway, upstream: ScriptedUpstream, encoding: str, sent: bytes
+) -> None:
+    assert decoded(encoding, sent, len(BODY)) == BODY
+    answer = gateway.ask("POST", "/v1/chat/completions", sent, {"content-encoding": encoding})
+    assert answer.status == 200
+    assert upstream.requests[-1].body["messages"] == SAY
+    assert "content-encoding" not in {name.lower() for name in upstream.requests[-1].headers}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sent", "error"),
+    [
+        ("br", b"\x0b\x02\x80abc\x03", UnsupportedEncoding),
+        ("zstd", b"\x28\xb5\x2f\xfd", UnsupportedEncoding),
+        ("gzip, gzip", gzip.compress(gzip.compress(BODY)), UnsupportedEncoding),
+        ("gzip", BODY, BadRequest),
+        ("gzip", gzip.compress(BODY)[:-9], BadRequest),
+        ("gzip", b"", BadRequest),
+        ("gzip", gzip.compress(b"a" * 10**6), TooLarge),
+    ],
+)
+def test_what_cannot_be_read_says_so(
+    gateway: LiveGateway, encoding: str, sent: bytes, error: type[BursarError]
+) -> None:
+    with pytest.raises(error):
+        decoded(encoding, sent, 1000)
+    if error is not TooLarge:
+        answer = gateway.ask("POST", "/v1/chat/completions", sent, {"content-encoding": encoding})
+        assert (answer.status, answer.error["code"]) == (error.status, error.code)
