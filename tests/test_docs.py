@@ -17,6 +17,7 @@ from app.commands.tree import cli
 from app.core.errors import BursarError
 from app.settings import Settings
 from app.stores.policy_file import load_policy
+from app.stores.policy_model import json_schema
 from app.stores.prices import PriceBook
 from tests import doc_tables
 from tests.conftest import ROOT
@@ -176,6 +177,16 @@ def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert not [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+def test_every_field_of_a_policy_says_what_it_is() -> None:
+    schema = json_schema()
+    objects = {"the file": schema, **schema["$defs"]}
+    fields = {
+        f"{of}.{name}": field for of, spec in objects.items() for name, field in spec.get("properties", {}).items()
+    }
+    assert len(fields) > 100
+    assert not [name for name, field in fields.items() if not field.get("description")]
 
 
 @pytest.mark.parametrize("name", ["X-Bursar-" + tail for tail in ("Reset", "Scope", "Reason", "Landing", "Replayed")])

@@ -35,11 +35,10 @@ from app.stores.policy_model import (
     DeadlinesSpec,
     ModelSpec,
     PolicySpec,
-    PricingSpec,
     ProviderSpec,
-    RatesSpec,
     ReplaySpec,
 )
+from app.stores.policy_model_pricing import PricingSpec, RatesSpec
 from app.stores.policy_routes import compile_route, landing_of, pins_of
 from app.stores.prices import Catalogue, Entry
 from routers.base import tier_of_rates

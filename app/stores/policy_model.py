@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Field, StringConstraints
 
 from app.core.policy import MEASURES
+from app.stores.policy_model_pricing import Pricing
 from app.stores.policy_model_routes import LandingSpec, RouteSpec
 from app.stores.policy_types import (
     PLACEHOLDER,
@@ -23,16 +24,16 @@ from app.stores.policy_types import (
     Name,
     NotBool,
     OnCut,
-    Rate,
     Seconds,
     Sha256,
     Share,
     Spec,
     Tokens,
     ToolPattern,
-    Uses,
     known_keys,
 )
+
+CATALOGUES = "Default: the catalogue's."
 
 
 class DeadlinesSpec(Spec):
@@ -99,68 +100,8 @@ class ProviderSpec(Spec):
     catalogue_prefixes: list[str] | None = Field(
         default=None, min_length=1, description="How litellm's catalogue spells its models' names. Default: by host."
     )
-    deadlines: DeadlinesSpec = DeadlinesSpec()
+    deadlines: DeadlinesSpec = Field(default=DeadlinesSpec(), description="How long to wait for its network.")
     embedded: Literal["smollm2"] | None = Field(default=None, description="The gateway runs this model itself.")
-
-
-class RatesSpec(Spec):
-    """Dollars per 1,000 tokens; a cache rate left out is not priced; other rates left out are those of plain tokens."""
-
-    input_per_1k: Rate
-    output_per_1k: Rate
-    cache_read_per_1k: Rate | None = None
-    cache_write_per_1k: Rate | None = None
-    cache_write_1h_per_1k: Rate | None = None
-    reasoning_per_1k: Rate | None = None
-    audio_input_per_1k: Rate | None = None
-    audio_output_per_1k: Rate | None = None
-    image_output_per_1k: Rate | None = None
-
-
-class TierSpec(RatesSpec):
-    """Rates for the whole request once its input passes `above_tokens`; cache rates left out are the base's."""
-
-    above_tokens: Tokens
-
-
-ServerTool = Literal["web_search", "file_search", "code_execution", "image_generation", "maps", "advisor"]
-"""`core/types.SERVER_TOOLS`."""
-
-
-ServiceTier = Literal["priority", "flex", "fast", "ultrafast"]
-"""`core/types.SERVICE_TIERS`."""
-
-
-class PricingSpec(RatesSpec):
-    """What the model costs."""
-
-    tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
-    tool_fees: dict[ServerTool, Budget] = Field(
-        default_factory=dict,
-        description="Dollars for one use of a tool that the provider runs itself; of `code_execution`, for one "
-        "container, however often code runs in it. Default: the catalogue's. "
-        "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
-    )
-    tool_uses: dict[ServerTool, Uses] = Field(
-        default_factory=dict,
-        description="How many uses of such a tool a call is taken to make at most, where its provider says only at the "
-        "end (Gemini, Chat): so many are set aside under a cap, and more can pass it. Default: 10 searches (1 of "
-        "Gemini before 3, which bills one), 1 of all else.",
-    )
-    service_tiers: dict[ServiceTier, Budget] = Field(
-        default_factory=dict,
-        description="By how much another tier of the provider's service multiplies these rates. "
-        "Under a cost cap a tier without a factor is refused.",
-    )
-
-
-def _pricing_kind(value: Any) -> str:
-    return "rates" if isinstance(value, dict | PricingSpec) else "free"
-
-
-Pricing = Annotated[
-    Annotated[PricingSpec, Tag("rates")] | Annotated[Literal["free"], Tag("free")], Discriminator(_pricing_kind)
-]
 
 
 class BudgetsSpec(Spec):
@@ -179,7 +120,7 @@ class BudgetsSpec(Spec):
 class ModelSpec(Spec):
     """One provider+model."""
 
-    provider: Name
+    provider: Name = Field(description="One of `providers`.")
     upstream_model: str | None = Field(
         default=None, min_length=1, description="Its name at the provider. Default: our name."
     )
@@ -194,28 +135,30 @@ class ModelSpec(Spec):
         "expected of it starts there. Default: by upstream_model.",
     )
     pricing: Pricing | None = Field(default=None, description="Default: litellm's catalogue.")
-    budgets: BudgetsSpec = BudgetsSpec()
-    context_tokens: Tokens | None = None
-    max_output_tokens: Tokens | None = None
-    tools: bool | None = None
-    vision: bool | None = None
-    json_schema: bool | None = None
+    budgets: BudgetsSpec = Field(default=BudgetsSpec(), description="What it may cost a task, and how long.")
+    context_tokens: Tokens | None = Field(default=None, description=f"Its context window. {CATALOGUES}")
+    max_output_tokens: Tokens | None = Field(default=None, description=f"The longest answer. {CATALOGUES}")
+    tools: bool | None = Field(default=None, description=f"Takes tools. {CATALOGUES}")
+    vision: bool | None = Field(default=None, description=f"Takes images. {CATALOGUES}")
+    json_schema: bool | None = Field(default=None, description=f"Keeps to a JSON schema. {CATALOGUES}")
     hidden_reasoning: bool | None = Field(default=None, description="Bills reasoning tokens that it does not stream.")
-    embeddings: bool | None = None
+    embeddings: bool | None = Field(default=None, description=f"Makes embeddings, not answers. {CATALOGUES}")
     searches: bool | None = Field(default=None, description="Searches the web before every answer, which is billed.")
 
 
 class CapSpec(Spec):
     """One cap."""
 
-    max_cost_usd: Cap
+    max_cost_usd: Cap = Field(description="Dollars.")
 
 
 class TaskCapSpec(Spec):
     """Caps of each task, and of all below it. Calls are what is asked of providers, a retry included."""
 
-    max_cost_usd: Cap | None = None
-    max_calls: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = None
+    max_cost_usd: Cap | None = Field(default=None, description="Dollars, of all its calls together.")
+    max_calls: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
+        default=None, description="How often providers are asked."
+    )
     max_tokens: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
         default=None, description="Input and output of all calls: the guard for models that cost nothing."
     )
@@ -233,16 +176,16 @@ class TaskCapSpec(Spec):
 class WindowsSpec(Spec):
     """Caps per calendar day and month (UTC), and in total."""
 
-    day: CapSpec | None = None
-    month: CapSpec | None = None
-    total: CapSpec | None = None
+    day: CapSpec | None = Field(default=None, description="From midnight to midnight.")
+    month: CapSpec | None = Field(default=None, description="From the first of the month.")
+    total: CapSpec | None = Field(default=None, description="Never refills.")
 
 
 class CapsSpec(Spec):
     """The tightest of all caps that apply wins."""
 
-    request: CapSpec | None = None
-    task: TaskCapSpec | None = None
+    request: CapSpec | None = Field(default=None, description="For each request, all of its attempts together.")
+    task: TaskCapSpec | None = Field(default=None, description="For each task; a call without one is its own.")
     key: WindowsSpec = Field(default=WindowsSpec(), description="For each key that sets no caps of its own.")
     team: WindowsSpec = Field(default=WindowsSpec(), description="For each team that sets no caps of its own.")
     everyone: WindowsSpec = Field(default=WindowsSpec(), alias="global", description="For all keys together.")
@@ -251,20 +194,20 @@ class CapsSpec(Spec):
 class TeamSpec(Spec):
     """Keys with caps in common: what they spend together. Each key's own caps bind beside them."""
 
-    caps: WindowsSpec | None = None
+    caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.team`.")
     routes: list[Name] | None = Field(default=None, description="For its keys that name none. Default: all.")
 
 
 class KeySpec(Spec):
     """A client's key; `bursar keys new NAME` prints one."""
 
-    name: Name
-    sha256: Sha256
+    name: Name = Field(description="Whose it is: spending and tasks go by this name.")
+    sha256: Sha256 = Field(description="The secret's SHA-256; the secret itself stands nowhere.")
     former_sha256: Sha256 | None = Field(
         default=None, description="Of the secret that this one replaces: good, too, until this line is taken out."
     )
-    admin: bool = False
-    caps: WindowsSpec | None = None
+    admin: bool = Field(default=False, description="May see everybody's calls and spending, and use the dashboard.")
+    caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")
     team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")
     routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: its team's, or all.")
 
@@ -276,14 +219,16 @@ class LedgerSpec(Spec):
         default="closed", description="closed: 503. open: up to the allowance."
     )
     open_allowance_usd: Budget = Field(default=0.0, description="For each gateway process, until the ledger is back.")
-    contention_wait_secs: Annotated[float, Field(ge=0, le=60), NotBool] = 5.0
+    contention_wait_secs: Annotated[float, Field(ge=0, le=60), NotBool] = Field(
+        default=5.0, description="How long a call waits for money that other calls hold, before it gets 429."
+    )
 
 
 class BillsAfterCancelSpec(Spec):
     """Hosts that go on generating, and billing, after a stream is cancelled (their subdomains too)."""
 
     source: str = Field(min_length=1, description="Where this is documented.")
-    hosts: list[str]
+    hosts: list[str] = Field(description="In place of the built-in list.")
 
 
 class ReplaySpec(Spec):
@@ -307,14 +252,16 @@ class ReplaySpec(Spec):
 class PolicySpec(Spec):
     """Bursar's policy: who is paid, for which models, under which caps. Edited live."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="The format of this file: 1.")
     # Emptiness is checked on the file: optional providers may leave none, which is a warning.
-    providers: dict[Name, ProviderSpec] = Field(json_schema_extra={"minProperties": 1})
-    models: dict[ModelName, ModelSpec] = Field(default_factory=dict)
-    routes: dict[Name, RouteSpec] = Field(default_factory=dict)
-    caps: CapsSpec = CapsSpec()
-    teams: dict[Name, TeamSpec] = Field(default_factory=dict)
-    keys: list[KeySpec] = Field(default_factory=list)
+    providers: dict[Name, ProviderSpec] = Field(
+        json_schema_extra={"minProperties": 1}, description="By a name of your choice."
+    )
+    models: dict[ModelName, ModelSpec] = Field(default_factory=dict, description="By the name that clients ask for.")
+    routes: dict[Name, RouteSpec] = Field(default_factory=dict, description="Names that stand for a choice of models.")
+    caps: CapsSpec = Field(default=CapsSpec(), description="What may be spent.")
+    teams: dict[Name, TeamSpec] = Field(default_factory=dict, description="Groups of keys, by name.")
+    keys: list[KeySpec] = Field(default_factory=list, description="Clients' keys. None: served on this machine only.")
     aliases: dict[AliasPattern, ModelName] = Field(
         default_factory=dict,
         description="What clients' names for models stand for: a pattern with * and ?; a route, a model or tier:N. "
@@ -322,7 +269,7 @@ class PolicySpec(Spec):
     )
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
-    ledger: LedgerSpec = LedgerSpec()
+    ledger: LedgerSpec = Field(default=LedgerSpec(), description="What happens while money cannot be counted.")
     landing: LandingSpec | None = Field(
         default=None, description="How tasks end near their cap. Default: they are cut."
     )
@@ -339,7 +286,9 @@ class PolicySpec(Spec):
         description="Tools whose call is a first attempt at a task, by name: patterns with * and ?, without regard to "
         "case. Default: those that change files in well-known agents; shells are not among them.",
     )
-    bills_after_cancel: BillsAfterCancelSpec | None = None
+    bills_after_cancel: BillsAfterCancelSpec | None = Field(
+        default=None, description="Who bills on for a stream that was cancelled. Default: a built-in list of hosts."
+    )
 
 
 def json_schema() -> dict[str, Any]:

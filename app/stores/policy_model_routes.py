@@ -14,9 +14,12 @@ from routers.tasks import TaskType
 class RetriesSpec(Spec):
     """Before the first event: how often one candidate is asked again."""
 
-    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = 1
-    base_secs: Seconds = 0.25
-    max_wait_secs: Seconds = 2.0
+    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = Field(default=1, description="Beside the first one.")
+    base_secs: Seconds = Field(default=0.25, description="The longest pause before the second; it doubles each time.")
+    max_wait_secs: Seconds = Field(
+        default=2.0,
+        description="The longest pause; if a provider wants a longer one, the next candidate is asked.",
+    )
 
 
 def _pin_kind(value: Any) -> str:
@@ -63,7 +66,7 @@ class LandingSpec(Spec):
 class RouteSpec(Spec):
     """A name that clients put into `model`."""
 
-    candidates: list[ModelName] = Field(min_length=1)
+    candidates: list[ModelName] = Field(min_length=1, description="The models to choose from.")
     objective: Objective = Field(
         default="cheapest_adequate",
         description="cheapest_adequate: the lowest expected cost with P(success) >= adequacy. quality: the highest "
@@ -94,6 +97,6 @@ class RouteSpec(Spec):
     switch_in_tool_loop: bool = Field(
         default=False, description="May change the model while the client is answering its tool calls."
     )
-    retries: RetriesSpec = RetriesSpec()
-    on_cut: OnCut | None = None
+    retries: RetriesSpec = Field(default=RetriesSpec(), description="Before the next candidate is asked.")
+    on_cut: OnCut | None = Field(default=None, description="Default: the policy's.")
     landing: LandingSpec | None = Field(default=None, description="For this route's calls, in place of the policy's.")
