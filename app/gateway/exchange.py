@@ -22,6 +22,7 @@ from app.dialects.event_relay import EventRelay, counts_of, date
 from app.dialects.openai_chat.chunks import choices_in
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.dialect import ChatDialect
+from app.dialects.openai_chat.finishes import is_failure
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
@@ -151,6 +152,8 @@ class ChatExchange:
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
         if event.usage is not None and 2 * event.usage.output >= meter.pieces:
             meter.report(event.usage)
+        if is_failure(self.heard.finish):
+            raise BadEvent("the provider ended its reply with an error")
         return len(choices_in(body)) if self._request.choices > 1 else 1
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:

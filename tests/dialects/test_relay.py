@@ -430,3 +430,34 @@ def test_what_is_no_json_by_the_letter_is_read_all_the_same() -> None:
     assert [e["choices"][0]["delta"].get("content") for e in told(out)[:3]] == ["a\ufffd", "b", None]
     assert told(out)[1]["choices"][0]["logprobs"] == {"x": None}
     assert (stream.meter.exact, stream.meter.output_tokens) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "told_as"),
+    [("eos", "stop"), ("model_length", "length"), ("EOS", "stop"), ("tool_use", "tool_calls"), ("a_new_word", "stop")],
+)
+def test_a_word_that_clients_do_not_know_is_told_as_one_they_do(word: str, told_as: str) -> None:
+    """opencode asks again without end where it does not know the finish reason (shared WIRE.md)."""
+    stream = relay(choices=2)
+    both = chunk(
+        {"index": 0, "delta": {"content": "b"}, "finish_reason": word, "more": 1},
+        {"index": 1, "delta": {}, "finish_reason": "length"},
+    )
+    out = stream.feed(frames(says("a"), both, DONE)) + stream.end_complete(3)
+    assert finishes(out) == [(0, told_as), (1, "length")]
+    assert texts(out) == "ab"
+    assert told(out)[1]["choices"][0]["more"] == 1
+
+
+@pytest.mark.parametrize("word", ["stop", "length", "tool_calls", "content_filter", "function_call"])
+def test_chats_own_words_keep_their_bytes(word: str) -> None:
+    assert sse(ends(word)) in relay(show=False).feed(frames(says("a"), ends(word), DONE))
+
+
+@pytest.mark.parametrize("word", ["error", "insufficient_system_resource", "ERROR"])
+def test_an_end_that_is_a_failure_is_no_end(word: str) -> None:
+    stream = relay()
+    out = stream.feed(frames(says("a"), ends(word), DONE))
+    assert stream.broken is not None
+    assert finishes(out + stream.end_broken(ERROR)) == []
+    assert told(out + stream.end_broken(ERROR))[-1]["error"]["message"] == "The provider ended its reply with an error."

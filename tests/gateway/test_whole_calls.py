@@ -212,7 +212,10 @@ async def test_json_answered_with_a_stream_reaches_the_client_as_json(
 
 async def test_json_that_is_no_completion_is_an_honest_error(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     async with Live(tmp_path, policy({"a": upstream})) as live:
-        for body in (b"{}", b"[]", b"not json", b'{"choices": 1}', b'{"error": {"message": "no"}}'):
+        failed = (
+            b'{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"error"}],"usage":{"prompt_tokens":1}}'
+        )
+        for body in (b"{}", b"[]", b"not json", b'{"choices": 1}', b'{"error": {"message": "no"}}', failed):
             upstream.source = Script.replay(body, "application/json")
             for stream in (True, False):
                 answer = await live.chat(stream=stream, max_cost_usd=usd(CAP_NANO))

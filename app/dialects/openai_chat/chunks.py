@@ -65,5 +65,15 @@ def said_and_finish(data: bytes) -> tuple[bytes, bytes]:
     return object_bytes(members | {"choices": _array(said)}), object_bytes(members | {"choices": _array(ends)})
 
 
+def with_finishes(data: bytes, words: dict[int, str]) -> bytes:
+    """The chunk with these finish reasons, by the index of the choice."""
+    members = _members.decode(data)
+    choices = _choices.decode(members["choices"])
+    for place, index in enumerate(choices_in(data)):
+        if index in words and "finish_reason" in choices[place]:
+            choices[place]["finish_reason"] = msgspec.Raw(msgspec.json.encode(words[index]))
+    return object_bytes(members | {"choices": _array(choices)})
+
+
 def _array(choices: list[dict[str, msgspec.Raw]]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join([object_bytes(choice) for choice in choices]) + b"]")

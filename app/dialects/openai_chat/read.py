@@ -19,27 +19,10 @@ from app.core.tokens import pieces
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import summed, usage_of
 from app.dialects.openai_chat.errors import error_words
+from app.dialects.openai_chat.finishes import FAILED, FAILURES, FINISHES
 from app.dialects.openai_chat.made import made_id
 from app.dialects.openai_chat.shapes import ORIGIN, UNREADABLE, UNSIGNED, Call, Choice, Chunk, Delta, Function, decoded
 
-FINISHES: Final = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "sensitive": "content_filter",
-}
-"""Together ends with eos, Mistral with model_length, Zhipu with sensitive; the others are of compatible endpoints."""
-FAILURES: Final = frozenset(("error", "insufficient_system_resource", "network_error", "abort"))
-"""Ends that are none: OpenRouter's and Mistral's, DeepSeek's, Zhipu's, sglang's."""
 _NO_ERROR: Final = frozenset((b"", b"null", b"false", b'""', b"{}"))
 
 
@@ -137,7 +120,7 @@ class ChatReader:
             return
         word = choice.finish_reason.lower()
         if word in FAILURES:
-            out.append(Failed("The provider ended its reply with an error.", "server_error"))
+            out.append(Failed(FAILED, "server_error"))
         else:
             reason = FINISHES.get(word, choice.finish_reason)
             self._add(self._finish(reason, index, choice.stop_reason), out)

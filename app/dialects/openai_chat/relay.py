@@ -25,15 +25,18 @@ from app.dialects.openai_chat.chunks import (
     said_and_finish,
     usage_members,
     with_counts,
+    with_finishes,
     without_usage,
 )
 from app.dialects.openai_chat.decode import decode_event, summed
 from app.dialects.openai_chat.errors import error_body, error_object, stream_error_object
+from app.dialects.openai_chat.finishes import FAILED, OWN, is_failure, own_word
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.unended import HALF_A_CALL, reason_of
 
 DONE = b"data: [DONE]\n\n"
+FAILURE = b'{"message":"%b"}' % FAILED.encode()
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EMPTY_CHOICES = msgspec.Raw(b"[]")
@@ -177,6 +180,12 @@ class ChatRelay:
         if event.pieces and self._choices > 1:
             self._begun.update(choices_in(data))
         if event.finished:
+            if not OWN.issuperset(event.finished.values()):
+                if any(map(is_failure, event.finished.values())):
+                    event.error = event.error or FAILURE
+                event.finished = {index: own_word(word) for index, word in event.finished.items()}
+                data = with_finishes(data, event.finished)
+                raw = sse_event(data)
             self.finished.update(event.finished)
         if event.usage is not None:
             raw, data = self._take_usage(event.usage, raw, data, alone=not event.has_choices)
