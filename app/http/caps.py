@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 
 from app.core.errors import BadRequest
@@ -15,10 +16,14 @@ _CAPPING = frozenset(
     ("x-bursar-max-cost-usd", "x-bursar-task-max-cost-usd", "x-bursar-task-max-calls", "x-bursar-task-max-tokens",
      "x-bursar-task-max-seconds")
 )  # fmt: skip
+_OURS = "x-bursar-"
+_KNOWN = _CAPPING | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut"}
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:
     """The caps of one request; `max_cost_nano` is what its body says. Raises BadRequest naming the header."""
+    if _OURS in " ".join(headers):
+        _refuse_unknown(headers)
     if _CAPPING.isdisjoint(headers):
         return NO_CAPS if max_cost_nano is None else ClientCaps(max_cost_nano)  # nearly all
     return ClientCaps(
@@ -28,6 +33,15 @@ def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> Client
         count_header(headers, "X-Bursar-Task-Max-Tokens"),
         seconds_header(headers, "X-Bursar-Task-Max-Seconds"),
     )
+
+
+def _refuse_unknown(headers: Iterable[str]) -> None:
+    """A misspelt header would be a cap that nobody keeps. Raises BadRequest."""
+    for name in headers:
+        if name.startswith(_OURS) and name not in _KNOWN:
+            close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
+            meant = f"; did you mean {close[0].title()}?" if close else "."
+            raise BadRequest(f"There is no such header{meant}", param=name.title())
 
 
 def join_repeated(headers: dict[str, str], listed: Iterable[tuple[bytes, bytes]]) -> None:

@@ -62,7 +62,12 @@ def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: 
         session = request.session if request is not None else None
         task = path_task or _first(headers, _SESSIONS) or (None if session is None else _usable(session))
     parent = headers.get("x-bursar-parent-task-id")
-    parent = checked_task_id(parent, "X-Bursar-Parent-Task-Id") if parent is not None else _first(headers, _PARENTS)
+    if parent is None:
+        parent = _first(headers, _PARENTS)
+    elif task is None:
+        raise BadRequest("A parent alone names no task: send X-Bursar-Task-Id, too.", param="X-Bursar-Parent-Task-Id")
+    else:
+        parent = checked_task_id(parent, "X-Bursar-Parent-Task-Id")
     return Whose(task, parent if task is not None and parent != task else None, harness_of(headers))
 
 

@@ -271,6 +271,25 @@ class TestTasks:
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("X-Bursar-Max-Cost", "; did you mean X-Bursar-Max-Cost-Usd?"),
+        ("X-Bursar-Taks-Id", "; did you mean X-Bursar-Task-Id?"),
+        ("X-Bursar-Zeal", "."),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+def test_a_misspelt_header_is_no_missing_cap(
+    gateway: LiveGateway, upstream: ScriptedUpstream, path: str, name: str, meant: str
+) -> None:
+    answer = gateway.chat({name: "0.0001"}, path, input="x")
+    assert answer.status == 400
+    assert answer.error["message"] == f"There is no such header{meant}"
+    assert answer.error["param"] == name
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize(
     ("caps", "scope", "resets"),
     [
         ("caps: {key: {day: {max_cost_usd: 0.005}}}", "key_day", True),

@@ -43,6 +43,11 @@ def test_a_child_names_its_parent() -> None:
     assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), None).parent_id == "root"
     assert task_of({"x-session-id": "me", "x-parent-session-id": "me"}, request(), None).parent_id is None
     assert task_of({"x-parent-session-id": "root"}, request(), None).parent_id is None
+    with pytest.raises(BadRequest, match="X-Bursar-Task-Id") as caught:
+        task_of(
+            {"x-bursar-parent-task-id": "root"}, request(), None
+        )  # else its cap would not bind what is meant for it
+    assert caught.value.param == "X-Bursar-Parent-Task-Id"
     explicit = {"x-bursar-task-id": "c", "x-bursar-parent-task-id": "p", "x-parent-session-id": "other"}
     assert task_of(explicit, request(), None).parent_id == "p"
 
