@@ -23,6 +23,7 @@ from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.bodies import read_json
 from app.http.hot import ClientLeft, key_name, read_away, read_body
 from app.http.replays import MAX_KEY_CHARS
 from app.stores.budgets import LedgerUnavailable
@@ -34,8 +35,6 @@ BURST, PER_S = 200.0, 20.0
 """Words that one key may say at once, and in each second after that, to one gateway process."""
 MAX_KEY_NAME_CHARS = 200
 _REQUEST_ID = re.compile(r"req_[0-9a-f]{27}")
-_PLACE = re.compile(r"\$\.([a-z_]+)")
-_UNKNOWN = re.compile(r"unknown field `([^`]{1,100})`")
 _CHOICES = {"outcome": Turned, "source": Speaker, "correction": Correction}
 
 
@@ -118,12 +117,7 @@ async def _bounded_body(request: Request) -> bytes:
 
 def _decoded(raw: bytes) -> _Body:
     """The body, checked. Raises BadRequest naming what is wrong."""
-    try:
-        body = _body.decode(raw)
-    except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadRequest("The body is not valid JSON.") from None
+    body = read_json(_body, raw, _CHOICES)
     if (body.request_id is None) == (body.task_id is None):
         raise BadRequest("Give request_id or task_id: one of them, and not both.", param="request_id")
     if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
@@ -135,22 +129,6 @@ def _decoded(raw: bytes) -> _Body:
     if body.comment is not None and len(body.comment) > MAX_COMMENT_CHARS:
         raise BadRequest(f"The comment is longer than {MAX_COMMENT_CHARS} characters.", param="comment")
     return body
-
-
-def _refusal(said: str) -> BadRequest:
-    """msgspec's words for what is wrong, as ours."""
-    unknown, place = _UNKNOWN.search(said), _PLACE.search(said)
-    if unknown is not None:
-        return BadRequest("There is no such parameter.", param=unknown[1])
-    if "missing required field" in said:
-        name = said.rpartition("field `")[2].partition("`")[0]
-        return BadRequest(f"The parameter {name} is missing.", param=name)
-    if place is None:
-        return BadRequest("The body must be a JSON object.")
-    name = place[1]
-    if name in _CHOICES:
-        return BadRequest(f"The parameter {name} must be one of: {', '.join(_CHOICES[name])}.", param=name)
-    return BadRequest(f"The parameter {name} has the wrong type.", param=name)
 
 
 def _bad_request_id() -> BadRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -21,6 +21,7 @@ from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.bodies import read_json
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
@@ -53,6 +54,9 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frozen: bool | None = None
     closed: bool | None = None
     parent: str | None = None
+
+
+_change = msgspec.json.Decoder(Change)
 
 
 def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
@@ -119,10 +123,7 @@ def is_operator(key: Key | None) -> bool:
 
 def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Amend:
     """The verb for a PATCH. Raises BadRequest."""
-    try:
-        change = msgspec.json.decode(body, type=Change)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"The change cannot be read: {error}.") from None
+    change = read_json(_change, body, {"state": get_args(State)})
     try:
         nano = None if change.max_cost_usd is None else nano_from_usd(change.max_cost_usd)
     except ValueError as error:
