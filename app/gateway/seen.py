@@ -49,11 +49,11 @@ def heard_for(request: ChatRequest, writing: tuple[str, ...]) -> Heard:
 
 def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View) -> Seen:
     """What showed in an answer that is complete."""
-    salt = view.once(("salt", ""), lambda: salt_of(view.policy))
+    salted = view.once(("salted", ""), lambda: salted_by(view.policy))
     prompt, price = request.prompt, candidate.price
     first, last, system = _ends(prompt.first_user), _ends(prompt.last_user), _ends(prompt.system)
-    began = _digest(salt, f"{first}\0{system}\0{prompt.tools}")
-    asked = _digest(salt, f"{last}\0{system}\0{prompt.messages}\0{prompt.history_chars}\0{prompt.text_bytes}")
+    began = _digest(salted, f"{first}\0{system}\0{prompt.tools}")
+    asked = _digest(salted, f"{last}\0{system}\0{prompt.messages}\0{prompt.history_chars}\0{prompt.text_bytes}")
     calls = heard.calls
     return Seen(
         began=began,
@@ -63,25 +63,28 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
         refused=heard.refused or heard.finish in _REFUSED or _REFUSAL.match(heard.text) is not None,
         shape_ok=_shape_ok(request, heard),
         arguments_ok=_arguments_ok(request, calls) if calls else None,
-        calls=_digest(salt, "\0".join(_ends(part) for call in calls for part in call)) if calls else "",
+        calls=_digest(salted, "\0".join(_ends(part) for call in calls for part in call)) if calls else "",
         tool_failed=prompt.in_tool_loop and _tool_failed(request),
         rate_nano=None if price is None else (3 * price.base.input + price.base.output) // 4,
     )
 
 
-def salt_of(policy: Policy) -> bytes:
-    """The same for all gateways of one policy, and not to be known from outside: made of its secrets."""
+def salted_by(policy: Policy) -> hashlib.blake2b:
+    """A hash that goes on from a salt: the same for all gateways of one policy, and not to be known from outside, for
+    it is made of its secrets."""
     made = hashlib.blake2b(digest_size=16)
     for key in sorted(policy.keys):
         made.update(key.encode())
     for provider in sorted(policy.providers):
         secret = policy.providers[provider].api_key
         made.update(provider.encode() + b"\0" + (secret.value.encode() if secret is not None else b""))
-    return made.digest()
+    return hashlib.blake2b(key=made.digest(), digest_size=8)
 
 
-def _digest(salt: bytes, said: str) -> str:
-    return hashlib.blake2b(said.encode("utf-8", "replace"), key=salt, digest_size=8).hexdigest()
+def _digest(salted: hashlib.blake2b, said: str) -> str:
+    found = salted.copy()
+    found.update(said.encode("utf-8", "replace"))
+    return found.hexdigest()
 
 
 def _ends(text: str) -> str:
