@@ -61,7 +61,7 @@ class _Known(NamedTuple):
 class LiveRouter:
     """Scores as `LearnedRouter` does, by what a belief says of each arm; one that it does not know joins it as a new
     model does. Immutable: a new snapshot is a new router. `snapshot` names it in `version`; `down`: the models in
-    quarantine by task type, with their success since they fell."""
+    quarantine by task type, with their success before they fell and since."""
 
     name: Final = "learned"
 
@@ -71,7 +71,7 @@ class LiveRouter:
         belief: Belief,
         snapshot: str,
         prior: Prior | None = None,
-        down: Mapping[str, Mapping[str, float]] | None = None,
+        down: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     ) -> None:
         self.down = down or {}
         self.version, self.weights = f"{base.version}+{snapshot}", base.weights

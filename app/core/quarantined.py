@@ -27,10 +27,14 @@ class Quarantined(msgspec.Struct, frozen=True):
         return min(max(self.level - self.drop, 0.0), 1.0)
 
 
-def kept_from(found: Iterable[Quarantined]) -> Mapping[str, Mapping[str, float]]:
-    """By task type, the models that are kept from it, with their success since they fell."""
-    down: dict[str, dict[str, float]] = {}
+Fell = tuple[float, float]
+"""A model's success before it fell, and since."""
+
+
+def kept_from(found: Iterable[Quarantined]) -> Mapping[str, Mapping[str, Fell]]:
+    """By task type, the models that are kept from it."""
+    down: dict[str, dict[str, Fell]] = {}
     for one in found:
         if one.cause != TRAFFIC:
-            down.setdefault(one.task_type, {})[one.model] = one.left
+            down.setdefault(one.task_type, {})[one.model] = one.level, one.left
     return down

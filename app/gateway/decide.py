@@ -10,6 +10,7 @@ import msgspec
 from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamError
 from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
+from app.core.quarantined import Fell
 from app.core.types import ChatRequest
 from app.gateway.choose import Considered, choose, cost_key, passed_over
 from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
@@ -220,7 +221,7 @@ class _Scoring:
         tokens: Sequence[int],
         verdicts: Sequence[str],
         serviceable: str,
-        down: Mapping[str, float],
+        down: Mapping[str, Fell],
         unit: str,
     ) -> None:
         self.spares = Spares(down, unit) if down else None

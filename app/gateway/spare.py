@@ -1,21 +1,23 @@
 """Sparing a kind of work the models that became worse at it, where another will do; and probing whether they are back.
 
 A model in quarantine is passed over where another candidate is adequate. Where none is, and by a route's other
-objectives, it is believed to succeed no more than it did since it fell. A fixed share of traffic goes by the scores
-alone: these are the probes.
+objectives, it is believed to succeed no more than it did since it fell. Of the calls that it would have if it were as
+it was, a fixed share goes to it all the same: these are the probes. By its score alone nobody would look whether it is
+back, for what is learned of the fall is in there, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from app.core.policy import Route
+from app.core.quarantined import Fell
 from app.gateway.choose import IN_QUARANTINE, Considered, choose
 from routers.base import Score
 from routers.probes import PROBE_SHARE, probes
 
-NOBODY: Final[Mapping[str, float]] = {}
+NOBODY: Final[Mapping[str, Fell]] = {}
 ADEQUATE: Final = "cheapest_adequate"
 
 
@@ -24,23 +26,29 @@ class Spares:
 
     __slots__ = ("_down", "_probing", "_swayed")
 
-    def __init__(self, down: Mapping[str, float], unit: str) -> None:
+    def __init__(self, down: Mapping[str, Fell], unit: str) -> None:
         self._down, self._probing = down, probes(unit)
         self._swayed: set[str] = set()
 
     def choose(
         self, router: str, rules: Route, options: Sequence[Considered], chosen: Considered, reason: str
     ) -> tuple[Considered, str]:
-        """The choice, and why: another one than `chosen` where that is in quarantine and another will do."""
-        if chosen.candidate.name not in self._down:
+        """The choice, and why: another one than `chosen` where that is in quarantine and another will do; or a probe of
+        the one that would be chosen, if it were as it was."""
+        before, told = self._before(rules, options)
+        if before.candidate.name not in self._down:
             return chosen, reason
         other, why = self._instead(rules, options)
-        if other is chosen:
-            return chosen, reason
+        if other is before:
+            return other, why
         self._swayed.add(router)
         if self._probing:
-            return chosen, f"{reason}; a probe: {chosen.candidate.name} is {IN_QUARANTINE}"
-        return other, f"{why}; {chosen.candidate.name} is {IN_QUARANTINE}"
+            return before, f"{told}; a probe: {before.candidate.name} is {IN_QUARANTINE}"
+        return other, f"{why}; {before.candidate.name} is {IN_QUARANTINE}"
+
+    def _before(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
+        """The choice, and why, if none had fallen."""
+        return _chosen(rules, options, [self._at(option, 0, max) for option in options])
 
     def _instead(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
         kept = [option for option in options if option.candidate.name not in self._down]
@@ -48,17 +56,17 @@ class Spares:
             other, why = choose(rules, kept)
             if other.score.p_success >= rules.adequacy:
                 return other, why
-        lowered = [self._lowered(option) for option in options]
-        best, why = choose(rules, lowered)
-        return options[lowered.index(best)], why
+        return _chosen(rules, options, [self._at(option, 1, min) for option in options])
 
-    def _lowered(self, option: Considered) -> Considered:
-        most = self._down.get(option.candidate.name)
-        score = option.score
-        if most is None or score.p_success <= most:
+    def _at(self, option: Considered, when: int, bound: Callable[[float, float], float]) -> Considered:
+        """An option as if it succeeded as it did before it fell (0), or since (1), or by its score, whichever is more,
+        or less."""
+        fell = self._down.get(option.candidate.name)
+        if fell is None:
             return option
-        lower = Score(most, score.confidence, score.output_tokens)
-        return Considered(option.candidate, lower, option.expected_nano, option.verdict)
+        score = option.score
+        other = Score(bound(score.p_success, fell[when]), score.confidence, score.output_tokens)
+        return Considered(option.candidate, other, option.expected_nano, option.verdict)
 
     def share(self, router: str) -> float:
         """The probability that this draw of probes or none makes this router's choice."""
@@ -71,3 +79,9 @@ class Spares:
         for seen in usable:
             if seen.candidate.name in self._down and seen is not chosen and seen.verdict != "fallback":
                 seen.verdict = IN_QUARANTINE
+
+
+def _chosen(rules: Route, options: Sequence[Considered], seen: Sequence[Considered]) -> tuple[Considered, str]:
+    """The option that is chosen where each is `seen` so, and why."""
+    best, why = choose(rules, seen)
+    return next(option for option, one in zip(options, seen, strict=True) if one is best), why

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
+from app.core.quarantined import Fell
 from app.stores.policy_compile import unlisted_candidate
 from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
@@ -35,8 +36,8 @@ class View:
         self.task: Callable[[Features], TaskGuess] = getattr(routers.get(LEARNED), "task", classify)
         """What kind of work a request is, as the learned router tells it where it is there."""
         self.weights: str = getattr(routers.get(LEARNED), "weights", "")
-        self.down: Mapping[str, Mapping[str, float]] = getattr(routers.get(LEARNED), "down", {})
-        """The models in quarantine by task type, with their success since they fell."""
+        self.down: Mapping[str, Mapping[str, Fell]] = getattr(routers.get(LEARNED), "down", {})
+        """The models in quarantine by task type."""
         self.demand: Callable[[Features], Demand] | None = getattr(routers.get(LEARNED), "demand", None)
 
     def serving(self, name: str | None) -> str:

@@ -16,15 +16,15 @@ from tests.gateway.policy_values import request
 from tests.gateway.test_decide_routers import AUTO, CHEAP_WILL_DO, CODE, choose, learned, on
 
 UNITS = [f"k:task {number}" for number in range(2_000)]
-LEFT = 0.7
-"""Success of a model in quarantine since it fell."""
+BEFORE, LEFT = 0.9, 0.7
+"""Success of a model in quarantine before it fell and since."""
 QUIET = next(unit for unit in UNITS if not probes(unit))
 PROBE = next(unit for unit in UNITS if probes(unit))
 
 
 def spared(route: Route = AUTO, *down: str, scores: dict[str, tuple[float, float]] = CHEAP_WILL_DO) -> View:
     router = learned(scores)
-    left = dict.fromkeys(down, LEFT)
+    left = dict.fromkeys(down, (BEFORE, LEFT))
     router.down = {"chat": left, "question": left}  # type: ignore[attr-defined]
     return on(route, router)
 
@@ -41,11 +41,22 @@ def test_the_next_adequate_one_is_asked() -> None:
     assert decision.propensity == pytest.approx(1.0 - PROBE_SHARE)
 
 
-def test_a_probe_goes_by_the_scores_and_says_so() -> None:
+def test_a_probe_says_so() -> None:
     decision = choose(spared(AUTO, "cheap"), unit=PROBE)
     assert decision.chosen.name == "cheap"
     assert "a probe" in decision.reason
     assert decision.propensity == pytest.approx(PROBE_SHARE)
+
+
+def test_a_probe_does_not_ask_what_was_learned_of_the_fall() -> None:
+    """The scores learn of it from the same labels: by them nobody would ever look whether it is back."""
+    scores = {**CHEAP_WILL_DO, "cheap": (0.4, 100.0)}
+    assert choose(spared(AUTO, scores=scores), unit=PROBE).chosen.name == "mid"
+    probe = choose(spared(AUTO, "cheap", scores=scores), unit=PROBE)
+    assert (probe.chosen.name, probe.propensity) == ("cheap", pytest.approx(PROBE_SHARE))
+    assert {seen.candidate.name: seen.score.p_success for seen in probe.considered}["cheap"] == 0.4
+    quiet = choose(spared(AUTO, "cheap", scores=scores), unit=QUIET)
+    assert (quiet.chosen.name, quiet.propensity) == ("mid", pytest.approx(1.0 - PROBE_SHARE))
 
 
 def test_a_twentieth_of_units_probe() -> None:

@@ -114,7 +114,7 @@ def test_what_exploring_drew_tells_of_every_other_choice(adequacy: float, model_
 
 def test_a_model_in_quarantine_is_passed_over_but_for_probes(seen: Traffic) -> None:
     router = ByLength(LEARNED, 300)
-    router.down = {kind: {"cheap": 0.5} for kind in {row.task_type for row in recorded(seen.records, [])}}  # type: ignore[attr-defined]
+    router.down = {kind: {"cheap": (0.9, 0.5)} for kind in {row.task_type for row in recorded(seen.records, [])}}  # type: ignore[attr-defined]
     would = Rehearsal(on(alone(LEARNED), learned=router), None).again(recorded(seen.records[:1], [])[0])
     assert would is not None
     chars = seen.records[0]["decision"]["asked"]["features"][1]

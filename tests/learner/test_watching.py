@@ -76,6 +76,6 @@ def test_what_is_laid_to_traffic_is_kept_from_nobody() -> None:
     found = [Quarantined("a", "code", 1.0, 0.9, 0.1, cause) for cause in (MODEL, TRAFFIC)]
     found.append(Quarantined("b", "math", 1.0, 0.9, 0.1, TRAFFIC))
     found.append(Quarantined("c", "code", 1.0, 0.9, 0.1, PROVIDER))
-    assert kept_from(found) == {"code": {"a": 0.8, "c": 0.8}}
+    assert kept_from(found) == {"code": {"a": (0.9, 0.8), "c": (0.9, 0.8)}}
     assert differ(found, found[1:])
     assert not differ(found, [*found])
