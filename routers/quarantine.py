@@ -35,13 +35,14 @@ Name = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Fallen:
     """A fall that was found. `level`: success expected before; `drop`: of it, what is gone; `recovered`: evidence of
-    recovery, in log odds; `probes`: labels since."""
+    recovery, in log odds, and `rising_s`, when the first of it came; `probes`: labels since."""
 
     since_s: float
     level: float
     drop: float
     recovered: float = 0.0
     probes: int = 0
+    rising_s: float = 0.0
 
     @property
     def left(self) -> float:
@@ -72,7 +73,7 @@ def new_watch() -> Watch:
 def hear(watch: Watch, expected: float, outcome: float, weight: float, now_s: float) -> Watch:
     """The watch after one label; `expected` in logits, from a reference that does not learn from these labels."""
     if watch.fallen is not None:
-        return _probed(watch, watch.fallen, expected, outcome, weight)
+        return _probed(watch, watch.fallen, expected, outcome, weight, now_s)
     cell = heard(watch.cell, expected, outcome, weight)
     if cell.labels % BUCKET:
         return Watch(cell)
@@ -90,14 +91,15 @@ def _found(cell: Cell, now_s: float) -> Fallen | None:
     return Fallen(now_s, level, float(drop[at]))
 
 
-def _probed(watch: Watch, fallen: Fallen, expected: float, outcome: float, weight: float) -> Watch:
+def _probed(watch: Watch, fallen: Fallen, expected: float, outcome: float, weight: float, now_s: float) -> Watch:
     up = min(max(logistic(expected + float(watch.cell.offset)), 1e-4), 1.0 - 1e-4)
     down = up * (1.0 - min(max(fallen.drop, MIN_TESTED) / max(fallen.level, MIN_TESTED), 0.95))
     change = weight * (outcome * log(up / down) + (1.0 - outcome) * log((1.0 - up) / (1.0 - down)))
     recovered = max(fallen.recovered + change, 0.0)
     if recovered >= RECOVERED:
         return released(watch)
-    return replace(watch, fallen=replace(fallen, recovered=recovered, probes=fallen.probes + 1))
+    rising_s = (fallen.rising_s or now_s) if recovered else 0.0
+    return replace(watch, fallen=replace(fallen, recovered=recovered, probes=fallen.probes + 1, rising_s=rising_s))
 
 
 def released(watch: Watch) -> Watch:
@@ -147,7 +149,7 @@ def state_of(watch: Watch) -> dict[str, Any]:
         "open": cell.open.tolist(),
         "closed": [[round(x, 6) for x in bucket] for bucket in cell.closed[:filled].tolist()],
         "fallen": fallen
-        and {name: getattr(fallen, name) for name in ("since_s", "level", "drop", "recovered", "probes")},
+        and {name: getattr(fallen, name) for name in ("since_s", "level", "drop", "recovered", "probes", "rising_s")},
     }
 
 

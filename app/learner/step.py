@@ -286,6 +286,18 @@ class Learner:
         self.labels += 1
         return found
 
+    def forget(self, model: str, task_type: str, since_s: float, until_s: float) -> None:
+        """Take back what a model taught at one kind of work in a time, as far as the window goes: it was not itself.
+        Snapshots are not judged by it either."""
+        for request_id, lesson in self.lessons.items():
+            call = lesson.call
+            if (call.model, call.task_type) != (model, task_type) or not lesson.labels:
+                continue
+            if since_s <= lesson.labels[0].said_s < until_s:
+                self._unlearn(lesson)
+                lesson.labels = lesson.admitted = ()
+                self.held.pop(request_id, None)
+
     def _sort_out(self) -> None:
         """Learn again what keys taught of which it is now known, or doubted again, whether they are honest."""
         changed = self.guard.sort_out()

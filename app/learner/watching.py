@@ -23,10 +23,11 @@ MAX_CELLS: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A model fell at one kind of work, or is back."""
+    """A model fell at one kind of work, or is back, and then as it was since `rose_s`."""
 
     fell: bool
     cell: Quarantined
+    rose_s: float = 0.0
 
 
 @dataclass
@@ -64,8 +65,9 @@ class Watching:
             outcome, weight = label.told(logistic(expected + float(before.cell.offset)))
             after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s)
             if (after.fallen is None) != (before.fallen is None):
+                rose_s = 0.0 if before.fallen is None else before.fallen.rising_s or one.said_s
                 fell = after.fallen is not None
-                events.append(Event(fell, self._told(name, after if fell else before)))
+                events.append(Event(fell, self._told(name, after if fell else before), rose_s))
         return events
 
     def down(self) -> tuple[Quarantined, ...]:

@@ -162,6 +162,8 @@ class Worker:
         events = self.watching.hear(learner, learned)
         for event in events:
             _tell(event)
+            if not event.fell:
+                learner.forget(event.cell.model, event.cell.task_type, event.cell.since_s, event.rose_s)
         self._unsaved = self._unsaved or bool(lines or words or learned)
         if await self._went_back(learner, learned):
             return Done(True, len(lines), len(words), learned, None, True, events, True)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.core.quarantined import MODEL, PROVIDER, TRAFFIC, Quarantined, kept_from
 from app.learner.step import Learner
@@ -37,6 +38,41 @@ def test_a_model_that_falls_is_found_and_let_back_by_its_probes() -> None:
     assert watching.down() == (event.cell,)
     (back,) = heard(watching, 0.95, 2_000, 400)
     assert (back.fell, back.cell.model, watching.down()) == (False, "small", ())
+
+
+def test_when_a_model_is_back_the_time_of_its_fall_is_forgotten() -> None:
+    """Else what was learned of it while it was down would keep it away from its work."""
+    watching, learner, rng = Watching(), Learner(BASE), np.random.default_rng(3)
+
+    def calls(first: int, count: int, rate: float) -> list[Event]:
+        for n in range(first, first + count):
+            at_s = 5_000.0 + n
+            learner.saw([record(n, held=n % 10 == 0, at_s=at_s)])
+            outcome = "success" if rng.random() < rate else "failure"
+            learner.said([word(call_id(n, n % 10 == 0), outcome, said_s=at_s)])
+            if events := watching.hear(learner, learner.step(at_s)):
+                return events
+        return []
+
+    def p() -> float:
+        demand = BASE.demand_of((), (), 1.0, "chat", plain=True, read=False)
+        return learner.probability(learner.belief, "small", demand)
+
+    calls(0, 300, 0.93)
+    (fell,) = calls(1_000, 300, 0.45)
+    assert fell.fell
+    known = p()
+    assert calls(2_000, 400, 0.45) == []
+    assert p() < known - 0.1
+    (back,) = calls(3_000, 300, 0.95)
+    assert (back.fell, 8_000.0 <= back.rose_s <= 8_300.0) == (False, True)
+    assert p() < known - 0.1
+    learner.forget("small", "chat", back.cell.since_s, back.rose_s)
+    assert p() == pytest.approx(known, abs=0.04)
+    gone = [one for one in learner.lessons.values() if fell.cell.since_s <= one.call.created_s < back.rose_s]
+    assert len(gone) >= 400
+    assert not any(one.sites or one.labels or one.call.request_id in learner.held for one in gone)
+    assert any(one.sites for one in learner.lessons.values() if one.call.created_s > back.rose_s)
 
 
 def test_the_operator_lets_one_back() -> None:
