@@ -138,6 +138,23 @@ def most_found(level: float, drop: float, within: int, *, false_alarms: float, l
     return float(found[at] + (allowed - more[at]) / quiet[at - 1] * fallen[at - 1])
 
 
+def least_labels(level: float, drop: float, found: float, *, false_alarms: float, labels: int) -> int:
+    """How many labels after a fall it takes at least to find this share of such falls: within fewer, no detector does
+    (`most_found`)."""
+
+    def reached(within: int) -> bool:
+        return most_found(level, drop, within, false_alarms=false_alarms, labels=labels) >= found
+
+    high = 1
+    while not reached(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
+
+
 def _binomial(n: int, p: float) -> Floats:
     """The chances of 0 to n."""
     k = np.arange(1, n + 1)

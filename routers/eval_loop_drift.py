@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from routers.drift import BUCKET, LIMITS, evidence, heard, most_found, new_cell
+from routers.drift import BUCKET, LIMITS, evidence, heard, least_labels, most_found, new_cell
 from routers.eval_bootstrap import Estimate
 from routers.eval_loop_contenders import Online, best_of
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
@@ -23,6 +23,8 @@ from routers.quarantine import MIN_DROP, Watch, hear, new_watch
 from routers.rows import Indices
 
 QUIET: Final = 4_000
+ALARMS: Final = 0.05
+"""False alarms in so many labels: one in 20 runs."""
 BEFORE: Final = 2_000
 """Labels before the fall."""
 DROPS: Final = ((0.05, 600), (0.15, 150), (0.30, 150))
@@ -41,7 +43,8 @@ RATE: Final = 0.05
 class FoundIn:
     """Falls of one size in one cell: how many of the mark's runs, the share of all runs, the median delay in labels of
     those found at all within twice the time, and the most that any detector finds (NaN for graded outcomes, which tell
-    more than yes or no)."""
+    more than yes or no). `least`: labels within which the best finds all of the mark's runs as likely as not (0 for
+    graded outcomes)."""
 
     drop: float
     within: int
@@ -49,6 +52,7 @@ class FoundIn:
     share: Estimate
     delay: float
     most: float
+    least: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def cell_report(world: World, arm: int, rows: Indices, seeds: int, runs: int = R
         found, ever = np.any(up[: within // BUCKET], axis=0), np.any(up, axis=0)
         delays = (up.argmax(axis=0)[ever] + 1) * BUCKET
         graded = bool(np.any((score > 0.0) & (score < 1.0)))
-        most = float("nan") if graded else most_found(level, drop, within, false_alarms=0.05, labels=QUIET)
+        most, least = float("nan"), 0
+        if not graded:
+            most = most_found(level, drop, within, false_alarms=ALARMS, labels=QUIET)
+            least = least_labels(level, drop, 0.5 ** (1.0 / seeds), false_alarms=ALARMS, labels=QUIET)
         falls.append(
             FoundIn(
                 drop,
@@ -112,6 +119,7 @@ def cell_report(world: World, arm: int, rows: Indices, seeds: int, runs: int = R
                 share_found(int(found.sum()), runs),
                 float(np.median(delays)) if len(delays) else float("nan"),
                 most,
+                least,
             )
         )
     alarms = share_found(int(quiet.sum()), runs)

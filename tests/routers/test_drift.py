@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from routers.drift import BUCKET, LIMITS, WINDOWS, Cell, evidence, heard, most_found, new_cell
+from routers.drift import BUCKET, LIMITS, WINDOWS, Cell, evidence, heard, least_labels, most_found, new_cell
 
 RUNS = 150
 
@@ -102,6 +102,14 @@ def test_the_bound_is_the_binomial_tests() -> None:
     assert most_found(0.9, 0.1, 1, false_alarms=0.05, labels=1) == pytest.approx(0.2 * 0.05 / 0.1)
     assert most_found(0.9, 0.05, 600, false_alarms=0.05, labels=4000) == pytest.approx(0.908, abs=0.005)
     assert most_found(0.9, 0.3, 600, false_alarms=0.05, labels=4000) > 0.9999
+
+
+@pytest.mark.parametrize(("level", "drop"), [(0.98, 0.05), (0.9, 0.05), (0.9, 0.15), (0.6, 0.3)])
+def test_fewer_labels_than_the_least_find_less(level: float, drop: float) -> None:
+    alarms_in = {"false_alarms": 0.05, "labels": 4000}
+    least = least_labels(level, drop, 0.95, **alarms_in)
+    assert most_found(level, drop, least, **alarms_in) >= 0.95 > most_found(level, drop, least - 1, **alarms_in)
+    assert least_labels(level, drop, 0.99, **alarms_in) > least
 
 
 def test_a_cell_is_a_value() -> None:
