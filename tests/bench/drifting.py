@@ -7,7 +7,8 @@ Two gateways and `bursar learn` on one Redis; scripted upstreams; of each model 
 
 * `fall`: one model falls at one kind of work, while the learner and then a gateway are killed (-9) and started again:
   when is it kept from it by both gateways, where do its calls go, when is it back after it has recovered.
-* `rollback`: the verifier breaks, and a snapshot that was learned from it is in force: is it taken back.
+* `rollback`: a verifier that speaks of 400 calls at once was broken, and a snapshot that was learned from it is in
+  force: is it taken back.
 * `lies`: where calls go beside one of ten keys that turns every word round, and where all keys are honest.
 * `replay`: what `bursar replay` says that other policies would have come to, against the hidden rates; what it refuses.
 """
@@ -90,6 +91,7 @@ class House:
     learner: subprocess.Popen[bytes] | None = None
     calls: int = 0
     failed: int = 0
+    silent: bool = False
     learner_log: Path | None = None
     waiting: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
     served: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -168,7 +170,7 @@ class House:
 
     def speak(self, *, everything: bool = False) -> None:
         """Say what is due; what could not be said is said later."""
-        due = [one for one in self.waiting if everything or one[0] <= self.calls]
+        due = [one for one in self.waiting if everything or (one[0] <= self.calls and not self.silent)]
         self.waiting = [one for one in self.waiting if one not in due]
         for when, key, said in due:
             ports = list(self.gateways)
@@ -301,19 +303,24 @@ def fall(seed: int) -> dict[str, Any]:
 
 
 def rollback(seed: int) -> dict[str, Any]:
-    """A verifier breaks, and is mended."""
+    """A verifier was broken, and is mended."""
     broken = [False]
     with house(seed, hidden, (FALLEN, "translation"), lies=lambda _: broken[0]) as it:
-        it.until(lambda: False, 600)
-        broken[0], before, at = True, it.metric("bursar_router_snapshot ")[0], it.calls
+        it.until(lambda: False, 400)
+        it.speak(everything=True)
+        it.silent, broken[0] = True, True
+        it.until(lambda: False, 400)
+        before = it.metric("bursar_router_snapshot ")[0]
+        it.silent = False
+        it.speak(everything=True)
+        broken[0], at = False, it.calls
         it.until(lambda: it.metric("bursar_router_snapshot ")[0] > before, every=5)
         found: dict[str, Any] = {"calls_to_a_bad_snapshot": it.calls - at}
-        broken[0] = False
 
         def back() -> bool:
             return any(one["status"] == "rolled_back" for one in it.told("router", "list"))
 
-        found["calls_to_rollback"] = it.until(back, every=25)
+        found["calls_to_rollback"] = it.until(back, 400, every=40)
         it.until(lambda: False, 300)
         found["list"] = [
             {name: one[name] for name in ("number", "status", "labels", "why")} for one in it.told("router", "list")
