@@ -34,10 +34,14 @@ _MILLIONS: Final = re.compile(r"(?<![\d.])(\d{2,3})\s?m(?![a-z])")
 _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
 _SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
 _VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
-_BASE: Final = re.compile(r"\bbase\b|\bhf$")
+_BASE: Final = re.compile(
+    r"\bbase\b|\bhf$|"
+    r"\b(?:pythia|llemma|gpt (?:j|neo|neox)|opt \d|bloom|(?:star|santa)coder|codegen)\b(?!.*(?:inst|chat))"
+)
 _BARE: Final = re.compile(r"\d b(?: v 0 \d)?$")
 _TUNED: Final = re.compile(
-    r"instruct|inst\b|chat|\bit\b|sft|dpo|simpo|hermes|nemotron|athene|\br 1|coder v 2|gemma 2|stral 7 b$|mathstral"
+    r"instruct|inst\b|chat|\bit\b|sft|dpo|simpo|hermes|nemotron|athene|cogito|\br 1|coder v 2|gemma 2|stral 7 b$|"
+    r"mathstral"
 )
 _OPEN_BASES: Final = frozenset({"llama", "mistral", "mixtral", "qwen", "gemma", "codegemma", "yi", "phi", "deepseek"})
 _CODE: Final = re.compile(r"code|coder|codex|devstral|codestral|starcoder|swe\b")

@@ -46,7 +46,7 @@ _META: Final = (
     ("llama 4 maverick", 1315), ("llama 4 scout", 1295), ("llama 3 3 nemotron super", 1320),
     ("llama 3 1 nemotron 70", 1270), ("llama 3 1 nemotron 51", 1212), ("llama 3 1 nemotron ultra", 1345),
     ("nemotron 4 340", 1209), ("llama 3 3 70", 1257), ("llama 3 2 90", 1240), ("llama 3 2 11", 1170),
-    ("llama 3 2 3", 1103), ("llama 3 2 1", 1054), ("llama 3 1 405", 1267), ("llama 3 1 70", 1248),
+    ("llama 3 2 3", 1103), ("llama 3 2 1", 1054), ("llama 3 (?:1 )?405", 1267), ("llama 3 1 70", 1248),
     ("llama 3 1 8", 1175), ("athene 70", 1250), ("llama 3 70", 1206), ("llama 3 8", 1152), ("llama 2 70", 1093),
     ("llama 2 13", 1063), ("llama 2 7", 1037), ("code ?llama (?:instruct )?70", 1042),
     ("code ?llama (?:instruct )?34", 1043), ("vicuna 33", 1091), ("vicuna 13", 1042), ("vicuna 7", 1005),
@@ -55,24 +55,26 @@ _META: Final = (
 
 _MISTRAL: Final = (
     ("mistral large (?:3|2512)", 1415), ("mistral large (?:2|24(?:07|11))\\b", 1250), ("mistral large", 1157),
-    ("mistral medium (?:3|25\\d\\d)", 1385), ("mistral medium", 1148), ("mistral small (?:3|25\\d\\d|24 b)", 1260),
+    ("mistral medium (?:3|25\\d\\d)", 1385), ("mistral medium", 1148), ("mistral small (?:3 2|2506)", 1350),
+    ("mistral small (?:3|25\\d\\d|24 b)", 1260),
     ("mixtral 8 x 22", 1148), ("mixtral", 1114), ("ministral 8", 1183), ("magistral", 1330),
     ("mistral 7 b instruct v 0 [23]", 1072), ("mistral 7 b (?:instruct|chat)", 1008), ("zephyr 7", 1053),
     ("openhermes", 1075),
 )  # fmt: skip
 
 _ASIA: Final = (
-    ("deepseek v 3 [1-9]", 1415), ("deepseek v 3 0324", 1390), ("deepseek r 1 0528", 1415),
+    ("deepseek (?:chat )?v 3 [1-9]", 1415), ("deepseek (?:chat )?v 3 0324", 1390), ("deepseek r 1 0528(?! qwen)", 1415),
     ("deepseek r 1(?! distill)|deepseek reasoner", 1395), ("deepseek v 3|deepseek chat", 1355),
     ("deepseek v 2 5", 1258), ("deepseek coder v 2|deepseek v 2 coder", 1190), ("deepseek v 2", 1220),
-    ("deepseek llm 67", 1077), ("qwen 3 max", 1430), ("qwen 3 coder 480|qwen 3 coder plus", 1385),
+    ("deepseek llm 67", 1077), ("qwen 3 max", 1430), ("qwen 3 coder(?! (?:30|flash))", 1385),
     ("qwen 3 235.*2507", 1420), ("qwen 3 235", 1375), ("qwen 3 next", 1400), ("qwen 3 32", 1345),
-    ("qwen 3 30.*2507", 1380), ("qwen 3 30", 1330), ("qwq", 1335), ("qwen (?:2 5 )?max", 1340),
+    ("qwen 3 30.*2507", 1380), ("qwen 3 30", 1330), ("qwq", 1335), ("qwen plus", 1310), ("qwen (?:2 5 )?max", 1340),
     ("qwen 2 5 coder 32", 1217), ("qwen 2 5 72", 1257), ("qwen 2 72", 1187), ("qwen 1 5 110", 1161),
     ("qwen 1 5 72", 1147), ("qwen 1 5 32", 1125), ("qwen 1 5 14", 1109), ("qwen 1 5 7", 1070), ("qwen 1 5 4", 988),
     ("qwen 14", 1035), ("kimi k 2", 1420), ("glm 4 [67]", 1425), ("glm 4 5 air", 1370), ("glm 4 5", 1410),
     ("glm 4 plus", 1274), ("minimax m 2", 1350), ("minimax m 1", 1370), ("yi lightning", 1287), ("yi large", 1212),
-    ("yi 1 5 34", 1157), ("yi 34", 1111), ("internlm 2 5 20", 1149), ("chatglm", 920),
+    ("yi 1 5 34", 1157), ("yi 34", 1111), ("internlm 2 5 20", 1149),
+    ("hunyuan turbos", 1370), ("hunyuan large", 1260), ("longcat flash", 1400), ("chatglm", 920),
 )  # fmt: skip
 
 _OTHERS: Final = (
@@ -81,8 +83,11 @@ _OTHERS: Final = (
     ("command r", 1149), ("jamba (?:1 5 )?large", 1221), ("jamba (?:1 5 )?mini", 1176), ("phi 4", 1205),
     ("phi 3 (?:5 )?medium", 1123), ("phi 3 (?:5 )?small", 1102), ("phi 3 5 mini", 1080), ("phi 3", 1066),
     ("nova pro", 1245), ("nova lite", 1217), ("nova micro", 1198), ("dbrx", 1103), ("arctic", 1090),
-    ("reka core", 1199), ("reka flash", 1148), ("granite 3 (?:[01] )?8", 1093), ("olmo 2? ?7", 1015),
-    ("falcon 180", 1034), ("solar 10", 1062), ("starling", 1100), ("dolly", 822), ("mpt 30", 1045), ("mpt 7", 928),
+    ("reka core", 1199), ("reka flash", 1148), ("granite 3 (?:[01] )?8", 1093),
+    ("granite 3 (?:[01] )?2", 1075), ("olmo 2? ?7", 1015),
+    ("falcon 180", 1034), ("solar 10", 1062), ("starling", 1100),
+    ("openchat", 1077), ("aya expanse 32", 1209), ("aya expanse 8", 1180), ("aya 23 35", 1152),
+    ("dolly", 822), ("mpt 30", 1045), ("mpt 7", 928),
 )  # fmt: skip
 
 RATINGS: Final[tuple[tuple[str, int], ...]] = (*_OPENAI, *_ANTHROPIC, *_GOOGLE, *_META, *_MISTRAL, *_ASIA, *_OTHERS)

@@ -22,6 +22,13 @@ from routers.facts_table import KNOWN
         ("smollm2-360m-instruct", 0.36, 0.36),
         ("deepseek-ai_deepseek-coder-6.7b-instruct", 6.7, 6.7),
         ("Phi-3-mini-4k-instruct", 3.8, 3.8),
+        ("microsoft/phi-1_5", 1.3, 1.3),
+        ("openchat/openchat_3.5", 7, 7),
+        ("intern-s1", 241, 28),
+        ("intern-s1-mini", 8, 8),
+        ("qwen/qwen3-coder", 480, 35),
+        ("qwen3-coder-30b-a3b-instruct", 30, 3.3),
+        ("DeepSeek-R1-0528-Qwen3-8B", 8, 8),
         ("gpt-4o-2024-08-06-FC", None, None),
         ("chat-128k-2024", None, None),
     ],
@@ -141,6 +148,19 @@ def test_spelling_is_stable(name: str) -> None:
     assert spelled(spelled(name)) == spelled(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "tuned"),
+    [
+        ("EleutherAI/pythia-12b", False),
+        ("bigcode/starcoder2-15b", False),
+        ("bigcode/starcoder2-15b-instruct-v0.1", True),
+        ("deepcogito/cogito-v1-preview-llama-8B", True),
+    ],
+)
+def test_a_base_model_is_known_by_its_name(name: str, tuned: bool) -> None:
+    assert facts_of(name).tuned is tuned
+
+
 def test_the_table_is_plausible() -> None:
     for known in KNOWN:
         assert 2022 < known.released <= 2026
@@ -152,6 +172,9 @@ def test_the_table_is_plausible() -> None:
     ("name", "rating"),
     [
         ("gpt-4o-2024-08-06-FC", 1280),
+        ("deepseek/deepseek-chat-v3-0324", 1390),
+        ("DeepSeek-R1-0528-Qwen3-8B", None),
+        ("wxai-granite-3-2b-instruct", 1075),
         ("gpt-4o-mini", 1270),
         ("claude-3-5-sonnet-20241022", 1310),
         ("20240620_sweagent_claude3.5sonnet", 1280),
