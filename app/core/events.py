@@ -6,6 +6,18 @@ from dataclasses import dataclass
 
 from app.core.money import Usage
 
+FAILED_CALLS = frozenset(
+    (
+        "malformed_function_call",
+        "unexpected_tool_call",
+        "too_many_tool_calls",
+        "missing_thought_signature",
+        "malformed_response",
+    )
+)
+"""Reasons of `Finished` that are no end: the model failed to call a tool. Gemini's words
+(https://ai.google.dev/api/generate-content#FinishReason); the other dialects have none for it."""
+
 
 @dataclass(slots=True)
 class Begin:

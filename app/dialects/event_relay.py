@@ -283,10 +283,12 @@ class EventRelay:
         self._pass(item, out)
 
     def _hold(self, item: _Item, out: list[bytes]) -> None:
-        """The end has come: what is said in the same breath goes on, the frame itself waits."""
+        """The end has come: what is said in the same breath goes on, the frame waits. Where nothing was said, all
+        of it waits: the end may be none."""
+        says = self.opened or item.pieces > 0
         self.opened = True
         whole = self._clamp is None or not any(isinstance(event, _CALL) for event in item.events)
-        if not self._same and item.events and not self._ending and whole:
+        if says and not self._same and item.events and not self._ending and whole:
             self._flush(out)
             self._pass(item, out)
             item = item._replace(events=[])

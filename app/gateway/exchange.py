@@ -10,7 +10,18 @@ from typing import Protocol
 
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
-from app.core.events import CallBegins, CallPiece, Event, Failed, Finished, Ran, Said, Thought, Used
+from app.core.events import (
+    FAILED_CALLS,
+    CallBegins,
+    CallPiece,
+    Event,
+    Failed,
+    Finished,
+    Ran,
+    Said,
+    Thought,
+    Used,
+)
 from app.core.heard import MOST_CHARS, Heard
 from app.core.meter import Meter
 from app.core.policy import Provider
@@ -77,6 +88,11 @@ class Exchange(Protocol):
         """Whether an answer that is complete holds a call that a whole reply of the client's dialect could not show:
         its model got the arguments wrong. Without that call the turn would look finished."""
 
+    @property
+    def no_end(self) -> bool:
+        """Whether the provider ended it because its model failed to call a tool, for which the client's dialect has no
+        word: there, too, the turn would look finished."""
+
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
 
@@ -109,7 +125,7 @@ def exchange_for(request: ChatRequest, provider: Provider, writing: tuple[str, .
 class ChatExchange:
     """Chat Completions on both sides."""
 
-    misspoken = False  # arguments are text
+    misspoken = no_end = False  # arguments are text, and shown as they are
 
     def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
@@ -175,7 +191,13 @@ class EventExchange:
         self.heard = heard_for(request, writing)
 
     @property
+    def no_end(self) -> bool:
+        return not self._same and self.heard.finish in FAILED_CALLS
+
+    @property
     def misspoken(self) -> bool:
+        if self.no_end:
+            return True
         if self._client.name != MESSAGES or self._same or self.heard.finish not in ("stop", "tool_calls"):
             return False  # chat and Responses show text, Gemini has a word for it (MALFORMED_FUNCTION_CALL)
         from app.dialects.anthropic.read_blocks import is_whole  # noqa: PLC0415  (loaded by whoever speaks it)

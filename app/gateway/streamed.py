@@ -70,9 +70,13 @@ class Streamed:
             relay.broken = "[DONE] came where nothing had been finished"
         if relay.broken is None and (relay.done or relay.whole):
             why = "tokens" if self._purse.clamped_by_tokens else "budget"
-            if self._folds and not relay.clamped and self._attempt.exchange.misspoken:
+            exchange = self._attempt.exchange
+            if not session.started and not relay.clamped and exchange.misspoken and (self._folds or exchange.no_end):
                 self._reply.close()
                 return await self._attempt.failed(verdict.misspoken())
+            if exchange.no_end and not relay.clamped:
+                relay.broken = "the model failed to call a tool"
+                return await self._broke()
             if not relay.clamped:
                 await self._complete()
             elif self._purse.clamped_to_land and not relay.in_tool:

@@ -102,8 +102,8 @@ def garbled() -> Verdict:
 
 
 def misspoken() -> Verdict:
-    """The answer is whole, and calls a tool with arguments that no client of that dialect could be shown."""
-    error = UpstreamError("The model called a tool with arguments that are not JSON.")
+    """The answer is whole, and calls a tool in a way that no client of that dialect could be shown."""
+    error = UpstreamError("The model failed to call a tool: its arguments are not JSON, or there is no such tool.")
     return Verdict(Move.NEXT, error, Outcome.API_ERROR, unhealthy=False, charged=True)
 
 
