@@ -1,43 +1,22 @@
 // Learning: whether predictions hold, what drifts, what was published, what exploring costs, how splits compare.
 
-import { get } from "../api.js";
 import { basics, chart, legend, seriesColour, timeAxis, valueAxis } from "../charts.js";
 import { fill, h } from "../dom.js";
 import { NONE, count, moment, ms, percent, usd } from "../format.js";
-import { RANGES, choice, fault, mark, pageHead, reading, sheet } from "../parts.js";
+import { mark, sheet } from "../parts.js";
+import { rangedView } from "../ranged.js";
 import { tableOf } from "../table.js";
 import { colour } from "../theme.js";
 
-export async function learning(page, _, { every }) {
-  let range = 30 * 86_400;
-  const trouble = h("div", {});
-  const body = h("div", { class: "grid" }, sheet("Learning", {}, reading()).element);
-  fill(
-    page,
-    pageHead("Learning", "What the routers believed, and what came of it.", choice("Time range", RANGES.slice(1), range, (value) => {
-      range = value;
-      load();
-    })),
-    trouble,
-    body,
-  );
-  let before = null;
-
-  async function load() {
-    try {
-      const figures = await get(`learning?since=${range}`);
-      const sign = JSON.stringify([range, { ...figures, since_s: 0, until_s: 0 }]);
-      if (sign !== before) draw(body, figures);
-      before = sign;
-      fill(trouble);
-    } catch (error) {
-      if (error.status === 401 || error.status === 403) throw error;
-      fill(trouble, fault(error));
-    }
-  }
-
-  every(30, load);
-  await load();
+export function learning(page, _, { every }) {
+  return rangedView(page, every, {
+    title: "Learning",
+    note: "What the routers believed, and what came of it.",
+    ask: "learning",
+    range_s: 30 * 86_400,
+    sign: (figures) => ({ ...figures, since_s: 0, until_s: 0 }),
+    draw,
+  });
 }
 
 /** The view's sheets; the report has the same. */

@@ -1,45 +1,24 @@
 // Speed: who succeeds how fast and for how much, whether it got slower, and what went wrong.
 
-import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { NONE, count, moment, ms, percent, span, usd } from "../format.js";
-import { RANGES, choice, fault, mark, pageHead, reading, sheet } from "../parts.js";
+import { mark, sheet } from "../parts.js";
+import { rangedView } from "../ranged.js";
 import { tableOf } from "../table.js";
 import { outcome } from "../words.js";
 import { frontierFigure } from "./speed_frontier.js";
 import { radarFigure } from "./speed_radar.js";
 import { MEASURES, trendFigure } from "./speed_trend.js";
 
-export async function speed(page, _, { every }) {
-  let range = 7 * 86_400;
-  const trouble = h("div", {});
-  const body = h("div", { class: "grid" }, sheet("Speed", {}, reading()).element);
-  fill(
-    page,
-    pageHead("Speed", "A run is a task, or a call without one. Times and costs are of runs that succeeded.", choice("Time range", RANGES.slice(1), range, (value) => {
-      range = value;
-      load();
-    })),
-    trouble,
-    body,
-  );
-  let before = null;
-
-  async function load() {
-    try {
-      const figures = await get(`speed?since=${range}`);
-      const sign = JSON.stringify([range, figures.runs, figures.judged, figures.errors]);
-      if (sign !== before) draw(body, figures);
-      before = sign;
-      fill(trouble);
-    } catch (error) {
-      if (error.status === 401 || error.status === 403) throw error;
-      fill(trouble, fault(error));
-    }
-  }
-
-  every(30, load);
-  await load();
+export function speed(page, _, { every }) {
+  return rangedView(page, every, {
+    title: "Speed",
+    note: "A run is a task, or a call without one. Times and costs are of runs that succeeded.",
+    ask: "speed",
+    range_s: 7 * 86_400,
+    sign: (figures) => [figures.runs, figures.judged, figures.errors],
+    draw,
+  });
 }
 
 /** The view's sheets; the report has the same. */
