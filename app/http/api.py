@@ -19,6 +19,7 @@ from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
 from app.http.auth import KeyRing
+from app.http.budgets import serve_budgets
 from app.http.dashboard.routes import Dashboard, serve_dashboard
 from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
@@ -40,6 +41,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     _errors(api, services.metrics)
     serve_models(api, services)
     serve_tasks(api, services, outcomes)
+    serve_budgets(api, services)
     serve_feedback(api, services, outcomes)
     serve_efficiency(api, services, aside)
     serve_success_metrics(api, services, aside)

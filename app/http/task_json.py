@@ -26,6 +26,19 @@ def balance_json(balance: Balance) -> dict[str, Any]:
     }
 
 
+def window_json(balance: Balance, limit_nano: int | None) -> dict[str, Any]:
+    """A window in dollars, with the policy's limit as it is now, which the ledger's row may not have seen yet."""
+    left = None if limit_nano is None else max(limit_nano - balance.spent_nano - balance.held_nano, 0)
+    return {
+        "limit_usd": _usd(limit_nano),
+        "spent_usd": usd_float(balance.spent_nano),
+        "reserved_usd": usd_float(balance.held_nano),
+        "remaining_usd": _usd(left),
+        "calls": balance.calls,
+        "tokens": balance.tokens,
+    }
+
+
 def task_json(scope: str, balance: Balance) -> dict[str, Any]:
     """A task as the ledger knows it, without its models."""
     terms, key = balance.terms or PLAIN, scope.split(":", 2)[1]

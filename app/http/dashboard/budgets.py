@@ -16,7 +16,7 @@ from app.core.policy import Policy, Windows
 from app.gateway.limits import ANONYMOUS, MODEL_PART, resets_at
 from app.gateway.services import Services
 from app.http.dashboard.ask import Ask, FiguresUnavailable, Pace
-from app.http.task_json import balance_json, task_json
+from app.http.task_json import task_json, window_json
 
 DAY_S = 86_400.0
 LEAST_PACE_S = 3_600.0
@@ -120,16 +120,13 @@ def window_row(
         now.timestamp(),
         refills.timestamp() if refills else None,
     )
-    shown = {**balance_json(balance), "limit_usd": None if limit is None else usd_float(limit)}
-    if limit is not None:
-        shown["remaining_usd"] = usd_float(max(limit - balance.spent_nano - balance.held_nano, 0))
     kind, _, name = owner.partition(":")
     return {
         "key": name if kind == "key" else None,
         "team": name if kind == "team" else None,
         "window": window,
         "scope": scope,
-        **shown,
+        **window_json(balance, limit),
         "since_s": since.timestamp() if since else None,
         "refills_s": refills.timestamp() if refills else None,
         "forecast": forecast_json(told),

@@ -1,0 +1,62 @@
+"""`GET /v1/budgets`: what a key may still spend, by its own caps and its team's; for operators everybody's, too."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from app.core.budget import Balance, Claim
+from app.core.errors import NotFound
+from app.core.policy import Key, Policy
+from app.gateway.limits import ANONYMOUS, resets_at, scope_word, window_claims
+from app.gateway.services import Services
+from app.http.auth import KeyRing
+from app.http.hot import key_name
+from app.http.task_json import window_json
+from app.http.tasks import is_operator, may_see
+
+
+def serve_budgets(api: FastAPI, services: Services) -> None:
+    """Add the route."""
+
+    @api.get("/v1/budgets")
+    async def budgets(request: Request) -> dict[str, Any]:
+        policy, now = services.view.policy, dt.datetime.now(dt.UTC)
+        asking = KeyRing(policy).authenticate(request.headers)
+        name = request.query_params.get("key", key_name(asking))
+        of = policy.named_keys().get(name)
+        if not may_see(asking, name) or (of is None and name != ANONYMOUS):
+            raise NotFound("No such key is on record.")
+        windows = list(_windows(policy, of, now.date(), everybody=is_operator(asking)))
+        balances = await services.ledger.budgets.balances([claim.scope for _, claim in windows])
+        rows = [_row(whose, claim, balance, now) for (whose, claim), balance in zip(windows, balances, strict=True)]
+        return {"object": "list", "data": [row for row in rows if row is not None]}
+
+
+def _windows(policy: Policy, key: Key | None, day: dt.date, *, everybody: bool) -> Iterator[tuple[str | None, Claim]]:
+    """Each window with the name of the key or team whose it is."""
+    if key is not None:
+        for claim in window_claims(f"key:{key.name}", policy.key_windows(key), day):
+            yield key.name, claim
+        if key.team is not None:
+            for claim in window_claims(f"team:{key.team}", policy.team_windows(key.team), day):
+                yield key.team, claim
+    if everybody:
+        for claim in window_claims("global", policy.caps.everyone, day):
+            yield None, claim
+
+
+def _row(whose: str | None, claim: Claim, balance: Balance | None, now: dt.datetime) -> dict[str, Any] | None:
+    """A window that is limited or used; None for others."""
+    if balance is None and claim.limit_nano is None:
+        return None
+    resets = resets_at(claim.scope, now)
+    return {
+        "scope": scope_word(claim.scope),
+        "name": whose,
+        **window_json(balance or Balance(), claim.limit_nano),
+        "resets_at": resets.isoformat() if resets else None,
+    }
