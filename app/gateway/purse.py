@@ -196,11 +196,13 @@ class Purse:
         return self.limits.call_scope if call is not None and call <= shared else grant.scope
 
     def runs_short(self, running_nano: int) -> bool:
-        """True when half of what may be spent unrecorded is used: time to write, before the stream has to wait."""
+        """True when half of what may be spent unrecorded is used, of a whole step three quarters: time to write, before
+        the stream has to wait. The rest of a step lasts for longer than a write takes, and till the next one of all."""
         if self._flush is not None or not self._guarded or self._dry:
             return False
-        recorded = self._recorded_nano
-        return 2 * (running_nano - recorded) >= (self.allowance_nano or 0) - recorded
+        began = max(self._recorded_nano, self.plan.input_nano)  # the input is spent at once
+        window, used = (self.allowance_nano or 0) - began, running_nano - began
+        return 4 * used >= 3 * window if window >= self.plan.step_nano else 2 * used >= window
 
     @property
     def unrecorded(self) -> bool:

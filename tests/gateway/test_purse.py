@@ -1,0 +1,53 @@
+"""When a stream has its running cost written: early enough not to wait, and no more often than that takes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.budget import Granted
+from app.core.meter import Meter
+from app.core.money import tokens_cost
+from app.core.policy import LedgerRules
+from app.gateway.limits import Limits
+from app.gateway.plan import STEP_TOKENS, Mode, Plan
+from app.gateway.purse import Purse
+from tests.gateway.policy_values import price
+
+PRICE = price(1_000_000, 4_000_000)
+RATE = PRICE.base.output
+STEP = tokens_cost(STEP_TOKENS, RATE)
+
+
+def purse(held_nano: int, input_nano: int = 0) -> Purse:
+    """A metered stream's, with this much set aside; no ledger is asked."""
+    risk = input_nano + STEP
+    plan = Plan(Mode.STREAM, False, 0, input_nano, RATE, 10_000, input_nano, input_nano + STEP, risk)
+    found = Purse(cast(Any, None), LedgerRules(), plan, Limits((), None, "request"), Meter(PRICE, 0, 1000), "call")
+    found._allow(0, Granted(held_nano, 10**15, "global:total"), risk)
+    return found
+
+
+@pytest.mark.parametrize("input_nano", [0, STEP // 7, 100 * STEP])
+def test_a_whole_step_lasts_for_three_quarters_whatever_the_input_has_cost(input_nano: int) -> None:
+    of = purse(input_nano + STEP, input_nano)
+    assert not of.runs_short(input_nano)
+    assert not of.runs_short(input_nano + 3 * STEP // 4 - 1)
+    assert of.runs_short(input_nano + 3 * STEP // 4)
+
+
+def test_of_less_than_a_step_half_is_enough_to_ask() -> None:
+    of = purse(STEP // 8)
+    assert not of.runs_short(STEP // 16 - 1)
+    assert of.runs_short(STEP // 16)
+
+
+@given(st.integers(1, 2 * STEP), st.integers(0, 10 * STEP), st.integers(0, 12 * STEP))
+def test_it_is_never_too_late_to_ask(held_nano: int, input_nano: int, more_nano: int) -> None:
+    of = purse(input_nano + held_nano, input_nano)
+    assert of.allowance_nano is not None
+    if input_nano + more_nano >= of.allowance_nano:
+        assert of.runs_short(input_nano + more_nano)
