@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,7 @@ class Purse:
         self.clamp_tokens: int | None = None
         self.clamp_uses: int | None = None
         self.allowance_nano: int | None = None
+        self._short_nano: float = math.inf
         self.charged_nano = self.counted_tokens = 0
         self.granted: Granted | None = None
         self.settled: Settled | None = None
@@ -196,13 +198,8 @@ class Purse:
         return self.limits.call_scope if call is not None and call <= shared else grant.scope
 
     def runs_short(self, running_nano: int) -> bool:
-        """True when half of what may be spent unrecorded is used, of a whole step three quarters: time to write, before
-        the stream has to wait. The rest of a step lasts for longer than a write takes, and till the next one of all."""
-        if self._flush is not None or not self._guarded or self._dry:
-            return False
-        began = max(self._recorded_nano, self.plan.input_nano)  # the input is spent at once
-        window, used = (self.allowance_nano or 0) - began, running_nano - began
-        return 4 * used >= 3 * window if window >= self.plan.step_nano else 2 * used >= window
+        """True when it is time to write, before the stream has to wait."""
+        return running_nano >= self._short_nano and self._flush is None and not self._dry
 
     @property
     def unrecorded(self) -> bool:
@@ -253,14 +250,21 @@ class Purse:
             used_up = result.remaining_nano is not None and result.remaining_nano <= 0
             self._dry = used_up and before is not None and (self.allowance_nano or 0) <= before
         else:
-            self.allowance_nano = self._recorded_nano  # the hold is gone: nothing more may be spent
+            self._may_spend(self._recorded_nano)  # the hold is gone: nothing more may be spent
 
     def _allow(self, recorded_nano: int, grant: Granted, risk_nano: int) -> None:
         self._recorded_nano = recorded_nano
         if self._guarded:
-            allowance = recorded_nano + min(grant.held_nano, risk_nano)
-            call = self.limits.call_nano
-            self.allowance_nano = allowance if call is None else min(allowance, call)
+            self._may_spend(recorded_nano + min(grant.held_nano, risk_nano))
+
+    def _may_spend(self, allowance_nano: int) -> None:
+        """Up to there. More is asked for when half of what that allows is used, of a whole step three quarters: what
+        is left of a step lasts longer than a write, and as a rule till all calls are written together."""
+        call = self.limits.call_nano
+        self.allowance_nano = allowance_nano if call is None else min(allowance_nano, call)
+        began = max(self._recorded_nano, self.plan.input_nano)  # the input is spent at once
+        window = self.allowance_nano - began
+        self._short_nano = began + (-(-3 * window // 4) if window >= self.plan.step_nano else -(-window // 2))
 
     async def extend(self) -> bool:
         """Ask for more until the running cost fits; False where there is no more to have now.
@@ -301,11 +305,10 @@ class Purse:
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""
-        advance, call = self._advance(), self.limits.call_nano
+        advance = self._advance()
         over = max(running - (self.allowance_nano or 0), 0)
         lent = self._ledger.lend(self.call_id, over + advance.need_nano, over + advance.want_nano, self._rules)
-        allowance = running - over + lent
-        self.allowance_nano = allowance if call is None else min(allowance, call)
+        self._may_spend(running - over + lent)
 
     async def settle(self, cost_nano: int, *, killed: str | None = None) -> None:
         """Charge `cost_nano` in all and give back the rest; a second call does nothing. Never raises.
