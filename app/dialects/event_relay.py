@@ -94,7 +94,7 @@ class EventRelay:
         self._pending: list[_Item] = []
         self._ending: list[_Item] = []
         self._held: list[_Item] = []
-        self._calls: dict[tuple[int, int], list[str]] = {}
+        self._calls: dict[tuple[int, int], list[str]] = {}  # half of a call shows who ended it, and whether it has
         self._customs: set[tuple[int, int]] = set()
         self._ended_calls: set[tuple[int, int]] = set()
         self._said: set[tuple[int, int]] = set()
@@ -194,8 +194,15 @@ class EventRelay:
         for event in events:
             if isinstance(event, Said | Thought | CallPiece):
                 seen += pieces(event.text)
+                if isinstance(event, CallPiece) and (kept := self._calls.get((event.choice, event.index))) is not None:
+                    kept.append(event.text)
             elif isinstance(event, CallBegins):
                 seen += pieces(event.name) or 1
+                self._calls[event.choice, event.index] = []
+                if event.custom:
+                    self._customs.add((event.choice, event.index))
+            elif isinstance(event, CallEnds):
+                self._ended_calls.add((event.choice, event.index))
             elif isinstance(event, Finished):
                 self._finished[event.choice] = event
                 ends = True
@@ -208,7 +215,6 @@ class EventRelay:
                 self.broken = "the provider reported an error"
             elif isinstance(event, Done):
                 self.done = ends = True
-            self._follow_call(event)
         if self._folded is not None and self._same and any(isinstance(event, _TOLD) for event in events):
             self._told.append(frame.data or b"")
         self.meter.add(seen)
@@ -232,18 +238,6 @@ class EventRelay:
             self._emit(item, out)
         if growing and not self.ended and self._reached(running):
             self.blocked = True
-
-    def _follow_call(self, event: Event) -> None:
-        """Keep the arguments of calls: half of one shows who ended it, and whether it has ended."""
-        if isinstance(event, CallPiece):
-            if (parts := self._calls.get((event.choice, event.index))) is not None:
-                parts.append(event.text)
-        elif isinstance(event, CallBegins):
-            self._calls[event.choice, event.index] = []
-            if event.custom:
-                self._customs.add((event.choice, event.index))
-        elif isinstance(event, CallEnds):
-            self._ended_calls.add((event.choice, event.index))
 
     def _end_open(self) -> None:
         """The mark of the end has come: choices without a finish reason get that which the mark stands for; half a call
