@@ -262,8 +262,11 @@ class Worker:
         made = await self._snapshots.publish(snapshot, body, head=self._head, keep=self._rules.keep)
         facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
         log.info("a snapshot was published", quarantined=len(down), **facts)
-        self._aftermath = Aftermath(made.number, self._head.current, now_s)
-        self._before, self._in_force, self._down = in_force, belief, down
+        if self._before is not None and self._aftermath.is_open:
+            self._aftermath.number = made.number
+        else:
+            self._aftermath, self._before = Aftermath(made.number, self._head.current, now_s), in_force
+        self._in_force, self._down = belief, down
         learner.published(made.number, left_out=left_out)
         self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
         self._note_trial(learner, trial, now_s)

@@ -35,12 +35,13 @@ class NoSnapshot(Exception):
 
 class Trial(msgspec.Struct, frozen=True):
     """How it predicted held-out outcomes: their number, its log loss in nats, that of the one in force before it, and
-    the standard error of the difference. None: there were none."""
+    the standard error of the difference, and the sum of their weights. None: there were none."""
 
     labels: int = 0
     loss: float | None = None
     before: float | None = None
     error: float | None = None
+    weight: float = 0.0
 
 
 class Snapshot(msgspec.Struct, frozen=True):

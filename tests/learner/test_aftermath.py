@@ -33,6 +33,18 @@ def test_live_outcomes_decide(rate: float, worse: bool) -> None:
     assert (after.labels, after.worse) == (200, worse)
 
 
+def test_a_run_of_luck_takes_nothing_back() -> None:
+    """Until the first failure differences hardly vary, and that is no certainty."""
+    hopeful, sober = believing(0.95, 200), believing(0.9, 200)
+    after, learner = Aftermath(2, 1, since_s=1_500.0), Learner(BASE)
+    for number in range(1_000, 1_000 + MIN_LABELS + 10):
+        learner.saw([record(number)])
+        learner.said([word(call_id(number))])
+        after.hear(learner, learner.step(5_000.0), now=sober, before=hopeful)
+    assert (after.labels, after.worse) == (MIN_LABELS + 10, False)
+    assert after.difference > 0.0
+
+
 def test_calls_from_before_the_snapshot_count_for_nothing() -> None:
     after, learner = Aftermath(2, 1, since_s=9_000.0), Learner(BASE)
     learner.saw([record(1)])

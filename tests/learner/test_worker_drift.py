@@ -63,6 +63,20 @@ async def test_a_snapshot_that_live_outcomes_speak_against_is_taken_back(house: 
     assert told[second] == "rolled_back"
 
 
+async def test_what_is_published_meanwhile_does_not_end_the_judgement(house: House) -> None:
+    made, house.now_s = house.worker(labels=30, every_s=1e9), 2_400.0
+    await served(house, made, 0, 120, 0.95)
+    first = (await house.snapshots.head()).current
+    await served(house, made, 1_000, 120, 0.0)  # a verifier that is broken
+    assert (await house.snapshots.head()).current == first + 1
+    house.now_s = 2_500.0
+    passes = [done for n in range(4) for done in await served(house, made, 2_000 + 100 * n, 35, 0.97)]
+    assert any(done.made is not None and done.made.number == first + 2 for done in passes)
+    assert any(done.went_back for done in passes)
+    told = {one.number: one.status for one in await house.snapshots.told()}
+    assert (told[first], told[first + 1], told[first + 2]) == ("published", "rolled_back", "rolled_back")
+
+
 async def test_one_that_is_as_good_stays(house: House) -> None:
     made = house.worker(labels=100, every_s=1e9)
     for n in range(4):
