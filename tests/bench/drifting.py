@@ -308,7 +308,7 @@ def rollback(seed: int) -> dict[str, Any]:
     broken = [False]
     with house(seed, hidden, (FALLEN, "translation"), lies=lambda _: broken[0]) as it:
         it.keys, it.pause_s = KEYS[:1], 0.06
-        it.until(lambda: False, 400)
+        it.until(lambda: False, 120)
         it.kill(it.learner)
         before, broken[0] = it.metric("bursar_router_snapshot ")[0], True
         it.until(lambda: False, 190)
@@ -319,7 +319,8 @@ def rollback(seed: int) -> dict[str, Any]:
         found: dict[str, Any] = {"calls_to_a_bad_snapshot": it.calls - at}
 
         def back() -> bool:
-            return any(one["status"] == "rolled_back" for one in it.told("router", "list"))
+            told = it.told("router", "list")
+            return any(one["status"] == "rolled_back" and one["number"] > before for one in told)
 
         found["calls_to_rollback"] = it.until(back, 400, every=20)
         it.until(lambda: False, 300)
