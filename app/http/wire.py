@@ -133,6 +133,18 @@ class WireDownstream(AsgiDownstream):
             cycle.transport.write(data)
 
 
+class _Dropped(list[tuple[bytes, bytes]]):
+    """A list that keeps nothing."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        """Nothing."""
+
+
+TRAILERS = _Dropped()
+"""Where the parser puts what comes behind a body: no proxy looks at it, so no header may come from there (RFC 9110,
+section 6.5), and nobody reads it."""
+
+
 def refusal(status: bytes, message: str) -> bytes:
     """The reply to what is no request, as errors are told everywhere; the connection ends with it."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
@@ -158,14 +170,15 @@ class WireProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """A head nearly always comes in one piece; only one that does not needs a clock, and a limit."""
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._refuse(b"400 Bad Request", "That is no HTTP request.")
-            return
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
-            return
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserError:
+                self._refuse(b"400 Bad Request", "That is no HTTP request.")
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._as_if_not_asked(data[upgrade.args[0] :])
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -173,13 +186,14 @@ class WireProtocol(HttpToolsProtocol):
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
 
-    def _stay(self, rest: bytes) -> None:
+    def _as_if_not_asked(self, rest: bytes) -> bytes:
         """The client would rather speak another protocol, as Java's says of HTTP/2: it is served in this one (RFC 9110,
-        section 7.8), as if it had not asked; the parser takes such a head for a request without a body."""
+        section 7.8). The parser takes such a head for a request without a body, so another is given it anew, with what
+        came behind it; nothing where the client wants a tunnel."""
         parser, said = self.parser, b"".join([value.lower() for name, value in self.headers if name == b"connection"])
         if parser.get_method() == b"CONNECT":
             self._refuse(b"400 Bad Request", "This is no proxy.")
-            return
+            return b""
         kept = [(name, value) for name, value in self.headers if name not in UPGRADING]
         kept += [(b"connection", b"close")] if b"close" in said else []
         lines = [b"%b: %b\r\n" % header for header in kept]
@@ -188,7 +202,7 @@ class WireProtocol(HttpToolsProtocol):
         )  # fmt: skip
         self._upgrading = False
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(head + rest)
+        return head + rest
 
     def on_message_begin(self) -> None:
         """httptools: a head begins."""
@@ -223,6 +237,7 @@ class WireProtocol(HttpToolsProtocol):
         if parser.should_upgrade():
             self._upgrading = True
             return
+        self.headers = TRAILERS
         version = parser.get_http_version()
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version

@@ -151,6 +151,13 @@ async def test_who_would_rather_speak_another_protocol_is_served_in_this_one(
         assert "Say it." in str(upstream.requests[0].body)
 
 
+async def test_a_long_pipeline_of_such_requests_is_answered(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write((b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + JAVA.encode() + b"\r\n") * 1500)
+        for _ in range(1500):
+            assert (await whole_reply(reader))[1] == b'{"status":"ok"}'
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -185,3 +192,16 @@ async def test_rubbish_behind_a_request_is_not_told_in_its_answer(tmp_path: Path
         writer.write(b"\x00\x01rubbish\r\n\r\n")
         assert b"400" not in await reader.read()
         await upstream.until(lambda u: u.requests[0].client_gone)
+
+
+async def test_trailers_are_no_headers(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """A proxy that sets or checks headers does not look at them (RFC 9110, section 6.5)."""
+    upstream.source = Script.of(words("One two three."))
+    head, _, body = asked().partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
+    chunked = b"%x\r\n%b\r\n0\r\nX-Bursar-Task-Id: smuggled\r\nX-Bursar-Max-Cost-Usd: 0\r\n\r\n" % (len(body), body)
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""]) + chunked)
+        head, body = await whole_reply(reader)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"smuggled" not in head
