@@ -143,6 +143,7 @@ class Attempt:
     async def _open(self) -> Reply:
         session, plan = self.session, self.purse.plan
         provider = self.candidate.provider
+        session.waits.clear_late()  # that was the time of what came before
         asked = self.exchange.request(
             self.candidate.upstream_model, self.purse.clamp_tokens, stream=plan.mode is not Mode.PLAIN
         )
@@ -295,8 +296,10 @@ class Attempt:
 
     async def unless_gone(self, sending: Any) -> None:
         """The answer is settled: whether the client still takes it changes no money."""
+        waits = self.session.waits
+        waits.last_word()
         try:
-            await self.session.waits.io(sending)
+            await waits.io(sending)
         except Stopped:
-            if self.session.waits.stopped is Stop.CLIENT_GONE and self.record.outcome is Outcome.COMPLETED:
+            if waits.stopped is Stop.CLIENT_GONE and self.record.outcome is Outcome.COMPLETED:
                 self.record.outcome = Outcome.CLIENT_GONE

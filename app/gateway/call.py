@@ -225,7 +225,7 @@ class ChatCall(OwnedCall):
                     return verdict
                 pause += verdict.retry_after_s
             try:
-                self.waits.deadline_s = float("inf")
+                self.waits.clear_late()
                 await self.waits.io(asyncio.sleep(min(pause, retries.max_wait_s)))
             except Stopped:
                 return verdict

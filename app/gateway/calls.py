@@ -88,6 +88,12 @@ class Waits:
             self.stopped = None
         self.deadline_s = float("inf")
 
+    def last_word(self) -> None:
+        """All is settled, and there is something to tell: what was to stop the call comes too late, unless its client
+        has left."""
+        if self.stopped is not Stop.CLIENT_GONE:
+            self.stopped = None
+
     def is_over(self) -> bool:
         """True once nobody wants the answer any more."""
         return self.stopped in (Stop.CLIENT_GONE, Stop.SHUTDOWN)

@@ -128,6 +128,7 @@ class EmbeddingsCall(OwnedCall):
         provider, meter = candidate.provider, purse.meter
         now = asyncio.get_running_loop().time
         self._task_s = float("inf") if purse.ms_left is None else now() + purse.ms_left / 1000
+        self.waits.clear_late()
         self.waits.deadline_s = min(now() + candidate.budget.hard_timeout_s, self._task_s)
         body = self._request.render(candidate.upstream_model)
         try:
@@ -152,7 +153,12 @@ class EmbeddingsCall(OwnedCall):
         shown = with_cost(data, meter, total_nano(self.attempts))
         self.started = True
         self.waits.deadline_s = now() + provider.deadlines.write_s
-        await self.waits.io(self.downstream.reply(200, self.headers(record, purse, b"application/json"), shown))
+        self.waits.last_word()
+        try:
+            await self.waits.io(self.downstream.reply(200, self.headers(record, purse, b"application/json"), shown))
+        except Stopped:  # it is paid for, whoever takes it
+            if self.waits.stopped is Stop.CLIENT_GONE:
+                record.outcome = Outcome.CLIENT_GONE
         return None
 
     async def _failed(self, purse: Purse, record: AttemptRecord, what: Verdict) -> Verdict:

@@ -227,7 +227,7 @@ class OwnedCall(ABC):
             if scope in ("task", "model") and isinstance(error, BudgetExceeded) and not isinstance(error, TaskStopped):
                 record.denied_at_usd = float(error.headers["x-bursar-spent-usd"]) or None
             metrics.denials.labels(record.denied_scope or "", error.label).inc()
-        self.waits.stopped = None  # a late call and a shutdown leave time for a last word
+        self.waits.last_word()
         self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
         try:
             await self.waits.io(self._tell(error))

@@ -1,0 +1,77 @@
+"""A deadline that passes, or a shutdown that begins, while money is being settled: what there is to tell is told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.core.budget import Op, Result, Settle
+from app.gateway.calls import Stop
+from tests.gateway.live import PRICE, Live, model, policy
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Script, words
+
+CAPS = {"task": {"max_cost_usd": 0.1}}
+GOOD = Script.of(words("One two three."))
+LONG = Script.of(words(" ".join(["word"] * 400)))
+
+
+def stopped_while_it_settles(live: Live, why: Stop) -> None:
+    """Every call under way is told so as soon as the ledger is asked to end a hold."""
+    budgets, apply = live.services.ledger.budgets, live.services.ledger.budgets.apply
+
+    def stopping(op: Op) -> asyncio.Future[Result]:
+        if isinstance(op, Settle):
+            for call in live.services.calls.under_way():
+                call.waits.stop(why)
+        return apply(op)
+
+    budgets.apply = stopping  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("why", [Stop.LATE, Stop.SHUTDOWN])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_whole_answer_is_told(tmp_path: Path, upstream: ScriptedUpstream, why: Stop, stream: bool) -> None:
+    upstream.source = GOOD
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        stopped_while_it_settles(live, why)
+        answer = await live.chat(task="t1", stream=stream)
+        assert answer.status == 200
+        assert ("One two three." in answer.text and answer.done) if stream else b"One two three." in answer.body
+        assert [a["outcome"] for a in await live.attempts(answer)] == ["completed"]
+
+
+@pytest.mark.parametrize("why", [Stop.LATE, Stop.SHUTDOWN])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_cut_is_told(tmp_path: Path, upstream: ScriptedUpstream, why: Stop, stream: bool) -> None:
+    upstream.source = LONG
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        stopped_while_it_settles(live, why)
+        answer = await live.chat(task="t1", stream=stream, max_cost_usd=0.0001)
+        assert answer.error_code == "budget_exceeded"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_next_candidate_has_its_own_time(tmp_path: Path, upstream: ScriptedUpstream, stream: bool) -> None:
+    upstream.source = Script.failure(500)
+    with ScriptedUpstream(GOOD) as second:
+        async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
+            stopped_while_it_settles(live, Stop.LATE)
+            answer = await live.chat(model="auto", task="t1", stream=stream)
+            assert answer.status == 200
+            assert answer.headers["x-bursar-model"] == "b"
+            assert [a["outcome"] for a in await live.attempts(answer)][-1] == "completed"
+            assert len(second.requests) == 1
+
+
+@pytest.mark.parametrize("why", [Stop.LATE, Stop.SHUTDOWN])
+async def test_an_embedding_is_told_and_paid_for_once(tmp_path: Path, upstream: ScriptedUpstream, why: Stop) -> None:
+    models = {name: model("a", embeddings=True) for name in ("a", "b")}
+    async with Live(tmp_path, policy(dict.fromkeys(models, upstream), models=models, caps=CAPS)) as live:
+        stopped_while_it_settles(live, why)
+        answer = await live.chat(model="auto", path="/v1/embeddings", messages=None, input="some words", task="t1")
+        assert answer.status == 200
+        assert [a["outcome"] for a in await live.attempts(answer)] == ["completed"]
+        assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE) > 0
