@@ -13,6 +13,7 @@ from routers.artifact import Weights
 from routers.eval_contenders import Readings, UnknownRouter
 from routers.eval_learned import TOLD, Learning, _as_priced
 from routers.eval_policies import Forecast
+from routers.eval_split import Fold
 from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Table, tables
 from routers.evaluate import Options, evaluate
 from routers.live import LiveRouter
@@ -74,6 +75,18 @@ def test_what_is_tested_is_not_told(table: Table) -> None:
     first, second = (Learning(weights(), Readings()) for _ in range(2))
     again = second.forecast(replace(table, score=score), known, later)
     assert np.array_equal(first.forecast(table, known, later), again)
+
+
+@pytest.mark.parametrize("trained", [0, 30])
+def test_settings_are_chosen_on_rows_that_were_not_heard(table: Table, trained: int) -> None:
+    """A validation row's own outcomes are turned round: its forecast stays, and that of others changes."""
+    fold = Fold(0, np.arange(trained), np.arange(trained, 60), np.arange(60, len(table.rows)))
+    score, row = table.score.copy(), 45
+    score[row] = 1.0 - score[row]
+    turned = replace(table, score=score)
+    first, second = (Learning(weights(), Readings()).unheard(one, fold) for one in (table, turned))
+    assert np.array_equal(first[row - trained], second[row - trained])
+    assert np.array_equal(first, second) is bool(trained)
 
 
 def test_a_length_that_dollars_assume_is_expected(table: Table) -> None:
