@@ -33,7 +33,7 @@ class Lesson:
     `labels` are at most two, of the model that answered and a hint about the cheaper; `admitted` is what the guard left
     of each when it came, empty where the operator spoke: a key that is found out has labels of scale 0. `sites` are
     their evidence in the belief, none while the lesson is held out. `judged`: how often the guard heard it. `since`,
-    `term`: the snapshots that were in force when it was first learned and when it was learned last; NEVER: it was not.
+    `term`: the snapshots in force when it was first learned, and when it was learned or held out last; NEVER: not yet.
     """
 
     call: Call

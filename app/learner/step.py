@@ -186,11 +186,12 @@ class Learner:
         return float(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * spread))))
 
     def rolled_back(self, belief: Belief, term: int) -> None:
-        """Go on from an earlier snapshot's belief: what was learned since it was published is forgotten."""
+        """Go on from an earlier snapshot's belief: what was learned or held out since it was published is forgotten."""
         self.belief, self.labels = belief, 0
-        for lesson in self.lessons.values():
+        for request_id, lesson in self.lessons.items():
             if lesson.term >= term:
                 lesson.sites, lesson.since, lesson.term = (), NEVER, NEVER
+                self.held.pop(request_id, None)
         self.term = term
 
     def published(self, number: int, *, left_out: bool) -> None:
@@ -249,6 +250,7 @@ class Learner:
             return []
         if call.request_id in self.held or (first and is_held(call.request_id)):
             self.held.setdefault(call.request_id, None)
+            lesson.term = self.term
             return [self._noted(lesson, label, first=first, held=True) for label in admitted[:1]]
         return self._learn(lesson, first=first)
 

@@ -243,6 +243,19 @@ def test_a_rollback_forgets_what_was_learned_since() -> None:
     assert p(made) < p(made, belief=snapshot)
 
 
+def test_a_rollback_forgets_what_was_held_out_since() -> None:
+    """Else what a broken verifier said would go on judging what comes after it."""
+    made = learner([record(n, held=True) for n in range(5)], [word(call_id(n, True)) for n in range(5)])
+    made.published(1, left_out=False)
+    snapshot = made.belief
+    made.saw(record(n, held=True) for n in range(5, 30))
+    made.said(word(call_id(n, True), "failure") for n in range(5, 30))
+    made.step(NOW_S)
+    assert len(made.held) == 30
+    made.rolled_back(snapshot, 1)
+    assert list(made.held) == [call_id(n, True) for n in range(5)]
+
+
 def test_a_snapshot_that_leaves_out_what_was_learned_is_one_to_roll_back_to() -> None:
     made = learner([record(n) for n in range(10)], [word(call_id(n)) for n in range(10)])
     untold = untaught(made)
