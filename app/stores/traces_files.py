@@ -78,9 +78,9 @@ class FileTraces:
         return None
 
     async def of_task(self, key: str, task_id: str, began_s: float) -> tuple[list[Record], bool]:
+        waiting = self._waiting.of_task(key, task_id)  # first: what is written meanwhile is in the files, or here
         found, whole = await asyncio.to_thread(self._read_task, key, task_id, int(began_s * 1000))
-        found |= self._waiting.of_task(key, task_id)
-        return list(found.values()), whole
+        return list((found | waiting).values()), whole
 
     async def due(self) -> bool:
         return await asyncio.to_thread(any_complete, self._folder)

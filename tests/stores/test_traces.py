@@ -130,6 +130,23 @@ async def opened(folder: Path) -> FileTraces:
 
 
 class TestFiles:
+    async def test_what_is_written_while_a_tasks_files_are_read_is_not_missed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, loop = await opened(tmp_path), asyncio.get_running_loop()
+        store.append(name(1), partial(record, 1, task_id="t"))
+        read = store._read_task
+
+        def meanwhile(*asked: Any) -> Any:
+            found = read(*asked)
+            asyncio.run_coroutine_threadsafe(flushed(store), loop).result(20)
+            return found
+
+        monkeypatch.setattr(store, "_read_task", meanwhile)
+        found, whole = await store.of_task("k", "t", time.time() - 1)
+        assert ([one["request_id"] for one in found], whole) == ([name(1)], True)
+        await store.close()
+
     async def test_closing_writes_what_waits(self, tmp_path: Path) -> None:
         store = await opened(tmp_path)
         store.append(name(1), partial(record, 1))
