@@ -165,14 +165,6 @@ class Belief:
         mine = self.own[name]
         return replace(self, own={**self.own, name: replace(mine, labels=max(mine.labels + weight, 0.0))})
 
-    def faded(self, name: str, z: Vector, variance: float) -> Belief:
-        """Less sure of one model in one direction: its logit at z becomes uncertain by so much more. What was learned
-        of it there counts less, and what comes counts more."""
-        mine = self.own[name]
-        square = float(z @ z)
-        wider = mine.cov + np.outer(z, z) * (variance / square**2 if square else 0.0)
-        return replace(self, own={**self.own, name: replace(mine, cov=wider)})
-
 
 class Prior:
     """Where belief begins, for one set of weights. `places`: the length of a request's place; `told`: the task types

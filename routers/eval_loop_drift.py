@@ -19,7 +19,7 @@ from routers.eval_loop_contenders import Online, best_of
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
 from routers.eval_table import Bools, Floats
 from routers.probes import PROBE_SHARE
-from routers.quarantine import MIN_DROP, Watch, hear, new_watch
+from routers.quarantine import MIN_DROP, Fallen, Watch, hear, new_watch
 from routers.rows import Indices
 
 QUIET: Final = 4_000
@@ -215,10 +215,16 @@ class _Gateway:
             task = int(world.task[row])
             p = self._learner.p(row)
             chosen = best_of(p - world.rate(RATE) * world.price, world, row)
-            if quarantine and self._most(task, chosen) < 1.0 and probe[number] >= PROBE_SHARE:
-                hit |= fall is not None and (task, chosen) == fall[:2]
-                most = np.array([self._most(task, arm) for arm in range(len(p))])
-                chosen = best_of(np.minimum(p, most) - world.rate(RATE) * world.price, world, row)
+            down = self._down(task) if quarantine else {}
+            if down:
+                before, since = p.copy(), p.copy()
+                for arm, fallen in down.items():
+                    before[arm], since[arm] = max(p[arm], fallen.level), min(p[arm], fallen.left)
+                as_it_was = best_of(before - world.rate(RATE) * world.price, world, row)
+                if as_it_was in down:
+                    hit |= fall is not None and (task, as_it_was) == fall[:2]
+                    spared = best_of(since - world.rate(RATE) * world.price, world, row)
+                    chosen = as_it_was if probe[number] < PROBE_SHARE else spared
             good = float(world.score[row, chosen])
             if fall is not None and (task, chosen) == fall[:2] and luck[number] < lost:
                 good = 0.0
@@ -230,7 +236,7 @@ class _Gateway:
                 self._watches[task, chosen] = hear(watch, expected, good, 1.0, float(number))
         return arms, score, cost, hit
 
-    def _most(self, task: int, arm: int) -> float:
-        """A model in quarantine counts for no more than it fell to."""
-        watch = self._watches.get((task, arm))
-        return 1.0 if watch is None or watch.fallen is None else watch.fallen.left
+    def _down(self, task: int) -> dict[int, Fallen]:
+        """The models in quarantine for a task type: each counts for no more than it fell to, and is probed as if it had
+        not fallen."""
+        return {arm: watch.fallen for (of, arm), watch in self._watches.items() if of == task and watch.fallen}

@@ -160,17 +160,6 @@ def test_a_model_that_joins_begins_with_what_is_common_and_with_its_neighbours()
     assert PRIOR.joined(belief, other, BASE.ability(other)).own["m0"].labels == 0.0
 
 
-def test_doubt_can_be_raised_in_one_place() -> None:
-    belief = start()
-    for _ in range(20):
-        belief = belief.told(belief.site("m0", demand(), 1.0, 1.0))
-    z = extended(demand())
-    wider = belief.faded("m0", z, 2.0)
-    assert wider.logit("m0", z)[1] == pytest.approx(belief.logit("m0", z)[1] + 2.0)
-    assert wider.logit("m0", z)[0] == belief.logit("m0", z)[0]
-    assert wider.logit("m2", z) == belief.logit("m2", z)
-
-
 def test_task_types_resemble_each_other() -> None:
     found = resemblance()
     assert np.allclose(np.diag(found), 1.0)
