@@ -43,6 +43,7 @@ class Streamed:
         self._loop = asyncio.get_running_loop()
         self._deadlines = attempt.candidate.provider.deadlines
         self._stalled = False
+        self._late = b""  # metered, and not sent: a wait was over before
         self._kind = ARRAY if attempt.session.request.array else EVENT_STREAM
 
     async def run(self) -> Verdict | None:
@@ -141,9 +142,9 @@ class Streamed:
             self._pace.first_event()
             session.started = True
             await session.downstream.start(200, session.headers(self._record, self._purse, self._kind))
-        self._stalled = True
+        self._stalled, self._late = True, out
         await session.downstream.write(out)
-        self._stalled = False
+        self._stalled, self._late = False, b""
 
     async def _complete(self) -> None:
         await self._attempt.settle(self._purse.meter.cost_nano, self._attempt.provenance())
@@ -252,14 +253,14 @@ class Streamed:
                         data = await self._reply.read()
                     if not data:
                         return
-                    self._relay.feed(self._parser.feed(data))
+                    self._late += self._relay.feed(self._parser.feed(data))
         except (TimeoutError, ConnectionBroken, SseOverflow):
             return
 
     def _cancel(self) -> None:
         """Stop the upstream at once. What has arrived has been billed, whether anyone still reads it or not."""
         with contextlib.suppress(SseOverflow):
-            self._relay.feed(self._parser.feed(self._reply.buffered()))
+            self._late += self._relay.feed(self._parser.feed(self._reply.buffered()))
         self._reply.close()
 
     async def _unfunded(self, error: LedgerDown) -> None:
@@ -273,14 +274,16 @@ class Streamed:
             await self._session.fail(error)
 
     async def _end(self, tail: bytes) -> None:
-        session = self._session
+        session, began = self._session, self._session.started
         session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
-        if not session.started:
+        if not began:
             self._pace.first_event()
             session.started = True
             await self._attempt.unless_gone(
                 session.downstream.start(200, session.headers(self._record, self._purse, self._kind))
             )
-        elif tail.startswith(b'{"error"'):
+        if self._late:  # events are numbered in some dialects: none may be missing
+            await self._attempt.unless_gone(session.downstream.write(self._late))
+        if began and tail.startswith(b'{"error"'):
             await self._attempt.unless_gone(asyncio.sleep(ALONE_S))
         await self._attempt.unless_gone(session.downstream.finish(tail))
