@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 
 _BOM = b"\xef\xbb\xbf"
-_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_HALF = re.compile(rb"(?<!\\)((?:\\\\)*)(?:%b(?!%b)|(?<!%b)%b)" % (_HIGH, _LOW, _HIGH, _LOW))
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+_HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(rb"\\(?:\\(?:\\\\)*+|%b\\%b|(%b|%b))" % (_HIGH, _LOW, _HIGH, _LOW))
+"""Backslashes that are escaped, a whole character, or half of one, in a group; read from left to right."""
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+"""A string, up to the end where nothing closes it: what is cut off must not be looked through again from each quote."""
 
 
 def well_formed(data: bytes) -> bytes | None:
-    """The JSON without a byte order mark and with whole characters only; None where that changes nothing."""
-    mended = _HALF.sub(rb"\1\\ufffd", data.removeprefix(_BOM))
-    return None if mended == data else mended
+    """The JSON without a byte order mark and with whole characters only; None where that changes nothing, or cannot
+    do: JSON begins with one such mark at the most."""
+    mended = _ESCAPE.sub(lambda found: found[0] if found[1] is None else rb"\ufffd", data.removeprefix(_BOM))
+    return None if mended == data or mended.startswith(_BOM) else mended
 
 
 def readable(data: bytes) -> bytes | None:

@@ -23,7 +23,9 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
         (rb'{"a":"\uD83D\uDE00 \uDE00\uD83D"}', rb'{"a":"\uD83D\uDE00 \ufffd\ufffd"}'),
         (rb'{"a":"\ud83d\ud83d\ude00"}', rb'{"a":"\ufffd\ud83d\ude00"}'),
         (rb'{"a":"\\ud83d \\\ud83d"}', rb'{"a":"\\ud83d \\\ufffd"}'),
+        (rb'{"a":"\\ud83d\ude00 \\\\\ude00"}', rb'{"a":"\\ud83d\ufffd \\\\\ufffd"}'),
         (b'\xef\xbb\xbf{"a":1}', b'{"a":1}'),
+        (b'\xef\xbb\xbf\xef\xbb\xbf{"a":1}', None),
         (rb'{"a":"\ud83d\ude00","b":"\n"}', None),
         (b"{", None),
     ],
@@ -36,6 +38,13 @@ def test_numbers_that_json_has_not_are_null() -> None:
     given = rb'{"a":NaN,"b":[-Infinity,Infinity,"NaN \"Infinity\" "],"NaN":"\\","c":"\ud83d"}'
     assert readable(given) == rb'{"a":null,"b":[null,null,"NaN \"Infinity\" "],"NaN":"\\","c":"\ufffd"}'
     assert readable(b'{"a":"NaN"}') is None
+
+
+def test_what_is_cut_off_is_looked_through_once() -> None:
+    """A body of 60 KB would take seconds, in which nobody else is served, and one of 3 MB hours."""
+    cut_off = b'{"content":"' + rb"abc \"" * 500_000
+    assert readable(cut_off) is None
+    assert readable(cut_off + rb" NaN \ud83d") == cut_off + rb" NaN \ufffd"
 
 
 @given(st.lists(TEXTS | st.floats() | st.integers() | st.dictionaries(st.sampled_from(["a", "NaN"]), TEXTS)))
