@@ -68,7 +68,8 @@ class Front:
     def _meant(self, path: str) -> tuple[str, HotRoute] | None:
         """What a client with a wrong base URL looks for: its path has a `/v1` too many or too few, a slash too many."""
         asked = "/" + "/".join(filter(None, path.split("/")))
-        if (named := _GEMINI.search(asked)) is not None and (route := self._hot.get(":" + named["verb"])) is not None:
+        route = self._hot.get(":" + asked.rpartition(":")[2])
+        if route is not None and (named := _GEMINI.search(asked)) is not None:
             return named[0], route
         found = self._hot.items()
         return next(((known, route) for known, route in found if asked.endswith(known) or "/v1" + asked == known), None)

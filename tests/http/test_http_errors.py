@@ -7,12 +7,13 @@ import json
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.genai import errors as gemini_errors
 
 from app.http import hot
+from app.http.front import Front
 from tests.http.live import SAY, Answer, LiveGateway, contract, sha256
 from tests.upstream import ScriptedUpstream
 
@@ -117,6 +118,13 @@ def test_whose_base_url_is_wrong_is_told_the_path(gateway: LiveGateway, asked: s
     message = answer.json["error"]["message"]
     assert (f" at {meant}:" in message) == (meant is not None)
     assert "nothing at this path" in message
+
+
+def test_a_long_path_to_nowhere_is_looked_through_once() -> None:
+    """Anybody may send one; looked through anew from each of its parts it would keep all others waiting."""
+    front = Front({":generateContent": cast(Any, None)}, cast(Any, None), cast(Any, None))
+    for end in ("x", "x:1", "x:generate"):
+        assert front._meant("/" + "v1/models/" * 100_000 + end) is None
 
 
 def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway) -> None:
