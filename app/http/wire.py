@@ -202,6 +202,7 @@ class WireProtocol(HttpToolsProtocol):
         )  # fmt: skip
         self._upgrading = False
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's: no reason not to answer
         return head + rest
 
     def on_message_begin(self) -> None:

@@ -158,6 +158,19 @@ async def test_a_long_pipeline_of_such_requests_is_answered(tmp_path: Path, upst
             assert (await whole_reply(reader))[1] == b'{"status":"ok"}'
 
 
+@pytest.mark.parametrize("also", [b"", b"Upgrade: h2c\r\n"])
+async def test_what_comes_behind_a_last_request_does_not_spoil_its_answer(
+    tmp_path: Path, upstream: ScriptedUpstream, also: bytes
+) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(asked().replace(b"Host:", b"Connection: close, Upgrade\r\n" + also + b"Host:") + b"\r\n" + asked())
+        head, _ = await whole_reply(reader)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nconnection: close\r\n" in head
+        assert await reader.read() == b""
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
