@@ -104,6 +104,7 @@ class EmbeddingsCall(OwnedCall):
         self.attempts.append(record)
         sent = False
         try:
+            self.waits.clear_late()  # that was the time of what came before
             sent = self.waits.stopped is None
             return await self._carry(candidate, purse, record)
         except Stopped:
@@ -128,7 +129,6 @@ class EmbeddingsCall(OwnedCall):
         provider, meter = candidate.provider, purse.meter
         now = asyncio.get_running_loop().time
         self._task_s = float("inf") if purse.ms_left is None else now() + purse.ms_left / 1000
-        self.waits.clear_late()
         self.waits.deadline_s = min(now() + candidate.budget.hard_timeout_s, self._task_s)
         body = self._request.render(candidate.upstream_model)
         try:

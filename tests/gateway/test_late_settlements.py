@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.core.budget import Op, Result, Settle
+from app.core.budget import Op, Reserve, Result, Settle
 from app.gateway.calls import Stop
 from tests.gateway.live import PRICE, Live, model, policy
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Script, words
+from tests.upstream_script import HANG, Script, words
 
 CAPS = {"task": {"max_cost_usd": 0.1}}
 GOOD = Script.of(words("One two three."))
@@ -20,10 +20,15 @@ LONG = Script.of(words(" ".join(["word"] * 400)))
 
 def stopped_while_it_settles(live: Live, why: Stop) -> None:
     """Every call under way is told so as soon as the ledger is asked to end a hold."""
+    stopped_when_asked(live, Settle, why)
+
+
+def stopped_when_asked(live: Live, verb: type[Reserve | Settle], why: Stop) -> None:
+    """Every call under way is told so as soon as the ledger is asked for this."""
     budgets, apply = live.services.ledger.budgets, live.services.ledger.budgets.apply
 
     def stopping(op: Op) -> asyncio.Future[Result]:
-        if isinstance(op, Settle):
+        if isinstance(op, verb):
             for call in live.services.calls.under_way():
                 call.waits.stop(why)
         return apply(op)
@@ -75,3 +80,17 @@ async def test_an_embedding_is_told_and_paid_for_once(tmp_path: Path, upstream: 
         assert answer.status == 200
         assert [a["outcome"] for a in await live.attempts(answer)] == ["completed"]
         assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE) > 0
+
+
+async def test_an_embedding_whose_time_ran_out_before_it_was_sent_is_paid_for(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """That the time of what came before it has passed does not say that it was not sent."""
+    upstream.source = Script(opening=[HANG])
+    models = {"a": model("a", embeddings=True, budgets={"max_cost_usd": 0, "hard_timeout_secs": 0.3})}
+    async with Live(tmp_path, policy({"a": upstream}, models=models, caps=CAPS)) as live:
+        stopped_when_asked(live, Reserve, Stop.LATE)
+        answer = await live.chat(model="a", path="/v1/embeddings", messages=None, input="some words", task="t1")
+        assert answer.status == 504
+        assert len(upstream.requests) == 1
+        assert (await live.balance("task:t1")).spent_nano > 0
