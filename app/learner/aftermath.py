@@ -1,8 +1,9 @@
 """A snapshot in force on trial: do live outcomes since it was published say that the one before it was better? Pure.
 
-Both predicted each call that was decided since; the difference of their log losses needs no hold-out, since neither was
-told. It is looked at with every label, so that it takes more standard errors than a test that is made once. Snapshots
-come faster than it can tell: one that is published meanwhile is judged along with those before it.
+Neither was told of what became known since, whenever the call was: words come late, and signs speak ten minutes after
+it. So the difference of their log losses needs no hold-out. It is looked at with every label, so that it takes more
+standard errors than a test that is made once. Snapshots come faster than it can tell: one that is published meanwhile
+is judged along with those before it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Final
 
 import msgspec
 
+from app.learner.lesson import Lesson
+from app.learner.signs import SETTLED_S
+from app.learner.sources import SIGNS
 from app.learner.step import Learned, Learner
 from app.learner.trial import compared
 from routers.belief import Belief
@@ -42,10 +46,10 @@ class Aftermath(msgspec.Struct):
     variance: float = 0.0
 
     def hear(self, learner: Learner, learned: Sequence[Learned], now: Belief, before: Belief) -> None:
-        """Take in labels of calls that were decided since."""
+        """Take in labels that became known since."""
         for one in learned:
             lesson = learner.lessons.get(one.request_id)
-            if not one.first or lesson is None or not lesson.labels or lesson.call.created_s < self.since_s:
+            if not one.first or lesson is None or not lesson.labels or _known_s(lesson, one) < self.since_s:
                 continue
             if lesson.call.model != one.model or one.model not in lesson.arms:
                 continue
@@ -76,3 +80,9 @@ class Aftermath(msgspec.Struct):
     @property
     def _spread(self) -> float:
         return sqrt(max(self.square - self.difference**2 / self.labels, self.variance))
+
+
+def _known_s(lesson: Lesson, one: Learned) -> float:
+    """When a label could be learned first."""
+    spoken = any(told.source not in SIGNS for told in lesson.told)
+    return one.said_s if spoken else lesson.call.ended_s + SETTLED_S

@@ -8,7 +8,6 @@ nothing twice. Of several learners one leads; one that was overtaken throws its 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
@@ -21,7 +20,7 @@ import structlog
 
 from app.core.quarantined import Quarantined
 from app.learner.aftermath import Aftermath
-from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_down, unpack_learner
+from app.learner.pack import DAMAGED, Unreadable, pack_belief, pack_learner, unpack_belief, unpack_down, unpack_learner
 from app.learner.step import Learned, Learner
 from app.learner.trial import LEAST, tried, verdict
 from app.learner.watching import Event, Watching, differ
@@ -183,11 +182,12 @@ class Worker:
         kept, learner = self._restored(saved)
         self._tail, self._words = self._make_tail(kept.traces), kept.words
         self._tried_s, self._tried, self._short, self._unsaved = kept.tried_s, kept.tried, kept.short, False
-        self.watching, self._aftermath = Watching.of_state(msgspec.json.decode(kept.watching)), kept.aftermath
+        self._aftermath = kept.aftermath
         self._in_force, self._down = await self._belief(self._head.current)
         self._before = None
         if self._aftermath.number == self._head.current and self._head.current:
-            self._before = (await self._belief(self._aftermath.parent))[0] or learner.prior.begin()
+            parent = self._aftermath.parent
+            self._before = (await self._belief(parent))[0] if parent else learner.prior.begin()
         if kept.rollbacks != self._head.rollbacks:
             in_force = self._in_force or learner.prior.begin()
             learner.rolled_back(in_force, self._head.current)
@@ -200,9 +200,11 @@ class Worker:
         if saved is not None:
             try:
                 kept = msgspec.msgpack.decode(saved, type=Checkpoint)
+                self.watching = Watching.of_state(msgspec.json.decode(kept.watching))
                 return kept, unpack_learner(kept.learner, self._base)
-            except (Unreadable, msgspec.MsgspecError) as error:
+            except (Unreadable, *DAMAGED, LookupError, TypeError) as error:
                 log.warning("the learner's state cannot be used: it begins anew", reason=str(error))
+        self.watching = Watching()
         # Nothing was learned yet, so no rollback concerns it.
         return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base)
 
@@ -225,13 +227,16 @@ class Worker:
         after.hear(learner, learned, now, self._before)
         if not after.worse:
             return False
-        log.warning(
-            "a snapshot was taken back: the one before foresees live outcomes better",
-            snapshot=after.number, labels=after.labels, nats_per_label=round(after.difference / after.weight, 4),
-            back_to=after.parent,
-        )  # fmt: skip
-        with contextlib.suppress(NoSnapshot):
+        facts: dict[str, Any] = {"snapshot": after.number, "labels": after.labels, "back_to": after.parent}
+        facts["nats_per_label"] = round(after.difference / after.weight, 4)
+        try:
             await self._snapshots.rollback(after.parent)
+        except NoSnapshot:  # somebody else's snapshots pushed it out
+            log.warning("the snapshot before foresees live outcomes better, but is no longer kept", **facts)
+            self._before, self._unsaved = None, True
+            self._aftermath = Aftermath()
+            return False
+        log.warning("a snapshot was taken back: the one before foresees live outcomes better", **facts)
         self.learner, self._before = None, None
         return True
 
@@ -258,14 +263,18 @@ class Worker:
         snapshot = Snapshot(
             0, now_s, self._base.version, self._head.current, labels, len(belief.own), trial, why=why
         )  # fmt: skip
-        body = pack_belief(belief, self._base, down)
-        made = await self._snapshots.publish(snapshot, body, head=self._head, keep=self._rules.keep)
+        body, after = pack_belief(belief, self._base, down), self._aftermath
+        if self._before is None or not after.is_open:
+            after = Aftermath(parent=self._head.current, since_s=now_s)
+        made = await self._snapshots.publish(
+            snapshot, body, head=self._head, keep=self._rules.keep, spared=after.parent
+        )  # fmt: skip
         facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
         log.info("a snapshot was published", quarantined=len(down), **facts)
-        if self._before is not None and self._aftermath.is_open:
-            self._aftermath.number = made.number
-        else:
-            self._aftermath, self._before = Aftermath(made.number, self._head.current, now_s), in_force
+        if after is not self._aftermath:
+            self._aftermath, self._before = after, in_force
+        # A clock that was set back must not keep calls from judging until it is where it was.
+        after.number, after.since_s = made.number, min(after.since_s, now_s)
         self._in_force, self._down = belief, down
         learner.published(made.number, left_out=left_out)
         self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
@@ -279,7 +288,9 @@ class Worker:
         snapshot = Snapshot(
             0, now_s, self._base.version, self._head.current, learner.labels, models, trial, status, why
         )  # fmt: skip
-        made = await self._snapshots.publish(snapshot, None, head=self._head, keep=self._rules.keep)
+        made = await self._snapshots.publish(
+            snapshot, None, head=self._head, keep=self._rules.keep, spared=self._aftermath.parent
+        )
         tell = log.warning if status == "refused" else log.info
         tell("a snapshot was not published: " + why, snapshot=made.number, **msgspec.to_builtins(trial))
         self._note_trial(learner, trial, now_s)

@@ -85,9 +85,11 @@ class Snapshots(Protocol):
     async def body(self, number: int) -> bytes:
         """The content of one. Raises NoSnapshot."""
 
-    async def publish(self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int) -> Snapshot:
-        """Number and record it; with a body it is in force from now on, and the last `keep` bodies remain. `head` is
-        what its maker believed to be so: Overtaken where its epoch or its rollbacks are not."""
+    async def publish(
+        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+    ) -> Snapshot:
+        """Number and record it; with a body it is in force from now on, and the last `keep` bodies remain, and that of
+        `spared`. `head` is what its maker believed to be so: Overtaken where its epoch or its rollbacks are not."""
 
     async def rollback(self, number: int | None) -> Head:
         """Bring an earlier one into force: this one (0: the weights alone), or the one before that which is. Later ones

@@ -54,7 +54,9 @@ _SCRIPT = Script(
         redis.call('HINCRBY', head, 'moves', 1)
         local kept = redis.call('HKEYS', bodies)
         table.sort(kept, function(a, b) return tonumber(a) > tonumber(b) end)
-        for i = keep + 1, #kept do redis.call('HDEL', bodies, kept[i]) end
+        for i = keep + 1, #kept do
+            if kept[i] ~= ARGV[9] then redis.call('HDEL', bodies, kept[i]) end
+        end
         for _, old in ipairs(redis.call('HKEYS', told)) do
             if tonumber(old) <= tonumber(number) - keep_told and redis.call('HEXISTS', bodies, old) == 0 then
                 redis.call('HDEL', told, old)
@@ -118,10 +120,13 @@ class RedisSnapshots:
             raise NoSnapshot(f"there is no snapshot {number}, or its content is no longer kept")
         return bytes(found)
 
-    async def publish(self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int) -> Snapshot:
+    async def publish(
+        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+    ) -> Snapshot:
         made = msgspec.structs.replace(snapshot, number=int(await self._call("number")))
         told = msgspec.msgpack.encode(made)
-        carried: Sequence[Arg] = (head.rollbacks, head.epoch, made.number, told, body or b"", max(keep, 1), KEEP_TOLD)
+        kept: Sequence[Arg] = (max(keep, 1), KEEP_TOLD, spared)
+        carried: Sequence[Arg] = (head.rollbacks, head.epoch, made.number, told, body or b"", *kept)
         _unless_overtaken(await self._call("publish", *carried))
         return made
 

@@ -71,7 +71,9 @@ class SqliteSnapshots:
 
         return await self._run(read)
 
-    async def publish(self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int) -> Snapshot:
+    async def publish(
+        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+    ) -> Snapshot:
         def write(db: sqlite3.Connection) -> Snapshot:
             _check(db, head)
             number = db.execute("INSERT INTO snapshots (told, body) VALUES (x'', ?)", (body,)).lastrowid
@@ -82,7 +84,8 @@ class SqliteSnapshots:
             if body is not None:
                 db.execute("UPDATE head SET current = ?", (number,))
             oldest = "SELECT number FROM snapshots WHERE body IS NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
-            db.execute(f"UPDATE snapshots SET body = NULL WHERE number IN ({oldest})", (max(keep, 1),))  # noqa: S608
+            forget = f"UPDATE snapshots SET body = NULL WHERE number != ? AND number IN ({oldest})"  # noqa: S608
+            db.execute(forget, (spared, max(keep, 1)))
             db.execute("DELETE FROM snapshots WHERE body IS NULL AND number <= ?", (number - KEEP_TOLD,))
             return made
 

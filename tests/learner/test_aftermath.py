@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
+from app.core.seen import Seen
 from app.learner.aftermath import MIN_LABELS, Aftermath
 from app.learner.step import Learner
 from routers.belief import Belief
@@ -45,9 +47,19 @@ def test_a_run_of_luck_takes_nothing_back() -> None:
     assert after.difference > 0.0
 
 
-def test_calls_from_before_the_snapshot_count_for_nothing() -> None:
-    after, learner = Aftermath(2, 1, since_s=9_000.0), Learner(BASE)
+@pytest.mark.parametrize(("since_s", "labels"), [(4_999.0, 1), (5_001.0, 0)])
+def test_what_was_said_before_the_snapshot_counts_for_nothing(since_s: float, labels: int) -> None:
+    after, learner = Aftermath(2, 1, since_s=since_s), Learner(BASE)
     learner.saw([record(1)])
-    learner.said([word(call_id(1))])
+    learner.said([word(call_id(1), said_s=5_000.0)])
     after.hear(learner, learner.step(5_000.0), now=learner.belief, before=learner.belief)
-    assert after.labels == 0
+    assert after.labels == labels
+
+
+@pytest.mark.parametrize(("since_s", "labels"), [(1_500.0, 1), (1_700.0, 0)])
+def test_signs_count_from_when_they_speak(since_s: float, labels: int) -> None:
+    """The call ended at 1,001.5 and its signs settle 600 s later."""
+    after, learner = Aftermath(2, 1, since_s=since_s), Learner(BASE)
+    learner.saw([record(1, seen=msgspec.to_builtins(Seen("b", "a", empty=True)))])
+    after.hear(learner, learner.step(5_000.0), now=learner.belief, before=learner.belief)
+    assert after.labels == labels

@@ -20,7 +20,7 @@ from app.core.feedback import Feedback
 from app.learner import worker
 from app.learner.step import Learner
 from app.learner.trial import LEAST
-from app.learner.worker import Done, Rules, Worker
+from app.learner.worker import Checkpoint, Done, Rules, Worker
 from app.settings import Settings
 from app.stores.opening import make_outcomes, make_snapshots, make_tail
 from app.stores.outcomes import Outcomes
@@ -299,6 +299,20 @@ async def test_lines_that_are_no_records_are_passed_over(house: House) -> None:
     assert made.learner is not None
     assert list(made.learner.lessons) == [call_id(1)]
     segment.close()
+
+
+async def test_watches_that_are_damaged_stop_no_learner(house: House) -> None:
+    made = house.worker()
+    await house.calls(0, 25)
+    await all_of(made)
+    await made.leave()
+    head, state = await house.snapshots.load()
+    assert state is not None
+    kept = msgspec.msgpack.decode(state, type=Checkpoint)
+    kept.watching = b"{"
+    await house.snapshots.save(msgspec.msgpack.encode(kept), head=head)
+    await all_of(other := house.worker())
+    assert belief(other) == pytest.approx(belief(made), abs=0.01)
 
 
 async def test_what_is_damaged_stops_no_learner(house: House) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from app.learner import worker
 from app.learner.aftermath import Aftermath
 from app.learner.pack import unpack_down
 from app.learner.worker import Worker
+from app.stores.snapshots import Head, NoSnapshot
 from tests.learner.calls import call_id, record, word
 from tests.learner.test_worker import House, all_of, house
 
@@ -15,10 +17,18 @@ __all__ = ["house"]
 
 
 async def served(house: House, made: Worker, first: int, count: int, rate: float) -> list[worker.Done]:
-    """Calls of `small` with a verifier's words on them, synthetic successes at this rate; learned from."""
-    good = np.random.default_rng(first).random(count) < rate
+    """Calls of `small` with a verifier's words on them at once, synthetic successes at this rate; learned from."""
     await house.write([record(first + n) for n in range(count)])
-    await house.say(*(word(call_id(first + n), "success" if good[n] else "failure") for n in range(count)))
+    return await judged(house, made, first, count, rate, 0.0)
+
+
+async def judged(house: House, made: Worker, first: int, count: int, rate: float, late_s: float) -> list[worker.Done]:
+    """The words on such calls, so many seconds late."""
+    good = np.random.default_rng(first).random(count) < rate
+    await house.say(*(
+        word(call_id(first + n), "success" if good[n] else "failure", said_s=1_001.0 + first + n + late_s)
+        for n in range(count)
+    ))  # fmt: skip
     return await all_of(made)
 
 
@@ -49,8 +59,9 @@ async def test_after_a_rollback_who_is_in_quarantine_stays_there(house: House) -
     assert [one.model for one in unpack_down(await house.snapshots.body(head.current))] == ["small"]
 
 
-async def test_a_snapshot_that_live_outcomes_speak_against_is_taken_back(house: House) -> None:
-    made = house.worker(labels=100, every_s=1e9)
+@pytest.mark.parametrize("keep", [1, 10])
+async def test_a_snapshot_that_live_outcomes_speak_against_is_taken_back(house: House, keep: int) -> None:
+    made, house.now_s = house.worker(labels=100, every_s=1e9, keep=keep), 2_400.0
     await served(house, made, 0, 100, 0.95)
     first = (await house.snapshots.head()).current
     await served(house, made, 1_000, 100, 0.0)  # a verifier that is broken
@@ -63,8 +74,9 @@ async def test_a_snapshot_that_live_outcomes_speak_against_is_taken_back(house: 
     assert told[second] == "rolled_back"
 
 
-async def test_what_is_published_meanwhile_does_not_end_the_judgement(house: House) -> None:
-    made, house.now_s = house.worker(labels=30, every_s=1e9), 2_400.0
+@pytest.mark.parametrize("keep", [1, 10])
+async def test_what_is_published_meanwhile_does_not_end_the_judgement(house: House, keep: int) -> None:
+    made, house.now_s = house.worker(labels=30, every_s=1e9, keep=keep), 2_400.0
     await served(house, made, 0, 120, 0.95)
     first = (await house.snapshots.head()).current
     await served(house, made, 1_000, 120, 0.0)  # a verifier that is broken
@@ -75,6 +87,51 @@ async def test_what_is_published_meanwhile_does_not_end_the_judgement(house: Hou
     assert any(done.went_back for done in passes)
     told = {one.number: one.status for one in await house.snapshots.told()}
     assert (told[first], told[first + 1], told[first + 2]) == ("published", "rolled_back", "rolled_back")
+
+
+async def test_words_that_come_later_than_snapshots_judge_them_too(house: House) -> None:
+    """Every word is on a call from before the latest snapshot."""
+    made, house.now_s = house.worker(labels=30, every_s=1e9), 2_400.0
+    await served(house, made, 0, 120, 0.95)
+    first, house.now_s = (await house.snapshots.head()).current, 3_050.0
+    await served(house, made, 1_000, 120, 0.0)  # a verifier that is broken
+    assert (await house.snapshots.head()).current == first + 1
+    passes = []
+    for n in range(5):
+        await house.write([record(2_000 + 100 * n + one) for one in range(35)])
+        house.now_s = 3_150.0 + 100 * n
+        passes += await judged(house, made, 2_000 + 100 * n, 35, 0.97, 110.0)
+    assert any(done.went_back for done in passes)
+    told = {one.number: one.status for one in await house.snapshots.told()}
+    assert (told[first], told[first + 1]) == ("published", "rolled_back")
+
+
+async def test_where_the_one_before_is_gone_the_snapshot_in_force_stays(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, house.now_s = house.worker(labels=100, every_s=1e9), 2_400.0
+    await served(house, made, 0, 100, 0.95)
+    await served(house, made, 1_000, 100, 0.0)
+    second = (await house.snapshots.head()).current
+    monkeypatch.setattr(house.snapshots, "rollback", gone)
+    done = await served(house, made, 2_000, 95, 0.97)
+    assert not any(pass_.went_back for pass_ in done)
+    assert (await house.snapshots.head()).current > second
+
+
+async def gone(number: int | None) -> Head:
+    raise NoSnapshot(f"{number}")
+
+
+async def test_a_clock_that_is_set_back_keeps_nothing_from_judging(house: House) -> None:
+    made, house.now_s = house.worker(labels=20, every_s=1e9), 2_400.0
+    await served(house, made, 0, 60, 0.95)
+    house.now_s = 90_000.0
+    await served(house, made, 1_000, 60, 0.95)
+    made._aftermath.labels = 1  # something was heard before the clock was set right
+    house.now_s = 3_500.0
+    await served(house, made, 2_000, 60, 0.95)
+    assert made._aftermath.since_s == house.now_s
 
 
 async def test_one_that_is_as_good_stays(house: House) -> None:

@@ -57,6 +57,14 @@ class SnapshotsContract:
         assert [await store.body(one.number) for one in made[-3:]] == [b"body 6", b"body 7", b"body 8"]
         assert [one.number for one in await store.told()] == [one.number for one in reversed(made[-6:])]
 
+    async def test_one_that_is_still_to_judge_is_spared(self, store: Snapshots) -> None:
+        first, second = await published(store, 2)
+        await store.publish(MADE, b"body 2", head=await store.head(), keep=1, spared=first.number)
+        assert await store.body(first.number) == b"body 0"
+        with pytest.raises(NoSnapshot):
+            await store.body(second.number)
+        assert (await store.rollback(first.number)).current == first.number
+
     async def test_rolling_back_goes_one_back_or_to_a_number(self, store: Snapshots) -> None:
         first, second, third = await published(store, 3)
         assert await store.rollback(None) == Head(current=second.number, moves=4, rollbacks=1)
