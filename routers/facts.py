@@ -39,6 +39,8 @@ _BASE: Final = re.compile(
     r"\b(?:pythia|llemma|gpt (?:j|neo|neox)|opt \d|bloom|(?:star|santa)coder|codegen)\b(?!.*(?:inst|chat))"
 )
 _BARE: Final = re.compile(r"\d b(?: v 0 \d)?$")
+_TAG: Final = re.compile(r":\d+(?:\.\d+)?b$")
+"""Ollama's names: what is tagged by its size alone is tuned."""
 _TUNED: Final = re.compile(
     r"instruct|inst\b|chat|\bit\b|sft|dpo|simpo|hermes|nemotron|athene|cogito|\br 1|coder v 2|gemma 2|stral 7 b$|"
     r"mathstral"
@@ -122,12 +124,15 @@ def facts_of(name: str) -> Facts:
     if size is None and known is not None and known.size is not None:
         size, active = known.size
     elif size is not None and known is not None and known.size is not None:
-        if 0.8 < known.size[0] / size < 1.25:
+        if size == known.size[1]:  # Llama 4's names state what is active
+            size, active = known.size
+        elif 0.8 < known.size[0] / size < 1.25:
             active = known.size[1]
         else:
             known = known._replace(price=None)  # a distillation that bears the name of its teacher
     released = _released(raw, words, known, family)
     price = known.price if known is not None else None
+    tuned = _tuned(raw, words, family, released)
     if price is None and size is not None:
         price = _hosted_price(size, active or size)
     return Facts(
@@ -138,10 +143,10 @@ def facts_of(name: str) -> Facts:
         price[0] if price else None,
         price[1] if price else None,
         reasoning=_reasons(raw, words),
-        tuned=_tuned(words, family, released),
+        tuned=tuned,
         code=_CODE.search(words) is not None,
         tools=_TOOLS.search(words) is not None,
-        rating=_rating(words, known, size) if _tuned(words, family, released) else None,
+        rating=_rating(words, known, size) if tuned else None,
     )
 
 
@@ -243,7 +248,7 @@ def _released(raw: str, words: str, known: Known | None, family: str) -> float |
 
 _LAST: Final = {
     "gpt": 5.2, "claude": 4.6, "gemini": 3.1, "llama": 4.0, "qwen": 3.0, "gemma": 3.0, "deepseek": 3.2, "grok": 4.1,
-    "phi": 4.0, "glm": 4.7, "kimi": 2.0, "granite": 4.0, "smollm": 3.0, "nova": 1.0,
+    "phi": 4.0, "glm": 4.7, "kimi": 2.0, "granite": 4.0, "smollm": 3.0, "nova": 2.0,
 }  # fmt: skip
 """The last version of a line that `facts_table` knows."""
 MAX_VERSIONS_AHEAD: Final = 10
@@ -268,10 +273,10 @@ def _reasons(raw: str, words: str) -> bool:
     return reasons_by_default(raw.replace(" ", "-")) or (_EFFORT.search(words) is not None and "reasoning" in words)
 
 
-def _tuned(words: str, family: str, released: float | None) -> bool:
+def _tuned(raw: str, words: str, family: str, released: float | None) -> bool:
     """False for a model whose name says that it is a base model, or for weights whose name says nothing, as it was
     the custom before LAST_BARE."""
     if _BASE.search(words):
         return False
-    bare = family in _OPEN_BASES and _BARE.search(words) is not None and _TUNED.search(words) is None
+    bare = family in _OPEN_BASES and _BARE.search(words) is not None and not (_TUNED.search(words) or _TAG.search(raw))
     return not bare or (released or 0.0) > LAST_BARE

@@ -32,7 +32,8 @@ _ANTHROPIC: Final = (
 )  # fmt: skip
 
 _GOOGLE: Final = (
-    ("gemini 3 (?:1 )?pro", 1490), ("gemini 3 flash", 1460), ("gemini 2 5 pro", 1445), ("gemini 2 5 flash lite", 1365),
+    ("gemini 3 (?:1 )?pro", 1490), ("gemini 3 flash(?! lite)", 1460), ("gemini 2 5 pro", 1445),
+    ("gemini 2 5 flash lite", 1365),
     ("gemini 2 5 flash", 1400), ("gemini 2 0 flash lite", 1330), ("gemini 2 0 pro", 1370),
     ("gemini 2 (?:0 )?flash", 1345), ("gemini (?:1 5 flash|flash 1 5) 8 b", 1212),
     ("gemini 1 5 flash (?:002|exp)", 1265), ("gemini (?:1 5 flash|flash 1 5)", 1227),
@@ -54,8 +55,10 @@ _META: Final = (
 )  # fmt: skip
 
 _MISTRAL: Final = (
-    ("mistral large (?:3|2512)", 1415), ("mistral large (?:2|24(?:07|11))\\b", 1250), ("mistral large", 1157),
-    ("mistral medium (?:3|25\\d\\d)", 1385), ("mistral medium", 1148), ("mistral small (?:3 2|2506)", 1350),
+    ("mistral large (?:3|2512|latest)", 1415), ("mistral large (?:2|24(?:07|11))\\b", 1250),
+    ("mistral large(?! (?:[4-9]|26\\d\\d))", 1157),
+    ("mistral medium (?:3|25\\d\\d|latest)", 1385), ("mistral medium(?! (?:[4-9]|26\\d\\d))", 1148),
+    ("mistral small (?:3 2|2506|latest)", 1350),
     ("mistral small (?:3|25\\d\\d|24 b)", 1260),
     ("mixtral 8 x 22", 1148), ("mixtral", 1114), ("ministral 8", 1183), ("magistral", 1330),
     ("mistral 7 b instruct v 0 [23]", 1072), ("mistral 7 b (?:instruct|chat)", 1008), ("zephyr 7", 1053),
@@ -66,12 +69,13 @@ _ASIA: Final = (
     ("deepseek (?:chat )?v 3 [1-9]", 1415), ("deepseek (?:chat )?v 3 0324", 1390), ("deepseek r 1 0528(?! qwen)", 1415),
     ("deepseek r 1(?! distill)|deepseek reasoner", 1395), ("deepseek v 3|deepseek chat", 1355),
     ("deepseek v 2 5", 1258), ("deepseek coder v 2|deepseek v 2 coder", 1190), ("deepseek v 2", 1220),
-    ("deepseek llm 67", 1077), ("qwen 3 max", 1430), ("qwen 3 coder(?! (?:30|flash))", 1385),
+    ("deepseek llm 67", 1077), ("qwen 3 max", 1430), ("qwen 3 coder(?! (?:30|flash|next))", 1385),
     ("qwen 3 235.*2507", 1420), ("qwen 3 235", 1375), ("qwen 3 next", 1400), ("qwen 3 32", 1345),
     ("qwen 3 30.*2507", 1380), ("qwen 3 30", 1330), ("qwq", 1335), ("qwen plus", 1310), ("qwen (?:2 5 )?max", 1340),
     ("qwen 2 5 coder 32", 1217), ("qwen 2 5 72", 1257), ("qwen 2 72", 1187), ("qwen 1 5 110", 1161),
     ("qwen 1 5 72", 1147), ("qwen 1 5 32", 1125), ("qwen 1 5 14", 1109), ("qwen 1 5 7", 1070), ("qwen 1 5 4", 988),
-    ("qwen 14", 1035), ("kimi k 2", 1420), ("glm 4 [67]", 1425), ("glm 4 5 air", 1370), ("glm 4 5", 1410),
+    ("qwen 14", 1035), ("kimi k 2", 1420), ("glm 4 [67](?! (?:v|flash)\\b)", 1425), ("glm 4 5 air", 1370),
+    ("glm 4 5(?! (?:v|flash)\\b)", 1410),
     ("glm 4 plus", 1274), ("minimax m 2", 1350), ("minimax m 1", 1370), ("yi lightning", 1287), ("yi large", 1212),
     ("yi 1 5 34", 1157), ("yi 34", 1111), ("internlm 2 5 20", 1149),
     ("hunyuan turbos", 1370), ("hunyuan large", 1260), ("longcat flash", 1400), ("chatglm", 920),
@@ -80,7 +84,7 @@ _ASIA: Final = (
 _OTHERS: Final = (
     ("grok 4 (?:1 )?fast", 1420), ("grok 4 1", 1460), ("grok 4", 1420), ("grok 3 mini", 1360), ("grok 3", 1405),
     ("grok 2 mini", 1266), ("grok 2", 1288), ("command a\\b", 1350), ("command r 7", 1180), ("command r plus", 1190),
-    ("command r", 1149), ("jamba (?:1 5 )?large", 1221), ("jamba (?:1 5 )?mini", 1176), ("phi 4", 1205),
+    ("command r", 1149), ("jamba (?:1 5 )?large", 1221), ("jamba (?:1 5 )?mini", 1176), ("phi 4(?! mini)", 1205),
     ("phi 3 (?:5 )?medium", 1123), ("phi 3 (?:5 )?small", 1102), ("phi 3 5 mini", 1080), ("phi 3", 1066),
     ("nova pro", 1245), ("nova lite", 1217), ("nova micro", 1198), ("dbrx", 1103), ("arctic", 1090),
     ("reka core", 1199), ("reka flash", 1148), ("granite 3 (?:[01] )?8", 1093),

@@ -27,6 +27,7 @@ NEWEST: Final = 2026.0
 """Where the recalled table ends: a later version of a line that it knows is taken to be from about then."""
 
 _OPENAI: Final = (
+    Known("gpt 5 2 pro", 2025.95, None, (21, 168)),
     Known("gpt 5 pro", 2025.8, None, (15, 120)),
     Known("gpt 5 1 codex mini|gpt 5 (?:1 )?mini", 2025.6, None, (0.25, 2)),
     Known("gpt 5 (?:1 )?nano", 2025.6, None, (0.05, 0.4)),
@@ -91,7 +92,7 @@ _ANTHROPIC: Final = (
 
 _GOOGLE: Final = (
     Known("gemini 3 pro|gemini 3 1 pro", 2025.9, None, (2, 12)),
-    Known("gemini 3 flash", 2025.95, None, (0.5, 3)),
+    Known("gemini 3 flash(?! lite)", 2025.95, None, (0.5, 3)),
     Known("gemini 2 5 pro", 2025.3, None, (1.25, 10)),
     Known("gemini 2 5 flash lite", 2025.5, None, (0.1, 0.4)),
     Known("gemini 2 5 flash", 2025.4, None, (0.3, 2.5)),
@@ -170,7 +171,7 @@ _MISTRAL: Final = (
 
 _ASIA: Final = (
     Known("deepseek v [4-9].*flash", NEWEST, None, (0.14, 0.28)),
-    Known("deepseek v [4-9]", NEWEST, None, (0.5, 1.5)),
+    Known("deepseek v [4-9]", NEWEST, (671, 37), (0.5, 1.5)),
     Known("deepseek chat v 3 [1-9]", 2025.75, (671, 37), (0.28, 0.42)),
     Known("deepseek (?:chat )?v 3 0324", 2025.23, (671, 37), (0.27, 1.1)),
     Known("deepseek r 1 0528(?! qwen)", 2025.4, (671, 37), (0.55, 2.19)),
@@ -184,11 +185,11 @@ _ASIA: Final = (
     Known("deepseek", 2024.0),
     Known("qwen 3 coder 480|qwen 3 coder plus", 2025.55, (480, 35), (1, 3)),
     Known("qwen 3 coder 30|qwen 3 coder flash", 2025.6, (30.5, 3.3), (0.1, 0.4)),
-    Known("qwen 3 coder", 2025.55, (480, 35), (1, 3)),
+    Known("qwen 3 coder(?! next)", 2025.55, (480, 35), (1, 3)),
     Known("qwen 3 235.* 2507", 2025.55, (235, 22), (0.2, 0.8)),
     Known("qwen 3 max", 2025.7, (1000, 50), (1.2, 6)),
     Known("qwen 3 235", 2025.4, (235, 22), (0.2, 0.8)),
-    Known("qwen 3 next", 2025.7, (80, 3), (0.15, 1.2)),
+    Known("qwen 3 (?:coder )?next", 2025.7, (80, 3), (0.15, 1.2)),
     Known("qwen 3", 2025.35),
     Known("qwq", 2025.15, (32, 32), (0.2, 0.6)),
     Known("qwen 2 5 max|qwen max", 2025.05, None, (1.6, 6.4)),
@@ -202,6 +203,8 @@ _ASIA: Final = (
     Known("kimi k [3-9]", NEWEST, None, (0.6, 2.5)),
     Known("glm [5-9]", NEWEST, None, (0.6, 2.2)),
     Known("kimi k 2", 2025.55, (1000, 32), (0.6, 2.5)),
+    Known("glm 4 [5-9] (?:v )?flash", 2025.95, (30, 3), (0.07, 0.4)),
+    Known("glm 4 [56] v", 2025.75, (106, 12), (0.3, 0.9)),
     Known("glm 4 [67]", 2025.75, (355, 32), (0.6, 2.2)),
     Known("glm 4 5 air", 2025.55, (106, 12), (0.2, 1.1)),
     Known("glm 4 5", 2025.55, (355, 32), (0.6, 2.2)),
@@ -271,7 +274,8 @@ _OTHERS: Final = (
     Known("titan text lite", 2023.75, None, (0.15, 0.2)),
     Known("jurassic 2 (?:jumbo|ultra)|\\bj 2 (?:jumbo|ultra)", 2023.2, (178, 178), (15, 15)),
     Known("jurassic 2 (?:grande|mid)|\\bj 2 (?:grande|mid)", 2023.2, (17, 17), (10, 10)),
-    Known("nova 2 lite", 2025.9, None, (0.3, 2.5)),
+    Known("nova 2 (?:lite|omni)", 2025.9, None, (0.3, 2.5)),
+    Known("nova 2 pro", 2025.9, None, (1.25, 10)),
     Known("nova premier", 2025.3, None, (2.5, 12.5)),
     Known("nova pro", 2024.92, None, (0.8, 3.2)),
     Known("nova lite", 2024.92, None, (0.06, 0.24)),
@@ -318,6 +322,8 @@ _OTHERS: Final = (
     Known("openfunctions", 2024.15, (7, 7)),
     Known("raven v 2", 2023.9, (13, 13)),
     Known("nemotron 3 nano", 2025.95, (31.6, 3.2)),
+    Known("nemotron 3 super", NEWEST, (120, 12)),
+    Known("nemotron 3 ultra", NEWEST, (500, 50)),
     Known("nemotron nano", 2025.65),
     Known("hermes 4", 2025.65),
     Known("hermes 3", 2024.65),

@@ -28,6 +28,11 @@ from routers.facts_table import KNOWN
         ("intern-s1-mini", 8, 8),
         ("qwen/qwen3-coder", 480, 35),
         ("qwen3-coder-30b-a3b-instruct", 30, 3.3),
+        ("qwen3-coder-next", 80, 3),
+        ("z-ai/glm-4.7-flash", 30, 3),
+        ("glm-4.5v", 106, 12),
+        ("meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", 400, 17),
+        ("us.meta.llama4-scout-17b-instruct-v1:0", 109, 17),
         ("DeepSeek-R1-0528-Qwen3-8B", 8, 8),
         ("gpt-4o-2024-08-06-FC", None, None),
         ("chat-128k-2024", None, None),
@@ -71,6 +76,39 @@ def test_the_line_and_the_age(name: str, family: str, released: float) -> None:
     facts = facts_of(name)
     assert facts.family == family
     assert facts.released == pytest.approx(released, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ("z-ai/glm-4.7-flash", "z-ai/glm-4.7"),
+        ("qwen3-coder-next", "qwen3-coder"),
+        ("phi-4-mini-instruct", "microsoft/phi-4"),
+        ("amazon.nova-2-lite-v1:0", "amazon.nova-2-pro-v1:0"),
+        ("ministral-8b-latest", "mistral-large-latest"),
+        ("mistral-small-3.2-24b-instruct-2506", "mistral-medium-latest"),
+        ("mistral-medium-2508", "mistral-large-2603"),
+        ("gemini-3-flash-lite", "gemini-3-flash-preview"),
+        ("deepseek-ai/DeepSeek-V3.2", "deepseek-v4-pro"),
+        ("meta-llama/llama-3.3-70b-instruct", "meta-llama/Llama-4-Maverick-17B-128E-Instruct"),
+        ("nvidia/nemotron-3-nano-30b-a3b", "nvidia/nemotron-3-ultra"),
+    ],
+)
+def test_nothing_small_is_taken_for_more_than_its_large_sibling(small: str, large: str) -> None:
+    one, other = facts_of(small), facts_of(large)
+    assert tier_of(one) <= tier_of(other)
+    assert (one.effective_b or 0.0) <= (other.effective_b or 1e9)
+    assert one.rating is None or other.rating is None or one.rating < other.rating
+
+
+def test_the_dearest_of_a_line_has_its_own_price() -> None:
+    assert (facts_of("gpt-5.2-pro").blended_price or 0.0) > 5 * (facts_of("gpt-5.2").blended_price or 0.0)
+
+
+@pytest.mark.parametrize("name", ["llama3.1:8b", "ollama/llama3:70b", "qwen2.5:7b", "mistral:7b"])
+def test_a_tag_of_its_size_alone_names_no_base_model(name: str) -> None:
+    assert facts_of(name).tuned
+    assert not facts_of(name + "-base").tuned
 
 
 def test_the_kinds_of_a_model() -> None:
