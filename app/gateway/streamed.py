@@ -43,7 +43,7 @@ class Streamed:
         self._loop = asyncio.get_running_loop()
         self._deadlines = attempt.candidate.provider.deadlines
         self._stalled = False
-        self._late = b""  # metered, and not sent: a wait was over before
+        self._late = b""  # metered, and not sent: it waits for the client, or a wait was over before
         self._kind = ARRAY if attempt.session.request.array else EVENT_STREAM
 
     async def run(self) -> Verdict | None:
@@ -97,18 +97,18 @@ class Streamed:
         idle_s, hard_s, loop_time = self._deadlines.idle_s, self._attempt.hard_s, self._loop.time
         relay.allowance_nano = purse.allowance_nano
         timing = pace.awaited
-        unsent, over = relay.resume() if relay.blocked else b"", False
+        self._late, over = relay.resume() if relay.blocked else b"", False
 
         def take(data: bytes) -> bool:
             """One read; True where the next can come without waiting for anyone."""
-            nonlocal timing, unsent, over
+            nonlocal timing, over
             out = relay.feed(parser.feed(data) if data else parser.close())
             if relay.blocked:
                 out += relay.resume()  # exact usage in the same read may have lowered the cost
             if timing:
                 timing = pace.note(opened=relay.opened)
             if out and not (session.started and not self._folds and push(out)):
-                unsent = out
+                self._late = out
             if relay.done or relay.broken is not None or not data:
                 over = True
                 return False
@@ -120,30 +120,27 @@ class Streamed:
                 relay.blocked = purse.overrun = True
             if relay.opened:
                 waits.deadline_s = min(loop_time() + idle_s, hard_s)
-            return not (unsent or relay.blocked)
+            return not (self._late or relay.blocked)
 
         while True:
-            if unsent:
-                await self._send(unsent)
-                unsent = b""
+            if self._late:
+                await self._send()
                 if relay.opened:
                     waits.deadline_s = min(loop_time() + idle_s, hard_s)
             if over or relay.done or relay.blocked:
                 return
             await self._reply.pour(take)
 
-    async def _send(self, out: bytes) -> None:
-        """Forward to the client; the head goes out with the first real event."""
+    async def _send(self) -> None:
+        """Forward to the client what is late; the head goes out with the first real event."""
         session = self._session
-        if self._folds or not self._relay.opened:
-            return
         session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
         if not session.started:
             self._pace.first_event()
             session.started = True
             await session.downstream.start(200, session.headers(self._record, self._purse, self._kind))
-        self._stalled, self._late = True, out
-        await session.downstream.write(out)
+        self._stalled = True
+        await session.downstream.write(self._late)
         self._stalled, self._late = False, b""
 
     async def _complete(self) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from app.core.budget import Op, Reserve, Result, Settle
 from app.gateway.calls import Stop
-from tests.gateway.live import PRICE, Live, model, policy
+from app.http.wire import WireDownstream
+from tests.gateway.live import PRICE, Live, model, policy, until
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import HANG, Script, words
+from tests.upstream_script import HANG, Gate, Script, words
 
 CAPS = {"task": {"max_cost_usd": 0.1}}
 GOOD = Script.of(words("One two three."))
@@ -80,6 +81,35 @@ async def test_an_embedding_is_told_and_paid_for_once(tmp_path: Path, upstream: 
         assert answer.status == 200
         assert [a["outcome"] for a in await live.attempts(answer)] == ["completed"]
         assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE) > 0
+
+
+async def test_what_was_read_as_the_wait_ended_is_sent(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is slow just then, so that it has to be waited for; it is metered, and so it is the client's."""
+    gate = Gate()
+    upstream.source = Script.of(words("One two three four five."), gate=gate)
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
+        push, loop = WireDownstream.push, asyncio.get_running_loop()
+        refused: list[bytes] = []
+
+        def slow(self: WireDownstream, data: bytes) -> bool:
+            if refused:
+                return push(self, data)
+            refused.append(data)
+            for call in live.services.calls.under_way():
+                loop.call_soon(call.waits.stop, Stop.LATE)
+            return False
+
+        monkeypatch.setattr(WireDownstream, "push", slow)
+        asking = asyncio.ensure_future(live.chat(task="t1", stream=True))
+        gate.release(1)
+        await until(lambda: any(call.started for call in live.services.calls.under_way()))
+        gate.release(1)
+        answer = await asking
+        assert answer.error is not None
+        assert len(refused) == 1
+        assert refused[0] in answer.body
 
 
 async def test_an_embedding_whose_time_ran_out_before_it_was_sent_is_paid_for(
