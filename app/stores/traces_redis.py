@@ -148,6 +148,8 @@ class RedisTraces:
                     continue
                 if self._closing.is_set():
                     return
+                while self._waiting.make(BATCH):  # once, not anew for each who asks for a task meanwhile
+                    await self._pause(FLUSH_EVERY_S)
                 await self._pause(AGAIN_S)
 
     async def _pause(self, seconds: float) -> None:

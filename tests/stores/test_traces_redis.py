@@ -11,7 +11,7 @@ import pytest
 from app.stores import traces_redis
 from app.stores.budgets import LedgerUnavailable
 from app.stores.traces import KEEP_DAYS
-from app.stores.traces_redis import RedisTraces
+from app.stores.traces_redis import BATCH, RedisTraces
 from tests.redis_server import RedisServer, shared_server
 
 
@@ -61,6 +61,20 @@ async def test_what_waits_is_written_when_redis_is_back(monkeypatch: pytest.Monk
         server.start()
         await until_written(store)
         assert await store.get("req_1") == record(1)
+        await store.close()
+
+
+async def test_while_redis_is_away_records_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces_redis, "AGAIN_S", 30.0)
+    with RedisServer() as server:
+        store = RedisTraces(server.url)
+        await store.start()
+        server.kill()
+        for number in range(3 * BATCH):
+            store.append(f"req_{number}", partial(record, number))
+        async with asyncio.timeout(10):
+            while len(store._waiting.lines) < 3 * BATCH:
+                await asyncio.sleep(0.01)
         await store.close()
 
 
