@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import cos, erfc, exp, inf, log, pi, prod, sqrt
 from typing import Final
 
@@ -29,9 +29,6 @@ _STEPS: Final = (0.5, 1.0, 1.5, 2.0, 2.5, 3.3, 4.2, 6.3, 10.0, 20.0, 40.0)
 _NODES: Final = (4, 5, 7, 9, 10, 13, 16, 18, 24, 48, 64, 96)
 """How many nodes tell an integral to 1e-5, by half its range in standard deviations times how much wider the arm's
 spread is than the narrowest of all, up to each of `_STEPS` and beyond: a narrow rival's chance is a steep step."""
-
-_Level = Callable[[float, int], float]
-"""The logit at which another arm, by its place, is as good as this one at s."""
 
 
 @functools.cache
@@ -88,12 +85,7 @@ def most_useful(
     """The probability that arm `at` is drawn as the one with the largest P(success) * value - cost."""
     if value <= 0.0:
         return float(min(range(len(costs)), key=lambda place: costs[place]) == at)
-    ahead = [(cost - costs[at]) / value for cost in costs]
-
-    def level(s: float, place: int) -> float:
-        return logit(1.0 / (1.0 + exp(-s)) + ahead[place] if s > -700.0 else ahead[place])
-
-    return _beats_levels(means, spreads, at, level)
+    return _beats_levels(means, spreads, at, [(cost - costs[at]) / value for cost in costs])
 
 
 def _beats_all(means: Sequence[float], spreads: Sequence[float], at: int, below: float) -> float:
@@ -139,17 +131,27 @@ def _floor(others: Sequence[tuple[float, float]], top: float) -> float:
     return -WIDTH
 
 
-def _beats_levels(means: Sequence[float], spreads: Sequence[float], at: int, level: _Level) -> float:
-    """The integral of the density of arm `at` times the chance that every other is under its level."""
+def _beats_levels(means: Sequence[float], spreads: Sequence[float], at: int, ahead: Sequence[float]) -> float:
+    """The integral of the density of arm `at` times the chance that no other's P(success) is more than `ahead` above
+    its own. It is taken piece by piece, for it has a corner where a rival can win or lose no more."""
     mine, width = means[at], spreads[at]
-    scales = [_ROOT / spread for spread in spreads]
-    others = [(means[j] * scales[j], scales[j], j) for j in range(len(means)) if j != at]
-    steps = 1.5 * WIDTH * width / min(spreads)  # it is as steep again where it comes near 0 and 1
-    found = 0.0
-    for x, weight in _rule(_NODES[bisect_left(_STEPS, steps)]):
-        z = WIDTH * x
-        likely = weight * exp(-0.5 * z * z)
-        for from_, scale, place in others:
-            likely *= erfc(from_ - scale * level(mine + width * z, place))
-        found += likely
-    return min(WIDTH * found * 0.5 ** len(others), 1.0)
+    low, top, corners = -WIDTH, WIDTH, []
+    for place, by in enumerate(ahead):
+        if by < 0.0:  # below this a cheaper one is worth more whatever it does
+            low = max(low, (logit(-by) - mine) / width)
+        elif 0.0 < by < 1.0 and place != at:
+            corners.append((logit(1.0 - by) - mine) / width)
+    others = [(means[j] * _ROOT / spreads[j], _ROOT / spreads[j], ahead[j]) for j in range(len(means)) if j != at]
+    found, narrowest = 0.0, min(spreads)
+    if low >= top:
+        return 0.0
+    for end in (*sorted({corner for corner in corners if low < corner < top}), top):
+        half, middle = 0.5 * (end - low), 0.5 * (end + low)
+        for x, weight in _rule(_NODES[bisect_left(_STEPS, 2.0 * half * width / narrowest)]):
+            z = half * x + middle
+            likely, p = half * weight * exp(-0.5 * z * z), 1.0 / (1.0 + exp(-max(mine + width * z, -700.0)))
+            for from_, scale, by in others:
+                likely *= erfc(from_ - scale * logit(p + by))
+            found += likely
+        low = end
+    return min(found * 0.5 ** len(others), 1.0)

@@ -66,7 +66,7 @@ def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, va
     for rule, within in (
         (lambda at: first_adequate(means, spreads, at, adequacy), 1e-4),
         (lambda at: likeliest(means, spreads, at), 1e-4),
-        (lambda at: most_useful(means, spreads, at, costs, value), 0.02),
+        (lambda at: most_useful(means, spreads, at, costs, value), 3e-3),
     ):
         assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=within)
 
@@ -89,6 +89,22 @@ def test_few_nodes_say_what_many_do(arms: list[tuple[float, float]], adequacy: f
             rest *= np.array([0.5 * erfc(-x / sqrt(2.0)) for x in apart.tolist()])
     exact = (1.0 - under[at]) * prod(under[:at]) + (float(np.trapezoid(rest, z)) if z[-1] > -7.0 else 0.0)
     assert first_adequate(means, spreads, at, adequacy) == pytest.approx(exact, abs=2e-5)
+
+
+@pytest.mark.parametrize("value", [200.0, 500.0, 2_000.0, 50_000.0])
+@pytest.mark.parametrize("at", range(4))
+def test_where_a_dearer_one_cannot_win_the_most_useful_is_told_exactly(value: float, at: int) -> None:
+    mean, spread, costs = np.array([2.05, 3.56, 1.0, 2.5]), np.array([1.31, 1.4, 0.6, 1.0]), [61, 174, 174, 411]
+    z = np.linspace(-7.0, 7.0, 100_001)
+    p = 1.0 / (1.0 + np.exp(-(mean[at] + spread[at] * z)))
+    rest = np.exp(-0.5 * z * z) / sqrt(2.0 * pi)
+    for other in range(4):
+        if other != at:
+            level = np.array([logit(x) for x in (p + (costs[other] - costs[at]) / value).tolist()])
+            apart = (level - mean[other]) / spread[other]
+            rest *= np.array([0.5 * erfc(-x / sqrt(2.0)) for x in apart.tolist()])
+    exact = float(np.trapezoid(rest, z))
+    assert most_useful(mean.tolist(), spread.tolist(), at, costs, value) == pytest.approx(exact, abs=2e-5)
 
 
 def test_a_draw_at_the_mean_is_the_mean() -> None:
