@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.commands.learn import _told as told_of
+from app.learner.worker import Done
 from app.settings import Settings
 from app.stores.opening import make_outcomes
 from app.stores.traces_segments import Segment
@@ -65,6 +67,11 @@ def test_learning_once_and_looking_at_it(folder: Path) -> None:
     assert model["labels"] > 15
     assert model["kinds"]["chat"][0] > model["kinds"]["math"][0]
     assert "small" in bursar(folder, "router", "show", "1").stdout
+
+
+def test_a_snapshot_that_was_taken_back_is_said() -> None:
+    assert "; a snapshot was taken back" in told_of(Done(went_back=True))
+    assert "taken back" not in told_of(Done())
 
 
 def test_rolling_back_and_what_is_not_there(folder: Path) -> None:

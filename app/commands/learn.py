@@ -83,6 +83,7 @@ async def _once(settings: Settings, base: LearnedRouter, quiet: bool) -> int:
             whole.leads, whole.made = done.leads, done.made or whole.made
             whole.records, whole.words = whole.records + done.records, whole.words + done.words
             whole.learned += done.learned
+            whole.went_back |= done.went_back
             if not done.more:
                 break
     if not quiet:
@@ -115,4 +116,6 @@ def _told(done: Done) -> str:
     made = "" if done.made is None else f"; snapshot {done.made.number} {done.made.status}"
     if done.made is not None and done.made.why:
         made += f": {done.made.why}"
+    if done.went_back:
+        made = f"; a snapshot was taken back: the one before foresees live outcomes better{made}"
     return f"{done.records} calls and {done.words} words read, {len(done.learned)} labels learned{made}"
