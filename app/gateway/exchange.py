@@ -30,10 +30,10 @@ from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Dialect, UpstreamRequest
 from app.dialects.event_relay import EventRelay, counts_of, date
-from app.dialects.openai_chat.chunks import choices_in
+from app.dialects.openai_chat.chunks import choices_in, with_finishes
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.dialect import ChatDialect
-from app.dialects.openai_chat.finishes import is_failure
+from app.dialects.openai_chat.finishes import OWN, is_failure, own_word
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
@@ -41,6 +41,9 @@ from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
 from app.dialects.registry import CHAT, MESSAGES, RESPONSES, dialect_named
 from app.gateway.seen import heard_for
+
+_KNOWN = OWN | {""}
+"""Ends of a reply that Chat's clients know; none was heard of the longest."""
 
 
 class Relay(Protocol):
@@ -130,6 +133,7 @@ class ChatExchange:
     def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
         self._limit_field = provider.limit_field
+        self._ends: dict[int, str] = {}  # of a whole reply, where they may be none that clients know
         self.heard = heard_for(request, writing)
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
@@ -163,16 +167,21 @@ class ChatExchange:
         event = decode_whole(body, self.heard if len(body) <= 2 * MOST_CHARS else None)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
-        if event.usage is None or self._request.choices > 1:
+        several = self._request.choices > 1
+        if event.usage is None or several:
             meter.add(decode_event(body).pieces)
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
         if event.usage is not None and 2 * event.usage.output >= meter.pieces:
             meter.report(event.usage)
-        if is_failure(self.heard.finish):
-            raise BadEvent("the provider ended its reply with an error")
-        return len(choices_in(body)) if self._request.choices > 1 else 1
+        if several or self.heard.finish not in _KNOWN:
+            self._ends = decode_event(body).finished
+            if any(map(is_failure, self._ends.values())):
+                raise BadEvent("the provider ended its reply with an error")
+        return len(choices_in(body)) if several else 1
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
+        if not OWN.issuperset(self._ends.values()):
+            body = with_finishes(body, {index: own_word(word) for index, word in self._ends.items()})
         return with_cost(body, meter, cost_nano)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,23 @@ async def test_any_success_is_an_answer_and_paid_for(
         said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
         assert (answer.status, said) == (200, "One two three.")
         assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_an_end_in_a_word_of_the_providers_own_is_told_in_chats(
+    tmp_path: Path, upstream: ScriptedUpstream, several: bool
+) -> None:
+    ends, told = (["stop", "model_length"], ["stop", "length"]) if several else (["eos"], ["stop"])
+    choices = [{"index": at, "message": {"content": "Hi"}, "finish_reason": word} for at, word in enumerate(ends)]
+    usage = {"prompt_tokens": 5, "completion_tokens": 2}
+    upstream.source = Script(body=json.dumps({"id": "x", "choices": choices, "usage": usage}).encode())
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(n=len(ends))
+        assert answer.json["choices"] == [{**choices[at], "finish_reason": word} for at, word in enumerate(told)]
+        assert answer.json["usage"].keys() == {*usage, "cost"}
+        choices[-1]["finish_reason"] = "error"
+        upstream.source = Script(body=json.dumps({"id": "x", "choices": choices, "usage": usage}).encode())
+        assert (await live.chat(n=len(ends))).status == 502
 
 
 async def test_json_that_is_none_by_the_letter_is_an_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
