@@ -35,11 +35,11 @@ _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[
 _SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
 _VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
 _BASE: Final = re.compile(
-    r"\bbase\b|\bhf$|"
+    r"\bbase\b|(?<!chat )\bhf$|"
     r"\b(?:pythia|llemma|gpt (?:j|neo|neox)|opt \d|bloom|(?:star|santa)coder|codegen)\b(?!.*(?:inst|chat))"
 )
 _BARE: Final = re.compile(r"\d b(?: v 0 \d)?$")
-_TAG: Final = re.compile(r":\d+(?:\.\d+)?b$")
+_TAG: Final = re.compile(r":(?:\d+x)?\d+(?:\.\d+)?b$")
 """Ollama's names: what is tagged by its size alone is tuned."""
 _TUNED: Final = re.compile(
     r"instruct|inst\b|chat|\bit\b|sft|dpo|simpo|hermes|nemotron|athene|cogito|\br 1|coder v 2|gemma 2|stral 7 b$|"

@@ -23,8 +23,9 @@ _OPENAI: Final = (
 )  # fmt: skip
 
 _ANTHROPIC: Final = (
-    ("opus 4 [56]|4 [56] opus", 1460), ("opus 4|claude 4 opus", 1410), ("sonnet 4 [56]|4 [56] sonnet", 1440),
-    ("sonnet 4\\b|claude 4 sonnet", 1385), ("haiku 4|4 5 haiku", 1390), ("3 7 sonnet|sonnet 3 7|claude 37", 1340),
+    ("opus 4 [56]|4 [56] opus", 1460), ("opus 4(?! [7-9]\\b)|claude 4 opus", 1410),
+    ("sonnet 4 [56]|4 [56] sonnet", 1440), ("sonnet 4\\b(?! [7-9]\\b)|claude 4 sonnet", 1385),
+    ("haiku 4|4 5 haiku", 1390), ("3 7 sonnet|sonnet 3 7|claude 37", 1340),
     ("(?:3 5|35) sonnet (?:v 2|2024 ?10(?: ?\\d\\d)?)|sonnet 2024 ?10(?: ?\\d\\d)?", 1310),
     ("(?:3 5|35) sonnet|sonnet (?:3 5|35)|claude 35\\b", 1280), ("3 5 haiku|haiku 3 5", 1250), ("3 opus", 1247),
     ("3 sonnet", 1201), ("3 haiku", 1179), ("claude instant", 1111), ("claude (?:v )?2", 1120),
@@ -74,8 +75,8 @@ _ASIA: Final = (
     ("qwen 3 30.*2507", 1380), ("qwen 3 30", 1330), ("qwq", 1335), ("qwen plus", 1310), ("qwen (?:2 5 )?max", 1340),
     ("qwen 2 5 coder 32", 1217), ("qwen 2 5 72", 1257), ("qwen 2 72", 1187), ("qwen 1 5 110", 1161),
     ("qwen 1 5 72", 1147), ("qwen 1 5 32", 1125), ("qwen 1 5 14", 1109), ("qwen 1 5 7", 1070), ("qwen 1 5 4", 988),
-    ("qwen 14", 1035), ("kimi k 2", 1420), ("glm 4 [67](?! (?:v|flash)\\b)", 1425), ("glm 4 5 air", 1370),
-    ("glm 4 5(?! (?:v|flash)\\b)", 1410),
+    ("qwen 14", 1035), ("kimi k 2", 1420), ("glm 4 [67](?! (?:v\\b|flash))", 1425), ("glm 4 5 air", 1370),
+    ("glm 4 5(?! (?:v\\b|flash))", 1410),
     ("glm 4 plus", 1274), ("minimax m 2", 1350), ("minimax m 1", 1370), ("yi lightning", 1287), ("yi large", 1212),
     ("yi 1 5 34", 1157), ("yi 34", 1111), ("internlm 2 5 20", 1149),
     ("hunyuan turbos", 1370), ("hunyuan large", 1260), ("longcat flash", 1400), ("chatglm", 920),

@@ -27,7 +27,7 @@ NEWEST: Final = 2026.0
 """Where the recalled table ends: a later version of a line that it knows is taken to be from about then."""
 
 _OPENAI: Final = (
-    Known("gpt 5 2 pro", 2025.95, None, (21, 168)),
+    Known("gpt 5 [2-9] pro", 2025.95, None, (21, 168)),
     Known("gpt 5 pro", 2025.8, None, (15, 120)),
     Known("gpt 5 1 codex mini|gpt 5 (?:1 )?mini", 2025.6, None, (0.25, 2)),
     Known("gpt 5 (?:1 )?nano", 2025.6, None, (0.05, 0.4)),
@@ -243,6 +243,8 @@ _ASIA: Final = (
 )
 
 _OTHERS: Final = (
+    Known("grok [5-9].* (?:fast|mini)", NEWEST, None, (0.2, 0.5)),
+    Known("grok [5-9]", NEWEST, None, (3, 15)),
     Known("grok 4 (?:1 )?fast", 2025.75, None, (0.2, 0.5)),
     Known("grok code", 2025.65, None, (0.2, 1.5)),
     Known("grok 4", 2025.5, None, (3, 15)),

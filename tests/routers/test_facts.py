@@ -82,6 +82,10 @@ def test_the_line_and_the_age(name: str, family: str, released: float) -> None:
     ("small", "large"),
     [
         ("z-ai/glm-4.7-flash", "z-ai/glm-4.7"),
+        ("glm-4.7-flashx", "glm-4.7"),
+        ("grok-4", "grok-5"),
+        ("grok-5-fast", "grok-5"),
+        ("claude-opus-4-6", "claude-opus-4-7"),
         ("qwen3-coder-next", "qwen3-coder"),
         ("phi-4-mini-instruct", "microsoft/phi-4"),
         ("amazon.nova-2-lite-v1:0", "amazon.nova-2-pro-v1:0"),
@@ -105,7 +109,7 @@ def test_the_dearest_of_a_line_has_its_own_price() -> None:
     assert (facts_of("gpt-5.2-pro").blended_price or 0.0) > 5 * (facts_of("gpt-5.2").blended_price or 0.0)
 
 
-@pytest.mark.parametrize("name", ["llama3.1:8b", "ollama/llama3:70b", "qwen2.5:7b", "mistral:7b"])
+@pytest.mark.parametrize("name", ["llama3.1:8b", "ollama/llama3:70b", "mixtral:8x7b", "mistral:7b"])
 def test_a_tag_of_its_size_alone_names_no_base_model(name: str) -> None:
     assert facts_of(name).tuned
     assert not facts_of(name + "-base").tuned
@@ -117,6 +121,7 @@ def test_the_kinds_of_a_model() -> None:
     assert facts_of("GPT-5.1 (2025-11-13) (medium reasoning)").reasoning
     assert not facts_of("gpt-4o-mini").reasoning
     assert not facts_of("Llama-2-70b-hf").tuned
+    assert facts_of("meta-llama/Llama-2-70b-chat-hf").tuned
     assert not facts_of("Mistral-7B-v0.1").tuned
     assert facts_of("Mistral-7B-Instruct-v0.1").tuned
     assert facts_of("claude-3-haiku").tuned
