@@ -255,7 +255,11 @@ async def test_an_end_in_a_word_of_the_providers_own_is_told_in_chats(
         assert (await live.chat(n=len(ends))).status == 502
 
 
-async def test_json_that_is_none_by_the_letter_is_an_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", [{"max_tokens": 50}, {"max_cost_usd": usd(CAP_NANO)}], ids=["plain", "folded"])
+async def test_json_that_is_none_by_the_letter_is_an_answer(
+    tmp_path: Path, upstream: ScriptedUpstream, stream: bool, asked: dict[str, float]
+) -> None:
     """A byte order mark, Python's NaN, half a character, and counts as text: it is billed, so it is answered."""
     body = (
         b'\xef\xbb\xbf{"choices":[{"index":0,"message":{"role":"assistant","content":"a\\ud83d"},"finish_reason":"stop",'
@@ -263,9 +267,9 @@ async def test_json_that_is_none_by_the_letter_is_an_answer(tmp_path: Path, upst
     )
     upstream.source = Script.replay(body, "application/json")
     async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}})) as live:
-        answer = await live.chat(task="t1", max_tokens=50)
-        (choice,) = answer.json["choices"]
-        assert (choice["message"]["content"], choice["score"]) == ("a\ufffd", None)
+        answer = await live.chat(task="t1", stream=stream, **asked)
+        (choice,) = (answer.events[0] if stream else answer.json)["choices"]
+        assert (choice["delta" if stream else "message"]["content"], choice["score"]) == ("a\ufffd", None)
         assert (await live.balance("task:t1")).spent_nano == 10 * INPUT_NANO + 9 * OUTPUT_NANO
 
 
