@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.core.mend import readable, well_formed
 
 PIECES = ["\ud83d", "\ude00", "\\ ", "u", "d83d", '"', "\n", "\U0001f600", "NaN", "-Infinity", "\ufffd"]
+ESCAPES = [b"\\", b"u", rb"\ud83d", rb"\ude00", b"ude00"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
@@ -60,3 +61,13 @@ def _as_read(item: object) -> object:
     if isinstance(item, float):
         return item if math.isfinite(item) else None
     return item.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(item, str) else item
+
+
+@given(
+    st.lists(st.sampled_from([*ESCAPES, b'"', b"\xef\xbb\xbf", b"NaN", b"-Infinity", b" "]), max_size=12).map(b"".join)
+)
+def test_what_was_mended_needs_no_mending(data: bytes) -> None:
+    """Readers try again with what is mended, as long as that changes something."""
+    for mend in (well_formed, readable):
+        mended = mend(data)
+        assert mended is None or mend(mended) is None
