@@ -220,11 +220,12 @@ class WireProtocol(HttpToolsProtocol):
         self._refuse(b"408 Request Timeout", "The request stopped arriving.")
 
     def _refuse(self, status: bytes, message: str) -> None:
-        """Nothing that can be served came; where an answer is under way the connection ends without a word."""
+        """Nothing that can be served came. Where that is behind a request that is being answered, or its answer has
+        begun, the connection ends without a word, which would be taken for the answer."""
         if self.transport.is_closing():
             return
-        under_way = self._answering
-        if under_way is None or not under_way.response_started or under_way.response_complete:
+        asked = self._answering
+        if asked is None or asked.response_complete or (asked.more_body and not asked.response_started):
             self.transport.write(refusal(status, message))
         self.transport.close()
 

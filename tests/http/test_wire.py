@@ -193,6 +193,14 @@ async def test_what_is_no_request_is_told_so_in_shape(
         assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
 
 
+async def test_rubbish_behind_a_request_is_not_its_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        writer.write(asked() + b"hello\r\n\r\n")
+        assert await reader.read() == b""
+
+
 async def test_rubbish_behind_a_request_is_not_told_in_its_answer(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     gate = Gate()
     upstream.source = Script.of(words("One two three."), gate=gate)
