@@ -1,7 +1,7 @@
 """Records of finished calls that wait to be written: first as what makes them, then as JSON.
 
 Records are made many at once, a moment after their calls have ended: one after another finds code and tables in the
-processor's caches, where a record made in its call's own time costs twice as much.
+processor's caches, where a record made in its call's own time has to fetch them (docs/speed.md).
 """
 
 from __future__ import annotations
