@@ -227,11 +227,3 @@ class AbilityStack:
     def variance(self, u: Vector) -> Vector:
         """The variance of each arm's logit from what is not known of the arm."""
         return self._flat @ np.outer(u, u).ravel()
-
-
-def predict(
-    ability: Ability, u: Vector, u_var: Vector | None = None, *, offset: float = 0.0, offset_var: float = 0.0
-) -> tuple[float, float]:
-    """P(success) of one model and the variance of its logit; see `AbilityStack.predict`."""
-    p, variance = AbilityStack([ability]).predict(u, u_var, offset=offset, offset_var=offset_var)
-    return float(p[0]), float(variance[0])

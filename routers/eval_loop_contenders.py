@@ -149,21 +149,6 @@ class Static:
         pass
 
 
-class Fixed:
-    """Always the same arm."""
-
-    def __init__(self, world: World, arm: int) -> None:
-        self.world, self.arm = world, arm
-
-    def choose(self, row: int, rate: float) -> int:
-        worth = np.full(len(self.world.arms), -1.0)
-        worth[self.arm] = 1.0
-        return best_of(worth, self.world, row)
-
-    def learn(self, row: int, arm: int, outcome: float) -> None:
-        pass
-
-
 class BetaThompson:
     """One Beta(1, 1) for each arm on each task type, drawn from (LiteLLM's adaptive router works like this)."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from routers.base import reasons_by_default
-from routers.rows import Indices, Row, groups, view_of
+from routers.rows import CHARS_PER_TOKEN, Indices, Row, groups, view_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -19,7 +19,6 @@ Prices = Callable[[str], tuple[float, float] | None]
 
 AGENT: Final = re.compile(r"^20\d{6}_")
 """A dated submission to a leaderboard (SWE-bench's) is an agent around a model: its calls have no list price."""
-CHARS_PER_TOKEN: Final = 4.0
 FEW_SHOT_TOKENS: Final[Mapping[str, int]] = {"mmlu_pro": 1200, "routellm_mmlu": 1200}
 """Input that stood before the prompt in every call and is not in the rows (README of the data)."""
 ASSUMED_OUTPUT_TOKENS: Final = 250.0
@@ -55,11 +54,6 @@ class Table:
     def usable(self) -> Bools:
         """Which model can be chosen on which row: its outcome and its cost are known."""
         return ~np.isnan(self.score) & ~np.isnan(self.cost)
-
-    @property
-    def priced(self) -> Indices:
-        """The models that take part in dollar metrics."""
-        return np.flatnonzero(self.dollars)
 
     def take(self, rows: Indices) -> list[Row]:
         """The rows with these numbers."""
@@ -98,10 +92,9 @@ def _table(source: str, rows: list[Row], group: Indices, index: Indices, prices:
                 recorded[i, j] = outcome.cost_usd
             if outcome.in_tokens is not None:
                 asked[i, j] = outcome.in_tokens
-            if outcome.out_tokens is not None:
-                out[i, j] = outcome.out_tokens
-            elif outcome.out_chars is not None and not reasons_by_default(model):
-                out[i, j] = outcome.out_chars / CHARS_PER_TOKEN
+            tokens = outcome.out_tokens if reasons_by_default(model) else outcome.length_tokens
+            if tokens is not None:
+                out[i, j] = tokens
     rates = np.array([_price(name, prices) for name in names], dtype=np.float64).reshape(-1, 2)
     notes: list[str] = []
     estimated = np.array([_input_tokens(row) for row in rows])

@@ -23,6 +23,7 @@ import numpy as np
 from routers.base import RequestView
 
 FoldKind = Literal["random", "family", "source"]
+CHARS_PER_TOKEN: Final = 4.0
 MAX_FOLDS: Final = 5
 MAX_NOTED: Final = 3
 """Bad lines of one file that are named one by one; the others are counted."""
@@ -55,6 +56,13 @@ class Outcome:
     out_tokens: float | None = None
     out_chars: float | None = None
     cost_usd: float | None = None
+
+    @property
+    def length_tokens(self) -> float | None:
+        """How long the answer is: as recorded, else by its characters."""
+        if self.out_tokens is None and self.out_chars is not None:
+            return self.out_chars / CHARS_PER_TOKEN
+        return self.out_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ TRUST_IF_STRANGE: Final = (0.5, 0.0, 0.0, 0.0)
 """What is left of a coordinate where words are strange. Of ease only what words tell fades, for what the surface
 tells carries over to kinds never seen; which models are good at something does not, whatever tells it. Chosen by
 leaving out sources."""
-CHARS_PER_TOKEN: Final = 4.0
 FAMILIAR_SHARE, STRANGE_SHARE = 0.5, 0.9
 """Quantiles of the share of unknown words: in questions of known families, at which nothing is strange; in questions
 of sources never seen, at which all is."""
@@ -171,9 +170,7 @@ def _lengths(rows: Sequence[Row], features: Sequence[Features]) -> dict[str, Any
         source = sources.setdefault(row.source, len(sources))
         for model, outcome in row.outcomes.items():
             place = arms.setdefault(model, len(arms))
-            tokens = outcome.out_tokens
-            if tokens is None and outcome.out_chars is not None:
-                tokens = outcome.out_chars / CHARS_PER_TOKEN
+            tokens = outcome.length_tokens
             if tokens and not reasons_by_default(model):
                 flat.append((number, place, tokens, source))
     columns = np.array(flat, dtype=np.float64).reshape(len(flat), 4)

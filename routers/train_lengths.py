@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from routers.abilities import Matrix, Vector
 from routers.base import Arm
-from routers.facts import NANO, line_of
+from routers.facts import line_of
 from routers.features import Features
 from routers.lengths import CALL, KINDS, OTHER, REGRESSORS, VERBOSITY_FACTS, describe, length_name, verbosity_facts
-from routers.rows import Outcome
 
-CHARS_PER_TOKEN: Final = 4.0
 ROUNDS: Final = 12
 RIDGE: Final = 10.0
 """Observations' worth of belief that a regressor changes nothing."""
@@ -45,23 +43,6 @@ class Lengths(NamedTuple):
     arm: Places
     tokens: Vector
     source: Places
-
-
-def measured_tokens(outcome: Outcome, arm: Arm, input_tokens: float) -> float | None:
-    """The visible output of an answer in tokens: as recorded, else from its characters, else from what it cost.
-
-    None where nothing was recorded, and for a model that reasons: its tokens and dollars hold what is hidden."""
-    if arm.reasoning:
-        return None
-    if outcome.out_tokens is not None:
-        return outcome.out_tokens or None
-    if outcome.out_chars is not None:
-        return outcome.out_chars / CHARS_PER_TOKEN or None
-    if outcome.cost_usd is None or arm.input_rate is None or not arm.output_rate:
-        return None
-    known_input = input_tokens if outcome.in_tokens is None else outcome.in_tokens
-    tokens = (outcome.cost_usd * NANO * 1e6 - known_input * arm.input_rate) / arm.output_rate
-    return tokens if tokens >= 1.0 else None
 
 
 def fit_lengths(features: Sequence[Features], arms: Sequence[Arm], seen: Lengths) -> dict[str, Any]:

@@ -46,8 +46,8 @@ judged good for it for ever."""
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A label as it was taken in. `expected`: P(success) by the belief without it; `promised`: by the router that
-    decided (0.5: it said nothing). `first`: nothing was learned of this call before."""
+    """A label as it was taken in. `expected`: P(success) by the belief without it. `first`: nothing was learned of this
+    call before."""
 
     request_id: str
     model: str
@@ -57,7 +57,6 @@ class Learned:
     key: str
     said_s: float
     expected: float
-    promised: float
     outcome: float
     weight: float
     first: bool
@@ -340,7 +339,7 @@ class Learner:
         outcome, weight = label.told(expected)
         return Learned(
             label.request_id, label.model, label.task_type, lesson.demand, label.source, label.key, label.said_s,
-            expected, label.expected, outcome, weight, first, held,
+            expected, outcome, weight, first, held,
         )  # fmt: skip
 
     def _expected(self, lesson: Lesson, model: str) -> float:

@@ -6,13 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
-
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Arg, Script, open_server
 from app.stores.task_memory import MemoryUnavailable
-
-log = structlog.get_logger()
 
 DEADLINE_S = 2.0
 _SCRIPT = Script(

@@ -15,8 +15,8 @@ from app.core.feedback import Feedback, Speaker, Turned
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label, label_of, spoken
 from app.learner.sources import Sources
-from routers.abilities import Ability, Vector, predict
-from tests.routers.one_model import update
+from routers.abilities import Ability, Vector
+from tests.routers.one_model import predict, update
 
 RATES = {
     ("cheap", "easy"): 0.91, ("middle", "easy"): 0.94, ("dear", "easy"): 0.97,

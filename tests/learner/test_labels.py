@@ -25,8 +25,8 @@ from app.learner.labels import (
     told_of,
 )
 from app.learner.sources import SIGNS, TASK, USER, VERIFIER, Sources, Told, prior_of
-from routers.abilities import Ability, predict
-from tests.routers.one_model import update
+from routers.abilities import Ability
+from tests.routers.one_model import predict, update
 
 CALL = Call("req_1", "alice", "small", True, 10.0, 11.0, task_id="job", task_type="code", expected=0.7)
 WORD = Feedback("req_1", "alice", Speaker.USER, Turned.SUCCESS, 20.0, "alice")

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from routers.abilities import Ability, Matrix, Vector
+from routers.abilities import Ability, AbilityStack, Matrix, Vector
 from routers.base import Arm
 from routers.belief import Belief, Own
 from routers.kinds import N_TYPES, Demand
@@ -31,3 +31,11 @@ def update(ability: Ability, u: Vector, outcome: float, weight: float = 1.0, *, 
     demand = Demand(u, var, nothing[0, :0], 0.0, "none of the types")
     after = belief.told(belief.site(ONE.name, demand, outcome, weight)).ability(ONE.name)
     return Ability(after.mean[:k], after.cov[:k, :k])
+
+
+def predict(
+    ability: Ability, u: Vector, u_var: Vector | None = None, *, offset_var: float = 0.0
+) -> tuple[float, float]:
+    """P(success) and the variance of its logit."""
+    p, variance = AbilityStack([ability]).predict(u, u_var, offset_var=offset_var)
+    return float(p[0]), float(variance[0])

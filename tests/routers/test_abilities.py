@@ -13,7 +13,6 @@ from routers.abilities import (
     AbilityStack,
     AbilityWeights,
     completed,
-    predict,
     prior,
     regressed,
     regressors,
@@ -21,6 +20,7 @@ from routers.abilities import (
 from routers.base import Arm, tier_of_rates
 from routers.facts import arm_of_name
 from routers.train_abilities import Observations, anchored, fit_abilities
+from tests.routers.one_model import predict
 
 K = 3
 
@@ -43,7 +43,8 @@ def test_a_stack_is_its_arms() -> None:
     u, u_var = rng.normal(size=K), rng.random(K)
     p, variance = AbilityStack(abilities).predict(u, u_var, offset=0.3, offset_var=0.2)
     for at, ability in enumerate(abilities):
-        assert (p[at], variance[at]) == pytest.approx(predict(ability, u, u_var, offset=0.3, offset_var=0.2))
+        alone = AbilityStack([ability]).predict(u, u_var, offset=0.3, offset_var=0.2)
+        assert (p[at], variance[at]) == pytest.approx((alone[0][0], alone[1][0]))
 
 
 SIZES = (1, 2, 4, 7, 8, 13, 30, 34, 70, 72, 110, 200, 405)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from routers.abilities import Ability, Vector, predict
+from routers.abilities import Ability, Vector
 from routers.train_abilities import Observations, posterior
-from tests.routers.one_model import update
+from tests.routers.one_model import predict, update
 
 K = 3
 coordinates = st.lists(st.floats(-30, 30), min_size=K, max_size=K).map(np.array)

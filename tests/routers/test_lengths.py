@@ -26,7 +26,7 @@ from routers.lengths import (
     verbosity,
 )
 from routers.rows import Outcome
-from routers.train_lengths import Lengths, fit_lengths, measured_tokens
+from routers.train_lengths import Lengths, fit_lengths
 
 TERSE, CHATTY = "llama-3-8b-instruct", "qwen2.5-7b-instruct"
 
@@ -130,12 +130,7 @@ def test_no_arms_no_lengths() -> None:
 
 
 def test_a_length_is_read_from_what_was_recorded() -> None:
-    arm = Arm("x", 2, input_rate=10**9, output_rate=2 * 10**9)
-    assert measured_tokens(Outcome(1.0, out_tokens=30, out_chars=900), arm, 100) == 30
-    assert measured_tokens(Outcome(1.0, out_chars=900), arm, 100) == 225
-    assert measured_tokens(Outcome(1.0, cost_usd=0.0005), arm, 100) == pytest.approx(200)
-    assert measured_tokens(Outcome(1.0, in_tokens=300, cost_usd=0.0005), arm, 100) == pytest.approx(100)
-    assert measured_tokens(Outcome(1.0, cost_usd=0.00005), arm, 100) is None
-    assert measured_tokens(Outcome(1.0), arm, 100) is None
-    assert measured_tokens(Outcome(1.0, out_tokens=0), arm, 100) is None
-    assert measured_tokens(Outcome(1.0, out_tokens=30), replace(arm, reasoning=True), 100) is None
+    assert Outcome(1.0, out_tokens=30, out_chars=900).length_tokens == 30
+    assert Outcome(1.0, out_tokens=0, out_chars=900).length_tokens == 0
+    assert Outcome(1.0, out_chars=900).length_tokens == 225
+    assert Outcome(1.0, cost_usd=0.0005).length_tokens is None

@@ -16,8 +16,6 @@ from app.dialects.anthropic.models import Abilities
 from app.dialects.openai_chat.render import object_bytes
 
 _Members = dict[str, msgspec.Raw]
-_encode = msgspec.json.encode
-_members = msgspec.json.Decoder(_Members)
 _optional = msgspec.json.Decoder(_Members | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _SYSTEM = re.compile(rb'"system"')

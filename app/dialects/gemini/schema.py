@@ -14,8 +14,6 @@ from app.core.errors import BadRequest
 from app.dialects.gemini.values import camel
 from app.dialects.openai_chat.parse import field_of
 
-NO_ARGUMENTS = msgspec.Raw(b'{"type":"object","properties":{}}')
-
 _object = msgspec.json.Decoder(dict[str, Any])
 _COUNTS = frozenset(("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"))
 _ONLY_GEMINI = frozenset(("nullable", "propertyOrdering", "example"))
