@@ -131,10 +131,10 @@ class Attempt:
             return await self.failed(verdict.not_carried(error))
         except BadEvent:
             return await self.failed(verdict.garbled())
-        except NotConnected:
-            return await self.failed(verdict.not_connected())
-        except ConnectionBroken:
-            return await self.failed(verdict.broken(), unseen=reply is not None)
+        except NotConnected as error:
+            return await self.failed(verdict.not_connected(str(error)))
+        except ConnectionBroken as error:
+            return await self.failed(verdict.broken(str(error)), unseen=reply is not None)
         except Stopped:
             if reply is not None:
                 reply.close()
@@ -229,7 +229,7 @@ class Attempt:
         else:
             await self.settle(0, Provenance.METERED)
         self.record.outcome = what.outcome
-        self.record.error = what.error.message
+        self.record.error, self.record.cause = what.error.message, what.cause or None
         return what
 
     @property

@@ -24,7 +24,8 @@ class AttemptRecord(msgspec.Struct):
     """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
     writes) are counted from the call's arrival; `generation_s` is how long its output took. `unpriced_tools`: tools of
     the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap).
-    `choices`: how many came, where that is fewer than were asked for."""
+    `choices`: how many came, where that is fewer than were asked for. `cause`: what is known beyond the `error` that
+    the client was told."""
 
     candidate: Candidate
     purse: Purse | None = None
@@ -40,6 +41,7 @@ class AttemptRecord(msgspec.Struct):
     generation_s: float | None = None
     cut: dict[str, Any] | None = None
     error: str | None = None
+    cause: str | None = None
     usage: dict[str, int] = {}
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()

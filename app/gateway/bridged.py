@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -161,11 +161,3 @@ def error_bytes(status: int, message: str, code: str | None) -> bytes:
     kind = "invalid_request_error" if status < 500 else "server_error"
     told = {"message": plain[:MAX_MESSAGE_CHARS], "type": kind, "param": None, "code": code}
     return msgspec.json.encode({"error": told})
-
-
-def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it was made from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__

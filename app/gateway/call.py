@@ -262,9 +262,9 @@ class ChatCall(OwnedCall):
         verdict = await attempt.run(self._note_loop(candidate) if len(self.attempts) == 1 else None)
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
-            breaker.failed(now(), verdict.retry_after_s, verdict.error.message)
+            breaker.failed(now(), verdict.retry_after_s, verdict.why)
         elif verdict is None and outcome in (Outcome.API_ERROR, Outcome.TIMEOUT):
-            breaker.failed(now(), why=outcome)
+            breaker.failed(now(), why=attempt.record.error or outcome)
         elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED, Outcome.THRASH_KILLED):
             breaker.succeeded()
             await self._learn(attempt)

@@ -136,10 +136,10 @@ class EmbeddingsCall(OwnedCall):
             record.status = reply.status
             data = await self.waits.io(reply.read_all())
             reply.release()
-        except NotConnected:
-            return await self._failed(purse, record, verdict.not_connected())
-        except ConnectionBroken:
-            return await self._failed(purse, record, verdict.broken())
+        except NotConnected as error:
+            return await self._failed(purse, record, verdict.not_connected(str(error)))
+        except ConnectionBroken as error:
+            return await self._failed(purse, record, verdict.broken(str(error)))
         if not 200 <= reply.status < 300:
             return await self._failed(purse, record, verdict.of_status(reply.status, reply.headers, data, time.time()))
         try:
@@ -162,7 +162,7 @@ class EmbeddingsCall(OwnedCall):
         return None
 
     async def _failed(self, purse: Purse, record: AttemptRecord, what: Verdict) -> Verdict:
-        record.outcome, record.error = what.outcome, what.error.message
+        record.outcome, record.error, record.cause = what.outcome, what.error.message, what.cause or None
         await self._settle(purse, record, purse.meter.cost_nano if what.charged else 0, Provenance.ESTIMATED)
         return what
 

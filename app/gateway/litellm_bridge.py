@@ -25,7 +25,6 @@ from app.core.policy import Provider
 from app.gateway.bridge_reply import BridgedReply
 from app.gateway.bridged import (
     arguments_for,
-    causes_of,
     chunk_bytes,
     embeddings_bytes,
     error_bytes,
@@ -33,6 +32,7 @@ from app.gateway.bridged import (
     whole_bytes,
 )
 from app.gateway.bridged_cohere import cohere_piece
+from app.gateway.causes import causes_of, unreachable
 from app.gateway.upstream import NO_HEADERS, ConnectionBroken, NotConnected, Reply, Upstreams
 
 log = structlog.get_logger()
@@ -209,7 +209,7 @@ async def _failed(reply: BridgedReply, error: Exception) -> Exception | None:
             log.error("litellm needs a package that is not installed to ask this provider", package=cause.name)
     names = {type(cause).__name__ for cause in causes_of(error)}
     if names & {"ConnectError", "ClientConnectorError", "ConnectTimeout"}:
-        return NotConnected("the provider cannot be reached")
+        return NotConnected(unreachable(error))
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int) or not 400 <= status < 600:
         return ConnectionBroken(f"{type(error).__name__}: the provider gave no answer that can be read")

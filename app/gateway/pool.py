@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Mapping
 
 from app.core.policy import Provider
+from app.gateway.causes import unreachable
 from app.gateway.pool_connection import Connection
 from app.gateway.pool_origin import Origin
 from app.gateway.pool_target import Target, build_target, with_headers
@@ -141,7 +142,7 @@ class PooledUpstreams:
         try:
             target = build_target(provider, path, self._origins)
         except ValueError as error:
-            raise NotConnected(f"the provider {provider.name!r} cannot be asked: {error}") from error
+            raise NotConnected(f"it cannot be asked: {error}") from error
         self._targets[id(provider), path] = target
         return target
 
@@ -160,13 +161,13 @@ class PooledUpstreams:
                 )
         except (OSError, ValueError) as error:
             connection.abort()
-            raise NotConnected(f"{origin.host}:{origin.port}: {str(error) or 'connecting took too long'}") from error
+            raise NotConnected(unreachable(error)) from error
         except BaseException:
             connection.abort()
             raise
         if connection.closed or self._closed:
             connection.abort()
-            raise NotConnected(f"{origin.host}:{origin.port} closed the connection")
+            raise NotConnected("the connection was lost")
         # Not in connection_made: uvloop reports no loss where connecting is cancelled right after that.
         self._everyone.add(connection)
         if self._sweeper is None:

@@ -299,6 +299,7 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "provenance": attempt.provenance,
         "ttft_ms": _ms(attempt.ttft_s),
         "error": attempt.error,
+        "cause": attempt.cause,
         "upstream_id": attempt.upstream_id,
         "budget": None if purse is None else budget_json(purse),
     }

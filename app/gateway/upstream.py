@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from app.core.policy import Provider
@@ -27,11 +28,11 @@ def key_header(provider: Provider) -> tuple[str, str] | None:
 
 
 class NotConnected(Exception):
-    """No connection was made: the provider has seen nothing."""
+    """No connection was made: the provider has seen nothing. Its text says why, as `causes` does."""
 
 
 class ConnectionBroken(Exception):
-    """The connection died after the request was (or may have been) sent."""
+    """The connection died after the request was (or may have been) sent. Its text says how, and quotes nothing."""
 
 
 class Reply(Protocol):
@@ -104,10 +105,42 @@ def proxies_of(env: Mapping[str, str]) -> dict[str, str]:
     return proxies
 
 
-def proxy_for(proxies: Mapping[str, str], scheme: str, host: str) -> str | None:
-    """The proxy for a host; None if it needs none. NO_PROXY lists hosts, each with its subdomains, or `*`."""
+def proxy_for(proxies: Mapping[str, str], scheme: str, host: str, port: int | None = None) -> str | None:
+    """The proxy for a host; None if it needs none, as this machine never does.
+
+    NO_PROXY lists hosts (each with its subdomains), addresses and networks (10.0.0.0/8), maybe with a port; or `*`.
+    """
+    address = _address(host)
+    if host == "localhost" or (address is not None and address.is_loopback):
+        return None
     for listed in proxies.get("no", "").lower().split(","):
-        name = listed.strip().lstrip(".")
-        if name and (name in ("*", host) or host.endswith("." + name)):
+        name, only = _port_apart(listed.strip())
+        if name == "*" or (only in (None, port) and _covers(name, host, address)):
             return None
     return proxies.get(scheme)
+
+
+def _covers(name: str, host: str, address: IPv4Address | IPv6Address | None) -> bool:
+    """Whether an entry of NO_PROXY, its port apart, is of this host."""
+    if address is None:
+        domain = name.lstrip("*").lstrip(".")
+        return bool(domain) and (host == domain or host.endswith("." + domain))
+    try:
+        return address in ip_network(name, strict=False)
+    except ValueError:
+        return False
+
+
+def _port_apart(listed: str) -> tuple[str, int | None]:
+    """`name`, `name:80`, `::1` or `[::1]:80` in its two parts."""
+    name, colon, port = listed.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and (name.endswith("]") or ":" not in name):
+        return name.strip("[]"), int(port)
+    return listed.strip("[]"), None
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

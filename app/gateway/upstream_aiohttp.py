@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from app.core.policy import Provider
+from app.gateway.causes import unreachable
 from app.gateway.upstream import (
     NO_HEADERS,
     READ_BUFFER_BYTES,
@@ -37,7 +38,7 @@ class AiohttpReply:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionBroken(str(error)) from error
+            raise ConnectionBroken(_broken(error)) from error
 
     async def pour(self, take: Take) -> None:
         await pour_reads(self, take)
@@ -56,6 +57,21 @@ class AiohttpReply:
 
     def close(self) -> None:
         self._response.close()
+
+
+def _unreachable(error: aiohttp.ClientError) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "it cannot be asked: its base_url is not valid"
+    why = unreachable(error)
+    return f"the proxy: {why}" if isinstance(error, aiohttp.ClientProxyConnectionError) else why
+
+
+def _broken(error: Exception) -> str:
+    # The text of an answer that cannot be read holds the URL, and may quote the answer.
+    malformed = isinstance(error, aiohttp.ClientResponseError)
+    return "the provider's reply is malformed" if malformed else f"the connection was lost: {error}"
 
 
 class AiohttpUpstreams:
@@ -88,9 +104,9 @@ class AiohttpUpstreams:
                 await self._session.post(url, data=body, headers=sent, proxy=proxy, allow_redirects=False)
             )
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
-            raise NotConnected(str(error)) from error
+            raise NotConnected(_unreachable(error)) from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            raise ConnectionBroken(str(error)) from error
+            raise ConnectionBroken(_broken(error)) from error
 
     def _target(self, provider: Provider, path: str) -> tuple[URL, CIMultiDict[str], str | None]:
         known = self._targets.get((id(provider), path))
@@ -109,7 +125,7 @@ class AiohttpUpstreams:
         url = URL(provider.url(path), encoded=True)
         if len(self._targets) > 256:  # old policies' providers
             self._targets.clear()
-        proxy = proxy_for(self._proxies, url.scheme, url.raw_host or "")
+        proxy = proxy_for(self._proxies, url.scheme, url.raw_host or "", url.port)
         self._targets[(id(provider), path)] = (provider, url, headers, proxy)
         return url, headers, proxy
 

@@ -6,7 +6,7 @@ import email.utils
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from app.core.errors import (
@@ -18,7 +18,7 @@ from app.core.errors import (
     UpstreamTimeout,
 )
 from app.core.types import Outcome
-from app.dialects.openai_chat.errors import upstream_error_object
+from app.dialects.openai_chat.errors import error_word, upstream_error_object
 
 
 class Move(Enum):
@@ -31,7 +31,8 @@ class Move(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`unhealthy`: it counts against the candidate's circuit. `charged`: the provider may have billed the input."""
+    """`unhealthy`: it counts against the candidate's circuit. `charged`: the provider may have billed the input.
+    `cause`: what is known beyond the error's message, for whoever runs the gateway."""
 
     move: Move
     error: BursarError
@@ -39,6 +40,12 @@ class Verdict:
     unhealthy: bool
     charged: bool = False
     retry_after_s: float | None = None
+    cause: str = ""
+
+    @property
+    def why(self) -> str:
+        """The message and its cause, for the log."""
+        return f"{self.error.message} ({self.cause})" if self.cause else self.error.message
 
 
 _CLIENT_FAULTS = frozenset({400, 409, 413, 415, 422})
@@ -54,6 +61,11 @@ can look like this."""
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
     """The verdict on an HTTP status that is no success; `now_s` is the wall clock, for a dated Retry-After."""
+    word = error_word(body)
+    return replace(_of_status(status, headers, body, now_s), cause=f"status {status}{f', {word}' if word else ''}")
+
+
+def _of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
     error_object = upstream_error_object(body)
     text = body[:4096].lower()
     bad_key = status == 400 and _BAD_KEY.search(text) is not None
@@ -84,15 +96,16 @@ def not_carried(error: BursarError) -> Verdict:
     return Verdict(Move.NEXT, error, Outcome.BAD_REQUEST, unhealthy=False)
 
 
-def not_connected() -> Verdict:
+def not_connected(cause: str) -> Verdict:
     """No connection: nothing was sent, so nothing can have been billed."""
-    return Verdict(Move.AGAIN, UpstreamError("The provider cannot be reached."), Outcome.API_ERROR, unhealthy=True)
+    error = UpstreamError("The provider cannot be reached.")
+    return Verdict(Move.AGAIN, error, Outcome.API_ERROR, unhealthy=True, cause=cause)
 
 
-def broken() -> Verdict:
+def broken(cause: str = "") -> Verdict:
     """The connection died after the request was sent, before an answer: the input may be billed."""
     error = UpstreamError("The provider closed the connection before it answered.")
-    return Verdict(Move.AGAIN, error, Outcome.API_ERROR, unhealthy=True, charged=True)
+    return Verdict(Move.AGAIN, error, Outcome.API_ERROR, unhealthy=True, charged=True, cause=cause)
 
 
 def garbled() -> Verdict:
@@ -137,6 +150,6 @@ def of_stream_error(error_object: bytes) -> Verdict:
     text = error_object.lower()
     if b"rate_limit" in text or b"overloaded" in text:
         busy = UpstreamBusy("The provider is limiting the rate of requests.")
-        return Verdict(Move.AGAIN, busy, Outcome.RATE_LIMIT, unhealthy=True)
+        return Verdict(Move.AGAIN, busy, Outcome.RATE_LIMIT, unhealthy=True, cause=error_word(error_object) or "")
     failed = UpstreamError("The provider reported an error instead of an answer.")
-    return Verdict(Move.NEXT, failed, Outcome.API_ERROR, unhealthy=True)
+    return Verdict(Move.NEXT, failed, Outcome.API_ERROR, unhealthy=True, cause=error_word(error_object) or "")

@@ -255,7 +255,7 @@ async def test_a_folded_call_whose_stream_dies_goes_to_the_next_one(
 async def test_a_model_that_is_left_out_is_logged_once_with_the_reason_and_so_is_its_return(
     tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    upstream.source = Script.failure(401)
+    upstream.source = Script.failure(401, "no such key: sk-none", code="invalid_api_key")
     async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=CAPS)) as live:
         with structlog.testing.capture_logs() as logs:
             for _ in range(4):
@@ -263,7 +263,8 @@ async def test_a_model_that_is_left_out_is_logged_once_with_the_reason_and_so_is
                 live.services.show_circuits()
         (said,) = [line for line in logs if line["event"] == "a model is left out, for its provider fails"]
         assert (said["model"], said["provider"]) == ("a", live.services.view.policy.models["a"].provider.name)
-        assert said["why"] == "The provider refused the gateway's own account: its key or its credit."
+        account = "The provider refused the gateway's own account: its key or its credit."
+        assert said["why"] == f"{account} (status 401, invalid_api_key)"
         upstream.source = GOOD
         live.services.health.of("a").open_until_s -= 2 * COOLDOWN_S
         with structlog.testing.capture_logs() as logs:

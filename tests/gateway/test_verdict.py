@@ -142,7 +142,7 @@ def test_no_header_breaks_the_verdict(seconds: str, milliseconds: str, status: i
 
 
 def test_a_dead_connection_may_have_cost_something_and_a_missing_one_not() -> None:
-    assert not verdict.not_connected().charged
+    assert not verdict.not_connected("").charged
     assert verdict.broken().charged
     assert verdict.too_late().charged
     assert verdict.garbled().charged
@@ -161,3 +161,27 @@ def test_errors_for_clients_carry_no_numbers_of_the_provider() -> None:
     for status in (401, 429, 500, 503, 504):
         found = of_status(status, {}, error("limit 500 reached, try again in 20s"), NOW_S)
         assert not any(c.isdigit() for c in found.error.message)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (429, error("You exceeded it", code="insufficient_quota", type="t"), "status 429, insufficient_quota"),
+        (529, json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}).encode(),
+         "status 529, overloaded_error"),
+        (403, error("no", code=403, status="PERMISSION_DENIED"), "status 403, PERMISSION_DENIED"),
+        (500, error("no key sk-proj-1", code="sk-proj-1"), "status 500"),
+        (502, b"<html>bad gateway</html>", "status 502"),
+        (503, b'{"error": "down"}', "status 503"),
+        (503, b"[]", "status 503"),
+    ],
+)  # fmt: skip
+def test_the_cause_is_the_status_and_the_providers_own_word(status: int, body: bytes, cause: str) -> None:
+    found = of_status(status, {}, body, NOW_S)
+    assert found.cause == cause
+    assert found.why == f"{found.error.message} ({cause})"
+
+
+def test_an_error_in_a_stream_has_its_word_too() -> None:
+    assert of_stream_error(b'{"message": "m", "type": "overloaded_error"}').cause == "overloaded_error"
+    assert of_stream_error(b'{"message": "m"}').why == "The provider reported an error instead of an answer."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from app.core.errors import BudgetExceeded, BursarError, TaskStopped, UpstreamError, UpstreamRejected
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_WORD = re.compile(r"[A-Za-z_.]{3,64}")
 
 _SCOPE_WORDS = {
     "request": ("Request", "this request"),
@@ -68,6 +72,20 @@ def budget_error(scope: str, headers: dict[str, str] | None = None) -> BudgetExc
 
 def upstream_error_object(body: bytes) -> bytes | None:
     """The `error` object of a provider's error reply where it has the OpenAI shape (or is close), else None."""
+    error = _error_of(body)
+    return None if error is None else _shaped(error, kind="invalid_request_error")
+
+
+def error_word(body: bytes) -> str | None:
+    """The one word by which a provider's error reply says what is wrong, such as insufficient_quota or
+    PERMISSION_DENIED. Its sentences may quote keys and prompts; what has digits in it, too, is left alone."""
+    error = _error_of(body)
+    found = [error.get(name) for name in ("code", "status", "type")] if isinstance(error, dict) else []
+    return next((word for word in found if isinstance(word, str) and _WORD.fullmatch(word)), None)
+
+
+def _error_of(body: bytes) -> object:
+    """What a provider's error reply says of the error; None where it says nothing that can be read."""
     try:
         reply = _decode(body)
         # Google's compatible endpoint wraps the object in a list.
@@ -78,7 +96,7 @@ def upstream_error_object(body: bytes) -> bytes | None:
         return None
     if "detail" in reply and "message" not in reply and "error" not in reply:
         reply = {"error": _detail(reply["detail"])}
-    return _shaped(reply.get("error", reply), kind="invalid_request_error")
+    return reply.get("error", reply)
 
 
 def _detail(detail: object) -> object:

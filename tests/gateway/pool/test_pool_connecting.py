@@ -166,3 +166,27 @@ def test_proxies_of_an_environment() -> None:
     hosts = {"x.a.b": None, "a.b": None, "c": None, "ca.b": "http://all", "cc": "http://all"}
     assert {host: upstream_module.proxy_for(proxies, "https", host) for host in hosts} == hosts
     assert upstream_module.proxy_for({"http": "http://p", "no": "*"}, "http", "any") is None
+
+
+@pytest.mark.parametrize(
+    "listed", ["10.0.0.0/8", "10.1.2.3", "10.1.2.3:8000", "10.1.2.9/24", "fd00::/8", "[fd00::7]:8000", "fd00::7"]
+)
+def test_addresses_and_networks_need_no_proxy(listed: str) -> None:
+    proxies, host = {"http": "http://p", "no": f"else, {listed}"}, "fd00::7" if "fd" in listed else "10.1.2.3"
+    assert upstream_module.proxy_for(proxies, "http", host, 8000) is None
+    assert upstream_module.proxy_for(proxies, "http", "11.1.2.3", 8000) == "http://p"
+    elsewhere = None if ":8000" not in listed else "http://p"
+    assert upstream_module.proxy_for(proxies, "http", host, 80) == elsewhere
+
+
+@pytest.mark.parametrize("listed", ["svc.local", ".svc.local", "*.svc.local", "vllm.svc.local:8000"])
+def test_names_need_no_proxy(listed: str) -> None:
+    proxies = {"http": "http://p", "no": f"10.0.0.0/8,{listed}"}
+    assert upstream_module.proxy_for(proxies, "http", "vllm.svc.local", 8000) is None
+    assert upstream_module.proxy_for(proxies, "http", "other.local", 8000) == "http://p"
+    assert upstream_module.proxy_for({"http": "http://p", "no": ",, :80, /8,[]"}, "http", "10.0.0.1", 80) == "http://p"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
+def test_this_machine_is_behind_no_proxy(host: str) -> None:
+    assert upstream_module.proxy_for({"http": "http://p"}, "http", host, 8000) is None

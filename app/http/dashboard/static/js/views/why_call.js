@@ -130,7 +130,7 @@ function money(record) {
 function attempts(record) {
   const columns = [
     { label: "Attempt", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `${r.provider}${r.status ? `, HTTP ${r.status}` : ""}, ${r.mode}`)] },
-    { label: "Ended", cell: (r) => [outcomeMark(r.outcome), r.error ? h("span", { class: "sub" }, r.error) : null] },
+    { label: "Ended", cell: (r) => [outcomeMark(r.outcome), r.error ? h("span", { class: "sub" }, r.error) : null, r.cause ? h("span", { class: "sub" }, r.cause) : null] },
     { label: "Tightest cap", class: "name", cell: (r) => (r.budget?.scope ? scopeKind(r.budget.scope) : NONE) },
     { label: "Held at first", right: true, cell: (r) => usd(r.budget?.held_usd) },
     { label: "Left then", right: true, cell: (r) => usd(r.budget?.remaining_usd) },
