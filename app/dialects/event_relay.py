@@ -32,6 +32,7 @@ from app.core.heard import Heard
 from app.core.mend import readable
 from app.core.meter import Meter, stopped_near
 from app.core.money import Usage
+from app.core.raw import is_whole
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
@@ -145,7 +146,7 @@ class EventRelay:
         if self.meter.exact and self.meter.output_tokens >= self._clamp:
             return True  # llama.cpp's Responses call every end complete
         given = ("".join(parts) for call, parts in self._calls.items() if call not in self._customs)
-        return not all(map(_whole_json, given))
+        return not all(is_whole(text) for text in given if text)
 
     def feed(self, frames: list[Frame]) -> bytes:
         """Take the frames of one read; the bytes to send on now."""
@@ -377,13 +378,3 @@ def counts_of(meter: Meter, cost_nano: int | None) -> Counts:
         return Counts(meter.usage, exact=True, cost_nano=cost_nano)
     given = meter.usage.input if meter.usage is not None else meter.input_tokens
     return Counts(Usage(given, meter.output_tokens), exact=False, cost_nano=cost_nano)
-
-
-def _whole_json(arguments: str) -> bool:
-    if not arguments:
-        return True
-    try:
-        msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
-    return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
+from app.core.raw import is_whole
 
 HALF_A_CALL = "the stream was marked as ended within a call of a tool"
 
@@ -26,10 +26,4 @@ def reason_of(arguments: Iterable[str], *, limited: bool) -> str | None:
 
 def is_object(text: str) -> bool:
     """True for one whole JSON object."""
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return False
-    return True
+    return text.lstrip().startswith("{") and is_whole(text)

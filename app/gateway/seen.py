@@ -13,6 +13,7 @@ import msgspec
 from app.core.heard import MOST_CHARS, OPENING_CHARS, Heard
 from app.core.json_fits import fits
 from app.core.policy import Candidate, Policy
+from app.core.raw import UNREADABLE
 from app.core.seen import Seen
 from app.core.types import ChatRequest
 from app.gateway.view import View
@@ -21,7 +22,6 @@ HASHED_CHARS = 256
 """Of each end of each text: hashing costs the same whatever the length, which is hashed too."""
 TAIL_BYTES = 2_048
 MAX_SCHEMA_BYTES = 256 * 1024
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _REFUSAL = re.compile(
     r"\W*(?:(?:i(?:['’]m| am) )?(?:so |very |really |truly )?(?:sorry|afraid)\b.{0,30}?\bi"
     r" (?:can(?:['’]t|not)|won['’]t|am un|am not)"
@@ -98,7 +98,7 @@ def _shape_ok(request: ChatRequest, heard: Heard) -> bool | None:
         return None
     try:
         value = msgspec.json.decode(heard.text)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     schema = next((found for name in _SHAPES if (found := _schema_in(name, request.members)) is not None), None)
     return schema is None or fits(value, schema)
@@ -141,7 +141,7 @@ def _arguments_ok(request: ChatRequest, calls: list[tuple[str, str]]) -> bool | 
             continue
         try:
             value = msgspec.json.decode(arguments) if arguments.strip() else {}
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
         if not fits(value, tools[name]):
             return False
@@ -153,7 +153,7 @@ def _decoded(raw: bytes) -> Any:
     """The same schemas and tools come with every call of an agent."""
     try:
         return msgspec.json.decode(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 

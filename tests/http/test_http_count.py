@@ -19,6 +19,7 @@ from tests.upstream_script import HANG, Script, words
 JSON = {"content-type": "application/json"}
 MESSAGES = Script(body=b'{"input_tokens": 4711}', headers=JSON)
 CONTENTS = Script(body=b'{"totalTokens": 4711, "cachedContentTokenCount": 1}', headers=JSON)
+TOO_DEEP = Script(body=b'{"x": %b, "input_tokens": 4711}' % (b"[" * 100_000 + b"]" * 100_000), headers=JSON)
 SAY: Any = [{"role": "user", "content": "How long is this?"}]
 
 
@@ -76,7 +77,9 @@ async def test_who_has_no_such_method_is_not_asked_again(live: Live, upstream: S
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("source", [Script.failure(500), Script(body=b"[]", headers=JSON), Script.failure(429)])
+@pytest.mark.parametrize(
+    "source", [Script.failure(500), Script(body=b"[]", headers=JSON), TOO_DEEP, Script.failure(429)]
+)
 async def test_a_provider_that_fails_is_passed_over(live: Live, upstream: ScriptedUpstream, source: Script) -> None:
     upstream.source = source
     assert 5 <= await messages(live, "anthropic") <= 30

@@ -11,10 +11,9 @@ import msgspec
 
 from app.core.conversation import Media, Part, Text, ToolCall, ToolResult
 from app.core.errors import BadRequest
+from app.core.raw import ABSENT, UNREADABLE
 from app.dialects.anthropic.proof import CALL_ORIGIN, thinking_of
 from app.dialects.anthropic.table import DROPPED_BLOCKS, REFUSED_BLOCKS
-
-_ABSENT = msgspec.Raw()
 
 
 class Source(msgspec.Struct):
@@ -24,7 +23,7 @@ class Source(msgspec.Struct):
     media_type: str | None = None
     data: str | None = None
     url: str | None = None
-    content: msgspec.Raw = _ABSENT
+    content: msgspec.Raw = ABSENT
 
 
 class Block(msgspec.Struct):
@@ -32,7 +31,7 @@ class Block(msgspec.Struct):
 
     type: str
     text: str | None = None
-    source: msgspec.Raw = _ABSENT
+    source: msgspec.Raw = ABSENT
     title: str | None = None
     context: str | None = None
     citations: Any = None
@@ -41,9 +40,9 @@ class Block(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = ABSENT
     tool_use_id: str | None = None
-    content: msgspec.Raw = _ABSENT
+    content: msgspec.Raw = ABSENT
     is_error: bool | None = None
     cache_control: Any = None
 
@@ -159,7 +158,7 @@ def _content_of(content: msgspec.Raw, where: str) -> str | list[Block] | None:
         return None
     try:
         found: str | list[Block] | None = _content.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadRequest(f"The parameter {where} must be text or a list of blocks.", param=where) from None
     return found
 
@@ -167,7 +166,7 @@ def _content_of(content: msgspec.Raw, where: str) -> str | list[Block] | None:
 def _source_of(block: Block, where: str) -> Source:
     try:
         found: Source = _source.decode(block.source)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadRequest(f"The parameter {where}.source is wrong.", param=f"{where}.source") from None
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from app.core.raw import UNREADABLE
+
 
 class _Counted(msgspec.Struct):
     input_tokens: int
@@ -21,5 +23,5 @@ def counted(body: bytes) -> int | None:
     """What a provider counted; None where its reply says something else."""
     try:
         return _counted.decode(body).input_tokens
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from app.core.errors import BursarError, ContextTooLong, Unpriced, UpstreamRejected
+from app.core.raw import UNREADABLE
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -72,7 +72,7 @@ def _inner(body: bytes) -> tuple[str, str] | None:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         found = _decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
 

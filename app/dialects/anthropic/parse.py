@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from app.core.errors import BadRequest
+from app.core.raw import ABSENT, UNREADABLE
 from app.core.types import DEFAULT_FALLBACKS, ChatRequest, Prompt
 from app.dialects.anthropic.effort import effort_of_budget
 from app.dialects.anthropic.proof import ORIGIN
@@ -33,14 +34,12 @@ still takes sampling parameters (https://platform.claude.com/docs/en/api/version
 FORWARDED = ("anthropic-version", "anthropic-beta")
 ROLES = frozenset(("user", "assistant", "system"))
 
-_ABSENT = msgspec.Raw()
-
 
 class _Block(msgspec.Struct):
     type: str
     text: str | None = None
-    source: msgspec.Raw = _ABSENT
-    content: msgspec.Raw = _ABSENT
+    source: msgspec.Raw = ABSENT
+    content: msgspec.Raw = ABSENT
 
 
 class _Message(msgspec.Struct):
@@ -65,7 +64,7 @@ class _Thinking(msgspec.Struct):
 
 class _OutputConfig(msgspec.Struct):
     effort: str | None = None
-    format: msgspec.Raw = _ABSENT
+    format: msgspec.Raw = ABSENT
 
 
 _messages = msgspec.json.Decoder(list[_Message])
@@ -178,7 +177,7 @@ def session_of(user_id: str) -> str | None:
     if user_id.startswith("{"):
         try:
             found = _user_id.decode(user_id).session_id
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        except UNREADABLE:
             return None
     else:
         match = _OLD_SESSION.search(user_id)
@@ -278,7 +277,7 @@ def _read_wishes(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
     """The wanted shape and the depth of thought, for features and capability filters; and how fast it is to be."""
     prompt.service_tier = service_tier(members, "speed")
     output = field_of(_output, members, "output_config") if "output_config" in members else None
-    shape = output.format if output and output.format else members.get("output_format", _ABSENT)
+    shape = output.format if output and output.format else members.get("output_format", ABSENT)
     if shape and bytes(shape) != b"null":
         prompt.wants_json = prompt.wants_schema = True
         prompt.text_bytes += len(shape)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from app.core.raw import UNREADABLE
 from app.core.sse import Frame
 from app.dialects.anthropic.usage import priced
 from app.dialects.base import Counts
@@ -46,7 +47,7 @@ def _kind(frame: Frame) -> bytes:
         return b""
     try:
         return bytes(_members.decode(frame.data).get("type", b""))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return b""
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from app.core.events import Begin, Done, Event, Extra, Failed, Finished, Used
+from app.core.raw import ABSENT, UNREADABLE
 from app.core.sse import Frame
 from app.dialects.anthropic.proof import ORIGIN
-from app.dialects.anthropic.read_blocks import CONTAINER, MANAGEMENT, UNREADABLE, BlocksReader, Delta
+from app.dialects.anthropic.read_blocks import CONTAINER, MANAGEMENT, BlocksReader, Delta
 from app.dialects.anthropic.usage import UsageShape, merged, usage_of
 from app.dialects.base import BadEvent
 
@@ -23,7 +24,6 @@ REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_ABSENT = msgspec.Raw()
 _NOTHING = (b"", b"null")
 
 
@@ -40,19 +40,19 @@ class _Message(msgspec.Struct):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     usage: UsageShape | None = None
-    container: msgspec.Raw = _ABSENT
-    context_management: msgspec.Raw = _ABSENT
+    container: msgspec.Raw = ABSENT
+    context_management: msgspec.Raw = ABSENT
     error: _Error | None = None
 
 
 class _Event(msgspec.Struct):
     type: str = ""
     index: int | None = None
-    message: msgspec.Raw = _ABSENT
-    content_block: msgspec.Raw = _ABSENT
+    message: msgspec.Raw = ABSENT
+    content_block: msgspec.Raw = ABSENT
     delta: Delta | None = None
     usage: UsageShape | None = None
-    context_management: msgspec.Raw = _ABSENT
+    context_management: msgspec.Raw = ABSENT
     error: _Error | None = None
 
 

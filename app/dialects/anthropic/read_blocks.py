@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from app.core.events import CallBegins, CallEnds, CallPiece, Event, Extra, HandedOver, Ran, Said, Thought
+from app.core.raw import ABSENT, UNREADABLE
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.server_tools import CODE, MESSAGES_CALLS
@@ -20,11 +21,9 @@ from app.dialects.server_tools import CODE, MESSAGES_CALLS
 BLOCK, CITATION = "content_block", "citation"
 CONTAINER, MANAGEMENT = "container", "context_management"
 """The names of our `Extra`s: blocks, citations, and members of the message that are told at its end."""
-_ABSENT = msgspec.Raw()
 _NULL = msgspec.Raw(b"null")
 _EMPTY = frozenset(("", "{}", "null"))
 _THOUGHTS = ("thinking", "redacted_thinking")
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Block(msgspec.Struct):
@@ -37,8 +36,8 @@ class Block(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw = _ABSENT
-    citations: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = ABSENT
+    citations: msgspec.Raw = ABSENT
 
 
 class Delta(msgspec.Struct):
@@ -49,12 +48,12 @@ class Delta(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     partial_json: str | None = None
-    citation: msgspec.Raw = _ABSENT
-    content: msgspec.Raw = _ABSENT
-    encrypted_content: msgspec.Raw = _ABSENT
+    citation: msgspec.Raw = ABSENT
+    content: msgspec.Raw = ABSENT
+    encrypted_content: msgspec.Raw = ABSENT
     stop_reason: str | None = None
     stop_sequence: str | None = None
-    container: msgspec.Raw = _ABSENT
+    container: msgspec.Raw = ABSENT
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from app.core.conversation import Conversation, Tool
 from app.core.errors import BadRequest
+from app.core.raw import NO_ARGUMENTS, UNREADABLE
 from app.core.types import ChatRequest
 from app.dialects.anthropic.effort import effort_word, thinking_member
 from app.dialects.anthropic.models import Abilities, abilities_of
@@ -25,7 +26,6 @@ from app.dialects.openai_chat.render import object_bytes
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECT = msgspec.Raw(b'"object"')
-_NO_ARGUMENTS = msgspec.Raw(b'{"type":"object","properties":{}}')
 _FREE_TEXT = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}'
 )
@@ -95,7 +95,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
                 f"{tool.description or ''}\nThe input is free text: {bytes(tool.format).decode()}".strip()
             )
     else:
-        told["input_schema"] = _NO_ARGUMENTS if tool.schema is None else _object_schema(tool.schema)
+        told["input_schema"] = NO_ARGUMENTS if tool.schema is None else _object_schema(tool.schema)
     if tool.cache:
         told["cache_control"] = {"type": "ephemeral"}
     return told
@@ -105,7 +105,7 @@ def _object_schema(schema: msgspec.Raw) -> msgspec.Raw:
     """Arguments are an object, which the API wants to be said."""
     try:
         members = _members.decode(schema)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadRequest(REFUSED_WISHES["schema"], param="tools") from None
     return schema if "type" in members else msgspec.Raw(object_bytes({"type": _OBJECT, **members}))
 

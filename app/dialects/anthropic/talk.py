@@ -11,6 +11,7 @@ import msgspec
 
 from app.core.conversation import Conversation, Message, Part, Role, Shape, Text, Tool
 from app.core.errors import BadRequest
+from app.core.raw import ABSENT
 from app.core.types import ChatRequest
 from app.dialects.anthropic.blocks import Block, BlockReader
 from app.dialects.anthropic.parse import session_of
@@ -18,7 +19,6 @@ from app.dialects.anthropic.table import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED
 from app.dialects.openai_chat.parse import field_of
 
 _Members = dict[str, msgspec.Raw]
-_ABSENT = msgspec.Raw()
 _BILLING = "x-anthropic-billing-header:"
 _ANY_OBJECT = msgspec.Raw(b'{"type":"object"}')
 _EMPTY = frozenset((b"null", b"[]", b"{}", b'""', b"false"))
@@ -33,7 +33,7 @@ class _Tool(msgspec.Struct):
     name: str
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw = _ABSENT
+    input_schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     cache_control: Any = None
 

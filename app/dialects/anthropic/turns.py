@@ -18,6 +18,7 @@ import msgspec
 
 from app.core.conversation import Conversation, Media, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from app.core.errors import BadRequest
+from app.core.raw import UNREADABLE
 from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.anthropic.table import LONE_TURN, REFUSED_WISHES
 
@@ -121,7 +122,7 @@ def _input(part: ToolCall) -> msgspec.Raw:
         try:
             _members.decode(part.arguments)
             return msgspec.Raw(part.arguments.encode())
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        except UNREADABLE:
             pass
     elif not part.custom:
         return msgspec.Raw(b"{}")

@@ -10,13 +10,14 @@ import msgspec
 
 from app.core.conversation import Conversation
 from app.core.errors import BadRequest
+from app.core.raw import UNREADABLE
 from app.dialects.gemini.proof import MARKED, UNSIGNED, is_foreign
 from app.dialects.gemini.talk import add_thinking
 from app.dialects.gemini.thinking import FIRST_WITH_LEVEL, UNKNOWN, thinking_config, version_of
 from app.dialects.gemini.values import items_in, members_in
 from app.dialects.openai_chat.render import object_bytes
 
-_MALFORMED = (BadRequest, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_MALFORMED = (BadRequest, *UNREADABLE)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CALLS = (b'"functionCall"', b'"function_call"')
 _UNSIGNED = msgspec.Raw(msgspec.json.encode(UNSIGNED))

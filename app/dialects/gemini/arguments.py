@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from app.core.raw import UNREADABLE
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EMPTY = msgspec.Raw(b"{}")
 
@@ -15,6 +17,6 @@ def arguments_object(text: str) -> msgspec.Raw | None:
     try:
         raw = text.encode()
         _object.decode(raw)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
     return msgspec.Raw(raw)

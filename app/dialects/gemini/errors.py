@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from app.core.errors import BadRequest, BursarError, UpstreamRejected
+from app.core.raw import UNREADABLE
 
 _decode, _encode = msgspec.json.decode, msgspec.json.encode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -60,7 +60,7 @@ def upstream_error(body: bytes) -> tuple[str, str] | None:
     """The message of a Gemini upstream's error reply, and the words for its kind; None where it has another shape."""
     try:
         reply = _decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     # A stream that is an array has the error as its only item.
     reply = reply[0] if isinstance(reply, list) and reply else reply
@@ -88,7 +88,7 @@ def _told(body: bytes) -> dict[str, Any]:
     """The error object of a refusal, with its frame or without, of whatever dialect."""
     try:
         reply = _decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return {}
     found = reply.get("error", reply) if isinstance(reply, dict) else None
     return found if isinstance(found, dict) else {}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.core.errors import BadRequest, NotFound
+from app.core.raw import ABSENT, UNREADABLE
 from app.core.types import ChatRequest, Prompt
 from app.dialects.gemini.paths import COUNT, GENERATE, STREAM, bare_model, wants_array
 from app.dialects.gemini.values import Members, items_in, members_in, set_members, text_in
@@ -28,20 +29,19 @@ MAX_CHOICES = 8
 """The largest `candidateCount` that the API takes."""
 ROLES = {"user": "user", "model": "assistant", "function": "user", "system": "system"}
 """Content without a role is the user's; `function` was the role of responses in the first versions."""
-_ABSENT = msgspec.Raw()
 _ENDS_BYTES = 200
 
 
 class _Part(msgspec.Struct):
     text: str | None = None
-    inline: msgspec.Raw = msgspec.field(name="inlineData", default=_ABSENT)
-    inline_snake: msgspec.Raw = msgspec.field(name="inline_data", default=_ABSENT)
-    file: msgspec.Raw = msgspec.field(name="fileData", default=_ABSENT)
-    file_snake: msgspec.Raw = msgspec.field(name="file_data", default=_ABSENT)
-    call: msgspec.Raw = msgspec.field(name="functionCall", default=_ABSENT)
-    call_snake: msgspec.Raw = msgspec.field(name="function_call", default=_ABSENT)
-    response: msgspec.Raw = msgspec.field(name="functionResponse", default=_ABSENT)
-    response_snake: msgspec.Raw = msgspec.field(name="function_response", default=_ABSENT)
+    inline: msgspec.Raw = msgspec.field(name="inlineData", default=ABSENT)
+    inline_snake: msgspec.Raw = msgspec.field(name="inline_data", default=ABSENT)
+    file: msgspec.Raw = msgspec.field(name="fileData", default=ABSENT)
+    file_snake: msgspec.Raw = msgspec.field(name="file_data", default=ABSENT)
+    call: msgspec.Raw = msgspec.field(name="functionCall", default=ABSENT)
+    call_snake: msgspec.Raw = msgspec.field(name="function_call", default=ABSENT)
+    response: msgspec.Raw = msgspec.field(name="functionResponse", default=ABSENT)
+    response_snake: msgspec.Raw = msgspec.field(name="function_response", default=ABSENT)
 
 
 class _Content(msgspec.Struct):
@@ -97,7 +97,7 @@ def counted(body: bytes) -> int | None:
     """What a provider counted; None where its reply says something else."""
     try:
         return _counted.decode(body).totalTokens
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

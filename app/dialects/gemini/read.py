@@ -27,6 +27,7 @@ from app.core.events import (
     Thought,
     Used,
 )
+from app.core.raw import ABSENT, UNREADABLE
 from app.core.sse import Frame
 from app.dialects.base import BadEvent
 from app.dialects.gemini.errors import error_words
@@ -34,8 +35,6 @@ from app.dialects.gemini.paths import searches_are_billed_once
 from app.dialects.gemini.proof import ORIGIN
 from app.dialects.gemini.usage import UsageShape, usage_of
 
-_ABSENT = msgspec.Raw()
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
 MAX_SEED_CHARS = 40
 """Ids of calls may be no longer than 64 characters in Responses."""
@@ -60,8 +59,8 @@ REASONS = {
 class _Call(msgspec.Struct, rename="camel"):
     id: str | None = None
     name: str | None = None
-    args: msgspec.Raw = _ABSENT
-    partial_args: msgspec.Raw = _ABSENT
+    args: msgspec.Raw = ABSENT
+    partial_args: msgspec.Raw = ABSENT
     will_continue: bool | None = None
 
 
@@ -80,13 +79,13 @@ class _Candidate(msgspec.Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: str | None = None
     index: int | None = None
-    finish_message: msgspec.Raw = _ABSENT
-    safety_ratings: msgspec.Raw = _ABSENT
-    citation_metadata: msgspec.Raw = _ABSENT
-    grounding_metadata: msgspec.Raw = _ABSENT
-    url_context_metadata: msgspec.Raw = _ABSENT
-    avg_logprobs: msgspec.Raw = _ABSENT
-    logprobs_result: msgspec.Raw = _ABSENT
+    finish_message: msgspec.Raw = ABSENT
+    safety_ratings: msgspec.Raw = ABSENT
+    citation_metadata: msgspec.Raw = ABSENT
+    grounding_metadata: msgspec.Raw = ABSENT
+    url_context_metadata: msgspec.Raw = ABSENT
+    avg_logprobs: msgspec.Raw = ABSENT
+    logprobs_result: msgspec.Raw = ABSENT
 
 
 class _Source(msgspec.Struct):
@@ -104,11 +103,11 @@ class _Feedback(msgspec.Struct, rename="camel"):
 
 class _Chunk(msgspec.Struct, rename="camel"):
     candidates: list[_Candidate] | None = None
-    prompt_feedback: msgspec.Raw = _ABSENT
+    prompt_feedback: msgspec.Raw = ABSENT
     usage_metadata: UsageShape | None = None
     response_id: str | None = None
     model_version: str | None = None
-    error: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = ABSENT
 
 
 _EXTRAS = {
@@ -183,7 +182,7 @@ class GeminiReader:
     def _decoded(data: bytes) -> list[_Chunk]:
         try:
             return _chunks.decode(data) if data.lstrip().startswith(b"[") else [_chunk.decode(data)]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadEvent(str(error)) from None
 
     def _events(self, chunk: _Chunk, data: bytes) -> list[Event]:
@@ -217,7 +216,7 @@ class GeminiReader:
         choice = candidate.index or 0
         self._seen.add(choice)
         if candidate.grounding_metadata:
-            with contextlib.suppress(*_UNREADABLE):
+            with contextlib.suppress(*UNREADABLE):
                 grounding = _grounding.decode(candidate.grounding_metadata)
                 if grounding is not None:
                     self._searches.update(filter(None, grounding.web_search_queries or ()))
@@ -225,7 +224,7 @@ class GeminiReader:
         for raw in (candidate.content.parts if candidate.content else None) or ():
             try:
                 self._read_part(raw, _part.decode(raw), choice, events)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise BadEvent(str(error)) from None
         for attribute, name in _EXTRAS.items():
             extra = getattr(candidate, attribute)
@@ -283,7 +282,7 @@ class GeminiReader:
         events.append(Extra("promptFeedback", bytes(raw), ORIGIN))
         try:
             feedback = _feedback.decode(raw)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadEvent(str(error)) from None
         if feedback is not None and feedback.block_reason:
             self._seen.add(0)

@@ -15,6 +15,7 @@ import msgspec
 
 from app.core.heard import Heard
 from app.core.money import NANO_PER_USD, Usage, added
+from app.core.raw import ABSENT, NO_ERROR, UNREADABLE
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
@@ -26,7 +27,6 @@ MAX_TOKENS = 2**31 - 1
 """A larger count is a defect of the provider's, and its cost would not fit the ledger."""
 Tokens = int | float
 """A count, which servers that know one kind of number only write as `11.0`."""
-_ABSENT = msgspec.Raw()
 
 
 class _ServerTools(msgspec.Struct):
@@ -113,7 +113,7 @@ class _Groq(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: UsageShape | None = None
-    error: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = ABSENT
     x_groq: _Groq | None = None
 
 
@@ -127,8 +127,6 @@ class _Whole(msgspec.Struct):
 
 
 _whole = msgspec.json.Decoder(_Whole)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_NO_ERROR = frozenset((b"", b"null", b"false", b'""', b"{}"))
 _chunk = msgspec.json.Decoder(_Chunk)
 _lax_chunk = msgspec.json.Decoder(_Chunk, strict=False)
 """For servers that write counts as text."""
@@ -139,17 +137,17 @@ def decode_event(data: bytes, heard: Heard | None = None) -> StreamEvent:
     """One chunk, or one whole completion, as a StreamEvent; `heard` is told what it says. Raises BadEvent."""
     try:
         chunk = _chunk.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         try:
             chunk = _lax_chunk.decode(data)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadEvent(str(error)) from None
     return _event_of(chunk, heard, counts=True)
 
 
 def _event_of(chunk: _Chunk, heard: Heard | None, *, counts: bool) -> StreamEvent:
     event = StreamEvent()
-    if chunk.error and bytes(chunk.error) not in _NO_ERROR:
+    if chunk.error and bytes(chunk.error) not in NO_ERROR:
         event.error = bytes(chunk.error)
     if chunk.choices:
         event.has_choices = True
@@ -174,12 +172,12 @@ def decode_whole(data: bytes, heard: Heard | None = None) -> StreamEvent:
     if heard is not None:
         try:
             chunk = _chunk.decode(data)
-        except _UNREADABLE:
+        except UNREADABLE:
             return decode_whole(data)  # what cannot be read this far can be passed on
         return _event_of(chunk, heard, counts=chunk.usage is None or not chunk.choices)
     try:
         reply = _whole.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadEvent(str(error)) from None
     usage = usage_of(reply.usage) if reply.usage is not None else None
     if usage is None or not reply.choices:
@@ -191,7 +189,7 @@ def decode_usage(data: bytes) -> Usage | None:
     """The usage of a whole reply that is not a chat completion (embeddings). Raises BadEvent."""
     try:
         shape = _reply.decode(data).usage
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadEvent(str(error)) from None
     return usage_of(shape) if shape is not None else None
 

@@ -7,9 +7,9 @@ import re
 import msgspec
 
 from app.core.errors import BudgetExceeded, BursarError, TaskStopped, UpstreamError, UpstreamRejected
+from app.core.raw import UNREADABLE
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _WORD = re.compile(r"[A-Za-z_.]{3,64}")
 
@@ -90,7 +90,7 @@ def _error_of(body: bytes) -> object:
         reply = _decode(body)
         # Google's compatible endpoint wraps the object in a list.
         reply = reply[0] if isinstance(reply, list) and reply else reply
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if not isinstance(reply, dict):
         return None
@@ -114,7 +114,7 @@ def stream_error_object(error: bytes) -> bytes:
     """The `error` of an event in a provider's stream, in the OpenAI shape whatever the provider made of it."""
     try:
         shaped = _shaped(_decode(error), kind="server_error")
-    except _UNREADABLE:
+    except UNREADABLE:
         shaped = None
     return shaped or error_object(UpstreamError("The provider reported an error in its stream."))
 

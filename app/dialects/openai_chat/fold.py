@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from app.core.money import usd_text
+from app.core.raw import is_whole
 
 _decode = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
@@ -81,7 +82,8 @@ class Folder:
         messages = [choice["message"] for choice in self._choices.values()]
         functions = [call.get("function") for message in messages for call in message.get("tool_calls") or ()]
         functions += [message.get("function_call") for message in messages]
-        return any(not _whole_json((function or {}).get("arguments")) for function in functions)
+        given = ((function or {}).get("arguments") for function in functions)
+        return any(isinstance(text, str) and text != "" and not is_whole(text) for text in given)
 
     def body(
         self, *, usage: dict[str, Any], cost_nano: int | None, finish: str | None = None, cut: bytes | None = None
@@ -174,13 +176,3 @@ def _goes_on(call: dict[str, Any], delta: dict[str, Any]) -> bool:
         return False
     other_id = bool(delta.get("id")) and bool(call.get("id")) and delta["id"] != call["id"]
     return not (other_id and named) if index is not None else not named and not other_id
-
-
-def _whole_json(arguments: object) -> bool:
-    if not isinstance(arguments, str) or not arguments:
-        return True
-    try:
-        msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
-    return True

@@ -14,6 +14,7 @@ import msgspec
 from app.core.errors import BadRequest, ModelNotFound
 from app.core.mend import well_formed
 from app.core.money import nano_from_usd
+from app.core.raw import ABSENT
 from app.core.types import ChatRequest, Prompt
 from app.dialects.server_tools import CHAT, billed_tools, service_tier
 
@@ -27,22 +28,21 @@ MAX_LIMIT = 2**31 - 1
 
 _SEARCHING = frozenset(("web_search_options", "plugins", "search_parameters", "enable_search"))
 """Members that make a provider search: OpenAI's and Perplexity's, and those of OpenRouter, xAI and Alibaba."""
-_ABSENT = msgspec.Raw()
 """Stands for an absent member: msgspec does not decode a union of Raw and null."""
 
 
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str | None = None
-    image_url: msgspec.Raw = _ABSENT
-    input_audio: msgspec.Raw = _ABSENT
-    file: msgspec.Raw = _ABSENT
+    image_url: msgspec.Raw = ABSENT
+    input_audio: msgspec.Raw = ABSENT
+    file: msgspec.Raw = ABSENT
 
 
 class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part | str] | None = None
-    tool_calls: msgspec.Raw = _ABSENT
+    tool_calls: msgspec.Raw = ABSENT
 
 
 class _Offered(msgspec.Struct):

@@ -8,12 +8,13 @@ cumulative, or one for each choice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from app.core.events import Begin, CallBegins, CallPiece, Done, Event, Failed, Finished, Said, Thought, Used
 from app.core.money import Usage
+from app.core.raw import NO_ERROR, UNREADABLE
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.dialects.base import BadEvent
@@ -21,9 +22,7 @@ from app.dialects.openai_chat.decode import summed, usage_of
 from app.dialects.openai_chat.errors import error_words
 from app.dialects.openai_chat.finishes import FAILED, FAILURES, FINISHES
 from app.dialects.openai_chat.made import made_id
-from app.dialects.openai_chat.shapes import ORIGIN, UNREADABLE, UNSIGNED, Call, Choice, Chunk, Delta, Function, decoded
-
-_NO_ERROR: Final = frozenset((b"", b"null", b"false", b'""', b"{}"))
+from app.dialects.openai_chat.shapes import ORIGIN, UNSIGNED, Call, Choice, Chunk, Delta, Function, decoded
 
 
 class _Open:
@@ -208,7 +207,7 @@ class ChatReader:
 
 
 def _failure(error: msgspec.Raw) -> Failed | None:
-    if not error or bytes(error) in _NO_ERROR:
+    if not error or bytes(error) in NO_ERROR:
         return None
     message, kind = error_words(bytes(error))
     return Failed(message, kind)

@@ -24,12 +24,12 @@ from app.core.conversation import (
     ToolResult,
 )
 from app.core.errors import BadRequest
+from app.core.raw import NO_ARGUMENTS
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_chat.talk import SOUNDS
-from app.dialects.openai_chat.talk_options import NO_ARGUMENTS
 
 LIMIT_FIELD: Final = "max_completion_tokens"
 MAX_CALL_ID_CHARS: Final = 40

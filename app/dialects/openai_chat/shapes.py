@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.core.raw import UNREADABLE
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import UsageShape
 
@@ -13,7 +14,6 @@ ORIGIN: Final = "openai_chat"
 """Whose thoughts these are."""
 UNSIGNED: Final = "unsigned"
 """Stands for the proof that chat's thoughts have none of."""
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Function(msgspec.Struct):

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from app.core.raw import UNREADABLE
+
 _UNSUPPORTED: Final = frozenset(
     ("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties")
 )
-_NO_SCHEMA: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, AttributeError)
+_NO_SCHEMA: Final = (*UNREADABLE, TypeError, AttributeError)
 """A value of the wrong kind somewhere in it, too: what is no schema is not strict."""
 _decode = msgspec.json.decode
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from app.core.conversation import Conversation, Shape, Tool
 from app.core.errors import BadRequest
+from app.core.raw import ABSENT, NO_ARGUMENTS
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.carried import not_carried
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_chat.render import object_bytes
 
-_ABSENT = msgspec.Raw()
-NO_ARGUMENTS: Final = msgspec.Raw(b'{"type":"object","properties":{}}')
 """The schema of a function that names none (https://platform.openai.com/docs/api-reference/chat/create)."""
 
 
 class _Function(msgspec.Struct):
     name: str
     description: str | None = None
-    parameters: msgspec.Raw = _ABSENT
+    parameters: msgspec.Raw = ABSENT
     strict: bool | None = None
     cache_control: Any = None
 
@@ -29,7 +28,7 @@ class _Function(msgspec.Struct):
 class _Custom(msgspec.Struct):
     name: str
     description: str | None = None
-    format: msgspec.Raw = _ABSENT
+    format: msgspec.Raw = ABSENT
 
 
 class _Tool(msgspec.Struct):
@@ -64,7 +63,7 @@ class _Choice(msgspec.Struct):
 
 class _Schema(msgspec.Struct):
     name: str | None = None
-    schema: msgspec.Raw = _ABSENT
+    schema: msgspec.Raw = ABSENT
     strict: bool | None = None
 
 

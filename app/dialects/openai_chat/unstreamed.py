@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.core.mend import readable
+from app.core.raw import UNREADABLE
 from app.core.sse import sse_event
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.render import object_bytes
@@ -24,7 +25,7 @@ def as_stream(body: bytes) -> bytes:
     try:
         members = _members.decode(body)
         choices = [object_bytes(_as_delta(choice)) for choice in _choices.decode(members.get("choices", _NONE))]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         if (mended := readable(body)) is not None:
             return as_stream(mended)
         raise BadEvent(str(error)) from None

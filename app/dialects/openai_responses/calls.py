@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from app.core.events import CallBegins
+from app.core.raw import is_whole
 from app.dialects.openai_responses.custom import InputText
 from app.dialects.openai_responses.frames import Frames
 from app.dialects.openai_responses.names import Named
-
-
-def is_whole_json(arguments: str) -> bool:
-    """Whether arguments are a JSON value, so that nothing of them can be missing."""
-    try:
-        msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
-    return True
 
 
 class OpenCall:
@@ -37,8 +27,8 @@ class OpenCall:
     def whole(self) -> bool:
         """Whether what is there is certainly all of it; of bare free text that cannot be known."""
         if self._input is not None:
-            return is_whole_json(self._input.arguments)
-        return not self.custom and is_whole_json("".join(self._texts))
+            return is_whole(self._input.arguments)
+        return not self.custom and is_whole("".join(self._texts))
 
     def item(self, status: str) -> dict[str, Any]:
         """The item, with what there is of its arguments."""

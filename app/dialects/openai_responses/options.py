@@ -6,13 +6,14 @@ from typing import Literal
 
 from app.core.conversation import Conversation, Shape, Tool
 from app.core.errors import BadRequest
+from app.core.raw import NULL
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.carried import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
 from app.dialects.openai_responses.custom import as_function
 from app.dialects.openai_responses.names import ToolNames, offered_tools
-from app.dialects.openai_responses.shapes import NULL, Choice, ToolShape, given
+from app.dialects.openai_responses.shapes import Choice, ToolShape, given
 
 _WORDS: dict[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
 

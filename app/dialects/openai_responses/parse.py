@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.core.errors import BadRequest
+from app.core.raw import NULL
 from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.parse import (
     MAX_LIMIT,
@@ -22,7 +23,7 @@ from app.dialects.openai_chat.parse import (
     members_of,
 )
 from app.dialects.openai_responses import shapes
-from app.dialects.openai_responses.shapes import NULL, Content, Item, Part, given
+from app.dialects.openai_responses.shapes import Content, Item, Part, given
 from app.dialects.server_tools import MAX_TOOL_CALLS, RESPONSES, TOGETHER, billed_tools, service_tier
 
 LIMIT_FIELD = "max_output_tokens"

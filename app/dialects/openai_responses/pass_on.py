@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from app.core.events import Event, Said
+from app.core.raw import is_whole
 from app.core.sse import Frame
 from app.dialects.openai_chat.chunks import one_line
-from app.dialects.openai_responses.calls import is_whole_json
 from app.dialects.openai_responses.compose import Composer, Message
 from app.dialects.openai_responses.frames import Frames
 from app.dialects.openai_responses.reply import Reply
@@ -34,7 +34,7 @@ class OutItem(msgspec.Struct):
         if self.status == "incomplete":
             return True
         arguments = self.arguments
-        return self.type == "function_call" and isinstance(arguments, str) and not is_whole_json(arguments or "{}")
+        return self.type == "function_call" and isinstance(arguments, str) and not is_whole(arguments or "{}")
 
 
 class _Part(msgspec.Struct):

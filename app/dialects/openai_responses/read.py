@@ -14,14 +14,13 @@ from typing import Any
 import msgspec
 
 from app.core.events import Begin, Done, Event, Failed, Finished, Ran, Used
+from app.core.raw import NO_ERROR, UNREADABLE
 from app.core.sse import Frame
 from app.dialects.base import BadEvent
 from app.dialects.openai_responses.read_items import ItemReader, OutputItem
 from app.dialects.openai_responses.usage import ResponsesUsage
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _REASONS = {"max_output_tokens": "length", "max_tokens": "length"}
-_NO_ERROR = frozenset((b"", b"null", b"false", b'""', b"{}"))
 
 
 class _Error(msgspec.Struct):
@@ -102,7 +101,7 @@ class ResponsesReader:
             return []
         try:
             events = self._read(_event.decode(data))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadEvent(str(error)) from None
         if events and not self._begun:
             self._begun = True
@@ -113,10 +112,10 @@ class ResponsesReader:
         """The events of a whole response object. Raises BadEvent."""
         try:
             response = _response.decode(body)
-            if bytes(response.error) in _NO_ERROR and response.output is None:
+            if bytes(response.error) in NO_ERROR and response.output is None:
                 raise BadEvent("neither a response nor an error")
             return self._end(response, None)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadEvent(str(error)) from None
 
     def _read(self, event: _Event) -> list[Event]:
@@ -134,7 +133,7 @@ class ResponsesReader:
             return events if (tool := item.billed(self._containers)) is None else [*events, Ran(tool)]
         if kind in _ENDS:
             return self._end(_response.decode(event.response), event.response, kind.removeprefix("response."))
-        if kind == "error" or bytes(event.error) not in _NO_ERROR:
+        if kind == "error" or bytes(event.error) not in NO_ERROR:
             return [_failed(event.error, event.message, event.code)]
         return self._begin(_response.decode(event.response)) if event.response else []
 
@@ -154,7 +153,7 @@ class ResponsesReader:
             usage = msgspec.structs.replace(usage, tools=tuple(ran.items()))
         used: list[Event] = [] if usage is None else [Used(usage)]
         status = response.status or said
-        if bytes(response.error) not in _NO_ERROR or status in ("failed", "cancelled"):
+        if bytes(response.error) not in NO_ERROR or status in ("failed", "cancelled"):
             return [*events, *used, _failed(response.error, None, status)]
         for item in response.output or ():
             events += self._items.unseen(item)
@@ -168,7 +167,7 @@ class ResponsesReader:
 
 def _failed(error: msgspec.Raw, message: str | None, code: object) -> Failed:
     """`{"message", "code"}` under `error`, or beside the type; a string; or nothing."""
-    given = _error.decode(error) if bytes(error) not in _NO_ERROR else None
+    given = _error.decode(error) if bytes(error) not in NO_ERROR else None
     if isinstance(given, str):
         message = given
     elif given is not None:

@@ -22,6 +22,7 @@ from app.core.conversation import (
     ToolResult,
 )
 from app.core.errors import BadRequest
+from app.core.raw import NO_ARGUMENTS
 from app.dialects.base import UpstreamRequest
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 from app.dialects.openai_chat.strict import fits_strict
@@ -34,7 +35,6 @@ _LOW_TOKENS, _MEDIUM_TOKENS = 4096, 16384
 """Up to so many tokens of thinking are `low`, or `medium`, effort; more is `high`. Budgets of 4,096 and 16,384 are what
 Anthropic's clients send for "think" and "think hard"."""
 _EFFORTS = {"max": "xhigh"}
-_NO_SCHEMA = msgspec.Raw(b'{"type":"object","properties":{}}')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -103,7 +103,7 @@ def _tool(talk: Conversation, tool: Tool) -> dict[str, Any]:
         made["description"] = tool.description
     if tool.custom:
         return made if tool.format is None else made | {"format": _flat_format(tool.format)}
-    return made | {"parameters": tool.schema or _NO_SCHEMA, "strict": _strict(talk, tool.strict, tool.schema)}
+    return made | {"parameters": tool.schema or NO_ARGUMENTS, "strict": _strict(talk, tool.strict, tool.schema)}
 
 
 def _flat_format(given: msgspec.Raw) -> msgspec.Raw | dict[str, msgspec.Raw]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from app.core.raw import NULL
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.chunks import one_line
 from app.dialects.openai_chat.render import _strip_task_id, object_bytes
-from app.dialects.openai_responses.shapes import NULL
 
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])

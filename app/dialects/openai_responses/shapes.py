@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-ABSENT = msgspec.Raw()
+from app.core.raw import ABSENT, NULL
+
 """Stands for an absent member: msgspec does not decode a union of Raw and null."""
-NULL = b"null"
 
 
 class Part(msgspec.Struct):

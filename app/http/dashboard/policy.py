@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 
 from app.core.errors import BadRequest, Conflict, Forbidden, TooLarge, TracesDown
+from app.core.raw import UNREADABLE
 from app.http.dashboard.ask import FiguresUnavailable, Replay
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.hot import key_name
@@ -148,7 +149,7 @@ async def _draft(request: Request) -> Draft:
         raise TooLarge("The draft is too large for a policy.")
     try:
         return msgspec.json.decode(body, type=Draft)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"The draft cannot be read: {error}.") from None
 
 
