@@ -461,6 +461,16 @@ def test_without_keys_it_serves_on_loopback_only(tmp_path: Path, policy: Path) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("serve",), ("spend",), ("learn", "--once")])
+def test_a_bad_redis_url_is_told_in_one_line_without_it(command: tuple[str, ...], policy: Path) -> None:
+    named = {"BURSAR_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0?ssl=true", "BURSAR_POLICY": str(policy)}
+    done = bursar(*command, env=named)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("BURSAR_REDIS_URL: the Redis URL is not valid")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
 def test_a_bad_policy_is_not_served(tmp_path: Path, policy: Path) -> None:
     policy.write_text(CONTRACT.replace("task: {max_cost_usd: 1.00}", "task: {max_cost: 1.00}"))
     done = refused(tmp_path, env={"BURSAR_POLICY": str(policy)})

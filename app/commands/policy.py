@@ -24,13 +24,21 @@ class Refused(Exception):
 def read_settings() -> Settings:
     """The settings of the environment; Refused where a variable is wrong. No value is quoted: it may be secret."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         lines = [
             f"BURSAR_{'_'.join(map(str, detail['loc'])).upper()}: {detail['msg']}"
             for detail in error.errors(include_input=False, include_url=False)
         ]
         raise Refused("\n".join(lines)) from None
+    if settings.redis_url is not None:
+        from app.stores.redis_link import check_url  # noqa: PLC0415  (redis-py costs 60 ms to import)
+
+        try:
+            check_url(settings.redis_url.get_secret_value())
+        except ValueError as error:
+            raise Refused(f"BURSAR_REDIS_URL: {error}") from None
+    return settings
 
 
 def read_catalogue() -> Catalogue:

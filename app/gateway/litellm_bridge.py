@@ -32,8 +32,8 @@ from app.gateway.bridged import (
     whole_bytes,
 )
 from app.gateway.bridged_cohere import cohere_piece
-from app.gateway.causes import causes_of, unreachable
 from app.gateway.upstream import NO_HEADERS, ConnectionBroken, NotConnected, Reply, Upstreams
+from app.stores.causes import causes_of, unreachable
 
 log = structlog.get_logger()
 

@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Mapping
 
 from app.core.policy import Provider
-from app.gateway.causes import unreachable
 from app.gateway.pool_connection import Connection
 from app.gateway.pool_origin import Origin
 from app.gateway.pool_target import Target, build_target, with_headers
@@ -27,6 +26,7 @@ from app.gateway.upstream import (
     all_reads,
     proxies_of,
 )
+from app.stores.causes import unreachable
 
 SWEEP_S = 15.0
 MAX_TARGETS = 256

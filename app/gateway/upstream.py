@@ -28,7 +28,7 @@ def key_header(provider: Provider) -> tuple[str, str] | None:
 
 
 class NotConnected(Exception):
-    """No connection was made: the provider has seen nothing. Its text says why, as `causes` does."""
+    """No connection was made: the provider has seen nothing. Its text says why, as `stores/causes` does."""
 
 
 class ConnectionBroken(Exception):

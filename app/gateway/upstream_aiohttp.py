@@ -10,7 +10,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from app.core.policy import Provider
-from app.gateway.causes import unreachable
 from app.gateway.upstream import (
     NO_HEADERS,
     READ_BUFFER_BYTES,
@@ -22,6 +21,7 @@ from app.gateway.upstream import (
     pour_reads,
     proxy_for,
 )
+from app.stores.causes import unreachable
 
 
 class AiohttpReply:

@@ -18,15 +18,18 @@ import hiredis
 from redis.asyncio import Connection, ConnectionPool, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from app.stores.budgets import LedgerUnavailable
+from app.stores.causes import unreachable
 
 IDLE_S = 0.25
 """A connection unused for longer is asked for a PING first, so that a restarted server costs no verb."""
 DEFAULT_PORT = 6379
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+"""What a rediss URL may say behind its `?`, in redis-py's words."""
 DEFAULT_SENTINEL_PORT = 26379
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 
@@ -67,8 +70,8 @@ def open_server(url: str, script: Script, timeout_s: float) -> Server:
     """The server of a URL, not yet connected; ValueError (without the URL, it may hold a password) for a bad one.
 
     Schemes: redis:// rediss:// unix:// as redis-py reads them; redis+sentinel://[user:password@]h1:p,h2:p/service[/db]
-    and redis+cluster://[user:password@]h1:p,h2:p; either with rediss+ for TLS. Sentinels that ask for a password
-    of their own get `?sentinel_username=&sentinel_password=`.
+    and redis+cluster://[user:password@]h1:p,h2:p; either with rediss+ for TLS, then with TLS_OPTIONS. Sentinels that
+    ask for a password of their own get `?sentinel_username=&sentinel_password=`.
     """
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": timeout_s, "protocol": 2}
     scheme = url.partition("://")[0]
@@ -78,10 +81,20 @@ def open_server(url: str, script: Script, timeout_s: float) -> Server:
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, script, timeout_s, options)
         if scheme in ("redis", "rediss", "unix"):
-            return PooledServer(ConnectionPool.from_url(url, **options), script, timeout_s)
+            pool = ConnectionPool.from_url(url, **options)
+            pool.connection_class(**pool.connection_kwargs)  # an option that it does not know shows only here
+            return PooledServer(pool, script, timeout_s)
     except (ValueError, TypeError, RedisError):
         pass
-    raise ValueError("the Redis URL is not valid; schemes: redis, rediss, unix, redis+sentinel, redis+cluster")
+    raise ValueError(
+        "the Redis URL is not valid: it needs one of the schemes redis, rediss, unix, redis+sentinel and redis+cluster,"
+        " known options, and a password whose special characters are percent-encoded (@ is %40)"
+    )
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError, without the URL, for one that no server has; nothing is connected."""
+    open_server(url, Script(""), 1.0)
 
 
 def _addresses(url: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
@@ -100,12 +113,23 @@ def _addresses(url: str, default_port: int) -> tuple[list[tuple[str, int]], dict
     return addresses, options
 
 
+def _options(url: str, known: Sequence[str] = ()) -> dict[str, Any]:
+    """What the URL says behind its `?`; ValueError for an option that nobody would heed."""
+    parts = urlsplit(url)
+    found: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    if found.keys() - {*known, *(TLS_OPTIONS if parts.scheme.startswith("rediss") else ())}:
+        raise ValueError("unknown options")
+    if "ssl_check_hostname" in found:
+        found["ssl_check_hostname"] = found["ssl_check_hostname"].lower() not in ("0", "f", "false", "n", "no")
+    return found
+
+
 def _cluster(url: str, script: Script, timeout_s: float, options: Mapping[str, Any]) -> Server:
     addresses, login = _addresses(url, DEFAULT_PORT)
     nodes = [ClusterNode(host, port) for host, port in addresses]
     # No retries: the effect of a verb that timed out is unknown. Redirections are followed all the same.
     retry = Retry(NoBackoff(), 0)
-    sockets = {**options, "socket_timeout": timeout_s}
+    sockets = {**options, **_options(url), "socket_timeout": timeout_s}
     return ClusterServer(RedisCluster(startup_nodes=nodes, retry=retry, **login, **sockets), script, timeout_s)
 
 
@@ -115,19 +139,20 @@ def _sentinel(url: str, script: Script, timeout_s: float, options: Mapping[str, 
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("the name of the service is missing")
-    query = dict(parse_qsl(parts.query))
+    tls = _options(url, ("sentinel_username", "sentinel_password"))
+    own_login = {name: tls.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     # Several sentinels must fit into the deadline of one call, a dead one first.
     wait_s = timeout_s / (len(addresses) + 1)
     to_sentinels = {
         "socket_timeout": wait_s,
         "socket_connect_timeout": wait_s,
         "ssl": bool(login.get("ssl")),
-        "username": query.get("sentinel_username"),
-        "password": query.get("sentinel_password"),
         "retry": Retry(NoBackoff(), 0),
+        **own_login,
+        **tls,
     }
     sentinel = Sentinel(addresses, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
-    master = {**login, **options, "db": int(db or 0)}
+    master = {**login, **options, **tls, "db": int(db or 0)}
     pool = SentinelConnectionPool(service, sentinel, **master)  # type: ignore[no-untyped-call]
     return PooledServer(pool, script, timeout_s, sentinel)
 
@@ -227,5 +252,7 @@ class ClusterServer:
 
 
 def unavailable(error: BaseException) -> LedgerUnavailable:
-    """The error as callers know it, with its kind and no more: messages of redis-py may quote commands."""
-    return LedgerUnavailable(f"the ledger on Redis did not answer ({type(error).__name__})")
+    """The error as callers know it, with its kind and cause and no more: messages of redis-py may quote commands."""
+    nobody = isinstance(error, MasterNotFoundError)
+    why = "no sentinel answers, or none knows a master of that name" if nobody else unreachable(error)
+    return LedgerUnavailable(f"the ledger on Redis did not answer ({type(error).__name__}{f': {why}' if why else ''})")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from app.core.budget import Balance, Claim, Settle, Settled
+from app.stores import redis_link
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Script, open_server
 from tests.redis_server import RedisServer
@@ -87,6 +91,14 @@ async def test_sentinel_and_a_master_that_is_demoted(pair: tuple[RedisServer, Re
         "redis+sentinel://u:hunter2@/purse",
         "redis+cluster://u:hunter2@",
         "redis+cluster://u:hunter2@h:x",
+        "redis://:hunter2/@h:1/0",
+        "redis://u:hunter2@h:1?socket_timeuot=1",
+        "redis://u:hunter2@h:1?ssl_cert_reqs=none",
+        "rediss://u:hunter2@h:1?ssl_cert_reqs=sometimes",
+        "redis+sentinel://u:hunter2@h:1/purse?sentinel_pasword=x",
+        "redis+sentinel://u:hunter2@h:1/purse?ssl_ca_certs=ca.pem",
+        "rediss+cluster://u:hunter2@h:1?ssl_ca_cert=ca.pem",
+        "redis+cluster://u:hunter2@h:1?db=1",
     ],
 )
 def test_a_bad_url_is_refused_and_not_repeated(url: str) -> None:
@@ -101,6 +113,51 @@ def test_a_bad_url_is_refused_and_not_repeated(url: str) -> None:
 )
 async def test_tls_urls_are_understood(url: str) -> None:
     await open_server(url, Script("return 1"), 1.0).close()
+
+
+async def test_sentinels_and_clusters_may_have_certificates_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    for name in ("RedisCluster", "Sentinel", "SentinelConnectionPool"):
+        kind = getattr(redis_link, name)
+        monkeypatch.setattr(
+            redis_link, name, lambda *a, kind=kind, **options: made.append(options) or kind(*a, **options)
+        )
+    said = "ssl_ca_certs=%2Fetc%2Fca.pem&ssl_check_hostname=False"
+    await open_server(f"rediss+cluster://u:p@h:1?{said}", Script("return 1"), 1.0).close()
+    await open_server(f"rediss+sentinel://h:1/s?{said}&sentinel_password=q", Script("return 1"), 1.0).close()
+    assert len(made) == 3
+    for options in (made[0], made[1]["sentinel_kwargs"], made[2]):
+        assert (options["ssl"], options["ssl_ca_certs"], options["ssl_check_hostname"]) == (True, "/etc/ca.pem", False)
+    assert made[1]["sentinel_kwargs"]["password"] == "q"
+    assert not made[2].keys() & {"sentinel_password", "sentinel_username"}
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:hunter2@127.0.0.1:{port}", "ConnectionError: Connection refused"),
+        ("redis+cluster://:hunter2@127.0.0.1:{port}", "RedisClusterException: Connection refused"),
+        ("redis+sentinel://:hunter2@127.0.0.1:{port}/purse", "MasterNotFoundError: no sentinel answers, or none knows"),
+        ("redis://:hunter2@nowhere.invalid:{port}", "ConnectionError: its name does not resolve"),
+    ],
+)
+async def test_it_says_why_there_is_no_answer(url: str, why: str) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        server = open_server(url.format(port=unheard.getsockname()[1]), Script("return 1"), 5.0)
+        with pytest.raises(LedgerUnavailable, match=re.escape(f"({why}")) as caught:
+            await server.link().call(["k"], [])
+        await server.close()
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_wrong_password_is_named() -> None:
+    with RedisServer() as server:
+        server.command("CONFIG", "SET", "requirepass", "s3cret")
+        for url in (f"redis://127.0.0.1:{server.port}", f"redis://:hunter2@127.0.0.1:{server.port}"):
+            link = open_server(url, Script("return 1"), 5.0).link()
+            with pytest.raises(LedgerUnavailable, match=r"\(Authentication\w*Error\)"):
+                await link.call([], [])
 
 
 async def test_an_unreachable_host_is_given_up_in_time() -> None:

@@ -1,4 +1,4 @@
-"""Why a provider could not be reached, for whoever runs the gateway; in fixed words, or the operating system's own.
+"""Why a provider or Redis could not be reached, for whoever runs the gateway; in fixed words, or the system's own.
 
 They name no host and quote nothing, for decision records are shown to clients, too.
 """

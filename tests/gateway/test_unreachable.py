@@ -15,9 +15,9 @@ import pytest
 
 from app.core.health import FAILURES_TO_OPEN
 from app.core.policy import Provider
-from app.gateway.causes import unreachable
 from app.gateway.upstream import NotConnected
 from app.gateway.upstream_aiohttp import AiohttpUpstreams
+from app.stores.causes import unreachable
 from tests.gateway.live import Live, policy
 from tests.gateway.pool.exchanges import PATH, WHOLE, serving
 from tests.gateway.pool.raw_server import Peer, RawServer, saying
