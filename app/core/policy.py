@@ -91,9 +91,19 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatHabits:
+    """What a provider takes in Chat Completions. `limit_field`: the name of the output limit where the client sent
+    none; `only`: it knows the limit by no other name. `include_usage`: its streams are asked for usage; without, they
+    tell it unasked, and `stream_options` are refused."""
+
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    only: bool = False
+    include_usage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
-    """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `limit_field` is the
-    field that carries the output limit where the client sent none. `query` is sent behind every path.
+    """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `query` is sent behind every path.
     `also`: further dialects below its base URL.
     `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
     output limit that it takes in Responses."""
@@ -105,7 +115,7 @@ class Provider:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     query: Secret | None = None
     bills_after_cancel: bool = False
-    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    chat: ChatHabits = ChatHabits()
     any_model: bool = False
     free: bool = False
     catalogue_prefixes: tuple[str, ...] = ("",)

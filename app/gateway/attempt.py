@@ -145,7 +145,7 @@ class Attempt:
         provider = self.candidate.provider
         session.waits.clear_late()  # that was the time of what came before
         asked = self.exchange.request(
-            self.candidate.upstream_model, self.purse.clamp_tokens, stream=plan.mode is not Mode.PLAIN
+            self.candidate.upstream_model, self._limit_tokens(), stream=plan.mode is not Mode.PLAIN
         )
         # A plain reply has no first event to wait for: only the hard timeout bounds it.
         self.await_until(None if plan.mode is Mode.PLAIN else provider.deadlines.ttft_s)
@@ -153,6 +153,16 @@ class Attempt:
             raise Stopped
         self._sent = True
         return await session.waits.io(session.upstreams.open(provider, asked.path, asked.body, asked.headers))
+
+    def _limit_tokens(self) -> int | None:
+        """The output limit to send: our clamp; or the longest answer of a model that the client has not named, where
+        it asks for a longer one, which would be refused; None: the client's own."""
+        clamp, request, candidate = self.purse.clamp_tokens, self.session.request, self.candidate
+        most, asked = candidate.capabilities.max_output_tokens, request.output_limit
+        if clamp is not None or most is None or asked is None or asked <= most:
+            return clamp
+        named = request.model.removeprefix(f"{candidate.provider.name}/") == candidate.upstream_model
+        return None if named else most
 
     def await_until(self, seconds: float | None) -> None:
         """The next wait may take so long, and no longer than the whole attempt may."""

@@ -121,7 +121,7 @@ def exchange_for(request: ChatRequest, provider: Provider, writing: tuple[str, .
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
         return ChatExchange(request, provider, writing)
-    spoken = ChatDialect(provider.limit_field) if upstream == CHAT else dialect_named(upstream)
+    spoken = ChatDialect(provider.chat) if upstream == CHAT else dialect_named(upstream)
     return EventExchange(request, dialect_named(request.dialect), spoken, writing, int(now_s))
 
 
@@ -132,7 +132,7 @@ class ChatExchange:
 
     def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
-        self._limit_field = provider.limit_field
+        self._habits = provider.chat
         self._ends: dict[int, str] = {}  # of a whole reply, where they may be none that clients know
         self.heard = heard_for(request, writing)
 
@@ -141,7 +141,7 @@ class ChatExchange:
             self._request,
             upstream_model=model,
             limit_tokens=limit_tokens,
-            limit_field=self._limit_field,
+            habits=self._habits,
             stream=stream,
         )
         return UpstreamRequest("/chat/completions", body)

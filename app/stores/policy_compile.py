@@ -20,6 +20,7 @@ from app.core.policy import (
     Bridge,
     Candidate,
     Capabilities,
+    ChatHabits,
     Deadlines,
     LedgerRules,
     ModelBudget,
@@ -46,6 +47,15 @@ from routers.base import tier_of_rates
 COMPLETION_TOKENS_HOSTS = ("api.openai.com", "openai.azure.com")
 """Here `max_tokens` is deprecated and refused by reasoning models:
 https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
+
+MAX_TOKENS_HOSTS = ("api.deepseek.com", "api.mistral.ai")
+"""These know no other name: DeepSeek passes over `max_completion_tokens`
+(https://github.com/earendil-works/pi/issues/8018), Mistral answers 422
+(https://github.com/editor-code-assistant/eca/issues/231)."""
+
+NO_STREAM_OPTIONS_HOSTS = ("api.mistral.ai",)
+"""These refuse `stream_options.include_usage` with 422, and tell usage at the end of every stream
+(https://github.com/openai/openai-agents-python/issues/442)."""
 
 RESPONSES_LEAST_TOKENS = 16
 """What those hosts take as `max_output_tokens` at the least; they refuse less with `integer_below_min_value`:
@@ -158,7 +168,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         headers=MappingProxyType(dict(given.headers)),
         query=Secret(urlencode(given.query)) if given.query else None,
         bills_after_cancel=bills,
-        limit_field=given.limit_field or _limit_field(host),
+        chat=_chat_habits(given, host),
         any_model=given.any_model,
         free=given.free,
         catalogue_prefixes=tuple(prefixes),
@@ -176,8 +186,15 @@ def _bridge(given: BridgeSpec | None) -> Bridge | None:
     return Bridge(given.provider, MappingProxyType(dict(given.options)), given.streams)
 
 
-def _limit_field(host: str) -> Literal["max_tokens", "max_completion_tokens"]:
-    return "max_completion_tokens" if _is_openai(host) else "max_tokens"
+def _chat_habits(given: ProviderSpec, host: str) -> ChatHabits:
+    field: Literal["max_tokens", "max_completion_tokens"] = (
+        "max_completion_tokens" if _is_openai(host) else "max_tokens"
+    )
+    only = given.limit_field is not None or any(host_matches(host, listed) for listed in MAX_TOKENS_HOSTS)
+    asks = given.include_usage
+    if asks is None:
+        asks = not any(host_matches(host, listed) for listed in NO_STREAM_OPTIONS_HOSTS)
+    return ChatHabits(given.limit_field or field, only=only, include_usage=asks)
 
 
 def _is_openai(host: str) -> bool:

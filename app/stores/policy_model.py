@@ -93,7 +93,14 @@ class ProviderSpec(Spec):
         default=None, description="Goes on billing a cancelled stream. Default: by host."
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
-        default=None, description="Carries our output limit where the client sent none. Default: by host."
+        default=None,
+        description="Carries the output limit, whatever the client called it. Default: by host, and as the client "
+        "called it where both are taken.",
+    )
+    include_usage: bool | None = Field(
+        default=None,
+        description="Streams are asked for usage (stream_options); false for servers that refuse to be asked. "
+        "Default: by host.",
     )
     any_model: bool = Field(default=False, description="PROVIDER/anything is served without being listed under models.")
     free: bool = Field(default=False, description="Its models cost nothing (your own hardware).")

@@ -17,7 +17,7 @@ import uvloop
 
 from app.core.budget import Claim, Granted, Reserve, Settle, Settled
 from app.core.meter import Meter
-from app.core.policy import HEURISTIC, Candidate, Policy
+from app.core.policy import HEURISTIC, Candidate, ChatHabits, Policy
 from app.core.sse import Frame, SseParser
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.decode import decode_event, decode_whole
@@ -126,7 +126,7 @@ def _planning(request: ChatRequest, policy: Policy, candidate: Candidate) -> Cal
 
 
 def _render(request: ChatRequest) -> bytes:
-    return render_chat(request, upstream_model="bench-1", limit_tokens=900, limit_field="max_tokens", stream=False)
+    return render_chat(request, upstream_model="bench-1", limit_tokens=900, habits=ChatHabits(), stream=False)
 
 
 def stream_parts(batch_s: float = BATCH_S) -> Iterator[Part]:

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.core.policy import ChatHabits
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.render import object_bytes, render_chat
+
+HABITS = ChatHabits()
 
 
 def members_of(body: bytes) -> dict[str, bytes]:
@@ -23,7 +26,7 @@ def members_of(body: bytes) -> dict[str, bytes]:
 def render(body: bytes | ChatRequest, **how: Any) -> dict[str, bytes]:
     """The members of the rendered body."""
     parsed = body if isinstance(body, ChatRequest) else parse_chat(body)
-    settled = {"upstream_model": "up-1", "limit_tokens": None, "limit_field": "max_tokens", "stream": False, **how}
+    settled = {"upstream_model": "up-1", "limit_tokens": None, "habits": HABITS, "stream": False, **how}
     return members_of(render_chat(parsed, **settled))
 
 
@@ -78,7 +81,7 @@ def test_the_limit_goes_into_every_field_that_carries_one() -> None:
     one = body(b'"max_completion_tokens":400')
     assert render(one, limit_tokens=50)["max_completion_tokens"] == b"50"
     assert "max_tokens" not in render(one, limit_tokens=50)
-    assert render(body(), limit_tokens=50, limit_field="max_completion_tokens")["max_completion_tokens"] == b"50"
+    assert render(body(), limit_tokens=50, habits=ChatHabits("max_completion_tokens"))["max_completion_tokens"] == b"50"
     assert render(body(b'"max_tokens":null'), limit_tokens=50)["max_tokens"] == b"50"
     assert render(both)["max_tokens"] == b"500"
 
@@ -120,9 +123,9 @@ def test_metadata_without_a_task_keeps_its_bytes_even_if_a_header_named_one(meta
 def test_rendering_leaves_the_request_as_it_was() -> None:
     parsed = parse_chat(body(b'"stream":true,"metadata":{"task_id":"t"},"max_tokens":9'))
     before = dict(parsed.members)
-    first = render_chat(parsed, upstream_model="a", limit_tokens=3, limit_field="max_tokens", stream=True)
+    first = render_chat(parsed, upstream_model="a", limit_tokens=3, habits=HABITS, stream=True)
     assert parsed.members == before
-    assert first == render_chat(parsed, upstream_model="a", limit_tokens=3, limit_field="max_tokens", stream=True)
+    assert first == render_chat(parsed, upstream_model="a", limit_tokens=3, habits=HABITS, stream=True)
 
 
 @given(st.dictionaries(st.text(max_size=8), st.integers(), max_size=6))

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from app.core.money import FREE, Price, Rates
-from app.core.policy import Candidate, Capabilities, Deadlines, LedgerRules, Policy, Provider, Retries, Windows
+from app.core.policy import (
+    Candidate,
+    Capabilities,
+    ChatHabits,
+    Deadlines,
+    LedgerRules,
+    Policy,
+    Provider,
+    Retries,
+    Windows,
+)
 from app.stores.policy_compile import tier_of, unlisted_candidate
 from app.stores.prices import load_bundled
 from tests.stores.policy_texts import BASE, CATALOGUE, CONTRACT, all_problems, build, model, provider
@@ -221,10 +231,25 @@ def test_the_host_tells_the_limits_field_and_whether_a_cut_saves_anything(
     base_url: str, limit_field: str, bills: bool
 ) -> None:
     made = build(provider(base_url=base_url)).providers["p"]
-    assert (made.limit_field, made.bills_after_cancel) == (limit_field, bills)
+    assert (made.chat.limit_field, made.bills_after_cancel) == (limit_field, bills)
     said = provider(base_url=base_url, limit_field="max_tokens", bills_after_cancel=not bills)
     made = build(said).providers["p"]
-    assert (made.limit_field, made.bills_after_cancel) == ("max_tokens", not bills)
+    assert (made.chat.limit_field, made.bills_after_cancel) == ("max_tokens", not bills)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "habits"),
+    [
+        ("https://api.openai.com/v1", ChatHabits("max_completion_tokens")),
+        ("https://api.deepseek.com/v1", ChatHabits(only=True)),
+        ("https://api.mistral.ai/v1", ChatHabits(only=True, include_usage=False)),
+        ("http://127.0.0.1:8000/v1", ChatHabits()),
+    ],
+)
+def test_the_host_tells_what_it_takes_in_chat_and_the_policy_knows_better(base_url: str, habits: ChatHabits) -> None:
+    assert build(provider(base_url=base_url)).providers["p"].chat == habits
+    made = build(provider(base_url=base_url, limit_field="max_tokens", include_usage=False)).providers["p"]
+    assert made.chat == ChatHabits("max_tokens", only=True, include_usage=False)
 
 
 def test_the_table_of_hosts_that_bill_after_a_cancel_can_be_replaced() -> None:

@@ -8,13 +8,14 @@ from typing import Final
 from app.core.conversation import Conversation
 from app.core.errors import BursarError, UpstreamRejected
 from app.core.events import Event
+from app.core.policy import ChatHabits
 from app.core.types import ChatRequest
 from app.dialects.base import Counts, Dialect, UpstreamRequest
 from app.dialects.openai_chat.errors import error_body, error_words, upstream_error_object
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.read import ChatReader
 from app.dialects.openai_chat.render import render_chat
-from app.dialects.openai_chat.render_talk import LIMIT_FIELD, render_talk
+from app.dialects.openai_chat.render_talk import HABITS, render_talk
 from app.dialects.openai_chat.talk import conversation
 from app.dialects.openai_chat.whole import with_counts
 from app.dialects.openai_chat.whole_from import completion
@@ -24,13 +25,13 @@ PATH: Final = "/chat/completions"
 
 
 class ChatDialect:
-    """See `base.Dialect`. `limit_field`: the name by which an upstream knows the output limit, where the client has
-    sent none in chat's words. A client's body names no session: its `prompt_cache_key` is an application's."""
+    """See `base.Dialect`. `habits`: the upstream's. A client's body names no session: its `prompt_cache_key` is an
+    application's."""
 
     name = "openai_chat"
 
-    def __init__(self, limit_field: str = LIMIT_FIELD) -> None:
-        self._limit_field = limit_field
+    def __init__(self, habits: ChatHabits = HABITS) -> None:
+        self._habits = habits
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_chat(body)
@@ -39,17 +40,13 @@ class ChatDialect:
         return conversation(request)
 
     def patch(self, request: ChatRequest, *, model: str, limit_tokens: int | None, stream: bool) -> UpstreamRequest:
-        body = render_chat(
-            request, upstream_model=model, limit_tokens=limit_tokens, limit_field=self._limit_field, stream=stream
-        )
+        body = render_chat(request, upstream_model=model, limit_tokens=limit_tokens, habits=self._habits, stream=stream)
         return UpstreamRequest(PATH, body)
 
     def render(
         self, request: ChatRequest, talk: Conversation, *, model: str, limit_tokens: int | None, stream: bool
     ) -> UpstreamRequest:
-        body = render_talk(
-            request, talk, model=model, limit_tokens=limit_tokens, limit_field=self._limit_field, stream=stream
-        )
+        body = render_talk(request, talk, model=model, limit_tokens=limit_tokens, habits=self._habits, stream=stream)
         return UpstreamRequest(PATH, body)
 
     def reader(self) -> ChatReader:

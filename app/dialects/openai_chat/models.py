@@ -1,7 +1,7 @@
 """What models behind OpenAI's dialects take, by their names: a parameter that a model does not know is refused.
 
-Only for requests that come from another dialect: their clients could not know. Sources: the API's reference
-(`reasoning_effort`: which model takes which; https://platform.openai.com/docs/api-reference/chat/create),
+Only for requests whose clients could not know: those from another dialect, or for another model. Sources: the API's
+reference (`reasoning_effort`: which model takes which; https://platform.openai.com/docs/api-reference/chat/create),
 https://platform.openai.com/docs/guides/latest-model (sampling only without reasoning),
 https://ai.google.dev/gemini-api/docs/openai#thinking, https://api-docs.deepseek.com/guides/thinking_mode,
 https://docs.x.ai/docs/guides/reasoning. Names that are not known here reason by themselves, if at all.
@@ -9,6 +9,7 @@ https://docs.x.ai/docs/guides/reasoning. Names that are not known here reason by
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ class Abilities:
     known: bool = True
 
 
+@functools.lru_cache(maxsize=1024)
 def abilities_of(model: str) -> Abilities:
     """The abilities that a model's name tells; a vendor before a slash does not count."""
     name = model.lower().rpartition("/")[2]

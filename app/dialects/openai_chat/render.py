@@ -6,7 +6,9 @@ import functools
 
 import msgspec
 
+from app.core.policy import ChatHabits
 from app.core.types import ChatRequest
+from app.dialects.openai_chat.adapt import adapt, limit_name, renamed
 
 _encode = msgspec.json.encode
 _optional_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -38,25 +40,34 @@ def object_bytes(members: dict[str, msgspec.Raw]) -> bytes:
 
 
 def render_chat(
-    request: ChatRequest, *, upstream_model: str, limit_tokens: int | None, limit_field: str, stream: bool
+    request: ChatRequest, *, upstream_model: str, limit_tokens: int | None, habits: ChatHabits, stream: bool
 ) -> bytes:
     """The body for the upstream: its model's name, the clamped output limit, usage asked for.
 
-    `limit_tokens` (per choice) replaces the client's limit in every field that carries one, and is added as
-    `limit_field` where the client sent none; None leaves the client's own. `stream` may differ from
-    what the client asked (a folded call).
+    `limit_tokens` (per choice) replaces the client's limit in every field that carries one, and is added where the
+    client sent none; None leaves the client's own. `stream` may differ from what the client asked (a folded call).
     """
     members = dict(request.members)
+    fields = request.limit_fields
+    other = upstream_model != request.model
+    if fields and (other or habits.only) and (name := limit_name(fields, upstream_model, habits)) is not None:
+        members, fields = renamed(members, fields, name), (name,)
+        limit_tokens = request.output_limit if limit_tokens is None else limit_tokens
+    if other:
+        adapt(members, upstream_model)
     members["model"] = msgspec.Raw(_encode(upstream_model))
     members.pop("max_cost_usd", None)
     if request.task_id is not None and "metadata" in members:
         _strip_task_id(members)
     if limit_tokens is not None:
-        for name in request.limit_fields or (limit_field,):
+        for name in fields or (habits.limit_field,):
             members[name] = msgspec.Raw(b"%d" % limit_tokens)
     if stream:
         members["stream"] = _TRUE
-        members["stream_options"] = _with_usage(members.get("stream_options"))
+        if habits.include_usage:
+            members["stream_options"] = _with_usage(members.get("stream_options"))
+    if not habits.include_usage:
+        members.pop("stream_options", None)
     return object_bytes(members)
 
 

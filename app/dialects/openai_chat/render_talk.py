@@ -24,6 +24,7 @@ from app.core.conversation import (
     ToolResult,
 )
 from app.core.errors import BadRequest
+from app.core.policy import ChatHabits
 from app.core.raw import NO_ARGUMENTS
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
@@ -31,7 +32,8 @@ from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_chat.talk import SOUNDS
 
-LIMIT_FIELD: Final = "max_completion_tokens"
+HABITS: Final = ChatHabits("max_completion_tokens")
+"""Those of OpenAI."""
 MAX_CALL_ID_CHARS: Final = 40
 """OpenAI answers 400 to a longer one."""
 _BUDGET_EFFORTS: Final = ((0, "none"), (1024, "low"), (8192, "medium"))
@@ -56,10 +58,10 @@ def render_talk(
     model: str,
     limit_tokens: int | None,
     stream: bool,
-    limit_field: str = LIMIT_FIELD,
+    habits: ChatHabits = HABITS,
 ) -> bytes:
-    """The body for an upstream that speaks chat. `limit_tokens` (per choice) is sent as `limit_field`; None: the
-    client's own. Raises BadRequest for what chat cannot carry."""
+    """The body for an upstream that speaks chat. `limit_tokens` (per choice) None: the client's own. Raises BadRequest
+    for what chat cannot carry."""
     limit = request.output_limit if limit_tokens is None else limit_tokens
     body: dict[str, Any] = {"model": model, "messages": list(_messages(talk))}
     if talk.tools:
@@ -80,14 +82,21 @@ def render_talk(
         "reasoning_effort": effort,
         "user": talk.user,
         "n": talk.choices if talk.choices > 1 else None,
-        limit_field: limit,
+        _limit_field(habits, can): limit,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body["stream"] = True
+        if habits.include_usage:
+            body["stream_options"] = {"include_usage": True}
     _note(talk, "top_k", talk.top_k is not None)
     _note(talk, "cache_control", any(tool.cache for tool in talk.tools))
     return _encode(body)
+
+
+def _limit_field(habits: ChatHabits, can: Abilities) -> str:
+    """OpenAI's reasoning models refuse `max_tokens`, wherever they are served."""
+    return habits.limit_field if can.samples or habits.only else HABITS.limit_field
 
 
 def _note(talk: Conversation, name: str, dropped: bool) -> None:

@@ -24,6 +24,7 @@ from app.core.conversation import (
     ToolResult,
 )
 from app.core.errors import BadRequest
+from app.core.policy import ChatHabits
 from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.dialect import DIALECT, ChatDialect
 from app.dialects.openai_chat.render_talk import MAX_CALL_ID_CHARS, render_talk
@@ -164,8 +165,8 @@ def test_limits_and_streams() -> None:
     assert rendered(talk) == {"model": "m", "messages": [{"role": "user", "content": "q"}]}
     body = rendered(talk, limit_tokens=9, stream=True)
     assert (body["max_completion_tokens"], body["stream"], body["stream_options"]) == (9, True, {"include_usage": True})
-    assert rendered(talk, limit_tokens=9, limit_field="max_tokens")["max_tokens"] == 9
-    other = ChatDialect("max_tokens")
+    assert rendered(talk, limit_tokens=9, habits=ChatHabits())["max_tokens"] == 9
+    other = ChatDialect(ChatHabits())
     assert json.loads(other.render(REQUEST, talk, model="m", limit_tokens=9, stream=False).body)["max_tokens"] == 9
     chat = other.parse(b'{"model":"x","messages":[{"role":"user","content":"q"}]}', {}, {})
     assert json.loads(other.patch(chat, model="m", limit_tokens=9, stream=False).body)["max_tokens"] == 9

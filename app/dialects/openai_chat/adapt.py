@@ -1,0 +1,61 @@
+"""A Chat request on its way to another model than its client had in mind: what that one would refuse, and no more.
+
+A client words its request for the name that it knows, which may be a route's; which model answers it cannot know.
+Members that need no change keep their bytes and their place. Sources: see `models.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from app.core.policy import ChatHabits
+from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
+
+_Members = dict[str, msgspec.Raw]
+_DEFAULTS: Final = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+"""What OpenAI's reasoning models take of sampling: nothing but these values."""
+_EFFORT: Final = "reasoning_effort"
+_CONCERNED: Final = frozenset((*_DEFAULTS, _EFFORT))
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+
+
+def renamed(members: _Members, names: tuple[str, ...], field: str) -> _Members:
+    """The members with the output limit under this one name, where the first of its names stood."""
+    return {(field if name in names else name): value for name, value in members.items()}
+
+
+def limit_name(names: tuple[str, ...], model: str, habits: ChatHabits) -> str | None:
+    """The name under which the client's output limit, which it sent under `names`, is to go to this model; None: under
+    its own. OpenAI's reasoning models refuse `max_tokens`, wherever they are served."""
+    if habits.only:
+        return habits.limit_field if names != (habits.limit_field,) else None
+    reasons = "max_tokens" in names and not abilities_of(model).samples
+    return "max_completion_tokens" if reasons else None
+
+
+def adapt(members: _Members, model: str) -> None:
+    """Change in place what this model would refuse of how much to think, and of sampling."""
+    if _CONCERNED.isdisjoint(members):
+        return
+    can = abilities_of(model)
+    if not can.known:
+        return
+    effort = _fitted(members, can) if _EFFORT in members else None
+    if can.samples or (effort == "none" and can.samples_unthinking):
+        return
+    for name, default in _DEFAULTS.items():
+        if name in members and _decode(members[name]) not in (default, None):
+            del members[name]
+
+
+def _fitted(members: _Members, can: Abilities) -> str | None:
+    """The effort that is left: the client's own, the nearest that the model knows, or none."""
+    asked: Any = _decode(members[_EFFORT])
+    fitting = effort_for(asked, can.efforts) if isinstance(asked, str) else asked
+    if fitting is None:
+        del members[_EFFORT]
+    elif fitting != asked:
+        members[_EFFORT] = msgspec.Raw(_encode(fitting))
+    return fitting if isinstance(fitting, str) else None
