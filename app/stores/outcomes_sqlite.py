@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from app.core.feedback import Correction, Feedback, Speaker, Turned
 from app.stores import outcomes
 from app.stores.outcomes import OtherWord, OutcomesUnavailable, Put
-from app.stores.sqlite_file import NewerFile, opened
+from app.stores.sqlite_file import SqliteFile
 
 PRUNE_EVERY = 1_000
-SCHEMA_VERSION = 1
+VERSION = 1
 SCHEMA = """
 CREATE TABLE words (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, thing TEXT NOT NULL, by TEXT NOT NULL, source TEXT NOT NULL,
@@ -33,25 +31,21 @@ CREATE TABLE repeats (
 COLUMNS = "thing, by, source, outcome, said_s, key, admin, score, correction, comment, matched"
 MAX_THINGS = 500
 
-T = TypeVar("T")
-
 
 class SqliteOutcomes:
     """Outcomes (see `stores/outcomes.py`) in a file, made with its folders where it is not there."""
 
     def __init__(self, path: Path, *, keeps_comments: bool = False) -> None:
         self.keeps_comments = keeps_comments
-        self._path = path.absolute()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
-        self._db: sqlite3.Connection | None = None
+        # A word may be all that a person will ever say.
+        self._file = SqliteFile(path, SCHEMA, VERSION, "the store of outcomes", OutcomesUnavailable, durable=True)
         self._puts = 0
 
     async def start(self) -> None:
-        self._db = await self._in_thread(self._opened)
-        await self._in_thread(lambda: prune(self._open_db(), time.time()))
+        await self._file.ask(lambda: prune(self._file.open(), time.time()))
 
     async def put(self, word: Feedback, *, repeat_key: str | None = None, digest: bytes = b"") -> Put:
-        return await self._in_thread(lambda: self._put(word, repeat_key, digest))
+        return await self._file.ask(lambda: self._put(word, repeat_key, digest))
 
     async def about(self, things: Sequence[str]) -> list[Feedback]:
         asked = list(things)[:MAX_THINGS]
@@ -66,34 +60,14 @@ class SqliteOutcomes:
         )
 
     async def close(self) -> None:
-        if self._db is not None:
-            await self._in_thread(self._db.close)
-            self._db = None
-        self._thread.shutdown()
-
-    def _opened(self) -> sqlite3.Connection:
-        try:
-            return opened(self._path, SCHEMA, SCHEMA_VERSION)
-        except NewerFile as error:
-            raise OutcomesUnavailable(str(error)) from None
-
-    def _open_db(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise OutcomesUnavailable("the store of outcomes is not open")
-        return self._db
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, RuntimeError) as error:
-            raise OutcomesUnavailable(f"the store of outcomes did not answer ({type(error).__name__})") from error
+        await self._file.close()
 
     async def _rows(self, query: str, values: Sequence[Any]) -> list[tuple[int, Feedback]]:
-        rows = await self._in_thread(lambda: self._open_db().execute(query, values).fetchall())
+        rows = await self._file.ask(lambda: self._file.open().execute(query, values).fetchall())
         return [(row[0], of_row(row[1:])) for row in rows]
 
     def _put(self, word: Feedback, repeat_key: str | None, digest: bytes) -> Put:
-        db = self._open_db()
+        db = self._file.open()
         self._puts += 1
         if self._puts % PRUNE_EVERY == 0:
             prune(db, word.said_s)

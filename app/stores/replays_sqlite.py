@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
-from app.stores.sqlite_lazily import LazyFile
+from app.stores.sqlite_file import SqliteFile
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ class SqliteReplays:
     """See `stores/replays.py`. One thread per process, which is there only where it is needed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = LazyFile(path, SCHEMA, VERSION, "replays", _down)
+        self._file = SqliteFile(path, SCHEMA, VERSION, "the store of replies", ReplaysUnavailable, durable=False)
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
 
@@ -79,10 +79,6 @@ class SqliteReplays:
     def _renew(self) -> None:
         until = (time.time() + LEASE_S, self._owner)
         self._file.open().execute("UPDATE replays SET until_s = ? WHERE owner = ? AND reply IS NULL", until)
-
-
-def _down(what: str) -> ReplaysUnavailable:
-    return ReplaysUnavailable(f"the store of replies did not answer ({what})")
 
 
 def _told(done: Future[None]) -> None:

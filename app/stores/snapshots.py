@@ -74,7 +74,7 @@ class Snapshots(Protocol):
     """Where snapshots are. Every method raises SnapshotsUnavailable."""
 
     async def start(self) -> None:
-        """Open the store. Raises OSError where it cannot be used."""
+        """Open the store. Raises OSError or SnapshotsUnavailable where it cannot be used."""
 
     async def head(self) -> Head:
         """What is in force; cheap, for those who ask every second."""

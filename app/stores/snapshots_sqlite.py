@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,9 +20,9 @@ from app.stores.snapshots import (
     SnapshotsUnavailable,
     rolled_back,
 )
-from app.stores.sqlite_file import NewerFile, opened
+from app.stores.sqlite_file import SqliteFile
 
-SCHEMA_VERSION = 1
+VERSION = 1
 SCHEMA = """
 CREATE TABLE snapshots (number INTEGER PRIMARY KEY AUTOINCREMENT, told BLOB NOT NULL, body BLOB);
 CREATE TABLE head (
@@ -43,18 +41,10 @@ class SqliteSnapshots:
     """Snapshots (see `stores/snapshots.py`) in a file, made with its folders where it is not there."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._db: sqlite3.Connection | None = None
+        self._file = SqliteFile(path, SCHEMA, VERSION, "the store of snapshots", SnapshotsUnavailable, durable=True)
 
     async def start(self) -> None:
-        def open_it() -> sqlite3.Connection:
-            try:
-                return opened(self._path, SCHEMA, SCHEMA_VERSION)
-            except NewerFile as error:
-                raise SnapshotsUnavailable(str(error)) from None
-
-        self._db = await asyncio.get_running_loop().run_in_executor(self._thread, open_it)
+        await self._file.ask(self._file.open)
 
     async def head(self) -> Head:
         return await self._run(_head)
@@ -128,10 +118,7 @@ class SqliteSnapshots:
         return await self._change(take)
 
     async def close(self) -> None:
-        if self._db is not None:
-            await self._run(lambda db: db.close())
-            self._db = None
-        self._thread.shutdown()
+        await self._file.close()
 
     async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def write(db: sqlite3.Connection) -> T:
@@ -142,13 +129,7 @@ class SqliteSnapshots:
         return await self._run(write)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._db
-        if db is None:
-            raise SnapshotsUnavailable("the store of snapshots is not open")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, db)
-        except (sqlite3.Error, RuntimeError) as error:
-            raise SnapshotsUnavailable(f"the store of snapshots did not answer ({type(error).__name__})") from error
+        return await self._file.ask(lambda: work(self._file.open()))
 
 
 def _head(db: sqlite3.Connection) -> Head:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ import msgspec
 from app.core.budget import Balance, Hold
 from app.core.terms import Terms
 from app.stores.budgets import TASK_RETENTION_S, LedgerUnavailable
+from app.stores.sqlite_file import patiently
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 2.0
@@ -118,7 +119,7 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
     """Make the file (readable by its owner only) and its tables, unless they are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = _patiently(lambda: connect(path, timeout_s), timeout_s)
+    db = patiently(lambda: connect(path, timeout_s), timeout_s)
     try:
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -129,18 +130,6 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
         db.execute("COMMIT")
     finally:
         db.close()
-
-
-def _patiently(action: Callable[[], T], timeout_s: float) -> T:
-    """Try again while the file is locked: SQLite does not wait where processes switch a new file to WAL at once."""
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
 
 
 @cache

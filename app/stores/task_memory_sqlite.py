@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from app.stores.sqlite_lazily import LazyFile
+from app.stores.sqlite_file import SqliteFile
 from app.stores.task_memory import MemoryUnavailable
 
 FORGET_EVERY = 1_000
@@ -28,7 +28,7 @@ class SqliteTaskMemory:
     """See `stores/task_memory.py`. One thread per process, which is there only where it is needed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = LazyFile(path, SCHEMA, VERSION, "task-memory", _down)
+        self._file = SqliteFile(path, SCHEMA, VERSION, "the memory of tasks", MemoryUnavailable, durable=False)
         self._writes = 0
 
     async def count(self, name: bytes, keep_s: float) -> int:
@@ -67,7 +67,3 @@ class SqliteTaskMemory:
             for table in ("counts", "words"):
                 db.execute(f"DELETE FROM {table} WHERE until_s < ?", (time.time(),))  # noqa: S608  (our own words)
         return db
-
-
-def _down(what: str) -> MemoryUnavailable:
-    return MemoryUnavailable(f"the memory of tasks did not answer ({what})")
