@@ -25,7 +25,7 @@ from app.core.budget import Advance, Balance, Denied, Granted, Lost, Moved, Op, 
 from app.core.money import MAX_NANO
 from app.core.terms import Terms
 from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Expired, LedgerUnavailable, new_owner
-from app.stores.redis_link import Arg, Link, Script, open_server, unavailable
+from app.stores.redis_link import Arg, Desk, Link, Script, open_server, unavailable
 
 LANES = 2
 MAX_BATCH = 512
@@ -120,8 +120,7 @@ class RedisBudgets:
         self._places: dict[str, tuple[str, ...]] = {}
         self._unreported: list[Expired] = []
         self._patient_until = 0.0
-        self._desk = self._server.link()
-        self._desk_lock = asyncio.Lock()
+        self._desk = Desk(self._server, "the ledger", LedgerUnavailable)
 
     async def start(self) -> None:
         """Begin to carry verbs, then register as an owner and end the holds of dead ones.
@@ -325,11 +324,7 @@ class RedisBudgets:
             raise LedgerUnavailable("the ledger is closed")
         asked = _encode(payload or {})
         args: tuple[Arg, ...] = (mode, self._prefix, self._lease_us, asked, int(self.task_retention_s))
-        try:
-            async with asyncio.timeout(2 * self._timeout_s), self._desk_lock:
-                return await self._desk.call([*self._head, *keys], args)
-        except TimeoutError as error:
-            raise unavailable(error) from error
+        return await self._desk.ask([*self._head, *keys], args)
 
 
 def _indexes(prefix: str) -> tuple[int, ...]:

@@ -6,17 +6,14 @@ counter, for readers; another per speaker bounds what one key may have on record
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from app.core.feedback import Feedback
 from app.stores import outcomes
-from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import OtherWord, OutcomesUnavailable, Put
-from app.stores.redis_link import Arg, Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
 
 DEADLINE_S = 2.0
 MAX_THINGS = 500
@@ -74,9 +71,7 @@ class RedisOutcomes:
 
     def __init__(self, url: str, *, namespace: str = "bursar", keeps_comments: bool = False) -> None:
         self.keeps_comments = keeps_comments
-        self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._link = self._server.link()
-        self._turn = asyncio.Lock()
+        self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the store of outcomes", OutcomesUnavailable)
         self._prefix = f"{{{namespace}}}:outcome:"
         self._names = [f"{{{namespace}}}:outcomes:{name}" for name in ("order", "by:", "counter")]
 
@@ -91,7 +86,7 @@ class RedisOutcomes:
         field = f"{word.by}\n{word.source}"
         keep: list[Arg] = [outcomes.KEEP_DAYS * 86_400, outcomes.KEEP_REPEATS_S, outcomes.MAX_WORDS, self._prefix]
         encoded = msgspec.json.encode(word)
-        answer = await self._call(keys, ["put", field, f"{word.thing}\n{field}", encoded, digest, *keep])
+        answer = await self._desk.ask(keys, ["put", field, f"{word.thing}\n{field}", encoded, digest, *keep])
         if answer == b"other":
             raise OtherWord
         return Put(answer.decode())
@@ -100,22 +95,15 @@ class RedisOutcomes:
         asked = list(things)[:MAX_THINGS]
         if not asked:
             return []
-        found = await self._call([self._prefix + thing for thing in asked], ["about"])
+        found = await self._desk.ask([self._prefix + thing for thing in asked], ["about"])
         return [word for _, word in sorted((_read(raw) for raw in found), key=lambda pair: pair[0])]
 
     async def since(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
-        found = await self._call([self._names[0]], ["since", cursor, limit, self._prefix])
+        found = await self._desk.ask([self._names[0]], ["since", cursor, limit, self._prefix])
         return [_read(raw) for raw in found]
 
     async def close(self) -> None:
-        await self._server.close()
-
-    async def _call(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        async with self._turn:  # a link carries one call at a time
-            try:
-                return await self._link.call(keys, args)
-            except LedgerUnavailable as error:
-                raise OutcomesUnavailable("the store of outcomes on Redis did not answer") from error
+        await self._desk.close()
 
 
 def _read(raw: bytes) -> tuple[int, Feedback]:

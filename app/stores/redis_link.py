@@ -57,7 +57,9 @@ class Link(Protocol):
 
 
 class Server(Protocol):
-    """What a URL stands for."""
+    """What a URL stands for. `timeout_s`: the deadline of each call."""
+
+    timeout_s: float
 
     def link(self) -> Link:
         """A new link; it connects when first used, and again after each failure."""
@@ -165,11 +167,11 @@ class PooledServer:
     ) -> None:
         self._pool = pool
         self._script = script
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._sentinel = sentinel
 
     def link(self) -> Link:
-        return PooledLink(self._pool, self._script, self._timeout_s)
+        return PooledLink(self._pool, self._script, self.timeout_s)
 
     async def close(self) -> None:
         await self._pool.disconnect()
@@ -231,7 +233,7 @@ class ClusterServer:
     def __init__(self, cluster: RedisCluster, script: Script, timeout_s: float) -> None:
         self._cluster = cluster
         self._script = script
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
 
     def link(self) -> Link:
         return self
@@ -239,7 +241,7 @@ class ClusterServer:
     async def call(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         tail = (len(keys), *keys, *args)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 try:
                     return await self._cluster.execute_command("EVALSHA", self._script.sha, *tail)
                 except NoScriptError:
@@ -251,8 +253,39 @@ class ClusterServer:
         await self._cluster.aclose()
 
 
+class Desk:
+    """A server, asked one thing at a time. None waits longer than twice its deadline, however many are in line.
+
+    `down` makes the error that askers get, of words that say that `what` did not answer, and why."""
+
+    def __init__(self, server: Server, what: str, down: Callable[[str], Exception]) -> None:
+        self._server = server
+        self._link = server.link()
+        self._turn = asyncio.Lock()
+        self._what, self._down = what, down
+
+    async def ask(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Run the script. Raises what `down` makes after an error or the deadline; the effect is then unknown."""
+        try:
+            async with asyncio.timeout(2 * self._server.timeout_s), self._turn:
+                return await self._link.call(keys, args)
+        except (LedgerUnavailable, TimeoutError) as error:
+            raise self._down(_unanswered(self._what, error.__cause__ or error)) from error
+
+    async def close(self) -> None:
+        """Close the server."""
+        await self._server.close()
+
+
 def unavailable(error: BaseException) -> LedgerUnavailable:
-    """The error as callers know it, with its kind and cause and no more: messages of redis-py may quote commands."""
-    nobody = isinstance(error, MasterNotFoundError)
-    why = "no sentinel answers, or none knows a master of that name" if nobody else unreachable(error)
-    return LedgerUnavailable(f"the ledger on Redis did not answer ({type(error).__name__}{f': {why}' if why else ''})")
+    """The error as callers of the ledger know it."""
+    return LedgerUnavailable(_unanswered("the ledger", error))
+
+
+def _unanswered(what: str, error: BaseException) -> str:
+    """The error's kind and cause and no more: messages of redis-py may quote commands."""
+    if isinstance(error, MasterNotFoundError):
+        why = "no sentinel answers, or none knows a master of that name"
+    else:
+        why = "it took too long" if isinstance(error, TimeoutError) else unreachable(error)
+    return f"{what} on Redis did not answer ({type(error).__name__}{f': {why}' if why else ''})"

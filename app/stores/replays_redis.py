@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
-from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Arg, Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
 
 log = structlog.get_logger()
@@ -55,9 +52,7 @@ class RedisReplays:
     """See `stores/replays.py`."""
 
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
-        self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._link = self._server.link()
-        self._turn = asyncio.Lock()
+        self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the store of replies", ReplaysUnavailable)
         self._prefix = f"{{{namespace}}}:replay:"
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
@@ -65,7 +60,7 @@ class RedisReplays:
 
     async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
         key = self._key(name)
-        answer = await self._call([key], ["claim", self._owner, fingerprint, int(LEASE_S * 1000)])
+        answer = await self._desk.ask([key], ["claim", self._owner, fingerprint, int(LEASE_S * 1000)])
         if answer[:1] == b"k":
             return decode(answer[1:])
         claim = Claim(answer.decode())
@@ -83,28 +78,21 @@ class RedisReplays:
     async def renew(self) -> None:
         claimed = list(self._claimed)
         for start in range(0, len(claimed), RENEWED):
-            await self._call(claimed[start : start + RENEWED], ["renew", self._owner, int(LEASE_S * 1000)])
+            await self._desk.ask(claimed[start : start + RENEWED], ["renew", self._owner, int(LEASE_S * 1000)])
 
     async def close(self) -> None:
         if self._writing:
             await asyncio.wait(self._writing, timeout=DEADLINE_S)
-        await self._server.close()
+        await self._desk.close()
 
     async def _write(self, key: str, kept: Kept | None) -> None:
         what: list[Arg] = ["release", self._owner]
         if kept is not None:
             what = ["keep", self._owner, encode(kept), int(KEPT_S * 1000)]
         try:
-            await self._call([key], what)
+            await self._desk.ask([key], what)
         except ReplaysUnavailable as error:
             log.warning("a reply could not be kept for those who ask again", error=str(error))
 
     def _key(self, name: str) -> str:
         return self._prefix + hashlib.sha256(name.encode()).hexdigest()
-
-    async def _call(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        async with self._turn:  # a link carries one call at a time
-            try:
-                return await self._link.call(keys, args)
-            except LedgerUnavailable as error:
-                raise ReplaysUnavailable("the store of replies on Redis did not answer") from error

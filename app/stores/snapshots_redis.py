@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Arg, Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.snapshots import (
     KEEP_TOLD,
     Head,
@@ -100,9 +98,7 @@ class RedisSnapshots:
     """Snapshots (see `stores/snapshots.py`) on the server of a URL."""
 
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
-        self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._link = self._server.link()
-        self._turn = asyncio.Lock()
+        self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the store of snapshots", SnapshotsUnavailable)
         self._keys = [f"{{{namespace}}}:snapshots:{name}" for name in ("head", "told", "bodies", "state", "leader")]
 
     async def start(self) -> None:
@@ -150,7 +146,7 @@ class RedisSnapshots:
         return bool(await self._call("lead", owner, int(seconds * 1000)))
 
     async def close(self) -> None:
-        await self._server.close()
+        await self._desk.close()
 
     async def _everything(self) -> tuple[Head, list[Snapshot], set[int]]:
         head, told, bodies = await self._call("told")
@@ -158,11 +154,7 @@ class RedisSnapshots:
         return Head(*head), found, {int(number) for number in bodies}
 
     async def _call(self, verb: str, *args: Arg) -> Any:
-        async with self._turn:  # a link carries one call at a time
-            try:
-                return await self._link.call(self._keys, [verb, *args])
-            except LedgerUnavailable as error:
-                raise SnapshotsUnavailable("the store of snapshots on Redis did not answer") from error
+        return await self._desk.ask(self._keys, [verb, *args])
 
 
 def _unless_overtaken(found: Any) -> Any:

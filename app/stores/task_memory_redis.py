@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Arg, Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.task_memory import MemoryUnavailable
 
 DEADLINE_S = 2.0
@@ -35,9 +33,7 @@ class RedisTaskMemory:
     """See `stores/task_memory.py`."""
 
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
-        self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._link = self._server.link()
-        self._turn = asyncio.Lock()
+        self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the memory of tasks", MemoryUnavailable)
         self._prefix = f"{{{namespace}}}:task:"
 
     async def count(self, name: bytes, keep_s: float) -> int:
@@ -51,12 +47,7 @@ class RedisTaskMemory:
         await self._call("word", [name], "set", word, int(keep_s * 1000))
 
     async def close(self) -> None:
-        await self._server.close()
+        await self._desk.close()
 
     async def _call(self, kind: str, names: Sequence[bytes], op: str, *more: Arg) -> Any:
-        keys = [f"{self._prefix}{kind}:{name.hex()}" for name in names]
-        async with self._turn:  # a link carries one call at a time
-            try:
-                return await self._link.call(keys, [op, *more])
-            except LedgerUnavailable as error:
-                raise MemoryUnavailable("the memory of tasks on Redis did not answer") from error
+        return await self._desk.ask([f"{self._prefix}{kind}:{name.hex()}" for name in names], [op, *more])

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import Any
 
 import structlog
 
 from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Arg, Link, Script, open_server
+from app.stores.redis_link import Desk, Link, Script, open_server
 from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Make, Record, is_of_task
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 from app.stores.traces_waiting import Waiting, decoded, task_needle
@@ -77,8 +76,7 @@ class RedisTraces:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
         self._waiting = Waiting()
-        self._reader = self._server.link()
-        self._reading = asyncio.Lock()  # a link carries one call at a time
+        self._desk = Desk(self._server, "the store of traces", LedgerUnavailable)
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -101,7 +99,7 @@ class RedisTraces:
             return waiting
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):  # another gateway may hold it for one flush more
             await asyncio.sleep(wait_s)
-            found = await self._ask([self._prefix + request_id], ["get"])
+            found = await self._desk.ask([self._prefix + request_id], ["get"])
             if found is not None:
                 return decoded(found)
         return None
@@ -110,11 +108,11 @@ class RedisTraces:
         needle, found = task_needle(task_id), self._waiting.of_task(key, task_id)
         oldest, before = f"{max(int(began_s * 1000) - SKEW_MS, 0)}-0", "+"
         for _ in range(MAX_LOOKED // LOOK):
-            entries = await self._ask([self._stream], ["ids", before, oldest, LOOK])
+            entries = await self._desk.ask([self._stream], ["ids", before, oldest, LOOK])
             if not entries:
                 return list(found.values()), True
             names = [self._prefix + entry[1][1].decode() for entry in entries]
-            for body in await self._ask(names, ["with", needle]):
+            for body in await self._desk.ask(names, ["with", needle]):
                 record = decoded(body)
                 if is_of_task(record, key, task_id):
                     found[record["request_id"]] = record
@@ -123,11 +121,7 @@ class RedisTraces:
 
     async def due(self) -> bool:
         keys = [self._stream, self._stream + ":turn"]
-        return bool(await self._ask(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
-
-    async def _ask(self, keys: list[str], args: list[Arg]) -> Any:
-        async with self._reading:
-            return await self._reader.call(keys, args)
+        return bool(await self._desk.ask(keys, ["due", COMPACTORS, int(TURN_S * 1000)]))
 
     async def close(self) -> None:
         self._closing.set()

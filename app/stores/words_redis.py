@@ -12,7 +12,7 @@ import zlib
 from typing import Any
 
 from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Arg, Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.words import FRESH_S
 
 DEADLINE_S = 1.0
@@ -46,9 +46,7 @@ class RedisWords:
     """See `stores/words.py`."""
 
     def __init__(self, url: str, *, namespace: str = "bursar", about: str = "words") -> None:
-        self._server = open_server(url, _SCRIPT, DEADLINE_S)
-        self._link = self._server.link()
-        self._turn = asyncio.Lock()
+        self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "what others say", LedgerUnavailable)
         self._keys = [f"{{{namespace}}}:{about}:watched", f"{{{namespace}}}:{about}:told"]
         self._own = secrets.token_hex(8)
 
@@ -66,11 +64,10 @@ class RedisWords:
         return await asyncio.to_thread(lambda: [zlib.decompress(word) for word in found])
 
     async def close(self) -> None:
-        await self._server.close()
+        await self._desk.close()
 
     async def _call(self, verb: str, *args: Arg) -> Any:
-        async with self._turn:  # a link carries one call at a time
-            try:
-                return await self._link.call(self._keys, [verb, *args])
-            except LedgerUnavailable:  # the ledger's own failure says so, where people look
-                return None
+        try:
+            return await self._desk.ask(self._keys, [verb, *args])
+        except LedgerUnavailable:  # the ledger's own failure says so, where people look
+            return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ import pytest
 from app.core.budget import Balance, Claim, Settle, Settled
 from app.stores import redis_link
 from app.stores.budgets import LedgerUnavailable
-from app.stores.redis_link import Script, open_server
+from app.stores.redis_link import Arg, Desk, Script, open_server
+from app.stores.task_memory import MemoryUnavailable
 from tests.redis_server import RedisServer
 from tests.stores.ledger_tools import balance, granted, reserve
 from tests.stores.test_budgets_redis import answered, eventually, opened
+from tests.upstream import PATIENCE_S
 
 
 async def one_call(url: str) -> None:
@@ -166,3 +168,29 @@ async def test_an_unreachable_host_is_given_up_in_time() -> None:
         link = open_server(server.url, Script("return 1"), 0.1).link()
         with pytest.raises(LedgerUnavailable):
             await asyncio.wait_for(link.call([], []), 1)
+
+
+class Hung:
+    """A server that takes calls, and says nothing."""
+
+    timeout_s = 0.01
+
+    def link(self) -> Hung:
+        return self
+
+    async def call(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_who_waits_in_line_is_given_up_too() -> None:
+    """Behind a Redis that hangs, each of many would have waited for all before it: the tenth for twenty seconds."""
+    desk = Desk(Hung(), "the store of things", MemoryUnavailable)
+    async with asyncio.timeout(PATIENCE_S):
+        found = await asyncio.gather(*(desk.ask(["key"], ["verb"]) for _ in range(10)), return_exceptions=True)
+    assert {type(error) for error in found} == {MemoryUnavailable}
+    assert {str(error) for error in found} == {
+        "the store of things on Redis did not answer (TimeoutError: it took too long)"
+    }
