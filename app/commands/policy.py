@@ -113,11 +113,15 @@ def _caps(policy: Policy) -> list[str]:
     counts = [("calls", caps.task_calls), ("tokens", caps.task_tokens), ("seconds", caps.task_s)]
     counts.append(("times the same request", caps.task_repeats))
     shown += [f"task {most:g} {what}" for what, most in counts if most is not None]
+    for owner, windows in (("key", caps.key), ("team", caps.team), ("global", caps.everyone)):
+        rates = (("calls", windows.minute_calls), ("tokens", windows.minute_tokens))
+        shown += [f"{owner} {most} {what} a minute" for what, most in rates if most is not None]
     return [f"caps: {', '.join(shown) or 'none'}"]
 
 
 def _windows(owner: str, windows: Windows) -> list[tuple[str, int | None]]:
     return [
+        (f"{owner} an hour", windows.hour_nano),
         (f"{owner} a day", windows.day_nano),
         (f"{owner} a month", windows.month_nano),
         (f"{owner} in total", windows.total_nano),

@@ -13,6 +13,7 @@ from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
+from app.core.windows import moment_of, scope_in
 from app.gateway.limits import ANONYMOUS, MODEL_PART, task_scope
 from app.http.dashboard.budgets import Reading, known_owners
 from app.http.task_json import balance_json
@@ -168,11 +169,12 @@ async def key_names(ledger: Reading | Budgets) -> list[str]:
 
 
 async def _windows(ledger: Reading, owner: str) -> Rows:
-    """Today, this month and all time of a key, a team or everybody, as far as anything was spent."""
-    today = dt.datetime.now(dt.UTC).date().isoformat()
-    windows = {f"day {today}": f"day:{today}", f"month {today[:7]}": f"month:{today[:7]}", "total": "total"}
-    balances = await ledger.balances([f"{owner}:{window}" for window in windows.values()])
-    return [(label, b) for label, b in zip(windows, balances, strict=True) if b is not None]
+    """This hour (where it is capped), today, this month and all time of a key, a team or everybody, as far as anything
+    was spent."""
+    moment = moment_of(dt.datetime.now(dt.UTC))
+    scopes = [scope_in(owner, window, moment) for window in ("hour", "day", "month", "total")]
+    labels = [scope.removeprefix(f"{owner}:").replace(":", " ") for scope in scopes]
+    return [(label, b) for label, b in zip(labels, await ledger.balances(scopes), strict=True) if b is not None]
 
 
 async def _tasks(ledger: Reading, prefix: str) -> Rows:

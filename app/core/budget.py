@@ -11,7 +11,7 @@ limit; `held` of a scope is the sum of its holds; a hold ends exactly once; ever
 A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
 call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
 metering step, and N calls at a time by no more than N times what was left when they began. A call whose process died
-is charged, but its tokens are not known.
+is charged, but its tokens are not known. A window's limits of this kind only say who may begin (`TaskCaps.at_entry`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.core.terms import Reason, Refusal, TaskCaps, Terms, claimed, tighter
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
     """One scope a call draws on. `limit_nano` is the policy's (None: count only); `own_limit_nano` is a
-    lower one set by the client, remembered by the scope until the client sets another; `caps` a task's other limits."""
+    lower one set by the client, remembered by the scope until the client sets another; `caps` its other limits."""
 
     scope: str
     limit_nano: int | None = None
@@ -353,7 +353,7 @@ class Book:
         tokens, ms = None, None
         for scope in hold.scopes:
             balance = self.balances[scope]
-            if balance.terms is not None:
+            if balance.terms is not None and not balance.terms.at_entry:
                 max_tokens, max_ms = balance.terms.max_tokens, balance.terms.max_ms
                 tokens = tokens if max_tokens is None else tighter(tokens, max(max_tokens - balance.tokens, 0))
                 ms = ms if max_ms is None else tighter(ms, max(max_ms - balance.age_ms(now_ms), 0))

@@ -130,9 +130,21 @@ class TaskStopped(BudgetExceeded):
 
 
 class BudgetContended(BursarError):
-    """Room exists but other calls hold it, or the window refills shortly: waiting helps."""
+    """Room exists but other calls hold it, or the window refills shortly: waiting helps. `final`: and nothing else
+    does, no cheaper model and no smaller hold."""
+
+    final: bool = False
 
     status, type, code, blame, label = 429, "rate_limit_exceeded", "budget_contended", "client", "contended"
+
+
+class RateLimited(BudgetContended):
+    """The key, its team or everybody has had its calls or tokens of this minute; `Retry-After` says when the next
+    begins."""
+
+    final = True
+
+    code, label = "rate_limit_exceeded", "rate"
 
 
 class LedgerDown(BursarError):

@@ -15,6 +15,7 @@ from typing import Literal
 from app.core.heard import WRITING_TOOLS
 from app.core.landing import Landing
 from app.core.money import Price
+from app.core.windows import CHARS, Window
 
 OnCut = Literal["error", "length"]
 Objective = Literal["cheapest_adequate", "quality", "utility"]
@@ -229,11 +230,21 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Limits in nano-dollars per calendar window in UTC, and in total."""
+    """Limits per window of the clock and the calendar (UTC): in nano-dollars, for the minute in calls and tokens."""
 
     day_nano: int | None = None
     month_nano: int | None = None
     total_nano: int | None = None
+    hour_nano: int | None = None
+    minute_calls: int | None = None
+    minute_tokens: int | None = None
+
+    @property
+    def finest(self) -> Window:
+        """The shortest window that has to be told from the next."""
+        if self.minute_calls is not None or self.minute_tokens is not None:
+            return "minute"
+        return "day" if self.hour_nano is None else "hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +353,12 @@ class Policy:
     def named_keys(self) -> dict[str, Key]:
         """Each key once, by its name."""
         return {key.name: key for key in self.keys.values()}
+
+    def finest_window(self) -> Window:
+        """The shortest window of all caps."""
+        own = [*(key.caps for key in self.keys.values()), *(team.caps for team in self.teams.values())]
+        caps = [self.caps.key, self.caps.team, self.caps.everyone, *(windows for windows in own if windows is not None)]
+        return max((windows.finest for windows in caps), key=CHARS.__getitem__)
 
     def key_windows(self, key: Key | None) -> Windows:
         """The windows that bind this key: its own, else the policy's for every key."""

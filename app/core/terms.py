@@ -1,4 +1,5 @@
-"""What a task is besides its money: limits on calls, tokens and time, whether it is open, what it hangs below. Pure.
+"""What a task is besides its money: limits on calls, tokens and time, whether it is open, what it hangs below. A window
+has such limits too, on calls and tokens. Pure.
 
 Limits of one kind come from three places. The policy's is the latest seen; an amended one (`set_*`, an operator's)
 stands in its place for this task; the client's own (`own_*`) can only lower either. The tighter binds.
@@ -21,8 +22,8 @@ MAX_BELOW = 50
 
 
 class TaskCaps(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A claim's word on a task's limits that are not money: the policy's, and the client's own. None: no limit
-    (of the client's: as it was)."""
+    """A claim's word on limits that are not money: the policy's, and the client's own. None: no limit (of the client's:
+    as it was). `at_entry`: they say who may begin, and bound nobody who has begun; a window's are so, a task's not."""
 
     calls: int | None = None
     tokens: int | None = None
@@ -30,6 +31,7 @@ class TaskCaps(msgspec.Struct, frozen=True, omit_defaults=True):
     own_calls: int | None = None
     own_tokens: int | None = None
     own_ms: int | None = None
+    at_entry: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -57,6 +59,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     set_calls: int | None = None
     set_tokens: int | None = None
     set_ms: int | None = None
+    at_entry: bool = False
 
     @property
     def max_calls(self) -> int | None:
@@ -74,14 +77,14 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
         return tighter(self.ms if self.set_ms is None else self.set_ms, self.own_ms)
 
     def refusal(self, calls: int, tokens: int, age_ms: int, need_tokens: int) -> Refusal | None:
-        """Why this task, with so much used, takes no further call; None where it does."""
+        """Why no further call may begin here, with so much used; None where it may."""
         if self.state != "open":
             return Refusal(self.state)
         limit = self.max_calls
         if limit is not None and calls >= limit:
             return Refusal("calls", limit, calls)
         limit = self.max_tokens
-        if limit is not None and limit - tokens < max(need_tokens, 1):
+        if limit is not None and limit - tokens < (1 if self.at_entry else max(need_tokens, 1)):
             return Refusal("tokens", limit, tokens)
         limit = self.max_ms
         if limit is not None and age_ms >= limit:
@@ -103,6 +106,7 @@ def claimed(terms: Terms | None, caps: TaskCaps | None) -> Terms | None:
         own_calls=old.own_calls if caps.own_calls is None else caps.own_calls,
         own_tokens=old.own_tokens if caps.own_tokens is None else caps.own_tokens,
         own_ms=old.own_ms if caps.own_ms is None else caps.own_ms,
+        at_entry=caps.at_entry,
     )
     return None if new == PLAIN else new
 

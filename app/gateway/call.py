@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 import random
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -122,7 +123,7 @@ class ChatCall(OwnedCall):
                 denial = denial or error
                 if isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate):
                     denial, failure = error, None
-                if isinstance(error, BudgetExceeded) and error.final:
+                if isinstance(error, BudgetExceeded | BudgetContended) and error.final:
                     break
                 continue
             if verdict is None:
@@ -203,7 +204,7 @@ class ChatCall(OwnedCall):
             unit=f"{record.key_name}:{record.task_id or record.request_id}",
             in_tool_loop=self.request.prompt.in_tool_loop,
             limits=self.limits(decision.chosen),
-            today=self._day,
+            today=dt.date.fromisoformat(self.moment[:10]),
         )
 
     def _in_order(self, decision: Decision) -> Iterator[Candidate]:

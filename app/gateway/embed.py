@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, TaskStopped, Unpriced
+from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, RateLimited, TaskStopped, Unpriced
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
@@ -65,7 +65,7 @@ class EmbeddingsCall(OwnedCall):
                 failed = await self._attempt(candidate)
             except (BudgetExceeded, BudgetContended, Unpriced) as error:
                 denial = denial or error
-                if isinstance(error, TaskStopped) or (
+                if isinstance(error, TaskStopped | RateLimited) or (
                     isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate)
                 ):
                     raise

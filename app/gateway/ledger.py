@@ -18,11 +18,12 @@ import structlog
 
 from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Result, Settle, Settled
-from app.core.errors import BudgetContended, BursarError, LedgerDown
+from app.core.errors import BudgetContended, BursarError, LedgerDown, RateLimited
 from app.core.money import usd_text
 from app.core.policy import LedgerRules
+from app.core.windows import refills_at, window_of
 from app.dialects.openai_chat.errors import budget_error, stopped_error
-from app.gateway.limits import below, is_task_scope, resets_at, scope_kind, scope_window
+from app.gateway.limits import below, is_task_scope, scope_kind, scope_word
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Budgets, LedgerUnavailable
 
@@ -256,9 +257,11 @@ class Ledger:
 
 def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     """A store's denial of this need as an error: 402 for a hard cap, 429 only where a short wait helps."""
+    kind, reset = scope_kind(denied.scope), refills_at(window_of(denied.scope), now)
     if denied.reason != "budget":
+        if reset is not None:
+            return rate_error(denied, reset, now)
         return stopped_error(denied.reason, stopped_headers(denied))
-    kind, reset = scope_kind(denied.scope), resets_at(denied.scope, now)
     headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano, now)
     if denied.contended and not denied.killed:
         return BudgetContended(
@@ -274,6 +277,23 @@ def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     error.final = denied.killed and kind == "task"
     error.lacking_nano = need_nano + denied.spent_nano - denied.limit_nano
     return error
+
+
+def rate_error(denied: Denied, reset: dt.datetime, now: dt.datetime) -> RateLimited:
+    """The denial by a limit of rate: the window's calls or tokens are used up until it begins anew."""
+    headers = {
+        "retry-after": str(int((reset - now).total_seconds()) + 1),
+        "x-bursar-reason": denied.reason,
+        "x-bursar-scope": scope_word(denied.scope),
+        "x-bursar-limit": str(denied.limit),
+        "x-bursar-used": str(denied.used),
+        "x-bursar-reset": _iso(reset),
+    }
+    return RateLimited("The rate limit set for this client is reached; it lifts within a minute.", headers=headers)
+
+
+def _iso(time: dt.datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def stopped_headers(denied: Denied) -> dict[str, str]:
@@ -292,8 +312,8 @@ def scope_headers(
     scope: str, limit_nano: int, spent_nano: int, held_nano: int, now: dt.datetime | None = None
 ) -> dict[str, str]:
     """The amounts of one of the ledger's scopes."""
-    reset = resets_at(scope, now or dt.datetime.now(dt.UTC))
-    return denial_headers(scope_kind(scope), scope_window(scope), limit_nano, spent_nano, held_nano, reset)
+    reset = refills_at(window_of(scope), now or dt.datetime.now(dt.UTC))
+    return denial_headers(scope_kind(scope), window_of(scope), limit_nano, spent_nano, held_nano, reset)
 
 
 def denial_headers(
@@ -309,7 +329,7 @@ def denial_headers(
         "x-bursar-remaining-usd": usd_text(max(limit_nano - spent_nano - held_nano, 0)),
     }
     if reset is not None:
-        headers["x-bursar-reset"] = reset.isoformat().replace("+00:00", "Z")
+        headers["x-bursar-reset"] = _iso(reset)
     return headers
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -14,12 +12,12 @@ from app.core.money import usd_float
 from app.core.policy import Candidate, Key, Policy, Windows
 from app.core.terms import TaskCaps, tighter
 from app.core.types import Outcome
+from app.core.windows import CHARS, scope_in, window_of
 
 MODEL_PART = "|model:"
 """Between a task and a model, in the name of what it may spend on that model."""
 ANONYMOUS = "-"
 """Stands for the key where the gateway is open on loopback."""
-_WINDOW = re.compile(r":(day:\d{4}-\d\d-\d\d|month:\d{4}-\d\d|total)$")
 
 
 class ClientCaps(msgspec.Struct, frozen=True):
@@ -141,10 +139,11 @@ def limits_for(
     key: Key | None,
     task_id: str | None,
     caps: ClientCaps,
-    day: dt.date,
+    moment: str,
     used: Used = NOTHING_USED,
 ) -> Limits:
-    """Every cap that binds this call's next attempt, at this candidate; `day` is today in UTC. What attempts have used
+    """Every cap that binds this call's next attempt, at this candidate; `moment` as in core/windows.
+    What attempts have used
     of shared caps the ledger knows; of the call's own it is `used`."""
     tokens: int | None = None
     ms: int | None = None
@@ -166,10 +165,10 @@ def limits_for(
         claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
         claims.append(Claim(f"{scope}{MODEL_PART}{candidate.name}", model_nano))
     if key is not None:
-        claims += window_claims(f"key:{name}", policy.key_windows(key), day)
+        claims += window_claims(f"key:{name}", policy.key_windows(key), moment)
         if key.team is not None:
-            claims += window_claims(f"team:{key.team}", policy.team_windows(key.team), day)
-    claims += window_claims("global", policy.caps.everyone, day)
+            claims += window_claims(f"team:{key.team}", policy.team_windows(key.team), moment)
+    claims += window_claims("global", policy.caps.everyone, moment)
     if not own:
         return Limits(tuple(claims), None, "request", tokens, ms)
     call_nano, call_used_nano, call_scope = min(own)
@@ -185,16 +184,26 @@ def _minus(most: int | None, used: int) -> int | None:
     return None if most is None else max(most - used, 0)
 
 
+def window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
+    """Day, month and total of an owner (`global`, `team:NAME`, `key:NAME`), those without a limit too; its minute and
+    hour where they are limited."""
+    return _window_claims(owner, windows, moment[: CHARS[windows.finest]])
+
+
 @functools.lru_cache(maxsize=1024)
-def window_claims(owner: str, windows: Windows, day: dt.date) -> tuple[Claim, ...]:
-    """Day, month and total of an owner (`global`, `team:NAME`, `key:NAME`), those without a limit too. They are the
-    same for all calls of a key on one day, so they are made once."""
-    text = day.isoformat()
-    return (
-        Claim(f"{owner}:day:{text}", windows.day_nano),
-        Claim(f"{owner}:month:{text[:7]}", windows.month_nano),
-        Claim(f"{owner}:total", windows.total_nano),
-    )
+def _window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
+    """They are the same for all calls of a key in one window, so they are made once."""
+    claims = [
+        Claim(scope_in(owner, "day", moment), windows.day_nano),
+        Claim(scope_in(owner, "month", moment), windows.month_nano),
+        Claim(scope_in(owner, "total", moment), windows.total_nano),
+    ]
+    if windows.hour_nano is not None:
+        claims.append(Claim(scope_in(owner, "hour", moment), windows.hour_nano))
+    if windows.finest == "minute":
+        rate = TaskCaps(calls=windows.minute_calls, tokens=windows.minute_tokens, at_entry=True)
+        claims.append(Claim(scope_in(owner, "minute", moment), caps=rate))
+    return tuple(claims)
 
 
 def scope_kind(scope: str) -> str:
@@ -206,25 +215,8 @@ def scope_kind(scope: str) -> str:
 
 def scope_word(scope: str) -> str:
     """The kind, with its window where it has one: request, task, model, key_day, global_month ..."""
-    kind, window = scope_kind(scope), scope_window(scope)
+    kind, window = scope_kind(scope), window_of(scope)
     return f"{kind}_{window}" if window else kind
-
-
-def scope_window(scope: str) -> str | None:
-    """day, month or total for a key's, a team's or the global scope; None for the rest."""
-    found = None if scope.startswith("task:") else _WINDOW.search(scope)
-    return found.group(1).partition(":")[0] if found else None
-
-
-def resets_at(scope: str, now: dt.datetime) -> dt.datetime | None:
-    """When a window refills (UTC midnight, the first of the next month); None where it never does."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    window = scope_window(scope)
-    if window == "day":
-        return midnight + dt.timedelta(days=1)
-    if window == "month":
-        return (midnight.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
-    return None
 
 
 def is_task_scope(scope: str) -> bool:

@@ -15,6 +15,7 @@ from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarE
 from app.core.money import usd_text
 from app.core.policy import Candidate, Key
 from app.core.types import Outcome
+from app.core.windows import moment_of
 from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.approach import landing_headers
@@ -66,7 +67,7 @@ class OwnedCall(ABC):
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
-        self._day = dt.datetime.now(dt.UTC).date()
+        self.moment = moment_of(dt.datetime.now(dt.UTC))[: self.view.moment_chars]
 
     @property
     def dialect(self) -> Dialect:
@@ -105,10 +106,11 @@ class OwnedCall(ABC):
         """Every cap that binds this call's next attempt, at this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
         usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before
-        if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all day
-            what = ("limits", candidate.name, self.record.key_name, self._day)
-            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, self._day))
-        limits = limits_for(view.policy, candidate, self.key, task_id, caps, self._day, self._used(candidate))
+        moment = self.moment
+        if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
+            what = ("limits", candidate.name, self.record.key_name, moment)
+            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, moment))
+        limits = limits_for(view.policy, candidate, self.key, task_id, caps, moment, self._used(candidate))
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
             return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
         return limits

@@ -99,8 +99,7 @@ class Purse:
         try:
             await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
         except (BudgetExceeded, BudgetContended) as error:
-            final = isinstance(error, BudgetExceeded) and error.final
-            if self.plan.mode is not Mode.PLAIN or not (self.plan.output_rate or self.plan.uses) or final:
+            if self.plan.mode is not Mode.PLAIN or not (self.plan.output_rate or self.plan.uses) or error.final:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)

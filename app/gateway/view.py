@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from app.core.policy import HEURISTIC, LEARNED, Candidate, Policy
 from app.core.quarantined import Fell
+from app.core.windows import CHARS
 from app.stores.policy_compile import unlisted_candidate
 from app.stores.prices import Catalogue
 from routers.base import Arm, Router, family_of
@@ -28,6 +29,8 @@ class View:
     def __init__(self, policy: Policy, routers: Mapping[str, Router], catalogue: Catalogue) -> None:
         """`routers` by the names that policies give them; the heuristic must be among them."""
         self.policy = policy
+        self.moment_chars = CHARS[policy.finest_window()]
+        """How much of a moment (core/windows) tells this policy's windows apart."""
         self.routers = routers
         self.catalogue = catalogue
         self._arms: dict[str, Arm] = {}

@@ -1,5 +1,5 @@
-"""How much of each capped day, month and total is spent, as gauges: read from the ledger now and then, aside of all
-calls, so that somebody can be told before a cap is reached."""
+"""How much of each capped hour, day, month and total is spent, as gauges: read from the ledger now and then, aside of
+all calls, so that somebody can be told before a cap is reached."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from app.core.budget import Claim
 from app.core.policy import Policy
+from app.core.windows import moment_of
 from app.gateway.limits import scope_word, window_claims
 from app.gateway.services import Services
 from app.stores.budgets import LedgerUnavailable
@@ -22,22 +23,22 @@ Labels = tuple[str, str]
 """A window as key_day or global_month, and whose it is: a key's or a team's name, nothing for everybody."""
 
 
-def capped_windows(policy: Policy, day: dt.date) -> dict[Labels, Claim]:
-    """The windows that have a cap, on this day (UTC). Pure."""
+def capped_windows(policy: Policy, moment: str) -> dict[Labels, Claim]:
+    """The windows that have a cap in dollars, at a moment (core/windows). Pure."""
     return {
         (scope_word(claim.scope), name): claim
-        for name, claims in _claims(policy, day)
+        for name, claims in _claims(policy, moment)
         for claim in claims
         if claim.limit_nano is not None
     }
 
 
-def _claims(policy: Policy, day: dt.date) -> Iterator[tuple[str, tuple[Claim, ...]]]:
-    yield "", window_claims("global", policy.caps.everyone, day)
+def _claims(policy: Policy, moment: str) -> Iterator[tuple[str, tuple[Claim, ...]]]:
+    yield "", window_claims("global", policy.caps.everyone, moment)
     for team in policy.teams:
-        yield team, window_claims(f"team:{team}", policy.team_windows(team), day)
+        yield team, window_claims(f"team:{team}", policy.team_windows(team), moment)
     for name, key in policy.named_keys().items():
-        yield name, window_claims(f"key:{name}", policy.key_windows(key), day)
+        yield name, window_claims(f"key:{name}", policy.key_windows(key), moment)
 
 
 class WindowsUsed:
@@ -52,14 +53,14 @@ class WindowsUsed:
         """Bring the gauges up to date, for ever. While the ledger does not answer they stay as they are."""
         while True:
             try:
-                self.show(await self.read(dt.datetime.now(dt.UTC).date()))
+                self.show(await self.read(moment_of(dt.datetime.now(dt.UTC))))
             except LedgerUnavailable as error:
                 self._services.ledger.is_down(error)
             await asyncio.sleep(every_s)
 
-    async def read(self, day: dt.date) -> dict[Labels, float]:
+    async def read(self, moment: str) -> dict[Labels, float]:
         """The spent share of each window, those nearest to their caps. Raises LedgerUnavailable."""
-        windows, used = list(capped_windows(self._services.view.policy, day).items()), {}
+        windows, used = list(capped_windows(self._services.view.policy, moment).items()), {}
         for at in range(0, len(windows), ASKED_AT_ONCE):
             some = windows[at : at + ASKED_AT_ONCE]
             balances = await self._services.ledger.budgets.balances([claim.scope for _, claim in some])

@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request
 from app.core.budget import Balance, Claim
 from app.core.errors import NotFound
 from app.core.policy import Key, Policy
-from app.gateway.limits import ANONYMOUS, resets_at, scope_word, window_claims
+from app.core.windows import moment_of, refills_at, window_of
+from app.gateway.limits import ANONYMOUS, scope_word, window_claims
 from app.gateway.services import Services
 from app.http.auth import KeyRing
 from app.http.hot import key_name
@@ -30,33 +31,35 @@ def serve_budgets(api: FastAPI, services: Services) -> None:
         of = policy.named_keys().get(name)
         if not may_see(asking, name) or (of is None and name != ANONYMOUS):
             raise NotFound("No such key is on record.")
-        windows = list(_windows(policy, of, now.date(), everybody=is_operator(asking)))
+        windows = list(_windows(policy, of, moment_of(now), everybody=is_operator(asking)))
         balances = await services.ledger.budgets.balances([claim.scope for _, claim in windows])
         rows = [_row(whose, claim, balance, now) for (whose, claim), balance in zip(windows, balances, strict=True)]
         return {"object": "list", "data": [row for row in rows if row is not None]}
 
 
-def _windows(policy: Policy, key: Key | None, day: dt.date, *, everybody: bool) -> Iterator[tuple[str | None, Claim]]:
+def _windows(policy: Policy, key: Key | None, moment: str, *, everybody: bool) -> Iterator[tuple[str | None, Claim]]:
     """Each window with the name of the key or team whose it is."""
     if key is not None:
-        for claim in window_claims(f"key:{key.name}", policy.key_windows(key), day):
+        for claim in window_claims(f"key:{key.name}", policy.key_windows(key), moment):
             yield key.name, claim
         if key.team is not None:
-            for claim in window_claims(f"team:{key.team}", policy.team_windows(key.team), day):
+            for claim in window_claims(f"team:{key.team}", policy.team_windows(key.team), moment):
                 yield key.team, claim
     if everybody:
-        for claim in window_claims("global", policy.caps.everyone, day):
+        for claim in window_claims("global", policy.caps.everyone, moment):
             yield None, claim
 
 
 def _row(whose: str | None, claim: Claim, balance: Balance | None, now: dt.datetime) -> dict[str, Any] | None:
     """A window that is limited or used; None for others."""
-    if balance is None and claim.limit_nano is None:
+    if balance is None and claim.limit_nano is None and claim.caps is None:
         return None
-    resets = resets_at(claim.scope, now)
+    resets = refills_at(window_of(claim.scope), now)
+    rate = {} if claim.caps is None else {"max_calls": claim.caps.calls, "max_tokens": claim.caps.tokens}
     return {
         "scope": scope_word(claim.scope),
         "name": whose,
         **window_json(balance or Balance(), claim.limit_nano),
+        **rate,
         "resets_at": resets.isoformat() if resets else None,
     }

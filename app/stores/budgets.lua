@@ -26,7 +26,7 @@ local mode, prefix, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
 local OWNERS, TASKS, WINDOWS, TOTALS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FIRST_KEY = 5
-local TASK_S, WINDOW_S, RENEW_S = tonumber(ARGV[5]), 400 * 86400, 3600
+local TASK_S, WINDOW_S, SHORT_S, RENEW_S = tonumber(ARGV[5]), 400 * 86400, 2 * 3600, 3600
 local CALL_S = 86400 -- the longest call: what it holds must not be forgotten before it ends
 local MAX_DEPTH, MAX_BELOW = 8, 50
 
@@ -37,11 +37,12 @@ local function call_key(call_id) return prefix .. 'h:' .. call_id end
 local function owner_key(owner) return prefix .. 'o:' .. owner end
 local function scope_key(scope) return prefix .. 's:' .. scope end
 
--- The index that lists a scope, and for how many seconds an idle scope is kept (nil: for good). Tasks come
+-- The index that lists a scope (nil: none), and for how many seconds an idle scope is kept (nil: for good). Tasks come
 -- first: clients choose their names, and none may make itself immortal by ending in ':total'.
 local function retention(scope)
   if string.sub(scope, 1, 5) == 'task:' then return TASKS, TASK_S end
   if string.sub(scope, -6) == ':total' then return TOTALS, nil end
+  if string.find(scope, ':minute:%d') or string.find(scope, ':hour:%d') then return nil, SHORT_S end
   return WINDOWS, WINDOW_S
 end
 
@@ -98,7 +99,7 @@ local function write_scopes(reserved)
   for order, scope in ipairs(scopes_used) do
     local b, key = balances[scope], scope_key(scope)
     local index, keep_s = retention(scope)
-    if reserved[scope] then
+    if reserved[scope] and index then
       local list = recent[index]
       list[#list + 1], list[#list + 2] = now + order, scope
     end
@@ -189,6 +190,7 @@ local function claim_on(claim)
       local own = 'own_' .. kind
       terms[kind], terms[own] = caps and caps[kind], caps and caps[own] or terms[own]
     end
+    terms.at_entry = caps and caps.at_entry or nil
     b.terms, b.changed = kept_terms(terms), true
     b.limit = b.terms and b.terms.set_nano or b.limit
   end
@@ -206,7 +208,8 @@ local function refusal(b, op)
   local limit = bound(b.terms, 'calls')
   if limit and b.calls >= limit then return 'calls', limit, b.calls end
   limit = bound(b.terms, 'tokens')
-  if limit and limit - b.tokens < math.max(op.need_tokens or 0, 1) then return 'tokens', limit, b.tokens end
+  local need = b.terms.at_entry and 1 or math.max(op.need_tokens or 0, 1)
+  if limit and limit - b.tokens < need then return 'tokens', limit, b.tokens end
   limit = bound(b.terms, 'ms')
   local age = age_of(b, op.now_ms or 0)
   if limit and age >= limit then return 'time', limit, age end
@@ -267,7 +270,7 @@ local function granted(hold, contended, now_ms)
   local tokens, ms
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
-    if b.terms then
+    if b.terms and not b.terms.at_entry then
       local max_tokens, max_ms = bound(b.terms, 'tokens'), bound(b.terms, 'ms')
       tokens = tighter(tokens, max_tokens and math.max(max_tokens - b.tokens, 0))
       ms = tighter(ms, max_ms and math.max(max_ms - age_of(b, now_ms), 0))

@@ -32,7 +32,15 @@ def _nano(cap: CapSpec | None) -> int | None:
 
 
 def _windows(given: WindowsSpec) -> Windows:
-    return Windows(_nano(given.day), _nano(given.month), _nano(given.total))
+    rate = given.minute
+    return Windows(
+        day_nano=_nano(given.day),
+        month_nano=_nano(given.month),
+        total_nano=_nano(given.total),
+        hour_nano=_nano(given.hour),
+        minute_calls=None if rate is None else rate.max_calls,
+        minute_tokens=None if rate is None else rate.max_tokens,
+    )
 
 
 def teams_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Team]:

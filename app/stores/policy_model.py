@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.core.policy import MEASURES
 from app.stores.policy_model_pricing import Pricing
@@ -180,9 +181,28 @@ class TaskCapSpec(Spec):
     )
 
 
-class WindowsSpec(Spec):
-    """Caps per calendar day and month (UTC), and in total."""
+class RateSpec(Spec):
+    """How much may be begun in a minute; what is under way goes on. At least one of the two."""
 
+    max_calls: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
+        default=None, description="How often providers are asked, retries included."
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
+        default=None, description="Input and output, counted when a call ends: none begins once so many are counted."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RateSpec:
+        if self.max_calls is None and self.max_tokens is None:
+            raise PydanticCustomError("rate", "needs max_calls or max_tokens")
+        return self
+
+
+class WindowsSpec(Spec):
+    """Caps per hour, day and month by the clock and the calendar (UTC), and in total; and a rate per minute."""
+
+    minute: RateSpec | None = Field(default=None, description="A limit of rate: beyond it a 429, with Retry-After.")
+    hour: CapSpec | None = Field(default=None, description="From full hour to full hour.")
     day: CapSpec | None = Field(default=None, description="From midnight to midnight.")
     month: CapSpec | None = Field(default=None, description="From the first of the month.")
     total: CapSpec | None = Field(default=None, description="Never refills.")

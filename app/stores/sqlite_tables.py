@@ -38,6 +38,8 @@ PASSES = 2
 """Passes of `checkpoint` beside the writers: the second has only what was logged during the first."""
 WINDOW_RETENTION_S = 400 * 86_400
 """Days and months stay for a year and a month of reports; totals stay for good."""
+SHORT_RETENTION_S = 2 * 3600
+"""Of minutes and hours, once they are over."""
 PRUNE_ROWS = 500
 """Rows deleted in one transaction: verbs wait for it, so it has to be short."""
 
@@ -76,7 +78,12 @@ BALANCE_COLUMNS, HOLD_COLUMNS = 12, 6
 PRUNABLE = (
     ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
+    ("[^t]*:minute:[0-9]*", SHORT_RETENTION_S),
+    ("team:*:minute:[0-9]*", SHORT_RETENTION_S),
+    ("[^t]*:hour:[0-9]*", SHORT_RETENTION_S),
+    ("team:*:hour:[0-9]*", SHORT_RETENTION_S),
 )
+NOT_SHORT = "NOT ((name GLOB '*:minute:[0-9]*' OR name GLOB '*:hour:[0-9]*') AND name NOT GLOB 'task:*')"
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows a statement is prepared for. Lists are filled up to one of these by repeating their last row,
@@ -232,9 +239,10 @@ def delete_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> None:
 
 
 def list_scopes(db: sqlite3.Connection, prefix: str, limit: int) -> list[tuple[str, Balance]]:
-    """Up to `limit` scopes beginning with `prefix`, the latest used first."""
+    """Up to `limit` scopes beginning with `prefix`, the latest used first. Minutes and hours are not among them."""
     rows = db.execute(
-        f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? ORDER BY updated_ms DESC, name LIMIT ?",
+        f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? AND {NOT_SHORT}"
+        " ORDER BY updated_ms DESC, name LIMIT ?",
         (prefix, prefix + "\U0010ffff", limit),  # the range, unlike LIKE, has no special characters
     )
     return [(row[0], _balance(row)) for row in rows]

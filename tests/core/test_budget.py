@@ -21,7 +21,7 @@ wishes = st.tuples(amounts, amounts, amounts, st.integers(1, 6))
 """How much is needed, how much more is wanted, the risk, the share."""
 picks = st.integers(0, 50)
 few = st.none() | st.integers(0, 9)
-caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few)
+caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans())
 claims = st.lists(
     st.builds(Claim, st.sampled_from(SCOPES), limits, limits, caps), min_size=1, max_size=4, unique_by=lambda c: c.scope
 ).map(tuple)
@@ -71,6 +71,9 @@ class Purse(RuleBasedStateMachine):
             return
         assert terms.state == "open"
         assert terms.max_calls is None or balance.calls <= terms.max_calls
+        if terms.at_entry:
+            assert terms.max_tokens is None or balance.tokens < terms.max_tokens
+            return
         if terms.max_tokens is not None:
             assert result.tokens_left is not None
             assert max(need_tokens, 1) <= result.tokens_left <= terms.max_tokens - balance.tokens

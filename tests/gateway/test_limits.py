@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from app.core.budget import Balance, Claim
 from app.core.policy import Caps, Key, Team, Windows
+from app.core.terms import TaskCaps
+from app.core.windows import refills_at, window_of
 from app.gateway.ledger import denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
@@ -18,14 +20,12 @@ from app.gateway.limits import (
     Used,
     is_task_scope,
     limits_for,
-    resets_at,
     scope_kind,
-    scope_window,
     task_scope,
 )
 from tests.gateway.policy_values import model, policy
 
-DAY = dt.date(2026, 11, 20)
+MOMENT = "2026-11-20T10:30"
 NOW = dt.datetime(2026, 12, 31, 23, 59, 50, tzinfo=dt.UTC)
 KEY = Key("k", "0" * 64)
 amounts = st.none() | st.integers(0, 100)
@@ -37,7 +37,7 @@ def test_the_tightest_cap_binds_a_call_without_a_task(
 ) -> None:
     candidate = model("m", cap=model_nano)
     caps = Caps(request_nano=request_nano, task_nano=task_nano)
-    limits = limits_for(policy([candidate], caps=caps), candidate, None, None, ClientCaps(own, own_task), DAY)
+    limits = limits_for(policy([candidate], caps=caps), candidate, None, None, ClientCaps(own, own_task), MOMENT)
     given_caps = {
         "request": [c for c in (request_nano, own) if c is not None],
         "task": [c for c in (task_nano, own_task) if c is not None],
@@ -60,7 +60,7 @@ def test_attempts_together_never_have_more_than_the_caps(caps: list[int], attemp
     for at, (second, wanted) in enumerate(attempts):
         candidate = candidates[second]
         used = Used(sum(spent.values()), spent[candidate.name], tokens=9 * at, ms=300 * at)
-        limits = limits_for(of, candidate, None, None, ClientCaps(own, own_task), DAY, used)
+        limits = limits_for(of, candidate, None, None, ClientCaps(own, own_task), MOMENT, used)
         assert limits.call_nano is not None
         assert limits.call_cap_nano in caps
         assert limits.call_used_nano <= sum(spent.values())
@@ -68,9 +68,9 @@ def test_attempts_together_never_have_more_than_the_caps(caps: list[int], attemp
         spent[candidate.name] += min(wanted, limits.call_nano)
         assert sum(spent.values()) <= min(request_nano, task_nano, own, own_task)
         assert max(spent.values()) <= model_nano
-        in_task = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY, used)
+        in_task = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), MOMENT, used)
         assert in_task.call_nano == max(min(request_nano, own) - used.nano, 0)
-        assert in_task.claims[:2] == limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY).claims[:2]
+        assert in_task.claims[:2] == limits_for(of, candidate, None, "t", ClientCaps(own, own_task), MOMENT).claims[:2]
 
 
 @given(amounts, amounts, amounts, amounts)
@@ -79,7 +79,7 @@ def test_a_client_lowers_and_never_raises(
 ) -> None:
     candidate = model("m")
     of = policy([candidate], caps=Caps(request_nano=policy_nano, task_nano=task_nano))
-    limits = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), DAY)
+    limits = limits_for(of, candidate, None, "t", ClientCaps(own, own_task), MOMENT)
     if policy_nano is not None:
         assert limits.call_nano is not None
         assert limits.call_nano <= policy_nano
@@ -91,7 +91,7 @@ def test_a_client_lowers_and_never_raises(
 def test_every_scope_that_applies_is_claimed_once() -> None:
     candidate = model("m", cap=7)
     caps = Caps(9, 8, key=Windows(1, 2, 3), everyone=Windows(4, 5, 6))
-    limits = limits_for(policy([candidate], caps=caps), candidate, KEY, "t", ClientCaps(task_nano=5), DAY)
+    limits = limits_for(policy([candidate], caps=caps), candidate, KEY, "t", ClientCaps(task_nano=5), MOMENT)
     assert limits.claims == (
         Claim("task:k:t", 8, 5),
         Claim("task:k:t|model:m", 7),
@@ -104,7 +104,7 @@ def test_every_scope_that_applies_is_claimed_once() -> None:
     )
     assert (limits.call_nano, limits.call_scope) == (9, "request")
     own = Key("k", "0" * 64, caps=Windows(total_nano=99))
-    limits = limits_for(policy([candidate], caps=caps), candidate, own, "t", ClientCaps(), DAY)
+    limits = limits_for(policy([candidate], caps=caps), candidate, own, "t", ClientCaps(), MOMENT)
     assert Claim("key:k:day:2026-11-20", None) in limits.claims
     assert Claim("key:k:total", 99) in limits.claims
 
@@ -113,7 +113,7 @@ def test_a_teams_windows_bind_beside_its_keys_own() -> None:
     candidate = model("m")
     caps = Caps(key=Windows(1, 2, 3), team=Windows(7, 8, 9), everyone=Windows(4, 5, 6))
     key = Key("k", "0" * 64, team="t")
-    claims = limits_for(policy([candidate], caps=caps), candidate, key, None, ClientCaps(), DAY).claims
+    claims = limits_for(policy([candidate], caps=caps), candidate, key, None, ClientCaps(), MOMENT).claims
     assert claims[3:6] == (
         Claim("team:t:day:2026-11-20", 7),
         Claim("team:t:month:2026-11", 8),
@@ -121,20 +121,43 @@ def test_a_teams_windows_bind_beside_its_keys_own() -> None:
     )
     assert len(claims) == 9
     own = dataclasses.replace(policy([candidate], caps=caps), teams={"t": Team("t", Windows(total_nano=1))})
-    assert limits_for(own, candidate, key, None, ClientCaps(), DAY).claims[3:6] == (
+    assert limits_for(own, candidate, key, None, ClientCaps(), MOMENT).claims[3:6] == (
         Claim("team:t:day:2026-11-20", None),
         Claim("team:t:month:2026-11", None),
         Claim("team:t:total", 1),
     )
 
 
+def test_hours_and_minutes_are_claimed_only_where_they_are_limited() -> None:
+    candidate, rate = model("m"), TaskCaps(calls=7, tokens=9, at_entry=True)
+    caps = Caps(key=Windows(hour_nano=5), everyone=Windows(minute_calls=7, minute_tokens=9, day_nano=3))
+    claims = limits_for(policy([candidate], caps=caps), candidate, KEY, None, ClientCaps(), MOMENT).claims
+    assert [claim for claim in claims if window_of(claim.scope) in ("hour", "minute")] == [
+        Claim("key:k:hour:2026-11-20T10", 5),
+        Claim("global:minute:2026-11-20T10:30", caps=rate),
+    ]
+    assert len(claims) == 8
+    later = limits_for(policy([candidate], caps=caps), candidate, KEY, None, ClientCaps(), "2026-11-20T10:31").claims
+    assert [one.scope for one, other in zip(later, claims, strict=True) if one != other] == [
+        "global:minute:2026-11-20T10:31"
+    ]
+
+
+def test_a_limit_of_rate_alone_is_no_cap_in_dollars() -> None:
+    candidate = model("m")
+    limits = limits_for(
+        policy([candidate], caps=Caps(key=Windows(minute_calls=1))), candidate, KEY, None, ClientCaps(), MOMENT
+    )
+    assert not limits.capped
+
+
 def test_zero_is_a_cap_and_not_no_cap() -> None:
     candidate = model("m")
     for caps in (ClientCaps(request_nano=0), ClientCaps(task_nano=0)):
-        limits = limits_for(policy([candidate]), candidate, None, None, caps, DAY)
+        limits = limits_for(policy([candidate]), candidate, None, None, caps, MOMENT)
         assert (limits.call_nano, limits.capped) == (0, True)
-    assert limits_for(policy([candidate]), candidate, None, "t", ClientCaps(task_nano=0), DAY).capped
-    assert not limits_for(policy([candidate]), candidate, KEY, "t", ClientCaps(), DAY).capped
+    assert limits_for(policy([candidate]), candidate, None, "t", ClientCaps(task_nano=0), MOMENT).capped
+    assert not limits_for(policy([candidate]), candidate, KEY, "t", ClientCaps(), MOMENT).capped
 
 
 key_names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,12}\Z")
@@ -151,8 +174,8 @@ def test_tasks_of_different_keys_never_share_a_scope(key: str, task: str, other_
 @given(key_names, key_names, task_ids, st.sampled_from(["m", "p/m:day:1|model:x", "total"]))
 def test_scopes_are_known_by_their_names_whatever_they_are(name: str, team: str, task: str, model_name: str) -> None:
     candidate = model(model_name, cap=1)
-    claims = limits_for(policy([candidate]), candidate, Key(name, "", team=team), task, ClientCaps(), DAY).claims
-    kinds = [(scope_kind(c.scope), scope_window(c.scope), is_task_scope(c.scope)) for c in claims]
+    claims = limits_for(policy([candidate]), candidate, Key(name, "", team=team), task, ClientCaps(), MOMENT).claims
+    kinds = [(scope_kind(c.scope), window_of(c.scope), is_task_scope(c.scope)) for c in claims]
     assert kinds == [
         ("task", None, True),
         ("model", None, True),
@@ -164,25 +187,17 @@ def test_scopes_are_known_by_their_names_whatever_they_are(name: str, team: str,
 
 @pytest.mark.parametrize("name", ["daytime", "month-end", "total", "day", "x.day"])
 def test_a_key_that_is_named_like_a_window_is_no_window(name: str) -> None:
-    assert scope_window(f"key:{name}:total") == "total"
-    assert resets_at(f"key:{name}:total", NOW) is None
-    assert scope_window(f"key:{name}:month:2026-11") == "month"
-    assert scope_window(f"key:{name}:day:2026-11-20") == "day"
+    assert window_of(f"key:{name}:total") == "total"
+    assert refills_at(window_of(f"key:{name}:total"), NOW) is None
+    assert window_of(f"key:{name}:month:2026-11") == "month"
+    assert window_of(f"key:{name}:day:2026-11-20") == "day"
+    assert window_of(f"key:{name}:hour:2026-11-20T10") == "hour"
+    assert window_of(f"key:{name}:minute:2026-11-20T10:30") == "minute"
 
 
 def test_words_for_a_calls_own_caps_are_kinds_already() -> None:
     for word in ("request", "task", "model"):
-        assert (scope_kind(word), scope_window(word), is_task_scope(word)) == (word, None, False)
-
-
-def test_windows_refill_at_midnight_and_on_the_first() -> None:
-    new_year = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
-    assert resets_at("key:k:day:2026-12-31", NOW) == new_year
-    assert resets_at("global:month:2026-12", NOW) == new_year
-    january = dt.datetime(2027, 1, 31, 12, tzinfo=dt.UTC)
-    assert resets_at("global:month:2027-01", january) == dt.datetime(2027, 2, 1, tzinfo=dt.UTC)
-    assert resets_at("global:total", NOW) is None
-    assert resets_at("task:k:a:day:2026-12-31", NOW) is None
+        assert (scope_kind(word), window_of(word), is_task_scope(word)) == (word, None, False)
 
 
 def test_amounts_are_told_in_headers() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 
 import msgspec
 import pytest
@@ -207,7 +206,7 @@ def test_a_plan_needs_no_more_than_it_wants_and_risks_no_more_than_it_holds(
     cap: int, input_tokens: int, stream: bool, limit: int | None
 ) -> None:
     candidate = model("m", 2_000_000, cap=cap)
-    bound = limits_for(policy([candidate]), candidate, None, None, ClientCaps(), dt.date(2026, 11, 20))
+    bound = limits_for(policy([candidate]), candidate, None, None, ClientCaps(), "2026-11-20")
     plan = plan_attempt(request(stream=stream, output_limit=limit), candidate, bound, input_tokens)
     assert plan.need_nano <= plan.want_nano
     if plan.strict:

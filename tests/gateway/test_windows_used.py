@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.core.budget import Balance
+from app.core.windows import moment_of
 from app.gateway import windows_used
 from app.gateway.windows_used import WindowsUsed, capped_windows
 from app.stores.budgets import LedgerUnavailable
@@ -19,7 +20,7 @@ from tests.http.test_http_metrics import series
 from tests.upstream import ScriptedUpstream
 
 USD = 1_000_000_000
-DAY = dt.date(2026, 2, 28)
+MOMENT = "2026-02-28T12:00"
 ALICE = {"x-api-key": "sk-alice"}
 
 
@@ -53,7 +54,7 @@ def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]
 
 
 def test_windows_without_a_cap_are_left_out(gateway: LiveGateway) -> None:
-    windows = capped_windows(gateway.gateway.policies.current, DAY)
+    windows = capped_windows(gateway.gateway.policies.current, MOMENT)
     assert {labels: (claim.scope, claim.limit_nano) for labels, claim in windows.items()} == {
         ("global_day", ""): ("global:day:2026-02-28", 10 * USD),
         ("team_month", "lab"): ("team:lab:month:2026-02", 4 * USD),
@@ -66,8 +67,8 @@ def test_what_is_spent_of_each_is_shown_until_the_policy_caps_it_no_more(gateway
     services = gateway.gateway.services
     assert services is not None
     cost = gateway.decision(gateway.chat(ALICE), ALICE)["cost_usd"]
-    watching, day = WindowsUsed(services), dt.datetime.now(dt.UTC).date()
-    watching.show(gateway.run(watching.read(day)))
+    watching, moment = WindowsUsed(services), moment_of(dt.datetime.now(dt.UTC))
+    watching.show(gateway.run(watching.read(moment)))
     page = gateway.metrics()
     assert used(page, "key_total", "alice") == pytest.approx(cost / 2)
     assert used(page, "team_month", "lab") == pytest.approx(cost / 4)
@@ -85,7 +86,7 @@ def test_of_very_many_those_nearest_to_their_caps(gateway: LiveGateway, monkeypa
     gateway.chat(ALICE)
     monkeypatch.setattr(windows_used, "MOST_SHOWN", 2)
     monkeypatch.setattr(windows_used, "ASKED_AT_ONCE", 3)
-    found = gateway.run(WindowsUsed(services).read(dt.datetime.now(dt.UTC).date()))
+    found = gateway.run(WindowsUsed(services).read(moment_of(dt.datetime.now(dt.UTC))))
     assert list(found) == [("key_total", "alice"), ("team_month", "lab")]
 
 

@@ -64,6 +64,25 @@ def test_a_key_sees_its_own_windows_and_its_teams(gateway: LiveGateway) -> None:
     assert (total["limit_usd"], total["remaining_usd"], total["resets_at"]) == (None, None, None)
 
 
+def test_a_rate_is_shown_with_what_is_used_of_it(
+    upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("owned", "windows_used"):
+        monkeypatch.setattr(f"app.gateway.{module}.moment_of", lambda _: "2026-11-30T17:44")
+    monkeypatch.setattr("app.http.budgets.moment_of", lambda _: "2026-11-30T17:44")
+    caps = "{hour: {max_cost_usd: 3}, minute: {max_calls: 7}}"
+    limited = f"[{{name: bob, sha256: {sha256('sk-bob')}, caps: {caps}}}]"
+    with LiveGateway(policy(upstream, limited), tmp_path) as gateway:
+        minute = rows(gateway, BOB)["key_minute"]
+        assert (minute["max_calls"], minute["max_tokens"], minute["calls"], minute["limit_usd"]) == (7, None, 0, None)
+        assert dt.datetime.fromisoformat(minute["resets_at"]).second == 0
+        gateway.chat(BOB)
+        found = rows(gateway, BOB)
+        assert (found["key_minute"]["calls"], found["key_hour"]["calls"], found["key_hour"]["limit_usd"]) == (1, 1, 3.0)
+        assert found["key_minute"]["tokens"] > 0
+        assert dt.datetime.fromisoformat(found["key_hour"]["resets_at"]).minute == 0
+
+
 def test_a_window_that_is_neither_limited_nor_used_is_left_out(gateway: LiveGateway) -> None:
     assert rows(gateway, BOB) == {}
 

@@ -20,6 +20,15 @@ from tests.upstream_script import Gate, ListPrice, Script, hidden, text, tool, w
 PRICE = ListPrice("0", "1")
 """A tenth of a cent per output token; what is said is five tokens."""
 FIVE = "one two three four five"
+MOMENT = "2026-11-30T17:44"
+ENDPOINTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "auto", "messages": SAY},
+    "/v1/responses": {"model": "auto", "input": "Say it.", "stream": True},
+    "/v1/messages": {"model": "auto", "messages": SAY, "max_tokens": 9},
+    "/v1beta/models/auto:generateContent": {"contents": [{"role": "user", "parts": [{"text": "Say it."}]}]},
+    "/v1/embeddings": {"model": "m", "input": "Say it."},
+}
+"""A request at each place where money is spent."""
 SLACK_USD = 0.006
 """Tokens that a loaded machine reads at once from an upstream that writes one a millisecond past its limit."""
 
@@ -293,6 +302,7 @@ def test_a_misspelt_header_is_no_missing_cap(
     ("caps", "scope", "resets"),
     [
         ("caps: {key: {day: {max_cost_usd: 0.005}}}", "key_day", True),
+        ("caps: {key: {hour: {max_cost_usd: 0.005}}}", "key_hour", True),
         ("caps: {key: {month: {max_cost_usd: 0.005}}}", "key_month", True),
         ("caps: {key: {total: {max_cost_usd: 0.005}}}", "key_total", False),
         ("caps: {global: {day: {max_cost_usd: 0.005}}}", "global_day", True),
@@ -301,7 +311,10 @@ def test_a_misspelt_header_is_no_missing_cap(
         ("caps: {key: {day: {max_cost_usd: 9}}, global: {total: {max_cost_usd: 0.005}}}", "global_total", False),
     ],
 )
-def test_windows_of_keys_and_of_all(tmp_path: Path, caps: str, scope: str, resets: bool) -> None:
+def test_windows_of_keys_and_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps: str, scope: str, resets: bool
+) -> None:
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
     keys = f"keys: [{{name: alice, sha256: {sha256('sk-a')}}}, {{name: bob, sha256: {sha256('sk-b')}}}]"
     alice, bob = {"authorization": "Bearer sk-a"}, {"x-api-key": "sk-b"}
     with (
@@ -345,6 +358,57 @@ keys:
         assert (other.status, gateway.decision(other, dave)["team"]) == (200, "rest")
         assert gateway.decision(third, carol)["denied_scope"] == f"team_{window}"
         assert len(upstream.requests) == 3
+
+
+def test_a_rate_of_calls_is_a_429_until_the_next_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = [MOMENT]
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: moments[-1])
+    more = f"""
+caps: {{key: {{minute: {{max_calls: 2}}}}}}
+keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("sk-b")}}}]
+"""
+    alice, bob = {"authorization": "Bearer sk-a"}, {"authorization": "Bearer sk-b"}
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, more), tmp_path) as gateway,
+    ):
+        assert [gateway.chat(alice, model="auto").status for _ in range(2)] == [200, 200]
+        for path, body in ENDPOINTS.items():
+            busy = gateway.ask("POST", path, body, alice)
+            assert busy.status == 429, path
+            assert 1 <= int(busy.headers["retry-after"]) <= 60
+            told = {name: busy.headers[f"x-bursar-{name}"] for name in ("scope", "reason", "limit", "used")}
+            assert told == {"scope": "key_minute", "reason": "calls", "limit": "2", "used": "2"}
+            assert busy.headers["x-bursar-reset"].endswith(":00Z")
+            assert "x-should-retry" not in busy.headers
+        busy = gateway.chat(alice, model="auto")
+        assert (busy.error["code"], busy.error["type"]) == ("rate_limit_exceeded", "rate_limit_exceeded")
+        assert not re.search(r"\d", busy.error["message"])
+        decision = gateway.decision(busy, alice)
+        assert (decision["outcome"], decision["denied_scope"]) == ("denied", "key_minute")
+        assert gateway.chat(bob, model="auto").status == 200, "another key has a minute of its own"
+        assert len(upstream.requests) == 3
+        moments.append("2026-11-30T17:45")
+        assert gateway.chat(alice, model="auto").status == 200
+        assert 'bursar_denials_total{reason="rate",scope="key_minute"}' in gateway.metrics()
+
+
+def test_a_rate_of_tokens_lets_what_has_begun_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    more = "caps: {global: {minute: {max_tokens: 3}}}"
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, more), tmp_path) as gateway,
+    ):
+        whole = gateway.chat(model="auto")
+        assert (whole.status, whole.json["choices"][0]["message"]["content"]) == (200, FIVE)
+        assert b"max_" not in upstream.requests[0].body, "a rate is no cap on an answer"
+        busy = gateway.chat(model="auto")
+        assert (busy.status, busy.headers["x-bursar-scope"], busy.headers["x-bursar-reason"]) == (
+            429,
+            "global_minute",
+            "tokens",
+        )
 
 
 def test_a_keys_own_caps_replace_those_for_all_keys(tmp_path: Path) -> None:

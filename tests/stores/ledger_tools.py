@@ -178,7 +178,7 @@ def wishes(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 
 few = st.none() | st.integers(0, 6)
-caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few)
+caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans())
 claims = st.builds(Claim, scope_names, limits, limits, caps)
 states = st.sampled_from([None, None, "open", "frozen", "closed"])
 amendments = st.builds(

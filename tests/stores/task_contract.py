@@ -52,6 +52,35 @@ class TaskContract:
             await store.apply(Settle("2", 5, (), 20))
             assert (await denied(store, reserve(store, "3", Claim(scope, caps=limit)))).reason == "tokens"
 
+    async def test_limits_at_the_entry_bind_nobody_who_has_begun(self, make_store: MakeStore) -> None:
+        scope, limit = fresh() + "t", TaskCaps(calls=3, tokens=100, at_entry=True)
+        async with make_store() as store:
+            for call in ("1", "2"):
+                grant = await granted(store, reserve(store, call, Claim(scope, caps=limit), need_tokens=500))
+                assert grant.tokens_left is None
+            await store.apply(Settle("1", 5, (), 99))
+            await granted(store, reserve(store, "3", Claim(scope, caps=limit), need_tokens=500))
+            no = await denied(store, reserve(store, "4", Claim(scope, caps=limit)))
+            assert (no.reason, no.limit, no.used, no.contended, no.killed) == ("calls", 3, 3, False, False)
+            await store.apply(Settle("2", 5, (), 2))
+            more = TaskCaps(calls=9, tokens=100, at_entry=True)
+            no = await denied(store, reserve(store, "4", Claim(scope, caps=more)))
+            assert (no.reason, no.limit, no.used) == ("tokens", 100, 101)
+            assert (await granted(store, advance("3", 7))).held_nano == 10, "a call under way goes on"
+            assert (await balance(store, scope)).terms == Terms(calls=9, tokens=100, at_entry=True)
+            await granted(store, reserve(store, "4", Claim(scope)))
+            assert (await balance(store, scope)).terms is None
+
+    async def test_minutes_and_hours_are_counted_and_not_listed(self, make_store: MakeStore) -> None:
+        owner, task = f"key:k{fresh()[5:-1]}", fresh() + "job:minute:2026-11-30T17:44"
+        windows = [f"{owner}:minute:2026-11-30T17:44", f"{owner}:hour:2026-11-30T17", f"{owner}:day:2026-11-30"]
+        async with make_store() as store:
+            await granted(store, reserve(store, "1", *map(Claim, windows), Claim(task)))
+            await store.apply(Settle("1", 7, (), 3))
+            assert [(await balance(store, scope)).spent_nano for scope in (*windows, task)] == [7, 7, 7, 7]
+            assert [name for name, _ in await store.scopes(owner, 9)] == windows[2:]
+            assert [name for name, _ in await store.scopes(task, 9)] == [task]
+
     async def test_the_clock_runs_from_the_first_call(self, make_store: MakeStore) -> None:
         scope, limit = fresh() + "t", TaskCaps(ms=1000)
         begin = 1_700_000_000_000

@@ -270,14 +270,23 @@ class TestUpkeep:
     async def test_pruning_takes_idle_tasks_and_old_windows_only(self, path: Path) -> None:
         idle = ["task:k:1", "task:k:1|model:m", "task:k:x:total"]
         windows = ["key:a:day:2026-11-20", "global:day:2026-11-20", "key:a:month:2026-11"]
+        short = [
+            "key:a:minute:2026-11-20T10:30",
+            "team:a:minute:2026-11-20T10:30",
+            "key:a:hour:2026-11-20T10",
+            "team:a:hour:2026-11-20T10",
+        ]
+        idle.append("task:k:x:minute:2026-11-20T10:30")
         kept = ["key:a:total", "global:total", "key:day:2026-11-20:total", "task:k:held"]
         async with opened(path) as store:
-            for name in [*idle, *windows, *kept]:
+            for name in [*idle, *windows, *short, *kept]:
                 await granted(store, reserve(store, name, Claim(name, 100)))
                 if not name.endswith("held"):
                     await store.apply(Settle(name, 8))
             with closing(tables.connect(path)) as db:
                 now = tables.now_ms()
+                assert tables.prune(db, now + 1_800_000) == 0
+                assert tables.prune(db, now + 3 * 3_600_000) == len(short)
                 assert tables.prune(db, now + 29 * DAY_MS) == 0
                 assert tables.prune(db, now + 29 * DAY_MS, 30 * 86_400) == 0
                 assert tables.prune(db, now + 31 * DAY_MS) == len(idle)

@@ -308,7 +308,7 @@ teams:
   rest: {{}}
 keys:
   - {{name: ci, sha256: {"a" * 64}, caps: {{total: {{max_cost_usd: 0.1}}}}, routes: [auto]}}
-  - {{name: ann, sha256: {"c" * 64}, team: lab}}
+  - {{name: ann, sha256: {"c" * 64}, team: lab, caps: {{hour: {{max_cost_usd: 1}}, minute: {{max_calls: 9}}}}}}
   - {{name: ben, sha256: {"d" * 64}, team: rest, routes: []}}
   - {{name: root, sha256: {"B" * 64}, admin: true}}
 ledger: {{on_failure: open, contention_wait_secs: 0}}
@@ -326,6 +326,9 @@ ledger: {{on_failure: open, contention_wait_secs: 0}}
     assert (root.routes, root.team) == (None, None)
     ann, ben = policy.keys["c" * 64], policy.keys["d" * 64]
     assert (ann.team, ann.routes, ben.team, ben.routes) == ("lab", ("auto",), "rest", ())
+    assert policy.key_windows(ann) == Windows(hour_nano=1_000_000_000, minute_calls=9)
+    assert [policy.key_windows(key).finest for key in (ci, ann)] == ["day", "minute"]
+    assert policy.finest_window() == "minute"
     assert policy.team_windows("lab") == Windows(month_nano=70_000_000_000)
     assert policy.team_windows("rest") == policy.team_windows("gone") == Windows(day_nano=6_000_000_000)
     assert not policy.open_access

@@ -105,7 +105,8 @@ unknown_model: aut
         ("caps: {request: {max_cost_usd: .inf}}",
          "6:32: caps.request.max_cost_usd: must be a number of dollars (5, not $5)"),
         ("caps: {key: {day: 3}}", "6:19: caps.key.day: must be a mapping"),
-        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, month, total)"),
+        ("caps: {key: {minute: {}}}", "6:14: caps.key.minute: needs max_calls or max_tokens"),
+        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, hour, minute, month, total)"),
         ("keys: [{name: a b, sha256: x}]", "6:15: keys.0.name: a name starts with a letter or digit and goes on with "
          "letters, digits, `.`, `_` or `-`, at most 64"),
         ("keys: [{sha256: x, admin: maybe}]", "6:27: keys.0.admin: must be true or false"),

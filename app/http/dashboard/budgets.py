@@ -13,7 +13,8 @@ from app.core.errors import TracesDown
 from app.core.forecast import Forecast, forecast
 from app.core.money import nano_from_usd, usd_float
 from app.core.policy import Policy, Windows
-from app.gateway.limits import ANONYMOUS, MODEL_PART, resets_at
+from app.core.windows import Window, began_at, moment_of, refills_at, scope_in
+from app.gateway.limits import ANONYMOUS, MODEL_PART
 from app.gateway.services import Services
 from app.http.dashboard.ask import Ask, FiguresUnavailable, Pace
 from app.http.task_json import task_json, window_json
@@ -87,27 +88,27 @@ def paces_of(answer: Mapping[str, Any], now_s: float) -> Paces:
 async def windows_json(
     ledger: Reading, owner: str, windows: Windows, now: dt.datetime, paces: Paces | None
 ) -> list[dict[str, Any]]:
-    """Day, month and total of one owner, those that are limited or used."""
-    day = now.date().isoformat()
-    named = {
-        "day": (f"{owner}:day:{day}", windows.day_nano),
-        "month": (f"{owner}:month:{day[:7]}", windows.month_nano),
-        "total": (f"{owner}:total", windows.total_nano),
+    """Hour, day, month and total of one owner, those that are limited or used."""
+    limits: dict[Window, int | None] = {
+        "hour": windows.hour_nano,
+        "day": windows.day_nano,
+        "month": windows.month_nano,
+        "total": windows.total_nano,
     }
-    balances = await ledger.balances([scope for scope, _ in named.values()])
+    moment = moment_of(now)
+    scopes = [scope_in(owner, window, moment) for window in limits]
     return [
         window_row(owner, window, scope, balance or Balance(), limit, now, paces)
-        for (window, (scope, limit)), balance in zip(named.items(), balances, strict=True)
+        for (window, limit), scope, balance in zip(limits.items(), scopes, await ledger.balances(scopes), strict=True)
         if balance is not None or limit is not None
     ]
 
 
 def window_row(
-    owner: str, window: str, scope: str, balance: Balance, limit: int | None, now: dt.datetime, paces: Paces | None
+    owner: str, window: Window, scope: str, balance: Balance, limit: int | None, now: dt.datetime, paces: Paces | None
 ) -> dict[str, Any]:
     """One window: the policy's limit now, which its ledger's row may not have seen yet."""
-    refills = resets_at(scope, now)
-    since = _since(window, now)
+    refills, since = refills_at(window, now), began_at(window, now)
     if paces is not None:
         pace_nano, pace_s = paces.get(owner, (0, LEAST_PACE_S))
     else:
@@ -152,8 +153,3 @@ async def known_owners(ledger: Reading, kind: str, named: Collection[str]) -> li
     """The keys or teams that the policy names, and those that have spent and are in it no more."""
     spent = [scope.split(":")[1] for scope, _ in await ledger.scopes(f"{kind}:", OWNERS_LOOKED_AT)]
     return [name for name in dict.fromkeys((*named, *spent)) if name != ANONYMOUS]
-
-
-def _since(window: str, now: dt.datetime) -> dt.datetime | None:
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return {"day": midnight, "month": midnight.replace(day=1)}.get(window)

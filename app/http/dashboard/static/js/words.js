@@ -35,8 +35,8 @@ export function scopeName(scope) {
     return model === undefined ? `task ${id}` : `${model} in task ${id}`;
   }
   const [owner, ...rest] = scope.split(":");
-  if (owner === "key" || owner === "team") return `${owner} ${rest[0]}, ${windowName(rest[1])}`;
-  if (owner === "global") return `everybody, ${windowName(rest[0])}`;
+  if (owner === "key" || owner === "team") return `${owner} ${rest[0]}, ${rest[1]}`;
+  if (owner === "global") return `everybody, ${rest[0]}`;
   return `the ${scope}'s own cap`;
 }
 
@@ -45,10 +45,6 @@ export function scopeKind(scope) {
   if (!scope) return "";
   if (scope.startsWith("task:")) return scope.includes("|model:") ? "model" : "task";
   const [owner, ...rest] = scope.split(":");
-  if (owner === "key" || owner === "team") return `${owner}'s ${windowName(rest[1])}`;
-  return owner === "global" ? `everybody's ${windowName(rest[0])}` : scope;
-}
-
-export function windowName(window) {
-  return { day: "day", month: "month", total: "total" }[window] ?? window;
+  if (owner === "key" || owner === "team") return `${owner}'s ${rest[1]}`;
+  return owner === "global" ? `everybody's ${rest[0]}` : scope;
 }

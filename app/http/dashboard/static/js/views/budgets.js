@@ -80,7 +80,7 @@ export function ownerName(row) {
   return row.key ?? (row.team === null ? "Everybody" : `Team ${row.team}`);
 }
 
-export const WINDOWS = { day: "today", month: "this month", total: "in total" };
+export const WINDOWS = { hour: "this hour", day: "today", month: "this month", total: "in total" };
 
 function windowTable(pick) {
   return {
