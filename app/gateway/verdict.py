@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import msgspec
+
 from app.core.errors import (
     BursarError,
     UpstreamBusy,
@@ -16,6 +18,7 @@ from app.core.errors import (
     UpstreamQuota,
     UpstreamRejected,
     UpstreamTimeout,
+    UpstreamTooLong,
 )
 from app.core.types import Outcome
 from app.dialects.openai_chat.errors import error_word, upstream_error_object
@@ -48,15 +51,38 @@ class Verdict:
         return f"{self.error.message} ({self.cause})" if self.cause else self.error.message
 
 
-_CLIENT_FAULTS = frozenset({400, 409, 413, 415, 422})
+_CLIENT_FAULTS = frozenset({400, 404, 409, 413, 415, 422})
 _TOO_LONG = re.compile(
-    rb"context[ _](?:length|window|size)|maximum context|prompt is too long|input token count"
-    rb"|reduce the length of the messages"
+    rb"context[ _](?:length|window|size|limit)|maximum context|prompt (?:is )?too long|input token count"
+    rb"|reduce the length of the messages|input is too long|maximum prompt length|exceeded model token limit"
+    rb"|range of input length|prompt exceeds max length|prompt token count|`inputs` tokens|too many tokens"
 )
-"""How OpenAI, vLLM, llama.cpp, Anthropic and Gemini say that the prompt does not fit; another window may be larger."""
-_BAD_KEY = re.compile(rb'"message":\s*"api key not valid|"reason":\s*"api_key_invalid"')
-"""Google answers 400 to a wrong key: the operator's fault, not the client's. No prompt that is quoted in a message
-can look like this."""
+"""How OpenAI, vLLM, llama.cpp, Anthropic and Gemini say that the prompt does not fit, and Bedrock, xAI, Moonshot,
+Alibaba, Zhipu, Copilot, Together and Cohere; another window may be larger."""
+_NOT_TAKEN = re.compile(
+    rb"unsupported[ _](?:parameter|value)|extra_forbidden|extra inputs are not permitted"
+    rb"|unrecognized request argument|(?:unknown|unrecognized|unexpected) (?:parameter|name|field|argument|key)"
+    rb"|not supported (?:with|by|for|on) (?:this|the) model|model does not support"
+)
+"""How OpenAI, Azure, Mistral, Anthropic and Google say that this model, or this server, does not know a parameter that
+another one may know."""
+_OPERATORS = re.compile(
+    rb'"message":\s*"(?:api key not valid|your credit balance is too low|this organization has been disabled'
+    rb'|you have reached your specified api usage limits)|"reason":\s*"api_key_invalid"'
+    rb'|"code":\s*"billing_hard_limit_reached"'
+)
+"""Google answers 400 to a wrong key, Anthropic to an account without credit
+(https://github.com/anthropics/claude-code/issues/4684): the operator's fault, not the client's. No prompt quoted
+in a message can look like this."""
+_CLIENTS = re.compile(
+    rb'"(?:type|code|status)":\s*(?:"(?:invalid_request_error|invalid_prompt|invalid_argument|badrequesterror'
+    rb'|bad_request(?:_error)?|invalid_image\w*|cyber_policy)"|"?4(?:00|13|22)\b)'
+)
+"""By what an error in a stream says that it is the request that is wrong."""
+_DELAY = re.compile(rb'"retrydelay":\s*"(\d{1,6}(?:\.\d{1,9})?)s"')
+"""Google says in the body how long to wait (https://cloud.google.com/apis/design/errors, `RetryInfo`)."""
+MOST_READ = 16 * 1024
+"""How much of an error reply is searched."""
 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
@@ -66,20 +92,15 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float
 
 
 def _of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:
-    error_object = upstream_error_object(body)
-    text = body[:4096].lower()
-    bad_key = status == 400 and _BAD_KEY.search(text) is not None
-    if (status in _CLIENT_FAULTS or status == 404) and not bad_key:
-        shown = error_object or _plain("The provider refused the request.", "invalid_request_error")
-        rejected = UpstreamRejected("The provider refused the request.", upstream_status=status, body=shown)
-        # Another candidate may have a larger window, or know the model.
-        move = Move.NEXT if status == 404 or _TOO_LONG.search(text) else Move.REJECT
-        return Verdict(move, rejected, Outcome.BAD_REQUEST, unhealthy=False)
-    no_credit = status == 429 and (b"insufficient_quota" in text or b"exceeded your current quota" in text)
-    if bad_key or no_credit or status in (401, 402, 403):
-        quota = UpstreamQuota("The provider refused the gateway's own account: its key or its credit.")
-        return Verdict(Move.NEXT, quota, Outcome.QUOTA, unhealthy=True)
+    text = body[:MOST_READ].lower()
+    operators = status == 400 and _OPERATORS.search(text) is not None
+    if status in _CLIENT_FAULTS and not operators:
+        return _rejected(status, body, text)
     wait_s = retry_after_s(headers, now_s)
+    if operators or _no_credit(status, text) or status in (401, 402, 403):
+        return _refused_account()
+    if wait_s is None and (delay := _DELAY.search(text)) is not None:
+        wait_s = float(delay[1])
     after = {"retry-after": str(max(int(wait_s + 0.999), 1))} if wait_s is not None else {}
     if status == 429:
         busy = UpstreamBusy("The provider is limiting the rate of requests.", headers=after)
@@ -89,6 +110,40 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: floa
         return Verdict(Move.AGAIN, late, Outcome.TIMEOUT, True, retry_after_s=wait_s)
     failed = UpstreamError("The provider failed to serve the request.", headers=after)
     return Verdict(Move.AGAIN, failed, Outcome.API_ERROR, unhealthy=True, retry_after_s=wait_s)
+
+
+def _rejected(status: int, body: bytes, text: bytes) -> Verdict:
+    """The request itself is wrong; or only here, for another candidate may have a larger window, take a larger body,
+    or know the model or the parameter."""
+    shown = upstream_error_object(body) or _plain("The provider refused the request.", "invalid_request_error")
+    too_long = _TOO_LONG.search(text) is not None
+    kind = UpstreamTooLong if too_long else UpstreamRejected
+    rejected = kind("The provider refused the request.", upstream_status=status, body=_named(shown, kind))
+    elsewhere = too_long or status in (404, 413) or _NOT_TAKEN.search(text) is not None
+    return Verdict(Move.NEXT if elsewhere else Move.REJECT, rejected, Outcome.BAD_REQUEST, unhealthy=False)
+
+
+def _refused_account() -> Verdict:
+    quota = UpstreamQuota("The provider refused the gateway's own account: its key or its credit.")
+    return Verdict(Move.NEXT, quota, Outcome.QUOTA, unhealthy=True)
+
+
+def _named(error_object: bytes, kind: type[UpstreamRejected]) -> bytes:
+    """The error object with the code that OpenAI's clients know, where its provider gave none, or a number."""
+    fields = msgspec.json.decode(error_object)
+    if kind.code is None or not (fields["code"] is None or fields["code"].isdigit()):
+        return error_object
+    return msgspec.json.encode({**fields, "code": kind.code})
+
+
+def _no_credit(status: int, text: bytes) -> bool:
+    """Whether a 429 says that the account is used up. Google says so of every rate, too; one of a minute names the
+    wait, and none of a day (https://ai.google.dev/gemini-api/docs/rate-limits)."""
+    if status != 429:
+        return False
+    if b"insufficient_quota" in text:
+        return True
+    return b"exceeded your current quota" in text and (b"perday" in text or _DELAY.search(text) is None)
 
 
 def not_carried(error: BursarError) -> Verdict:
@@ -146,10 +201,16 @@ def _plain(message: str, kind: str) -> bytes:
 
 
 def of_stream_error(error_object: bytes) -> Verdict:
-    """The stream's first word was an error event: some providers report a full queue or a bad request that way."""
-    text = error_object.lower()
+    """The stream's first word was an error event: some providers report a full queue or a bad request so, OpenAI's
+    Responses a prompt that is too long (https://platform.openai.com/docs/api-reference/responses-streaming/error)."""
+    text, cause = error_object[:MOST_READ].lower(), error_word(error_object) or ""
     if b"rate_limit" in text or b"overloaded" in text:
         busy = UpstreamBusy("The provider is limiting the rate of requests.")
-        return Verdict(Move.AGAIN, busy, Outcome.RATE_LIMIT, unhealthy=True, cause=error_word(error_object) or "")
+        return Verdict(Move.AGAIN, busy, Outcome.RATE_LIMIT, unhealthy=True, cause=cause)
+    if b"insufficient_quota" in text or _OPERATORS.search(text) is not None:
+        return replace(_refused_account(), cause=cause)
+    if _TOO_LONG.search(text) is not None or _CLIENTS.search(text) is not None:
+        found = _rejected(400, b'{"error":' + error_object + b"}", text)
+        return replace(found, move=Move.NEXT, cause=cause)
     failed = UpstreamError("The provider reported an error instead of an answer.")
-    return Verdict(Move.NEXT, failed, Outcome.API_ERROR, unhealthy=True, cause=error_word(error_object) or "")
+    return Verdict(Move.NEXT, failed, Outcome.API_ERROR, unhealthy=True, cause=cause)

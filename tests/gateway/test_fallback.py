@@ -46,6 +46,10 @@ BROKEN: dict[str, Script] = {
     "403": Script.failure(403),
     "404": Script.failure(404, code="model_not_found"),
     "context": Script.failure(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded"),
+    "context, told in the stream": Script.of(error_event("Your input exceeds the context window of this model"), END),
+    "413": Script.failure(413, "Request too large for model", code="rate_limit_exceeded"),
+    "422, of a parameter": Script.failure(422, "store: Extra inputs are not permitted"),
+    "credit": Script.failure(400, "Your credit balance is too low to access the Anthropic API."),
     "html": Script.html(),
     "html 200": Script.replay(b"<html><body>Welcome to the hotel's network</body></html>", "text/html"),
     "reset": Script(opening=[RESET]),
@@ -63,6 +67,8 @@ BROKEN: dict[str, Script] = {
     ),
     "redirect": Script(status=302, body=b"", headers={"location": "http://127.0.0.1:1/"}),
 }
+
+TOLD_IN_A_STREAM = ("error event first", "context, told in the stream")
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ async def test_the_next_one_is_asked(
         assert 1 <= len(upstream.requests) <= 2
         assert await live.client.metric("bursar_fallbacks_total") == 1
         # A provider that reports an error in the place of an answer does not bill it.
-        await check_settled(live, *([] if how == "error event first" else [upstream]), second)
+        await check_settled(live, *([] if how in TOLD_IN_A_STREAM else [upstream]), second)
 
 
 async def test_nobody_there_is_the_next_one(tmp_path: Path, second: ScriptedUpstream) -> None:
@@ -151,7 +157,7 @@ async def test_a_long_retry_after_goes_to_the_client(tmp_path: Path, upstream: S
         assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 409, 422])
 async def test_the_clients_own_fault_is_passed_on_as_it_came(
     tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, status: int
 ) -> None:
@@ -167,6 +173,18 @@ async def test_the_clients_own_fault_is_passed_on_as_it_came(
         assert len(upstream.requests) == 2
         assert second.requests == []
         assert (await live.balance("task:t1")).spent_nano == 0
+
+
+async def test_a_prompt_that_is_too_long_opens_no_circuit_however_it_is_told(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = Script.of(error_event("Your input exceeds the context window of this model", None), END)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        for _ in range(12):
+            answer = await live.chat(stream=True)
+            assert (answer.status, answer.error_code) == (400, "context_length_exceeded")
+        upstream.source = GOOD
+        assert (await live.chat(stream=True)).text == "One two three."
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ Source: https://platform.claude.com/docs/en/api/errors (types and their statuses
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, Unpriced, UpstreamRejected
+from app.core.errors import BursarError, ContextTooLong, Unpriced, UpstreamRejected, UpstreamTooLong
 from app.core.raw import UNREADABLE
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
@@ -33,6 +34,8 @@ _TYPES = {
 _KNOWN_TYPES = frozenset((*_TYPES.values(), "api_error"))
 TOO_LONG = "prompt is too long"
 """By these words Claude Code knows that it has to compact the conversation."""
+_KNOWN_AS_TOO_LONG = re.compile(f"{TOO_LONG}|exceed context limit")
+"""Anthropic's own words for it."""
 
 
 def error_reply(error: BursarError) -> tuple[int, bytes]:
@@ -53,6 +56,8 @@ def error_body(error: BursarError) -> bytes:
         told = error_object(error.body) or _inner(error.body)
         if told is not None:
             message, kind = told[0], told[1] if told[1] in _KNOWN_TYPES else kind
+        if isinstance(error, UpstreamTooLong) and _KNOWN_AS_TOO_LONG.search(message) is None:
+            message = f"{TOO_LONG}: {message}"
     elif isinstance(error, ContextTooLong):
         message = f"{TOO_LONG}: {message}"
     return _encode({"type": "error", "error": {"type": kind, "message": message}})
