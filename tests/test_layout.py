@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import tomllib
@@ -144,7 +145,13 @@ def test_no_file_names_a_machine_or_an_index() -> None:
     found = []
     for path in listed.stdout.splitlines():
         file = ROOT / path
-        if file.is_file() and b"\0" not in (data := file.read_bytes()):
+        if file.is_symlink():
+            data = os.fsencode(os.readlink(file))  # what is there is kept by git as where it leads
+        elif file.is_file():
+            data = file.read_bytes()
+        else:
+            continue
+        if b"\0" not in data:
             found += [f"{path}: {match[0]}" for match in PLACES.finditer(data.decode(errors="replace"))]
     assert not found
 
