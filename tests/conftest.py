@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,11 @@ def pytest_configure() -> None:
 class Served:
     """`bursar serve` as a process of its own; `url` is its base URL, once it has greeted."""
 
-    def __init__(self, *options: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *options: str, cwd: Path, env: dict[str, str] | None = None, under: Sequence[str] = ()) -> None:
         self.log = cwd / "serve.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--port", "0", *options],
+                [*under, sys.executable, "-m", "app.cli", "serve", "--port", "0", *options],
                 cwd=cwd,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "BURSAR_DATA_DIR": str(cwd / "data"), **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -97,8 +97,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Starts gateways in an empty folder: `serve("--policy", str(path), env={...})`; they end with the test."""
     with contextlib.ExitStack() as running:
 
-        def start(*options: str, env: dict[str, str] | None = None) -> Served:
-            served = Served(*options, cwd=tmp_path, env=env)
+        def start(*options: str, env: dict[str, str] | None = None, under: Sequence[str] = ()) -> Served:
+            served = Served(*options, cwd=tmp_path, env=env, under=under)
             running.callback(served.close)
             return served
 

@@ -23,7 +23,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.commands.greeting import base_url, command, providers_line, variables_off
-from app.commands.server import bound_socket
+from app.commands.server import MOST_FILES, bound_socket
 from app.commands.terminal import plain_table
 from app.commands.tree import cli
 from app.core.budget import Claim, Reserve, Settle
@@ -380,6 +380,17 @@ def test_it_serves_greets_accounts_and_stops_in_order(serve: Serve, tmp_path: Pa
         assert spent["global"]["total"]["spent_usd"] == answer.json()["usage"]["cost"]
         assert served.stop() == 0
         assert not listens(served.address)
+
+
+def test_it_may_open_as_many_files_as_the_system_grants(serve: Serve, tmp_path: Path) -> None:
+    with ScriptedUpstream() as upstream:
+        few = ("sh", "-c", 'ulimit -S -n 200; exec "$@"', "sh")
+        served = serve("--policy", contract(upstream, tmp_path / "p.yaml"), under=few)
+        assert ask(served).status_code == 200
+        limits = Path(f"/proc/{served.process.pid}/limits").read_text()
+        (soft, hard) = re.findall(r"Max open files +(\d+) +(\d+)", limits)[0]
+        assert int(soft) == min(int(hard), MOST_FILES) > 200
+        assert served.stop() == 0
 
 
 def test_a_stream_under_way_is_let_finish_after_sigterm(serve: Serve, tmp_path: Path) -> None:

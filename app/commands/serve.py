@@ -13,7 +13,7 @@ from pathlib import Path
 from app import local_model
 from app.commands.greeting import greet_when_ready
 from app.commands.policy import Refused, read_catalogue, read_policy, read_settings
-from app.commands.server import bound_socket, missing_parts, run
+from app.commands.server import allow_many_files, bound_socket, missing_parts, run
 from app.commands.terminal import complain
 from app.core.policy import Policy
 from app.http.auth import is_loopback
@@ -66,6 +66,7 @@ def _servable(policy: Policy, settings: Settings) -> Policy:
 
 def _serve(settings: Settings, policy: Policy, sock: socket.socket) -> int:
     signal.signal(signal.SIGTERM, _stop)
+    allow_many_files()
     keeper, note = _start_model(policy, settings)
     address = sock.getsockname()
     give_up = greet_when_ready((address[0], address[1]), settings, policy, keeper, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,7 @@ FIRST_WITHIN_S = 30.0
 """How long nobody is let in for the sake of the embedded model; then the gateway serves without it."""
 LOOK_EVERY_S = 0.1
 """How soon it is seen that the gateway is to stop meanwhile."""
+MOST_FILES = 65_536
 LOOP = "asyncio" if sys.platform == "win32" else "uvloop"
 
 
@@ -43,6 +45,20 @@ def missing_parts() -> list[str]:
     """Packages without which uvicorn would fall back, in silence, to something far slower."""
     needed = ["httptools"] if LOOP == "asyncio" else ["httptools", "uvloop"]
     return [name for name in needed if find_spec(name) is None]
+
+
+def allow_many_files() -> None:
+    """Let this process and its workers have as many files open as the system grants: each stream takes two, and where
+    nobody says otherwise 1,024 are allowed (on macOS 256)."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415  (not on Windows)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS grants fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

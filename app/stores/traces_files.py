@@ -119,11 +119,17 @@ class FileTraces:
         return found, True
 
     def _write_all(self) -> None:
+        lost = 0
         while (batch := self._next_batch()) is not None:
             try:
                 self._write(b"".join([line + b"\n" for _, line in batch]))
+                if lost:
+                    log.warning("traces are written again", lost=lost)
+                lost = 0
             except OSError as error:  # whatever it is, the thread goes on: the next batch may be better
-                log.error("traces could not be written", error=str(error), records=len(batch))
+                if not lost:  # said once: a full disk may hold the log, too
+                    log.error("traces cannot be written, and are lost", error=str(error), folder=str(self._folder))
+                lost += len(batch)
                 self._waiting.dropped += len(batch)
             for request_id, _ in batch:
                 self._waiting.written(request_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from app.stores import traces as module
 from app.stores import traces_segments as segments
@@ -179,13 +180,18 @@ class TestFiles:
             return real(file, part)
 
         monkeypatch.setattr(os, "write", full)
-        store.append(name(1), partial(record, 1))
-        async with asyncio.timeout(10):
-            while store.dropped == 0:
-                await asyncio.sleep(0.01)
-        monkeypatch.setattr(os, "write", real)
-        store.append(name(2), partial(record, 2))
-        await flushed(store)
+        with structlog.testing.capture_logs() as logs:
+            for number in (1, 3):
+                store.append(name(number), partial(record, number))
+                async with asyncio.timeout(10):
+                    while store.dropped < number // 2 + 1:
+                        await asyncio.sleep(0.01)
+            monkeypatch.setattr(os, "write", real)
+            store.append(name(2), partial(record, 2))
+            await flushed(store)
+        told = [line["event"] for line in logs]
+        assert told == ["traces cannot be written, and are lost", "traces are written again"]
+        assert logs[1]["lost"] == 2
         assert await store.get(name(1)) is None
         assert await store.get(name(2)) == record(2)
         await store.close()
