@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,10 +22,11 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from typer.testing import CliRunner, Result
 
 from app.commands.greeting import base_url, command, providers_line, variables_off
-from app.commands.server import MOST_FILES, bound_socket
+from app.commands.server import MOST_FILES, _Worker, bound_socket
 from app.commands.terminal import plain_table
 from app.commands.tree import cli
 from app.core.budget import Claim, Reserve, Settle
@@ -488,6 +491,49 @@ def test_a_bad_policy_is_not_served(tmp_path: Path, policy: Path) -> None:
     assert done.returncode == 2
     assert f"{policy}:13:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_workers_that_cannot_start_end_the_gateway_as_soon_as_they_do(tmp_path: Path, policy: Path) -> None:
+    (tmp_path / "data").touch()
+    done = refused(tmp_path, "--policy", str(policy), "--workers", "2", env={"BURSAR_DATA_DIR": str(tmp_path / "data")})
+    assert done.returncode == 1
+    assert "the gateway cannot run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_ends_while_it_is_asked_is_not_waited_for() -> None:
+    worker = _Worker(uvicorn.Config("app.main:app_from_env"), [])
+    worker.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0.2,))
+    worker.process.start()
+    asking = threading.Thread(target=lambda: answers.append(worker.ping(timeout=10 * WITHIN_S)), daemon=True)
+    answers: list[bool] = []
+    asking.start()
+    asking.join(WITHIN_S)
+    assert answers == [False]
+
+
+def test_an_address_without_a_machine_is_refused(tmp_path: Path, policy: Path) -> None:
+    keyed = f'keys: [{{name: k, sha256: "{hash_key("k")}"}}]'
+    policy.write_text(re.sub(r"keys: \[\].*", keyed, policy.read_text()))
+    done = refused(tmp_path, "--policy", str(policy), "--host", "[::1]")
+    assert done.returncode == 1
+    assert "without brackets" in done.stderr
+
+
+def test_a_closed_terminal_ends_it_in_order(serve: Serve, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.release()
+    with ScriptedUpstream(Script.of(words("one two three"), gate=gate)) as upstream:
+        served = serve("--policy", contract(upstream, tmp_path / "p.yaml"))
+        with httpx.stream(
+            "POST", f"{served.url}/chat/completions", json={**ASK, "stream": True}, timeout=WITHIN_S
+        ) as got:
+            lines = got.iter_lines()
+            next(lines)
+            served.process.send_signal(signal.SIGHUP)
+            gate.open()
+            assert "data: [DONE]" in list(lines)
+        assert served.process.wait(WITHIN_S) == 0
 
 
 def test_wrong_settings_are_named_and_not_quoted(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
         return 2
     try:
         sock = bound_socket(settings.host, settings.port)
+    except socket.gaierror:
+        complain(f"cannot listen on {settings.host}: no address of that name (an IPv6 address goes without brackets)")
+        return 1
     except OSError as error:
         complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; --port names another")
         return 1

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from importlib.util import find_spec
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +156,9 @@ class DrainingServer(uvicorn.Server):
 
 
 def _run_alone(config: uvicorn.Config, sock: socket.socket, first: threading.Event | None) -> int:
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        # A closed terminal ends it in order, too. (Workers are replaced at SIGHUP, one after the other.)
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     server = DrainingServer(config, first)
     try:
         server.run([sock])
@@ -165,6 +169,18 @@ def _run_alone(config: uvicorn.Config, sock: socket.socket, first: threading.Eve
 
 class _Worker(multiprocess.Process):
     """One worker: a draining server that leaves when its parent is gone."""
+
+    def ping(self, timeout: float = WORKER_SILENT_S) -> bool:
+        """Whether it answers in time. One that ends meanwhile is known at once: uvicorn would wait for the whole time,
+        in which nobody serves in its place, and a gateway that cannot start does not say so."""
+        try:
+            self.parent_conn.send(b"ping")
+            if self.parent_conn not in wait([self.parent_conn, self.process.sentinel], timeout):
+                return False
+            self.parent_conn.recv()
+        except (OSError, EOFError):
+            return False
+        return True
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         # uvloop closes no files for the programs it starts: they would keep the port after this process is gone.

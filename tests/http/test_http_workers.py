@@ -116,3 +116,27 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
         folder = next(temporary.glob("bursar-metrics-*"))
         kept = {file.name.rpartition("_")[2] for file in folder.glob("*.db")}
         assert kept == {"gone.db", *(f"{pid}.db" for pid in served.workers())}
+
+
+def test_at_sighup_workers_are_replaced_and_no_stream_is_lost(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    policy = f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}}}
+"""
+    gates = [Gate() for _ in range(2)]
+    for gate in gates:
+        gate.release()
+    upstream.source = [Script.of(words(SAID), gate=gate) for gate in gates] + [Script.of(words(SAID))]
+    with Served(policy, tmp_path, workers=2) as served:
+        until(lambda: now(served, "bursar_workers") == 2, 60)
+        before = served.workers()
+        streams = [served.stream_on(number, "m", {}) for number in range(2)]
+        served.process.send_signal(signal.SIGHUP)
+        until(lambda: set(served.workers()) - set(before), 60)
+        for gate, stream in zip(gates, streams, strict=True):
+            assert served.stream("m", {}).rest().text == SAID
+            gate.open()
+            assert stream.rest().text == SAID
+        until(lambda: len(served.workers()) == 2 and not set(served.workers()) & set(before), 60)
+        assert total(both(served, 4), "bursar_requests_total", outcome="completed") == 4
