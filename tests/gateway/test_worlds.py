@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.core.budget import Balance
 from app.core.money import nano_from_usd
 from app.stores.traces import Make, Record
 from tests.gateway.live import Answer, Live, policy, read
@@ -27,6 +28,7 @@ LATE_TOKENS = 6
 STATUSES = {200, 400, 402, 404, 429, 502, 503, 504}
 DEAREST_NANO = 9_000
 TASKS = ("t1", "t2")
+MOMENT = "2026-11-30T17:44"
 SHUT_DOWN = (None, "the gateway was shut down")
 
 
@@ -127,6 +129,9 @@ def check_reply(ask: Ask, answer: Answer, record: Record | None) -> None:
         CHECKS[ask.dialect](ask, body)
     elif answer.status != 200:
         assert "error" in (body[0] if isinstance(body, list) else body)
+        if answer.headers.get("x-bursar-scope", "").endswith("minute"):
+            assert (answer.status, answer.headers["x-bursar-reason"] in ("calls", "tokens")) == (429, True)
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
     elif record is not None:
         assert float(answer.headers["x-bursar-cost-usd"]) == pytest.approx(record["cost_usd"])
 
@@ -164,9 +169,23 @@ async def check_ledger(live: Live, world: World, records: list[Record]) -> None:
             assert spent_nano <= nano_from_usd(cap["max_cost_usd"]) + late_nano
 
 
+async def check_rates(live: Live, world: World, records: list[Record]) -> None:
+    """No key has begun more calls in its minute than it may."""
+    rate = world.policy["caps"].get("key", {}).get("minute", {})
+    for key in TEAMS if rate else ():
+        (found,) = await live.services.ledger.budgets.balances([f"key:{key}:minute:{MOMENT}"])
+        minute = found or Balance()
+        began = sum(len(record["attempts"]) for record in records if record["key"] == key)
+        assert minute.held_nano == 0
+        assert began <= minute.calls <= rate.get("max_calls", began + len(world.asks))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("odd", [False, True], ids=["", "odd times"])
-async def test_a_random_world(tmp_path: Path, seed: int, ledger_url: str | None, odd: bool) -> None:
+async def test_a_random_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None, odd: bool
+) -> None:
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
     world = make(seed)
 
     def answering(provider: str) -> Callable[[Received], Script]:
@@ -187,6 +206,7 @@ async def test_a_random_world(tmp_path: Path, seed: int, ledger_url: str | None,
             answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
             await live.idle()
             await check_ledger(live, world, records)
+            await check_rates(live, world, records)
             by_id = {record["request_id"]: record for record in records}
             for ask, answer in zip(world.asks, answers, strict=True):
                 if answer is None:

@@ -143,8 +143,10 @@ def _give_keys(rng: random.Random, rules: dict[str, Any]) -> None:
     ]
     rules["teams"] = {TEAM: {}}
     if rng.random() < 0.6:
-        window, cap = rng.choice(["day", "month", "total"]), rng.choice([0.0003, 0.001, 0.005])
+        window, cap = rng.choice(["hour", "day", "month", "total"]), rng.choice([0.0003, 0.001, 0.005])
         rules["teams"][TEAM] = {"caps": {window: {"max_cost_usd": cap}}}
+    if rng.random() < 0.3:
+        rules["caps"]["key"] = {"minute": rng.choice([{"max_calls": rng.randint(1, 4)}, {"max_tokens": 40}])}
 
 
 def _script(rng: random.Random) -> Script:

@@ -271,12 +271,13 @@ async def test_the_script_touches_no_key_that_it_was_not_given(server: RedisServ
 
 
 async def test_idle_scopes_are_forgotten_and_totals_are_not(server: RedisServer) -> None:
-    scopes = ("task:t", "key:k:day:2026-01-02", "key:k:total", "task:sly:total")
+    minute, hour = "key:k:minute:2026-01-02T03:04", "team:k:hour:2026-01-02T03"
+    scopes = ("task:t", "key:k:day:2026-01-02", "key:k:total", "task:sly:total", minute, hour)
     async with opened(server.url) as store:
         await granted(store, reserve(store, "c", *map(Claim, scopes), need=1))
         days = [int(server.command("TTL", "{bursar}:s:" + scope)[1:]) / 86400 for scope in scopes]
         spare = 1 + 1 / 24  # no call is longer than a day, and an expiry is renewed by the hour
-        assert days == pytest.approx([30 + spare, 400 + spare, -1 / 86400, 30 + spare], abs=0.01)
+        assert days == pytest.approx([30 + spare, 400 + spare, -1 / 86400, 30 + spare, *[2 / 24 + spare] * 2], abs=0.01)
         store.task_retention_s = 2 * 86_400
         await granted(store, reserve(store, "d", Claim("task:short"), need=1))
         assert int(server.command("TTL", "{bursar}:s:task:short")[1:]) / 86400 == pytest.approx(2 + spare, abs=0.01)
