@@ -186,7 +186,8 @@ class UpstreamQuota(UpstreamError):
 class UpstreamRejected(BursarError):
     """The provider judged the request itself wrong; its status and error object go to the client as they came."""
 
-    status, type, code, blame, label = 400, "invalid_request_error", None, "client", "rejected"
+    status, type, blame, label = 400, "invalid_request_error", "client", "rejected"
+    code: ClassVar[str | None] = None
 
     def __init__(
         self, message: str, *, upstream_status: int, body: bytes, headers: dict[str, str] | None = None

@@ -52,6 +52,19 @@ def usd_text(nano: int) -> str:
     return f"{sign}{whole}.{part:09d}".rstrip("0")
 
 
+def usd_json(nano: int | None) -> bytes:
+    """Nano-dollars as a JSON number in dollars, exact; null where they are unknown."""
+    return b"null" if nano is None else usd_text(nano).encode()
+
+
+def nano_from_report(usd: object) -> int | None:
+    """A cost in dollars as a provider tells it, to the nearest nano-dollar; None for what can be none: no number, below
+    nothing, a million and more."""
+    if not isinstance(usd, int | float) or isinstance(usd, bool) or not 0 <= usd < 1e6:
+        return None
+    return round(usd * NANO_PER_USD)
+
+
 def usd_float(nano: int) -> float:
     """Nano-dollars as a float, for metrics and displays only."""
     return nano / NANO_PER_USD

@@ -15,7 +15,7 @@ import msgspec
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import Event
-from app.core.money import Usage, usd_text
+from app.core.money import Usage, usd_json
 from app.core.sse import Frame
 from app.core.types import ChatRequest
 
@@ -35,9 +35,12 @@ class Counts:
     cost_nano: int | None
     left_nano: int | None = None
 
-    def left(self) -> dict[str, msgspec.Raw]:
-        """The member of usage that says what is left, where that is told."""
-        return {} if self.left_nano is None else {"remaining": msgspec.Raw(usd_text(self.left_nano).encode())}
+    def money(self) -> dict[str, msgspec.Raw]:
+        """The members of usage that are ours in every dialect: `cost` in dollars (null: unknown), and `remaining`."""
+        told = {"cost": msgspec.Raw(usd_json(self.cost_nano))}
+        if self.left_nano is not None:
+            told["remaining"] = msgspec.Raw(usd_json(self.left_nano))
+        return told
 
 
 class UpstreamRequest(msgspec.Struct):

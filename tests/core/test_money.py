@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from fractions import Fraction
 
@@ -22,11 +23,13 @@ from app.core.money import (
     cost_nano,
     default_model_cap,
     expected_nano,
+    nano_from_report,
     nano_from_usd,
     price_from_usd_per_1k,
     price_from_usd_per_token,
     tokens_cost,
     usd_float,
+    usd_json,
     usd_text,
 )
 from app.core.types import SERVER_TOOLS
@@ -99,6 +102,22 @@ def test_text_and_back_is_exact(nano: int) -> None:
 def test_entering_never_loses_a_nano(usd: Decimal) -> None:
     exact = Fraction(usd) * NANO_PER_USD
     assert exact <= nano_from_usd(usd) < exact + 1
+
+
+@given(st.none() | st.integers(0, MAX_NANO))
+def test_json_is_exact_and_says_what_is_unknown(nano: int | None) -> None:
+    told = json.loads(usd_json(nano), parse_float=Decimal)
+    assert told is None if nano is None else told * NANO_PER_USD == nano
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_a_providers_own_cost_is_read_to_the_nano(nano: int) -> None:
+    assert abs((nano_from_report(nano / NANO_PER_USD) or 0) - nano) <= 1
+
+
+@pytest.mark.parametrize("usd", [None, True, "1", -1e-9, 1e6, float("nan"), float("inf"), {}, []])
+def test_what_can_be_no_cost_is_unknown(usd: object) -> None:
+    assert nano_from_report(usd) is None
 
 
 def test_floats_are_for_displays() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.money import NANO_PER_USD, Usage, usd_text
+from app.core.money import Usage, nano_from_report
 from app.dialects.base import Counts
 from app.dialects.openai_chat.decode import Tokens, count_of
 from app.dialects.openai_chat.render import object_bytes
@@ -95,7 +95,8 @@ def usage_of(shape: UsageShape) -> Usage | None:
     ran = shape.server_tool_use
     if ran is not None and ran.web_search_requests is not None:
         tools = (("web_search", count_of(ran.web_search_requests)),)
-    usage = Usage(fresh + read + written, output, read, written - hour, hour, thinking, _cost_of(shape.cost), tools)
+    cost_nano = nano_from_report(shape.cost)  # of resellers, and of a Bursar upstream
+    usage = Usage(fresh + read + written, output, read, written - hour, hour, thinking, cost_nano, tools)
     return msgspec.structs.replace(usage, by_model=_by_model(shape.iterations)) if shape.iterations else usage
 
 
@@ -148,8 +149,7 @@ def usage_bytes(counts: Counts) -> bytes:
     told = usage_object(counts.usage)
     if not counts.exact:
         told["estimated"] = True
-    told["cost"] = msgspec.Raw(_cost_bytes(counts.cost_nano))
-    return msgspec.json.encode({**told, **counts.left()})
+    return msgspec.json.encode({**told, **counts.money()})
 
 
 def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
@@ -157,15 +157,4 @@ def priced(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
     members = _members.decode(usage) if usage is not None else None
     if not members:
         return msgspec.Raw(usage_bytes(counts))
-    return msgspec.Raw(object_bytes({**members, "cost": msgspec.Raw(_cost_bytes(counts.cost_nano)), **counts.left()}))
-
-
-def _cost_bytes(cost_nano: int | None) -> bytes:
-    return b"null" if cost_nano is None else usd_text(cost_nano).encode()
-
-
-def _cost_of(cost: Any) -> int | None:
-    """A reseller's own figure in dollars (OpenRouter's Messages endpoint has it, and so have we)."""
-    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < 1e6:
-        return None
-    return round(cost * NANO_PER_USD)
+    return msgspec.Raw(object_bytes({**members, **counts.money()}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.money import NANO_PER_USD, Usage, usd_text
+from app.core.money import Usage, nano_from_report
 from app.dialects.base import Counts
 from app.dialects.openai_chat.decode import Tokens, count_of
 
@@ -58,7 +58,7 @@ def usage_of(shape: UsageShape) -> Usage | None:
         output,
         read,
         reasoning=thoughts,
-        cost_nano=_cost(shape.cost),
+        cost_nano=nano_from_report(shape.cost),
         audio_input=max(heard - cached, 0),
         audio_output=_of(shape.candidates_tokens_details, "AUDIO"),
         image_output=_of(shape.candidates_tokens_details, "IMAGE"),
@@ -83,16 +83,4 @@ def usage_members(counts: Counts) -> dict[str, Any]:
         shown["cachedContentTokenCount"] = usage.cache_read
     if not counts.exact:
         shown["estimated"] = True
-    shown["cost"] = msgspec.Raw(cost_bytes(counts))
-    return {**shown, **counts.left()}
-
-
-def cost_bytes(counts: Counts) -> bytes:
-    """The cost in dollars as JSON, exact to the nano-dollar."""
-    return b"null" if counts.cost_nano is None else usd_text(counts.cost_nano).encode()
-
-
-def _cost(cost: Any) -> int | None:
-    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < 1e6:
-        return None
-    return round(cost * NANO_PER_USD)
+    return {**shown, **counts.money()}

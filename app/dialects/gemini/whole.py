@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from app.core.events import Begin, Event, Extra, Finished
+from app.core.money import usd_json
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.gemini.candidates import Candidate, candidate_bytes
 from app.dialects.gemini.proof import ORIGIN
-from app.dialects.gemini.usage import cost_bytes, usage_members
+from app.dialects.gemini.usage import usage_members
 from app.dialects.openai_chat.render import object_bytes
 
 _Members = dict[str, msgspec.Raw]
@@ -133,14 +134,14 @@ def _spliced(body: bytes, counts: Counts) -> bytes | None:
     if usage[:1] != b"{" or b'"' not in usage or b'"cost"' in usage or body.count(usage) != 1:
         return None
     before, _, after = body.partition(usage)
-    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), cost_bytes(counts), after)
+    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), usd_json(counts.cost_nano), after)
 
 
 def _remade(body: bytes, counts: Counts) -> bytes:
     members = _members.decode(body)
     usage = _optional.decode(members["usageMetadata"]) if "usageMetadata" in members else None
     if usage:
-        usage["cost"] = msgspec.Raw(cost_bytes(counts))
+        usage["cost"] = msgspec.Raw(usd_json(counts.cost_nano))
         members["usageMetadata"] = msgspec.Raw(object_bytes(usage))
     else:
         members["usageMetadata"] = msgspec.Raw(_encode(usage_members(counts)))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from app.core.money import usd_text
 from app.dialects.base import Counts
 
 
@@ -28,10 +25,4 @@ def usage_object(counts: Counts) -> dict[str, Any]:
         shown["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
     else:
         shown["estimated"] = True
-    shown["cost"] = cost_of(counts)
-    return {**shown, **counts.left()}
-
-
-def cost_of(counts: Counts) -> msgspec.Raw:
-    """The cost in dollars as JSON, exact to the nano-dollar."""
-    return msgspec.Raw(b"null" if counts.cost_nano is None else usd_text(counts.cost_nano).encode())
+    return {**shown, **counts.money()}

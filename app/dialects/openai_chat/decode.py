@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from app.core.heard import Heard
-from app.core.money import NANO_PER_USD, Usage, added
+from app.core.money import Usage, added, nano_from_report
 from app.core.raw import ABSENT, NO_ERROR, UNREADABLE
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
@@ -334,13 +334,7 @@ def _cost_of(shape: UsageShape) -> int | None:
     (https://openrouter.ai/docs/use-cases/usage-accounting).
     """
     cost: Any = shape.cost.get("total_cost") if isinstance(shape.cost, dict) else shape.cost
-    if not _is_amount(cost):
-        return None
-    if shape.is_byok and shape.cost_details is not None and _is_amount(shape.cost_details.upstream_inference_cost):
-        cost += shape.cost_details.upstream_inference_cost
-    nano: int = round(cost * NANO_PER_USD)
+    nano = nano_from_report(cost)
+    if nano is not None and shape.is_byok and shape.cost_details is not None:
+        nano += nano_from_report(shape.cost_details.upstream_inference_cost) or 0
     return nano
-
-
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.money import usd_text
+from app.core.money import usd_json
 from app.core.raw import is_whole
 
 _decode = msgspec.json.Decoder(dict[str, Any])
@@ -91,7 +91,7 @@ class Folder:
         """The completion as JSON. `usage` serves where the upstream sent none, or less than was seen (`estimated`
         is in it); `finish` ends choices left open."""
         shown = dict(usage if self._usage is None or "estimated" in usage else self._usage)
-        shown["cost"] = msgspec.Raw(b"null" if cost_nano is None else usd_text(cost_nano).encode())
+        shown["cost"] = msgspec.Raw(usd_json(cost_nano))
         choices = [self._choices[index] for index in sorted(self._choices)]
         for choice in choices:
             choice["finish_reason"] = choice["finish_reason"] or finish

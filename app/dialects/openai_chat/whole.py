@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.core.meter import Meter
-from app.core.money import usd_text
+from app.core.money import usd_json
 from app.dialects.base import Counts
 from app.dialects.openai_chat.render import object_bytes
 
@@ -33,10 +33,6 @@ def with_counts(body: bytes, counts: Counts) -> bytes:
     return _spliced(body, cost_nano) or _remade(body, usage.input, usage.output, cost_nano)
 
 
-def _cost(cost_nano: int | None) -> bytes:
-    return b"null" if cost_nano is None else usd_text(cost_nano).encode()
-
-
 def _spliced(body: bytes, cost_nano: int | None) -> bytes | None:
     """The body with the cost put at the end of `usage`; None where that is not all there is to do, or not sure.
 
@@ -46,7 +42,7 @@ def _spliced(body: bytes, cost_nano: int | None) -> bytes | None:
     if usage[:1] != b"{" or b'"' not in usage or b'"cost"' in usage or body.count(usage) != 1:
         return None
     before, _, after = body.partition(usage)
-    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), _cost(cost_nano), after)
+    return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), usd_json(cost_nano), after)
 
 
 def _remade(body: bytes, given: int, out: int, cost_nano: int | None) -> bytes:
@@ -56,6 +52,6 @@ def _remade(body: bytes, given: int, out: int, cost_nano: int | None) -> bytes:
         counts = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
         usage = {name: msgspec.Raw(b"%d" % count) for name, count in counts.items()}
         usage["estimated"] = msgspec.Raw(b"true")
-    usage["cost"] = msgspec.Raw(_cost(cost_nano))
+    usage["cost"] = msgspec.Raw(usd_json(cost_nano))
     members["usage"] = msgspec.Raw(object_bytes(usage))
     return object_bytes(members)

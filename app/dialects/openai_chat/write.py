@@ -18,7 +18,7 @@ from app.core.sse import Frame, sse_event
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.openai_chat.chunks import one_line, usage_members
-from app.dialects.openai_chat.counted import cost_of, usage_object
+from app.dialects.openai_chat.counted import usage_object
 from app.dialects.openai_chat.errors import error_body
 from app.dialects.openai_chat.made import made_id
 from app.dialects.openai_chat.render import object_bytes
@@ -226,7 +226,7 @@ class ChatWriter:
             return b""
         if self._usage is not None and counts.exact:
             members = _members.decode(self._usage)
-            usage: dict[str, Any] = {**(usage_members(members) or {}), "cost": cost_of(counts), **counts.left()}
+            usage: dict[str, Any] = {**(usage_members(members) or {}), **counts.money()}
         else:
             members, usage = self._envelope(), usage_object(counts)
         members |= {"choices": _EMPTY_LIST, "usage": msgspec.Raw(_encode(usage))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.money import Usage, usd_text
+from app.core.money import Usage
 from app.dialects.base import Counts
 from app.dialects.openai_chat.decode import Tokens, UsageShape, _CostDetails, _InputDetails, _OutputDetails, usage_of
 from app.dialects.openai_chat.render import object_bytes
@@ -60,8 +60,7 @@ def usage_bytes(counts: Counts) -> msgspec.Raw:
     }
     if not counts.exact:
         made["estimated"] = True
-    made["cost"] = _cost(counts)
-    return msgspec.Raw(msgspec.json.encode({**made, **counts.left()}))
+    return msgspec.Raw(msgspec.json.encode({**made, **counts.money()}))
 
 
 def with_cost(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
@@ -69,9 +68,4 @@ def with_cost(usage: msgspec.Raw | None, counts: Counts) -> msgspec.Raw:
     members = _optional.decode(usage) if usage else None
     if not members:
         return usage_bytes(counts)
-    members["cost"] = _cost(counts)
-    return msgspec.Raw(object_bytes({**members, **counts.left()}))
-
-
-def _cost(counts: Counts) -> msgspec.Raw:
-    return msgspec.Raw(b"null" if counts.cost_nano is None else usd_text(counts.cost_nano).encode())
+    return msgspec.Raw(object_bytes({**members, **counts.money()}))
