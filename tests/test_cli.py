@@ -27,7 +27,6 @@ from typer.testing import CliRunner, Result
 
 from app.commands.greeting import base_url, command, providers_line, variables_off
 from app.commands.server import MOST_FILES, _Worker, bound_socket
-from app.commands.terminal import plain_table
 from app.commands.tree import cli
 from app.core.budget import Claim, Reserve, Settle
 from app.stores.budgets import Budgets
@@ -287,11 +286,6 @@ def test_exit_codes_of_wrong_usage() -> None:
     assert bursar("serve", "--port", "99999").exit_code == 2
     assert bursar("nonsense").exit_code == 2
     assert bursar("version").stdout.startswith("bursar ")
-
-
-def test_tables_are_aligned_and_end_without_spaces() -> None:
-    lines = plain_table(("name", "n", ""), [("a", "1", ""), ("longer", "22", "x")], right=("n",))
-    assert lines == ["name     n", "a        1", "longer  22  x"]
 
 
 def test_the_command_costs_a_worker_nothing() -> None:

@@ -65,7 +65,7 @@ def task(env: dict[str, str], *arguments: str) -> Result:
 def test_show_and_list(ledger: dict[str, str]) -> None:
     shown = task(ledger, "show", "run:1")
     assert shown.exit_code == 0
-    for text in ("Task run:1 of ci", "cut at $1", "2023-11-14T22:13:20", "tokens", "42", "max_calls"):
+    for text in ("Task run:1 of ci", "cut at $1", "2023-11-14 22:13:20 UTC", "tokens", "42", "max_calls"):
         assert text in shown.stdout
     (found,) = json.loads(task(ledger, "show", "run:1", "--json").stdout)
     assert (found["id"], found["key"], found["calls"], found["models"]["m"]["spent_usd"]) == ("run:1", "ci", 1, 1.0)

@@ -151,6 +151,11 @@ class TestTail:
         assert traces("tail", "-n", "0").stdout == ""
         assert json.loads(traces("tail", "-n", "1", "--json").stdout)["created_s"] == NOON_S + 5
 
+    def test_a_name_that_a_client_chose_stays_in_its_line(self, folder: Path) -> None:
+        closed_segment(folder, {**record(1), "requested_model": "gpt\x1b[2J\nreq_2  completed"})
+        (line,) = [line for line in traces("tail").stdout.splitlines() if "gpt" in line]
+        assert r"gpt\x1b[2J\nreq_2  completed" in line
+
     async def test_new_ones_as_they_come(self, folder: Path) -> None:
         closed_segment(folder, record(1))
         tail = SegmentTail(folder)

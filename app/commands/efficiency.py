@@ -89,16 +89,15 @@ def _print(groups: Sequence[Group], by: Sequence[str]) -> None:
     rows = []
     for group in groups[:MAX_GROUPS]:
         block = group.efficiency
-        cells = (
-            str(group.runs),
-            f"{group.success_rate:.0%}" if group.counted else "-",
+        of_passed = (
             f"{block.median_time_to_success_ms / 1000:.2f} s",
             f"{block.median_time_to_first_attempt_ms / 1000:.2f} s",
             f"{block.median_turns_to_success:g}",
             f"{block.median_tokens_per_sec:.1f}",
             f"${block.p90_cost_per_success:.6f}",
             f"{block.speed_efficiency_score:.3f}",
-            str(block.cost_killed_count),
         )
-        rows.append([*(group.of[name] for name in by), *cells])
+        rate = f"{group.success_rate:.0%}" if group.counted else "-"
+        shown = of_passed if group.passed else ["-"] * len(of_passed)  # no figure of nothing
+        rows.append([*(group.of[n] for n in by), str(group.runs), rate, *shown, str(block.cost_killed_count)])
     table([*by, *_COLUMNS], rows, right=set(_COLUMNS))

@@ -121,4 +121,4 @@ def _row(name: str, measure: Measure) -> tuple[str, ...]:
     span = "-" if measure.low is None else f"{shown(measure.low)} {most}"
     sign = ">" if MEASURES[name].more_is_better else "<"
     goal = "-" if measure.target is None else f"{sign} {shown(measure.target)}"
-    return name, shown(measure.value), span, f"{measure.denominator:g}", goal, measure.status
+    return name, shown(measure.value), span, f"{measure.denominator:.0f}", goal, measure.status

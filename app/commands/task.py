@@ -108,7 +108,7 @@ def _describe(scope: str, balance: Balance) -> None:
     killed = balance.killed_at_nano
     facts = {
         "state": terms.state + ("" if killed is None else f", cut at ${usd_text(killed)}"),
-        "began": shown["began_at"] or "not yet",
+        "began": f"{shown['began_at'].replace('T', ' ')[:19]} UTC" if shown["began_at"] else "not yet",
         "spent": f"${usd_text(balance.spent_nano)}, reserved ${usd_text(balance.held_nano)}",
         "calls": str(balance.calls),
         "tokens": str(balance.tokens),

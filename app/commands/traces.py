@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from app.commands.policy import Refused, read_settings
-from app.commands.terminal import complain, say, table
+from app.commands.terminal import complain, say, table, visible
 from app.commands.traces_open import FAILURES, BadUrl, open_traces, parquet_of, stream_of
 from app.logs import configure_logging
 from app.settings import Settings
@@ -120,7 +120,7 @@ def _line(record: bytes, as_json: bool) -> str | None:
         names = model if asked == model else f"{asked} > {model}"
         took = found["timings"]["duration_ms"] or 0.0
         parts = [f"{at:%H:%M:%S}", f"{found['outcome']:<12}", f"${cost}", f"{took:.0f} ms", found["key"], names]
-        return "  ".join((*parts, found["request_id"]))
+        return visible("  ".join((*parts, found["request_id"])))
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         return None
 
