@@ -200,8 +200,6 @@ class UpstreamRejected(BursarError):
 class UpstreamTooLong(UpstreamRejected):
     """The provider said that the request does not fit into the model's context window."""
 
-    code = ContextTooLong.code
-
 
 class SaidTooOften(BursarError):
     """This key says more than the gateway takes; `Retry-After` says when it takes more."""

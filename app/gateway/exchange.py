@@ -224,11 +224,17 @@ class EventExchange:
         return upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
 
     def mends(self, refusal: bytes) -> bool:
-        if not self._same or self._upstream.name != RESPONSES:
+        if self._upstream.name == MESSAGES:
+            from app.dialects.anthropic import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+        elif self._same and self._upstream.name == RESPONSES:
+            from app.dialects.openai_responses import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
+        else:
             return False
-        from app.dialects.openai_responses import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
-
-        bare = thoughts.without_thoughts(self._request) if thoughts.refuses_thoughts(refusal) else None
+        if not thoughts.refuses_thoughts(refusal):
+            return False
+        if not self._same:
+            return thoughts.forget_thoughts(self._talk)
+        bare = thoughts.without_thoughts(self._request)
         self._request = bare or self._request
         return bare is not None
 

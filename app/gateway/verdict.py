@@ -13,6 +13,7 @@ import msgspec
 
 from app.core.errors import (
     BursarError,
+    ContextTooLong,
     UpstreamBusy,
     UpstreamError,
     UpstreamQuota,
@@ -117,8 +118,8 @@ def _rejected(status: int, body: bytes, text: bytes) -> Verdict:
     or know the model or the parameter."""
     shown = upstream_error_object(body) or _plain("The provider refused the request.", "invalid_request_error")
     too_long = _TOO_LONG.search(text) is not None
-    kind = UpstreamTooLong if too_long else UpstreamRejected
-    rejected = kind("The provider refused the request.", upstream_status=status, body=_named(shown, kind))
+    kind, shown = (UpstreamTooLong, _named_too_long(shown)) if too_long else (UpstreamRejected, shown)
+    rejected = kind("The provider refused the request.", upstream_status=status, body=shown)
     elsewhere = too_long or status in (404, 413) or _NOT_TAKEN.search(text) is not None
     return Verdict(Move.NEXT if elsewhere else Move.REJECT, rejected, Outcome.BAD_REQUEST, unhealthy=False)
 
@@ -128,12 +129,12 @@ def _refused_account() -> Verdict:
     return Verdict(Move.NEXT, quota, Outcome.QUOTA, unhealthy=True)
 
 
-def _named(error_object: bytes, kind: type[UpstreamRejected]) -> bytes:
+def _named_too_long(error_object: bytes) -> bytes:
     """The error object with the code that OpenAI's clients know, where its provider gave none, or a number."""
     fields = msgspec.json.decode(error_object)
-    if kind.code is None or not (fields["code"] is None or fields["code"].isdigit()):
+    if fields["code"] is not None and not fields["code"].isdigit():
         return error_object
-    return msgspec.json.encode({**fields, "code": kind.code})
+    return msgspec.json.encode({**fields, "code": ContextTooLong.code})
 
 
 def _no_credit(status: int, text: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Encrypted reasoning that this account cannot read: asked once more without it, and paid for once."""
+"""Reasoning that this account or model cannot read: asked once more without it, and paid for once."""
 
 from __future__ import annotations
 
@@ -83,3 +83,92 @@ async def test_what_has_none_is_not_asked_again(live: Live, upstream: ScriptedUp
     upstream.source = REFUSAL
     assert (await ask(live, SAID)).status == 400
     assert len(upstream.requests) == 1
+
+
+SIGNED = {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}
+TOOL = {"name": "look", "input_schema": {"type": "object"}}
+LOOP: list[dict[str, Any]] = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": [SIGNED, {"type": "tool_use", "id": "t1", "name": "look", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "up"}]},
+]
+BARE = [LOOP[0], {**LOOP[1], "content": LOOP[1]["content"][1:]}, LOOP[2]]
+MESSAGE = Script(
+    body=json.dumps(
+        {
+            "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None,
+            "content": [{"type": "text", "text": "Done."}], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 7, "output_tokens": 2},
+        }
+    ).encode(),
+    headers={"content-type": "application/json"},
+)  # fmt: skip
+REFUSALS = (
+    "messages.1.content.0: Invalid `signature` in `thinking` block",
+    "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a different conversation.",
+    "messages.1.content.0: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified",
+    "messages.1.content.0.thinking: each thinking block must contain thinking",
+)
+
+
+def refusal(message: str) -> Script:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    return Script(status=400, body=json.dumps(error).encode(), headers={"content-type": "application/json"})
+
+
+@pytest.fixture
+async def claude(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    models = {"a": {"upstream_model": "claude-opus-5-5"}}
+    async with Live(tmp_path, policy({"a": upstream}, providers={"a": {"dialect": "anthropic"}}, models=models)) as it:
+        yield it
+
+
+async def post(live: Live, path: str, **body: Any) -> Any:
+    async with live.client.session.post(live.url + path, json={"model": "a", **body}) as response:
+        return await read(response)
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+async def test_thinking_that_claude_does_not_take_back_is_left_out(
+    claude: Live, upstream: ScriptedUpstream, message: str
+) -> None:
+    upstream.source = [refusal(message), MESSAGE]
+    answer = await post(claude, "/v1/messages", messages=LOOP, max_tokens=50, tools=[TOOL], metadata={"task_id": "t"})
+    assert (answer.status, answer.json["content"][0]["text"]) == (200, "Done.")
+    first, second = upstream.requests
+    assert (first.body["messages"], second.body["messages"]) == (LOOP, BARE)
+    assert {**first.body, "messages": 0} == {**second.body, "messages": 0}
+    assert round((await claude.task("t"))["spent_usd"] * 10**9) == 7 * INPUT_NANO + 2 * OUTPUT_NANO
+
+
+async def test_a_loop_without_its_thinking_goes_on_without_a_budget(claude: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = [refusal(REFUSALS[0]), MESSAGE]
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    asked = {"messages": LOOP, "max_tokens": 5000, "tools": [TOOL], "thinking": thinking}
+    models = {"a": {"upstream_model": "claude-sonnet-4-5"}}
+    providers = {"a": {"dialect": "anthropic"}}
+    async with Live(claude.folder, policy({"a": upstream}, providers=providers, models=models)) as live:
+        assert (await post(live, "/v1/messages", **asked)).status == 200
+    first, second = upstream.requests
+    assert (first.body["thinking"], second.body.get("thinking")) == (thinking, None)
+
+
+async def test_thinking_that_travelled_through_another_dialect_is_left_out_too(
+    claude: Live, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = [refusal(REFUSALS[1]), MESSAGE]
+    thought = {**THOUGHT, "encrypted_content": "bursar:anthropic:signature:EqQB"}
+    answer = await post(claude, "/v1/responses", input=[SAID[0], thought, *SAID[1:]], max_output_tokens=50)
+    assert answer.status == 200
+    first, second = [request.body["messages"][1]["content"] for request in upstream.requests]
+    assert [block["type"] for block in first] == ["thinking", "tool_use"]
+    assert [block["type"] for block in second] == ["tool_use"]
+
+
+async def test_other_refusals_are_told_at_once(claude: Live, upstream: ScriptedUpstream) -> None:
+    for message, messages in (("messages: bad", LOOP), (REFUSALS[0], BARE)):
+        upstream.source, upstream.requests[:] = refusal(message), []
+        answer = await post(claude, "/v1/messages", messages=messages, max_tokens=50, tools=[TOOL])
+        assert (answer.status, answer.json["error"]["message"]) == (400, message)
+        assert len(upstream.requests) == 1

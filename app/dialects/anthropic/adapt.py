@@ -8,11 +8,14 @@ Members that need no change keep their bytes. Sources: see `models.py`.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
+from app.core.errors import BadRequest
 from app.dialects.anthropic.effort import fallback_budget
-from app.dialects.anthropic.models import Abilities
+from app.dialects.anthropic.models import BETWEEN_TOOLS, DISABLED, Abilities
+from app.dialects.anthropic.table import REFUSED_WISHES
 from app.dialects.openai_chat.render import object_bytes
 
 _Members = dict[str, msgspec.Raw]
@@ -20,6 +23,9 @@ _optional = msgspec.json.Decoder(_Members | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _SYSTEM = re.compile(rb'"system"')
 _ADAPTIVE = msgspec.Raw(b'{"type":"adaptive"}')
+_HIGH = msgspec.Raw(b'"high"')
+_ABOVE_HIGH = ("xhigh", "max")
+_FORCED = ("any", "tool")
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -28,8 +34,12 @@ class _Turn(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw()
 
 
+class _Choice(msgspec.Struct):
+    type: Any = ""
+
+
 class _Thinking(msgspec.Struct):
-    type: str = "disabled"
+    type: str = DISABLED
 
 
 class _Output(msgspec.Struct):
@@ -37,31 +47,54 @@ class _Output(msgspec.Struct):
 
 
 _turn = msgspec.json.Decoder(_Turn)
+_chosen = msgspec.json.Decoder(_Choice)
 _thinking = msgspec.json.Decoder(_Thinking | None)
 _output = msgspec.json.Decoder(_Output | None)
 
 
 def adapt(members: _Members, can: Abilities, limit_tokens: int) -> None:
-    """Change in place what this model refuses."""
+    """Change in place what this model refuses. Raises BadRequest where it cannot do what is asked."""
     if not can.mid_system and _SYSTEM.search(members["messages"]):
         members["messages"] = _without_system_turns(members["messages"])
     if not can.claude:
         return  # other makers' servers pass over what they do not know
+    if not can.forced and "tool_choice" in members and _choice(members["tool_choice"]) in _FORCED:
+        raise BadRequest(REFUSED_WISHES["forced"], param="tool_choice")
     if not can.samples:
         for name in _SAMPLING:
             members.pop(name, None)
-    thinking = _thinking.decode(members["thinking"]) if "thinking" in members else None
     effort = _effort(members)
-    if thinking is not None and thinking.type == "enabled" and not can.samples:
+    if "thinking" in members and (thinking := _thinking.decode(members["thinking"])) is not None:
+        _fit_thinking(members, thinking.type, effort, can, limit_tokens)
+    if effort is not None and effort not in can.efforts:
+        _set_effort(members, _HIGH if can.efforts and effort in _ABOVE_HIGH else None)
+
+
+def _fit_thinking(members: _Members, kind: str, effort: str | None, can: Abilities, limit_tokens: int) -> None:
+    if kind == "enabled" and not can.samples:
         members["thinking"] = _ADAPTIVE
-    elif thinking is not None and thinking.type in ("adaptive", "between_tools") and not can.adapts:
-        budget = fallback_budget(effort, limit_tokens) if can.thinks and thinking.type == "adaptive" else None
+    elif kind in (DISABLED, BETWEEN_TOOLS) and can.adapts:
+        _quiet(members, effort, can)
+    elif kind in ("adaptive", BETWEEN_TOOLS) and not can.adapts:
+        budget = fallback_budget(effort, limit_tokens) if can.thinks and kind == "adaptive" else None
         if budget is None:
             del members["thinking"]
         else:
             members["thinking"] = msgspec.Raw(b'{"type":"enabled","budget_tokens":%d}' % budget)
-    if effort is not None and not can.adapts:
-        _remove_effort(members)
+
+
+def _quiet(members: _Members, effort: str | None, can: Abilities) -> None:
+    """Thinking is turned off by this model's own word for it, and not beside an effort for which it must think."""
+    if can.quiet is None:
+        del members["thinking"]
+        return
+    members["thinking"] = msgspec.Raw(b'{"type":"%b"}' % can.quiet.encode())
+    if effort in _ABOVE_HIGH and can.thinks_unasked:
+        _set_effort(members, _HIGH)
+
+
+def _choice(given: msgspec.Raw) -> str:
+    return str(_chosen.decode(given).type) if bytes(given).lstrip().startswith(b"{") else ""
 
 
 def _effort(members: _Members) -> str | None:
@@ -69,9 +102,12 @@ def _effort(members: _Members) -> str | None:
     return output.effort if output else None
 
 
-def _remove_effort(members: _Members) -> None:
+def _set_effort(members: _Members, effort: msgspec.Raw | None) -> None:
+    """Another effort, or none."""
     output = _optional.decode(members["output_config"]) or {}
     output.pop("effort", None)
+    if effort is not None:
+        output["effort"] = effort
     if output:
         members["output_config"] = msgspec.Raw(object_bytes(output))
     else:

@@ -15,7 +15,7 @@ _BUDGETS = {"low": 2048, "medium": 8192, "high": 24_576, "xhigh": 32_768, "max":
 """Between what the makers themselves name for these words: Google's compatible endpoint takes 1,024, 8,192 and 24,576
 (https://ai.google.dev/gemini-api/docs/openai#thinking), Claude Code took 4,000 to 31,999."""
 _WORDS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
-"""The efforts that every model with effort takes; `xhigh` came with 4.7."""
+"""The efforts that every model that adapts takes; `xhigh` came with 4.7."""
 _NO_EFFORT = frozenset(("none", "disabled", "off"))
 
 
@@ -31,10 +31,22 @@ def wants_thought(talk: Conversation) -> bool:
     return bool(talk.think_tokens) or (talk.show_thoughts and talk.think_tokens is None)
 
 
+def refuses_thought(talk: Conversation) -> bool:
+    """Whether the client asked for none."""
+    return talk.effort in _NO_EFFORT if talk.effort is not None else talk.think_tokens == 0
+
+
+def is_forced(talk: Conversation) -> bool:
+    """Whether the model is to call a tool in any case."""
+    return talk.tool_choice == "required" or talk.tool_named is not None
+
+
 def effort_word(talk: Conversation, can: Abilities) -> str | None:
     """`output_config.effort`, None for the model's own."""
+    if refuses_thought(talk):
+        return None if can.quiet else "low"
     if talk.effort is not None:
-        return "xhigh" if talk.effort == "xhigh" and not can.samples else _WORDS.get(talk.effort)
+        return talk.effort if talk.effort in can.efforts else _WORDS.get(talk.effort)
     if talk.think_tokens is not None and talk.think_tokens > 0:
         return effort_of_budget(talk.think_tokens) if talk.think_tokens <= _BUDGETS["high"] else "high"
     return None
@@ -42,8 +54,9 @@ def effort_word(talk: Conversation, can: Abilities) -> str | None:
 
 def thinking_member(talk: Conversation, can: Abilities, limit_tokens: int) -> dict[str, object] | None:
     """The `thinking` of a request, None for none: not asked for, or not possible here."""
-    forced = talk.tool_choice == "required" or talk.tool_named is not None
-    if forced or not wants_thought(talk):
+    if refuses_thought(talk) and can.thinks_unasked:
+        return None if can.quiet is None else {"type": can.quiet}
+    if is_forced(talk) or not wants_thought(talk):
         return None  # the API refuses thinking where a tool is forced
     if can.adapts:
         # New models keep their thoughts to themselves unless asked, and what is not streamed cannot be metered.

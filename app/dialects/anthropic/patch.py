@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ _members = msgspec.json.Decoder(_Members)
 _optional = msgspec.json.Decoder(_Members | None)
 _tokens = msgspec.json.Decoder(int | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_THOUGHT = re.compile(rb'"(?:redacted_)?thinking"')
+THOUGHT = re.compile(rb'"(?:redacted_)?thinking"')
 
 
 class _Thought(msgspec.Struct):
@@ -90,7 +91,7 @@ def _cleaned(request: ChatRequest, model: str) -> _Members:
             members["metadata"] = msgspec.Raw(object_bytes(metadata))
         else:
             del members["metadata"]
-    if _THOUGHT.search(members["messages"]):
+    if THOUGHT.search(members["messages"]):
         members["messages"] = without_foreign_thoughts(members["messages"])
     return members
 
@@ -127,22 +128,27 @@ def _fit_budget(request: ChatRequest, members: _Members, limit_tokens: int) -> N
 def without_foreign_thoughts(messages: msgspec.Raw) -> msgspec.Raw:
     """The messages without thinking that this dialect's provider did not sign: it would refuse them. They come from
     replies that we translated; messages without such keep their bytes."""
+    return without_thoughts_that(messages, _is_foreign)
+
+
+def without_thoughts_that(messages: msgspec.Raw, goes: Callable[[_Thought], bool]) -> msgspec.Raw:
+    """The messages without the assistant's thinking blocks of which this is true; all others keep their bytes."""
     turns = _raws.decode(messages)
-    patched = [_patched_turn(turn) for turn in turns]
+    patched = [_patched_turn(turn, goes) for turn in turns]
     if patched == turns:
         return messages
     return msgspec.Raw(b"[" + b",".join(bytes(turn) for turn in patched if turn) + b"]")
 
 
-def _patched_turn(turn: msgspec.Raw) -> msgspec.Raw:
+def _patched_turn(turn: msgspec.Raw, goes: Callable[[_Thought], bool]) -> msgspec.Raw:
     """The turn, an empty one where nothing else was in it."""
-    if not _THOUGHT.search(turn):
+    if not THOUGHT.search(turn):
         return turn
     shape = _turn.decode(turn)
     if shape.role != "assistant" or not bytes(shape.content).lstrip().startswith(b"["):
         return turn
     blocks = _raws.decode(shape.content)
-    kept = [block for block in blocks if not _is_foreign_thought(block)]
+    kept = [block for block in blocks if not _goes(block, goes)]
     if len(kept) == len(blocks):
         return turn
     if not kept:
@@ -152,11 +158,13 @@ def _patched_turn(turn: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(object_bytes(members))
 
 
-def _is_foreign_thought(block: msgspec.Raw) -> bool:
-    if not _THOUGHT.search(block):
+def _goes(block: msgspec.Raw, goes: Callable[[_Thought], bool]) -> bool:
+    if not THOUGHT.search(block):
         return False
     thought = _thought.decode(block)
-    if thought.type not in ("thinking", "redacted_thinking"):
-        return False
+    return thought.type in ("thinking", "redacted_thinking") and goes(thought)
+
+
+def _is_foreign(thought: _Thought) -> bool:
     proof = thought.signature if thought.type == "thinking" else thought.data
     return (proof is None or isinstance(proof, str)) and is_foreign(proof)

@@ -13,7 +13,7 @@ from app.core.conversation import Conversation, Tool
 from app.core.errors import BadRequest
 from app.core.raw import NO_ARGUMENTS, UNREADABLE
 from app.core.types import ChatRequest
-from app.dialects.anthropic.effort import effort_word, thinking_member
+from app.dialects.anthropic.effort import effort_word, is_forced, refuses_thought, thinking_member
 from app.dialects.anthropic.models import Abilities, abilities_of
 from app.dialects.anthropic.parse import VERSION
 from app.dialects.anthropic.patch import PATH
@@ -40,6 +40,8 @@ def render_messages(
     if talk.choices > 1:
         raise BadRequest(REFUSED_WISHES["n"], param="n")
     can = abilities_of(model)
+    if is_forced(talk) and not can.forced:
+        raise BadRequest(REFUSED_WISHES["forced"], param="tool_choice")
     limit = limit_tokens or request.output_limit or can.limit_tokens
     system, turns = system_and_turns(talk, mid_system=can.mid_system)
     _check_prefill(turns, can)
@@ -57,6 +59,9 @@ def render_messages(
     thinking = thinking_member(talk, can, limit)
     if thinking is not None:
         body["thinking"] = thinking
+    elif refuses_thought(talk):
+        if can.quiet is None:
+            drop(talk, "thinking")
     elif talk.think_tokens or (talk.effort is not None and not can.adapts):
         drop(talk, "thinking")
     if output:

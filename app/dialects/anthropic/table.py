@@ -100,7 +100,8 @@ UNCARRIED: Final = {
     "top_p": "refused by the model, beside a temperature, or while it thinks in a fixed budget",
     "top_k": "refused by the model, or while it thinks in a fixed budget",
     "stop": "a stop sequence of nothing but white space is refused",
-    "thinking": "the model cannot, its limit leaves no room, a tool is forced, or a tool loop began without it",
+    "thinking": "the model cannot, its limit leaves no room, a tool is forced, or a tool loop began without it; or it "
+    "cannot be turned off, and is as little as can be",
     "user": "longer than Messages takes",
     "tools.strict": "a promise about arguments; what schemas it takes differs from maker to maker",
     "messages.thinking": "thinking whose proof is another provider's, or that has none",
@@ -114,6 +115,7 @@ REFUSED_WISHES: Final = {
     "text file": "A text file in the messages is not UTF-8 in base64.",
     "stored file": "A file that is stored at one provider cannot go to another.",
     "schema": "The schema of a tool's arguments must be a JSON object.",
+    "forced": "The model that was chosen cannot be made to call a tool; let it choose (auto).",
     "prefill": "The model that was chosen does not go on with an assistant's message; end with a user's.",
 }
 """What a conversation of another dialect may not ask of a Messages upstream, in the words of the error."""

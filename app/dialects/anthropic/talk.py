@@ -14,6 +14,7 @@ from app.core.errors import BadRequest
 from app.core.raw import ABSENT
 from app.core.types import ChatRequest
 from app.dialects.anthropic.blocks import Block, BlockReader
+from app.dialects.anthropic.models import BETWEEN_TOOLS, DISABLED
 from app.dialects.anthropic.parse import session_of
 from app.dialects.anthropic.table import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
 from app.dialects.openai_chat.parse import field_of
@@ -169,12 +170,15 @@ def _read_thinking(members: _Members, talk: Conversation, reader: BlockReader) -
     if thinking is not None and thinking.type in ("enabled", "adaptive"):
         talk.think_tokens = thinking.budget_tokens
         talk.show_thoughts = thinking.display != "omitted"
+    quiet = thinking is not None and thinking.type in (DISABLED, BETWEEN_TOOLS)
     output = field_of(_output, members, "output_config") if "output_config" in members else None
     shape = output.format if output else None
     if output is not None:
         talk.effort = output.effort
         if output.task_budget is not None:
             reader.drop("output_config.task_budget")
+    if quiet:
+        talk.effort = "none"  # elsewhere the effort alone says so, and without a word many models think
     if shape is None and "output_format" in members:
         shape = field_of(_format, members, "output_format")
     if shape is not None:

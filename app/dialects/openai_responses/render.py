@@ -138,7 +138,7 @@ def _strict(talk: Conversation, asked: bool | None, schema: msgspec.Raw | None) 
 
 def _reasoning(talk: Conversation, can: Abilities) -> dict[str, str]:
     made: dict[str, str] = {}
-    if talk.effort is not None:
+    if talk.effort is not None and (can.known or talk.effort != "none"):
         made["effort"] = _EFFORTS.get(talk.effort, talk.effort)
     elif talk.think_tokens:
         tokens = talk.think_tokens

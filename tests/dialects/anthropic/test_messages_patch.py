@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.errors import BadRequest
 from app.dialects.anthropic.dialect import DIALECT
 from app.dialects.anthropic.parse import parse_count
 from app.dialects.anthropic.patch import patch_count
@@ -177,6 +178,57 @@ class TestAnotherModel:
         sent = patched(parsed(model="claude-sonnet-4-5", **asked), "claude-opus-5")
         assert sent["thinking"] == {"type": "adaptive"}
         assert not {"temperature", "top_k", "top_p"} & sent.keys()
+
+    @pytest.mark.parametrize(
+        ("model", "asked", "sent"),
+        [
+            ("claude-opus-4-6", "low", "low"),
+            ("claude-opus-4-6", "max", "max"),
+            ("claude-sonnet-4-6", "xhigh", "high"),
+            ("claude-sonnet-5", "xhigh", "xhigh"),
+            ("claude-opus-4-5", "high", "high"),
+            ("claude-opus-4-5", "max", "high"),
+            ("claude-sonnet-4-5", "max", None),
+            ("claude-fable-5", "odd", None),
+        ],
+    )
+    def test_an_effort_that_it_knows(self, model: str, asked: str, sent: str | None) -> None:
+        found = patched(parsed(output_config={"effort": asked}), model)
+        assert found.get("output_config", {}).get("effort") == sent
+
+    @pytest.mark.parametrize(
+        ("model", "asked", "effort", "sent", "sent_effort"),
+        [
+            ("claude-opus-5-5", "disabled", "max", None, "max"),
+            ("claude-fable-5", "disabled", None, None, None),
+            ("claude-mythos-5-1", "between_tools", "low", None, "low"),
+            ("claude-sonnet-5-5", "disabled", "xhigh", "between_tools", "high"),
+            ("claude-opus-5", "between_tools", "max", "disabled", "high"),
+            ("claude-haiku-5-5", "disabled", "low", "disabled", "low"),
+            ("claude-opus-4-8", "disabled", "max", "disabled", "max"),
+            ("claude-sonnet-4-6", "between_tools", "xhigh", "disabled", "high"),
+            ("claude-sonnet-4-5", "between_tools", "low", None, None),
+            ("claude-haiku-4-5", "disabled", None, "disabled", None),
+        ],
+    )
+    def test_thinking_is_turned_off_as_it_can_be(
+        self, model: str, asked: str, effort: str | None, sent: str | None, sent_effort: str | None
+    ) -> None:
+        wish = {} if effort is None else {"output_config": {"effort": effort}}
+        found = patched(parsed(model="claude-x", thinking={"type": asked}, **wish), model)
+        told = (found.get("thinking", {}).get("type"), found.get("output_config", {}).get("effort"))
+        assert told == (sent, sent_effort)
+
+    @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "a"}])
+    def test_one_that_cannot_be_made_to_call_a_tool_is_not_asked_to(self, choice: dict[str, str]) -> None:
+        request = parsed(model="claude-sonnet-4-5", tools=[{"name": "a", "input_schema": {}}], tool_choice=choice)
+        assert patched(request, "claude-haiku-5-5")["tool_choice"] == choice
+        with pytest.raises(BadRequest) as caught:
+            patched(request, "claude-opus-5-5")
+        assert caught.value.param == "tool_choice"
+        for free in ({"type": "auto"}, {"type": "none"}, None, {"type": 1}, 7):
+            request = parsed(model="claude-sonnet-4-5", tool_choice=free)
+            assert patched(request, "claude-opus-5-5")["tool_choice"] == free
 
     def test_another_makers_gets_system_messages_as_the_users(self) -> None:
         sent = patched(parsed(USER, {"role": "system", "content": "now"}, **ASKED), "glm-5")

@@ -154,7 +154,7 @@ class TestCalls:
     def test_tools(self) -> None:
         schema, grammar = msgspec.Raw(b'{"type":"object" }'), msgspec.Raw(b'{"type":"grammar"}')
         tools = [Tool("a", "does", schema, strict=True), Tool("b"), Tool("c", "edits", custom=True, format=grammar)]
-        told = rendered(found := chat(tools=tools, tool_choice="required", parallel_tools=False))
+        told = rendered(found := chat(tools=tools, tool_choice="required", parallel_tools=False), "claude-opus-5")
         assert told["tools"][0] == {"name": "a", "description": "does", "input_schema": {"type": "object"}}
         assert told["tools"][1]["input_schema"] == {"type": "object", "properties": {}}
         assert told["tools"][2]["input_schema"]["required"] == ["input"]
@@ -164,6 +164,16 @@ class TestCalls:
         assert rendered(chat(tools=tools, parallel_tools=False))["tool_choice"]["type"] == "auto"
         assert "tool_choice" not in rendered(chat(tools=tools))
         assert "tool_choice" not in rendered(chat(tool_choice="auto")), "a choice without tools is refused"
+
+    @pytest.mark.parametrize("wish", [{"tool_choice": "required"}, {"tool_named": "a"}])
+    def test_a_model_that_cannot_be_made_to_call_a_tool_is_not_asked_to(self, wish: dict[str, Any]) -> None:
+        asked = chat(tools=[Tool("a")], **wish)
+        for model in ("claude-opus-5-5", "claude-sonnet-5-5", "claude-fable-5-1", "claude-mythos-5-1"):
+            with pytest.raises(BadRequest) as caught:
+                rendered(asked, model)
+            assert caught.value.param == "tool_choice"
+        for model in ("claude-haiku-5-5", "claude-opus-5", "claude-fable-5", "claude-sonnet-4-6", "glm-5"):
+            assert rendered(asked, model)["tool_choice"]["type"] in ("any", "tool")
 
     def test_arguments_are_said_to_be_an_object(self) -> None:
         bare = Tool("a", schema=msgspec.Raw(b'{"properties": {}}'))
@@ -261,13 +271,20 @@ class TestWishes:
         ("model", "wishes", "limit", "thinking", "effort"),
         [
             ("claude-opus-5-5", {}, 9000, None, None),
-            ("claude-opus-5-5", {"effort": "none"}, 9000, None, None),
+            ("claude-opus-5-5", {"effort": "none"}, 9000, None, "low"),
+            ("claude-fable-5", {"effort": "none"}, 9000, None, "low"),
+            ("claude-sonnet-5-5", {"effort": "none"}, 9000, {"type": "between_tools"}, None),
+            ("claude-sonnet-5", {"effort": "none"}, 9000, {"type": "disabled"}, None),
+            ("claude-haiku-5-5", {"think_tokens": 0}, 9000, {"type": "disabled"}, None),
+            ("claude-opus-4-8", {"effort": "none"}, 9000, None, None),
+            ("claude-haiku-4-5", {"effort": "none"}, 9000, None, None),
+            ("claude-sonnet-4-6", {"effort": "max"}, 9000, {"type": "adaptive", "display": "summarized"}, "max"),
             ("claude-opus-5-5", {"effort": "minimal"}, 9000, {"type": "adaptive", "display": "summarized"}, "low"),
             ("claude-opus-5-5", {"effort": "xhigh"}, 9000, {"type": "adaptive", "display": "summarized"}, "xhigh"),
             ("claude-opus-4-6", {"effort": "xhigh"}, 9000, {"type": "adaptive", "display": "summarized"}, "high"),
             ("claude-opus-5-5", {"think_tokens": 3000}, 9000, {"type": "adaptive", "display": "summarized"}, "medium"),
             ("claude-opus-5-5", {"think_tokens": 90_000}, 9000, {"type": "adaptive", "display": "summarized"}, "high"),
-            ("claude-opus-5-5", {"think_tokens": 0, "show_thoughts": True}, 9000, None, None),
+            ("claude-opus-5-5", {"think_tokens": 0, "show_thoughts": True}, 9000, None, "low"),
             ("claude-opus-5-5", {"think_tokens": -1}, 9000, {"type": "adaptive", "display": "summarized"}, None),
             ("claude-opus-5-5", {"show_thoughts": True}, 9000, {"type": "adaptive", "display": "summarized"}, None),
             ("claude-haiku-4-5", {"effort": "high"}, 9000, {"type": "enabled", "budget_tokens": 4500}, None),
@@ -277,7 +294,7 @@ class TestWishes:
             ("claude-haiku-4-5", {"think_tokens": 3000}, 2500, {"type": "enabled", "budget_tokens": 2499}, None),
             ("claude-haiku-4-5", {"think_tokens": 200}, 2500, {"type": "enabled", "budget_tokens": 1024}, None),
             ("claude-3-5-haiku-latest", {"effort": "high"}, 9000, None, None),
-            ("claude-opus-5-5", {"effort": "high", "tools": [Tool("a")], "tool_named": "a"}, 9000, None, "high"),
+            ("claude-opus-5", {"effort": "high", "tools": [Tool("a")], "tool_named": "a"}, 9000, None, "high"),
         ],
     )
     def test_thinking(self, model: str, wishes: Any, limit: int, thinking: Any, effort: str | None) -> None:

@@ -144,7 +144,7 @@ def test_text_as_a_string_is_one_part() -> None:
 def test_tool_choices(choice: dict[str, Any], expected: tuple[Any, ...]) -> None:
     found = talk(tools=WHOLE["tools"], tool_choice=choice)
     assert (found.tool_choice, found.tool_named, found.parallel_tools) == expected
-    assert rendered(found)["tool_choice"] == choice
+    assert rendered(found, "claude-opus-5")["tool_choice"] == choice
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,9 @@ def test_tool_choices(choice: dict[str, Any], expected: tuple[Any, ...]) -> None
         ({"type": "enabled", "budget_tokens": 5000}, None, (5000, None, True)),
         ({"type": "enabled", "budget_tokens": 5000, "display": "omitted"}, None, (5000, None, False)),
         ({"type": "adaptive"}, "low", (None, "low", True)),
-        ({"type": "disabled"}, None, (None, None, False)),
-        ({"type": "between_tools"}, None, (None, None, False)),
+        ({"type": "disabled"}, None, (None, "none", False)),
+        ({"type": "disabled"}, "high", (None, "none", False)),
+        ({"type": "between_tools"}, None, (None, "none", False)),
     ],
 )
 def test_thinking(thinking: dict[str, Any], effort: str | None, expected: tuple[Any, ...]) -> None:
