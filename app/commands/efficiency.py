@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_settings
-from app.commands.terminal import complain, say_json, table
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.commands.policy import Refused
+from app.commands.terminal import say_json, table
+from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.efficiency import GROUPS, Group, group_of, grouped
 from app.core.runs import Run
-from app.core.since import since_s
-from app.logs import configure_logging
 from app.settings import Settings
-from app.stores.outcomes import OutcomesUnavailable
 from app.stores.traces_runs import runs_since
 
 MAX_GROUPS = 500
@@ -34,27 +30,13 @@ _COLUMNS = (
 )
 
 
+@asking
 def efficiency(*, by: str, since: str, key: str | None, judged: bool, as_json: bool) -> int:
     """Print the efficiency of runs; the exit code."""
-    names = [name.strip() for name in by.split(",")]
+    names, begin_s = [name.strip() for name in by.split(",")], begin_of(since)
     if unknown := [name for name in names if name not in GROUPS]:
-        complain(f"--by: there is no {unknown[0]!r}; one or more of {', '.join(GROUPS)}")
-        return 2
-    try:
-        begin_s = since_s(since, time.time())
-    except ValueError as error:
-        complain(f"--since: {error}")
-        return 2
-    try:
-        settings = read_settings()
-        configure_logging(settings)
-        runs = asyncio.run(read_runs(settings, begin_s, key))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
-    except (*FAILURES, OutcomesUnavailable) as error:
-        complain(str(error))
-        return 1
+        raise Refused(f"--by: there is no {unknown[0]!r}; one or more of {', '.join(GROUPS)}")
+    runs = asyncio.run(read_runs(settings_for_asking(), begin_s, key))
     if judged:
         runs = [run for run in runs if run.judged]
     if as_json:

@@ -15,13 +15,12 @@ import duckdb
 import msgspec
 
 from app.commands.outcomes import feedback_of
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.commands.traces_open import FAILURES, open_traces
 from app.http.dashboard.ask import Learning, Question, Speed
 from app.http.dashboard.figures import answer, decoded, errors
 from app.http.dashboard.speed import speed
 from app.settings import Settings
 from app.stores.opening import make_snapshots
-from app.stores.outcomes import OutcomesUnavailable
 from app.stores.snapshots import NoSnapshot, SnapshotsUnavailable
 from app.stores.traces_runs import runs_since
 
@@ -93,7 +92,7 @@ def main() -> None:
     while select.select([sys.stdin], [], [], IDLE_S)[0] and (line := sys.stdin.buffer.readline()):
         try:
             said = asyncio.run(_line(settings, line))
-        except (*FAILURES, BadUrl, OutcomesUnavailable, duckdb.Error) as error:
+        except FAILURES as error:
             said = msgspec.json.encode({"error": str(error)})
         sys.stdout.buffer.write(said + b"\n")
         sys.stdout.buffer.flush()

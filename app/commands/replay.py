@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
-import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,24 +13,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_catalogue, read_settings
-from app.commands.terminal import complain, heading, say, say_json, table
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.commands.policy import Refused, read_catalogue, read_policy
+from app.commands.terminal import heading, say, say_json, table
+from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.policy import HEURISTIC, LEARNED
-from app.core.since import since_s
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
 from app.learner.replay import Group, Replay, replay
 from app.learner.replay_calls import recorded
 from app.learner.replay_estimates import Estimate, Replayed
-from app.logs import configure_logging
 from app.main import load_routers
 from app.settings import Settings
 from app.stores.opening import make_snapshots
-from app.stores.outcomes import OutcomesUnavailable
-from app.stores.policy_file import load_policy
-from app.stores.policy_yaml import PolicyError
-from app.stores.snapshots import NoSnapshot, Snapshots, SnapshotsUnavailable
+from app.stores.snapshots import NoSnapshot, Snapshots
 from app.stores.traces_parquet import TracesError
 from routers.learned import LearnedRouter
 
@@ -44,20 +37,12 @@ _RECORDS = "SELECT record FROM traces WHERE created_s >= ? AND route IS NOT NULL
 _COLUMNS = ("estimate", "per decision", "95 %")
 
 
+@asking
 def replay_command(*, policy: Path | None, since: str, router: str | None, most: int, as_json: bool) -> int:
     """Print what it would have come to; the exit code: 0 estimated (as JSON: or refused, which it tells), 1 refused or
     not readable, 2 wrong usage."""
-    try:
-        begin_s = since_s(since, time.time())
-        settings = read_settings()
-        configure_logging(settings)
-        found, records = asyncio.run(_replay(settings, policy or settings.policy, begin_s, router, most))
-    except (ValueError, Refused, BadUrl, PolicyError) as problem:
-        complain(f"--since {problem}" if type(problem) is ValueError else str(problem))
-        return 2
-    except (*FAILURES, OutcomesUnavailable, SnapshotsUnavailable) as error:
-        complain(str(error))
-        return 1
+    begin_s, settings = begin_of(since), settings_for_asking()
+    found, records = asyncio.run(_replay(settings, policy or settings.policy, begin_s, router, most))
     since_text = dt.datetime.fromtimestamp(begin_s, dt.UTC).isoformat(timespec="seconds")
     if as_json:
         say_json({"object": "replay", "since": since_text, "records": records, "most": most, **found.as_json()})
@@ -68,7 +53,7 @@ def replay_command(*, policy: Path | None, since: str, router: str | None, most:
 
 async def _replay(settings: Settings, path: Path, begin_s: float, router: str | None, most: int) -> tuple[Replay, int]:
     catalogue = read_catalogue()
-    policy = load_policy(path, env=os.environ, catalogue=catalogue)
+    policy = read_policy(path, catalogue)
     loaded = load_routers(settings.router_weights)
     routers = await routers_of(settings, router, loaded)
     words = itertools.chain.from_iterable((await feedback_of(settings)).values())

@@ -11,40 +11,25 @@ from typing import Any
 import duckdb
 
 from app.commands.figures import told
-from app.commands.policy import Refused, read_catalogue, read_policy, read_settings
+from app.commands.policy import read_catalogue, read_policy
 from app.commands.spend import open_reading
 from app.commands.terminal import complain, say, say_json
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
-from app.core.since import since_s
+from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.http.dashboard.ask import Burn, Learning, Overview, Pace, Speed
 from app.http.dashboard.budgets import budgets_of, paces_of
 from app.http.dashboard.report import report_page
-from app.logs import configure_logging
 from app.settings import Settings
 from app.stores.budgets import LedgerUnavailable
-from app.stores.outcomes import OutcomesUnavailable
 
 MAX_BURNS = 8
 DAY_S = 86_400.0
 
 
+@asking
 def report(*, since: str, out: Path, as_json: bool) -> int:
     """Write the report, or print its figures; the exit code."""
-    try:
-        begin_s = since_s(since, time.time())
-    except ValueError as error:
-        complain(f"--since {error}")
-        return 2
-    try:
-        settings = read_settings()
-        configure_logging(settings)
-        figures = asyncio.run(_figures(settings, begin_s))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
-    except (*FAILURES, OutcomesUnavailable, duckdb.Error) as error:
-        complain(str(error))
-        return 1
+    begin_s = begin_of(since)
+    figures = asyncio.run(_figures(settings_for_asking(), begin_s))
     if as_json:
         say_json(figures)
         return 0

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_settings
-from app.commands.terminal import complain, say, say_json, table
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.commands.policy import Refused
+from app.commands.terminal import say, say_json, table
+from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.efficiency import GROUPS
-from app.core.since import since_s
 from app.learner.measured_runs import judged_since
 from app.learner.measures import LEAST, MEASURES, Judged, Measure, measured
-from app.logs import configure_logging
 from app.settings import Settings
-from app.stores.outcomes import OutcomesUnavailable
 
 MAX_GROUPS = 200
 _COLUMNS = ("measure", "value", "95 %", "of", "target", "status")
 
 
+@asking
 def success_metrics(*, by: str, since: str, key: str | None, target: Sequence[str], as_json: bool) -> int:
     """Print the measures; the exit code."""
     if by not in GROUPS:
-        complain(f"--by: there is no {by!r}; one of {', '.join(GROUPS)}")
-        return 2
-    try:
-        targets = read_targets(target)
-        begin_s = since_s(since, time.time())
-    except ValueError as error:
-        complain(str(error))
-        return 2
-    try:
-        settings = read_settings()
-        configure_logging(settings)
-        runs = asyncio.run(_read(settings, begin_s, key))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
-    except (*FAILURES, OutcomesUnavailable) as error:
-        complain(str(error))
-        return 1
+        raise Refused(f"--by: there is no {by!r}; one of {', '.join(GROUPS)}")
+    targets, begin_s = read_targets(target), begin_of(since)
+    runs = asyncio.run(_read(settings_for_asking(), begin_s, key))
     told = answer(runs, by, begin_s, targets)
     if as_json:
         say_json(told)
@@ -54,16 +36,16 @@ def success_metrics(*, by: str, since: str, key: str | None, target: Sequence[st
 
 
 def read_targets(given: Iterable[str]) -> dict[str, float]:
-    """Targets written NAME=VALUE. Raises ValueError."""
+    """Targets written NAME=VALUE. Raises Refused."""
     found: dict[str, float] = {}
     for text in given:
         name, _, value = text.partition("=")
         if name not in MEASURES:
-            raise ValueError(f"--target: there is no measure {name!r}; one of {', '.join(MEASURES)}")
+            raise Refused(f"--target: there is no measure {name!r}; one of {', '.join(MEASURES)}")
         try:
             found[name] = float(value)
         except ValueError:
-            raise ValueError(f"--target: {name} needs a number, as in {name}=0.05") from None
+            raise Refused(f"--target: {name} needs a number, as in {name}=0.05") from None
     return found
 
 

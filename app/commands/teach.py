@@ -12,13 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_settings
+from app.commands.policy import Refused
 from app.commands.terminal import complain, say
-from app.commands.traces_open import FAILURES, BadUrl, open_traces
+from app.commands.traces_open import asking, open_traces, settings_for_asking
 from app.learner.teach import Taught, TooLittle, teach, with_house
-from app.logs import configure_logging
 from app.settings import Settings
-from app.stores.outcomes import OutcomesUnavailable
 from app.stores.traces_parquet import TracesError
 from routers.artifact import Weights, read, save
 from routers.belief import Belief
@@ -29,19 +27,16 @@ CARD: Final = "MODEL_CARD.md"
 _RECORDS = "SELECT record FROM traces WHERE created_s > ? ORDER BY created_s, request_id"
 
 
+@asking
 def teach_command(out: Path) -> int:
     """Teach, and write the weights and their card into a folder; the exit code."""
+    settings = settings_for_asking()
+    weights = _weights(settings)
+    base = LearnedRouter(weights)
     try:
-        settings = read_settings()
-        configure_logging(settings)
-        weights = _weights(settings)
-        base = LearnedRouter(weights)
         taught = asyncio.run(_teach(settings, base))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
-    except (TooLittle, *FAILURES, OutcomesUnavailable) as error:
-        complain(f"nothing was written. {error}" if isinstance(error, TooLittle) else str(error))
+    except TooLittle as error:
+        complain(f"nothing was written. {error}")
         return 1
     made = with_house(weights, taught.house)
     try:

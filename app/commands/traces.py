@@ -14,8 +14,7 @@ import structlog
 
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say, table, visible
-from app.commands.traces_open import FAILURES, BadUrl, open_traces, parquet_of, stream_of
-from app.logs import configure_logging
+from app.commands.traces_open import FAILURES, asking, open_traces, parquet_of, settings_for_asking, stream_of
 from app.settings import Settings
 from app.stores.opening import segments_folder
 from app.stores.traces_compact import Pass, compact_segments, compact_stream
@@ -39,56 +38,37 @@ class Form(StrEnum):
     JSON = "json"
 
 
+@asking
 def query(sql: str, form: Form) -> int:
     """Print the answer to one SELECT over the view `traces`; the exit code."""
     try:
-        settings = read_settings()
-        configure_logging(settings)
-        asyncio.run(_query(settings, sql, form))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
+        asyncio.run(_query(settings_for_asking(), sql, form))
     except QueryError as error:
-        complain(str(error))
-        return 2
-    except FAILURES as error:
-        complain(str(error))
-        return 1
+        raise Refused(str(error)) from None
     return 0
 
 
+@asking
 def compact(*, quiet: bool) -> int:
     """One pass of compaction; the exit code."""
+    settings = settings_for_asking()
     try:
-        settings = read_settings()
-        configure_logging(settings)
         done = asyncio.run(_compact(settings))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
     except FAILURES as error:
-        if quiet:
-            log.error("traces could not be compacted", error=str(error))
-        else:
-            complain(str(error))
+        if not quiet:
+            raise
+        log.error("traces could not be compacted", error=str(error))
         return 1
     if not quiet:
         say(_told(done))
     return 0
 
 
+@asking
 def tail(*, count: int, follow: bool, as_json: bool) -> int:
     """Print the last calls, and go on with new ones until interrupted; the exit code."""
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_tail(read_settings(), count, follow, as_json))
-    except (Refused, BadUrl) as problem:
-        complain(str(problem))
-        return 2
-    except FAILURES as error:
-        complain(str(error))
-        return 1
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

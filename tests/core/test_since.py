@@ -17,6 +17,8 @@ NOW_S = 1_795_176_000.0  # 2026-11-20 12:00 UTC
         ("90s", NOW_S - 90),
         ("2w", NOW_S - 14 * 86_400),
         ("999999w", 0.0),
+        ("1969-12-31", 0.0),
+        ("9999-12-31T23:59:59Z", 253_402_300_799.0),
         ("2026-11-20", NOW_S - 43_200),
         ("2026-11-20T12:00", NOW_S),
         ("2026-11-20T12:00:00Z", NOW_S),
@@ -32,4 +34,11 @@ def test_a_span_a_date_or_a_moment(text: str, moment_s: float) -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "7 days", "-1d", "7d; DROP", "2026-13-01", "1e9", "nan"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="24h"):
+        since_s(text, NOW_S)
+
+
+@pytest.mark.parametrize("text", ["253402300800", "999999999999"])
+def test_what_has_no_date_is_refused(text: str) -> None:
+    """It was a stack trace, or an error 503 of the gateway."""
+    with pytest.raises(ValueError, match="year 10000"):
         since_s(text, NOW_S)
