@@ -28,7 +28,7 @@ from app.core.policy import Provider
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
-from app.dialects.base import BadEvent, Dialect, UpstreamRequest
+from app.dialects.base import BadEvent, Dialect, Reader, UpstreamRequest
 from app.dialects.event_relay import EventRelay, counts_of, date
 from app.dialects.openai_chat.chunks import choices_in, with_finishes
 from app.dialects.openai_chat.decode import decode_event, decode_whole
@@ -40,6 +40,7 @@ from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
 from app.dialects.registry import CHAT, MESSAGES, RESPONSES, dialect_named
+from app.dialects.short_names import RenamingReader, shortened
 from app.gateway.seen import heard_for
 
 _KNOWN = OWN | {""}
@@ -197,6 +198,7 @@ class EventExchange:
         self._upstream = upstream
         self._same = client.name == upstream.name
         self._whole: list[Event] = []
+        self._names: dict[str, str] = {}
         self.heard = heard_for(request, writing)
 
     @property
@@ -215,7 +217,13 @@ class EventExchange:
 
     @cached_property
     def _talk(self) -> Conversation:
-        return self._client.conversation(self._request)
+        talk = self._client.conversation(self._request)
+        self._names = shortened(talk, self._upstream.name)
+        return talk
+
+    def _reader(self) -> Reader:
+        reader = self._upstream.reader()
+        return RenamingReader(reader, self._names) if self._names else reader
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         upstream = self._upstream
@@ -242,7 +250,7 @@ class EventExchange:
         return EventRelay(
             meter,
             self._client,
-            self._upstream.reader(),
+            self._reader(),
             self._request,
             same=self._same,
             clamp_tokens=clamp_tokens,
@@ -256,7 +264,7 @@ class EventExchange:
         return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
 
     def read_whole(self, body: bytes, meter: Meter) -> int:
-        events = self._whole = self._upstream.reader().whole(body)
+        events = self._whole = self._reader().whole(body)
         self.heard.take(events)
         date(events, self._created_s)
         if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):

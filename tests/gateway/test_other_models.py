@@ -11,7 +11,8 @@ import pytest
 
 from tests.gateway.live import OUTPUT_NANO, PROMPT, Answer, Live, policy, read, usd
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Script, words
+from tests.upstream_reply import Received
+from tests.upstream_script import Script, tool, words
 
 MOST = 64_000
 MESSAGE = Script(
@@ -78,3 +79,27 @@ async def test_what_a_route_leads_to_is_asked_in_words_that_it_takes(
     body = upstream.requests[0].body
     assert {name: body.get(name) for name in ("max_tokens", "temperature")} == {"max_tokens": None, "temperature": None}
     assert (body["max_completion_tokens"], body["reasoning_effort"], body["seed"]) == (50, "low", 7)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_tool_with_a_long_name_is_called_by_it(
+    upstream: ScriptedUpstream, tmp_path: Path, stream: bool
+) -> None:
+    name = "mcp__plugin_atlassian-mcp-remote_atlassian__getJiraProjectIssueTypesMetadata"
+    offered = {"name": name, "input_schema": {"type": "object"}}
+
+    def called(request: Received) -> Script:
+        function = request.body["tools"][0]["function"]["name"]
+        return Script.of(tool("{}", id="call_1", name=function)) if len(function) <= 64 else Script.failure(400)
+
+    upstream.source, upstream.requests[:] = called, []
+    use = {"type": "tool_use", "id": "call_1", "name": name, "input": {}}
+    results = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": "none"}]}
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        asked: dict[str, Any] = {"model": "a", "max_tokens": 99, "tools": [offered], "stream": stream}
+        answer = await ask(live, "/v1/messages", **asked)
+        turns = [*PROMPT, {"role": "assistant", "content": [use]}, results]
+        await ask(live, "/v1/messages", **asked, messages=turns)
+    assert f'"name":"{name}"'.encode() in answer.body
+    first, second = [request.body for request in upstream.requests]
+    assert second["messages"][1]["tool_calls"][0]["function"]["name"] == first["tools"][0]["function"]["name"]

@@ -86,6 +86,7 @@ INTO_CHAT: Final = {
     "temperature, top_p, penalties": "dropped for OpenAI's reasoning models, which refuse them",
     "stop": "refused for OpenAI's reasoning models, which refuse it",
     "call ids": "longer than forty characters: shortened to a digest, in calls and results alike",
+    "tool names": "longer than 64 characters, or with others than letters, digits, _ and -: see `short_names.py`",
     "file url": "refused: chat takes files by their content",
     "audio format": "refused, unless it is wav or mp3",
     "media of an assistant": "refused: chat's assistants say text",
