@@ -45,6 +45,7 @@ from app.http.front import ASGIApp, Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
 from app.http.replays import Replays
+from app.http.reply_cache import ReplyCache
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
@@ -52,17 +53,13 @@ from app.replaying import ReplayCheck
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
-from app.stores.opening import make_outcomes, make_snapshots, make_words, workers_folder
+from app.stores.opening import make_memory, make_outcomes, make_replays, make_snapshots, make_words, workers_folder
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
-from app.stores.replays import SharedReplays
-from app.stores.replays_sqlite import SqliteReplays
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
-from app.stores.task_memory import TaskMemory
-from app.stores.task_memory_sqlite import SqliteTaskMemory
 from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
 from routers.base import Arm, Router
@@ -117,24 +114,6 @@ def with_spans(settings: Settings, traces: Traces, policy: Callable[[], Policy])
     return SpannedTraces(traces, otlp(), policy, installed_version())
 
 
-def make_replays(settings: Settings) -> SharedReplays:
-    """Where replies to requests with an Idempotency-Key are: beside the ledger."""
-    if settings.redis_url is None:
-        return SqliteReplays(settings.data_dir / "replays.sqlite")
-    from app.stores.replays_redis import RedisReplays  # noqa: PLC0415  (see make_budgets)
-
-    return RedisReplays(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-
-
-def make_memory(settings: Settings) -> TaskMemory:
-    """Where tasks are remembered besides their money: beside the ledger."""
-    if settings.redis_url is None:
-        return SqliteTaskMemory(settings.data_dir / "task-memory.sqlite")
-    from app.stores.task_memory_redis import RedisTaskMemory  # noqa: PLC0415  (see make_budgets)
-
-    return RedisTaskMemory(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
-
-
 def load_routers(weights: Path) -> dict[str, Router]:
     """The routers that policies may name: the heuristic, and the learned one where its weights can be used."""
     found: dict[str, Router] = {HEURISTIC: HeuristicRouter()}
@@ -157,12 +136,12 @@ def load_routers(weights: Path) -> dict[str, Router]:
 
 
 def hot_routes(
-    services: Services, max_body_bytes: int, replays: Replays, patience: Patience = PATIENT
+    services: Services, max_body_bytes: int, replays: Replays, cache: ReplyCache, patience: Patience = PATIENT
 ) -> dict[str, HotRoute]:
     """The paths that generate or embed, each with its route; Gemini's by their verb."""
     routes = _hot_routes(services, max_body_bytes)
     for route in routes.values():
-        route.replays, route.patience = replays, patience
+        route.replays, route.cache, route.patience = replays, cache, patience
     return routes
 
 
@@ -266,8 +245,9 @@ class Gateway:
         dashboard = self.dashboard = self._dashboard(services, figures)
         circuits = ToldCircuits(make_words(settings, "circuits"), services)
         api = build_api(services, outcomes, aside, dashboard)
-        replays = Replays(shared := make_replays(settings))
-        self.front = self._front(services, replays, api)
+        replays = Replays(shared := make_replays(settings, "replays"))
+        cache = ReplyCache(services, cached := make_replays(settings, "cache"))
+        self.front = self._front(services, replays, cache, api)
         # What is loaded now lives as long as the process: the collector need not walk it, nor run every few requests.
         gc.collect()
         gc.freeze()
@@ -304,7 +284,7 @@ class Gateway:
         finally:
             await _close(figures, dashboard.others, circuits)
             await services.give_back()
-            await _close(upstreams, traces, outcomes, shared, memory, snapshots, budgets)
+            await _close(upstreams, traces, outcomes, shared, cached, memory, snapshots, budgets)
 
     def _dashboard(self, services: Services, figures: Figures) -> Dashboard:
         settings = self.settings
@@ -313,10 +293,11 @@ class Gateway:
             services, self.policies, figures, Rehearsals(settings), self.history, settings.policy_edit, words, whose
         )
 
-    def _front(self, services: Services, replays: Replays, api: ASGIApp) -> Front:
+    def _front(self, services: Services, replays: Replays, cache: ReplyCache, api: ASGIApp) -> Front:
         settings = self.settings
         patience = Patience(settings.body_idle_s, settings.body_s)
-        return Front(hot_routes(services, settings.max_body_bytes, replays, patience), api, self.metrics, patience)
+        routes = hot_routes(services, settings.max_body_bytes, replays, cache, patience)
+        return Front(routes, api, self.metrics, patience)
 
     async def _follower(self, snapshots: Snapshots) -> Follower | None:
         """What keeps the learned router up to date; None where there is none that learns. The gateway begins with what

@@ -315,6 +315,7 @@ class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
     `source` is the path it was read from; `keys` is keyed by the SHA-256 that is looked up for a request, of which a
     key may have two; `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters;
+    `cache_s`: how long replies are kept for requests that come again, None: not at all;
     `targets`: where measures of success (MEASURES) should stay below, or above where more is better."""
 
     version: str
@@ -328,6 +329,7 @@ class Policy:
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unknown_model: str | None = None
     on_cut: OnCut = "error"
+    cache_s: float | None = None
     ledger: LedgerRules = LedgerRules()
     targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     require_replay: ReplayRules | None = None

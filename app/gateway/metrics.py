@@ -68,6 +68,8 @@ class Metrics:
             ["scope", "name"],
             mode="livemostrecent",
         )
+        self.cache_hits = counter("bursar_cache_hits_total", "Requests answered by the policy's cache of replies.", [])
+        self.cache_saved = counter("bursar_cache_saved_usd_total", "What their first calls cost, as far as known.", [])
         self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
         self.attempts = counter(
             "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]

@@ -136,6 +136,11 @@ class OwnedCall(ABC):
             found[attempt.candidate.name] = found.get(attempt.candidate.name, 0) + (attempt.charged_nano or 0)
         return found
 
+    @property
+    def cost_nano(self) -> int | None:
+        """What all attempts of this call were charged; None where any of it is unknown."""
+        return total_nano(self.attempts)
+
     def took_it_itself(self, error: BudgetExceeded, candidate: Candidate) -> bool:
         """Whether the money that this candidate lacks went into attempts that failed: a client that tried again would
         spend as much again. Where it costs more than the cap allows at any time, the failure is what there is to tell.
@@ -200,7 +205,7 @@ class OwnedCall(ABC):
             found.append((b"x-client-request-id", self.record.client_request_id.encode("latin-1", "replace")))
         if content_type != WHOLE:
             found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        elif (cost_nano := total_nano(self.attempts)) is not None:
+        elif (cost_nano := self.cost_nano) is not None:
             found.append((b"x-bursar-cost-usd", usd_text(cost_nano).encode()))
         remaining = purse.remaining_nano
         if remaining is not None:

@@ -28,7 +28,8 @@ from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Rece
 from app.http.auth import KeyRing
 from app.http.caps import join_repeated
 from app.http.encodings import decoded
-from app.http.replays import RecordingDownstream, Replays, Reply, replay
+from app.http.replays import REPLAYED, RecordingDownstream, Replays, Reply, replay
+from app.http.reply_cache import CACHED, ReplyCache
 from app.http.whose import Whose
 from app.http.wire import WIRE, Cycle, WireDownstream
 
@@ -68,6 +69,7 @@ class HotRoute(ABC):
         self._max_body_bytes = max_body_bytes
         self._keys = KeyRing(services.view.policy)
         self.replays = Replays()  # a process's routes are given one in common
+        self.cache: ReplyCache | None = None  # and so they are of this
         self.patience = PATIENT
 
     @property
@@ -106,26 +108,22 @@ class HotRoute(ABC):
                 join_repeated(headers, scope["headers"])
             if "key" in path:
                 headers.setdefault("x-goog-api-key", path["key"])
+            key, body = await self._key_and_body(headers, receive, cycle)
             view = self.services.view
-            key = self._gate(headers)
-            body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
-            if "content-encoding" in headers:
-                body = decoded(headers["content-encoding"], body, self._max_body_bytes)
-            if self.services.view is not view:  # the policy was edited while the body came in: one view a request
-                view, key = self.services.view, self._gate(headers)
-            if (again := headers.get("idempotency-key")) is not None:
-                reply, is_new = await self.replays.take(key_name(key), again, scope["path"], body)
+            before = await self._came_before(headers, key, scope["path"], body)
+            if before is not None:
+                reply, is_new, mark = before
                 if not is_new:
-                    await replay(reply, downstream)
+                    await replay(reply, downstream, mark)
                     return
                 kept = reply
                 downstream = RecordingDownstream(send, kept)
-                if self.services.view is not view:  # or while it waited for the first one with that key
-                    key = self._gate(headers)
+            if self.services.view is not view:  # or while it was looked for
+                key = self._gate(headers)
             call = await self.serve(headers, body, key, downstream, path_task, path)
         except BursarError as error:
             if kept is not None:
-                self.replays.end(kept, Outcome.BAD_REQUEST)
+                kept.end(Outcome.BAD_REQUEST)
             self.services.metrics.errors.labels(error.label).inc()
             if isinstance(error, TooLarge):
                 await read_away(headers, receive, cycle)
@@ -136,18 +134,42 @@ class HotRoute(ABC):
         except Exception:
             log.exception("a request failed unexpectedly")
             if kept is not None:
-                self.replays.end(kept, Outcome.GATEWAY_ERROR)
+                kept.end(Outcome.GATEWAY_ERROR)
             self.services.metrics.errors.labels(BursarError.label).inc()
             await refuse(downstream, BursarError("The gateway failed to serve the request."), self.dialect, path)
             return
         if call is None:
             if kept is not None:
-                self.replays.end(kept, Outcome.COMPLETED)
+                kept.end(Outcome.COMPLETED)
             return
         if cycle is None:
             await self._listen(call, receive, downstream, kept)
         else:
             await self._run(call, cycle, downstream, kept)
+
+    async def _key_and_body(
+        self, headers: dict[str, str], receive: Receive, cycle: Cycle | None
+    ) -> tuple[Key | None, bytes]:
+        """Who asks, by the view in force once the body is here, and the body. Raises BursarError or ClientLeft."""
+        view, key = self.services.view, self._gate(headers)
+        body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
+        if "content-encoding" in headers:
+            body = decoded(headers["content-encoding"], body, self._max_body_bytes)
+        if self.services.view is not view:  # the policy was edited meanwhile: one view a request
+            key = self._gate(headers)
+        return key, body
+
+    async def _came_before(
+        self, headers: dict[str, str], key: Key | None, path: str, body: bytes
+    ) -> tuple[Reply, bool, Head] | None:
+        """The reply to the same request before this one, and False; one to be recorded, and True; None where neither is
+        wanted. With what marks a reply as given again. Raises BadRequest."""
+        if (again := headers.get("idempotency-key")) is not None:
+            return *await self.replays.take(key_name(key), again, path, body), REPLAYED
+        if self.cache is None or self.services.view.policy.cache_s is None:
+            return None
+        found = await self.cache.find(key_name(key), headers, path, body)
+        return None if found is None else (*found, CACHED)
 
     async def _run(self, call: OwnedCall, cycle: Cycle, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """In this task, which outlives its client: the connection tells when that one leaves."""
@@ -164,13 +186,13 @@ class HotRoute(ABC):
         finally:  # cancelled or not: whoever waits for this reply must not wait for ever
             cycle.on_left = None
             if kept is not None:
-                self.replays.end(kept, call.record.outcome)
+                kept.end(call.record.outcome, call.cost_nano)
 
     async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """Under another server: the call is a task of its own, and this one listens for the client to leave."""
         task = self.services.calls.spawn(call)
         if kept is not None:
-            task.add_done_callback(lambda _: self.replays.end(kept, call.record.outcome))
+            task.add_done_callback(lambda _: kept.end(call.record.outcome, call.cost_nano))
         while (await receive())["type"] != "http.disconnect":
             pass
         if not downstream.finished:

@@ -28,14 +28,25 @@ MAX_ALL_BYTES = 64 * 1024 * 1024
 FIRST_LOOK_S, LAST_LOOK_S = 0.05, 0.5
 """How often another process's claim is looked at, at first and in the end."""
 MAX_KEY_CHARS = 255
+REPLAYED: Head = [(b"x-bursar-replayed", b"true")]
 _KEPT_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.COST_KILLED})
 
 
 class Reply:
-    """One reply as it was sent, or is being sent. `claim`: the name under which other processes know of it."""
+    """One reply as it was sent, or is being sent. `claim`: the name under which other processes know of it in `shared`;
+    it is kept after one of `outcomes`, for `keep_s`."""
 
-    def __init__(self, fingerprint: bytes, now_s: float) -> None:
+    def __init__(
+        self,
+        fingerprint: bytes,
+        now_s: float,
+        shared: SharedReplays | None = None,
+        *,
+        outcomes: frozenset[Outcome] = _KEPT_OUTCOMES,
+        keep_s: float = KEPT_S,
+    ) -> None:
         self.fingerprint = fingerprint
+        self._shared, self._outcomes, self._keep_s = shared, outcomes, keep_s
         self.began_s = now_s
         self.ended = asyncio.Event()
         self.good = self.whole = False
@@ -44,6 +55,22 @@ class Reply:
         self.parts: list[bytes] = []
         self.size = 0
         self.claim: str | None = None
+
+    def fill(self, kept: Kept) -> None:
+        """With what was answered elsewhere, or before."""
+        self.status, self.headers, self.parts, self.size = kept.status, kept.headers, [kept.body], 0
+        self.good = True
+        self.ended.set()
+
+    def end(self, outcome: Outcome, cost_nano: int | None = None) -> None:
+        """The call is over: its reply stands, or the next request has to try again. One whose client left while its
+        end was settled has no end."""
+        self.good = outcome in self._outcomes and self.whole and self.size <= MAX_KEPT_BYTES
+        self.ended.set()
+        if self.claim is not None and self._shared is not None:
+            kept = Kept(self.status, self.headers, b"".join(self.parts), cost_nano) if self.good else None
+            self._shared.keep(self.claim, kept, self._keep_s)
+            self.claim = None
 
 
 class RecordingDownstream(AsgiDownstream):
@@ -103,7 +130,7 @@ class Replays:
                 return reply, False
             if self._replies.get((whose, key)) is reply:
                 del self._replies[whose, key]
-        reply = self._replies[whose, key] = Reply(fingerprint, time.monotonic())
+        reply = self._replies[whose, key] = Reply(fingerprint, time.monotonic(), self._shared)
         try:
             return reply, await self._is_mine(f"{whose}:{key}", reply)
         except BaseException:
@@ -122,9 +149,7 @@ class Replays:
                 log.warning("an Idempotency-Key holds within this process only", error=str(error))
                 return True
             if isinstance(found, Kept):
-                reply.status, reply.headers, reply.parts, reply.size = found.status, found.headers, [found.body], 0
-                reply.good = True
-                reply.ended.set()
+                reply.fill(found)
                 return False
             if found is Claim.OTHER:
                 raise _used()
@@ -135,16 +160,6 @@ class Replays:
                 raise TimeoutError
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_LOOK_S)
-
-    def end(self, reply: Reply, outcome: Outcome) -> None:
-        """The call is over: its reply stands, or the next request has to try again. One whose client left while its
-        end was settled has no end."""
-        reply.good = outcome in _KEPT_OUTCOMES and reply.whole and reply.size <= MAX_KEPT_BYTES
-        reply.ended.set()
-        if reply.claim is not None and self._shared is not None:
-            kept = Kept(reply.status, reply.headers, b"".join(reply.parts)) if reply.good else None
-            self._shared.keep(reply.claim, kept)
-            reply.claim = None
 
     async def tend(self) -> None:
         """Keep this process's claims alive, until cancelled."""
@@ -169,11 +184,11 @@ def _used() -> BadRequest:
     return BadRequest("That Idempotency-Key belongs to another request.", param="Idempotency-Key")
 
 
-async def replay(reply: Reply, downstream: AsgiDownstream) -> None:
+async def replay(reply: Reply, downstream: AsgiDownstream, mark: Head = REPLAYED) -> None:
     """Send a reply again, marked as such; its request id is the first one's, for there was one call."""
-    headers = [(name, value) for name, value in reply.headers if name != b"content-length"]
-    whole = len(headers) < len(reply.headers)
-    headers.append((b"x-bursar-replayed", b"true"))
+    marked = {b"content-length", *(name for name, _ in mark)}
+    headers = [*((name, value) for name, value in reply.headers if name not in marked), *mark]
+    whole = any(name == b"content-length" for name, _ in reply.headers)
     if whole:
         await downstream.reply(reply.status, headers, b"".join(reply.parts))
         return

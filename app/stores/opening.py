@@ -9,8 +9,12 @@ from pathlib import Path
 from app.settings import Settings
 from app.stores.outcomes import Outcomes
 from app.stores.outcomes_sqlite import SqliteOutcomes
+from app.stores.replays import SharedReplays
+from app.stores.replays_sqlite import SqliteReplays
 from app.stores.snapshots import Snapshots
 from app.stores.snapshots_sqlite import SqliteSnapshots
+from app.stores.task_memory import TaskMemory
+from app.stores.task_memory_sqlite import SqliteTaskMemory
 from app.stores.traces_tail import SegmentTail, Tail
 from app.stores.words import FileWords, Words
 
@@ -33,6 +37,24 @@ def make_snapshots(settings: Settings) -> Snapshots:
     from app.stores.snapshots_redis import RedisSnapshots  # noqa: PLC0415  (see make_outcomes)
 
     return RedisSnapshots(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+
+
+def make_replays(settings: Settings, about: str) -> SharedReplays:
+    """Where replies are kept for requests that come again, for one purpose: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteReplays(settings.data_dir / f"{about}.sqlite")
+    from app.stores.replays_redis import RedisReplays  # noqa: PLC0415  (see make_outcomes)
+
+    return RedisReplays(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace, about=about)
+
+
+def make_memory(settings: Settings) -> TaskMemory:
+    """Where tasks are remembered besides their money: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteTaskMemory(settings.data_dir / "task-memory.sqlite")
+    from app.stores.task_memory_redis import RedisTaskMemory  # noqa: PLC0415  (see make_outcomes)
+
+    return RedisTaskMemory(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
 
 
 def make_tail(settings: Settings) -> Callable[[str], Tail]:

@@ -116,6 +116,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         ),
         unknown_model=spec.unknown_model if spec.unknown_model in routes else None,
         on_cut=spec.on_cut,
+        cache_s=None if spec.cache is None else spec.cache.ttl_secs,
         ledger=LedgerRules(
             on_failure=spec.ledger.on_failure,
             open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),

@@ -258,6 +258,14 @@ class BillsAfterCancelSpec(Spec):
     hosts: list[str] = Field(description="In place of the built-in list.")
 
 
+class CacheSpec(Spec):
+    """Whole replies are kept, and given again for nothing to requests that are the same byte for byte, of one key."""
+
+    ttl_secs: Annotated[float, Field(gt=0, le=30 * 86_400), NotBool] = Field(
+        description="How long each is good. An edit of the policy makes all of them void."
+    )
+
+
 class ReplaySpec(Spec):
     """An edited policy is replayed on recorded traffic before it is taken into force (`bursar replay`)."""
 
@@ -296,6 +304,9 @@ class PolicySpec(Spec):
     )
     unknown_model: Name | None = Field(default=None, description="The route for model names that are not known.")
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
+    cache: CacheSpec | None = Field(
+        default=None, description="A cache of replies (which are then stored, beside the ledger). Default: none."
+    )
     ledger: LedgerSpec = Field(default=LedgerSpec(), description="What happens while money cannot be counted.")
     landing: LandingSpec | None = Field(
         default=None, description="How tasks end near their cap. Default: they are cut."

@@ -1,4 +1,5 @@
-"""Replies to requests with an `Idempotency-Key`, shared by all gateways, for a while.
+"""Replies to requests that may come again, shared by all gateways, for a while: by an `Idempotency-Key`, and where the
+policy has a cache by what they ask.
 
 Who serves a request claims its key first, and keeps its claim alive while it works; what it answered is kept in the
 claim's place. A claim whose owner died runs out, and the next request is served anew. Two stores hold them: a SQLite
@@ -18,6 +19,8 @@ RENEW_S = LEASE_S / 3
 KEPT_S = 600.0
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """Of one reply: a larger one is not kept, and a request that comes again is served anew."""
+IN_ALL_BYTES = 512 * 1024 * 1024
+"""Of all replies in a file; those that would be forgotten first go first. Redis has its own limit (`maxmemory`)."""
 
 
 class ReplaysUnavailable(Exception):
@@ -40,6 +43,8 @@ class Kept(msgspec.Struct, array_like=True):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    cost_nano: int | None = None
+    """What its call cost in all, where that is known."""
 
 
 class SharedReplays(Protocol):
@@ -49,7 +54,7 @@ class SharedReplays(Protocol):
         """Claim a key for a request with this fingerprint (32 bytes), or learn what became of the one that did.
         Raises ReplaysUnavailable."""
 
-    def keep(self, name: str, kept: Kept | None) -> None:
+    def keep(self, name: str, kept: Kept | None, keep_s: float = KEPT_S) -> None:
         """End a claim of this process: with its reply, or (None) so that the next request is served. Returns at once;
         what cannot be written is logged, and the claim runs out."""
 

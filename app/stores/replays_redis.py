@@ -51,9 +51,10 @@ _SCRIPT = Script(
 class RedisReplays:
     """See `stores/replays.py`."""
 
-    def __init__(self, url: str, *, namespace: str = "bursar") -> None:
+    def __init__(self, url: str, *, namespace: str = "bursar", about: str = "replay") -> None:
+        """`about`: stores of different names know nothing of each other."""
         self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the store of replies", ReplaysUnavailable)
-        self._prefix = f"{{{namespace}}}:replay:"
+        self._prefix = f"{{{namespace}}}:{about}:"
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
         self._writing: set[asyncio.Task[None]] = set()
@@ -68,10 +69,10 @@ class RedisReplays:
             self._claimed.add(key)
         return claim
 
-    def keep(self, name: str, kept: Kept | None) -> None:
+    def keep(self, name: str, kept: Kept | None, keep_s: float = KEPT_S) -> None:
         key = self._key(name)
         self._claimed.discard(key)
-        write = asyncio.get_running_loop().create_task(self._write(key, kept))
+        write = asyncio.get_running_loop().create_task(self._write(key, kept, keep_s))
         self._writing.add(write)
         write.add_done_callback(self._writing.discard)
 
@@ -85,10 +86,10 @@ class RedisReplays:
             await asyncio.wait(self._writing, timeout=DEADLINE_S)
         await self._desk.close()
 
-    async def _write(self, key: str, kept: Kept | None) -> None:
+    async def _write(self, key: str, kept: Kept | None, keep_s: float) -> None:
         what: list[Arg] = ["release", self._owner]
         if kept is not None:
-            what = ["keep", self._owner, encode(kept), int(KEPT_S * 1000)]
+            what = ["keep", self._owner, encode(kept), int(keep_s * 1000)]
         try:
             await self._desk.ask([key], what)
         except ReplaysUnavailable as error:

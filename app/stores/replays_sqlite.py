@@ -9,16 +9,25 @@ from pathlib import Path
 
 import structlog
 
-from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
+from app.stores.replays import IN_ALL_BYTES, KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
 from app.stores.sqlite_file import SqliteFile
 
 log = structlog.get_logger()
 
-MAX_REPLIES = 2_000
 VERSION = 1
+MADE_ROOM_EVERY = 50
+"""Replies that are kept before the size of all is looked at again."""
 SCHEMA = """
 CREATE TABLE replays (
     name TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, owner TEXT NOT NULL, until_s REAL NOT NULL, reply BLOB
+)
+"""
+
+
+_MAKE_ROOM = """
+DELETE FROM replays WHERE name IN (
+    SELECT name FROM (SELECT name, SUM(LENGTH(reply)) OVER (ORDER BY until_s DESC, name) AS bytes FROM replays)
+    WHERE bytes > ?
 )
 """
 
@@ -30,6 +39,7 @@ class SqliteReplays:
         self._file = SqliteFile(path, SCHEMA, VERSION, "the store of replies", ReplaysUnavailable, durable=False)
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
+        self._kept = 0
 
     async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
         found = await self._file.ask(lambda: self._claim(name, fingerprint))
@@ -37,9 +47,9 @@ class SqliteReplays:
             self._claimed.add(name)
         return found
 
-    def keep(self, name: str, kept: Kept | None) -> None:
+    def keep(self, name: str, kept: Kept | None, keep_s: float = KEPT_S) -> None:
         self._claimed.discard(name)
-        self._file.submit(lambda: self._keep(name, kept)).add_done_callback(_told)
+        self._file.submit(lambda: self._keep(name, kept, keep_s)).add_done_callback(_told)
 
     async def renew(self) -> None:
         if self._claimed:
@@ -62,7 +72,7 @@ class SqliteReplays:
             return Claim.OTHER
         return Claim.BUSY if row[1] is None else decode(row[1])
 
-    def _keep(self, name: str, kept: Kept | None) -> None:
+    def _keep(self, name: str, kept: Kept | None, keep_s: float) -> None:
         db, now_s = self._file.open(), time.time()
         mine = (name, self._owner)
         with db:
@@ -70,11 +80,12 @@ class SqliteReplays:
             if kept is None:
                 db.execute("DELETE FROM replays WHERE name = ? AND owner = ? AND reply IS NULL", mine)
             else:
-                reply = (encode(kept), now_s + KEPT_S)
+                reply = (encode(kept), now_s + keep_s)
                 db.execute("UPDATE replays SET reply = ?, until_s = ? WHERE name = ? AND owner = ?", (*reply, *mine))
             db.execute("DELETE FROM replays WHERE until_s < ?", (now_s,))
-            oldest = "SELECT name FROM replays WHERE reply IS NOT NULL ORDER BY until_s DESC LIMIT -1 OFFSET ?"
-            db.execute(f"DELETE FROM replays WHERE name IN ({oldest})", (MAX_REPLIES,))  # noqa: S608  (our own words)
+            if self._kept % MADE_ROOM_EVERY == 0:
+                db.execute(_MAKE_ROOM, (IN_ALL_BYTES,))
+            self._kept += 1
 
     def _renew(self) -> None:
         until = (time.time() + LEASE_S, self._owner)

@@ -168,7 +168,7 @@ async def test_half_a_reply_is_not_given_again(whole: bool) -> None:
     await downstream.write(b"Once upon")
     if whole:
         await downstream.finish(b" a time")
-    replays.end(reply, Outcome.COST_KILLED)
+    reply.end(Outcome.COST_KILLED)
     again, again_is_new = await replays.take("-", "k", "/v1/messages", b"{}")
     assert (is_new, again_is_new, again is reply) == (True, not whole, whole)
     assert len(sent) == 2 + whole

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.stores import replays, replays_redis, replays_sqlite
@@ -94,15 +97,36 @@ async def test_a_dead_owners_claim_runs_out_and_a_living_ones_does_not(
     assert await settled(alive, "d") is Claim.MINE
 
 
-async def test_replies_are_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (replays_sqlite, replays_redis):
-        monkeypatch.setattr(module, "KEPT_S", 0.05)
+async def test_replies_are_forgotten_each_in_its_time(make: Make) -> None:
     a = make()
-    assert await a.claim("k", ONE) is Claim.MINE
-    a.keep("k", REPLY)
+    for name, keep_s in (("k", 0.05), ("long", 3600)):
+        assert await a.claim(name, ONE) is Claim.MINE
+        a.keep(name, REPLY, keep_s)
     async with asyncio.timeout(10):
         while await a.claim("k", OTHER) is not Claim.MINE:
             await asyncio.sleep(0.02)
+    assert await settled(a, "long") == REPLY
+
+
+async def test_what_a_call_cost_is_kept_with_its_reply(make: Make) -> None:
+    a, b = make(), make()
+    priced = msgspec.structs.replace(REPLY, cost_nano=12_345)
+    assert await a.claim("k", ONE) is Claim.MINE
+    a.keep("k", priced)
+    assert await settled(b, "k") == priced
+
+
+async def test_a_file_of_replies_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays_sqlite, "IN_ALL_BYTES", 10_000)
+    store, reply = SqliteReplays(tmp_path / "replays.sqlite"), Kept(200, [], b"x" * 1_000)
+    for number in range(2 * replays_sqlite.MADE_ROOM_EVERY + 1):
+        assert await store.claim(str(number), ONE) is Claim.MINE
+        store.keep(str(number), reply, 3600 + number)
+    assert await store.claim("0", ONE) is Claim.MINE, "the oldest are gone"
+    assert await settled(store, str(2 * replays_sqlite.MADE_ROOM_EVERY)) == reply
+    with contextlib.closing(sqlite3.connect(tmp_path / "replays.sqlite")) as db:
+        assert db.execute("SELECT SUM(LENGTH(reply)) FROM replays").fetchone()[0] <= 10_000
+    await store.close()
 
 
 async def test_who_never_asks_pays_nothing(tmp_path: Path) -> None:

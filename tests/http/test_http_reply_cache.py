@@ -1,0 +1,122 @@
+"""The policy's cache: what was asked before, byte for byte, by the same key, is answered again for nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.live import PRICE, Answer, Live, policy, until
+from tests.redis_server import shared_server
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import HANG, Script, words
+
+CACHE = {"ttl_secs": 3600}
+SAID = "One two three."
+
+
+async def again(live: Live, **asked: Any) -> Answer:
+    """The reply of the cache: what is kept is written aside, and is looked for until it is there."""
+    for _ in range(200):
+        answer = await live.chat(**asked)
+        if "x-bursar-cache" in answer.headers:
+            return answer
+    raise AssertionError("it is not kept")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_same_again_costs_nothing(tmp_path: Path, upstream: ScriptedUpstream, stream: bool) -> None:
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        first = await live.chat(task="t", stream=stream)
+        assert "x-bursar-cache" not in first.headers
+        second = await again(live, task="u", stream=stream)
+        assert (second.status, second.body) == (first.status, first.body)
+        assert (second.headers["x-bursar-cache"], second.headers["x-bursar-cost-usd"]) == ("hit", "0")
+        assert second.headers["content-type"] == first.headers["content-type"]
+        assert second.request_id == first.request_id, "there was one call, and its record says why"
+        assert len(upstream.requests) == 1
+        balances = await live.balances()
+        assert balances["global:total"].spent_nano == upstream.bill(PRICE)
+        assert "task:-:u" not in balances
+        assert await live.client.metric("bursar_cache_hits_total") == 1
+        assert await live.client.metric("bursar_cache_saved_usd_total") == pytest.approx(upstream.bill(PRICE) / 1e9)
+
+
+async def test_what_differs_is_asked(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    secret = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("alice", "bob")}
+    keys = [{"name": name, "sha256": digest} for name, digest in secret.items()]
+    rules = policy({"a": upstream}, cache=CACHE, keys=keys)
+    alice, bob = ({"authorization": f"Bearer {name}"} for name in secret)
+    async with Live(tmp_path, rules) as live:
+        await live.chat(headers=alice)
+        await again(live, headers=alice)
+        for other in (
+            {"headers": bob},
+            {"headers": alice, "temperature": 0.5},
+            {"headers": {**alice, "Cache-Control": "no-cache"}},
+            {"headers": {**alice, "Cache-Control": "max-age=0, no-store"}},
+            {"headers": {**alice, "OpenAI-Beta": "assistants=v2"}},
+            {"headers": {**alice, "Idempotency-Key": "k"}},
+        ):
+            before = len(upstream.requests)
+            assert "x-bursar-cache" not in (await live.chat(**other)).headers
+            assert len(upstream.requests) == before + 1, other
+        version = live.services.view.policy.version
+        live.gateway.settings.policy.write_text(json.dumps({**rules, "on_cut": "length"}))
+        await until(lambda: live.services.view.policy.version != version)
+        assert "x-bursar-cache" not in (await live.chat(headers=alice)).headers, "another policy might answer otherwise"
+
+
+async def test_without_a_cache_in_the_policy_nothing_is_kept(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        for _ in range(3):
+            assert "x-bursar-cache" not in (await live.chat()).headers
+        assert len(upstream.requests) == 3
+    assert not list(tmp_path.rglob("cache.sqlite"))
+
+
+async def test_only_whole_answers_are_kept(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """Not a cut, not an error, not what a client left."""
+    upstream.source = Script.of(words(" ".join(["word"] * 200)))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        for _ in range(3):
+            assert (await live.chat(max_cost_usd=0.0001, stream=True)).status == 200
+        assert len(upstream.requests) == 3
+        upstream.source = Script.failure(500)
+        for _ in range(2):
+            assert (await live.chat(n=1)).status == 502
+        upstream.source = Script.of([*words("One"), HANG])
+        async with live.client.open(stream=True, max_tokens=77) as response:
+            await response.content.readany()
+        await live.idle()
+        upstream.source = Script.of(words(SAID))
+        assert "x-bursar-cache" not in (await live.chat(stream=True, max_tokens=77)).headers
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["sqlite", "redis"])
+async def test_gateways_that_share_a_ledger_share_it(tmp_path: Path, upstream: ScriptedUpstream, shared: bool) -> None:
+    upstream.source = Script.of(words(SAID))
+    rules, namespace = policy({"a": upstream}, cache=CACHE), f"t{secrets.token_hex(6)}"
+    url = shared_server().url if shared else None
+    async with contextlib.AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(Live(tmp_path, rules, url, namespace=namespace)) for _ in range(2)]
+        first = await one.chat()
+        assert (await again(two)).body == first.body
+        assert len(upstream.requests) == 1
+
+
+async def test_while_its_store_is_down_all_is_asked(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        (tmp_path / "data" / "cache.sqlite").mkdir()
+        for _ in range(2):
+            assert (await live.chat()).status == 200
+        assert len(upstream.requests) == 2
