@@ -64,6 +64,7 @@ _NOT_TAKEN = re.compile(
     rb"unsupported[ _](?:parameter|value)|extra_forbidden|extra inputs are not permitted"
     rb"|unrecognized request argument|(?:unknown|unrecognized|unexpected) (?:parameter|name|field|argument|key)"
     rb"|not supported (?:with|by|for|on) (?:this|the) model|model does not support"
+    rb"|property '[\w.]{1,99}' is unsupported"
 )
 """How OpenAI, Azure, Mistral, Anthropic and Google say that this model, or this server, does not know a parameter that
 another one may know."""

@@ -57,6 +57,11 @@ NO_STREAM_OPTIONS_HOSTS = ("api.mistral.ai",)
 """These refuse `stream_options.include_usage` with 422, and tell usage at the end of every stream
 (https://github.com/openai/openai-agents-python/issues/442)."""
 
+NO_REASONING_HOSTS = ("api.cerebras.ai", "api.groq.com", "api.mistral.ai")
+"""These refuse a message with the `reasoning_content` that they, or others, have answered with
+(https://github.com/tashfeenahmed/freellmapi/issues/1070, https://github.com/QwenLM/qwen-code/issues/11045,
+https://github.com/charmbracelet/crush/issues/1590)."""
+
 RESPONSES_LEAST_TOKENS = 16
 """What those hosts take as `max_output_tokens` at the least; they refuse less with `integer_below_min_value`:
 https://platform.openai.com/docs/api-reference/responses/create#responses-create-max_output_tokens"""
@@ -191,15 +196,24 @@ def _chat_habits(given: ProviderSpec, host: str) -> ChatHabits:
     field: Literal["max_tokens", "max_completion_tokens"] = (
         "max_completion_tokens" if _is_openai(host) else "max_tokens"
     )
-    only = given.limit_field is not None or any(host_matches(host, listed) for listed in MAX_TOKENS_HOSTS)
-    asks = given.include_usage
-    if asks is None:
-        asks = not any(host_matches(host, listed) for listed in NO_STREAM_OPTIONS_HOSTS)
-    return ChatHabits(given.limit_field or field, only=only, include_usage=asks)
+    return ChatHabits(
+        given.limit_field or field,
+        only=given.limit_field is not None or _is_one_of(host, MAX_TOKENS_HOSTS),
+        include_usage=_said(given.include_usage, not _is_one_of(host, NO_STREAM_OPTIONS_HOSTS)),
+        takes_reasoning=_said(given.takes_reasoning, not _is_one_of(host, NO_REASONING_HOSTS)),
+    )
+
+
+def _said(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
+
+
+def _is_one_of(host: str, hosts: Iterable[str]) -> bool:
+    return any(host_matches(host, listed) for listed in hosts)
 
 
 def _is_openai(host: str) -> bool:
-    return any(host_matches(host, listed) for listed in COMPLETION_TOKENS_HOSTS)
+    return _is_one_of(host, COMPLETION_TOKENS_HOSTS)
 
 
 def _deadlines(given: DeadlinesSpec) -> Deadlines:

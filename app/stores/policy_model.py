@@ -103,6 +103,11 @@ class ProviderSpec(Spec):
         description="Streams are asked for usage (stream_options); false for servers that refuse to be asked. "
         "Default: by host.",
     )
+    takes_reasoning: bool | None = Field(
+        default=None,
+        description="An assistant's reasoning goes back to it with the conversation; false for servers that refuse it. "
+        "Default: by host.",
+    )
     any_model: bool = Field(default=False, description="PROVIDER/anything is served without being listed under models.")
     free: bool = Field(default=False, description="Its models cost nothing (your own hardware).")
     catalogue_prefixes: list[str] | None = Field(

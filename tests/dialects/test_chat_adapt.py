@@ -91,3 +91,46 @@ def test_a_stream_is_not_asked_for_usage_where_that_is_refused() -> None:
     assert sent("m", MISTRAL, stream=True, stream_options=options) == {"stream": True}
     assert sent("m", MISTRAL, stream_options=options) == {}
     assert sent("m", ONLY, stream=True) == {"stream": True, "stream_options": options}
+
+
+THOUGHTFUL = {
+    "role": "assistant",
+    "content": None,
+    "reasoning_content": "hm",
+    "reasoning": "hm",
+    "reasoning_details": [{"type": "reasoning.text", "text": "hm"}],
+    "tool_calls": [
+        {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "f", "arguments": '{"reasoning": 1}'},
+            "extra_content": {"google": {"thought_signature": "x"}},
+        }
+    ],
+}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": 'the "reasoning": none'}
+
+
+def history(habits: ChatHabits, *messages: dict[str, Any], asked: str = "auto") -> Any:
+    request = parse_chat(json.dumps({"model": asked, "messages": messages}).encode())
+    body = render_chat(request, upstream_model="m", limit_tokens=None, habits=habits, stream=False)
+    return json.loads(body)["messages"]
+
+
+@pytest.mark.parametrize("asked", ["auto", "m"])
+def test_what_was_thought_stays_away_from_whoever_refuses_it(asked: str) -> None:
+    said = (*SAID["messages"], THOUGHTFUL, RESULT)
+    call = {name: THOUGHTFUL["tool_calls"][0][name] for name in ("id", "type", "function")}
+    bare = {"role": "assistant", "content": None, "tool_calls": [call]}
+    strict = ChatHabits(takes_reasoning=False)
+    assert history(strict, *said, asked=asked) == [*SAID["messages"], bare, RESULT]
+    assert history(ANY, *said, asked=asked) == [*said]
+
+
+def test_messages_without_thoughts_keep_their_bytes() -> None:
+    body = b'{"model":"auto","messages":[ {"role":"user", "content":"a \\u00e9"},{"content":"x","role":"assistant"} ]}'
+    request = parse_chat(body)
+    sent = render_chat(
+        request, upstream_model="m", limit_tokens=None, habits=ChatHabits(takes_reasoning=False), stream=False
+    )
+    assert bytes(request.members["messages"]) in sent

@@ -108,6 +108,7 @@ def test_a_prompt_that_is_too_long_here_may_fit_elsewhere(body: bytes) -> None:
         error("Unrecognized request argument supplied: reasoning_effort"),
         b'{"detail":[{"type":"extra_forbidden","loc":["body","store"],"msg":"Extra inputs are not permitted"}]}',
         error("This model does not support the effort parameter."),
+        error("'messages.2' : for 'role:assistant' [('messages.2' : property 'reasoning_content' is unsupported)]"),
         error('Invalid JSON payload received. Unknown name "seed" at generation_config: Cannot find field.'),
     ],
 )

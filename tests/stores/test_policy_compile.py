@@ -242,14 +242,15 @@ def test_the_host_tells_the_limits_field_and_whether_a_cut_saves_anything(
     [
         ("https://api.openai.com/v1", ChatHabits("max_completion_tokens")),
         ("https://api.deepseek.com/v1", ChatHabits(only=True)),
-        ("https://api.mistral.ai/v1", ChatHabits(only=True, include_usage=False)),
+        ("https://api.mistral.ai/v1", ChatHabits(only=True, include_usage=False, takes_reasoning=False)),
+        ("https://api.groq.com/openai/v1", ChatHabits(takes_reasoning=False)),
         ("http://127.0.0.1:8000/v1", ChatHabits()),
     ],
 )
 def test_the_host_tells_what_it_takes_in_chat_and_the_policy_knows_better(base_url: str, habits: ChatHabits) -> None:
     assert build(provider(base_url=base_url)).providers["p"].chat == habits
-    made = build(provider(base_url=base_url, limit_field="max_tokens", include_usage=False)).providers["p"]
-    assert made.chat == ChatHabits("max_tokens", only=True, include_usage=False)
+    made = build(provider(base_url=base_url, limit_field="max_tokens", include_usage=False, takes_reasoning=True))
+    assert made.providers["p"].chat == ChatHabits("max_tokens", only=True, include_usage=False)
 
 
 def test_the_table_of_hosts_that_bill_after_a_cancel_can_be_replaced() -> None:

@@ -57,13 +57,21 @@ class UsageShape(msgspec.Struct):
     cost: Any = None
 
 
+_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation")
+
+
 def merged(first: UsageShape | None, later: UsageShape) -> UsageShape:
-    """The later report, with what only the first one said."""
+    """The later report, with what only the first one said. Reports are cumulative; a later one that counts no input at
+    all says nothing of it (https://github.com/sgl-project/sglang/pull/20830)."""
     if first is None:
         return later
+    counted = later.input_tokens or later.cache_creation_input_tokens or later.cache_read_input_tokens
+    silent = later.input_tokens is not None and not counted
     return UsageShape(
         *(
-            getattr(first, name) if getattr(later, name) is None else getattr(later, name)
+            getattr(first, name)
+            if getattr(later, name) is None or (silent and name in _INPUT and getattr(first, name) is not None)
+            else getattr(later, name)
             for name in UsageShape.__struct_fields__
         )
     )

@@ -6,6 +6,7 @@ Members that need no change keep their bytes and their place. Sources: see `mode
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,10 @@ _DEFAULTS: Final = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "freque
 """What OpenAI's reasoning models take of sampling: nothing but these values."""
 _EFFORT: Final = "reasoning_effort"
 _CONCERNED: Final = frozenset((*_DEFAULTS, _EFFORT))
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+_REASONING: Final = re.compile(rb'"(?:reasoning(?:_content|_details)?|thinking|extra_content)"\s*:')
+_members = msgspec.json.Decoder(_Members)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 
 
@@ -33,6 +38,30 @@ def limit_name(names: tuple[str, ...], model: str, habits: ChatHabits) -> str | 
         return habits.limit_field if names != (habits.limit_field,) else None
     reasons = "max_tokens" in names and not abilities_of(model).samples
     return "max_completion_tokens" if reasons else None
+
+
+def without_reasoning(messages: msgspec.Raw) -> msgspec.Raw:
+    """The messages without what providers have put beside an assistant's words: their thoughts, and proofs of them.
+    Those of others keep their bytes."""
+    if _REASONING.search(messages) is None:
+        return messages
+    bare = [_bare(message) for message in _raws.decode(messages)]
+    return msgspec.Raw(b"[" + b",".join(bare) + b"]")
+
+
+def _bare(message: msgspec.Raw) -> bytes:
+    if _REASONING.search(message) is None:
+        return bytes(message)
+    members = _members.decode(message)
+    kept = {name: value for name, value in members.items() if name not in _THOUGHTS}
+    if bytes(members.get("role", b"")) != b'"assistant"':
+        return bytes(message)
+    if b'"extra_content"' in bytes(kept.get("tool_calls", b"")):
+        calls = [_members.decode(call) for call in _raws.decode(kept["tool_calls"])]
+        for call in calls:
+            call.pop("extra_content", None)
+        kept["tool_calls"] = msgspec.Raw(b"[" + b",".join(_encode(call) for call in calls) + b"]")
+    return _encode(kept)
 
 
 def adapt(members: _Members, model: str) -> None:

@@ -77,8 +77,10 @@ INTO_CHAT: Final = {
     "is_error": "dropped: chat's results have no mark of failure, their text says it",
     "cache_control": "dropped: chat's providers cache by themselves",
     "thinking": "dropped, but for a chat provider's own beside tool calls, which is `reasoning_content` again: "
-    "DeepSeek refuses such a turn without it, and ignores it in others (https://api-docs.deepseek.com/guides/thinking_mode)",
-    "signature": "dropped: OpenAI refuses members of a call that it does not know",
+    "DeepSeek refuses such a turn without it, and ignores it in others (https://api-docs.deepseek.com/guides/thinking_mode);"
+    " dropped, too, for hosts that refuse it (`takes_reasoning`)",
+    "signature": "only to Gemini's models, whose compatible endpoint wants it (`extra_content`): OpenAI refuses "
+    "what it does not know in a call",
     "strict": "only with a schema that OpenAI takes as strict (`strict.py`)",
     "top_k": "dropped: OpenAI refuses it",
     "think_tokens": "the effort that Google's compatible endpoint gives for such a budget, where no effort is said",

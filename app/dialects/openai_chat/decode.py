@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from app.core.heard import Heard
-from app.core.money import Usage, added, nano_from_report
+from app.core.money import MAX_NANO, Usage, added, nano_from_report
 from app.core.raw import ABSENT, NO_ERROR, UNREADABLE
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
@@ -25,6 +25,9 @@ AUDIO_BASE64_PER_TOKEN = 3200
 (https://platform.openai.com/docs/guides/realtime-costs)."""
 MAX_TOKENS = 2**31 - 1
 """A larger count is a defect of the provider's, and its cost would not fit the ledger."""
+TICKS_PER_NANO = 10
+"""xAI names what a call is billed in ticks, ten thousand million to a dollar
+(https://docs.x.ai/developers/cost-tracking)."""
 Tokens = int | float
 """A count, which servers that know one kind of number only write as `11.0`."""
 
@@ -67,6 +70,8 @@ class UsageShape(msgspec.Struct):
     server_tool_use: _ServerTools | None = None
     num_search_queries: Tokens | None = None
     cost: Any = None
+    cost_in_usd_ticks: Any = None
+    estimated_cost: Any = None
     is_byok: bool | None = None
     cost_details: _CostDetails | None = None
 
@@ -328,13 +333,23 @@ def count_of(tokens: Tokens | None) -> int:
 
 
 def _cost_of(shape: UsageShape) -> int | None:
-    """The provider's own figure: a number, or Perplexity's object with `total_cost`.
+    """The provider's own figure: a number, or Perplexity's object with `total_cost`; xAI's, in ticks; DeepInfra's.
 
     With a key of the operator's at OpenRouter, `cost` is its fee and the model's cost stands beside it
     (https://openrouter.ai/docs/use-cases/usage-accounting).
     """
     cost: Any = shape.cost.get("total_cost") if isinstance(shape.cost, dict) else shape.cost
     nano = nano_from_report(cost)
+    if nano is None:
+        nano = _nano_of_ticks(shape.cost_in_usd_ticks)
+    if nano is None:
+        nano = nano_from_report(shape.estimated_cost)
     if nano is not None and shape.is_byok and shape.cost_details is not None:
         nano += nano_from_report(shape.cost_details.upstream_inference_cost) or 0
     return nano
+
+
+def _nano_of_ticks(ticks: Any) -> int | None:
+    if not isinstance(ticks, int) or isinstance(ticks, bool) or not 0 <= ticks < MAX_NANO:
+        return None
+    return -(-ticks // TICKS_PER_NANO)

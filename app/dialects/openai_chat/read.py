@@ -111,8 +111,10 @@ class ChatReader:
 
     def _take_choice(self, choice: Choice, out: list[Event], *, failing: bool) -> None:
         index = choice.index or 0
+        known = index in self._seen
         self._seen.add(index)
-        delta = choice.delta or choice.message
+        # Behind a stream's last delta MiniMax says the whole message again.
+        delta = choice.delta or (None if known else choice.message)
         if delta is not None:
             self._take_delta(delta, index, out)
         if not choice.finish_reason or failing:

@@ -8,7 +8,7 @@ import msgspec
 
 from app.core.policy import ChatHabits
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.adapt import adapt, limit_name, renamed
+from app.dialects.openai_chat.adapt import adapt, limit_name, renamed, without_reasoning
 
 _encode = msgspec.json.encode
 _optional_members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -55,6 +55,8 @@ def render_chat(
         limit_tokens = request.output_limit if limit_tokens is None else limit_tokens
     if other:
         adapt(members, upstream_model)
+    if not habits.takes_reasoning:
+        members["messages"] = without_reasoning(members["messages"])
     members["model"] = msgspec.Raw(_encode(upstream_model))
     members.pop("max_cost_usd", None)
     if request.task_id is not None and "metadata" in members:

@@ -27,6 +27,8 @@ from app.core.errors import BadRequest
 from app.core.policy import ChatHabits
 from app.core.raw import NO_ARGUMENTS
 from app.core.types import ChatRequest
+from app.dialects.gemini.proof import UNSIGNED
+from app.dialects.gemini.thinking import FIRST_WITH_LEVEL, UNKNOWN, version_of
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.strict import fits_strict
@@ -63,7 +65,7 @@ def render_talk(
     """The body for an upstream that speaks chat. `limit_tokens` (per choice) None: the client's own. Raises BadRequest
     for what chat cannot carry."""
     limit = request.output_limit if limit_tokens is None else limit_tokens
-    body: dict[str, Any] = {"model": model, "messages": list(_messages(talk))}
+    body: dict[str, Any] = {"model": model, "messages": list(_messages(talk, model, habits))}
     if talk.tools:
         body["tools"] = [_tool(talk, tool) for tool in talk.tools]
         if talk.tool_named is not None:
@@ -166,17 +168,20 @@ def _format(talk: Conversation) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _messages(talk: Conversation) -> Iterator[dict[str, Any]]:
+def _messages(talk: Conversation, model: str, habits: ChatHabits) -> Iterator[dict[str, Any]]:
     """Between two turns of the assistant results come first: chat has them stand directly behind their calls."""
     asked: list[Message] = []
+    version = version_of(model)
     for message in talk.messages:
         if message.role != "assistant":
             asked.append(message)
             continue
         yield from _asked(talk, asked)
         asked = []
-        answer = _answer(talk, message)
+        answer = _answer(talk, message, thinking=habits.takes_reasoning)
         if answer is not None:
+            if version != UNKNOWN and "tool_calls" in answer:
+                _sign(answer["tool_calls"], message, needed=version >= FIRST_WITH_LEVEL)
             yield answer
     yield from _asked(talk, asked)
 
@@ -201,7 +206,7 @@ def _asked(talk: Conversation, messages: Sequence[Message]) -> Iterator[dict[str
             yield {"role": message.role, "content": _content(rest)}
 
 
-def _answer(talk: Conversation, message: Message) -> dict[str, Any] | None:
+def _answer(talk: Conversation, message: Message, *, thinking: bool) -> dict[str, Any] | None:
     """An assistant's turn; None where nothing of it is left: most servers refuse an empty one."""
     answer: dict[str, Any] = {"role": "assistant", "content": _joined(message.parts, "") or None}
     if any(isinstance(part, Media) for part in message.parts):
@@ -213,11 +218,21 @@ def _answer(talk: Conversation, message: Message) -> dict[str, Any] | None:
     if calls:
         answer["tool_calls"] = calls
     thoughts = [part for part in message.parts if isinstance(part, Thinking)]
-    own = "".join(part.text for part in thoughts if part.origin == ORIGIN) if calls else ""
+    own = "".join(part.text for part in thoughts if part.origin == ORIGIN) if calls and thinking else ""
     if own:
         answer["reasoning_content"] = own
     _note(talk, "thinking", bool(thoughts) and not own)
     return answer if answer["content"] or refusal or calls else None
+
+
+def _sign(calls: list[dict[str, Any]], message: Message, *, needed: bool) -> None:
+    """Google's compatible endpoint wants the proofs of its calls back; from Gemini 3 on of each turn's first call, or
+    its own word for one that another model made (https://ai.google.dev/gemini-api/docs/thought-signatures)."""
+    made = [part for part in message.parts if isinstance(part, ToolCall)]
+    for place, (shown, call) in enumerate(zip(calls, made, strict=True)):
+        signature = call.signature or (UNSIGNED if needed and not place else None)
+        if signature is not None:
+            shown["extra_content"] = {"google": {"thought_signature": signature}}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class ResponsesUsage(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
     cost: Any = None
+    cost_in_usd_ticks: Any = None
     is_byok: bool | None = None
     cost_details: _CostDetails | None = None
 
@@ -39,6 +40,7 @@ class ResponsesUsage(msgspec.Struct):
                 prompt_tokens_details=self.input_tokens_details,
                 completion_tokens_details=self.output_tokens_details,
                 cost=self.cost,
+                cost_in_usd_ticks=self.cost_in_usd_ticks,
                 is_byok=self.is_byok,
                 cost_details=self.cost_details,
             )

@@ -244,6 +244,23 @@ class TestUsage:
     def test_input_is_the_whole_of_it(self, first: Any, last: Any, expected: Usage) -> None:
         assert read(start(**first) + end(**last))[-2] == Used(expected)
 
+    @pytest.mark.parametrize(
+        ("last", "expected"),
+        [
+            ({"input_tokens": 0, "output_tokens": 5}, Usage(1000 + 50 + 7, 5, 50, 7)),
+            ({"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 5}, Usage(1057, 5, 50, 7)),
+            ({"input_tokens": 12, "output_tokens": 5}, Usage(12 + 50 + 7, 5, 50, 7)),
+            ({"input_tokens": 0, "cache_read_input_tokens": 900, "output_tokens": 5}, Usage(907, 5, 900, 7)),
+        ],
+    )
+    def test_an_end_that_counts_no_input_says_nothing_of_it(self, last: dict[str, int], expected: Usage) -> None:
+        first = {"input_tokens": 1000, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 7}
+        assert read(start(**first) + end(**last))[-2] == Used(expected)
+
+    def test_a_beginning_that_counts_no_input_is_mended_by_the_end(self) -> None:
+        found = read(start(input_tokens=0, output_tokens=0) + end(input_tokens=9, output_tokens=5))[-2]
+        assert found == Used(Usage(9, 5))
+
     def test_a_report_before_the_end_is_not_final(self) -> None:
         early = event("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 5})
         assert read(start() + early)[-1] == Used(Usage(25, 5), final=False)

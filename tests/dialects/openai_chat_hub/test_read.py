@@ -299,6 +299,15 @@ def test_a_call_that_never_names_its_tool_is_none() -> None:
     )
 
 
+def test_a_message_behind_its_deltas_is_the_same_once_more() -> None:
+    again = chunk({"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ab"}})
+    events = stream(says("a"), says("b"), again, DONE)
+    assert [event.text for event in events if isinstance(event, Said)] == ["a", "b"]
+    assert [event for event in events if isinstance(event, Finished)] == [Finished("stop")]
+    alone = stream(again, DONE)
+    assert [event.text for event in alone if isinstance(event, Said)] == ["ab"]
+
+
 def test_cumulative_reports_are_not_final_until_the_end() -> None:
     datas = [
         says("a", usage=usage(5, 1)),

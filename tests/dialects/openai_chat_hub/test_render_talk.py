@@ -367,3 +367,35 @@ def test_there_and_back(messages: list[Message], choice: Any, shape: Shape | Non
         choices=2,
     )
     assert back(talk) == talk
+
+
+def _loop(signature: str | None = None) -> Conversation:
+    calls = [ToolCall("c1", "f", "{}", signature=signature), ToolCall("c2", "f", "{}")]
+    turn = Message("assistant", [Thinking("hm", origin="openai_chat"), *calls])
+    results = Message("user", [ToolResult("c1", [Text("1")]), ToolResult("c2", [Text("2")])])
+    return Conversation([Message("user", [Text("Hi")]), turn, results])
+
+
+@pytest.mark.parametrize(
+    ("model", "signature", "sent"),
+    [
+        ("google/gemini-3-pro-preview", "sig", ["sig", None]),
+        ("gemini-3.5-flash", None, ["skip_thought_signature_validator", None]),
+        ("gemini-2.5-pro", "sig", ["sig", None]),
+        ("gemini-2.5-pro", None, [None, None]),
+        ("gpt-5.4", "sig", [None, None]),
+    ],
+)
+def test_googles_compatible_endpoint_gets_its_signatures_back(
+    model: str, signature: str | None, sent: list[str | None]
+) -> None:
+    calls = rendered(_loop(signature), model=model)["messages"][1]["tool_calls"]
+    found = [call.get("extra_content", {}).get("google", {}).get("thought_signature") for call in calls]
+    assert found == sent
+
+
+def test_thoughts_go_back_to_whoever_takes_them() -> None:
+    assert rendered(_loop())["messages"][1]["reasoning_content"] == "hm"
+    talk = _loop()
+    assert "reasoning_content" not in rendered(talk, habits=ChatHabits(takes_reasoning=False))["messages"][1]
+    assert talk.dropped == ["thinking"]
