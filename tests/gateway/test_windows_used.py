@@ -42,12 +42,6 @@ def used(page: str, scope: str, name: str) -> float | None:
 
 
 @pytest.fixture
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture
 def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     with LiveGateway(policy(upstream), tmp_path) as live:
         yield live

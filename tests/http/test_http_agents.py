@@ -8,7 +8,7 @@ shape of the last bytes, and by shared WIRE.md's contract, which is spelled out 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,6 @@ class Stage:
         steps = self.recorded["scenarios"][scenario]
         for step, answer in zip(steps, answers, strict=True):
             assert ending_of(answer.status, answer.headers, answer.body) == step["ending"]
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
 
 
 @pytest.fixture(params=NAMES)

@@ -34,14 +34,8 @@ KEYS = f"""
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    with LiveGateway(policy(upstream, KEYS), tmp_path_factory.mktemp("budgets")) as live:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with LiveGateway(policy(shared_upstream, KEYS), tmp_path_factory.mktemp("budgets")) as live:
         yield live
 
 

@@ -46,22 +46,15 @@ ledger: {{contention_wait_secs: 0.2}}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     caps = "caps: {request: {max_cost_usd: 0.050}, task: {max_cost_usd: 0.100}}"
-    with LiveGateway(policy(upstream, caps), tmp_path_factory.mktemp("caps")) as live:
+    with LiveGateway(policy(shared_upstream, caps), tmp_path_factory.mktemp("caps")) as live:
         yield live
 
 
 @pytest.fixture(autouse=True)
 def says_five_words(upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(words(FIVE))
-    upstream.requests.clear()
 
 
 def denied(answer: Answer, scope: str, limit_usd: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,8 @@ TOO_DEEP = Script(body=b'{"x": %b, "input_tokens": 4711}' % (b"[" * 100_000 + b"
 SAY: Any = [{"role": "user", "content": "How long is this?"}]
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture
 async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    upstream.requests.clear()
-    upstream.source = Script()
     both = policy({"chat": upstream, "anthropic": upstream, "gemini": upstream})
     for name in ("anthropic", "gemini"):
         both["providers"][name]["dialect"] = name

@@ -36,14 +36,8 @@ KEYS = "keys:" + "".join(
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    policy = contract(upstream).split("keys: []")[0] + KEYS
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    policy = contract(shared_upstream).split("keys: []")[0] + KEYS
     with LiveGateway(policy, tmp_path_factory.mktemp("dashboard")) as live:
         yield live
 

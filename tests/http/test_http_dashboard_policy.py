@@ -15,12 +15,6 @@ from tests.upstream import ScriptedUpstream
 SECRET = "written-into-the-file"
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
 @pytest.fixture
 def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     text = contract(upstream).replace("${A_KEY:-none}", SECRET)

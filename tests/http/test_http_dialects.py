@@ -7,7 +7,7 @@ So both sides of every dialect are under test at once, and the bill is known to 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,8 @@ class Said:
     tokens: tuple[int, int] | None = None
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture
 async def near(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    upstream.requests.clear()
     for part in ("far", "near"):
         (tmp_path / part).mkdir()
     async with Live(tmp_path / "far", policy({"m": upstream})) as far:

@@ -45,16 +45,10 @@ keys:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROVIDER_KEY", PROVIDER_KEY)
-        with LiveGateway(policy(upstream), tmp_path_factory.mktemp("keys")) as live:
+        with LiveGateway(policy(shared_upstream), tmp_path_factory.mktemp("keys")) as live:
             yield live
 
 
@@ -213,8 +207,8 @@ def test_an_open_gateway_serves_this_machine_only(
 
 
 @pytest.fixture(scope="module")
-def open_gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    text_ = open_policy(upstream).replace("{provider: a}", "{provider: a, pricing: free}")
+def open_gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    text_ = open_policy(shared_upstream).replace("{provider: a}", "{provider: a, pricing: free}")
     with LiveGateway(text_, tmp_path_factory.mktemp("open")) as live:
         yield live
 

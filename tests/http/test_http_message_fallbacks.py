@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 ASKED, CHEAP, DEAR = "claude-asked-x", "claude-cheap-x", "claude-dear-x"
 RATES = {"m": (10, 50), "cheap": (5, 25), "dear": (20, 80)}
 """Thousandths of a dollar for 1,000 tokens: thousands of nano-dollars a token."""
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
 
 
 def spec_of(upstream: ScriptedUpstream, **more: Any) -> dict[str, Any]:

@@ -19,17 +19,11 @@ from tests.upstream_script import END, Script, words
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     policy = f"""
 version: 1
 providers:
-  a: {{base_url: "{upstream.url}", any_model: true, free: true}}
+  a: {{base_url: "{shared_upstream.url}", any_model: true, free: true}}
 models:
   small: {{provider: a, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 1}}}}
   "vendor/large:q4":

@@ -15,6 +15,8 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, audio, reasoning, refusal, text, tool
 from tests.wire_cases import WireCase, stream_cases, whole_cases
 
+pytestmark = pytest.mark.usefixtures("upstream")
+
 members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 REQUEST = rb"""{ "model" : "capped",
@@ -34,28 +36,16 @@ REQUEST = rb"""{ "model" : "capped",
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     policy = f"""
 version: 1
-providers: {{a: {{base_url: "{upstream.url}"}}}}
+providers: {{a: {{base_url: "{shared_upstream.url}"}}}}
 models:
   free: {{provider: a, pricing: free}}
   capped: {{provider: a, pricing: {{input_per_1k: 0.0001, output_per_1k: 0.0004}}, budgets: {{max_cost_usd: 5}}}}
 """
     with LiveGateway(policy, tmp_path_factory.mktemp("through")) as live:
         yield live
-
-
-@pytest.fixture(autouse=True)
-def plain(upstream: ScriptedUpstream) -> None:
-    upstream.source = Script()
-    upstream.requests.clear()
 
 
 def test_every_member_of_a_request_keeps_its_bytes_and_its_place(

@@ -21,12 +21,6 @@ MEMBERS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
 @pytest.fixture
 def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     policy = f"""
@@ -41,7 +35,6 @@ routes:
 caps: {{task: {{max_cost_usd: 0.1}}, global: {{day: {{max_cost_usd: 10}}}}}}
 """
     upstream.source = Script.of(words("one two three four five"))
-    upstream.requests.clear()
     with LiveGateway(policy, tmp_path) as live:
         yield live
 

@@ -18,6 +18,8 @@ from tests.http.live import LiveGateway, sha256
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import CLOSE, ListPrice, Script, text, tool, words
 
+pytestmark = pytest.mark.usefixtures("upstream")
+
 KEY = "sk-bursar-sdk"
 SAY: Any = [{"role": "user", "content": "Say hello."}]
 LOOK: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -25,16 +27,10 @@ PRICE = ListPrice("0.0001", "0.0004")
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(shared_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     policy = f"""
 version: 1
-providers: {{a: {{base_url: "{upstream.url}"}}}}
+providers: {{a: {{base_url: "{shared_upstream.url}"}}}}
 models:
   small: {{provider: a, upstream_model: small-v1, pricing: {{input_per_1k: 0.0001, output_per_1k: 0.0004}}}}
   embedder: {{provider: a, embeddings: true, pricing: {{input_per_1k: 0.0001, output_per_1k: 0}}}}
@@ -43,12 +39,6 @@ keys: [{{name: sdk, sha256: {sha256(KEY)}}}]
 """
     with LiveGateway(policy, tmp_path_factory.mktemp("sdk")) as live:
         yield live
-
-
-@pytest.fixture(autouse=True)
-def plain(upstream: ScriptedUpstream) -> None:
-    upstream.source = Script()
-    upstream.requests.clear()
 
 
 @pytest.fixture

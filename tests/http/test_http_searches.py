@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,6 @@ CASES = {
     "openai_chat-counted": (COUNTED, 3, "/v1/chat/completions", {"messages": HI, "web_search_options": {}}),
 }  # fmt: skip
 REFUSALS = {"anthropic": 402, "openai_responses": 400, "gemini": 400, "openai_chat": 400}
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
 
 
 @pytest.mark.parametrize("case", CASES)

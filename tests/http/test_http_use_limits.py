@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,6 @@ ROOM_NANO = 400_000
 """For the question and an answer of 50 tokens."""
 FEES = {"web_search": 0.01}
 RESPONSES_TOOL = {"type": "web_search"}
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
 
 
 def sse(events: list[dict[str, Any]]) -> Script:
