@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 from app.commands.terminal import complain, say
 from app.stores.keys import new_key
-from app.stores.policy_types import NAME_PATTERN
+from app.stores.policy_types import NAME_PATTERN, epoch_s
 
 
-def new(name: str, *, admin: bool, team: str | None) -> int:
+def new(name: str, *, admin: bool, team: str | None, expires: str | None) -> int:
     """Print a fresh key and the policy's line for it; the exit code."""
     for what, given in (("key", name), ("team", team)):
         if given is not None and not re.fullmatch(NAME_PATTERN, given):
@@ -17,6 +18,14 @@ def new(name: str, *, admin: bool, team: str | None) -> int:
                 f"A {what}'s name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`."
             )
             return 2
+    try:
+        passed = expires is not None and epoch_s(expires) <= time.time()
+    except ValueError:
+        complain("--expires is a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z.")
+        return 2
+    if passed:
+        complain("Such a key would have expired already.")
+        return 2
     secret, sha256 = new_key()
     say(f"The key of {name}, shown this once and kept nowhere:")
     say()
@@ -25,6 +34,9 @@ def new(name: str, *, admin: bool, team: str | None) -> int:
     say("Put this line into the policy; the gateway takes it into force within a second:")
     say()
     say("keys:")
-    more = (f', team: "{team}"' if team is not None else "") + (", admin: true" if admin else "")
+    more = "".join(
+        f', {what}: "{given}"' for what, given in (("team", team), ("expires", expires)) if given is not None
+    )
+    more += ", admin: true" if admin else ""
     say(f'  - {{name: "{name}", sha256: "{sha256}"{more}}}')
     return 0

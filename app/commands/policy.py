@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -75,7 +77,8 @@ def check(path: Path) -> int:
     for name in policy.teams:
         members = [key.name for key in policy.named_keys().values() if key.team == name]
         say(f"team {name}: {', '.join(members) or 'nobody'}")
-    say(f"keys: {', '.join(policy.named_keys()) or 'none, so it is served on loopback only'}")
+    keys = [f"{name}{_expiry(key.expires_s)}" for name, key in policy.named_keys().items()]
+    say(f"keys: {', '.join(keys) or 'none, so it is served on loopback only'}")
     for warning in policy.warnings:
         say(f"note: {warning}")
     return 0
@@ -103,6 +106,13 @@ def _row(candidate: Candidate) -> tuple[str, ...]:
         rates = (per_1k(price.base.input), per_1k(price.base.output))
     limit = "none" if cap is None else usd_text(cap)
     return (candidate.name, candidate.provider.name, str(candidate.tier), *rates, limit)
+
+
+def _expiry(expires_s: float | None) -> str:
+    if expires_s is None:
+        return ""
+    moment = dt.datetime.fromtimestamp(expires_s, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f" (expired {moment})" if expires_s <= time.time() else f" (until {moment})"
 
 
 def _caps(policy: Policy) -> list[str]:

@@ -276,6 +276,7 @@ def keys_new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],
     admin: Annotated[bool, typer.Option("--admin", help="May look at everybody's spending.")] = False,
     team: Annotated[str | None, typer.Option(help="The team of the policy whose caps it draws on as well.")] = None,
+    expires: Annotated[str | None, typer.Option(help="A day or a time (UTC) from which it is refused.")] = None,
 ) -> None:
     """Make a key: print the secret, once, and the line that lets the policy know it.
 
@@ -283,7 +284,7 @@ def keys_new(
     """
     from app.commands.keys import new  # noqa: PLC0415
 
-    raise typer.Exit(new(name, admin=admin, team=team))
+    raise typer.Exit(new(name, admin=admin, team=team, expires=expires))
 
 
 @cli.command()

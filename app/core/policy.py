@@ -277,7 +277,7 @@ class Team:
 @dataclass(frozen=True, slots=True)
 class Key:
     """A client's key, known by its SHA-256 only. `former_sha256`: of the secret it had before, where that is still
-    good. `routes`: its own, else its team's; None: all."""
+    good. `routes`: its own, else its team's; None: all. `expires_s`: Unix time from which it is refused."""
 
     name: str
     sha256: str
@@ -286,6 +286,7 @@ class Key:
     routes: tuple[str, ...] | None = None
     team: str | None = None
     former_sha256: str | None = None
+    expires_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
+import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from app.core.errors import Forbidden, Unauthorized
 from app.core.policy import Key, Policy
 
+CHALLENGE = {"www-authenticate": "Bearer"}
 MAX_SITE_CHARS = 1024
 """Longer than any two host names; answers for shorter ones are remembered."""
 _HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
@@ -33,8 +35,10 @@ class KeyRing:
                 secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
                 key = self.policy.keys.get(hashlib.sha256(secret.encode()).hexdigest())
                 if key is not None:
+                    if key.expires_s is not None and time.time() >= key.expires_s:
+                        raise Unauthorized("This key has expired.", headers=CHALLENGE)
                     return key
-        raise Unauthorized("No key, or not one that this gateway knows.", headers={"www-authenticate": "Bearer"})
+        raise Unauthorized("No key, or not one that this gateway knows.", headers=CHALLENGE)
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from app.core.money import nano_from_usd
 from app.core.policy import Caps, Key, Route, Team, Windows
 from app.stores.policy_model import CapSpec, CapsSpec, KeySpec, PolicySpec, TaskCapSpec, WindowsSpec
 from app.stores.policy_routes import usd_nano
+from app.stores.policy_types import epoch_s
 
 
 def caps_of(given: CapsSpec) -> Caps:
@@ -62,6 +63,7 @@ def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
             routes=_those_on(_routes_of(given, spec), routes),
             team=given.team,
             former_sha256=given.former_sha256,
+            expires_s=None if given.expires is None else epoch_s(given.expires),
         )
         for given in spec.keys
     ]

@@ -22,6 +22,7 @@ from app.stores.policy_types import (
     Cap,
     HeaderValue,
     ModelName,
+    Moment,
     Name,
     NotBool,
     OnCut,
@@ -237,6 +238,9 @@ class KeySpec(Spec):
     sha256: Sha256 = Field(description="The secret's SHA-256; the secret itself stands nowhere.")
     former_sha256: Sha256 | None = Field(
         default=None, description="Of the secret that this one replaces: good, too, until this line is taken out."
+    )
+    expires: Moment | None = Field(
+        default=None, description="From then on it is refused: a time, or a day, whose first moment (UTC) counts."
     )
     admin: bool = Field(default=False, description="May see everybody's calls and spending, and use the dashboard.")
     caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")

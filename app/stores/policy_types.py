@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -67,6 +68,21 @@ def _sha256(text: str) -> str:
     return lowered
 
 
+def _moment(text: str) -> str:
+    try:
+        epoch_s(text)
+    except ValueError:
+        words = "must be a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z"
+        raise PydanticCustomError("moment", words) from None
+    return text
+
+
+def epoch_s(text: str) -> float:
+    """A day (its first moment) or a time in ISO 8601, in UTC where it says no other: Unix time. Raises ValueError."""
+    moment = dt.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)).timestamp()
+
+
 def _header_safe(value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise PydanticCustomError("header", "must be printable ASCII: it is sent as an HTTP header")
@@ -88,6 +104,7 @@ HeaderValue = Annotated[str, AfterValidator(_header_safe)]
 Sha256 = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"pattern": "^[0-9a-fA-F]{64}$"})]
 OnCut = Literal["error", "length"]
 ToolPattern = Annotated[str, Field(min_length=1, max_length=128)]
+Moment = Annotated[str, AfterValidator(_moment)]
 AliasPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:/@+*?\- ]+$")]
 
 

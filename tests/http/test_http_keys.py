@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +15,14 @@ import structlog
 
 from app.core.policy import Policy
 from app.http.auth import KeyRing, is_loopback
-from tests.http.live import LiveGateway, sha256
+from tests.http.live import SAY, LiveGateway, sha256
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import END, Event, Script, error_body, text
 
 ALICE, BOB, LIMITED, ADMIN = (
     {"authorization": f"Bearer sk-bursar-{name}-0123456789"} for name in ("alice", "bob", "limited", "admin")
 )
+TEMPORARY, EXPIRY_S = {"x-api-key": "sk-bursar-temporary-0123456789"}, 1_924_992_000
 PROVIDER_KEY = "sk-provider-key-0123456789"
 PROMPT = "the quick brown secret of the lazy dog"
 SAID = "an answer that nobody else should read"
@@ -41,6 +44,7 @@ keys:
     former_sha256: {sha256("sk-bursar-bobs-first-0123").upper()}
   - {{name: limited, sha256: {sha256("sk-bursar-limited-0123456789")}, routes: [cheap]}}
   - {{name: admin, sha256: {sha256("sk-bursar-admin-0123456789")}, admin: true}}
+  - {{name: temporary, sha256: {sha256("sk-bursar-temporary-0123456789")}, expires: 2031-01-01T02:00+02:00}}
 """
 
 
@@ -67,6 +71,17 @@ def test_a_secret_and_the_one_that_it_replaces_are_one_key(gateway: LiveGateway)
     for headers in (BOB, former):
         assert gateway.chat({**headers, "x-bursar-task-id": "rotated"}).status == 200
     assert gateway.ask("GET", "/v1/tasks/rotated", headers=former).json["calls"] == 2
+
+
+def test_a_key_is_refused_from_its_expiry_on(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    for now_s, status in ((EXPIRY_S - 1, 200), (EXPIRY_S, 401)):
+        monkeypatch.setattr("app.http.auth.time", SimpleNamespace(time=partial(float, now_s)))
+        for path, method in (("/v1/chat/completions", "POST"), ("/v1/models", "GET"), ("/v1/budgets", "GET")):
+            body = {"model": "small", "messages": SAY} if method == "POST" else None
+            answer = gateway.ask(method, path, body, TEMPORARY)
+            assert answer.status == status, path
+    assert (answer.error["code"], answer.error["message"]) == ("invalid_api_key", "This key has expired.")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_the_clients_key_does_not_go_upstream(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:

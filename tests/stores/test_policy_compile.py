@@ -311,7 +311,7 @@ keys:
   - {{name: ci, sha256: {"a" * 64}, caps: {{total: {{max_cost_usd: 0.1}}}}, routes: [auto]}}
   - {{name: ann, sha256: {"c" * 64}, team: lab, caps: {{hour: {{max_cost_usd: 1}}, minute: {{max_calls: 9}}}}}}
   - {{name: ben, sha256: {"d" * 64}, team: rest, routes: []}}
-  - {{name: root, sha256: {"B" * 64}, admin: true}}
+  - {{name: root, sha256: {"B" * 64}, admin: true, expires: 2026-12-31}}
 ledger: {{on_failure: open, contention_wait_secs: 0}}
 """
     )
@@ -324,6 +324,7 @@ ledger: {{on_failure: open, contention_wait_secs: 0}}
     assert policy.key_windows(ci) == Windows(total_nano=100_000_000)
     assert policy.key_windows(root) == policy.key_windows(None) == Windows(day_nano=3_000_000_000)
     assert root.admin
+    assert (root.expires_s, ci.expires_s) == (1798675200.0, None)
     assert (root.routes, root.team) == (None, None)
     ann, ben = policy.keys["c" * 64], policy.keys["d" * 64]
     assert (ann.team, ann.routes, ben.team, ben.routes) == ("lab", ("auto",), "rest", ())

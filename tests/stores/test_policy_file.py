@@ -106,6 +106,8 @@ unknown_model: aut
          "6:32: caps.request.max_cost_usd: must be a number of dollars (5, not $5)"),
         ("caps: {key: {day: 3}}", "6:19: caps.key.day: must be a mapping"),
         ("caps: {key: {minute: {}}}", "6:14: caps.key.minute: needs max_calls or max_tokens"),
+        (f"keys: [{{name: k, sha256: {'a' * 64}, expires: 2026-13-01}}]",
+         "6:101: keys.0.expires: must be a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z"),
         ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, hour, minute, month, total)"),
         ("keys: [{name: a b, sha256: x}]", "6:15: keys.0.name: a name starts with a letter or digit and goes on with "
          "letters, digits, `.`, `_` or `-`, at most 64"),
@@ -120,7 +122,7 @@ unknown_model: aut
          "6:37: models.m.pricing.input_per_1m: unknown field; did you mean 'input_per_1k' (dollars per 1,000 tokens)?"),
         ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
         ("keys: [{name: k, models: [m]}]",
-         "6:18: keys.0.models: unknown field (only admin, caps, former_sha256, name, routes, sha256, team)"),
+         "6:18: keys.0.models: unknown field (only admin, caps, expires, former_sha256, name, routes, sha256, team)"),
         ("model_list: []",
          "6:1: model_list: unknown field: this is LiteLLM's; docs/migrate.md says what becomes of it"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
