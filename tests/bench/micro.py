@@ -20,6 +20,7 @@ from app.core.meter import Meter
 from app.core.policy import HEURISTIC, Candidate, ChatHabits, Policy
 from app.core.sse import Frame, SseParser
 from app.core.types import ChatRequest
+from app.core.windows import moment_of
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.relay import ChatRelay
@@ -116,10 +117,10 @@ def _deciding_us(request: ChatRequest, view: View, batch_s: float) -> float:
 
 
 def _planning(request: ChatRequest, policy: Policy, candidate: Candidate) -> Callable[[], object]:
-    key, day = next(iter(policy.keys.values())), dt.date(2025, 1, 1)
+    key, moment = next(iter(policy.keys.values())), moment_of(dt.datetime(2025, 1, 1, tzinfo=dt.UTC))
 
     def work() -> object:
-        limits = limits_for(policy, candidate, key, "task", ClientCaps(), day)
+        limits = limits_for(policy, candidate, key, "task", ClientCaps(), moment)
         return plan_attempt(request, candidate, limits, INPUT_TOKENS)
 
     return work
