@@ -100,15 +100,16 @@ class Policies:
     async def write(self, file: str, data: bytes, base: str) -> Policy:
         """Write a file anew and take it into force, if it is good and nothing has changed since version `base`.
 
-        Raises PolicyError, StaleEdit or OSError; nothing has changed then.
+        Raises PolicyError, StaleEdit or OSError; nothing has changed then (but for what others wrote at this moment).
         """
         async with self._lock:
             if self._current.version != base or self._seen != self._good:
                 raise StaleEdit
-            await asyncio.to_thread(self.draft, file, data)
+            await self._checked(await asyncio.to_thread(self.draft, file, data))
+            written = self.with_text(file, data)
             await asyncio.to_thread(replace_file, Path(file), data)
             self._seen = await asyncio.to_thread(read_sources, self.path)
-            if not await self._adopt(self._seen):
+            if not await self._adopt(self._seen, checked=self._seen == written):
                 raise PolicyError(self.last_error)
             return self._current
 
@@ -194,15 +195,21 @@ class Policies:
         self._refuse(self._accept(policy) if self._accept else None)
         return policy
 
+    async def _checked(self, policy: Policy) -> None:
+        """Raises PolicyError where it must not take the place of the one in force."""
+        if self._check is not None:
+            self._refuse(await self._check(self._current, policy))
+
     def _refuse(self, reason: str | None) -> None:
         if reason is not None:
             raise PolicyError([Problem(str(self.path), 1, 1, "", reason)])
 
-    async def _adopt(self, sources: tuple[Source, ...]) -> bool:
+    async def _adopt(self, sources: tuple[Source, ...], *, checked: bool = False) -> bool:
+        """Take this text into force, if it is good. `checked`: `check` has nothing against it."""
         try:
             new = self._accepted(await asyncio.to_thread(self._build, sources))
-            if sources != self._good and self._check is not None:
-                self._refuse(await self._check(self._current, new))
+            if sources != self._good and not checked:
+                await self._checked(new)
         except PolicyError as error:
             return self._reject(error.problems)
         except Exception as error:

@@ -23,6 +23,7 @@ import structlog
 
 from app.core.money import Price, Rates, nano_from_usd, price_from_usd_per_token
 from app.core.policy import Capabilities, Provider
+from app.core.raw import UNREADABLE
 from app.core.types import SERVICE_TIERS
 
 BUNDLED_NAME = "model_prices_and_context_window_backup.json"
@@ -74,7 +75,7 @@ class Catalogue:
         """Index the file's bytes, which are kept; CatalogueError unless they are a JSON object."""
         try:
             self._rows = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise CatalogueError(f"the price catalogue is not a JSON object: {error}") from None
         self._rows.pop("sample_spec", None)
         self._entries: dict[str, Entry] = {}
@@ -105,7 +106,7 @@ class Catalogue:
             return None
         try:
             row = msgspec.json.decode(raw, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         entry = self._entries[name] = _entry(name, row)
         return entry
@@ -130,18 +131,18 @@ def _price(name: str, row: Mapping[str, Any]) -> Price | None:
     """The price in nano-dollars per million tokens, or None where the row does not bound a call's cost.
 
     Two zeros are no price: the catalogue writes 0 both for free and for unknown, and unknown is not
-    free. A fee per request is no price either: no number of tokens bounds it.
+    free. A fee per request is no price either: no number of tokens bounds it. Nor is a row that cannot be read.
     """
     if row.get("input_cost_per_request"):
         return None
     try:
         base, tiers = _flat(row) or _ranges(row) or (None, ())
-    except (ValueError, TypeError, KeyError, IndexError):
+        if base is None:
+            return None
+        price = Price(base, tiers, source=f"catalogue:{name}", tool_fees=_tool_fees(row))
+        price = replace(price, service_tiers=_service_tiers(row, price))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
-    if base is None:
-        return None
-    price = Price(base, tiers, source=f"catalogue:{name}", tool_fees=_tool_fees(row))
-    price = replace(price, service_tiers=_service_tiers(row, price))
     return None if price.free else price
 
 

@@ -80,6 +80,29 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
+# Writing
+
+
+async def test_what_must_not_replace_the_policy_is_not_written(file: Path) -> None:
+    """It was written all the same, though the writer was told that it was not: the next start would have taken it."""
+    asked: list[int | None] = []
+
+    async def check(old: Policy, new: Policy) -> str | None:
+        asked.append(new.caps.task_nano)
+        return "it would cost more" if (new.caps.task_nano or 0) > (old.caps.task_nano or 0) else None
+
+    hooks = Hooks()
+    policies = Policies(file, PriceBook(catalogue=CATALOGUE), env={}, check=check, on_swap=hooks.on_swap)
+    before = policies.current
+    with pytest.raises(PolicyError, match="it would cost more"):
+        await policies.write(str(file), DEARER.encode(), before.version)
+    assert (file.read_text(), policies.current, policies.last_error) == (CONTRACT, before, ())
+    written = await policies.write(str(file), CHEAPER.encode(), before.version)
+    assert file.read_text() == CHEAPER
+    assert policies.current is written is not before
+    assert asked == [7 * 10**9, 5 * 10**8], "each is asked of once"
+
+
 # Reloading
 
 

@@ -129,6 +129,10 @@ def test_prices_given_as_ranges_are_tiers(bundled: Catalogue) -> None:
         {"input_cost_per_request": 0.01},  # no number of tokens bounds it
         {"input_cost_per_token": None, "tiered_pricing": [{"range": [10, 20], "input_cost_per_token": 1e-6}]},
         {"input_cost_per_token": None, "tiered_pricing": [{}]},
+        {"input_cost_per_token": None, "tiered_pricing": 3},
+        {"input_cost_per_token_priority": "a lot", "output_cost_per_token_priority": 1e-6},
+        {"google_maps_grounding_cost_per_query": 1e9},
+        {"provider_specific_entry": ["fast"]},
     ],
 )
 def test_what_tokens_alone_do_not_price_has_no_price(fields: dict[str, Any]) -> None:
@@ -184,7 +188,7 @@ def test_the_version_is_that_of_the_bytes() -> None:
     assert catalogue(m=row()).version == catalogue(m=row()).version != catalogue(m=row(mode="responses")).version
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"<html>", b'{"a": ', b"\xff\xfe"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"<html>", b'{"a": ', b"\xff\xfe", b'{"a": ' + b"[" * 100_000])
 def test_what_is_no_json_object_is_no_catalogue(data: bytes) -> None:
     with pytest.raises(CatalogueError):
         Catalogue(data)
