@@ -24,6 +24,8 @@ FRESH_S = 5.0
 """An answer serves everybody who asks the same for this long."""
 ASKED_S = 60.0
 MAX_KEPT = 64
+MAX_WAITING = 16
+"""One takes a second or two, and any key may ask."""
 NICE, ATTENTIVE = 15, 5
 """Where nobody waits, and where somebody does."""
 
@@ -52,28 +54,37 @@ async def run_aside(
 
 
 class Aside:
-    """Questions answered by commands aside, one at a time; answers are kept for FRESH_S."""
+    """Questions answered by commands aside, one at a time, while no more than MAX_WAITING wait; answers are kept for
+    FRESH_S."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._turn = asyncio.Lock()
+        self._waiting = 0
         self._kept: dict[tuple[str, ...], tuple[float, bytes]] = {}
 
     async def ask(self, *arguments: str) -> bytes:
         """What `bursar ARGUMENTS` prints. Raises TracesDown."""
-        async with self._turn:
-            made_s, answer = self._kept.get(arguments, (float("-inf"), b""))
-            if time.monotonic() - made_s <= FRESH_S:
-                return answer
-            try:
-                answer = await run_aside(self._settings, (*BURSAR, *arguments), limit_s=ASKED_S, keep=True)
-            except (OSError, TimeoutError) as error:
-                log.error("a command aside failed", command=" ".join(arguments[:2]), error=str(error))
-                raise TracesDown("Traces cannot be read at the moment.") from None
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[arguments] = time.monotonic(), answer
-            return answer
+        if self._waiting >= MAX_WAITING:
+            raise TracesDown("Too many questions on traces are waiting.", headers={"retry-after": "10"})
+        self._waiting += 1
+        try:
+            async with self._turn:
+                made_s, answer = self._kept.get(arguments, (float("-inf"), b""))
+                return answer if time.monotonic() - made_s <= FRESH_S else await self._answer(arguments)
+        finally:
+            self._waiting -= 1
+
+    async def _answer(self, arguments: tuple[str, ...]) -> bytes:
+        try:
+            answer = await run_aside(self._settings, (*BURSAR, *arguments), limit_s=ASKED_S, keep=True)
+        except (OSError, TimeoutError) as error:
+            log.error("a command aside failed", command=" ".join(arguments[:2]), error=str(error))
+            raise TracesDown("Traces cannot be read at the moment.") from None
+        if len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+        self._kept[arguments] = time.monotonic(), answer
+        return answer
 
 
 def lower_priority(process: Process, nice: int = NICE) -> None:

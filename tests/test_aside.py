@@ -1,0 +1,64 @@
+"""Commands beside a gateway: who asks the same shares an answer, and the line is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app import aside
+from app.aside import MAX_WAITING, Aside
+from app.core.errors import TracesDown
+from app.settings import Settings
+
+
+class Commands:
+    """Stands for the processes: each ends when it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.ends = asyncio.Event()
+        self.error: Exception | None = None
+        monkeypatch.setattr(aside, "run_aside", self)
+
+    async def __call__(self, _: Settings, command: tuple[str, ...], **how: Any) -> bytes:
+        self.asked.append(command[-1])
+        await self.ends.wait()
+        if self.error is not None:
+            raise self.error
+        return command[-1].encode()
+
+
+async def test_who_asks_the_same_shares_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, asked = Commands(monkeypatch), Aside(Settings())
+    commands.ends.set()
+    assert await asyncio.gather(*(asked.ask("a") for _ in range(9)), asked.ask("b")) == [b"a"] * 9 + [b"b"]
+    assert commands.asked == ["a", "b"]
+
+
+async def test_the_line_is_bounded_and_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bound any key could have the gateway run one command after the other for hours."""
+    commands, asked = Commands(monkeypatch), Aside(Settings())
+    waiting = [asyncio.create_task(asked.ask(str(number))) for number in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(TracesDown, match="waiting") as refused:
+        await asked.ask("one more")
+    assert refused.value.headers["retry-after"]
+    waiting.pop().cancel()
+    await asyncio.sleep(0)
+    waiting.append(asyncio.create_task(asked.ask("one more")))
+    commands.ends.set()
+    assert (await asyncio.gather(*waiting))[-1] == b"one more"
+    assert len(commands.asked) == MAX_WAITING
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), OSError("no process"), ChildProcessError("ended with 1")])
+async def test_a_failure_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    commands, asked = Commands(monkeypatch), Aside(Settings())
+    commands.error = error
+    commands.ends.set()
+    with pytest.raises(TracesDown):
+        await asked.ask("a")
+    commands.error = None
+    assert await asked.ask("a") == b"a"
