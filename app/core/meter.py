@@ -84,6 +84,18 @@ class Meter:
             self._fixed_nano += nano
             self.ran_nano += nano
 
+    def serve(self, tier: str) -> None:
+        """The provider says in which tier of its service it served the call, which may be another than was asked for:
+        it bills that one (https://platform.openai.com/docs/api-reference/chat/object, `service_tier`). Where nobody has
+        declared its price, that of the one asked for stays."""
+        price = self.price
+        if price is None or not price.service_tiers or price.others:
+            return
+        served = price.served(tier)
+        if served is not None and served is not price:
+            self.price = served
+            self._rate = served.rates(self.input_tokens).dearest_output
+
     def handed_over(self) -> None:
         """The model declined, and another reads the input again to answer in its place: what both read is billed."""
         if self.price is not None:

@@ -19,6 +19,9 @@ MAX_NANO = 2**53 - 1
 """Largest amount any store may hold: Redis' Lua numbers are exact up to 2^53 (9.0 million dollars)."""
 
 
+ORDINARY_TIER = "default"
+"""The tier of service in which a call is served that asks for no other; a price of another one knows by it the plain
+one."""
 _DATED = re.compile(r"-\d{8}$")
 _SCALING = Context(prec=40, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
 """Rounds up only, so that scaling and then rounding up to whole nano-dollars is rounding up once."""
@@ -181,10 +184,21 @@ class Price:
         return known.get(name) or known.get(_DATED.sub("", name))
 
     def served(self, service_tier: str) -> Price | None:
-        """The price of a call that asks for another tier of service; None: undeclared. What is free is so in any."""
+        """The price of a call in this tier of service, which knows those of the others; None: undeclared. What is free
+        is so in any, and every price but one of a tier's is that of the ordinary one."""
         if self.free:
             return self
-        return next((price for name, price in self.service_tiers if name == service_tier), None)
+        found = next((price for name, price in self.service_tiers if name == service_tier), None)
+        if found is None:
+            return self if service_tier == ORDINARY_TIER and not self._of_a_tier else None
+        if service_tier == ORDINARY_TIER:
+            return found
+        rest = self.service_tiers if self._of_a_tier else ((ORDINARY_TIER, self), *self.service_tiers)
+        return replace(found, service_tiers=rest)
+
+    @property
+    def _of_a_tier(self) -> bool:
+        return any(name == ORDINARY_TIER for name, _ in self.service_tiers)
 
     def times(self, factor: Decimal) -> Price:
         """The same price with all rates multiplied, rounded up; fees of tools stay."""

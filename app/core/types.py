@@ -84,7 +84,8 @@ class ChatRequest(msgspec.Struct):
 
 class StreamEvent(msgspec.Struct):
     """One decoded event of an upstream's stream. `pieces` are estimated output tokens (core/tokens.py);
-    `finished` maps a choice's index to its finish reason; `in_tool`: it carries a part of a tool call."""
+    `finished` maps a choice's index to its finish reason; `in_tool`: it carries a part of a tool call;
+    `served`: beside usage, in which tier of service the provider says that it served the call."""
 
     pieces: int = 0
     has_choices: bool = False
@@ -92,6 +93,7 @@ class StreamEvent(msgspec.Struct):
     finished: dict[int, str] = {}
     in_tool: bool = False
     error: bytes | None = None
+    served: str | None = None
 
 
 class Outcome(StrEnum):

@@ -57,6 +57,10 @@ class Reader(Protocol):
 
     marks_end: bool
 
+    @property
+    def served(self) -> str | None:
+        """In which tier of service the reply says that it was served, as far as it has said so."""
+
     def read(self, frame: Frame) -> list[Event]:
         """The events of one frame of the stream, none for a comment. Raises BadEvent."""
 

@@ -223,6 +223,8 @@ class EventRelay:
             self._begun.update(e.choice for e in events if isinstance(e, Said | Thought | CallBegins | CallPiece))
         for event in events:
             if isinstance(event, Used):
+                if self._reader.served is not None:
+                    self.meter.serve(self._reader.served)
                 self.meter.report(event.usage, final=event.final or self.ended)
         if self.done and not self.ended and self.broken is None:
             self._end_open()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.core.money import ORDINARY_TIER
 from app.core.types import SERVICE_TIERS, ChatRequest
 
 _DATE = re.compile(r"_(?:\d{8}|\d{4}_\d\d_\d\d)$")
@@ -113,6 +114,13 @@ def service_tier(members: Mapping[str, msgspec.Raw], name: str) -> str | None:
         return None
     asked = bytes(members[name]).strip(b'"').decode("latin-1").lower()
     return asked if asked in SERVICE_TIERS else None
+
+
+def served_tier(told: object) -> str | None:
+    """The tier of service in which a reply says that it was served, as prices know it; None where it does not say."""
+    if not isinstance(told, str) or not told or told == "auto":
+        return None
+    return told if told in SERVICE_TIERS else ORDINARY_TIER
 
 
 def billed_tools(offered: Iterable[str | None], table: Mapping[str, str]) -> tuple[str, ...]:

@@ -67,6 +67,11 @@ class RenamingReader:
         self._reader = reader
         self._names = names
 
+    @property
+    def served(self) -> str | None:
+        """See `base.Reader`."""
+        return self._reader.served
+
     def read(self, frame: Frame) -> list[Event]:
         """See `base.Reader`."""
         return self._renamed(self._reader.read(frame))

@@ -171,6 +171,8 @@ class ChatExchange:
         several = self._request.choices > 1
         if event.usage is None or several:
             meter.add(decode_event(body).pieces)
+        if event.served is not None:
+            meter.serve(event.served)
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
         if event.usage is not None and 2 * event.usage.output >= meter.pieces:
             meter.report(event.usage)
@@ -264,7 +266,10 @@ class EventExchange:
         return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
 
     def read_whole(self, body: bytes, meter: Meter) -> int:
-        events = self._whole = self._reader().whole(body)
+        reader = self._reader()
+        events = self._whole = reader.whole(body)
+        if reader.served is not None:
+            meter.serve(reader.served)
         self.heard.take(events)
         date(events, self._created_s)
         if any(isinstance(event, Failed) for event in events) or not any(isinstance(e, Finished) for e in events):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,6 +182,36 @@ def test_a_long_prompt_is_metered_at_the_rates_of_its_tier() -> None:
     for meter in (short, long):
         meter.add(10)
     assert (short.running_nano, long.running_nano) == (110, 202 + 30)
+
+
+@given(prices, prices, prices, permilles, deltas, usages, st.permutations(["flex", "priority", "default"]))
+def test_it_costs_what_the_tier_costs_in_which_it_was_served(
+    plain: Price, flex: Price, priority: Price, permille: int, added: list[int], usage: Usage, order: list[str]
+) -> None:
+    """Whatever was asked for, and whatever was said of it before: the last word counts."""
+    of = {"flex": flex, "priority": priority, "default": plain}
+    price = dataclasses.replace(plain, service_tiers=(("flex", flex), ("priority", priority)))
+    asked, *served = order
+    started = price.served(asked)
+    assert started is not None
+    meter = Meter(started, 100, permille)
+    for pieces in added:
+        meter.add(pieces)
+    for tier in (*served, "ultrafast"):  # whose price nobody has declared
+        meter.serve(tier)
+    meter.report(usage)
+    if usage.output or not meter.pieces:
+        expected = plain if plain.free else of[served[-1]]
+        assert meter.cost_nano == cost_nano(expected, usage)
+        before = meter.running_nano
+        meter.add(1000)
+        assert meter.running_nano - before == -(-1000 * permille * expected.base.dearest_output // 10**9)
+
+
+def test_without_a_price_there_is_none_for_a_tier() -> None:
+    meter = Meter(None, 1, 1000)
+    meter.serve("priority")
+    assert meter.cost_nano is None
 
 
 def test_one_who_goes_on_where_another_declined_reads_the_input_again() -> None:

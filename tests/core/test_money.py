@@ -284,8 +284,27 @@ def test_a_price_times_a_factor_is_never_less(rates: Rates, factor: Decimal) -> 
 def test_a_tier_of_service_has_its_own_price_or_none() -> None:
     plain, dear = Price(Rates(1, 2)), Price(Rates(2, 4))
     price = Price(Rates(1, 2), service_tiers=(("priority", dear),))
-    assert (price.served("priority"), price.served("flex"), plain.served("priority")) == (dear, None, None)
+    assert (price.served("flex"), plain.served("priority")) == (None, None)
+    assert price.served("default") is price
     assert FREE.served("priority") is FREE
+    served = price.served("priority")
+    assert served is not None
+    assert served.base == dear.base
+
+
+def test_a_price_of_one_tier_knows_those_of_the_others() -> None:
+    base = {"default": Rates(2, 4), "flex": Rates(1, 2), "priority": Rates(4, 8)}
+    price = Price(base["default"], service_tiers=tuple((t, Price(base[t])) for t in ("flex", "priority")))
+    for first in base:
+        for then in base:
+            for last, rates in base.items():
+                found: Price | None = price
+                for tier in (first, then, last):
+                    assert found is not None
+                    found = found.served(tier)
+                assert found is not None
+                assert found.base == rates
+                assert found.served("fast") is None
 
 
 @given(

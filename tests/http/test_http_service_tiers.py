@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,75 @@ async def test_it_is_charged_at_its_own_price(
         assert answer.status == 200, answer.body
         assert upstream.requests[-1].body["service_tier"] == tier
         assert round((await live.task("t"))["spent_usd"] * 10**9) == factor * PLAIN_NANO
+
+
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+USED = {"input_tokens": 20, "output_tokens": 3}
+
+
+def replies(tier: str | None) -> dict[str, tuple[dict[str, Any], bytes, bytes]]:
+    """What a client of each dialect asks, and what its provider answers, whole and as a stream."""
+    said = {"role": "assistant", "content": "Hi."}
+    chat = {"id": "x", "created": 1, "model": "m", "service_tier": tier}
+    usage = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
+    response = {
+        "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m",
+        "service_tier": tier,
+        "output": [{"id": "msg_1", "type": "message", "status": "completed", "role": "assistant",
+                    "content": [{"type": "output_text", "text": "Hi.", "annotations": []}]}],
+        "usage": USED,
+    }  # fmt: skip
+    ends = {"type": "response.completed", "sequence_number": 1, "response": response}
+    delta = {"type": "response.output_text.delta", "sequence_number": 0, "delta": "Hi."}
+    return {
+        CHAT: (
+            {"messages": [{"role": "user", "content": "Hi"}]},
+            body({**chat, "choices": [{"index": 0, "message": said, "finish_reason": "stop"}], "usage": usage}),
+            sse({**chat, "choices": [{"index": 0, "delta": said, "finish_reason": "stop"}]},
+                {**chat, "choices": [], "usage": usage}) + b"data: [DONE]\n\n",
+        ),
+        RESPONSES: ({"input": "Hi"}, body(response), sse(delta, ends)),
+    }  # fmt: skip
+
+
+def body(reply: dict[str, Any]) -> bytes:
+    return json.dumps(reply).encode()
+
+
+def sse(*events: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + body(event) + b"\n\n" for event in events)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize(
+    ("asked", "served", "factor"),
+    [
+        ("priority", "default", 1.0),
+        ("priority", "priority", 2.0),
+        ("auto", "priority", 2.0),
+        (None, "flex", 0.5),
+        ("flex", None, 0.5),
+        ("flex", "auto", 0.5),
+        (None, "scale", 1.0),
+    ],
+)
+async def test_it_is_charged_as_it_was_served(
+    tmp_path: Path, path: str, stream: bool, asked: str | None, served: str | None, factor: float
+) -> None:
+    """A provider may serve in another tier than was asked for, and bills that one."""
+    wish, whole, streamed = replies(served)[path]
+    kind = "text/event-stream" if stream else "application/json"
+    script = Script(body=streamed if stream else whole, headers={"content-type": kind})
+    with ScriptedUpstream(script) as provider:
+        world = spec_of(provider, {"priority": 2, "flex": 0.5}, **CAPPED)
+        world["providers"]["m"]["also"] = ["openai_responses"]
+        async with Live(tmp_path, world) as live:
+            asking = {"model": "m", "service_tier": asked, "stream": stream, "metadata": {"task_id": "t"}, **wish}
+            async with live.client.session.post(live.url + path, json=asking) as response:
+                assert (await read(response)).status == 200
+            spent_nano = round((await live.task("t"))["spent_usd"] * 10**9)
+    assert spent_nano == factor * (20 * INPUT_NANO + 3 * OUTPUT_NANO)
 
 
 async def test_without_a_price_it_is_refused_under_a_cap(upstream: ScriptedUpstream, tmp_path: Path) -> None:

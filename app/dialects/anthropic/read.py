@@ -15,6 +15,7 @@ from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.anthropic.read_blocks import CONTAINER, MANAGEMENT, BlocksReader, Delta
 from app.dialects.anthropic.usage import UsageShape, merged, usage_of
 from app.dialects.base import BadEvent
+from app.dialects.server_tools import served_tier
 
 REASONS = {
     "end_turn": "stop",
@@ -66,6 +67,7 @@ class MessagesReader:
     marks_end = False
 
     def __init__(self) -> None:
+        self.served: str | None = None
         self._blocks = BlocksReader()
         self._usage: UsageShape | None = None
 
@@ -124,6 +126,7 @@ class MessagesReader:
         if shape is None:
             return []
         self._usage = merged(self._usage, shape)
+        self.served = served_tier(self._usage.speed)
         usage = usage_of(self._usage)
         return [] if usage is None else [Used(usage, final)]
 

@@ -54,6 +54,7 @@ class UsageShape(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
     iterations: list[_Iteration] | None = None
     server_tool_use: _ServerTools | None = None
+    speed: Any = None
     cost: Any = None
 
 

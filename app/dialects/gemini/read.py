@@ -130,6 +130,7 @@ class GeminiReader:
     """Reads one reply; see `base.Reader`. A call without an id gets one made of the reply's own id."""
 
     marks_end = False
+    served = None  # told in a header only
 
     def __init__(self) -> None:
         self._begun = False

@@ -19,6 +19,7 @@ from app.core.raw import ABSENT, NO_ERROR, UNREADABLE
 from app.core.tokens import pieces
 from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
+from app.dialects.server_tools import served_tier
 
 AUDIO_BASE64_PER_TOKEN = 3200
 """One audio token is 50 ms; pcm16 at 24 kHz is 3,200 base64 characters in that time
@@ -120,6 +121,7 @@ class _Chunk(msgspec.Struct):
     usage: UsageShape | None = None
     error: msgspec.Raw = ABSENT
     x_groq: _Groq | None = None
+    service_tier: Any = None
 
 
 class _Reply(msgspec.Struct):
@@ -129,6 +131,7 @@ class _Reply(msgspec.Struct):
 class _Whole(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: UsageShape | None = None
+    service_tier: Any = None
 
 
 _whole = msgspec.json.Decoder(_Whole)
@@ -167,7 +170,7 @@ def _event_of(chunk: _Chunk, heard: Heard | None, *, counts: bool) -> StreamEven
     if shape is None and chunk.choices:
         shape = chunk.choices[-1].usage
     if shape is not None:
-        event.usage = usage_of(shape)
+        event.usage, event.served = usage_of(shape), served_tier(chunk.service_tier)
     return event
 
 
@@ -187,7 +190,7 @@ def decode_whole(data: bytes, heard: Heard | None = None) -> StreamEvent:
     usage = usage_of(reply.usage) if reply.usage is not None else None
     if usage is None or not reply.choices:
         return decode_event(data)
-    return StreamEvent(has_choices=True, usage=usage)
+    return StreamEvent(has_choices=True, usage=usage, served=served_tier(reply.service_tier))
 
 
 def decode_usage(data: bytes) -> Usage | None:

@@ -23,6 +23,7 @@ from app.dialects.openai_chat.errors import error_words
 from app.dialects.openai_chat.finishes import FAILED, FAILURES, FINISHES
 from app.dialects.openai_chat.made import made_id
 from app.dialects.openai_chat.shapes import ORIGIN, UNSIGNED, Call, Choice, Chunk, Delta, Function, decoded
+from app.dialects.server_tools import served_tier
 
 
 class _Open:
@@ -58,6 +59,7 @@ class ChatReader:
     marks_end = True
 
     def __init__(self) -> None:
+        self.served: str | None = None
         self._begun = self._done = False
         self._id = ""
         self._calls: dict[int, list[_Open]] = {}
@@ -196,6 +198,7 @@ class ChatReader:
         usage = usage_of(shape) if shape is not None else None
         if usage is None:
             return
+        self.served = served_tier(chunk.service_tier) or self.served
         alone, ended = not chunk.choices, self._seen <= self._finished
         if len(self._seen) < 2:
             out.append(Used(usage, final=alone or ended))

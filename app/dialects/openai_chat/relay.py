@@ -187,6 +187,8 @@ class ChatRelay:
                 data = with_finishes(data, event.finished)
                 raw = sse_event(data)
             self.finished.update(event.finished)
+        if event.served is not None:
+            meter.serve(event.served)
         if event.usage is not None:
             raw, data = self._take_usage(event.usage, raw, data, alone=not event.has_choices)
         if event.error is not None:

@@ -87,6 +87,7 @@ class Chunk(msgspec.Struct):
     usage: UsageShape | None = None
     error: msgspec.Raw = msgspec.Raw()
     x_groq: Groq | None = None
+    service_tier: Any = None
 
 
 _chunk = msgspec.json.Decoder(Chunk)

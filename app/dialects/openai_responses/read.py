@@ -19,6 +19,7 @@ from app.core.sse import Frame
 from app.dialects.base import BadEvent
 from app.dialects.openai_responses.read_items import ItemReader, OutputItem
 from app.dialects.openai_responses.usage import ResponsesUsage
+from app.dialects.server_tools import served_tier
 
 _REASONS = {"max_output_tokens": "length", "max_tokens": "length"}
 
@@ -42,6 +43,7 @@ class _Response(msgspec.Struct):
     incomplete_details: _Incomplete | None = None
     output: list[OutputItem] | None = None
     usage: ResponsesUsage | None = None
+    service_tier: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -90,6 +92,7 @@ class ResponsesReader:
     marks_end = False
 
     def __init__(self) -> None:
+        self.served: str | None = None
         self._items = ItemReader()
         self._begun = False
         self._containers: set[str] = set()
@@ -146,6 +149,7 @@ class ResponsesReader:
     def _end(self, response: _Response, reply: msgspec.Raw | None, said: str = "") -> list[Event]:
         """The last event of a stream, or a whole response."""
         events = self._begin(response)
+        self.served = served_tier(response.service_tier)
         usage = response.usage.counted() if response.usage is not None else None
         containers: set[str] = set()
         ran = Counter(tool for item in response.output or () if (tool := item.billed(containers)) is not None)

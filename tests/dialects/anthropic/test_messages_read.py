@@ -24,7 +24,7 @@ from app.core.events import (
     Used,
 )
 from app.core.money import Usage
-from app.core.sse import Frame
+from app.core.sse import Frame, SseParser
 from app.dialects.anthropic.dialect import DIALECT
 from app.dialects.base import BadEvent
 from tests.dialects.anthropic.texts import block, end, event, read, spoken, start, text, thinking, tool
@@ -256,6 +256,13 @@ class TestUsage:
     def test_an_end_that_counts_no_input_says_nothing_of_it(self, last: dict[str, int], expected: Usage) -> None:
         first = {"input_tokens": 1000, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 7}
         assert read(start(**first) + end(**last))[-2] == Used(expected)
+
+    @pytest.mark.parametrize(("speed", "served"), [("fast", "fast"), ("standard", "default"), (None, None), (1, None)])
+    def test_the_speed_at_which_it_was_served(self, speed: Any, served: str | None) -> None:
+        reader = DIALECT.reader()
+        for frame in SseParser().feed(start() + end(output_tokens=5, speed=speed)):
+            reader.read(frame)
+        assert reader.served == served
 
     def test_a_beginning_that_counts_no_input_is_mended_by_the_end(self) -> None:
         found = read(start(input_tokens=0, output_tokens=0) + end(input_tokens=9, output_tokens=5))[-2]
