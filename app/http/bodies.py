@@ -1,4 +1,4 @@
-"""Small JSON bodies as values; what is wrong with one is said with its parameter, in our words."""
+"""Small bodies, read no further than they may go; JSON as values, where what is wrong is said in our words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
+from fastapi import Request
 
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, TooLarge
+from app.core.raw import UNREADABLE
+from app.http.hot import ClientLeft, read_away, read_body
 
 _PLACE = re.compile(r"\$\.([a-z_]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]{1,100})`")
 T = TypeVar("T")
+
+
+async def bounded_body(request: Request, most_bytes: int) -> bytes:
+    """The body of a request that is not hot. Raises TooLarge before any more of it is kept, or BadRequest for half of
+    one."""
+    headers = dict(request.headers)
+    try:
+        return await read_body(headers, request.receive, most_bytes)
+    except TooLarge:
+        await read_away(headers, request.receive)
+        raise
+    except ClientLeft:
+        raise BadRequest("The body ended before it was whole.") from None
 
 
 def read_json(decoder: msgspec.json.Decoder[T], raw: bytes, choices: Mapping[str, Iterable[str]]) -> T:
@@ -21,7 +37,7 @@ def read_json(decoder: msgspec.json.Decoder[T], raw: bytes, choices: Mapping[str
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), choices) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadRequest("The body is not valid JSON.") from None
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from app.core.errors import BadRequest, FeedbackDown, Forbidden, NotFound, SaidTooOften, TooLarge
+from app.core.errors import BadRequest, FeedbackDown, Forbidden, NotFound, SaidTooOften
 from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
 from app.core.policy import Key
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
-from app.http.bodies import read_json
-from app.http.hot import ClientLeft, key_name, read_away, read_body
+from app.http.bodies import bounded_body, read_json
+from app.http.hot import key_name
 from app.http.replays import MAX_KEY_CHARS
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import OtherWord, Outcomes, OutcomesUnavailable, Put
@@ -78,7 +78,7 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
         wait_s = pace.take(key_name(key), time.monotonic())
         if wait_s:
             raise SaidTooOften("This key sends feedback too fast.", headers={"retry-after": str(int(wait_s) + 1)})
-        raw = await _bounded_body(request)
+        raw = await bounded_body(request, MAX_BODY_BYTES)
         repeat_key = _repeat_key(request)
         word = await _word(services, key, _decoded(raw), _asked_owner(request, key))
         if not outcomes.keeps_comments:
@@ -102,17 +102,6 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
             raise _down() from None
         found = [shown(word) for word in words if _may_see(key, word)]
         return _json({"object": "list", "data": found})
-
-
-async def _bounded_body(request: Request) -> bytes:
-    headers = dict(request.headers)
-    try:
-        return await read_body(headers, request.receive, MAX_BODY_BYTES)
-    except TooLarge:
-        await read_away(headers, request.receive)
-        raise
-    except ClientLeft:
-        raise BadRequest("The body ended before it was whole.") from None
 
 
 def _decoded(raw: bytes) -> _Body:

@@ -21,7 +21,7 @@ from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
-from app.http.bodies import read_json
+from app.http.bodies import bounded_body, read_json
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
@@ -98,9 +98,7 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
     @api.patch("/v1/tasks/{task_id:path}")
     async def amend(task_id: str, request: Request) -> dict[str, Any]:
         key, scope = asked(request, task_id)
-        body = await request.body()
-        if len(body) > MAX_BODY_BYTES:
-            raise BadRequest("The body is too large for a change of a task.")
+        body = await bounded_body(request, MAX_BODY_BYTES)
         op = amendment(scope, body, services.view.policy, by_client=not is_operator(key))
         result = await services.ledger.budgets.apply(op)
         assert isinstance(result, Amended)

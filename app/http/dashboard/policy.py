@@ -10,8 +10,9 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from app.core.errors import BadRequest, Conflict, Forbidden, TooLarge, TracesDown
+from app.core.errors import BadRequest, Conflict, Forbidden, TracesDown
 from app.core.raw import UNREADABLE
+from app.http.bodies import bounded_body
 from app.http.dashboard.ask import FiguresUnavailable, Replay
 from app.http.dashboard.gate import API, Gate, as_json, raw_json
 from app.http.hot import key_name
@@ -144,11 +145,8 @@ def _text(policies: Policies, draft: Draft) -> str:
 
 
 async def _draft(request: Request) -> Draft:
-    body = await request.body()
-    if len(body) > MAX_BYTES:
-        raise TooLarge("The draft is too large for a policy.")
     try:
-        return msgspec.json.decode(body, type=Draft)
+        return msgspec.json.decode(await bounded_body(request, MAX_BYTES), type=Draft)
     except UNREADABLE as error:
         raise BadRequest(f"The draft cannot be read: {error}.") from None
 
