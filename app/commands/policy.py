@@ -105,7 +105,8 @@ def _row(candidate: Candidate) -> tuple[str, ...]:
     else:
         rates = (per_1k(price.base.input), per_1k(price.base.output))
     limit = "none" if cap is None else usd_text(cap)
-    return (candidate.name, candidate.provider.name, str(candidate.tier), *rates, limit)
+    where = ", ".join(copy.provider.name for copy in candidate.copies or (candidate,))
+    return (candidate.name, where, str(candidate.tier), *rates, limit)
 
 
 def _expiry(expires_s: float | None) -> str:

@@ -171,7 +171,8 @@ class Capabilities:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One provider+model with price, budget and capabilities: the arm the router chooses. `like`: a model of a
-    known name that it resembles, where its own name says nothing."""
+    known name that it resembles, where its own name says nothing. `copies`: the same model at each of its providers,
+    where it has several; to the router and the ledger they are one. `circuit`: the name of its breaker."""
 
     name: str
     provider: Provider
@@ -182,6 +183,12 @@ class Candidate:
     capabilities: Capabilities = Capabilities()
     listed: bool = True
     like: str | None = None
+    copies: tuple[Candidate, ...] = ()
+    is_copy: bool = False
+
+    @property
+    def circuit(self) -> str:
+        return f"{self.name}@{self.provider.name}" if self.is_copy else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +355,10 @@ class Policy:
         """How tasks land on this route: by its own rules, else by those for all; None: they do not."""
         found = None if route is None else self.routes.get(route)
         return self.landing if found is None or found.landing is None else found.landing
+
+    def circuits(self) -> dict[str, Candidate]:
+        """Who is asked by which circuit: each model, and of one that has copies each of these."""
+        return {one.circuit: one for model in self.models.values() for one in model.copies or (model,)}
 
     @property
     def open_access(self) -> bool:

@@ -23,6 +23,7 @@ from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.approach import approach_in
 from app.gateway.attempt import Attempt
 from app.gateway.calls import Downstream, Stopped
+from app.gateway.copies import in_turn
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import explored
 from app.gateway.fallbacks import with_fallbacks
@@ -43,6 +44,8 @@ from routers.base import Arm
 
 NO_RETRY = (None, "0")
 """What `x-stainless-retry-count` says of a request that is sent for the first time."""
+TOLD_BY = 1_000
+"""Characters at the beginning of a conversation that tell it from others."""
 KEEPALIVE_S = 15.0
 """Less than the idle timeouts of proxies on the way (nginx and AWS: 60 s), and what OpenRouter does."""
 
@@ -214,7 +217,16 @@ class ChatCall(OwnedCall):
             yield from decision.spare
 
     async def _ask(self, candidate: Candidate, decision: Decision) -> Verdict | None:
-        """One candidate, again after a wait where that may help. None: the client has its answer."""
+        """One candidate, wherever it is served, and again after a wait where that may help. None: the client has its
+        answer."""
+        if candidate.copies:
+            available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
+            *others, candidate = in_turn(candidate, self._keeps_together, available)
+            for copy in others:
+                verdict = await self._attempt(copy)
+                if verdict is None or verdict.move is Move.REJECT or self.waits.is_over():
+                    return verdict
+                self.services.metrics.fallbacks.labels(*label_of(copy)).inc()
         retries = decision.retries
         for round_ in range(retries.attempts + 1):
             verdict = await self._attempt(candidate)
@@ -253,7 +265,7 @@ class ChatCall(OwnedCall):
         await purse.reserve(self.request, stopped=self.waits.is_over)
         self.purse, self.record.limits = purse, purse.limits
         await refuse_unpriced(purse, candidate, unpriced, fallbacks)
-        breaker = services.health.of(candidate.name)
+        breaker = services.health.of(candidate.circuit)
         breaker.sent(now())
         self.note_overhead()
         attempt = Attempt(self, candidate, purse)
@@ -270,6 +282,15 @@ class ChatCall(OwnedCall):
             breaker.succeeded()
             await self._learn(attempt)
         return verdict
+
+    @property
+    def _keeps_together(self) -> str:
+        """What goes to one copy of a model: a task, else a conversation, as far as that can be told."""
+        record, prompt = self.record, self.request.prompt
+        if record.task_id is None and prompt.turns < 2:
+            return record.request_id
+        said = record.task_id or f"{prompt.system[:TOLD_BY]}{prompt.first_user[:TOLD_BY]}"
+        return f"{record.key_name}:{said}"
 
     @cached_property
     def _loop(self) -> bytes:

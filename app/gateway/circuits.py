@@ -26,7 +26,7 @@ class ToldCircuits:
         health = services.health
 
         def known(name: str) -> bool:
-            return name in services.view.policy.models or name in health.breakers
+            return name in services.view.circuits or name in health.breakers
 
         self._process, self._told = secrets.token_hex(8), False
         self._circuits = SharedCircuits(self._process, health, known)

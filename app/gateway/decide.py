@@ -309,7 +309,8 @@ def _verdict(
         and capped(candidate)
     ):
         return UNPRICED_TOOL + " and ".join(tools)
-    if not available(candidate.name):
+    copies = candidate.copies
+    if not (any(available(copy.circuit) for copy in copies) if copies else available(candidate.name)):
         return "circuit open"
     return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
 

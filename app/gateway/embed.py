@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, RateLimited, TaskStopped, Unpriced
 from app.core.meter import Meter
@@ -18,6 +19,7 @@ from app.dialects.openai_chat.whole import with_cost
 from app.gateway import verdict
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped
+from app.gateway.copies import in_turn
 from app.gateway.fees import unpriced_error
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
@@ -60,7 +62,9 @@ class EmbeddingsCall(OwnedCall):
             raise BadRequest("No candidate of this route makes embeddings.", param="model")
         denial: BursarError | None = None
         failure: BursarError | None = None
-        for candidate in {c.name: c for c in candidates}.values():
+        available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
+        each = {c.name: c for c in candidates}.values()
+        for candidate in [copy for c in each for copy in in_turn(c, self.record.request_id, available)]:
             try:
                 failed = await self._attempt(candidate)
             except (BudgetExceeded, BudgetContended, Unpriced) as error:

@@ -79,12 +79,12 @@ class Services:
 
     def swap(self, view: View) -> None:
         """Take a new view into force: calls under way keep theirs."""
-        for name in self.health.breakers.keys() - view.policy.models.keys():
-            if (gone := self.view.policy.models.get(name)) is not None:
+        for name in self.health.breakers.keys() - view.circuits.keys():
+            if (gone := self.view.circuits.get(name)) is not None:
                 self.metrics.circuit.labels(*label_of(gone)).set(Circuit.CLOSED)  # else an alert would ring for ever
         self.view = view
         self._keep_tasks()
-        self.health.keep(frozenset(view.policy.models))
+        self.health.keep(frozenset(view.circuits))
 
     async def give_back(self) -> None:
         """At the end: give back what is held for exploring, write what is owed and what was counted."""
@@ -98,7 +98,7 @@ class Services:
         now_s = asyncio.get_running_loop().time()
         self._left_out &= self.health.breakers.keys()
         for name, breaker in self.health.breakers.items():
-            candidate = self.view.policy.models.get(name)
+            candidate = self.view.circuits.get(name)
             if candidate is None:
                 continue
             state, provider = breaker.state(now_s), candidate.provider.name

@@ -5,7 +5,7 @@ Pure: what it needs (the checked spec, the catalogue, what has dropped out) are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
@@ -99,7 +99,8 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
     hosts = spec.bills_after_cancel.hosts if spec.bills_after_cancel else BILLS_AFTER_CANCEL_HOSTS
     providers = {name: _provider(name, given, hosts) for name, given in spec.providers.items()}
     models = {
-        name: _candidate(name, given, providers[given.provider], catalogue) for name, given in spec.models.items()
+        name: _candidate(name, given, [providers[at] for at in given.every_provider if at in providers], catalogue)
+        for name, given in spec.models.items()
     }
     every_route = {name: compile_route(name, given, models) for name, given in spec.routes.items()}
     routes = {name: route for name, route in every_route.items() if route.candidates}
@@ -140,7 +141,7 @@ def unlisted_candidate(provider: Provider, upstream_model: str, catalogue: Catal
     """The candidate for `PROVIDER/upstream_model` at a provider with `any_model`; price None if not catalogued."""
     name = f"{provider.name}/{upstream_model}"
     given = ModelSpec(provider=provider.name, upstream_model=upstream_model)
-    return replace(_candidate(name, given, provider, catalogue), listed=False)
+    return replace(_candidate(name, given, [provider], catalogue), listed=False)
 
 
 def tier_of(price: Price | None) -> int:
@@ -226,12 +227,13 @@ def _deadlines(given: DeadlinesSpec) -> Deadlines:
     )
 
 
-def _candidate(name: str, given: ModelSpec, provider: Provider, catalogue: Catalogue) -> Candidate:
+def _candidate(name: str, given: ModelSpec, at: Sequence[Provider], catalogue: Catalogue) -> Candidate:
+    provider = at[0]
     upstream_model = given.upstream_model or name
     # A free provider is the operator's own: a namesake in the catalogue has other limits and a price.
     entry = None if provider.free else catalogue.find(provider, upstream_model)
     price = _price(given, provider, entry)
-    return Candidate(
+    candidate = Candidate(
         name=name,
         provider=provider,
         upstream_model=upstream_model,
@@ -241,6 +243,9 @@ def _candidate(name: str, given: ModelSpec, provider: Provider, catalogue: Catal
         capabilities=_capabilities(given, entry.capabilities if entry else Capabilities()),
         like=given.like,
     )
+    if len(at) == 1:
+        return candidate
+    return replace(candidate, copies=tuple(replace(candidate, provider=one, is_copy=True) for one in at))
 
 
 def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price | None:

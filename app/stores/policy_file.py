@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from app.core.policy import Policy
 from app.stores.policy_compile import DroppedOut, compile_policy
 from app.stores.policy_model import PolicySpec
-from app.stores.policy_references import did_you_mean, mapping, reference_problems, section_of
+from app.stores.policy_references import also_at, did_you_mean, mapping, reference_problems, section_of
 from app.stores.policy_yaml import (
     Document,
     KeyPath,
@@ -79,7 +79,9 @@ def _dropped_out(document: Document) -> DroppedOut:
     orphans = {
         name: (provider, ())
         for name, model in section_of(document, "models").items()
-        if isinstance(provider := mapping(model).get("provider"), str) and provider in providers
+        if isinstance(provider := mapping(model).get("provider"), str)
+        and provider in providers
+        and all(other in providers for other in also_at(model))
     }
     own = {name: (str(section_of(document, "models")[name].get("provider")), gone) for name, gone in models.items()}
     return DroppedOut(providers, own | orphans)

@@ -135,6 +135,11 @@ class ModelSpec(Spec):
     """One provider+model."""
 
     provider: Name = Field(description="One of `providers`.")
+    also_at: list[Name] = Field(
+        default_factory=list,
+        description="Further providers of it, under the same name and price: calls are spread over all of them, "
+        "tasks keep theirs, and one that fails is passed over.",
+    )
     upstream_model: str | None = Field(
         default=None, min_length=1, description="Its name at the provider. Default: our name."
     )
@@ -158,6 +163,11 @@ class ModelSpec(Spec):
     hidden_reasoning: bool | None = Field(default=None, description="Bills reasoning tokens that it does not stream.")
     embeddings: bool | None = Field(default=None, description=f"Makes embeddings, not answers. {CATALOGUES}")
     searches: bool | None = Field(default=None, description="Searches the web before every answer, which is billed.")
+
+    @property
+    def every_provider(self) -> list[str]:
+        """Those that it can be asked at, each once."""
+        return list(dict.fromkeys((self.provider, *self.also_at)))
 
 
 class CapSpec(Spec):

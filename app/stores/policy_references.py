@@ -35,6 +35,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
         yield from _unknown(
             document, ("models", name, "provider"), mapping(model).get("provider"), "provider", providers
         )
+        yield from _name_list(document, ("models", name, "also_at"), also_at(model), "provider", providers)
         yield from _tier_problems(document, ("models", name, "pricing", "tiers"), mapping(model).get("pricing"))
         if name.startswith("tier:"):
             yield document.problem(("models", name), "`tier:` is how clients ask for a tier", at_key=True)
@@ -54,6 +55,11 @@ def reference_problems(document: Document) -> Iterator[Problem]:
     yield from _key_problems(document, routes)
 
 
+def also_at(model: Any) -> list[Any]:
+    """The further providers of a model as it stands in the file."""
+    return _list(mapping(model).get("also_at"))
+
+
 def _unknown(document: Document, path: KeyPath, name: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
     if not isinstance(name, str) or name in known or path in document.unset:
         return
@@ -69,9 +75,8 @@ def _name_list(document: Document, path: KeyPath, names: Any, what: str, known: 
         yield from _unknown(document, (*path, index), name, what, known)
         if isinstance(name, str):
             if name in seen:
-                yield document.problem(
-                    (*path, index), f"is listed twice: the {what}s are asked in this order, once each"
-                )
+                why = ": the models are asked in this order, once each" if what == "model" else ""
+                yield document.problem((*path, index), f"is listed twice{why}")
             seen.add(name)
 
 

@@ -263,6 +263,27 @@ def test_an_optional_provider_without_its_variables_takes_all_that_needs_it_alon
     )
 
 
+def test_further_providers_of_a_model_are_names_too() -> None:
+    problems = found(BASE.replace("m: {provider: p,", "m: {provider: p, also_at: [pp, p, p],"))
+    assert [line.split(": ", 1)[1] for line in problems] == [
+        "models.m.also_at.0: there is no provider 'pp'; did you mean 'p'?",
+        "models.m.also_at.2: is listed twice",
+    ]
+
+
+@pytest.mark.parametrize(("here", "also"), [("p", "q"), ("q", "p")])
+def test_a_model_is_on_while_one_of_its_providers_is(here: str, also: str) -> None:
+    text = OPTIONAL.replace("n: {provider: q,", f"n: {{provider: {here}, also_at: [{also}],")
+    off = build(text).models["n"]
+    assert (off.provider.name, off.copies) == ("p", ())
+    on = build(text, {"Q_URL": "https://q.test/v1", "Q_KEY": "k", "O_MODEL": "oo"})
+    assert [(one.circuit, one.provider.name) for one in on.models["n"].copies] == [
+        (f"n@{here}", here),
+        (f"n@{also}", also),
+    ]
+    assert set(on.circuits()) == {"m", "n@p", "n@q", "o"}
+
+
 def test_with_its_variables_everything_is_there() -> None:
     policy = build(OPTIONAL, {"Q_URL": "https://q.test/v1/", "Q_KEY": "sk-secret", "O_MODEL": "oo"})
     assert list(policy.models) == ["m", "n", "o"]

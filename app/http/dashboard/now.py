@@ -89,16 +89,16 @@ def gateways(told: Sequence[Told]) -> list[dict[str, Any]]:
 
 
 def circuits(services: Services) -> list[dict[str, Any]]:
-    """Every model of the policy with its circuit in this process, those in trouble first."""
+    """Every model of the policy at each of its providers, with its circuit in this process, those in trouble first."""
     now_s = asyncio.get_running_loop().time()
     found = []
-    for name, candidate in services.view.policy.models.items():
+    for name, candidate in services.view.circuits.items():
         breaker = services.health.breakers.get(name)
         state = Circuit.CLOSED if breaker is None else breaker.state(now_s)
         again_s = max(breaker.open_until_s - now_s, 0.0) if breaker is not None and state is Circuit.OPEN else None
         found.append(
             {
-                "model": name,
+                "model": candidate.name,
                 "provider": candidate.provider.name,
                 "state": state.name.lower(),
                 "failures": breaker.failures if breaker else 0,
