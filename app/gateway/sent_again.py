@@ -88,7 +88,8 @@ class SentAgain:
 
 def tries_of(retry_count: str) -> int:
     """How many tries there were before, as an SDK counts them; 1 where it is no number."""
-    count = int(retry_count) if retry_count.isascii() and retry_count.isdigit() else 1
+    # Python reads no number of more than 4,300 digits; of one so large the first tell enough.
+    count = int(retry_count[:9]) if retry_count.isascii() and retry_count.isdigit() else 1
     return min(count, MAX_TRIES)
 
 

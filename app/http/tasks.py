@@ -21,7 +21,7 @@ from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
 from app.http.auth import KeyRing
-from app.http.bodies import bounded_body, read_json
+from app.http.bodies import asked_limit, bounded_body, read_json
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
@@ -77,14 +77,12 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
         owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
         if owner is not None and not may_see(key, owner):
             raise NotFound("No such key is on record.")
-        limit = request.query_params.get("limit", "20")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_LISTED):
-            raise BadRequest(f"limit must be a whole number from 1 to {MAX_LISTED}.", param="limit")
+        limit = asked_limit(request, 20, MAX_LISTED)
         state = request.query_params.get("state")
         if state not in (None, "open", "frozen", "closed"):
             raise BadRequest("state must be open, frozen or closed.", param="state")
         prefix = "task:" if owner is None else f"task:{owner}:"
-        return {"object": "list", "data": await recent(services, prefix, int(limit), state)}
+        return {"object": "list", "data": await recent(services, prefix, limit, state)}
 
     @api.get("/v1/tasks/{task_id:path}")
     async def task(task_id: str, request: Request) -> dict[str, Any]:

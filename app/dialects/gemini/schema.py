@@ -15,6 +15,7 @@ from app.dialects.gemini.values import camel
 from app.dialects.openai_chat.parse import field_of
 
 _object = msgspec.json.Decoder(dict[str, Any])
+MAX_COUNT_DIGITS = 19
 _COUNTS = frozenset(("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"))
 _ONLY_GEMINI = frozenset(("nullable", "propertyOrdering", "example"))
 _SCHEMA = frozenset(("items", "additionalProperties"))
@@ -47,7 +48,7 @@ def _converted(schema: Any) -> Any:
             out[name] = [_converted(item) for item in value]
         elif name in _NAMED_SCHEMAS and isinstance(value, dict):
             out[name] = {key: _converted(item) for key, item in value.items()}
-        elif name in _COUNTS and isinstance(value, str) and value.isdecimal():
+        elif name in _COUNTS and isinstance(value, str) and value.isdecimal() and len(value) <= MAX_COUNT_DIGITS:
             out[name] = int(value)  # a 64-bit integer is a string in Google's JSON
         elif name not in _ONLY_GEMINI and not (name == "format" and value == "enum"):
             out[name] = value

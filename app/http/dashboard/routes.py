@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
 from app.gateway.services import Services
+from app.http.bodies import asked_limit
 from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Replay, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
@@ -152,11 +153,9 @@ def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
     async def calls(request: Request) -> Response:
         dashboard.gate.operator(request)
         asked = request.query_params
-        limit = asked.get("limit", "50")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_CALLS):
-            raise BadRequest(f"limit must be a whole number from 1 to {MAX_CALLS}.", param="limit")
+        limit = asked_limit(request, 50, MAX_CALLS)
         words = {name: _text(asked.get(name), name) for name in ("text", "key", "task", "model", "outcome")}
-        return raw_json(await dashboard.answer(Find(_since(request), int(limit), **words)))
+        return raw_json(await dashboard.answer(Find(_since(request), limit, **words)))
 
     @api.get(f"{API}/record/{{request_id}}")
     async def record(request_id: str, request: Request) -> Response:

@@ -211,6 +211,12 @@ def test_tools_and_their_schemas() -> None:
     assert talk.tools[2].schema is None
 
 
+def test_a_count_that_no_integer_holds_stays_as_it_is() -> None:
+    schema = {"type": "ARRAY", "minItems": "9" * 5_000}
+    (tool,) = talk_of(tools=[{"functionDeclarations": [{"name": "f", "parameters": schema}]}]).tools
+    assert json.loads(bytes(tool.schema or b"")) == {**schema, "type": "array"}
+
+
 @pytest.mark.parametrize(
     ("calling", "choice", "named", "offered"),
     [
