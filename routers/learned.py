@@ -118,7 +118,7 @@ class LearnedRouter:
         share = 1.0 if tried else UNTRIED
         return [
             Score(chance, share * erf(CONFIDENT_LOGITS / sqrt(2.0 * variance)), length)
-            for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens.tolist(), strict=True)
+            for chance, variance, length in zip(p.tolist(), doubt.tolist(), tokens, strict=True)
         ]
 
     def surest(self, features: Features) -> float:
@@ -162,7 +162,7 @@ class LearnedRouter:
         longer there: for replaying."""
         self._items.recall(features, Item(demand.u, demand.var, demand.place, demand.ood))
 
-    def plan(self, features: Features, arms: tuple[Arm, ...]) -> Vector:
+    def plan(self, features: Features, arms: tuple[Arm, ...]) -> list[float]:
         """The output tokens to expect of each arm."""
         _, lengths, reasons = self._stack(arms)
         request = request_length(features, self.length_weights, reasoning=reasons)
@@ -249,7 +249,7 @@ class ItemModel:
             return latest
         words = excerpt_words(features)
         x = (np.array(surface(features, words), dtype=np.float64) - self._centre) * self._scale
-        np.clip(x, -CLIP, CLIP, out=x)
+        x.clip(-CLIP, CLIP, out=x)
         on_surface, (in_words, ood) = x @ self._slope, self._local(words)
         trust = 1.0 - ood * self._distrust
         u = np.empty(1 + self._skills)

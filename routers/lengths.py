@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, log2
+from math import exp, inf, log2
 from typing import Any, Final
 
 import numpy as np
@@ -104,12 +104,11 @@ class RequestLength:
 
 @dataclass(frozen=True, slots=True)
 class ArmLengths:
-    """The part of some arms, side by side: `verbosity` (2, n) in log2, of prose and of calls; `reasoning` (n,) 0 or
-    1; `limit` (n,) tokens."""
+    """The part of some arms, one entry for each: the verbosity in log2, whether it reasons (0 or 1) and its limit in
+    tokens. `prose` and `calls` differ in verbosity alone."""
 
-    verbosity: Matrix
-    reasoning: Vector
-    limit: Vector
+    prose: tuple[tuple[float, float, float], ...]
+    calls: tuple[tuple[float, float, float], ...]
 
 
 def describe(features: Features) -> tuple[int, list[float]]:
@@ -154,19 +153,20 @@ def request_length(features: Features, weights: LengthWeights, *, reasoning: boo
 
 def arm_lengths(arms: Sequence[Arm], weights: LengthWeights) -> ArmLengths:
     """The arms' part of the length; it depends on no request, so keep it with the arms."""
-    return ArmLengths(
-        np.array([verbosity(arm, weights) for arm in arms]).reshape(len(arms), 2).T.copy(),
-        np.array([float(arm.reasoning) for arm in arms]),
-        np.array([np.inf if arm.max_output_tokens is None else float(arm.max_output_tokens) for arm in arms]),
-    )
+    both = [verbosity(arm, weights) for arm in arms]
+    rest = [(float(arm.reasoning), inf if arm.max_output_tokens is None else arm.max_output_tokens) for arm in arms]
+    prose, calls = (tuple((own[at], *more) for own, more in zip(both, rest, strict=True)) for at in (0, 1))
+    return ArmLengths(prose, calls)
 
 
-def expected_tokens(request: RequestLength, arms: ArmLengths, most: int | None = None) -> Vector:
+def expected_tokens(request: RequestLength, arms: ArmLengths, most: int | None = None) -> list[float]:
     """Output tokens of one choice for each arm, hidden reasoning included, within the limits of the arm and of the
-    request (`most`)."""
-    tokens: Vector = np.exp2(np.clip(request.visible_log2 + arms.verbosity[int(request.call)], 0.0, MAX_LOG2))
-    tokens = np.minimum(tokens + request.hidden_tokens * arms.reasoning, arms.limit)
-    return tokens if most is None else np.minimum(tokens, most)
+    request (`most`). A route has few arms, for which plain numbers are quicker than arrays."""
+    visible, hidden, ceiling = request.visible_log2, request.hidden_tokens, inf if most is None else most
+    return [
+        min(2.0 ** min(max(visible + wordy, 0.0), MAX_LOG2) + hidden * reasons, limit, ceiling)
+        for wordy, reasons, limit in (arms.calls if request.call else arms.prose)
+    ]
 
 
 def verbosity(arm: Arm, weights: LengthWeights) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import erf, sqrt
+from math import erf, exp, pi, sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -37,17 +37,18 @@ class Drawn(NamedTuple):
     variance: Vector
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kind:
     """The arms on one kind of work, over u and the place: S = K + P. `means` (arms, S). `covs` (3 arms, S * S):
     covariances of what is believed of them, of what live traffic began with, of what the weights expect. `square`
     (arms, K): what a request's own variance is multiplied by. `doubt` (arms,): the variance at the constant by which
-    confidence begins where the text is not read."""
+    confidence begins where the text is not read. `unread`: what was found for requests whose text is not."""
 
     means: Matrix
     covs: Matrix
     square: Matrix
     doubt: Vector
+    unread: tuple[list[tuple[float, float]], Drawn] | None = None
 
 
 class _Known(NamedTuple):
@@ -103,18 +104,15 @@ class LiveRouter:
         if not arms:
             return []
         demand, every = self.demand(features), arms if isinstance(arms, tuple) else tuple(arms)
-        kind = self._kind(every, demand)
-        at = _at(demand)
-        mean, noise = kind.means @ at, kind.square @ demand.var
-        now, began, expected = (kind.covs @ np.outer(at, at).ravel()).reshape(3, -1)
-        self._scored = demand, kind, Drawn(mean, now)
-        left = now / began
-        p = 1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi / 8.0 * (left * expected + noise))))
-        # Where the text is not read, requests of a kind differ by chance, and what is common to them is learned.
-        doubt = left * expected + noise if demand.read else left * (kind.doubt + noise)
-        confidence = np.interp(CONFIDENT_LOGITS / np.sqrt(2.0 * doubt), _ERF_AT, _ERF)
-        tokens = self.base.plan(features, every)
-        return [Score(*seen) for seen in zip(p.tolist(), confidence.tolist(), tokens.tolist(), strict=True)]
+        kind, base = self._kind(every, demand), self.base
+        found = None if demand.read else kind.unread  # what is not read is the same for all requests of a kind
+        if found is None:
+            found = _seen(kind, demand)
+            if not demand.read:
+                kind.unread = found
+        seen, drawn = found
+        self._scored = demand, kind, drawn
+        return [Score(p, sure, n) for (p, sure), n in zip(seen, base.plan(features, every), strict=True)]
 
     def surest(self, features: Features) -> float:
         """Where the text is not read, what the model that is known best there is known by; else 1."""
@@ -205,6 +203,22 @@ def prior_of(base: LearnedRouter) -> Prior:
     """Where belief begins with these weights."""
     first = None if base.house is None else base.house.belief
     return Prior(base.ability_weights, base.places, [kind.value for kind in base.tried], first=first)
+
+
+def _seen(kind: _Kind, demand: Demand) -> tuple[list[tuple[float, float]], Drawn]:
+    """P(success) and confidence of each arm, and what is believed of its logit."""
+    at = _at(demand)
+    mean, noise = kind.means @ at, kind.square @ demand.var
+    now, began, expected = (kind.covs @ np.outer(at, at).ravel()).reshape(3, -1)
+    each = zip(*(values.tolist() for values in (mean, now / began, expected, noise, kind.doubt)), strict=True)
+    found = []
+    for m, left, own, blur, untold in each:
+        variance = left * own + blur
+        # Where the text is not read, requests of a kind differ by chance, and what is common to them is learned.
+        doubt = variance if demand.read else left * (untold + blur)
+        p = 1.0 / (1.0 + exp(-m / sqrt(1.0 + pi / 8.0 * variance)))
+        found.append((p, erf(CONFIDENT_LOGITS / sqrt(2.0 * doubt))))
+    return found, Drawn(mean, now)
 
 
 def _at(demand: Demand) -> Vector:
