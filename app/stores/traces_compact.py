@@ -13,7 +13,7 @@ import datetime as dt
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,12 @@ _SMALL = {"threads": "1", "memory_limit": "'512MB'"}
 _DAY = "SELECT * EXCLUDE (day) FROM part WHERE day = ?"
 _AS = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{bursar_schema: '{SCHEMA}'}}"
 _TRIES = 3
+_FILE_BYTES = 8 * 1024 * 1024
+"""DuckDB looks at 2,048 lines of a file at once, and needs many times their size: in one file of records that name
+forty candidates, that was more than all of `_SMALL`."""
+_BATCH_BYTES = 64 * 1024 * 1024
+"""Of how large records a batch is smaller: all of it is one table in memory."""
+_SAMPLE = 16
 _LOCK = "compacting.lock"
 
 
@@ -117,12 +123,23 @@ async def compact_stream(stream: TraceStream, parquet: ParquetFolder, keep_days:
             if batch is not None:
                 with failures.noted():
                     await _compact_batch(db, stream, batch, parquet, done)
-        while (batch := await stream.take()) is not None:
+        count = await _batch_records(stream)
+        while (batch := await stream.take(count)) is not None:
             with failures.noted():
                 await _compact_batch(db, stream, batch, parquet, done)
     failures.told()
     done.expired = expire(parquet, keep_days)
     return done
+
+
+async def _batch_records(stream: TraceStream) -> int:
+    """How many records a batch may have, as large as the latest are."""
+    from app.stores.traces_stream import BATCH  # noqa: PLC0415  (see above)
+
+    _, latest = await stream.latest(_SAMPLE)
+    bodies = await stream.bodies(latest)
+    largest = max((len(body) for body in bodies), default=1)
+    return max(min(BATCH, _BATCH_BYTES // largest), 1)
 
 
 async def _compact_batch(
@@ -139,7 +156,7 @@ def _compact_bodies(
     db: duckdb.DuckDBPyConnection, bodies: Sequence[bytes], name: str, parquet: ParquetFolder, done: Pass
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="bursar-") as folder:
-        compact_file(db, write_lines(Path(folder), bodies), name, parquet, done, f"batch {name}")
+        compact_files(db, write_lines(Path(folder), bodies), name, parquet, done, f"batch {name}")
 
 
 def expire(parquet: ParquetFolder, keep_days: float) -> int:
@@ -161,12 +178,13 @@ def database(*, small: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         yield db
 
 
-def compact_file(
-    db: duckdb.DuckDBPyConnection, lines: Path, name: str, parquet: ParquetFolder, done: Pass, source: str
+def compact_files(
+    db: duckdb.DuckDBPyConnection, lines: Sequence[Path], name: str, parquet: ParquetFolder, done: Pass, source: str
 ) -> None:
-    """Bring the records of one file of JSON lines into the parts of this name. Raises TracesError."""
+    """Bring the records of files of JSON lines into the parts of this name. Raises TracesError."""
     try:
-        db.execute(f"CREATE OR REPLACE TEMP TABLE part AS {rows_sql(lines_sql([str(lines)]))} ORDER BY created_s")
+        rows = rows_sql(lines_sql([str(path) for path in lines]))
+        db.execute(f"CREATE OR REPLACE TEMP TABLE part AS {rows} ORDER BY created_s")
         days = db.execute("SELECT day, count(*) FROM part GROUP BY day ORDER BY day").fetchall()
         with parquet.making() as folder:
             for day, records in days:
@@ -180,11 +198,16 @@ def compact_file(
     done.sources += 1
 
 
-def write_lines(folder: Path, bodies: Sequence[bytes]) -> Path:
-    """A file of JSON lines with these records."""
-    path = folder / "records.jsonl"
-    path.write_bytes(b"".join(body + b"\n" for body in bodies))
-    return path
+def write_lines(folder: Path, bodies: Iterable[bytes]) -> list[Path]:
+    """Files of JSON lines with these records, none much larger than _FILE_BYTES."""
+    left, paths = iter(bodies), list[Path]()
+    while (first := next(left, None)) is not None:
+        paths.append(path := folder / f"records-{len(paths)}.jsonl")
+        with path.open("wb") as file:
+            file.write(first + b"\n")
+            while file.tell() < _FILE_BYTES and (body := next(left, None)) is not None:
+                file.write(body + b"\n")
+    return paths
 
 
 def _compact_segment(db: duckdb.DuckDBPyConnection, path: Path, parquet: ParquetFolder, done: Pass) -> None:
@@ -192,7 +215,7 @@ def _compact_segment(db: duckdb.DuckDBPyConnection, path: Path, parquet: Parquet
         path.unlink()
         return
     before = done.records
-    compact_file(db, path, path.stem, parquet, done, f"segment {path.name}")
+    compact_files(db, [path], path.stem, parquet, done, f"segment {path.name}")
     broken = _lines(path) - (done.records - before)
     if broken:
         log.warning("a segment of traces has lines that are no records", segment=path.name, lines=broken)

@@ -75,7 +75,7 @@ async def open_stream(
         log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
     with database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         lines = write_lines(Path(copies), await stream.bodies(waiting.request_ids))
-        make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], [lines])
+        make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], lines)
         yield db
 
 

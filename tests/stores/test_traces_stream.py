@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.stores import traces_compact, traces_redis, traces_stream
@@ -18,7 +19,7 @@ from app.stores.traces_compact import compact_stream
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import ask, open_stream
 from app.stores.traces_redis import RedisTraces
-from app.stores.traces_stream import Batch, TraceStream
+from app.stores.traces_stream import BATCH, Batch, TraceStream
 from tests.conftest import ROOT
 from tests.redis_server import shared_server
 from tests.stores.test_traces_compact import in_parquet
@@ -154,6 +155,30 @@ async def test_compaction_and_questions(store: RedisTraces, stream: TraceStream,
     assert await asked(stream, parquet) == sorted(ids)
 
 
+async def test_large_records_are_taken_a_few_at_a_time(
+    store: RedisTraces, stream: TraceStream, parquet: ParquetFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await written(store, *range(7))
+    size = max(len(body) for body in await stream.bodies([name.encode() for name in ids]))
+    monkeypatch.setattr(traces_compact, "_BATCH_BYTES", 3 * size)
+    done = await compact_stream(stream, parquet, 0)
+    assert (done.sources, done.records) == (3, 7)
+    assert in_parquet(parquet) == sorted(ids)
+
+
+def test_records_of_many_candidates_are_compacted_beside_a_gateway(parquet: ParquetFolder) -> None:
+    """As many as a batch may have of such records: in one file they took more memory than DuckDB is given there."""
+    made = record(0)
+    decision = made["decision"]
+    many = [{**decision["candidates"][0], "model": f"provider/quite-a-long-name-of-model-{n}"} for n in range(48)]
+    body = msgspec.json.encode({**made, "decision": {**decision, "candidates": many}})
+    bodies = [body.replace(made["request_id"].encode(), f"req_{n:027d}".encode(), 1) for n in range(BATCH)]
+    with traces_compact.database(small=True) as db:
+        done = traces_compact.Pass("batches")
+        traces_compact._compact_bodies(db, bodies, "large", parquet, done)
+    assert (done.records, done.parts) == (BATCH, 1)
+
+
 async def test_questions_wait_for_a_moment_at_which_nothing_changes(
     store: RedisTraces, stream: TraceStream, parquet: ParquetFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +248,7 @@ async def test_one_gateway_is_told_that_it_is_time(
 KILLED_AT_EVERY_STEP = """
 import asyncio, os, pathlib, signal, sys, time
 import duckdb, fsspec
-from app.stores import traces_compact
+from app.stores import traces_compact, traces_stream
 from app.stores.redis_link import PooledLink
 from app.stores.traces_parquet import ParquetFolder
 from app.stores.traces_redis import RedisTraces
@@ -232,7 +257,7 @@ from tests.stores.test_traces_stream import asked, written, in_parquet
 
 url, base = sys.argv[1], pathlib.Path(sys.argv[2])
 TraceStream.left.__defaults__ = (0.0,)
-TraceStream.take.__defaults__ = (4,)
+traces_stream.BATCH = 4
 left = 0
 
 
