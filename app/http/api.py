@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -14,18 +13,17 @@ from app.core.errors import (
     MethodNotAllowed,
     NotFound,
 )
-from app.core.policy import Key
 from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
-from app.http.auth import KeyRing
+from app.http.asking import as_json, caller, may_see
 from app.http.budgets import serve_budgets
 from app.http.dashboard.routes import Dashboard, serve_dashboard
 from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.models import serve_models
 from app.http.success_metrics import serve_success_metrics
-from app.http.tasks import caps_now, may_see, serve_tasks
+from app.http.tasks import caps_now, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
 
@@ -47,9 +45,6 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     serve_success_metrics(api, services, aside)
     serve_dashboard(api, dashboard)
 
-    def caller(request: Request) -> Key | None:
-        return KeyRing(services.view.policy).authenticate(request.headers)
-
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -68,12 +63,11 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
 
     @api.get("/v1/decisions/{request_id}")
     async def decision(request_id: str, request: Request) -> Response:
-        key = caller(request)
+        key = caller(services, request)
         record = await services.traces.get(request_id)
         if record is None or not may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
-        shown = {**record, "caps_now": await caps_now(services, record["caps"])}
-        return Response(msgspec.json.encode(shown), media_type="application/json")
+        return as_json({**record, "caps_now": await caps_now(services, record["caps"])})
 
     return api
 

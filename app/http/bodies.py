@@ -1,5 +1,4 @@
-"""What routes that are not hot are asked: small bodies, read no further than they may go, and queries, as values; what
-is wrong is said in our words."""
+"""Small bodies, read no further than they may go; JSON as values, where what is wrong is said in our words."""
 
 from __future__ import annotations
 
@@ -30,14 +29,6 @@ async def bounded_body(request: Request, most_bytes: int) -> bytes:
         raise
     except ClientLeft:
         raise BadRequest("The body ended before it was whole.") from None
-
-
-def asked_limit(request: Request, otherwise: int, most: int) -> int:
-    """How much the query asks for at the most, from 1. Raises BadRequest."""
-    text = request.query_params.get("limit", str(otherwise))
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
-        raise BadRequest(f"limit must be a whole number from 1 to {most}.", param="limit")
-    return int(text)
 
 
 def read_json(decoder: msgspec.json.Decoder[T], raw: bytes, choices: Mapping[str, Iterable[str]]) -> T:

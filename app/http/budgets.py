@@ -14,10 +14,9 @@ from app.core.policy import Key, Policy
 from app.core.windows import moment_of, refills_at, window_of
 from app.gateway.limits import ANONYMOUS, scope_word, window_claims
 from app.gateway.services import Services
-from app.http.auth import KeyRing
+from app.http.asking import caller, is_operator, may_see
 from app.http.hot import key_name
 from app.http.task_json import window_json
-from app.http.tasks import is_operator, may_see
 
 
 def serve_budgets(api: FastAPI, services: Services) -> None:
@@ -26,7 +25,7 @@ def serve_budgets(api: FastAPI, services: Services) -> None:
     @api.get("/v1/budgets")
     async def budgets(request: Request) -> dict[str, Any]:
         policy, now = services.view.policy, dt.datetime.now(dt.UTC)
-        asking = KeyRing(policy).authenticate(request.headers)
+        asking = caller(services, request)
         name = request.query_params.get("key", key_name(asking))
         of = policy.named_keys().get(name)
         if not may_see(asking, name) or (of is None and name != ANONYMOUS):

@@ -12,9 +12,7 @@ from app.core.efficiency import GROUPS
 from app.core.errors import BadRequest, Forbidden
 from app.core.since import since_s
 from app.gateway.services import Services
-from app.http.auth import KeyRing
-from app.http.hot import key_name
-from app.http.tasks import is_operator, may_see
+from app.http.asking import asked_owner, caller, may_see
 
 SINCE = "7d"
 ROUND_S = 5
@@ -34,8 +32,8 @@ def serve_efficiency(api: FastAPI, services: Services, aside: Commands) -> None:
 
     @api.get("/v1/efficiency")
     async def efficiency(request: Request) -> Response:
-        key = KeyRing(services.view.policy).authenticate(request.headers)
-        owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
+        key = caller(services, request)
+        owner = asked_owner(request, key)
         if owner is not None and not may_see(key, owner):
             raise Forbidden("This key may look at its own runs only.", param="key")
         asked = ["efficiency", "--json", "--by", _by(request), "--since", asked_since(request)]

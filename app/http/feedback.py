@@ -22,7 +22,7 @@ from app.core.policy import Key
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import task_scope
 from app.gateway.services import Services
-from app.http.auth import KeyRing
+from app.http.asking import as_json, caller, is_operator, may_see
 from app.http.bodies import bounded_body, read_json
 from app.http.hot import key_name
 from app.http.replays import MAX_KEY_CHARS
@@ -69,12 +69,9 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
     """Add the routes of feedback."""
     pace = Pace()
 
-    def caller(request: Request) -> Key | None:
-        return KeyRing(services.view.policy).authenticate(request.headers)
-
     @api.post("/v1/feedback")
     async def say(request: Request) -> Response:
-        key = caller(request)
+        key = caller(services, request)
         wait_s = pace.take(key_name(key), time.monotonic())
         if wait_s:
             raise SaidTooOften("This key sends feedback too fast.", headers={"retry-after": str(int(wait_s) + 1)})
@@ -90,18 +87,18 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
         except OutcomesUnavailable:
             raise _down() from None
         services.metrics.feedback.labels(word.source, word.outcome).inc(put is not Put.REPEATED)
-        return _json({"object": "feedback", "status": put.value, **shown(word)})
+        return as_json({"object": "feedback", "status": put.value, **shown(word)})
 
     @api.get("/v1/feedback")
     async def said(request: Request) -> Response:
-        key = caller(request)
+        key = caller(services, request)
         things = await _things(services, key, request)
         try:
             words = await outcomes.about(things)
         except OutcomesUnavailable:
             raise _down() from None
         found = [shown(word) for word in words if _may_see(key, word)]
-        return _json({"object": "list", "data": found})
+        return as_json({"object": "list", "data": found})
 
 
 def _decoded(raw: bytes) -> _Body:
@@ -135,7 +132,7 @@ def _asked_owner(request: Request, key: Key | None) -> str:
     """Whose task is meant: the caller's own, or, for an admin, that of `?key=`."""
     own = key_name(key)
     owner = request.query_params.get("key", own)
-    if owner != own and not (key is None or key.admin):
+    if owner != own and not is_operator(key):
         raise Forbidden("This key may speak of its own calls only.", param="key")
     if len(owner) > MAX_KEY_NAME_CHARS:
         raise BadRequest("No key has a name that long.", param="key")
@@ -149,7 +146,7 @@ async def _word(services: Services, key: Key | None, body: _Body, owner: str) ->
         thing = body.request_id
         record = await _record(services, thing)
         owner = by if record is None else record["key"]
-        if not (key is None or key.admin or owner == by):
+        if not may_see(key, owner):
             raise NotFound("No such request is on record.", param="request_id")
         matched = record is not None
     else:
@@ -203,7 +200,7 @@ async def _things(services: Services, key: Key | None, request: Request) -> list
 
 
 def _may_see(key: Key | None, word: Feedback) -> bool:
-    return key is None or key.admin or key.name in (word.by, word.key)
+    return may_see(key, word.by) or may_see(key, word.key)
 
 
 def shown(word: Feedback) -> dict[str, Any]:
@@ -224,7 +221,3 @@ def shown(word: Feedback) -> dict[str, Any]:
 
 def _down() -> FeedbackDown:
     return FeedbackDown("The store of outcomes does not answer; send the feedback again.")
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 
 from app.core.errors import ModelNotFound
@@ -15,6 +14,7 @@ from app.dialects.gemini.models import ModelFacts, models_list, one_model
 from app.gateway.record import price_json
 from app.gateway.services import Services
 from app.gateway.target import of_tier
+from app.http.asking import as_json
 from app.http.auth import KeyRing
 
 EPOCH = "1970-01-01T00:00:00Z"
@@ -50,13 +50,13 @@ def serve_models(api: FastAPI, services: Services) -> None:
         if _speaks_messages(request):
             ids = [model["id"] for model in found]
             ends = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": False}
-            return _json({"data": [_for_messages(model) for model in found], **ends})
-        return _json({"object": "list", "data": found})
+            return as_json({"data": [_for_messages(model) for model in found], **ends})
+        return as_json({"object": "list", "data": found})
 
     @api.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> Response:
         found = one(name, request)
-        return _json(_for_messages(found) if _speaks_messages(request) else found)
+        return as_json(_for_messages(found) if _speaks_messages(request) else found)
 
     @api.get("/v1beta/models")
     async def gemini_models(request: Request) -> Response:
@@ -69,11 +69,7 @@ def serve_models(api: FastAPI, services: Services) -> None:
     @api.get("/api/hello")
     async def hello() -> Response:
         # Claude Code asks this before anything else, to see whether somebody is there.
-        return _json({"status": "ok"})
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+        return as_json({"status": "ok"})
 
 
 def _speaks_messages(request: Request) -> bool:

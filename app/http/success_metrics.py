@@ -8,10 +8,8 @@ from app.core.efficiency import GROUPS
 from app.core.errors import BadRequest, Forbidden
 from app.core.policy import Policy
 from app.gateway.services import Services
-from app.http.auth import KeyRing
+from app.http.asking import asked_owner, caller, may_see
 from app.http.efficiency import Commands, asked_since
-from app.http.hot import key_name
-from app.http.tasks import is_operator, may_see
 
 
 def serve_success_metrics(api: FastAPI, services: Services, aside: Commands) -> None:
@@ -19,8 +17,8 @@ def serve_success_metrics(api: FastAPI, services: Services, aside: Commands) -> 
 
     @api.get("/v1/success-metrics")
     async def success_metrics(request: Request) -> Response:
-        key = KeyRing(services.view.policy).authenticate(request.headers)
-        owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
+        key = caller(services, request)
+        owner = asked_owner(request, key)
         if owner is not None and not may_see(key, owner):
             raise Forbidden("This key may look at its own runs only.", param="key")
         by = request.query_params.get("by", "task_type")

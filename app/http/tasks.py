@@ -20,8 +20,8 @@ from app.core.terms import State, TaskCaps
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
-from app.http.auth import KeyRing
-from app.http.bodies import asked_limit, bounded_body, read_json
+from app.http.asking import asked_limit, asked_owner, caller, is_operator, may_see
+from app.http.bodies import bounded_body, read_json
 from app.http.caps import MAX_COUNT, MAX_SECONDS
 from app.http.hot import key_name
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
@@ -64,7 +64,7 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
 
     def asked(request: Request, task_id: str) -> tuple[Key | None, str]:
         """Who asks, and the scope of the task. Raises NotFound for another key's."""
-        key = KeyRing(services.view.policy).authenticate(request.headers)
+        key = caller(services, request)
         checked_task_id(task_id, "task_id")
         owner = request.query_params.get("key", key_name(key))
         if not may_see(key, owner):
@@ -73,8 +73,8 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
 
     @api.get("/v1/tasks")
     async def tasks(request: Request) -> dict[str, Any]:
-        key = KeyRing(services.view.policy).authenticate(request.headers)
-        owner = request.query_params.get("key", None if is_operator(key) else key_name(key))
+        key = caller(services, request)
+        owner = asked_owner(request, key)
         if owner is not None and not may_see(key, owner):
             raise NotFound("No such key is on record.")
         limit = asked_limit(request, 20, MAX_LISTED)
@@ -105,16 +105,6 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
         if result.refused is not None:
             raise BadRequest(REFUSED[result.refused], param="parent")
         return await shown(services, scope)
-
-
-def may_see(key: Key | None, owner: str) -> bool:
-    """True for a key's own records, and for operators."""
-    return is_operator(key) or key_name(key) == owner
-
-
-def is_operator(key: Key | None) -> bool:
-    """True for admin keys, and for anyone on this machine where the policy sets no keys."""
-    return key is None or key.admin
 
 
 def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Amend:

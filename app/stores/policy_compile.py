@@ -331,6 +331,21 @@ def _replay_rules(given: ReplaySpec | None) -> ReplayRules | None:
 
 def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]:
     """What is allowed and yet may surprise: shown by `bursar policy check` and at start."""
+    yield from _off(spec, policy, dropped)
+    for name, model in policy.models.items():
+        if model.price is None:
+            yield f"model {name} has no price: wherever a cap applies it is refused"
+        if model.budget.expected_ttft_s > model.budget.hard_timeout_s:
+            yield f"model {name}: expected_ttft_secs is longer than hard_timeout_secs"
+    caps = policy.caps
+    if caps.request_nano and caps.task_nano and caps.request_nano > caps.task_nano:
+        yield "caps.request is above caps.task: it never binds within a task"
+    if policy.ledger.on_failure == "open" and not policy.ledger.open_allowance_nano:
+        yield "ledger.on_failure is open with an allowance of 0: that is closed"
+
+
+def _off(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]:
+    """What is written and not in force, because a variable is not set."""
     for name, variables in dropped.providers.items():
         gone = [model for model, (provider, _) in dropped.models.items() if provider == name]
         yield f"provider {name} is off: {_unset(variables)}" + (f" (models: {', '.join(gone)})" if gone else "")
@@ -350,16 +365,6 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable
             yield f"alias {pattern} is off: {meant} is"
     if spec.unknown_model and not policy.unknown_model:
         yield f"unknown_model is off: route {spec.unknown_model} is"
-    for name, model in policy.models.items():
-        if model.price is None:
-            yield f"model {name} has no price: wherever a cap applies it is refused"
-        if model.budget.expected_ttft_s > model.budget.hard_timeout_s:
-            yield f"model {name}: expected_ttft_secs is longer than hard_timeout_secs"
-    caps = policy.caps
-    if caps.request_nano and caps.task_nano and caps.request_nano > caps.task_nano:
-        yield "caps.request is above caps.task: it never binds within a task"
-    if policy.ledger.on_failure == "open" and not policy.ledger.open_allowance_nano:
-        yield "ledger.on_failure is open with an allowance of 0: that is closed"
 
 
 def _writing_tools(given: list[str] | None) -> tuple[str, ...]:

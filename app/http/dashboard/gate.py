@@ -10,9 +10,8 @@ from fastapi import Request, Response
 from app.core.errors import Forbidden
 from app.core.policy import Key
 from app.gateway.services import Services
-from app.http.auth import KeyRing
+from app.http.asking import caller, is_operator
 from app.http.dashboard.assets import GUARDED, MOUNT
-from app.http.tasks import is_operator
 
 API = f"{MOUNT}/api"
 
@@ -27,7 +26,7 @@ class Gate:
         """Who asks. Raises Unauthorized, or Forbidden for keys that are no admin's and for pages of other sites."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Forbidden("The dashboard's data is for its own page.")
-        key = KeyRing(self.services.view.policy).authenticate(request.headers)
+        key = caller(self.services, request)
         if not is_operator(key):
             raise Forbidden("The dashboard is for admin keys.")
         return key

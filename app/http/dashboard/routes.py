@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
 from app.gateway.services import Services
-from app.http.bodies import asked_limit
+from app.http.asking import asked_limit
 from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learning, Overview, Replay, Speed
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
