@@ -76,7 +76,7 @@ async def _released(settings: Settings, snapshots: Snapshots, model: str, task_t
     if saved is not None:
         kept = msgspec.msgpack.decode(saved, type=Checkpoint)
         watching = Watching.of_state(msgspec.json.decode(kept.watching))
-        if known := watching.release(model, task_type):
+        if known := watching.release(model, task_type, time.time()):
             kept.watching = msgspec.json.encode(watching.state())
             head = await snapshots.save(msgspec.msgpack.encode(kept), head=head)
     body = await snapshots.body(head.current) if head.current else None

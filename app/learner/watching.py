@@ -32,11 +32,13 @@ class Event:
 
 @dataclass
 class Watching:
-    """The watches on all cells, each model's provider, and what it stands for (`behind`)."""
+    """The watches on all cells, each model's provider, and what it stands for (`behind`). `let_back`: cells that an
+    operator has let back, since when and until when they were down: what they taught meanwhile is to be forgotten."""
 
     watches: dict[Name, Watch] = field(default_factory=dict)
     providers: dict[str, str] = field(default_factory=dict)
     behind: dict[str, str] = field(default_factory=dict)
+    let_back: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     def saw(self, record: Mapping[str, Any]) -> None:
         """Note whose the candidates of a decision are. Another model under an old name is watched anew."""
@@ -81,24 +83,33 @@ class Watching:
         laid_to = cause(name, leaning, self.providers).value
         return Quarantined(*name, fallen.since_s, round(fallen.level, 4), round(fallen.drop, 4), laid_to)
 
-    def release(self, model: str, task_type: str) -> bool:
+    def release(self, model: str, task_type: str, now_s: float) -> bool:
         """Let a model back by the operator's word; False where it was not in quarantine."""
         watch = self.watches.get((model, task_type))
         if watch is None or watch.fallen is None:
             return False
         self.watches[model, task_type] = released(watch)
+        self.let_back.append((model, task_type, watch.fallen.since_s, now_s))
         return True
+
+    def forget(self, learner: Learner) -> bool:
+        """Have forgotten what those taught while they were down whom an operator has let back; True where any were."""
+        gone, self.let_back = self.let_back, []
+        for cell in gone:
+            learner.forget(*cell)
+        return bool(gone)
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
         cells = [[*name, state_of(watch)] for name, watch in sorted(self.watches.items())]
-        return {"cells": cells, "providers": self.providers, "behind": self.behind}
+        return {"cells": cells, "providers": self.providers, "behind": self.behind, "let_back": self.let_back}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Watching:
         """What `state` gave; nothing, for nothing."""
         watches = {(model, task): watch_of(kept) for model, task, kept in state.get("cells", ())}
-        return cls(watches, dict(state.get("providers", {})), dict(state.get("behind", {})))
+        let_back = [tuple(one) for one in state.get("let_back", ())]
+        return cls(watches, dict(state.get("providers", {})), dict(state.get("behind", {})), let_back)
 
 
 def differ(one: Iterable[Quarantined], other: Iterable[Quarantined]) -> bool:

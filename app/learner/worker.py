@@ -158,6 +158,7 @@ class Worker:
         learner.said(word for _, word in words)
         self._words = max([self._words, *(cursor for cursor, _ in words)])
         learned = learner.step(now_s)
+        self._unsaved = self.watching.forget(learner) or self._unsaved
         events = self.watching.hear(learner, learned)
         for event in events:
             _tell(event)

@@ -79,10 +79,24 @@ def test_the_operator_lets_one_back() -> None:
     watching = Watching()
     heard(watching, 0.92, 0, 300)
     heard(watching, 0.5, 1_000, 300)
-    assert not watching.release("large", "chat")
-    assert watching.release("small", "chat")
+    assert not watching.release("large", "chat", 6_000.0)
+    assert watching.release("small", "chat", 6_000.0)
     assert watching.down() == ()
-    assert not watching.release("small", "chat")
+    assert not watching.release("small", "chat", 6_000.0)
+
+
+def test_what_one_taught_that_the_operator_lets_back_is_forgotten_once() -> None:
+    watching, learner = Watching(), Learner(BASE)
+    for number in range(20):
+        learner.saw([record(number, at_s=5_000.0)])
+        learner.said([word(call_id(number), "failure", said_s=5_000.0 + number)])
+    learner.step(5_100.0)
+    watching.let_back = [("small", "chat", 5_010.0, 5_100.0)]
+    kept = Watching.of_state(json.loads(json.dumps(watching.state())))
+    assert kept.forget(learner)
+    assert [bool(learner.lessons[call_id(number)].labels) for number in range(20)] == [True] * 10 + [False] * 10
+    assert not kept.forget(learner)
+    assert kept.state()["let_back"] == []
 
 
 def test_hints_and_second_words_count_for_nothing() -> None:
