@@ -19,6 +19,9 @@ from routers.rows import Indices
 POOLED: Final = "all"
 NOISE: Final = 5e-5
 """A difference below it is rounding."""
+MIN_QUESTIONS: Final = 10
+"""With fewer a family is not judged: resamples of a few questions differ by less than they stand for, those of one not
+at all."""
 NARROW: Final = 0.002
 """Mean distance from static mix to oracle below which no share of it is told."""
 
@@ -238,7 +241,8 @@ def _against(ground: Ground, run: Run, static: Run, *, by_family: bool) -> list[
             within = table.family[ground.rows] == number
             if within.any():
                 group = table.group[ground.rows[within]]
-                drawn = Resamples(group, len(ground.resamples.weights) - 1, ground.seed)
+                judged = len(np.unique(group)) >= MIN_QUESTIONS
+                drawn = Resamples(group, len(ground.resamples.weights) - 1 if judged else 0, ground.seed)
                 found.append(_against_on(ground, run, static, within, family, drawn))
     return found
 

@@ -15,6 +15,7 @@ from routers.eval_runs import HIGHEST
 from routers.evaluate import Report, SourceReport
 
 NOTHING: Final = "-"
+NOT_WORSE: Final = {"worse": "NO", "unknown": NOTHING}
 Column = tuple[str, str, float]
 """A column's heading, the key of its figure, and its scale."""
 FORECASTS: Final[tuple[Column, ...]] = (
@@ -58,7 +59,7 @@ def sheets(report: Report) -> list[Sheet]:
     """The tables of a report, source by source; the verdicts against the static mix of all sources stand last."""
     found = [sheet for source in report.sources for sheet in _source_sheets(source)]
     lines = [
-        (source.source, measured.name, "yes" if measured.against_static[0].verdict != "worse" else "NO",
+        (source.source, measured.name, NOT_WORSE.get(measured.against_static[0].verdict, "yes"),
          shown(measured.against_static[0].average, 100), _families(measured), measured.note or NOTHING)
         for source in report.sources for measured in source.routers if measured.against_static
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from routers.eval_bootstrap import Estimate
 from routers.eval_contenders import Readings, UnknownRouter, plugged_in
 from routers.eval_newcomer import newcomer
 from routers.eval_plots import write_html, write_png
-from routers.eval_report import as_json, newcomer_sheets, sheets, shown
+from routers.eval_report import NOTHING, as_json, newcomer_sheets, sheets, shown
 from routers.eval_table import tables
 from routers.evaluate import Options, Report, evaluate
 from routers.rows import Outcome, Row
@@ -90,6 +90,11 @@ def test_the_last_table_says_who_is_worse_than_the_static_mix(report: Report) ->
     families = next(sheet for sheet in sheets(report) if "heuristic: points of quality" in sheet.title)
     assert [row[0] for row in families.rows] == ["all", "a", "b", "c"]
     assert {row[3] for row in families.rows} <= {"better", "level", "worse", "unknown"}
+
+
+def test_without_intervals_nobody_is_called_not_worse() -> None:
+    found = evaluate(made_rows(60), Options(routers=("heuristic",), resamples=0, fitted=False), no_price)
+    assert [row[2] for row in sheets(found)[-1].rows] == [NOTHING]
 
 
 def test_tables_are_square(report: Report) -> None:

@@ -231,6 +231,20 @@ def test_the_static_mix_is_level_with_itself_and_a_bad_router_is_worse(compared:
     assert top[0].verdict == "better"
 
 
+def test_a_family_of_a_few_questions_is_not_judged() -> None:
+    """A resample of one question is the question: its interval would be a point, beside 0 as likely as not."""
+    rows = [replace(row, family="rare" if number < 3 else "common") for number, row in enumerate(made_rows(120))]
+    table = one_table(rows)
+    beside = baselines(table, swapped(table, np.arange(120), 0, 0), 0, fitted=False)
+    static, oracle = by_name(beside, STATIC), by_name(beside, ORACLE)
+    ground = ground_of(table, [np.arange(60), np.arange(60, 120)], 50, 0)
+    whole, common, rare = measure(ground, oracle, static, None, by_family=True).against_static
+    assert (whole.verdict, common.verdict, rare.verdict) == ("better", "better", "unknown")
+    assert (rare.family, rare.rows) == ("rare", 3)
+    assert np.isfinite(rare.average.value)
+    assert np.isnan(rare.average.low)
+
+
 def test_a_router_that_is_the_static_mix_is_level_with_it_whatever_was_not_asked() -> None:
     """The best cheap model has no outcome on the hard rows of one fold, and one fold's calls are five times as dear."""
     rows = made_rows(400, seed=3)
