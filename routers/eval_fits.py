@@ -69,7 +69,8 @@ class Texts:
             if size < 1:
                 self._dense = np.zeros((len(self._table.rows), 1))
             else:
-                reduced = TruncatedSVD(size, random_state=self._seed).fit_transform(text)
+                with np.errstate(invalid="ignore"):  # texts that are all alike have no variance to explain
+                    reduced = TruncatedSVD(size, random_state=self._seed).fit_transform(text)
                 self._dense = _standard(reduced)
         return self._dense
 

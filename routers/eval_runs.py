@@ -127,14 +127,17 @@ def mixed_rates(costs: Floats, spends: Floats) -> Floats:
 
     A spend lies between two rates and is a random mix of both, its nearest end where none reaches it. So a setting
     means the same spend in every fold, as it does for the static mix. A rate does not: at one and the same rate a fold
-    whose training families show a wide gap buys the strong model for everything, and its neighbour for nothing.
+    whose training families show a wide gap buys the strong model for everything, and its neighbour for nothing. Of
+    rates that spend the same the first is used, which minds money least.
     """
     share = np.zeros((len(costs), len(spends)))
     if not np.isfinite(costs).all():  # no dollars, and so no curve
         share[0] = 1.0
         return share
-    order = np.argsort(costs, kind="stable")
-    at = costs[order]
+    unit = max(float(costs.max()), 1e-300)
+    # What differs in a sum's last digits is the same; the first rate of each cost is taken.
+    at, order = np.unique(np.round(costs / unit, 9), return_index=True)
+    spends = np.round(spends / unit, 9)
     upper = np.clip(np.searchsorted(at, spends, side="right"), 1, max(len(at) - 1, 1)) if len(at) > 1 else spends * 0
     for k, spend in enumerate(spends):
         high = int(upper[k])

@@ -372,6 +372,24 @@ def test_a_spend_is_a_mix_of_the_two_rates_around_it() -> None:
     assert ((share > 0.0).sum(axis=0) <= 2).all()
 
 
+def test_of_rates_that_spend_the_same_the_one_that_minds_money_least_is_used() -> None:
+    costs = np.array([4.0, 4.0 + 1e-15, 4.0, 1.0, 1.0])
+    share = mixed_rates(costs, np.array([0.1, 1.0, 2.5, 4.0, 9.0]))
+    assert np.flatnonzero(share.sum(axis=1)).tolist() == [0, 3]
+    assert share[3] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
+def test_where_all_models_cost_the_same_the_likeliest_is_called() -> None:
+    """Prices by name differ, the recorded dollars do not; the router was judged by what it would call cheapest."""
+    rows = [replace(r, outcomes={m: replace(o, cost_usd=0.003) for m, o in r.outcomes.items()}) for r in made_rows(80)]
+    table = one_table(rows)
+    table = replace(table, rates=np.array([[1.0, 1.0], [50.0, 50.0], [5.0, 5.0]]))
+    knows = Forecast(table.score[:40] * 0.8 + 0.1, np.random.default_rng(0).uniform(50, 500, (40, 3)))
+    fold = Fold(0, np.array([], dtype=np.int64), np.arange(40), np.arange(40))
+    trial = forecast_trial(table, fold, knows, knows)
+    assert trial.test.quality.mean(axis=0) == pytest.approx(table.score[:40].max(axis=1).mean())
+
+
 @pytest.mark.parametrize("costs", [[3.0], [2.0, 2.0]])
 def test_with_one_cost_every_spend_is_the_same(costs: list[float]) -> None:
     share = mixed_rates(np.array(costs), np.array([1.0, 5.0]))
