@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from routers.base import reasons_by_default
+from routers.facts import is_agent
 from routers.rows import CHARS_PER_TOKEN, Indices, Row, groups, view_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -17,8 +17,6 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Prices = Callable[[str], tuple[float, float] | None]
 """Dollars per million input and output tokens of a model by its name in the data; None where unknown."""
 
-AGENT: Final = re.compile(r"^20\d{6}_")
-"""A dated submission to a leaderboard (SWE-bench's) is an agent around a model: its calls have no list price."""
 FEW_SHOT_TOKENS: Final[Mapping[str, int]] = {"mmlu_pro": 1200, "routellm_mmlu": 1200}
 """Input that stood before the prompt in every call and is not in the rows (README of the data)."""
 ASSUMED_OUTPUT_TOKENS: Final = 250.0
@@ -109,7 +107,7 @@ def _table(source: str, rows: list[Row], group: Indices, index: Indices, prices:
 
 
 def _price(name: str, prices: Prices) -> tuple[float, float]:
-    found = None if AGENT.match(name) else prices(name)
+    found = None if is_agent(name) else prices(name)  # an agent's calls have no list price
     return found or (np.nan, np.nan)
 
 

@@ -50,6 +50,7 @@ _CODE: Final = re.compile(r"code|coder|codex|devstral|codestral|starcoder|swe\b"
 _TOOLS: Final = re.compile(r"\bfc\b|function|xlam|raven|tool")
 _OFF: Final = re.compile(r"non (?:reasoning|thinking)|no (?:reasoning|thinking)|instant\b")
 _EFFORT: Final = re.compile(r"\b(minimal|low|medium|high|xhigh)\b(?: reasoning| effort|$| \d{4})")
+_AGENT: Final = re.compile(r"20\d{6}_")
 _LINES: Final = re.compile(
     r"\b(yi|reka|dbrx|arctic|olmo|falcon|solar|hermes|xlam|functionary|athene|sonnet|opus|haiku)\b"
 )
@@ -160,6 +161,11 @@ def line_of(name: str) -> str:
     if found is None:
         return ""
     return "claude" if found.group(1) in _CLAUDE else found.group(1)
+
+
+def is_agent(name: str) -> bool:
+    """True for a dated submission to a leaderboard (SWE-bench's): an agent around a model, which it may name."""
+    return _AGENT.match(name) is not None
 
 
 def arm_of_name(name: str, price: tuple[float, float] | None = None) -> Arm:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from routers.abilities import Matrix, Vector
 from routers.artifact import Weights
 from routers.base import Arm, reasons_by_default
-from routers.facts import arm_of_name
+from routers.facts import arm_of_name, is_agent
 from routers.features import Features, extract
 from routers.rows import Row, deduplicated, folds, view_of
 from routers.train_items import Outcomes, Places, abilities_at, fit_items
@@ -50,7 +51,7 @@ def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
 
     `own`: the rows are of the traffic that the weights will serve, so that all they tell of a model is believed there.
     """
-    rows = [row for row in deduplicated(rows) if row.outcomes]
+    rows = [row for row in _of_models(deduplicated(rows)) if row.outcomes]
     if not rows:
         raise ValueError("there are no outcomes to train on")
     features = [extract(view_of(row)) for row in rows]
@@ -81,6 +82,13 @@ def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
     arrays["tried/tasks"] = _tried(rows, features)
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})
+
+
+def _of_models(rows: Sequence[Row]) -> list[Row]:
+    """The rows without the outcomes of agents, unless there are no others. What scaffolds around one model reach lies
+    so far apart that it tells little of the model, and taught as the model's it flattens what facts tell of all."""
+    kept = [replace(row, outcomes={m: o for m, o in row.outcomes.items() if not is_agent(m)}) for row in rows]
+    return kept if any(row.outcomes for row in kept) else list(rows)
 
 
 def _tried(rows: Sequence[Row], features: Sequence[Features]) -> np.ndarray[Any, Any]:

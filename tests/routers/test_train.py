@@ -30,6 +30,20 @@ def test_other_rows_give_another_version() -> None:
     assert train(outcomes.rows(120, seed=4), seed=0).version != outcomes.weights().version
 
 
+def test_agents_around_a_model_teach_nothing_unless_there_is_nothing_else() -> None:
+    models = outcomes.rows(60)
+    agents = [
+        replace(
+            row, id=f"a{row.id}", source="agents", outcomes={f"20240402_agent_{m}": o for m, o in row.outcomes.items()}
+        )
+        for row in outcomes.rows(40, seed=5)
+    ]
+    mixed = [replace(row, outcomes={**row.outcomes, "20240620_agent_gpt4o": Outcome(0.0)}) for row in models]
+    assert train([*mixed, *agents]).version == train(models).version
+    known = train(agents).part("ability")["known"]
+    assert len(known) == len(outcomes.MODELS)
+
+
 def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(ValueError, match="no outcomes"):
         train([])
