@@ -16,7 +16,7 @@ from app.gateway.services import Services
 from app.http.efficiency import Commands
 from app.http.success_metrics import target_arguments
 from app.stores.file_lock import try_lock
-from routers.tasks import TaskType
+from routers.tasks import TASK_TYPES
 
 log = structlog.get_logger()
 
@@ -24,7 +24,6 @@ EVERY_S = 600.0
 WINDOWS = ("24h", "7d")
 ALL = "all"
 _NOTHING: Mapping[str, Any] = {"value": None, "target": None}
-TASK_TYPES = frozenset(kind.value for kind in TaskType)
 
 
 class Measuring:

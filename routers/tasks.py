@@ -49,6 +49,8 @@ class TaskGuess(msgspec.Struct, frozen=True, gc=False):
 
 # In the order of TaskType; a prior that decides only where nothing else speaks.
 _TYPES: Final = tuple(TaskType)
+TASK_TYPES: Final = frozenset(kind.value for kind in TaskType)
+"""Their names."""
 _PRIOR: Final = 0.3
 
 

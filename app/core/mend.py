@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-_BOM = b"\xef\xbb\xbf"
+from app.core.raw import BOM
+
 _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(rb"\\(?:\\(?:\\\\)*+|%b\\%b|(%b|%b))" % (_HIGH, _LOW, _HIGH, _LOW))
 """Backslashes that are escaped, a whole character, or half of one, in a group; read from left to right."""
@@ -21,8 +22,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
 def well_formed(data: bytes) -> bytes | None:
     """The JSON without a byte order mark and with whole characters only; None where that changes nothing, or cannot
     do: JSON begins with one such mark at the most."""
-    mended = _ESCAPE.sub(lambda found: found[0] if found[1] is None else rb"\ufffd", data.removeprefix(_BOM))
-    return None if mended == data or mended.startswith(_BOM) else mended
+    mended = _ESCAPE.sub(lambda found: found[0] if found[1] is None else rb"\ufffd", data.removeprefix(BOM))
+    return None if mended == data or mended.startswith(BOM) else mended
 
 
 def readable(data: bytes) -> bytes | None:

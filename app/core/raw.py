@@ -9,6 +9,8 @@ import msgspec
 ABSENT: Final = msgspec.Raw()
 """A member that was not sent: no bytes, so it is false."""
 NULL: Final = b"null"
+BOM: Final = b"\xef\xbb\xbf"
+"""A byte order mark, which may stand before a text and is none of it."""
 NO_ERROR: Final = frozenset((b"", NULL, b"false", b'""', b"{}"))
 """What servers write as an `error` where there is none."""
 NO_ARGUMENTS: Final = msgspec.Raw(b'{"type":"object","properties":{}}')

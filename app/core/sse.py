@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from app.core.raw import BOM
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """One event may be this large (an image or audio delta in base64); beyond it the upstream is broken."""
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_BOM = b"\xef\xbb\xbf"
 
 
 class Frame(NamedTuple):
@@ -44,11 +45,11 @@ class SseParser:
         """The frames that this read completes, in order. Raises SseOverflow."""
         buffer = self._rest + data if self._rest else data
         if not self._started:
-            if len(buffer) < 3 and _BOM.startswith(buffer):
+            if len(buffer) < 3 and BOM.startswith(buffer):
                 self._rest = buffer
                 return []
             self._started = True
-            buffer = buffer.removeprefix(_BOM)
+            buffer = buffer.removeprefix(BOM)
         if b"\r" in buffer:
             return self._feed_any_line_end(buffer)
         blocks = buffer.split(b"\n\n")

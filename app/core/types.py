@@ -81,6 +81,12 @@ class ChatRequest(msgspec.Struct):
     array: bool = False
     session: str | None = None
 
+    @property
+    def talk(self) -> msgspec.Raw | None:
+        """The conversation as it came: in Chat and Messages, in Responses, in Gemini."""
+        members = self.members
+        return members.get("messages") or members.get("input") or members.get("contents")
+
 
 class StreamEvent(msgspec.Struct):
     """One decoded event of an upstream's stream. `pieces` are estimated output tokens (core/tokens.py);

@@ -22,8 +22,6 @@ MAX_COUNTED = 50_000
 LAST_TURNS = 3
 """Turns that make a request the same: an agent's step with its answer, and what led to it. All that came before may
 have grown."""
-_TALKS = ("messages", "input", "contents")
-"""The conversation's member: in Chat and Messages, in Responses, in Gemini."""
 _IDS = ("id", "tool_call_id", "tool_use_id", "call_id")
 """New in every turn, even where nothing else is."""
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -56,7 +54,7 @@ class Repeats:
 
 def digest(request: ChatRequest) -> bytes:
     """The same for requests with the same model and the same last turns, whatever their turns' ids."""
-    talk = next((request.members[name] for name in _TALKS if name in request.members), None)
+    talk = request.talk
     turns: Any = None if talk is None else msgspec.json.decode(talk)
     if isinstance(turns, list):
         turns = turns[-LAST_TURNS:]

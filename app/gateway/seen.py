@@ -38,7 +38,6 @@ _TOOL_FAILED = re.compile(
     re.IGNORECASE,
 )
 """How tools say that they failed: Anthropic's flag, and the first words of results."""
-_TALKS = ("messages", "input", "contents")
 
 
 def heard_for(request: ChatRequest, writing: tuple[str, ...]) -> Heard:
@@ -183,5 +182,5 @@ def _each_tool(tools: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _tool_failed(request: ChatRequest) -> bool:
-    raw = next((request.members[name] for name in _TALKS if name in request.members), None)
+    raw = request.talk
     return raw is not None and _TOOL_FAILED.search(bytes(memoryview(raw)[-TAIL_BYTES:])) is not None

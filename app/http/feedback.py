@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 import time
 from typing import Any
 
@@ -28,13 +27,13 @@ from app.http.hot import key_name
 from app.http.replays import MAX_KEY_CHARS
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import OtherWord, Outcomes, OutcomesUnavailable, Put
+from app.stores.traces import arrived_ms
 
 MAX_BODY_BYTES = 16 * 1024
 MAX_COMMENT_CHARS = 2_000
 BURST, PER_S = 200.0, 20.0
 """Words that one key may say at once, and in each second after that, to one gateway process."""
 MAX_KEY_NAME_CHARS = 200
-_REQUEST_ID = re.compile(r"req_[0-9a-f]{27}")
 _CHOICES = {"outcome": Turned, "source": Speaker, "correction": Correction}
 
 
@@ -106,7 +105,7 @@ def _decoded(raw: bytes) -> _Body:
     body = read_json(_body, raw, _CHOICES)
     if (body.request_id is None) == (body.task_id is None):
         raise BadRequest("Give request_id or task_id: one of them, and not both.", param="request_id")
-    if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
+    if body.request_id is not None and arrived_ms(body.request_id) is None:
         raise _bad_request_id()
     if body.task_id is not None:
         checked_task_id(body.task_id, "task_id")
@@ -191,7 +190,7 @@ async def _things(services: Services, key: Key | None, request: Request) -> list
     if task_id is not None:
         return [task_thing(_asked_owner(request, key), checked_task_id(task_id, "task_id"))]
     assert request_id is not None
-    if not _REQUEST_ID.fullmatch(request_id):
+    if arrived_ms(request_id) is None:
         raise _bad_request_id()
     record = await _record(services, request_id)
     if record is None or record["task_id"] is None:

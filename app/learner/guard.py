@@ -32,7 +32,8 @@ from typing import Any, Final
 
 from app.learner.labels import CORRECTION, Call, Label
 from app.learner.second_look import MIN_OTHERS, Honesty, looked_back
-from app.learner.sources import SIGNS, logistic, logit
+from app.learner.sources import SIGNS, logit
+from routers.abilities import logistic
 
 TRIM: Final = 2.0
 ALONE: Final = 0.8

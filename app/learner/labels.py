@@ -22,7 +22,8 @@ from typing import Any, Final
 from app.core.feedback import Correction, Feedback, Turned, task_thing
 from app.core.seen import Seen
 from app.core.types import Outcome
-from app.learner.sources import MAX_LOG_ODDS, TASK, Sources, Told, logistic, logit, strongest
+from app.learner.sources import MAX_LOG_ODDS, TASK, Sources, Told, logit, strongest
+from routers.abilities import logistic
 
 CREDIT: Final = 0.9
 TASK_CREDIT: Final = 4.0

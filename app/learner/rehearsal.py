@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from app.core.errors import BursarError
+from app.core.money import NANO_PER_USD
 from app.core.policy import LEARNED, Candidate
 from app.core.types import ChatRequest, Prompt
 from app.gateway.decide import Decision, decide
@@ -29,9 +30,7 @@ from routers.features import Features, of_counts
 from routers.kinds import Demand
 from routers.learned import LearnedRouter
 from routers.probes import PROBE_SHARE, probes
-from routers.tasks import TaskGuess, TaskType
-
-NANO_PER_USD: Final = 1e9
+from routers.tasks import TASK_TYPES, TaskGuess, TaskType
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Rehearsal:
 
     def _recall(self, decision: Mapping[str, Any], features: Features) -> None:
         task_type = decision.get("task_type") or ""
-        self._now = TaskGuess(TaskType(task_type), 1.0) if task_type in _TYPES else TaskGuess(TaskType.CHAT, 1.0)
+        self._now = TaskGuess(TaskType(task_type), 1.0) if task_type in TASK_TYPES else TaskGuess(TaskType.CHAT, 1.0)
         if self._base is None:
             return
         demand = demand_of(decision, self._base)
@@ -131,7 +130,6 @@ def _unit_of(probing: bool) -> str:
 
 
 _PROBES: Final = ((PROBE_SHARE, _unit_of(True)), (1.0 - PROBE_SHARE, _unit_of(False)))
-_TYPES: Final = frozenset(kind.value for kind in TaskType)
 
 
 def _turns(target: Target) -> Iterator[tuple[float, Target]]:

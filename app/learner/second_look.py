@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from math import lgamma
 from typing import Final, NamedTuple, Protocol
 
-from app.learner.sources import logistic
+from routers.abilities import logistic
 
 ROUNDS: Final = 4
 PRIOR: Final = 1.0

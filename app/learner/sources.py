@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, log
+from math import log
 from typing import Any, Final
+
+from routers.abilities import logistic
 
 HUMAN, VERIFIER, PROGRAM, USER = "human", "verifier", "program", "user"
 TASK: Final = "task_"
@@ -181,11 +183,6 @@ def prior_of(source: str) -> Reliability:
     """What is believed of a source of which nothing was learned. Raises KeyError for a name that is none."""
     a, b, _ = _PRIORS[source]
     return Reliability(a, b)
-
-
-def logistic(x: float) -> float:
-    """1 / (1 + e^-x)."""
-    return 1.0 / (1.0 + exp(-x)) if x > -700.0 else 0.0
 
 
 def logit(p: float) -> float:

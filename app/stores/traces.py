@@ -6,6 +6,7 @@ Two stores take them: files of JSON lines (`traces_files`), and Redis (`traces_r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -29,6 +30,15 @@ Make = Callable[[], Record]
 def is_of_task(record: Record, key: str, task_id: str) -> bool:
     """True for a record of this task: what looks like its name may stand elsewhere in a record."""
     return record.get("task_id") == task_id and record.get("key") == key
+
+
+_REQUEST_ID = re.compile(r"req_([0-9a-f]{11})[0-9a-f]{16}")
+
+
+def arrived_ms(request_id: str) -> int | None:
+    """When a request came, by its id, in ms of Unix time; None for what is no id."""
+    found = _REQUEST_ID.fullmatch(request_id)
+    return None if found is None else int(found[1], 16)
 
 
 class Traces(Protocol):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import re
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Make, Record, is_of_task
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Make, Record, arrived_ms, is_of_task
 from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
 from app.stores.traces_waiting import Waiting, decoded, task_needle
 
@@ -28,7 +27,6 @@ SKEW_MS = 2_000
 """Clocks of file systems tick coarsely, and a record waits a moment for its batch."""
 LONGEST_CALL_MS = 6 * 3_600_000
 """A record is written when its call ends: at most this long after the time in its id."""
-_ARRIVED = re.compile(r"req_([0-9a-f]{11})[0-9a-f]{16}")
 
 
 class FileTraces:
@@ -66,13 +64,12 @@ class FileTraces:
     async def get(self, request_id: str) -> Record | None:
         if (waiting := self._waiting.get(request_id)) is not None:
             return waiting
-        arrived = _ARRIVED.fullmatch(request_id)
-        if arrived is None:
+        if (came_ms := arrived_ms(request_id)) is None:
             return None
         # Another worker may hold it for one flush more.
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):
             await asyncio.sleep(wait_s)
-            found = await asyncio.to_thread(self._read, request_id, int(arrived[1], 16))
+            found = await asyncio.to_thread(self._read, request_id, came_ms)
             if found is not None:
                 return found
         return None

@@ -5,12 +5,12 @@ Runs where DuckDB is (`app/commands/figures.py`), never in a gateway's own proce
 
 from __future__ import annotations
 
-import re
 from typing import Any, Protocol
 
 import msgspec
 
 from app.http.dashboard.ask import MAX_CALLS, Burn, Find, Overview, Pace, Question, Record
+from app.stores.traces import arrived_ms
 from app.stores.traces_schema import literal
 
 POINTS = 60
@@ -22,7 +22,6 @@ REST = "\N{HORIZONTAL ELLIPSIS}"
 """Stands for all other groups: no key, task or model can be called so, for names are ASCII."""
 NOT_ERRORS = ("completed", "client_gone")
 
-_ARRIVED = re.compile(r"req_([0-9a-f]{11})[0-9a-f]{16}")
 
 Row = tuple[Any, ...]
 
@@ -226,10 +225,10 @@ def pace(db: Database, question: Pace, owner: str) -> list[dict[str, Any]]:
 
 def record(db: Database, request_id: str) -> msgspec.Raw:
     """The record as it was stored; null where there is none."""
-    arrived = _ARRIVED.fullmatch(request_id)
-    if arrived is None:
+    came_ms = arrived_ms(request_id)
+    if came_ms is None:
         return msgspec.Raw(b"null")
-    since = _since(int(arrived[1], 16) / 1000 - 1)
+    since = _since(came_ms / 1000 - 1)
     rows = _all(db, f"SELECT record FROM traces WHERE request_id = {literal(request_id)} AND {since} LIMIT 1")  # noqa: S608
     return msgspec.Raw(rows[0][0].encode() if rows else b"null")
 
