@@ -141,7 +141,8 @@ def hot_routes(
     """The paths that generate or embed, each with its route; Gemini's by their verb."""
     routes = _hot_routes(services, max_body_bytes)
     for route in routes.values():
-        route.replays, route.cache, route.patience = replays, cache, patience
+        route.replays, route.patience = replays, patience
+        route.cache = None if isinstance(route, CountRoute) else cache  # a count costs nothing
     return routes
 
 

@@ -141,6 +141,11 @@ class OwnedCall(ABC):
         """What all attempts of this call were charged; None where any of it is unknown."""
         return total_nano(self.attempts)
 
+    @property
+    def as_asked(self) -> bool:
+        """Whether no budget has shaped the answer: none stood in a candidate's way, and no task was near its end."""
+        return not self.record.denials and self.record.approach is None
+
     def took_it_itself(self, error: BudgetExceeded, candidate: Candidate) -> bool:
         """Whether the money that this candidate lacks went into attempts that failed: a client that tried again would
         spend as much again. Where it costs more than the cap allows at any time, the failure is what there is to tell.

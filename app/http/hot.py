@@ -28,7 +28,7 @@ from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Rece
 from app.http.auth import KeyRing
 from app.http.caps import join_repeated
 from app.http.encodings import decoded
-from app.http.replays import REPLAYED, RecordingDownstream, Replays, Reply, replay
+from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
 from app.http.reply_cache import CACHED, ReplyCache
 from app.http.whose import Whose
 from app.http.wire import WIRE, Cycle, WireDownstream
@@ -110,14 +110,14 @@ class HotRoute(ABC):
                 headers.setdefault("x-goog-api-key", path["key"])
             key, body = await self._key_and_body(headers, receive, cycle)
             view = self.services.view
-            before = await self._came_before(headers, key, scope["path"], body)
+            before = await self._came_before(headers, key, _asked_at(scope["path"], path), body)
             if before is not None:
                 reply, is_new, mark = before
                 if not is_new:
                     await replay(reply, downstream, mark)
                     return
                 kept = reply
-                downstream = RecordingDownstream(send, kept)
+                downstream = RecordingDownstream(send, kept) if cycle is None else RecordingWire(cycle, kept)
             if self.services.view is not view:  # or while it was looked for
                 key = self._gate(headers)
             call = await self.serve(headers, body, key, downstream, path_task, path)
@@ -186,13 +186,13 @@ class HotRoute(ABC):
         finally:  # cancelled or not: whoever waits for this reply must not wait for ever
             cycle.on_left = None
             if kept is not None:
-                kept.end(call.record.outcome, call.cost_nano)
+                kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked)
 
     async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """Under another server: the call is a task of its own, and this one listens for the client to leave."""
         task = self.services.calls.spawn(call)
         if kept is not None:
-            task.add_done_callback(lambda _: kept.end(call.record.outcome, call.cost_nano))
+            task.add_done_callback(lambda _: kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked))
         while (await receive())["type"] != "http.disconnect":
             pass
         if not downstream.finished:
@@ -292,6 +292,11 @@ async def refuse(
     headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(status, headers, body)
+
+
+def _asked_at(url_path: str, path: Mapping[str, str]) -> str:
+    """The path, and what the URL says of the reply's form beside it."""
+    return f"{url_path} as an array" if wants_array(path) else url_path
 
 
 def key_name(key: Key | None) -> str:

@@ -17,6 +17,7 @@ import structlog
 from app.core.errors import BadRequest
 from app.core.types import Outcome
 from app.http.asgi import AsgiDownstream, Head, Send
+from app.http.wire import Cycle, WireDownstream
 from app.stores.replays import KEPT_S, MAX_KEPT_BYTES, RENEW_S, Claim, Kept, ReplaysUnavailable, SharedReplays
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ _KEPT_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.COST_KILLED})
 
 class Reply:
     """One reply as it was sent, or is being sent. `claim`: the name under which other processes know of it in `shared`;
-    it is kept after one of `outcomes`, for `keep_s`."""
+    it is kept for `keep_s`, `for_all`: only where it is whole, and as anybody's would be who asks the same."""
 
     def __init__(
         self,
@@ -42,11 +43,11 @@ class Reply:
         now_s: float,
         shared: SharedReplays | None = None,
         *,
-        outcomes: frozenset[Outcome] = _KEPT_OUTCOMES,
+        for_all: bool = False,
         keep_s: float = KEPT_S,
     ) -> None:
         self.fingerprint = fingerprint
-        self._shared, self._outcomes, self._keep_s = shared, outcomes, keep_s
+        self._shared, self._for_all, self._keep_s = shared, for_all, keep_s
         self.began_s = now_s
         self.ended = asyncio.Event()
         self.good = self.whole = False
@@ -62,15 +63,24 @@ class Reply:
         self.good = True
         self.ended.set()
 
-    def end(self, outcome: Outcome, cost_nano: int | None = None) -> None:
+    def end(self, outcome: Outcome, cost_nano: int | None = None, *, as_asked: bool = True) -> None:
         """The call is over: its reply stands, or the next request has to try again. One whose client left while its
-        end was settled has no end."""
-        self.good = outcome in self._outcomes and self.whole and self.size <= MAX_KEPT_BYTES
+        end was settled has no end. `as_asked`: no lack of money has shaped it."""
+        stands = outcome is Outcome.COMPLETED and as_asked if self._for_all else outcome in _KEPT_OUTCOMES
+        self.good = stands and self.whole and self.size <= MAX_KEPT_BYTES
         self.ended.set()
         if self.claim is not None and self._shared is not None:
             kept = Kept(self.status, self.headers, b"".join(self.parts), cost_nano) if self.good else None
             self._shared.keep(self.claim, kept, self._keep_s)
             self.claim = None
+
+    def add(self, data: bytes) -> None:
+        """More of it; nothing of what has become too large to be kept."""
+        self.size += len(data)
+        if self.size <= MAX_KEPT_BYTES:
+            self.parts.append(data)
+        else:
+            self.parts.clear()
 
 
 class RecordingDownstream(AsgiDownstream):
@@ -88,17 +98,49 @@ class RecordingDownstream(AsgiDownstream):
         await super().start(status, headers)
 
     async def write(self, data: bytes) -> None:
-        self._keep(data)
+        self._reply.add(data)
         await super().write(data)
 
     async def finish(self, data: bytes) -> None:
-        self._keep(data)
+        self._reply.add(data)
         self._reply.whole = True
         await super().finish(data)
 
-    def _keep(self, data: bytes) -> None:
-        self._reply.parts.append(data)
-        self._reply.size += len(data)
+
+class RecordingWire(WireDownstream):
+    """The same without ASGI messages."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, cycle: Cycle, reply: Reply) -> None:
+        super().__init__(cycle)
+        self._reply = reply
+
+    async def start(self, status: int, headers: Head) -> None:
+        if not self.opened:
+            self._reply.status, self._reply.headers = status, headers
+        await super().start(status, headers)
+
+    def push(self, data: bytes) -> bool:
+        pushed = super().push(data)
+        if pushed:
+            self._reply.add(data)
+        return pushed
+
+    async def write(self, data: bytes) -> None:
+        self._reply.add(data)
+        await super().write(data)
+
+    async def finish(self, data: bytes) -> None:
+        self._reply.add(data)
+        self._reply.whole = True
+        await super().finish(data)
+
+    async def reply(self, status: int, headers: Head, body: bytes) -> None:
+        reply = self._reply
+        reply.status, reply.headers, reply.whole = status, [*headers, (b"content-length", b"%d" % len(body))], True
+        reply.add(body)
+        await super().reply(status, headers, body)
 
 
 class Replays:

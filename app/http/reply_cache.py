@@ -1,20 +1,19 @@
 """The cache that a policy may ask for: a request that is the same byte for byte, from the same key, under the same
 policy, gets the reply that came before, and costs nothing.
 
-Only whole answers are kept, and only in the store that gateways share (`stores/replays.py`). Nobody waits for a
-request that is under way: it is served beside.
+Only whole answers are kept that no lack of money has shaped, and only in the store that gateways share
+(`stores/replays.py`). Nobody waits for a request that is under way: it is served beside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import structlog
 
 from app.core.money import usd_float
-from app.core.types import Outcome
 from app.gateway.services import Services
 from app.http.asgi import Head
 from app.http.replays import Reply
@@ -23,9 +22,16 @@ from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
 log = structlog.get_logger()
 
 CACHED: Head = [(b"x-bursar-cache", b"hit"), (b"x-bursar-cost-usd", b"0")]
-_SPEAKING = ("anthropic-beta", "anthropic-version", "openai-beta", "x-bursar-on-cut")
-"""Headers that are part of what is asked."""
-_WHOLE = frozenset({Outcome.COMPLETED})
+_SPEAKING = frozenset(("anthropic-beta", "anthropic-version", "openai-beta"))
+_WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id"))
+_PASSING = (
+    b"x-bursar-task-id",
+    b"x-bursar-remaining-usd",
+    b"x-client-request-id",
+    b"x-ratelimit-",
+    b"anthropic-ratelimit-",
+)
+"""Headers of a reply that are of its first call alone, by how they begin."""
 
 
 class ReplyCache:
@@ -41,8 +47,7 @@ class ReplyCache:
         policy = self._services.view.policy
         if policy.cache_s is None or _wants_anew(headers.get("cache-control", "")):
             return None
-        spoken = [f"{name}:{headers[name]}" for name in _SPEAKING if name in headers]
-        asked = "\0".join([policy.version, path, *spoken, ""]).encode() + body
+        asked = "\0".join([policy.version, path, *sorted(_spoken(headers)), ""]).encode() + body
         fingerprint = hashlib.sha256(asked).digest()
         name = f"{whose}:{fingerprint.hex()}"
         try:
@@ -50,9 +55,12 @@ class ReplyCache:
         except ReplaysUnavailable as error:
             log.warning("the cache of replies does not answer: all are served anew", error=str(error))
             return None
-        reply = Reply(fingerprint, time.monotonic(), self._shared, outcomes=_WHOLE, keep_s=policy.cache_s)
+        reply = Reply(fingerprint, time.monotonic(), self._shared, for_all=True, keep_s=policy.cache_s)
         if isinstance(found, Kept):
             reply.fill(found)
+            reply.headers = [header for header in reply.headers if not header[0].startswith(_PASSING)]
+            if name := headers.get("x-request-id", "")[:200]:
+                reply.headers.append((b"x-client-request-id", name.encode("latin-1")))
             self._services.metrics.cache_hits.inc()
             self._services.metrics.cache_saved.inc(usd_float(found.cost_nano or 0))
             return reply, False
@@ -60,6 +68,13 @@ class ReplyCache:
             return None
         reply.claim = name
         return reply, True
+
+
+def _spoken(headers: Mapping[str, str]) -> Iterator[str]:
+    """The headers that are part of what is asked: the caps among them, for a cheaper model may answer under one."""
+    for name, value in headers.items():
+        if name in _SPEAKING or (name.startswith("x-bursar-") and name not in _WHOSE):
+            yield f"{name}:{value}"
 
 
 def _wants_anew(cache_control: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,20 +16,17 @@ from app.stores.sqlite_file import SqliteFile
 log = structlog.get_logger()
 
 VERSION = 1
-MADE_ROOM_EVERY = 50
-"""Replies that are kept before the size of all is looked at again."""
 SCHEMA = """
 CREATE TABLE replays (
     name TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, owner TEXT NOT NULL, until_s REAL NOT NULL, reply BLOB
 )
 """
 
-
-_MAKE_ROOM = """
-DELETE FROM replays WHERE name IN (
-    SELECT name FROM (SELECT name, SUM(LENGTH(reply)) OVER (ORDER BY until_s DESC, name) AS bytes FROM replays)
-    WHERE bytes > ?
-)
+INDEX = "CREATE INDEX IF NOT EXISTS replays_until ON replays (until_s)"
+"""So that what is over is found without a look at all there is."""
+LET_GO = "DELETE FROM replays WHERE until_s < ?"
+MAKE_ROOM = """
+DELETE FROM replays WHERE name = (SELECT name FROM replays WHERE reply IS NOT NULL ORDER BY until_s LIMIT 1)
 """
 
 
@@ -39,7 +37,7 @@ class SqliteReplays:
         self._file = SqliteFile(path, SCHEMA, VERSION, "the store of replies", ReplaysUnavailable, durable=False)
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
-        self._kept = 0
+        self._indexed = False
 
     async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
         found = await self._file.ask(lambda: self._claim(name, fingerprint))
@@ -82,14 +80,22 @@ class SqliteReplays:
             else:
                 reply = (encode(kept), now_s + keep_s)
                 db.execute("UPDATE replays SET reply = ?, until_s = ? WHERE name = ? AND owner = ?", (*reply, *mine))
-            db.execute("DELETE FROM replays WHERE until_s < ?", (now_s,))
-            if self._kept % MADE_ROOM_EVERY == 0:
-                db.execute(_MAKE_ROOM, (IN_ALL_BYTES,))
-            self._kept += 1
+            if not self._indexed:  # the file may be of a version that had no index
+                db.execute(INDEX)
+                self._indexed = True
+            db.execute(LET_GO, (now_s,))
+            while _bytes_in(db) > IN_ALL_BYTES and db.execute(MAKE_ROOM).rowcount:
+                pass
 
     def _renew(self) -> None:
         until = (time.time() + LEASE_S, self._owner)
         self._file.open().execute("UPDATE replays SET until_s = ? WHERE owner = ? AND reply IS NULL", until)
+
+
+def _bytes_in(db: sqlite3.Connection) -> int:
+    """What is in the file, without the room that was made in it."""
+    said = [db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count", "page_size")]
+    return int((said[0] - said[1]) * said[2])
 
 
 def _told(done: Future[None]) -> None:

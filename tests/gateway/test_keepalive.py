@@ -50,7 +50,8 @@ async def live(
 
 async def begun(live: Live, **asked: Any) -> tuple[Any, bytearray, asyncio.Task[None]]:
     """A stream that is read on the side; what it said so far."""
-    response = await live.client.session.post(f"{live.url}{asked.pop('path')}", json=asked)
+    headers = asked.pop("headers", None)
+    response = await live.client.session.post(f"{live.url}{asked.pop('path')}", json=asked, headers=headers)
     said = bytearray()
 
     async def take() -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from app.gateway import call
 from tests.gateway.live import PRICE, Answer, Live, policy, until
+from tests.gateway.test_keepalive import COMMENT, asked_in, begun
+from tests.gateway.test_landing import landing, spend
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import HANG, Script, words
+from tests.upstream_script import HANG, Gate, Script, Wait, words
 
 CACHE = {"ttl_secs": 3600}
 SAID = "One two three."
@@ -63,6 +66,8 @@ async def test_what_differs_is_asked(tmp_path: Path, upstream: ScriptedUpstream)
             {"headers": {**alice, "Cache-Control": "no-cache"}},
             {"headers": {**alice, "Cache-Control": "max-age=0, no-store"}},
             {"headers": {**alice, "OpenAI-Beta": "assistants=v2"}},
+            {"headers": {**alice, "X-Bursar-Max-Cost-Usd": "0.5"}},
+            {"headers": {**alice, "X-Bursar-On-Cut": "error"}},
             {"headers": {**alice, "Idempotency-Key": "k"}},
         ):
             before = len(upstream.requests)
@@ -120,3 +125,97 @@ async def test_while_its_store_is_down_all_is_asked(tmp_path: Path, upstream: Sc
         for _ in range(2):
             assert (await live.chat()).status == 200
         assert len(upstream.requests) == 2
+
+
+async def test_a_stream_of_gemini_is_given_again_in_its_own_form(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """Events with `alt=sse`, one array without it: the body and the path are the same."""
+    upstream.source = Script.of(words(SAID))
+    asked: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    array = "/v1beta/models/a:streamGenerateContent"
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        for path, kind in ((array, "application/json"), (f"{array}?alt=sse", "text/event-stream")):
+            first = await live.chat(path=path, messages=None, **asked)
+            assert first.headers["content-type"].startswith(kind)
+            assert (await again(live, path=path, messages=None, **asked)).body == first.body
+        assert len(upstream.requests) == 2
+
+
+async def test_an_unknown_header_is_refused_all_the_same(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        await live.chat()
+        await again(live)
+        assert (await live.chat(headers={"X-Bursar-Max-Cost": "0.5"})).status == 400
+
+
+async def test_what_was_said_of_the_first_call_alone_is_not_said_again(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """What it left of a cap and of the provider's rate, its task, and its client's own name for it."""
+    upstream.source = Script.of(words(SAID), headers={"x-ratelimit-remaining-requests": "7"})
+    caps = {"task": {"max_cost_usd": 1}}
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE, caps=caps)) as live:
+        first = await live.chat(task="t", headers={"X-Request-Id": "one"})
+        passing = {"x-bursar-task-id", "x-bursar-remaining-usd", "x-ratelimit-remaining-requests"}
+        assert passing < first.headers.keys()
+        second = await again(live, task="u", headers={"X-Request-Id": "two"})
+        assert passing.isdisjoint(second.headers)
+        assert second.headers["x-client-request-id"] == "two"
+        assert "x-client-request-id" not in (await live.chat(task="u")).headers
+        assert len(upstream.requests) == 1
+
+
+async def test_an_answer_that_money_has_shaped_is_not_kept(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """A landing task's is short, and one that has no money left for the better model asks another: tasks that have
+    money are to get what the request asks for."""
+    async with Live(tmp_path, {**landing(upstream, note=True), "cache": CACHE}) as live:
+        await spend(live, upstream, 600)
+        upstream.source = Script.of(words(SAID))
+        for _ in range(3):
+            answer = await live.chat(task="t")
+            assert (answer.status, "x-bursar-cache" in answer.headers) == (200, False)
+            assert "x-bursar-landing" in answer.headers
+        assert "x-bursar-landing" not in (await live.chat(task="other")).headers
+
+
+async def test_nor_one_of_a_model_that_was_asked_for_want_of_money(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    dear = {"budgets": {"max_cost_usd": 0.000001}}
+    async with Live(tmp_path, policy({"a": upstream, "b": upstream}, models={"a": dear}, cache=CACHE)) as live:
+        for _ in range(3):
+            answer = await live.chat(model="auto", task="t")
+            assert (answer.headers["x-bursar-model"], "x-bursar-cache" in answer.headers) == ("b", False)
+
+
+async def test_counts_are_not_kept(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """They cost nothing, and an estimate is for want of something better."""
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        for _ in range(3):
+            answer = await live.chat(path="/v1/messages/count_tokens")
+            assert (answer.status, "x-bursar-cache" in answer.headers) == (200, False)
+    assert not list(tmp_path.rglob("cache.sqlite"))
+
+
+@pytest.mark.parametrize("more", [{}, {"headers": {"Idempotency-Key": "k"}}], ids=["cache", "idempotency"])
+async def test_clients_of_streams_that_are_kept_hear_that_it_lives(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(call, "KEEPALIVE_S", 0.15)
+    gate = Gate()
+    upstream.source = Script.of(words(SAID), opening=[Wait(gate)])
+    asked = asked_in("openai_chat")
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        _, said, reading = await begun(live, **asked, **more)
+        await until(lambda: said.count(COMMENT) >= 2)
+        gate.open()
+        await reading
+        mark = "x-bursar-replayed" if more else "x-bursar-cache"
+        for _ in range(200):
+            response, second, reading = await begun(live, **asked, **more)
+            await reading
+            if mark in response.headers:
+                break
+        assert mark in response.headers
+        assert second.replace(COMMENT, b"") == said.replace(COMMENT, b"")
+        assert b"One" in second
+        assert len(upstream.requests) == 1

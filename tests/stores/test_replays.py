@@ -17,6 +17,7 @@ from app.stores import replays, replays_redis, replays_sqlite
 from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
 from app.stores.replays_redis import RedisReplays
 from app.stores.replays_sqlite import SqliteReplays
+from app.stores.sqlite_file import opened
 from tests.redis_server import RedisServer, shared_server
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -117,16 +118,38 @@ async def test_what_a_call_cost_is_kept_with_its_reply(make: Make) -> None:
 
 
 async def test_a_file_of_replies_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays_sqlite, "IN_ALL_BYTES", 10_000)
+    monkeypatch.setattr(replays_sqlite, "IN_ALL_BYTES", 100_000)
     store, reply = SqliteReplays(tmp_path / "replays.sqlite"), Kept(200, [], b"x" * 1_000)
-    for number in range(2 * replays_sqlite.MADE_ROOM_EVERY + 1):
+    assert await store.claim("at work", ONE) is Claim.MINE
+    for number in range(200):
         assert await store.claim(str(number), ONE) is Claim.MINE
         store.keep(str(number), reply, 3600 + number)
+    assert await settled(store, "199") == reply
     assert await store.claim("0", ONE) is Claim.MINE, "the oldest are gone"
-    assert await settled(store, str(2 * replays_sqlite.MADE_ROOM_EVERY)) == reply
+    assert await store.claim("at work", ONE) is Claim.BUSY, "and no claim"
     with contextlib.closing(sqlite3.connect(tmp_path / "replays.sqlite")) as db:
-        assert db.execute("SELECT SUM(LENGTH(reply)) FROM replays").fetchone()[0] <= 10_000
+        assert db.execute("SELECT SUM(LENGTH(reply)) FROM replays").fetchone()[0] > 50_000
     await store.close()
+    assert (tmp_path / "replays.sqlite").stat().st_size < 120_000
+
+
+async def test_what_is_over_is_found_without_a_look_at_all_there_is(tmp_path: Path) -> None:
+    """Of 500 MB of replies that would take a tenth of a second at each call, in which nobody else can ask. A file that
+    was made without the index gets it."""
+    path = tmp_path / "replays.sqlite"
+    with contextlib.closing(opened(path, replays_sqlite.SCHEMA, replays_sqlite.VERSION)) as db:
+        before = db.execute(f"EXPLAIN QUERY PLAN {replays_sqlite.LET_GO}", (0,)).fetchall()
+        assert "SCAN" in before[0][-1]
+    store = SqliteReplays(path)
+    assert await store.claim("k", ONE) is Claim.MINE
+    store.keep("k", REPLY)
+    assert await settled(store, "k") == REPLY
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in (replays_sqlite.LET_GO, replays_sqlite.MAKE_ROOM):
+            values = (0,) * statement.count("?")
+            plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert all("INDEX" in step for step in plan if step.startswith(("SCAN", "SEARCH"))), plan
 
 
 async def test_who_never_asks_pays_nothing(tmp_path: Path) -> None:
