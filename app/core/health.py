@@ -48,6 +48,11 @@ class Breaker:
     adopted: bool = False
     why: str = ""
 
+    @property
+    def left_out_for(self) -> str:
+        """What is known of why it is left out."""
+        return "another process has seen it fail" if self.adopted else self.why
+
     def state(self, now_s: float) -> Circuit:
         """The state at this monotonic time."""
         if self.failures < FAILURES_TO_OPEN and not self.opened:

@@ -105,7 +105,7 @@ class Services:
             self.metrics.circuit.labels(*label_of(candidate)).set(state)
             if state is Circuit.OPEN and name not in self._left_out:
                 self._left_out.add(name)
-                why = "another process has seen it fail" if breaker.adopted else breaker.why
+                why = breaker.left_out_for
                 log.warning("a model is left out, for its provider fails", model=name, provider=provider, why=why)
             elif state is Circuit.CLOSED and name in self._left_out:
                 self._left_out.remove(name)

@@ -50,3 +50,11 @@ def test_labels_of_an_axis_do_not_run_into_one_another(screens: Callable[..., Sc
     url = module(screen, "charts")
     assert screen.page.evaluate(ask, [url, 1000]) == [1e-5, 2e-5, 5e-5, 1e-4]
     assert screen.page.evaluate(ask, [url, 230]) == [1e-5, 5e-5]
+
+
+def test_a_name_too_long_for_its_place_keeps_both_its_ends(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    ask = "([url, name, most]) => import(url).then((format) => format.short(name, most))"
+    for most, written in ((8, "gpt…i-v2"), (20, "gpt-4.1-mini-v2")):
+        assert screen.page.evaluate(ask, [module(screen, "format"), "gpt-4.1-mini-v2", most]) == written

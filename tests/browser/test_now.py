@@ -123,3 +123,24 @@ def test_calls_of_another_gateway_are_seen(screens: Callable[..., Screen], tmp_p
         screen.check()
         gate.open()
         stream.rest()
+
+
+def test_a_model_that_is_left_out_comes_first_and_says_why(screens: Callable[..., Screen], tmp_path: Path) -> None:
+    with ScriptedUpstream(Script.failure(401, "no", code="invalid_api_key")) as upstream:
+        names = [f"m{n:02d}" for n in range(20)]
+        models = "\n".join(f"  {name}: {{provider: p, pricing: free}}" for name in names)
+        policy = f'version: 1\nproviders: {{p: {{base_url: "{upstream.url}"}}}}\nmodels:\n{models}\n'
+        with LiveGateway(policy, tmp_path) as gateway:
+            for _ in range(3):
+                assert gateway.chat(model="m17").status == 502
+            screen = screens(gateway)
+            screen.go("now")
+            providers = screen.sheet("Providers")
+            screen.until(lambda: "left out" in providers.inner_text() or "trying again" in providers.inner_text())
+            rows = providers.locator("tbody tr")
+            assert rows.first.inner_text().startswith("m17")
+            assert "(status 401, invalid_api_key)" in rows.first.inner_text()
+            assert rows.count() == 12
+            providers.get_by_role("button", name="Show all 20").click()
+            screen.until(lambda: rows.count() == 20)
+            screen.check()

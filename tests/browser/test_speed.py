@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.browser import seed
-from tests.browser.conftest import Screen, Seeded
+from tests.browser.conftest import DESK, PHONE, Screen, Seeded
+from tests.browser.test_format import module
 
 
 def test_radar_frontier_trend_and_codes(screens: Callable[..., Screen], kept: Seeded) -> None:
@@ -63,3 +66,31 @@ def test_runs_are_those_of_the_past(screens: Callable[..., Screen], kept: Seeded
     screen.go("speed")
     shown = int(screen.sheet("Efficiency").inner_text().split(" runs")[0].split()[-1])
     assert abs(shown - len(tasks)) <= 3  # other tests' calls are runs too
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+@pytest.mark.parametrize("models", [5, 60])
+def test_many_models_with_long_names_leave_room_for_the_radar(
+    screens: Callable[..., Screen], kept: Seeded, size: dict[str, int], models: int
+) -> None:
+    """Labels of whole names left none; the figure was empty."""
+    screen = screens(kept.gateway, key="boss")
+    screen.page.set_viewport_size(size)
+    screen.go("speed")
+    name = "provider/with-quite-a-long-name/of-a-model-instruct-turbo-quantised-2026-preview-"
+    row = {"ms": 900, "shown_ms": 900, "passed": 10, "outlier": False}
+    rows = [{**row, "model": f"{name}{n}", "runs": 12 + n} for n in range(models)]
+    draw = """async ([url, figure]) => {
+      const { radarFigure } = await import(url);
+      const place = document.querySelector("section.sheet.half");
+      place.replaceChildren(...radarFigure(figure).flat());
+      while (!Chart.getChart(place.querySelector("canvas"))) await new Promise(requestAnimationFrame);
+      const { scales, width, data } = Chart.getChart(place.querySelector("canvas"));
+      return [(2 * scales.r.drawingArea) / width, data.labels.length];
+    }"""
+    figure = {"rows": rows, "clip_ms": 30_000, "least_runs": 10, "few": rows}
+    share, spokes = screen.page.evaluate(draw, [module(screen, "views/speed_radar"), figure])
+    assert share > 0.25
+    assert spokes == min(models, 16)
+    shown = screen.page.locator("section.sheet.half").first.inner_text()
+    assert ("and 52 more" in shown) == ("16 with the most runs of 60 models" in shown) == (models == 60)

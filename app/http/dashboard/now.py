@@ -103,6 +103,7 @@ def circuits(services: Services) -> list[dict[str, Any]]:
                 "state": state.name.lower(),
                 "failures": breaker.failures if breaker else 0,
                 "again_s": again_s,
+                "why": None if breaker is None or state is Circuit.CLOSED else breaker.left_out_for,
             }
         )
     return sorted(found, key=_by_trouble)[:MAX_CIRCUITS]

@@ -52,6 +52,21 @@ export function span(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
+const LISTED = 8;
+
+/** A name in so many signs: models of one family differ at the end, and what is left out is in the middle. */
+export function short(name, most) {
+  if (name.length <= most) return name;
+  const end = Math.ceil((most - 1) / 2);
+  return `${name.slice(0, most - 1 - end)}…${name.slice(-end)}`;
+}
+
+/** The first of many, and how many more there are. */
+export function listed(texts, between = ", ") {
+  const rest = texts.length - LISTED;
+  return rest > 0 ? `${texts.slice(0, LISTED).join(between)}${between}and ${count(rest)} more` : texts.join(between);
+}
+
 /** A moment (Unix time), as short as it can be told. */
 export function moment(seconds, now = Date.now() / 1000) {
   if (seconds === null || seconds === undefined) return NONE;

@@ -80,7 +80,9 @@ export async function now(page, _, { onLeave, every }) {
   function drawHealth() {
     if (latest === null) return;
     const known = new Map((figures?.models ?? []).map((one) => [`${one.model} ${one.provider}`, one]));
-    health.update(latest.circuits.map((circuit) => ({ ...circuit, of_processes: latest.workers, of: known.get(`${circuit.model} ${circuit.provider}`) ?? null })));
+    const rows = latest.circuits.map((circuit) => ({ ...circuit, of_processes: latest.workers, of: known.get(`${circuit.model} ${circuit.provider}`) ?? null }));
+    const callsOf = (row) => row.of?.calls ?? 0;
+    health.update(rows.sort((one, other) => (one.state === "closed") - (other.state === "closed") || callsOf(other) - callsOf(one)));
   }
 
   function live(moment_) {
@@ -180,9 +182,9 @@ const STOPPED = {
 
 const CIRCUITS = { closed: ["healthy", "good"], half_open: ["trying again", "warn"], open: ["left out", "bad"] };
 
-/** For how long it is left out, and in how many of several processes: each has circuits of its own. */
-function circuitNotes({ again_s: again, processes, of_processes: all }) {
-  const notes = [];
+/** Why it is left out, for how long, and in how many of several processes: each has circuits of its own. */
+function circuitNotes({ why, again_s: again, processes, of_processes: all }) {
+  const notes = why ? [why] : [];
   if (again) notes.push(`for ${Math.ceil(again)} s more`);
   if (processes > 0 && all > 1) notes.push(`in ${processes} of ${all} workers`);
   return notes;
@@ -190,11 +192,12 @@ function circuitNotes({ again_s: again, processes, of_processes: all }) {
 
 const HEALTH = {
   caption: "Providers and their circuits, with how calls went in the chosen time",
+  most: 12,
   empty: "The policy lists no models.",
   rowKey: (row) => `${row.model} ${row.provider}`,
   columns: [
     { label: "Model", head: true, class: "name", sign: (r) => r.model, cell: (r) => [r.model, h("span", { class: "sub" }, r.provider)] },
-    { label: "Circuit", class: "nowrap", sign: (r) => [r.state, r.failures, Math.ceil(r.again_s ?? 0), r.processes, r.of_processes], cell: (r) => [mark(...CIRCUITS[r.state]), ...circuitNotes(r).map((note) => h("span", { class: "sub" }, note))] },
+    { label: "Circuit", class: "name", sign: (r) => [r.state, r.why, r.failures, Math.ceil(r.again_s ?? 0), r.processes, r.of_processes], cell: (r) => [mark(...CIRCUITS[r.state]), ...circuitNotes(r).map((note) => h("span", { class: "sub" }, note))] },
     { label: "Calls", right: true, sign: (r) => r.of?.calls, cell: (r) => count(r.of?.calls ?? 0) },
     { label: "Failed", right: true, sign: (r) => [r.of?.failed, r.of?.calls], cell: (r) => (r.of ? percent(r.of.failed / r.of.calls, 1) : NONE) },
     { label: "First token", right: true, class: "nowrap", sign: (r) => r.of?.ttft_ms, cell: (r) => ms(r.of?.ttft_ms) },

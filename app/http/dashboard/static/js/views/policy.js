@@ -22,7 +22,7 @@ export async function policy(page, _, { every }) {
   async function load() {
     const found = await get("policy");
     facts.set("version", found.version, found.source);
-    facts.set("models", count(found.facts.models), `of ${count(found.facts.providers)} providers`);
+    facts.set("models", count(found.facts.models), found.facts.providers === 1 ? "of one provider" : `of ${count(found.facts.providers)} providers`);
     facts.set("routes", count(found.facts.routes));
     facts.set("keys", found.facts.keys ? count(found.facts.keys) : "none", found.facts.keys ? "" : "open, on this machine only");
     facts.set("state", found.problems.length ? "has problems" : "in force", found.problems.length ? "the last good policy stays" : "");

@@ -64,6 +64,7 @@ function efficiencyTable({ models, regressions }) {
   return tableOf(
     {
       caption: "Efficiency by model",
+      most: 20,
       rowKey: (r) => r.model,
       columns: [
         { label: "Model", head: true, class: "name", cell: (r) => [r.model, slower.has(r.model) ? h("span", { class: "sub" }, mark(`${percent(slower.get(r.model).slower)} slower`, "warn")) : null] },

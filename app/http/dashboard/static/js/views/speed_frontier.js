@@ -2,12 +2,12 @@
 
 import { basics, chart, legend, logAxis, seriesColour, spanTicks } from "../charts.js";
 import { h } from "../dom.js";
-import { count, percent, span, usd } from "../format.js";
+import { count, listed, percent, span, usd } from "../format.js";
 import { colour } from "../theme.js";
 
 export function frontierFigure({ points, off }) {
   const aside = off.length
-    ? h("p", { class: "note" }, `Not on the axes: ${off.map((one) => `${one.model} in ${one.harness} (${one.why})`).join(", ")}.`)
+    ? h("p", { class: "note" }, `Not on the axes: ${listed(off.map((one) => `${one.model} in ${one.harness} (${one.why})`))}.`)
     : null;
   if (points.length === 0) return [h("p", { class: "empty" }, "No run that cost something has succeeded yet."), aside];
   const harnesses = [...new Set(points.map((point) => point.harness))].sort();
@@ -16,7 +16,7 @@ export function frontierFigure({ points, off }) {
     legend(harnesses),
     chart({
       title: "Cost-Speed Frontier",
-      says: `${count(points.length)} models in programs; on the frontier: ${best.map((one) => `${one.model} in ${one.harness}, ${usd(one.usd)} and ${span(one.s)}`).join("; ")}.`,
+      says: `${count(points.length)} models in programs; on the frontier: ${listed(best.map((one) => `${one.model} in ${one.harness}, ${usd(one.usd)} and ${span(one.s)}`), "; ")}.`,
       config: () => picture(points, best, harnesses),
       size: "tall",
       table: {

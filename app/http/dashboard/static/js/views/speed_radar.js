@@ -2,19 +2,25 @@
 
 import { basics, chart, spanTicks, valueAxis } from "../charts.js";
 import { h } from "../dom.js";
-import { count, ms } from "../format.js";
+import { count, listed, ms, short } from "../format.js";
 import { colour } from "../theme.js";
 
 const LEAST_SPOKES = 3;
+const MOST_SPOKES = 16;
+const SIGN_PX = 7;
+/** Of the figure's width, how much a label may take: what labels take is taken from the radar itself. */
+const LABEL_SHARE = 0.24;
 
 export function radarFigure({ rows, clip_ms, least_runs, few }) {
   const notes = [];
+  const drawn = spokes(rows);
+  if (drawn.length < rows.length) notes.push(`Drawn are the ${MOST_SPOKES} with the most runs of ${count(rows.length)} models; the figures have all.`);
   const outliers = rows.filter((row) => row.outlier);
-  if (outliers.length) notes.push(`Beyond the edge at ${ms(clip_ms)}: ${outliers.map((row) => `${row.model}, ${ms(row.ms)}`).join("; ")}.`);
-  if (few.length) notes.push(`Not shown, with fewer than ${least_runs} runs or no success: ${few.map((one) => `${one.model} (${count(one.runs)})`).join(", ")}.`);
+  if (outliers.length) notes.push(`Beyond the edge at ${ms(clip_ms)}: ${listed(outliers.map((row) => `${row.model}, ${ms(row.ms)}`), "; ")}.`);
+  if (few.length) notes.push(`Not shown, with fewer than ${least_runs} runs or no success: ${listed(few.map((one) => `${one.model} (${count(one.runs)})`))}.`);
   const told = notes.map((text) => h("p", { class: "note" }, text));
   if (rows.length === 0) return [h("p", { class: "empty" }, `No model has ${least_runs} runs with a success yet.`), told];
-  const config = () => (rows.length < LEAST_SPOKES ? bars(rows) : radar(rows, clip_ms));
+  const config = () => (drawn.length < LEAST_SPOKES ? bars(drawn) : radar(drawn, clip_ms));
   return [
     chart({
       title: "Speed Radar",
@@ -34,6 +40,12 @@ export function radarFigure({ rows, clip_ms, least_runs, few }) {
     }),
     told,
   ];
+}
+
+/** Those with the most runs, in the order of their times: the labels of more would lie on each other. */
+function spokes(rows) {
+  const kept = new Set([...rows].sort((one, other) => other.runs - one.runs).slice(0, MOST_SPOKES));
+  return rows.filter((row) => kept.has(row));
 }
 
 function tooltip(rows) {
@@ -63,7 +75,7 @@ function dataset(rows) {
 function radar(rows, clip) {
   return {
     type: "radar",
-    data: { labels: rows.map((row) => (row.outlier ? `${row.model} ▸` : row.model)), datasets: [dataset(rows)] },
+    data: { labels: rows.map(nameOf), datasets: [dataset(rows)] },
     options: basics({
       scales: {
         r: {
@@ -71,13 +83,22 @@ function radar(rows, clip) {
           max: rows.some((row) => row.outlier) ? clip : undefined,
           angleLines: { color: colour("line") },
           grid: { color: colour("line") },
-          pointLabels: { color: colour("ink"), font: { size: 12, weight: 500 } },
+          pointLabels: { color: colour("ink"), font: { size: 12, weight: 500 }, callback: labelOf },
           ticks: { callback: (value) => (value === 0 ? "" : ms(value)), backdropColor: "transparent", stepSize: step(rows) },
         },
       },
       plugins: { tooltip: tooltip(rows) },
     }),
   };
+}
+
+function nameOf(row) {
+  return row.outlier ? `${row.model} ▸` : row.model;
+}
+
+/** A label, as long as there is room for it beside the figure. */
+function labelOf(name) {
+  return short(name, Math.max(Math.floor((this.chart.width * LABEL_SHARE) / SIGN_PX), 8));
 }
 
 /** Four rings or five, at whole seconds, minutes or hours. */
@@ -96,7 +117,10 @@ function bars(rows) {
     },
     options: basics({
       indexAxis: "y",
-      scales: { x: valueAxis((value) => ms(value)), y: { grid: { display: false } } },
+      scales: {
+        x: valueAxis((value) => ms(value)),
+        y: { grid: { display: false }, ticks: { callback(value) { return labelOf.call(this, this.getLabelForValue(value)); } } },
+      },
       plugins: { tooltip: tooltip(rows) },
     }),
   };
