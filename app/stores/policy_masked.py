@@ -11,7 +11,7 @@ _SECRET_KEYS = {"api_key"}
 _SECRET_MAPPINGS = {"headers", "query"}
 _VARIABLES = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|Bearer|Basic|\s")
 _LOOKS_SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|AIza|ghp|hf)[-_][A-Za-z0-9_-]{12,}|\bAIza[A-Za-z0-9_-]{20,}")
-_PLACEHOLDER = re.compile(r"\"\(kept secret (\d+)\)\"|'\(kept secret (\d+)\)'|\(kept secret (\d+)\)")
+_PLACEHOLDER = re.compile(r"\"\(kept secret (\d{1,9})\)\"|'\(kept secret (\d{1,9})\)'|\(kept secret (\d{1,9})\)")
 
 
 class UnknownSecret(Exception):

@@ -49,6 +49,7 @@ async def test_all_viewers_see_the_same_and_a_slow_one_the_latest() -> None:
     broadcast = Broadcast(sampler, every_s=0.001)
     quick, slow = broadcast.join(), broadcast.join()
     async with asyncio.TaskGroup() as group:
+        group.create_task(anext(slow))
         group.create_task(broadcast.run())
         seen = [frame async for frame in quick]
         assert seen[-1] in (b"20", b"19")
@@ -61,10 +62,21 @@ async def test_all_viewers_see_the_same_and_a_slow_one_the_latest() -> None:
 async def test_viewers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MAX_VIEWERS", 2)
     broadcast = Broadcast(Sampler())
-    broadcast.join()
-    broadcast.join()
+    watching = [asyncio.create_task(anext(broadcast.join())) for _ in range(2)]
+    await asyncio.sleep(0)
     with pytest.raises(TooManyViewers):
         broadcast.join()
+    for one in watching:
+        one.cancel()
+
+
+async def test_who_leaves_before_the_first_frame_leaves_nothing_behind() -> None:
+    """A stream whose client is gone is never begun. Each such viewer stayed for good: the sampler went on, and behind
+    the last place nobody could watch any more."""
+    broadcast = Broadcast(Sampler())
+    frames = broadcast.join()
+    await frames.aclose()
+    assert broadcast.viewers == 0
 
 
 class Traces:

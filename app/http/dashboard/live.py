@@ -65,15 +65,16 @@ class Broadcast:
             await asyncio.sleep(self._every_s)
 
     def join(self) -> AsyncGenerator[bytes]:
-        """Frames as they come, for one more viewer. Raises TooManyViewers."""
+        """Frames as they come, for one more viewer, who counts from the first one asked for: of who leaves before that
+        nothing would ever tell. Raises TooManyViewers."""
         if len(self._viewers) >= MAX_VIEWERS:
             raise TooManyViewers
+        return self._frames()
+
+    async def _frames(self) -> AsyncGenerator[bytes]:
         viewer = _Viewer()
         self._viewers.add(viewer)
         self._wanted.set()
-        return self._frames(viewer)
-
-    async def _frames(self, viewer: _Viewer) -> AsyncGenerator[bytes]:
         try:
             while not (self._over or viewer.ended) and (frame := await viewer.next()) is not None:
                 yield frame
