@@ -35,6 +35,15 @@ def window_of(scope: str) -> Window | None:
     return None if found is None else found[found.lastindex or 0]  # type: ignore[return-value]
 
 
+def ends_at(scope: str) -> dt.datetime | None:
+    """When the window that a scope is ends, which may be over; None where it never does."""
+    window = window_of(scope)
+    if window is None or window == "total":
+        return None
+    began = scope[-CHARS[window] :] + ("-01" if window == "month" else "")
+    return refills_at(window, dt.datetime.fromisoformat(began).replace(tzinfo=dt.UTC))
+
+
 def began_at(window: Window | None, now: dt.datetime) -> dt.datetime | None:
     """When the present one began; None where it never did."""
     minute = now.replace(second=0, microsecond=0)

@@ -123,10 +123,11 @@ class ChatCall(OwnedCall):
                 verdict = await self._ask(candidate, decision)
             except (BudgetExceeded, BudgetContended, Unpriced) as error:
                 self.note_denial(candidate, error)
-                denial = denial or error
+                final = isinstance(error, BudgetExceeded | BudgetContended) and error.final
+                denial = error if final else denial or error
                 if isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate):
                     denial, failure = error, None
-                if isinstance(error, BudgetExceeded | BudgetContended) and error.final:
+                if final:
                     break
                 continue
             if verdict is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Resu
 from app.core.errors import BudgetContended, BursarError, LedgerDown, RateLimited
 from app.core.money import usd_text
 from app.core.policy import LedgerRules
-from app.core.windows import refills_at, window_of
+from app.core.windows import ends_at, window_of
 from app.dialects.openai_chat.errors import budget_error, stopped_error
 from app.gateway.limits import below, is_task_scope, scope_kind, scope_word
 from app.gateway.metrics import Metrics
@@ -257,12 +258,12 @@ class Ledger:
 
 def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     """A store's denial of this need as an error: 402 for a hard cap, 429 only where a short wait helps."""
-    kind, reset = scope_kind(denied.scope), refills_at(window_of(denied.scope), now)
+    kind, reset = scope_kind(denied.scope), ends_at(denied.scope)
     if denied.reason != "budget":
         if reset is not None:
             return rate_error(denied, reset, now)
         return stopped_error(denied.reason, stopped_headers(denied))
-    headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano, now)
+    headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano)
     if denied.contended and not denied.killed:
         return BudgetContended(
             "Other calls hold what is left of this budget at the moment.", headers={**headers, "retry-after": "1"}
@@ -271,7 +272,7 @@ def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     if wait_s is not None and wait_s <= WAIT_HELPS_S:
         return BudgetContended(
             "This budget's window is used up and refills shortly.",
-            headers={**headers, "retry-after": str(int(wait_s) + 1)},
+            headers={**headers, "retry-after": _wait(wait_s)},
         )
     error = budget_error(kind, headers)
     error.final = denied.killed and kind == "task"
@@ -282,7 +283,7 @@ def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
 def rate_error(denied: Denied, reset: dt.datetime, now: dt.datetime) -> RateLimited:
     """The denial by a limit of rate: the window's calls or tokens are used up until it begins anew."""
     headers = {
-        "retry-after": str(int((reset - now).total_seconds()) + 1),
+        "retry-after": _wait((reset - now).total_seconds()),
         "x-bursar-reason": denied.reason,
         "x-bursar-scope": scope_word(denied.scope),
         "x-bursar-limit": str(denied.limit),
@@ -290,6 +291,11 @@ def rate_error(denied: Denied, reset: dt.datetime, now: dt.datetime) -> RateLimi
         "x-bursar-reset": _iso(reset),
     }
     return RateLimited("The rate limit set for this client is reached; it lifts within a minute.", headers=headers)
+
+
+def _wait(wait_s: float) -> str:
+    """At least a second: the window may be over, for a call is counted in the one in which it began."""
+    return str(max(math.ceil(wait_s), 1))
 
 
 def _iso(time: dt.datetime) -> str:
@@ -308,12 +314,9 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.3f}"
 
 
-def scope_headers(
-    scope: str, limit_nano: int, spent_nano: int, held_nano: int, now: dt.datetime | None = None
-) -> dict[str, str]:
+def scope_headers(scope: str, limit_nano: int, spent_nano: int, held_nano: int) -> dict[str, str]:
     """The amounts of one of the ledger's scopes."""
-    reset = refills_at(window_of(scope), now or dt.datetime.now(dt.UTC))
-    return denial_headers(scope_kind(scope), window_of(scope), limit_nano, spent_nano, held_nano, reset)
+    return denial_headers(scope_kind(scope), window_of(scope), limit_nano, spent_nano, held_nano, ends_at(scope))
 
 
 def denial_headers(

@@ -67,7 +67,10 @@ class OwnedCall(ABC):
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
-        self.moment = moment_of(dt.datetime.now(dt.UTC))[: self.view.moment_chars]
+        self.moment = self._moment()
+
+    def _moment(self) -> str:
+        return moment_of(dt.datetime.now(dt.UTC))[: self.view.moment_chars]
 
     @property
     def dialect(self) -> Dialect:
@@ -106,6 +109,8 @@ class OwnedCall(ABC):
         """Every cap that binds this call's next attempt, at this candidate."""
         task_id, view, caps = self.record.task_id, self.view, self.caps
         usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before
+        if self.attempts:  # it may have gone on into the next window, which is the one that a further attempt is of
+            self.moment = self._moment()
         moment = self.moment
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
             what = ("limits", candidate.name, self.record.key_name, moment)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.windows import CHARS, Window, began_at, moment_of, refills_at, scope_in, window_of
+from app.core.windows import CHARS, Window, began_at, ends_at, moment_of, refills_at, scope_in, window_of
 
 LAST = dt.datetime(2026, 12, 31, 23, 59, 50, 123, tzinfo=dt.UTC)
 NEW_YEAR = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
@@ -43,6 +43,7 @@ def test_a_window_lasts_from_its_beginning_to_the_next_ones(now: dt.datetime, wi
     assert began <= now < refills
     assert began_at(window, refills) == refills
     name = scope_in("key:k", window, moment_of(now))
+    assert ends_at(name) == refills
     assert window_of(name) == window
     last = refills - dt.timedelta(microseconds=1)
     assert scope_in("key:k", window, moment_of(last)) == scope_in("key:k", window, moment_of(began)) == name
@@ -51,4 +52,5 @@ def test_a_window_lasts_from_its_beginning_to_the_next_ones(now: dt.datetime, wi
 
 @given(st.text(max_size=20), moments, windows)
 def test_a_task_may_have_any_name_and_is_no_window(task: str, now: dt.datetime, window: Window) -> None:
-    assert window_of(scope_in(f"task:k:{task}", window, moment_of(now))) is None
+    name = scope_in(f"task:k:{task}", window, moment_of(now))
+    assert (window_of(name), ends_at(name), ends_at("key:k:total")) == (None, None, None)

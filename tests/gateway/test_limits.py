@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Balance, Claim
+from app.core.budget import Balance, Claim, Denied
 from app.core.policy import Caps, Key, Team, Windows
 from app.core.terms import TaskCaps
 from app.core.windows import refills_at, window_of
-from app.gateway.ledger import denial_headers
+from app.gateway.ledger import denial, denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
     ClientCaps,
@@ -29,6 +29,21 @@ MOMENT = "2026-11-20T10:30"
 NOW = dt.datetime(2026, 12, 31, 23, 59, 50, tzinfo=dt.UTC)
 KEY = Key("k", "0" * 64)
 amounts = st.none() | st.integers(0, 100)
+
+
+@pytest.mark.parametrize(("late_s", "wait"), [(-60, "60"), (-59.5, "60"), (-0.5, "1"), (0, "1"), (90, "1")])
+def test_the_wait_is_until_the_end_of_the_window_that_a_call_is_counted_in(late_s: float, wait: str) -> None:
+    """Which may be over when the call is denied; then it can begin anew at once, and not in a minute or an hour."""
+    ends = dt.datetime(2026, 11, 20, 10, 31, tzinfo=dt.UTC)
+    for scope, reason in ((f"key:k:minute:{MOMENT}", "calls"), ("key:k:hour:2026-11-20T09", "budget")):
+        ends = ends.replace(minute=31 if reason == "calls" else 0)
+        denied = Denied(scope, 5, 5, 0, contended=False, killed=False, reason=reason, limit=5, used=5)
+        error = denial(denied, 1, ends + dt.timedelta(seconds=late_s))
+        assert error.headers["x-bursar-reset"] == f"{ends:%Y-%m-%dT%H:%M:%S}Z"
+        if late_s > -30 or reason == "calls":
+            assert (error.status, error.headers["retry-after"]) == (429, wait)
+        else:
+            assert error.status == 402
 
 
 @given(amounts, amounts, amounts, amounts, amounts)

@@ -20,7 +20,7 @@ from tests.upstream_script import Gate, ListPrice, Script, hidden, text, tool, w
 PRICE = ListPrice("0", "1")
 """A tenth of a cent per output token; what is said is five tokens."""
 FIVE = "one two three four five"
-MOMENT = "2026-11-30T17:44"
+MOMENT, LATER = "2026-11-30T17:44", "2999-11-30T17:44"
 ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": "auto", "messages": SAY},
     "/v1/responses": {"model": "auto", "input": "Say it.", "stream": True},
@@ -307,7 +307,7 @@ def test_a_misspelt_header_is_no_missing_cap(
 def test_windows_of_keys_and_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps: str, scope: str, resets: bool
 ) -> None:
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: LATER)
     keys = f"keys: [{{name: alice, sha256: {sha256('sk-a')}}}, {{name: bob, sha256: {sha256('sk-b')}}}]"
     alice, bob = {"authorization": "Bearer sk-a"}, {"x-api-key": "sk-b"}
     with (
@@ -384,6 +384,35 @@ keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("
         moments.append("2026-11-30T17:45")
         assert gateway.chat(alice, model="auto").status == 200
         assert 'bursar_denials_total{reason="rate",scope="key_minute"}' in gateway.metrics()
+
+
+def test_a_further_attempt_is_of_the_minute_in_which_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may have taken minutes to fail."""
+    with ScriptedUpstream(Script.failure(503)) as upstream:
+        monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: f"2026-11-30T17:{44 + len(upstream.requests):02}")
+        retried = "routes: {auto: {candidates: [m], retries: {attempts: 2, base_secs: 0.01}}}"
+        more = "caps: {global: {minute: {max_calls: 1}}}"
+        rules = policy(upstream, more).replace("routes: {auto: {candidates: [m]}}", retried)
+        with LiveGateway(rules, tmp_path) as gateway:
+            assert gateway.chat(model="auto").status == 502
+            assert len(upstream.requests) == 3
+
+
+def test_a_rate_is_told_where_a_model_was_too_dear_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting helps: the other model can be asked in the next minute."""
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    with ScriptedUpstream(Script.of(words(FIVE))) as upstream:
+        rules = policy(upstream, "caps: {global: {minute: {max_calls: 1}}}")
+        rules = rules.replace("candidates: [m]", "candidates: [dear], fallback: [m]")
+        capped = {"x-bursar-max-cost-usd": "0.004"}
+        with LiveGateway(rules, tmp_path) as gateway:
+            asked = {"model": "auto", "max_tokens": 4}
+            first = gateway.chat(capped, **asked)
+            assert (first.status, first.headers["x-bursar-model"]) == (200, "m")
+            busy = gateway.chat(capped, **asked)
+            assert (busy.status, busy.headers["x-bursar-scope"]) == (429, "global_minute")
 
 
 def test_a_rate_of_tokens_lets_what_has_begun_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
