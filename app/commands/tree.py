@@ -236,6 +236,22 @@ def report(
     raise typer.Exit(write(since=since, out=out, as_json=as_json))
 
 
+@cli.command(epilog="Exit codes: 0 copied; 1 not copied whole; 2 wrong usage or settings.")
+def backup(
+    out: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
+) -> None:
+    """Copy BURSAR_DATA_DIR as it is at one moment, while gateways serve: ledger, feedback, snapshots and traces.
+
+    To go back to it: stop the gateways, put the copy in the place of the whole folder (no older file may stay in it),
+    start them. What was spent since is forgotten.
+
+    Example: bursar backup /backups/bursar-$(date +%F)
+    """
+    from app.commands.backup import backup as copy  # noqa: PLC0415
+
+    raise typer.Exit(copy(out))
+
+
 @cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used, or teach too little; 2 wrong usage.")
 def train(
     data: Annotated[
