@@ -119,7 +119,8 @@ class Conversation:
 
     `tool_choice`: auto, none, required, or (`tool_named`) the one tool that must be called. `effort`: the client's
     word for how much to think; `think_tokens`: its budget in tokens; `show_thoughts`: it wants to read them.
-    `dropped`: names of the client's parameters that the canonical form cannot hold, for the record.
+    `caching`: the provider's cache may be used where the client says nothing of it. `dropped`: names of the client's
+    parameters that the canonical form cannot hold, for the record.
     """
 
     messages: list[Message]
@@ -140,4 +141,5 @@ class Conversation:
     show_thoughts: bool = False
     user: str | None = None
     choices: int = 1
+    caching: bool = False
     dropped: list[str] = field(default_factory=list)

@@ -230,6 +230,11 @@ class Price:
         return replace(self, base=media(self.base), tiers=tuple((above, media(rates)) for above, rates in self.tiers))
 
     @property
+    def knows_caches(self) -> bool:
+        """True when the provider's cache can be used and all of it be paid for: its undeclared rates are not priced."""
+        return self.free or (self.base.cache_read is not None and self.base.cache_write is not None)
+
+    @property
     def free(self) -> bool:
         """True when no token of any kind costs anything."""
         every = (self.base, *(rates for _, rates in self.tiers))

@@ -79,7 +79,7 @@ class Attempt:
         self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
         self.hard_s = min(now_s + candidate.budget.hard_timeout_s, self._task_s)
         writing = session.view.policy.writing_tools
-        self.exchange = exchange_for(request, candidate.provider, writing, time.time())
+        self.exchange = exchange_for(request, candidate, writing, time.time())
         self.pace = Pace(self.record, self.exchange.heard, self.meter, session.arrived_s, folds=self.folds)
         self._sent = False
 

@@ -24,7 +24,7 @@ from app.core.events import (
 )
 from app.core.heard import MOST_CHARS, Heard
 from app.core.meter import Meter
-from app.core.policy import Provider
+from app.core.policy import Candidate, Provider
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
@@ -116,14 +116,16 @@ class Exchange(Protocol):
         """That reply, as the client sees it."""
 
 
-def exchange_for(request: ChatRequest, provider: Provider, writing: tuple[str, ...], now_s: float) -> Exchange:
-    """The exchange of this client's dialect with this provider's. `writing`: which tools write, by the policy;
-    `now_s`: Unix time, for dialects whose replies tell when they were made where the provider's do not."""
+def exchange_for(request: ChatRequest, candidate: Candidate, writing: tuple[str, ...], now_s: float) -> Exchange:
+    """The exchange of this client's dialect with that of this model's provider. `writing`: which tools write, by the
+    policy; `now_s`: Unix time, for dialects whose replies tell when they were made where the provider's do not."""
+    provider, price = candidate.provider, candidate.price
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
         return ChatExchange(request, provider, writing)
     spoken = ChatDialect(provider.chat) if upstream == CHAT else dialect_named(upstream)
-    return EventExchange(request, dialect_named(request.dialect), spoken, writing, int(now_s))
+    caching = price is None or price.knows_caches
+    return EventExchange(request, dialect_named(request.dialect), spoken, writing, int(now_s), caching=caching)
 
 
 class ChatExchange:
@@ -192,10 +194,18 @@ class EventExchange:
     """Any two dialects; where they are the same, bytes go on as they came."""
 
     def __init__(
-        self, request: ChatRequest, client: Dialect, upstream: Dialect, writing: tuple[str, ...], created_s: int
+        self,
+        request: ChatRequest,
+        client: Dialect,
+        upstream: Dialect,
+        writing: tuple[str, ...],
+        created_s: int,
+        *,
+        caching: bool,
     ) -> None:
         self._request = request
         self._created_s = created_s
+        self._caching = caching
         self._client = client
         self._upstream = upstream
         self._same = client.name == upstream.name
@@ -220,6 +230,7 @@ class EventExchange:
     @cached_property
     def _talk(self) -> Conversation:
         talk = self._client.conversation(self._request)
+        talk.caching = self._caching
         self._names = shortened(talk, self._upstream.name)
         return talk
 

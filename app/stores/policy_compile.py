@@ -134,7 +134,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         require_replay=_replay_rules(spec.require_replay),
         prices_version=catalogue.version,
     )
-    return replace(policy, warnings=tuple(_warnings(spec, policy, dropped)))
+    return replace(policy, warnings=tuple(_warnings(spec, policy, dropped, catalogue)))
 
 
 def unlisted_candidate(provider: Provider, upstream_model: str, catalogue: Catalogue) -> Candidate:
@@ -329,12 +329,14 @@ def _replay_rules(given: ReplaySpec | None) -> ReplayRules | None:
     )
 
 
-def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]:
+def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut, catalogue: Catalogue) -> Iterable[str]:
     """What is allowed and yet may surprise: shown by `bursar policy check` and at start."""
     yield from _off(spec, policy, dropped)
     for name, model in policy.models.items():
         if model.price is None:
             yield f"model {name} has no price: wherever a cap applies it is refused"
+        elif rates := _uncharged(model, catalogue):
+            yield f"model {name}: pricing has no {' and no '.join(rates)}: what it costs is not counted"
         if model.budget.expected_ttft_s > model.budget.hard_timeout_s:
             yield f"model {name}: expected_ttft_secs is longer than hard_timeout_secs"
     caps = policy.caps
@@ -365,6 +367,16 @@ def _off(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]
             yield f"alias {pattern} is off: {meant} is"
     if spec.unknown_model and not policy.unknown_model:
         yield f"unknown_model is off: route {spec.unknown_model} is"
+
+
+def _uncharged(model: Candidate, catalogue: Catalogue) -> list[str]:
+    """Rates of the provider's cache that the catalogue knows for this model and the policy's own price has not."""
+    price, entry = model.price, catalogue.find(model.provider, model.upstream_model)
+    if price is None or price.free or price.source != "policy" or entry is None or entry.price is None:
+        return []
+    told, known = price.base, entry.price.base
+    rates = (("cache_read", told.cache_read, known.cache_read), ("cache_write", told.cache_write, known.cache_write))
+    return [f"{name}_per_1k" for name, said, costs in rates if said is None and costs]
 
 
 def _writing_tools(given: list[str] | None) -> tuple[str, ...]:

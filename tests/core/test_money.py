@@ -236,6 +236,13 @@ def test_free_means_every_rate_of_every_tier() -> None:
     assert not Price(Rates(0, 0), ((100, Rates(0, 1)),)).free
 
 
+def test_a_cache_can_be_used_where_both_of_its_rates_are_known() -> None:
+    assert FREE.knows_caches
+    assert Price(Rates(1, 2, cache_read=0, cache_write=1)).knows_caches
+    assert not Price(Rates(1, 2, cache_read=1)).knows_caches
+    assert not Price(Rates(1, 2, cache_write=1)).knows_caches
+
+
 @pytest.mark.parametrize(
     ("input_per_1k", "output_per_1k", "cap_usd"),
     [(".0003", ".0012", "0.0576"), (".0006", ".00208", "0.10496"), (".015", ".075", "0.5")],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from app.core.money import FREE, Price, Rates
@@ -17,7 +19,7 @@ from app.core.policy import (
     Windows,
 )
 from app.stores.policy_compile import tier_of, unlisted_candidate
-from app.stores.prices import load_bundled
+from app.stores.prices import Catalogue, load_bundled
 from tests.stores.policy_texts import BASE, CATALOGUE, CONTRACT, all_problems, build, model, provider
 
 
@@ -162,6 +164,25 @@ def test_an_unknown_price_is_none_and_warned_about() -> None:
     assert only(policy).tier == 3
     assert only(policy).budget.max_cost_nano is None
     assert policy.warnings == ("model m has no price: wherever a cap applies it is refused",)
+
+
+def test_an_own_price_without_the_caches_rates_is_warned_about() -> None:
+    costs = ("input_cost_per_token", "output_cost_per_token")
+    caches = ("cache_read_input_token_cost", "cache_creation_input_token_cost")
+    row = {"mode": "chat", **dict.fromkeys(costs + caches, 1e-6)}
+    catalogue = Catalogue(json.dumps({"claude": row, "plain": {"mode": "chat", **dict.fromkeys(costs, 1e-6)}}).encode())
+    own = {"input_per_1k": 0.003, "output_per_1k": 0.015}
+
+    def warnings(name: str = "claude", **pricing: float) -> tuple[str, ...]:
+        return build(model(upstream_model=name, pricing={**own, **pricing}), catalogue=catalogue).warnings
+
+    (warning,) = warnings()
+    assert "no cache_read_per_1k and no cache_write_per_1k:" in warning
+    assert "no cache_write_per_1k:" in warnings(cache_read_per_1k=0)[0]
+    assert warnings(cache_read_per_1k=0.0003, cache_write_per_1k=0) == ()
+    assert warnings("mine") == warnings("plain") == warnings(input_per_1k=0, output_per_1k=0) == ()
+    assert build(model(upstream_model="claude"), catalogue=catalogue).warnings == ()
+    assert build(model(upstream_model="claude", pricing="free"), catalogue=catalogue).warnings == ()
 
 
 def test_a_free_provider_costs_nothing_and_has_nothing_from_the_catalogue() -> None:

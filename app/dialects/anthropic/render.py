@@ -14,6 +14,7 @@ from app.core.errors import BadRequest
 from app.core.raw import NO_ARGUMENTS, UNREADABLE
 from app.core.types import ChatRequest
 from app.dialects.anthropic.effort import effort_word, is_forced, refuses_thought, thinking_member
+from app.dialects.anthropic.marks import mark_prefix
 from app.dialects.anthropic.models import Abilities, abilities_of
 from app.dialects.anthropic.parse import VERSION
 from app.dialects.anthropic.patch import PATH
@@ -68,6 +69,7 @@ def render_messages(
         body["output_config"] = output
     _sampling(body, talk, can)
     _rest(body, talk)
+    mark_prefix(body, talk, unasked=talk.caching and can.claude)
     if stream:
         body["stream"] = True
     return UpstreamRequest(PATH, _encode(body), {"anthropic-version": VERSION})

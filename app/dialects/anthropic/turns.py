@@ -23,7 +23,7 @@ from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.anthropic.table import LONE_TURN, REFUSED_WISHES
 
 _Block = dict[str, Any]
-_CACHE = {"type": "ephemeral"}
+CACHE = {"type": "ephemeral"}
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _MAGIC = {"/9j/": "image/jpeg", "iVBOR": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}
@@ -81,7 +81,7 @@ def _text(part: Text) -> _Block:
 
 
 def _marked(block: _Block, cache: bool) -> _Block:
-    return {**block, "cache_control": _CACHE} if cache else block
+    return {**block, "cache_control": CACHE} if cache else block
 
 
 def _blocks(message: Message, talk: Conversation) -> list[_Block]:
@@ -132,11 +132,12 @@ def _input(part: ToolCall) -> msgspec.Raw:
 def _result(part: ToolResult) -> _Block:
     block: _Block = {"type": "tool_result", "tool_use_id": safe_id(part.id)}
     content = [_text(inner) if isinstance(inner, Text) else _media(inner) for inner in part.parts if _says(inner)]
+    marks = [inner.pop("cache_control", None) for inner in content]  # the number of marks is limited: the whole has one
     if content:
         block["content"] = content
     if part.is_error:
         block["is_error"] = True
-    return _marked(block, part.cache)
+    return _marked(block, part.cache or any(marks))
 
 
 def _says(part: Text | Media) -> bool:

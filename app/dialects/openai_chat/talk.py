@@ -50,6 +50,7 @@ class _Part(msgspec.Struct):
     refusal: str | None = None
     thinking: Any = None
     cache_control: Any = None
+    prompt_cache_breakpoint: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -171,7 +172,7 @@ def _said(message: _Message, place: str) -> list[Part]:
 def _part(part: _Part | str, place: str) -> Part | None:
     if isinstance(part, str):
         return Text(part) if part else None
-    cache = part.cache_control is not None
+    cache = part.cache_control is not None or part.prompt_cache_breakpoint is not None
     if part.type in ("text", "input_text", "output_text"):
         return Text(part.text, cache) if part.text else None
     if part.type == "refusal":

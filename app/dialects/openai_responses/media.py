@@ -22,7 +22,14 @@ def parts_of(raw: msgspec.Raw, param: str) -> list[Content]:
     content = content_of(raw, param)
     if isinstance(content, str):
         return [Text(content)]
-    return [_part_of(part, f"{param}[{place}]") for place, part in enumerate(content or [])]
+    return [_marked(part, f"{param}[{place}]") for place, part in enumerate(content or [])]
+
+
+def _marked(part: Part, param: str) -> Content:
+    made = _part_of(part, param)
+    if part.prompt_cache_breakpoint is not None and not isinstance(made, Refusal):
+        made.cache = True
+    return made
 
 
 def _part_of(part: Part, param: str) -> Content:

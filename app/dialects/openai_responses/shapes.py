@@ -28,6 +28,7 @@ class Part(msgspec.Struct):
     file_url: str | None = None
     filename: str | None = None
     input_audio: dict[str, str] | None = None
+    prompt_cache_breakpoint: Any = None
 
 
 class Item(msgspec.Struct):
