@@ -135,7 +135,7 @@ class ChatCall(OwnedCall):
             failure = verdict.error
             if verdict.move is Move.REJECT or self.waits.is_over():
                 break
-            self.services.metrics.fallbacks.labels(*label_of(candidate)).inc()
+            self.services.metrics.fallbacks.labels(*label_of(self.attempts[-1].candidate)).inc()
         ending = failure or denial
         assert ending is not None
         raise ending
@@ -224,7 +224,11 @@ class ChatCall(OwnedCall):
             available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
             *others, candidate = in_turn(candidate, self._keeps_together, available)
             for copy in others:
-                verdict = await self._attempt(copy)
+                try:
+                    verdict = await self._attempt(copy)
+                except Unpriced as error:  # here; another provider's price may be known
+                    self.note_denial(copy, error)
+                    continue
                 if verdict is None or verdict.move is Move.REJECT or self.waits.is_over():
                     return verdict
                 self.services.metrics.fallbacks.labels(*label_of(copy)).inc()
@@ -286,9 +290,10 @@ class ChatCall(OwnedCall):
 
     @property
     def _keeps_together(self) -> str:
-        """What goes to one copy of a model: a task, else a conversation, as far as that can be told."""
+        """What goes to one copy of a model: a task, else a conversation, as far as that can be told: from its second
+        turn on, or where it has tools, from its first."""
         record, prompt = self.record, self.request.prompt
-        if record.task_id is None and prompt.turns < 2:
+        if record.task_id is None and prompt.turns < 2 and not prompt.tools:
             return record.request_id
         said = record.task_id or f"{prompt.system[:TOLD_BY]}{prompt.first_user[:TOLD_BY]}"
         return f"{record.key_name}:{said}"

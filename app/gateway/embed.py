@@ -64,7 +64,8 @@ class EmbeddingsCall(OwnedCall):
         failure: BursarError | None = None
         available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
         each = {c.name: c for c in candidates}.values()
-        for candidate in [copy for c in each for copy in in_turn(c, self.record.request_id, available)]:
+        every = [copy for c in each for copy in in_turn(c, self.record.request_id, available)]
+        for candidate in [c for c in every if available(c.circuit)] or every:
             try:
                 failed = await self._attempt(candidate)
             except (BudgetExceeded, BudgetContended, Unpriced) as error:
@@ -74,6 +75,7 @@ class EmbeddingsCall(OwnedCall):
                 ):
                     raise
                 continue
+            self._note_health(candidate, failed)
             if failed is None:
                 return
             failure = failed.error
@@ -103,6 +105,7 @@ class EmbeddingsCall(OwnedCall):
             self.note_denial(candidate, error)
             raise
         await refuse_unpriced(purse, candidate, ())
+        self.services.health.of(candidate.circuit).sent(asyncio.get_running_loop().time())
         self.note_overhead()
         record = AttemptRecord(candidate, purse, mode=Mode.PLAIN)
         self.attempts.append(record)
@@ -123,6 +126,14 @@ class EmbeddingsCall(OwnedCall):
             return verdict.too_late()
         finally:
             await purse.settle(meter.cost_nano or 0)
+
+    def _note_health(self, candidate: Candidate, failed: Verdict | None) -> None:
+        """What this says of the candidate's circuit; of nothing but the client where that has left."""
+        breaker = self.services.health.of(candidate.circuit)
+        if failed is None:
+            breaker.succeeded()
+        elif failed.unhealthy and not self.waits.is_over():
+            breaker.failed(asyncio.get_running_loop().time(), failed.retry_after_s, failed.why)
 
     @staticmethod
     def _plan(candidate: Candidate, tokens: int) -> Plan:

@@ -113,7 +113,7 @@ class OwnedCall(ABC):
             self.moment = self._moment()
         moment = self.moment
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
-            what = ("limits", candidate.name, self.record.key_name, moment)
+            what = ("limits", candidate.circuit, self.record.key_name, moment)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, moment))
         limits = limits_for(view.policy, candidate, self.key, task_id, caps, moment, self._used(candidate))
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):

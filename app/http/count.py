@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from app.core.errors import BursarError
@@ -19,6 +20,7 @@ from app.core.tokens import estimate_input
 from app.core.types import ChatRequest
 from app.dialects.base import Dialect, UpstreamRequest
 from app.dialects.registry import dialect_named
+from app.gateway.copies import in_turn
 from app.gateway.limits import task_scope
 from app.gateway.services import Services
 from app.gateway.target import resolve
@@ -80,7 +82,12 @@ class CountRoute(HotRoute):
             candidate = resolve(self.services.view, request.model, key).every[0]
         except BursarError:
             candidate = None  # a name that stands for nothing is counted all the same
-        reply = await self._asked(request, candidate, key, whose) if candidate is not None else None
+        reply = None
+        if candidate is not None:
+            now_s = asyncio.get_running_loop().time()
+            available = partial(self.services.health.available, now_s=now_s)
+            at = in_turn(candidate, whose.task_id or "", available)[0]
+            reply = await self._asked(request, at, key, whose)
         if reply is None:
             reply = self._counting.reply(self._estimate(request, candidate))
         await downstream.reply(200, [JSON, *id_headers()], reply)

@@ -245,7 +245,16 @@ def _candidate(name: str, given: ModelSpec, at: Sequence[Provider], catalogue: C
     )
     if len(at) == 1:
         return candidate
-    return replace(candidate, copies=tuple(replace(candidate, provider=one, is_copy=True) for one in at))
+    return replace(candidate, copies=tuple(_copy(candidate, given, one, catalogue) for one in at))
+
+
+def _copy(candidate: Candidate, given: ModelSpec, at: Provider, catalogue: Catalogue) -> Candidate:
+    """The same model at one of its providers, where it may have another price: nothing is given away because one of
+    them is free. Where the catalogue does not know it there, it costs what it does elsewhere."""
+    price = _price(given, at, None if at.free else catalogue.find(at, candidate.upstream_model))
+    if price is None and not candidate.provider.free:
+        price = candidate.price
+    return replace(candidate, provider=at, price=price, budget=_budget(given.budgets, price), is_copy=True)
 
 
 def _price(given: ModelSpec, provider: Provider, entry: Entry | None) -> Price | None:

@@ -137,7 +137,7 @@ class ModelSpec(Spec):
     provider: Name = Field(description="One of `providers`.")
     also_at: list[Name] = Field(
         default_factory=list,
-        description="Further providers of it, under the same name and price: calls are spread over all of them, "
+        description="Further providers of it, under the same name: calls are spread over all of them, "
         "tasks keep theirs, and one that fails is passed over.",
     )
     upstream_model: str | None = Field(

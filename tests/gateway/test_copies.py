@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -130,3 +131,81 @@ async def test_embeddings_are_spread_too(tmp_path: Path, both: dict[str, Scripte
     async with Live(tmp_path, rules(both)) as live:
         assert (await live.chat(path="/v1/embeddings", messages=None, input="Say it.")).status == 502
         assert [len(upstream.requests) for upstream in both.values()] == [1, 1]
+
+
+TOOLS = [{"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}]
+GO_ON = [
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "bash", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c", "content": "done"},
+]
+
+
+async def test_a_tool_loop_stays_where_it_began(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    """Another account could not read the thoughts that its own has signed."""
+    async with Live(tmp_path, rules(both)) as live:
+        for number in range(12):
+            begun: list[dict[str, Any]] = [{"role": "user", "content": f"Do job {number}."}]
+            steps = [begun, begun + GO_ON, begun + 2 * GO_ON]
+            at = {(await live.chat(messages=s, tools=TOOLS)).headers["x-bursar-provider"] for s in steps}
+            assert len(at) == 1
+
+
+async def test_fallbacks_are_counted_where_they_failed(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    both["a"].source = both["b"].source = Script.failure(404)
+    async with Live(tmp_path, rules(both)) as live:
+        assert (await live.chat()).status == 404
+        for name in both:
+            labels = {"model": "a", "provider": name}
+            live.services.fold_metrics()
+            assert live.services.metrics.registry.get_sample_value("bursar_fallbacks_total", labels) == 1
+
+
+async def test_each_copy_costs_what_its_provider_takes(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    """Own hardware first costs nothing, and what the catalogue's provider bills is charged all the same."""
+    made = rules(both, providers={"a": {"free": True}, "b": {"catalogue_prefixes": [""]}})
+    del made["models"]["a"]["pricing"], made["models"]["a"]["budgets"]
+    made["models"]["a"]["upstream_model"] = "gpt-4o-mini"
+    async with Live(tmp_path, made) as live:
+        free, dear = live.services.view.policy.models["a"].copies
+        assert [copy.price is not None and copy.price.free for copy in (free, dear)] == [True, False]
+        assert (free.budget.max_cost_nano, dear.budget.max_cost_nano) == (None, 28_800_000)
+        for number in range(16):
+            answer = await live.chat(task=f"t{number}")
+            spent = (await live.balance(f"task:t{number}")).spent_nano
+            assert (spent > 0) == (answer.headers["x-bursar-provider"] == "b")
+        assert min(len(upstream.requests) for upstream in both.values()) > 0
+
+
+async def test_of_a_paid_copy_without_a_price_nothing_is_given_away(
+    tmp_path: Path, both: dict[str, ScriptedUpstream]
+) -> None:
+    made = rules(both, providers={"a": {"free": True}}, caps={"task": {"max_cost_usd": 1}})
+    del made["models"]["a"]["pricing"]
+    async with Live(tmp_path, made) as live:
+        for number in range(8):
+            answer = await live.chat(task=f"t{number}")
+            assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "a")
+
+
+async def test_embeddings_pass_over_what_fails(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    async with Live(tmp_path, rules(both)) as live:
+        both["a"].source = Script.failure(503)
+        for _ in range(24):
+            answer = await live.chat(path="/v1/embeddings", messages=None, input="Say it.")
+            assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "b")
+        assert len(both["a"].requests) == 3
+        assert {row["provider"]: row["state"] for row in circuits(live)} == {"a": "open", "b": "closed"}
+
+
+async def test_counts_are_asked_of_one_that_is_up(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    counted = Script(body=b'{"input_tokens": 4711}', headers={"content-type": "application/json"})
+    both["a"].source, both["b"].source = Script.failure(503), counted
+    async with Live(tmp_path, rules(both, providers={name: {"dialect": "anthropic"} for name in both})) as live:
+        breaker = live.services.health.of("a@a")
+        for _ in range(3):
+            breaker.failed(asyncio.get_running_loop().time())
+        assert (await live.chat(path="/v1/messages/count_tokens")).json == {"input_tokens": 4711}
+        assert not both["a"].requests
