@@ -64,7 +64,7 @@ class Metrics:
         )
         self.window_used = gauge(
             "bursar_window_used_ratio",
-            "Spent part of each capped day, month and total (1: all of it); NaN: it has no cap any more.",
+            "Spent part of each capped hour, day, month and total (1: all of it); NaN: it has no cap any more.",
             ["scope", "name"],
             mode="livemostrecent",
         )
