@@ -39,7 +39,7 @@ from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
-from app.dialects.registry import CHAT, MESSAGES, RESPONSES, dialect_named
+from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES, dialect_named
 from app.dialects.short_names import RenamingReader, shortened
 from app.gateway.seen import heard_for
 
@@ -247,6 +247,8 @@ class EventExchange:
     def mends(self, refusal: bytes) -> bool:
         if self._upstream.name == MESSAGES:
             from app.dialects.anthropic import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+        elif self._upstream.name == GEMINI:
+            from app.dialects.gemini import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         elif self._same and self._upstream.name == RESPONSES:
             from app.dialects.openai_responses import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         else:

@@ -172,3 +172,108 @@ async def test_other_refusals_are_told_at_once(claude: Live, upstream: ScriptedU
         answer = await post(claude, "/v1/messages", messages=messages, max_tokens=50, tools=[TOOL])
         assert (answer.status, answer.json["error"]["message"]) == (400, message)
         assert len(upstream.requests) == 1
+
+
+GEMINI_SAID = Script(
+    body=json.dumps(
+        {
+            "candidates": [{"content": {"role": "model", "parts": [{"text": "Done."}]}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 2, "totalTokenCount": 9},
+        }
+    ).encode(),
+    headers={"content-type": "application/json"},
+)
+GEMINI_REFUSALS = (
+    "Corrupted thought signature.",
+    "Unable to submit request because Thought signature is not valid.",
+    "Function call is missing a thought_signature in functionCall parts. This is required for tools to work correctly.",
+)
+SKIP = "skip_thought_signature_validator"
+
+
+def gemini_refusal(message: str) -> Script:
+    error = {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}
+    return Script(status=400, body=json.dumps(error).encode(), headers={"content-type": "application/json"})
+
+
+def gemini_call(name: str, **more: Any) -> dict[str, Any]:
+    return {"functionCall": {"name": name, "args": {}}, **more}
+
+
+GEMINI_ANSWERED = {"role": "user", "parts": [{"functionResponse": {"name": "look", "response": {"output": "up"}}}]}
+GEMINI_LOOP: list[dict[str, Any]] = [
+    {"role": "user", "parts": [{"text": "hi"}]},
+    {"role": "model", "parts": [{"text": "Hm.", "thought": True, "thoughtSignature": "QQ=="}]},
+    {
+        "role": "model",
+        "parts": [
+            {"text": "I look", "thoughtSignature": "QQ=="},
+            {"text": "", "thought_signature": "QQ=="},
+            gemini_call("look", thoughtSignature="QQ=="),
+            gemini_call("look"),
+        ],
+    },
+    GEMINI_ANSWERED,
+    {"role": "model", "parts": [gemini_call("look", thought_signature="QQ==")]},
+    GEMINI_ANSWERED,
+    {"role": "model", "parts": [gemini_call("look")]},
+    GEMINI_ANSWERED,
+]
+GEMINI_BARE = [
+    GEMINI_LOOP[0],
+    {"role": "model", "parts": [{"text": "I look"}, gemini_call("look", thoughtSignature=SKIP), gemini_call("look")]},
+    GEMINI_ANSWERED,
+    {"role": "model", "parts": [gemini_call("look", thoughtSignature=SKIP)]},
+    GEMINI_ANSWERED,
+    {"role": "model", "parts": [gemini_call("look", thoughtSignature=SKIP)]},
+    GEMINI_ANSWERED,
+]
+
+
+@pytest.fixture
+async def gemini(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    models = {"a": {"upstream_model": "gemini-3-pro-preview"}}
+    async with Live(tmp_path, policy({"a": upstream}, providers={"a": {"dialect": "gemini"}}, models=models)) as it:
+        yield it
+
+
+@pytest.mark.parametrize("message", GEMINI_REFUSALS)
+async def test_signatures_that_gemini_does_not_take_back_are_left_out(
+    gemini: Live, upstream: ScriptedUpstream, message: str
+) -> None:
+    upstream.source = [gemini_refusal(message), GEMINI_SAID]
+    answer = await post(gemini, "/v1beta/models/a:generateContent", contents=GEMINI_LOOP)
+    assert (answer.status, answer.json["candidates"][0]["content"]["parts"][0]["text"]) == (200, "Done.")
+    first, second = upstream.requests
+    assert (first.body["contents"][1], second.body["contents"]) == (GEMINI_LOOP[1], GEMINI_BARE)
+
+
+async def test_signatures_that_travelled_through_another_dialect_are_left_out_too(
+    gemini: Live, upstream: ScriptedUpstream
+) -> None:
+    upstream.source = [gemini_refusal(GEMINI_REFUSALS[0]), GEMINI_SAID]
+    signed = {"extra_content": {"google": {"thought_signature": "QQ=="}}}
+    call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+    calls = [{**call, "id": "c1", **signed}, {**call, "id": "c2"}]
+    results = [{"role": "tool", "tool_call_id": id, "content": "up"} for id in ("c1", "c2")]
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
+    assert (await post(gemini, "/v1/chat/completions", messages=said)).status == 200
+    first, second = [request.body["contents"][1]["parts"] for request in upstream.requests]
+    assert [part.get("thoughtSignature") for part in first] == ["QQ==", None]
+    assert [part.get("thoughtSignature") for part in second] == [SKIP, None]
+
+
+async def test_gemini_is_asked_no_third_time_and_not_for_other_refusals(
+    gemini: Live, upstream: ScriptedUpstream
+) -> None:
+    for message, contents, times in (
+        (GEMINI_REFUSALS[0], GEMINI_LOOP, 2),
+        (GEMINI_REFUSALS[0], GEMINI_BARE, 1),
+        (GEMINI_REFUSALS[0], [{"role": "user"}, *GEMINI_LOOP[:1]], 1),
+        ("Please use a valid role.", GEMINI_LOOP, 1),
+    ):
+        upstream.source, upstream.requests[:] = gemini_refusal(message), []
+        answer = await post(gemini, "/v1beta/models/a:generateContent", contents=contents)
+        assert (answer.status, answer.json["error"]["message"]) == (400, message)
+        assert len(upstream.requests) == times
