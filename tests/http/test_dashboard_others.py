@@ -19,7 +19,7 @@ from tests.http import live
 from tests.http.live import SAY, LiveGateway, Streaming, contract
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Gate, Script, words
+from tests.upstream_script import Gate, Script, Wait, text
 
 
 class Store:
@@ -115,16 +115,20 @@ def test_a_circuit_is_shown_as_where_it_is_worst() -> None:
     assert own[1]["state"] == "half_open", "what it was made of has changed"
 
 
+def held_at(gate: Gate) -> Script:
+    """Each stream begins at once, and goes on when the gate is open."""
+    return Script.of([text("word"), Wait(gate), text(" and an end")])
+
+
 def test_a_page_shows_the_calls_of_all_workers(tmp_path: Path) -> None:
     gate = Gate()
-    with ScriptedUpstream(Script.of(words("word " * 50), gate=gate)) as upstream:
+    with ScriptedUpstream(held_at(gate)) as upstream:
         policy = tmp_path / "policy.yaml"
         policy.write_text(contract(upstream))
         served = Served("--policy", str(policy), "--workers", "2", cwd=tmp_path)
         streams = []
         try:
             host, port = served.address
-            gate.release(20)  # too few for any of them to end
             for _ in range(8):
                 streams.append(http.client.HTTPConnection(host, port, timeout=20))
                 body = {"model": "small", "messages": SAY, "stream": True}
@@ -149,13 +153,12 @@ def test_a_page_shows_the_calls_of_all_gateways_that_share_redis(tmp_path: Path)
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
-    with ScriptedUpstream(Script.of(words("word " * 50), gate=gate)) as upstream:
+    with ScriptedUpstream(held_at(gate)) as upstream:
         policy = contract(upstream)
         with (
             live.Served(policy, folders[0], **shared) as first,
             live.Served(policy, folders[1], workers=2, **shared) as second,
         ):
-            gate.release(20)
             streams: list[Streaming] = []
             try:
                 asked_of = [first] * 3 + [second] * 4
