@@ -52,7 +52,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
             yield from _unknown(document, ("aliases", pattern), meant, "route or model", [*routes, *models])
     yield from _unknown(document, ("unknown_model",), document.data.get("unknown_model"), "route", routes)
     yield from _unknown_keys(document, ("targets",), document.data.get("targets"), "measure", MEASURES)
-    yield from _key_problems(document, routes)
+    yield from _key_problems(document, routes, models)
 
 
 def also_at(model: Any) -> list[Any]:
@@ -69,10 +69,17 @@ def _unknown(document: Document, path: KeyPath, name: Any, what: str, known: Col
         yield document.problem(path, f"there is no {what} '{name}'{did_you_mean(name, known)}")
 
 
-def _name_list(document: Document, path: KeyPath, names: Any, what: str, known: Collection[str]) -> Iterator[Problem]:
+def _name_list(
+    document: Document, path: KeyPath, names: Any, what: str, known: Collection[str], models: Collection[str] = ()
+) -> Iterator[Problem]:
+    """`models`: names that are known, and of another kind; who comes from another gateway lists them for keys."""
     seen: set[str] = set()
     for index, name in enumerate(_list(names)):
-        yield from _unknown(document, (*path, index), name, what, known)
+        if isinstance(name, str) and name in models and (*path, index) not in document.expanded:
+            said = f"'{name}' is a model, and this names {what}s: one with that one candidate allows it"
+            yield document.problem((*path, index), said)
+        else:
+            yield from _unknown(document, (*path, index), name, what, known)
         if isinstance(name, str):
             if name in seen:
                 why = ": the models are asked in this order, once each" if what == "model" else ""
@@ -143,7 +150,7 @@ def _tier_problems(document: Document, path: KeyPath, pricing: Any) -> Iterator[
         seen.add(above if isinstance(above, int) else None)
 
 
-def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Problem]:
+def _key_problems(document: Document, routes: Collection[str], models: Collection[str]) -> Iterator[Problem]:
     teams = section_of(document, "teams")
     for parts, what in ((("name",), "name"), (("sha256", "former_sha256"), "hash")):
         seen: set[str] = set()
@@ -155,11 +162,11 @@ def _key_problems(document: Document, routes: Collection[str]) -> Iterator[Probl
                         yield document.problem(("keys", index, part), f"another key has this {what}")
                     seen.add(value.lower())
     for index, key in enumerate(_list(document.data.get("keys"))):
-        yield from _name_list(document, ("keys", index, "routes"), mapping(key).get("routes"), "route", routes)
+        yield from _name_list(document, ("keys", index, "routes"), mapping(key).get("routes"), "route", routes, models)
         if "team" in mapping(key):
             yield from _unknown(document, ("keys", index, "team"), mapping(key)["team"], "team", teams)
     for name, team in teams.items():
-        yield from _name_list(document, ("teams", name, "routes"), mapping(team).get("routes"), "route", routes)
+        yield from _name_list(document, ("teams", name, "routes"), mapping(team).get("routes"), "route", routes, models)
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

@@ -115,6 +115,10 @@ unknown_model: aut
         ("teams: {lab: {}}\nkeys: [{name: k, team: lb}]",
          "7:24: keys.0.team: there is no team 'lb'; did you mean 'lab'?"),
         ("teams: {lab: {routes: [x]}}", "6:24: teams.lab.routes.0: there is no route 'x'"),
+        (
+            "teams: {lab: {routes: [m]}}",
+            "6:24: teams.lab.routes.0: 'm' is a model, and this names routes: one with that one candidate allows it",
+        ),
         ("teams: {lab: {cap: {}}}", "6:15: teams.lab.cap: unknown field; did you mean 'caps'?"),
         ("models: {m: {provider: p, budgets: {hard_timeout_secs: 10m}}}",
          "6:56: models.m.budgets.hard_timeout_secs: must be a number of seconds"),
