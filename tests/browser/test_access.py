@@ -96,3 +96,36 @@ def test_the_keyboard_goes_everywhere_in_order(screens: Callable[..., Screen], k
     assert page.title() == "Why · Bursar"
     landmarks = page.evaluate("[...document.querySelectorAll('header, nav, main')].map((one) => one.tagName)")
     assert {"HEADER", "NAV", "MAIN"} <= set(landmarks)
+
+
+def test_a_gateway_that_does_not_answer_is_told_and_shown_again_when_it_does(
+    screens: Callable[..., Screen], kept: Seeded
+) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    api = "**/dashboard/api/**"
+    screen.page.route(api, lambda route: route.abort())
+    for view in ("budgets", "speed"):
+        screen.page.goto(f"{screen.url}/dashboard#/{view}")
+        screen.until(lambda: "The gateway does not answer." in screen.text())
+        assert "Nothing was spent" not in screen.text()
+        assert "fetch" not in screen.text()
+    screen.page.goto(f"{screen.url}/dashboard#/budgets")
+    screen.until(lambda: "The gateway does not answer." in screen.text())
+    screen.page.unroute(api)
+    burn = screen.sheet("Burn-down")
+    screen.until(lambda: "left" in burn.inner_text())
+    assert "The gateway does not answer." not in screen.text()
+    screen.faults.clear()  # a browser calls what was aborted errors
+    screen.check()
+
+
+def test_figures_stay_while_the_gateway_does_not_answer(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    spending = screen.sheet("Spending")
+    screen.until(lambda: "calls" in spending.inner_text())
+    screen.page.route("**/dashboard/api/**", lambda route: route.abort())
+    screen.page.get_by_role("button", name="7 days").click()
+    screen.until(lambda: "The gateway does not answer." in screen.text())
+    assert "calls" in spending.inner_text()

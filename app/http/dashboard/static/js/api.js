@@ -34,15 +34,26 @@ async function checked(response) {
   throw new Refused(response.status, message);
 }
 
+async function ask(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The gateway does not answer."); // browsers say it in words of their own
+  }
+  return checked(response);
+}
+
 /** JSON from the dashboard's own endpoints (`overview?since=3600`) or from any path that begins with a slash. */
 export async function get(path, signal = undefined) {
   const url = path.startsWith("/") ? path : `/dashboard/api/${path}`;
-  return (await checked(await fetch(url, { headers: headers(), cache: "no-store", signal }))).json();
+  return (await ask(url, { headers: headers(), cache: "no-store", signal })).json();
 }
 
 export async function send(method, path, body) {
   const options = { method, headers: headers({ "content-type": "application/json" }), body: JSON.stringify(body) };
-  return (await checked(await fetch(`/dashboard/api/${path}`, options))).json();
+  return (await ask(`/dashboard/api/${path}`, options)).json();
 }
 
 /** Parameters of a URL, without those that are empty. */
@@ -53,7 +64,7 @@ export function query(values) {
 
 /** The events of a stream, until it ends. EventSource could send no key. */
 export async function* events(path, signal) {
-  const response = await checked(await fetch(`/dashboard/api/${path}`, { headers: headers(), cache: "no-store", signal }));
+  const response = await ask(`/dashboard/api/${path}`, { headers: headers(), cache: "no-store", signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

@@ -13,6 +13,7 @@ const REFRESH_S = 10;
 export async function budgets(page, _, { every }) {
   let chosen = null;
   let data = null;
+  let drawn = false;
   const windows = makeTable(windowTable((row) => pick(row)));
   const tasks = makeTable(TASKS);
   const burn = sheet("Burn-down", {}, reading());
@@ -64,13 +65,15 @@ export async function budgets(page, _, { every }) {
     chosen ??= (data.windows.find((row) => row.limit_usd !== null) ?? data.windows[0])?.scope ?? null;
     windows.update(rows());
     tasks.update(data.tasks);
+    if (drawn) return;
+    drawn = true;
+    const first = data.windows.find((row) => row.scope === chosen);
+    if (first) await drawBurn(first);
+    else burn.show(h("p", { class: "empty" }, "Nothing was spent yet, and no window has a limit."));
   }
 
-  await load();
-  const first = data?.windows.find((row) => row.scope === chosen);
-  if (first) await drawBurn(first);
-  else burn.show(h("p", { class: "empty" }, "Nothing was spent yet, and no window has a limit."));
   every(REFRESH_S, load);
+  await load();
 }
 
 /** Everybody first, then teams, then keys. */

@@ -111,7 +111,7 @@ export async function now(page, _, { onLeave, every }) {
       draw();
     } catch (error) {
       if (error.status === 401 || error.status === 403) throw error;
-      fill(spending.body, fault(error));
+      fill(figures === null ? spending.body : trouble, fault(error)); // what is known stays
     }
   }
 
