@@ -133,7 +133,19 @@ def check_reply(ask: Ask, answer: Answer, record: Record | None) -> None:
             assert (answer.status, answer.headers["x-bursar-reason"] in ("calls", "tokens")) == (429, True)
             assert 1 <= int(answer.headers["retry-after"]) <= 60
     elif record is not None:
-        assert float(answer.headers["x-bursar-cost-usd"]) == pytest.approx(record["cost_usd"])
+        hit = "x-bursar-cache" in answer.headers
+        assert float(answer.headers["x-bursar-cost-usd"]) == (0 if hit else pytest.approx(record["cost_usd"]))
+
+
+def check_hit(ask: Ask, answer: Answer, record: Record, firsts: dict[str, Answer]) -> None:
+    """A reply of the cache: the one that its first call gave, which was whole, of the same key, shaped by no cap."""
+    assert ask.headers.get("cache-control") is None
+    assert (record["outcome"], record["denials"]) == ("completed", [])
+    assert record["key"] == ask.headers.get("authorization", "Bearer -").removeprefix("Bearer ")
+    assert "x-bursar-remaining-usd" not in answer.headers
+    if (first := firsts.get(record["request_id"])) is not None:
+        assert (answer.status, answer.body) == (first.status, first.body)
+        assert answer.headers["content-type"] == first.headers["content-type"]
 
 
 def check_money(world: World, ask: Ask, record: Record) -> None:
@@ -143,7 +155,10 @@ def check_money(world: World, ask: Ask, record: Record) -> None:
     exact = all(attempt["provenance"] == "metered" for attempt in record["attempts"])
     if record["outcome"] == "completed" and exact and len(asked) == 1 and asked[0][2].usage != "missing":
         (provider, request, _) = asked[0]
-        assert charged_nano == request.tokens.bill(PRICES[provider])
+        (attempt,) = record["attempts"]
+        assert provider in (attempt["model"], *world.policy["models"][attempt["model"]].get("also_at", ()))
+        assert attempt["provider"] == provider
+        assert charged_nano == request.tokens.bill(PRICES[attempt["model"]])
     if ask.cap_usd is not None and all(script.obeys_limit for _, _, script in asked):
         assert charged_nano <= nano_from_usd(ask.cap_usd) + LATE_TOKENS * DEAREST_NANO
 
@@ -208,11 +223,16 @@ async def test_a_random_world(
             await check_ledger(live, world, records)
             await check_rates(live, world, records)
             by_id = {record["request_id"]: record for record in records}
+            firsts = {a.headers["x-bursar-request-id"]: a for a in answers if a and "x-bursar-cache" not in a.headers}
             for ask, answer in zip(world.asks, answers, strict=True):
                 if answer is None:
                     continue
                 record = by_id.get(answer.headers.get("x-bursar-request-id", ""))
                 check_reply(ask, answer, record)
+                if "x-bursar-cache" in answer.headers:
+                    assert record is not None
+                    check_hit(ask, answer, record, firsts)
+                    continue
                 if record is not None:
                     assert record["outcome"] != "gateway_error" or (odd and record["error"] in SHUT_DOWN)
                     check_money(world, ask, record)

@@ -1,4 +1,5 @@
-"""Random worlds for a gateway: providers that fail, hang, lie and break off, clients of all dialects that leave, caps.
+"""Random worlds for a gateway: providers that fail, hang, lie and break off, clients of all dialects that leave, caps;
+some with a model at both providers, some with a cache of replies.
 
 Everything follows from a seed. What is said of a world is in `test_worlds.py`.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.upstream import Received
@@ -104,6 +105,12 @@ def make(seed: int) -> World:
             ask.headers["authorization"] = f"Bearer {rng.choice([*TEAMS])}"
         world.asks.append(ask)
         world.scripts[ask.mark] = [_script(rng) for _ in range(ATTEMPTS)]
+    more = random.Random(f"more of {seed}")
+    if more.random() < 0.35:
+        _give_copies(more, world.policy)
+    if more.random() < 0.35:
+        world.policy["cache"] = {"ttl_secs": 3600}
+        world.asks += [_again(more, ask) for ask in world.asks for _ in range(2) if more.random() < 0.6]
     return world
 
 
@@ -147,6 +154,26 @@ def _give_keys(rng: random.Random, rules: dict[str, Any]) -> None:
         rules["teams"][TEAM] = {"caps": {window: {"max_cost_usd": cap}}}
     if rng.random() < 0.3:
         rules["caps"]["key"] = {"minute": rng.choice([{"max_calls": rng.randint(1, 4)}, {"max_tokens": 40}])}
+
+
+def _give_copies(rng: random.Random, rules: dict[str, Any]) -> None:
+    """Some of the models are at the other's provider, too, at their own price."""
+    for name in rng.choice(["a", "b", "ab"]):
+        rules["models"][name]["also_at"] = [other for other in PRICES if other != name]
+
+
+def _again(rng: random.Random, ask: Ask) -> Ask:
+    """The same request when the first may have its answer, perhaps of another task or under no cap of its own."""
+    headers = dict(ask.headers)
+    if rng.random() < 0.3:
+        headers["x-bursar-task-id"] = rng.choice(["t1", "t2"])
+    cap_usd = ask.cap_usd
+    if rng.random() < 0.2:
+        headers.pop("x-bursar-max-cost-usd", None)
+        cap_usd = None
+    if rng.random() < 0.1:
+        headers["cache-control"] = "no-cache"
+    return replace(ask, headers=headers, cap_usd=cap_usd, delay_s=rng.choice([0.0, 0.2, 0.3]), leave_bytes=None)
 
 
 def _script(rng: random.Random) -> Script:
