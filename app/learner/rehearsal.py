@@ -108,6 +108,7 @@ class Rehearsal:
 
     def _decide(self, row: Recorded, request: ChatRequest, target: Target, features: Features, unit: str) -> Decision:
         away = {c["model"] for c in row.decision.get("candidates") or () if c.get("verdict") == UNAVAILABLE}
+        listed = self._view.circuits
         tokens, capped = int(row.decision["asked"]["input_tokens"]), bool(row.record.get("caps"))
 
         def input_tokens(_: Candidate) -> int:
@@ -119,7 +120,7 @@ class Rehearsal:
             self._view,
             unit=unit,
             input_tokens=input_tokens,
-            available=lambda name: name not in away,
+            available=lambda circuit: (listed[circuit].name if circuit in listed else circuit) not in away,
             capped=lambda _: capped,
             features=features,
         )

@@ -80,7 +80,10 @@ def _moment(text: str) -> str:
 def epoch_s(text: str) -> float:
     """A day (its first moment) or a time in ISO 8601, in UTC where it says no other: Unix time. Raises ValueError."""
     moment = dt.datetime.fromisoformat(text)
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)).timestamp()
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).timestamp()
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
 
 
 def _header_safe(value: str) -> str:

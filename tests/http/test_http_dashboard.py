@@ -6,6 +6,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,6 +176,15 @@ def test_a_key_that_is_taken_away_sees_no_more(upstream: ScriptedUpstream, tmp_p
         stream = watched(gateway)
         gateway.edit_policy(gateway.policy_path.read_text().replace(", admin: true", ""))
         assert stream.rest().body.endswith(b"\n\n")  # it ends, after whole moments
+
+
+def test_nor_does_one_that_expires(upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = KEYS.replace("admin: true", "admin: true, expires: 2999-01-01")
+    assert keys != KEYS
+    with LiveGateway(contract(upstream).split("keys: []")[0] + keys, tmp_path) as gateway:
+        stream = watched(gateway)
+        monkeypatch.setattr("app.http.auth.time", SimpleNamespace(time=lambda: 1e11))
+        assert stream.rest().body.endswith(b"\n\n")
 
 
 def test_a_gateway_that_ends_ends_its_streams_of_moments(upstream: ScriptedUpstream, tmp_path: Path) -> None:

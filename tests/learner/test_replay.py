@@ -16,14 +16,14 @@ from app.gateway.target import HELD
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
 from app.learner.replay import Replay, replay
-from app.learner.replay_calls import recorded, repriced_usd
+from app.learner.replay_calls import UNAVAILABLE, recorded, repriced_usd
 from app.settings import SHIPPED_WEIGHTS
 from app.stores.prices import Catalogue
 from routers.heuristic import HeuristicRouter
 from routers.learned import LearnedRouter, load
 from routers.probes import PROBE_SHARE
 from tests.gateway import test_explore as explore
-from tests.gateway.policy_values import model, policy, request
+from tests.gateway.policy_values import model, policy, provider, request
 from tests.learner.replayed import CHEAP, DEAR, ByLength, Traffic, alone, decided, on, record_of, traffic
 
 SEED = 5
@@ -124,6 +124,19 @@ def test_a_model_in_quarantine_is_passed_over_but_for_probes(seen: Traffic) -> N
     spared["candidates"] = [{"model": "cheap", "verdict": IN_QUARANTINE}, {"model": "dear", "verdict": "chosen"}]
     (row,) = recorded([{**seen.records[0], "decision": spared, "model": "dear"}], [])
     assert row.possible == {"cheap", "dear"}
+
+
+def test_a_model_that_was_left_out_at_all_its_providers_cannot_be_asked_again(seen: Traffic) -> None:
+    copied = replace(CHEAP, copies=tuple(replace(CHEAP, provider=provider(p), is_copy=True) for p in ("x", "y")))
+    view = on(alone(HEURISTIC), models=(copied, DEAR))
+    short = next(r for r in seen.records if r["decision"]["asked"]["features"][1] < 100)
+    told = dict(short["decision"], share=None, explored=None, others=[], chosen="dear", propensity=1.0)
+    for verdict, models in (("passed over", {"cheap"}), (UNAVAILABLE, {"dear"})):
+        told["candidates"] = [{"model": "cheap", "verdict": verdict}, {"model": "dear", "verdict": "chosen"}]
+        (row,) = recorded([{**short, "decision": told, "model": "dear"}], [])
+        would = Rehearsal(view, None).again(row)
+        assert would is not None
+        assert set(would.shares) == models
 
 
 def test_a_price_cut_in_the_policy_is_a_cost_cut(seen: Traffic) -> None:

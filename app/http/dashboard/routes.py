@@ -105,16 +105,13 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
         return as_json({"key": key_name(key), "open": policy.open_access, "policy": policy.version})
 
     async def while_allowed(frames: AsyncGenerator[bytes], request: Request) -> AsyncIterator[bytes]:
-        """A stream outlives the policy it began under: the next one may have no such key."""
-        policy = dashboard.services.view.policy
+        """A stream outlives the policy it began under: the next one may have no such key. And a key may expire."""
         async with contextlib.aclosing(frames):
             async for frame in frames:
-                if dashboard.services.view.policy is not policy:
-                    policy = dashboard.services.view.policy
-                    try:
-                        dashboard.gate.operator(request)
-                    except BursarError:
-                        return
+                try:
+                    dashboard.gate.operator(request)
+                except BursarError:
+                    return
                 yield frame
 
     @api.get(f"{API}/live")
