@@ -36,7 +36,6 @@ MIN_PRICE, MIN_SIZE_B = 0.005, 0.1
 MAX_STEPS: Final = 50
 TOLERANCE: Final = 1e-10
 
-
 NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 NODE_LOGS: Final = np.log(_NODE_WEIGHTS) + NODES**2 / 2.0
 """Nodes in standard deviations from the mode, and the logarithms of their weights for a density that is not normal."""

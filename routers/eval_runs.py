@@ -28,7 +28,6 @@ from routers.rows import Indices
 SUCCESS: Final = 0.5
 """A fractional score from here on counts as a success where one must be told from a failure."""
 
-
 HIGHEST: Final = "highest"
 _SETTINGS: Final = {**{f"{share:.0%} of best": share for share in SHARES}, HIGHEST: float("inf")}
 """Operating points: the cheapest setting that reaches a share of the best single model's quality; the best one."""

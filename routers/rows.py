@@ -32,7 +32,6 @@ GENERIC_STEM_CHARS: Final = 32
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-
 OTHER_SCALE: Final = 0.05
 """The share of a file's lines with scores beyond 1, and more than MAX_NOTED of them, from which it counts as one of
 another scale, such as per cent. What could be read of it would be its failures."""

@@ -95,6 +95,7 @@ def read_data(data: Path) -> tuple[list[str], list[Row]]:
 
 
 def show(found: Sequence[Sheet], notes: Sequence[str], of_source: dict[str, list[str]]) -> None:
+    """Print the notes, those of each source after them, then the tables."""
     for note in notes:
         say(f"note: {note}")
     for source, own in of_source.items():
@@ -107,6 +108,7 @@ def show(found: Sequence[Sheet], notes: Sequence[str], of_source: dict[str, list
 
 
 def write(whole: dict[str, Any], to: str | None, writers: list[tuple[Path | None, Callable[[Path], Any]]]) -> int:
+    """Write the whole as JSON (`-`: to stdout) and what else has a path; the exit code."""
     try:
         if to == "-":
             say_json(whole)

@@ -135,7 +135,6 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
 
 Result = Granted | Denied | Moved | Settled | Amended | Lost
 
-
 OUT_OF_MONEY = Refusal("budget")
 
 

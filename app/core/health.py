@@ -17,7 +17,6 @@ MAX_OPENED = 16
 PROBE_LIMIT_S = 30.0
 """A probe whose outcome never came back frees its place after this long."""
 
-
 MAX_BREAKERS = 4096
 """Clients name unlisted models: beyond this many, the breakers that have nothing to say are forgotten."""
 

@@ -12,7 +12,6 @@ CLAMP_SLACK_TOKENS, CLAMP_SLACK_PARTS = 4, 20
 """A stop this near below the clamp (four tokens, or one part in twenty) is the clamp's: some providers leave the
 last token, or thinking they hide, out of their count."""
 
-
 RESULT_TOKENS = {"web_search": 8_000, "file_search": 16_000}
 """Input that one use of a tool is taken to add, until the provider says: what it finds goes to the model. OpenAI bills
 some models this block for each web search (https://platform.openai.com/docs/pricing), Anthropic's own example reads

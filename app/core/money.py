@@ -18,7 +18,6 @@ TOKENS_PER_PRICE = 10**6
 MAX_NANO = 2**53 - 1
 """Largest amount any store may hold: Redis' Lua numbers are exact up to 2^53 (9.0 million dollars)."""
 
-
 ORDINARY_TIER = "default"
 """The tier of service in which a call is served that asks for no other; a price of another one knows by it the plain
 one."""

@@ -60,14 +60,12 @@ GEMINI: Final = {
 }
 """https://ai.google.dev/gemini-api/docs/pricing: running code and reading pages cost tokens alone."""
 
-
 CODE: Final = "code_execution"
 """Billed by the container in which code runs, not by what runs in it, so a container of a reply is one use
 (https://platform.openai.com/docs/pricing, https://platform.claude.com/docs/en/about-claude/pricing#specific-tool-pricing)."""
 
 SHOWN_RUNNING: Final = frozenset({"anthropic", "openai_responses"})
 """Dialects whose streams tell of each use as it happens; the others say at the end how many there were."""
-
 
 TOGETHER: Final = "*"
 """Stands for all tools in `Prompt.tool_limits`: `max_tool_calls` of Responses counts the calls of all of them
