@@ -5,6 +5,7 @@ Chat to chat has a relay of its own, which the hot path is made for; every other
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
@@ -37,6 +38,7 @@ from app.dialects.openai_chat.finishes import OWN, is_failure, own_word
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
+from app.dialects.openai_chat.thoughts import misses_thoughts, with_placeholders
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES, dialect_named
@@ -136,6 +138,7 @@ class ChatExchange:
     def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
         self._request = request
         self._habits = provider.chat
+        self._fills = False
         self._ends: dict[int, str] = {}  # of a whole reply, where they may be none that clients know
         self.heard = heard_for(request, writing)
 
@@ -147,10 +150,13 @@ class ChatExchange:
             habits=self._habits,
             stream=stream,
         )
-        return UpstreamRequest("/chat/completions", body)
+        return UpstreamRequest("/chat/completions", with_placeholders(body) if self._fills else body)
 
     def mends(self, refusal: bytes) -> bool:
-        return False
+        if self._fills or not misses_thoughts(refusal):
+            return False
+        self._fills = True
+        return True
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request
@@ -206,6 +212,7 @@ class EventExchange:
         self._request = request
         self._created_s = created_s
         self._caching = caching
+        self._fills: Callable[[bytes], bytes] | None = None
         self._client = client
         self._upstream = upstream
         self._same = client.name == upstream.name
@@ -241,18 +248,29 @@ class EventExchange:
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         upstream = self._upstream
         if self._same:
-            return upstream.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
-        return upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
+            asked = upstream.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
+        else:
+            asked = upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
+        if self._fills:
+            asked.body = self._fills(asked.body)
+        return asked
 
     def mends(self, refusal: bytes) -> bool:
         if self._upstream.name == MESSAGES:
             from app.dialects.anthropic import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+
+            if self._fills is None and thoughts.misses_thoughts(refusal):
+                self._fills = thoughts.unthinking
+                return True
         elif self._upstream.name == GEMINI:
             from app.dialects.gemini import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         elif self._same and self._upstream.name == RESPONSES:
             from app.dialects.openai_responses import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         else:
-            return False
+            if self._fills is not None or self._upstream.name != CHAT or not misses_thoughts(refusal):
+                return False
+            self._fills = with_placeholders
+            return True
         if not thoughts.refuses_thoughts(refusal):
             return False
         if not self._same:

@@ -277,3 +277,91 @@ async def test_gemini_is_asked_no_third_time_and_not_for_other_refusals(
         answer = await post(gemini, "/v1beta/models/a:generateContent", contents=contents)
         assert (answer.status, answer.json["error"]["message"]) == (400, message)
         assert len(upstream.requests) == times
+
+
+CHAT_SAID = Script(
+    body=json.dumps(
+        {
+            "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "Done."}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+        }
+    ).encode(),
+    headers={"content-type": "application/json"},
+)  # fmt: skip
+MISSED = (
+    "The `reasoning_content` in the thinking mode must be passed back to the API.",
+    "thinking is enabled but reasoning_content is missing in assistant tool call message at index 2",
+)
+CHAT_CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+CHAT_LOOP: list[dict[str, Any]] = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."},
+    {"role": "user", "content": "go"},
+    {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL], "reasoning_content": ""},
+    {"role": "tool", "tool_call_id": "c1", "content": "up"},
+    {"role": "assistant", "content": "So.", "reasoning": "Then."},
+    {"role": "user", "content": "on"},
+]
+
+
+@pytest.fixture
+async def deepseek(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    models = {"a": {"upstream_model": "deepseek-v4-pro"}}
+    async with Live(tmp_path, policy({"a": upstream}, models=models)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("message", MISSED)
+async def test_thoughts_that_a_chat_provider_misses_are_filled_in(
+    deepseek: Live, upstream: ScriptedUpstream, message: str
+) -> None:
+    upstream.source = [refusal(message), CHAT_SAID]
+    answer = await post(deepseek, "/v1/chat/completions", messages=CHAT_LOOP, max_tokens=50)
+    assert (answer.status, answer.json["choices"][0]["message"]["content"]) == (200, "Done.")
+    first, second = upstream.requests
+    assert first.body["messages"] == CHAT_LOOP
+    filled = {1: "Hm.", 3: " ", 5: "Then."}
+    for place, said in enumerate(CHAT_LOOP):
+        more = {"reasoning_content": filled[place]} if place in filled else {}
+        assert second.body["messages"][place] == {**said, **more}
+    assert {**first.body, "messages": 0} == {**second.body, "messages": 0}
+
+
+async def test_they_are_filled_in_for_clients_of_other_dialects(deepseek: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = [refusal(MISSED[0]), CHAT_SAID]
+    assert (await post(deepseek, "/v1/messages", messages=LOOP, max_tokens=50, tools=[TOOL])).status == 200
+    first, second = [request.body["messages"][1] for request in upstream.requests]
+    assert (first.get("reasoning_content"), second["reasoning_content"]) == (None, " ")
+
+
+async def test_they_are_filled_in_once(deepseek: Live, upstream: ScriptedUpstream) -> None:
+    for path, messages in (("/v1/chat/completions", CHAT_LOOP), ("/v1/messages", LOOP)):
+        upstream.source, upstream.requests[:] = refusal(MISSED[0]), []
+        assert (await post(deepseek, path, messages=messages, max_tokens=50)).status == 400
+        assert len(upstream.requests) == 2
+        upstream.source, upstream.requests[:] = refusal("reasoning_content: bad"), []
+        assert (await post(deepseek, path, messages=messages, max_tokens=50)).status == 400
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The `content[].thinking` in the thinking mode must be passed back to the API.",
+        "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`.",
+    ],
+)
+async def test_a_model_that_misses_its_thinking_thinks_no_more(
+    claude: Live, upstream: ScriptedUpstream, message: str
+) -> None:
+    upstream.source = [refusal(message), MESSAGE]
+    asked = {"messages": BARE, "max_tokens": 5000, "tools": [TOOL]}
+    answer = await post(claude, "/v1/messages", **asked, thinking={"type": "enabled", "budget_tokens": 2000})
+    assert answer.status == 200
+    first, second = upstream.requests
+    assert second.body == {**first.body, "thinking": {"type": "disabled"}}
+    upstream.source, upstream.requests[:] = refusal(message), []
+    assert (await post(claude, "/v1/responses", input=SAID, max_output_tokens=50)).status == 400
+    assert [request.body.get("thinking") for request in upstream.requests] == [None, {"type": "disabled"}]

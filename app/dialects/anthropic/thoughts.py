@@ -16,6 +16,7 @@ import msgspec
 from app.core.conversation import Conversation, Part, Thinking
 from app.core.types import ChatRequest
 from app.dialects.anthropic.patch import THOUGHT, without_thoughts_that
+from app.dialects.openai_chat.render import object_bytes
 
 _REFUSED = re.compile(
     rb"invalid `?(?:signature|data)`? in `?(?:redacted_)?thinking`? block"
@@ -23,17 +24,36 @@ _REFUSED = re.compile(
     rb"|each thinking block must contain"
 )
 
+_MISSED = re.compile(
+    rb"content\[\]\.thinking.{0,60}must be passed back"
+    rb"|expected `?thinking`? or `?redacted_thinking`?, but found"
+)
+"""DeepSeek's words, and Claude's of a budget for thinking in a tool loop that began without:
+https://github.com/SuperJJ007/CSSwitch/pull/73 and
+https://platform.claude.com/docs/en/build-with-claude/extended-thinking#preserving-thinking-blocks"""
+
 
 class _Thinking(msgspec.Struct):
     type: str = ""
 
 
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _thinking = msgspec.json.Decoder(_Thinking | None)
 
 
 def refuses_thoughts(body: bytes) -> bool:
     """Whether this error reply says that thinking blocks of the request are not taken."""
     return _REFUSED.search(body.lower()) is not None
+
+
+def misses_thoughts(body: bytes) -> bool:
+    """Whether this error reply says that the conversation lacks thinking that the client no longer has."""
+    return _MISSED.search(body.lower()) is not None
+
+
+def unthinking(body: bytes) -> bytes:
+    """The request to a model that is not to think."""
+    return object_bytes({**_members.decode(body), "thinking": msgspec.Raw(b'{"type":"disabled"}')})
 
 
 def without_thoughts(request: ChatRequest) -> ChatRequest | None:
