@@ -51,11 +51,11 @@ def _by(request: Request) -> str:
     return ",".join(dict.fromkeys(names))
 
 
-def asked_since(request: Request, otherwise: str = SINCE) -> str:
+def asked_since(request: Request) -> str:
     """Since when, in Unix time, as the query says. Raises BadRequest."""
     now_s = time.time()
     try:
-        begin_s = since_s(request.query_params.get("since", otherwise), now_s)
+        begin_s = since_s(request.query_params.get("since", SINCE), now_s)
     except ValueError as error:
         raise BadRequest(f"since {error}.", param="since") from None
     return str(int(begin_s // ROUND_S * ROUND_S))
