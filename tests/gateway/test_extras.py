@@ -1,0 +1,130 @@
+"""What a provider of Messages does not know of Claude Code's requests: left out, and asked once more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.live import Live, policy, read
+from tests.gateway.test_thoughts import MESSAGE, refusal
+from tests.upstream import ScriptedUpstream
+
+TEXT = {"type": "text", "text": "You are"}
+SCOPED = {**TEXT, "cache_control": {"type": "ephemeral", "scope": "global"}}
+MARKED = {**TEXT, "cache_control": {"type": "ephemeral"}}
+TOOL = {"name": "look", "input_schema": {"type": "object"}}
+EDITS = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+BODY: dict[str, Any] = {
+    "model": "a",
+    "max_tokens": 50,
+    "system": [SCOPED, TEXT, SCOPED],
+    "messages": [{"role": "user", "content": "hi"}],
+    "tools": [{**TOOL, "defer_loading": True}, TOOL],
+    "thinking": {"type": "adaptive", "display": "summarized"},
+    "output_config": {"effort": "high"},
+    "context_management": EDITS,
+}
+BETAS = "claude-code-20250219,context-management-2025-06-27, effort-2025-11-24"
+
+
+def extra(path: str) -> str:
+    return f"{path}: Extra inputs are not permitted"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    models = {"a": {"upstream_model": "claude-sonnet-5"}}
+    async with Live(tmp_path, policy({"a": upstream}, providers={"a": {"dialect": "anthropic"}}, models=models)) as it:
+        yield it
+
+
+async def ask(live: Live, body: dict[str, Any], betas: str = BETAS) -> Any:
+    headers = {"anthropic-beta": betas}
+    async with live.client.session.post(f"{live.url}/v1/messages", json=body, headers=headers) as response:
+        return await read(response)
+
+
+@pytest.mark.parametrize(
+    ("path", "changed"),
+    [
+        ("context_management", {"context_management": None}),
+        ("output_config", {"output_config": None}),
+        ("system.0.cache_control.ephemeral.scope", {"system": [MARKED, TEXT, MARKED]}),
+        ("tools.0.custom.defer_loading", {"tools": [TOOL, TOOL]}),
+        ("thinking.adaptive.display", {"thinking": {"type": "adaptive"}}),
+    ],
+)
+async def test_an_unknown_member_is_left_out(
+    live: Live, upstream: ScriptedUpstream, path: str, changed: dict[str, Any]
+) -> None:
+    upstream.source = [refusal(extra(path)), MESSAGE]
+    assert (await ask(live, BODY)).status == 200
+    first, second = upstream.requests
+    expected = {name: value for name, value in {**first.body, **changed}.items() if value is not None}
+    assert second.body == expected
+    assert second.headers["anthropic-beta"] == BETAS
+
+
+async def test_one_after_the_other(live: Live, upstream: ScriptedUpstream) -> None:
+    said = [extra("context_management"), extra("output_config"), extra("tools.1.custom.defer_loading")]
+    upstream.source = [*map(refusal, said), MESSAGE]
+    assert (await ask(live, BODY)).status == 200
+    assert len(upstream.requests) == 4
+    assert upstream.requests[-1].body.keys() == BODY.keys() - {"context_management", "output_config"}
+
+
+EDITING, EFFORT = "context-management-2025-06-27", "effort-2025-11-24"
+HEADER = "for the `anthropic-beta` header. Please consult our documentation"
+
+
+@pytest.mark.parametrize(
+    ("message", "left"),
+    [
+        (f"Unexpected value(s) `{EDITING}` {HEADER}", "claude-code-20250219,effort-2025-11-24"),
+        (f"Unexpected value(s) `{EFFORT}`, `{EDITING}` {HEADER}", "claude-code-20250219"),
+        ("invalid beta flag", None),
+    ],
+)
+async def test_an_unknown_beta_is_left_out(
+    live: Live, upstream: ScriptedUpstream, message: str, left: str | None
+) -> None:
+    upstream.source = [refusal(message), MESSAGE]
+    assert (await ask(live, BODY)).status == 200
+    first, second = upstream.requests
+    assert (first.headers["anthropic-beta"], second.headers.get("anthropic-beta")) == (BETAS, left)
+    assert first.body == second.body
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        extra("temprature"),
+        extra("messages.0.foo"),
+        extra("messages.0.scope"),
+        extra("metadata.scope"),
+        "Unexpected value(s) `other-2026` for the `anthropic-beta` header",
+        "system: bad",
+    ],
+)
+async def test_all_else_is_told(live: Live, upstream: ScriptedUpstream, message: str) -> None:
+    upstream.source = refusal(message)
+    answer = await ask(live, {**BODY, "temprature": 1})
+    assert (answer.status, answer.json["error"]["message"]) == (400, message)
+    assert len(upstream.requests) == 1
+
+
+async def test_the_wanted_shape_of_the_answer_is_not_left_out(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = refusal(extra("output_config"))
+    shape = {"type": "json_schema", "schema": {"type": "object"}}
+    assert (await ask(live, {**BODY, "output_config": {"format": shape}})).status == 400
+    assert len(upstream.requests) == 1
