@@ -11,7 +11,8 @@ limit; `held` of a scope is the sum of its holds; a hold ends exactly once; ever
 A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
 call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
 metering step, and N calls at a time by no more than N times what was left when they began. A call whose process died
-is charged, but its tokens are not known. A window's limits of this kind only say who may begin (`TaskCaps.at_entry`).
+is charged, but its tokens are not known. A window's limits of this kind only say who may begin (`TaskCaps.at_entry`):
+there `need_tokens` are counted at the grant, for a call may end when its window is over, and made good when it settles.
 """
 
 from __future__ import annotations
@@ -68,13 +69,15 @@ class Advance(msgspec.Struct, frozen=True, omit_defaults=True, tag="advance"):
 
 
 class Settle(msgspec.Struct, frozen=True, omit_defaults=True, tag="settle"):
-    """End the hold: charge `cost_nano` in all, refund the rest, count `tokens` (input and output). `killed_scopes` are
-    marked as cost-killed."""
+    """End the hold: charge `cost_nano` in all, refund the rest, count `tokens` (input and output), of which
+    `begun_tokens` were counted at the grant where limits are such of the entry. `killed_scopes` are marked as
+    cost-killed."""
 
     call_id: str
     cost_nano: int
     killed_scopes: tuple[str, ...] = ()
     tokens: int = 0
+    begun_tokens: int = 0
 
 
 Op = Reserve | Advance | Settle | Amend
@@ -245,6 +248,8 @@ class Book:
             balance.calls += 1
             if not balance.began_ms:
                 balance.began_ms = now_ms
+            if has_terms and balance.terms is not None and balance.terms.at_entry:
+                balance.tokens += op.need_tokens
         hold = self.holds[op.call_id] = Hold(op.call_id, op.owner, names, 0, held, op.risk_nano)
         if has_terms:
             return self._granted(hold, now_ms=op.now_ms)
@@ -305,6 +310,8 @@ class Book:
             balance.spent_nano += charge_nano
             balance.held_nano -= held_nano
             balance.tokens += tokens
+            if op.begun_tokens and balance.terms is not None and balance.terms.at_entry:
+                balance.tokens = max(balance.tokens - op.begun_tokens, 0)
             if scope in killed:
                 if balance.killed_at_nano is None:
                     balance.killed_at_nano = balance.spent_nano

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from app.core.amend import Amend, Amended
@@ -216,7 +217,16 @@ class Ledger:
         for scope, balance in zip(tasks, await self.budgets.balances(tasks), strict=True):
             if balance is not None and balance.terms is not None:
                 claims = below(claims, scope, balance.terms.above)
-        forced = Reserve(reserve.call_id, self.budgets.owner, claims, 0, 0, 0, now_ms=reserve.now_ms, forced=True)
+        forced = msgspec.structs.replace(
+            reserve,
+            owner=self.budgets.owner,
+            claims=claims,
+            need_nano=0,
+            want_nano=0,
+            risk_nano=0,
+            share=1,
+            forced=True,
+        )
         written = [self.budgets.apply(forced), self.budgets.apply(owed.settle)]
         for outcome in await asyncio.gather(*written, return_exceptions=True):
             if isinstance(outcome, BaseException):

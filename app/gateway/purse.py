@@ -322,7 +322,7 @@ class Purse:
         self.closed = True  # only now: had that failed, the attempt's last resort must still find it open
         if cost_nano or self.meter.pieces or self.meter.usage is not None:
             self.counted_tokens = self.used_tokens
-        op = Settle(self.call_id, cost_nano, scopes, self.counted_tokens)
+        op = Settle(self.call_id, cost_nano, scopes, self.counted_tokens, self._reserve.need_tokens)
         self.settled = await self._ledger.settle(self._reserve, op)
 
     @property

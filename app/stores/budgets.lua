@@ -338,6 +338,7 @@ function verbs.reserve(op)
     local b = balance(scope)
     b.held, b.calls = b.held + held, b.calls + 1
     if b.began == 0 and now_ms > 0 then b.began, b.changed = now_ms, true end
+    if b.terms and b.terms.at_entry then b.tokens = b.tokens + (op.need_tokens or 0) end
   end
   hold = {call_id = op.call_id, owner = op.owner, scopes = scopes, spent = 0, held = held, risk = op.risk_nano}
   holds[op.call_id] = hold
@@ -370,12 +371,13 @@ function verbs.advance(op)
   return granted(hold, held < op.need_nano and not shut and fits_without_holds(hold.scopes, op.need_nano), 0)
 end
 
-local function end_hold(hold, cost, killed_scopes, tokens)
+local function end_hold(hold, cost, killed_scopes, tokens, begun_tokens)
   local killed = {}
   for _, scope in ipairs(killed_scopes) do killed[scope] = true end
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
     b.spent, b.held, b.tokens = b.spent + cost - hold.spent, b.held - hold.held, b.tokens + tokens
+    if b.terms and b.terms.at_entry then b.tokens = math.max(b.tokens - begun_tokens, 0) end
     if killed[scope] then
       b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
     end
@@ -387,7 +389,7 @@ end
 function verbs.settle(op)
   local hold = find_hold(op.call_id)
   if not hold then return lost(op.call_id) end
-  end_hold(hold, op.cost_nano, op.killed_scopes or {}, op.tokens or 0)
+  end_hold(hold, op.cost_nano, op.killed_scopes or {}, op.tokens or 0, op.begun_tokens or 0)
   local tightest, room = tightest_of(hold.scopes)
   return '\133' .. cmsgpack.pack('type', 'settled', 'charged_nano', op.cost_nano,
     'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
@@ -403,7 +405,7 @@ function verbs.expire(op)
   end
   if not lapsed(hold.owner) then return lost(op.call_id) end
   local charge = hold.spent + math.min(hold.held, hold.risk)
-  end_hold(hold, charge, {}, 0)
+  end_hold(hold, charge, {}, 0, 0)
   return '\133' .. cmsgpack.pack('type', 'expired', 'call_id', op.call_id, 'owner', hold.owner,
     'scopes', hold.scopes, 'charged_nano', charge)
 end

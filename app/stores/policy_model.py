@@ -204,7 +204,9 @@ class RateSpec(Spec):
         default=None, description="How often providers are asked, retries included."
     )
     max_tokens: Annotated[int, Field(ge=1, le=10**12), NotBool] | None = Field(
-        default=None, description="Input and output, counted when a call ends: none begins once so many are counted."
+        default=None,
+        description="Input, as estimated when a call begins, and output, when it ends: none begins once so many are "
+        "counted.",
     )
 
     @model_validator(mode="after")

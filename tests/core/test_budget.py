@@ -39,6 +39,7 @@ class Purse(RuleBasedStateMachine):
         self.killed_at: dict[str, int] = {}
         self.ended: list[str] = []
         self.tokens = dict.fromkeys(SCOPES, 0)
+        self.begun: dict[str, int] = {}
         self.now_ms = 1
 
     @rule(claims=claims, wish=wishes, passed_ms=st.integers(0, 4), need_tokens=st.integers(0, 4))
@@ -57,11 +58,17 @@ class Purse(RuleBasedStateMachine):
             return
         assert isinstance(result, Granted)
         assert need <= result.held_nano <= need + more
+        self.begun[call_id] = need_tokens
         for claim in claims:
             self.grants[claim.scope] += 1
+            self.tokens[claim.scope] += need_tokens if self.counts_at_entry(claim.scope) else 0
         self.check_grant(call_id, result)
         for claim in claims:
             self.check_terms(self.book.balances[claim.scope], result, need_tokens)
+
+    def counts_at_entry(self, scope: str) -> bool:
+        terms = self.book.balances[scope].terms
+        return terms is not None and terms.at_entry
 
     def check_terms(self, balance: Balance, result: Granted, need_tokens: int) -> None:
         """What was granted fits the limits that are not money, this call among the calls."""
@@ -72,7 +79,7 @@ class Purse(RuleBasedStateMachine):
         assert terms.state == "open"
         assert terms.max_calls is None or balance.calls <= terms.max_calls
         if terms.at_entry:
-            assert terms.max_tokens is None or balance.tokens < terms.max_tokens
+            assert terms.max_tokens is None or balance.tokens - need_tokens < terms.max_tokens
             return
         if terms.max_tokens is not None:
             assert result.tokens_left is not None
@@ -141,9 +148,12 @@ class Purse(RuleBasedStateMachine):
     def settle(self, pick: int, cost: int, killed: tuple[str, ...]) -> None:
         call_id = self.some_call(pick)
         hold = self.book.holds[call_id]
-        result = self.book.apply(Settle(call_id, cost, killed, cost % 5))
+        begun = self.begun[call_id]
+        result = self.book.apply(Settle(call_id, cost, killed, cost % 5, begun))
         for scope in hold.scopes:
             self.tokens[scope] += cost % 5
+            if self.counts_at_entry(scope):
+                self.tokens[scope] = max(self.tokens[scope] - begun, 0)
         assert isinstance(result, Settled)
         assert result.charged_nano == cost
         assert result.charged_nano + result.refunded_nano == max(hold.spent_nano + hold.held_nano, cost)

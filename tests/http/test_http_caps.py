@@ -15,7 +15,7 @@ import pytest
 
 from tests.http.live import SAY, Answer, LiveGateway, sha256
 from tests.upstream import PATIENCE_S, ScriptedUpstream
-from tests.upstream_script import Gate, ListPrice, Script, hidden, text, tool, words
+from tests.upstream_script import Gate, ListPrice, Script, Wait, hidden, text, tool, words
 
 PRICE = ListPrice("0", "1")
 """A tenth of a cent per output token; what is said is five tokens."""
@@ -384,6 +384,25 @@ keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("
         moments.append("2026-11-30T17:45")
         assert gateway.chat(alice, model="auto").status == 200
         assert 'bursar_denials_total{reason="rate",scope="key_minute"}' in gateway.metrics()
+
+
+def test_a_rate_of_tokens_counts_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of agents are long in what they send, and last a minute: counted at their end, they would be counted in one
+    that is over."""
+    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    gate = Gate()
+    with (
+        ScriptedUpstream(Script.of([*words("One"), Wait(gate), *words(" two.")], input_tokens=5)) as upstream,
+        LiveGateway(policy(upstream, "caps: {global: {minute: {max_tokens: 30}}}"), tmp_path) as gateway,
+    ):
+        long = [{"role": "user", "content": "word " * 60}]
+        first = gateway.stream("POST", "/v1/chat/completions", {"model": "m", "messages": long, "stream": True})
+        assert b"One" in first.event() + first.event()
+        busy = gateway.chat(model="m")
+        assert (busy.status, busy.headers["x-bursar-reason"], busy.headers["x-bursar-limit"]) == (429, "tokens", "30")
+        gate.open()
+        assert first.rest().body.endswith(b"[DONE]\n\n")
+        gateway.until(lambda: gateway.chat(model="m").status == 200)
 
 
 def test_a_further_attempt_is_of_the_minute_in_which_it_is_made(

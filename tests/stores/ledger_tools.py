@@ -200,7 +200,7 @@ def ops(draw: st.DrawFn) -> Op:
         return draw(amendments)
     if kind == "settle":
         killed = tuple(draw(st.lists(scope_names, max_size=2, unique=True)))
-        return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)))
+        return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)), draw(st.integers(0, 3)))
     need, want, risk, share = draw(wishes())
     if kind == "advance":
         return Advance(call_id, draw(amounts), need, want, risk, share)

@@ -56,16 +56,19 @@ class TaskContract:
         scope, limit = fresh() + "t", TaskCaps(calls=3, tokens=100, at_entry=True)
         async with make_store() as store:
             for call in ("1", "2"):
-                grant = await granted(store, reserve(store, call, Claim(scope, caps=limit), need_tokens=500))
+                grant = await granted(store, reserve(store, call, Claim(scope, caps=limit), need_tokens=40))
                 assert grant.tokens_left is None
-            await store.apply(Settle("1", 5, (), 99))
-            await granted(store, reserve(store, "3", Claim(scope, caps=limit), need_tokens=500))
+            assert (await balance(store, scope)).tokens == 80, "counted as they begin"
+            await store.apply(Settle("1", 5, (), 59, 40))
+            assert (await balance(store, scope)).tokens == 99, "and made good at the end"
+            await granted(store, reserve(store, "3", Claim(scope, caps=limit), need_tokens=1))
             no = await denied(store, reserve(store, "4", Claim(scope, caps=limit)))
             assert (no.reason, no.limit, no.used, no.contended, no.killed) == ("calls", 3, 3, False, False)
-            await store.apply(Settle("2", 5, (), 2))
             more = TaskCaps(calls=9, tokens=100, at_entry=True)
             no = await denied(store, reserve(store, "4", Claim(scope, caps=more)))
-            assert (no.reason, no.limit, no.used) == ("tokens", 100, 101)
+            assert (no.reason, no.limit, no.used) == ("tokens", 100, 100)
+            await store.apply(Settle("2", 0, (), 0, 40))
+            assert (await balance(store, scope)).tokens == 60, "of what came to nothing nothing is counted"
             assert (await granted(store, advance("3", 7))).held_nano == 10, "a call under way goes on"
             assert (await balance(store, scope)).terms == Terms(calls=9, tokens=100, at_entry=True)
             await granted(store, reserve(store, "4", Claim(scope)))
