@@ -45,7 +45,7 @@ class ReplyCache:
         """The reply that came before, and False; a new one to be recorded and `end`ed, and True; or None: this request
         is none of the cache's business."""
         policy = self._services.view.policy
-        if policy.cache_s is None or _wants_anew(headers.get("cache-control", "")):
+        if policy.cache_s is None or _wants_anew(headers.get("cache-control", "").lower()):
             return None
         asked = "\0".join([policy.version, path, *sorted(_spoken(headers)), ""]).encode() + body
         fingerprint = hashlib.sha256(asked).digest()

@@ -20,7 +20,9 @@ KEPT_S = 600.0
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """Of one reply: a larger one is not kept, and a request that comes again is served anew."""
 IN_ALL_BYTES = 512 * 1024 * 1024
-"""Of all replies in a file; those that would be forgotten first go first. Redis has its own limit (`maxmemory`)."""
+"""Of all replies in a file; those that would be forgotten first go first."""
+IN_REDIS_BYTES = 128 * 1024 * 1024
+"""The same in Redis, whose memory is the ledger's: full of replies it would take no more money, and serve nobody."""
 
 
 class ReplaysUnavailable(Exception):

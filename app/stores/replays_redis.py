@@ -1,6 +1,7 @@
 """Claims and replies in Redis, for all gateways that share it: one expiring key each.
 
-A value is the request's fingerprint (32 bytes), then `w` and the owner of the claim, or `k` and the reply.
+A value is the request's fingerprint (32 bytes), then `w` and the owner of the claim, or `k` and the reply. How many
+bytes of replies there are is counted beside them, with an index of them (`SIZE:KEY`) by when they end.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from typing import cast
 
 import structlog
 
 from app.stores.redis_link import Arg, Desk, Script, open_server
-from app.stores.replays import KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
+from app.stores.replays import IN_REDIS_BYTES, KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
 
 log = structlog.get_logger()
 
@@ -42,7 +44,27 @@ _SCRIPT = Script(
     end
     if not is_mine(KEYS[1]) then return 'lost' end
     if op == 'release' then redis.call('DEL', KEYS[1]) return 'done' end
-    redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, 31) .. 'k' .. ARGV[3], 'PX', ARGV[4])
+    local reply = redis.call('GETRANGE', KEYS[1], 0, 31) .. 'k' .. ARGV[3]
+    local index, counter, keep_ms = KEYS[2], KEYS[3], tonumber(ARGV[4])
+    local time = redis.call('TIME')
+    local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+    local bytes = tonumber(redis.call('GET', counter) or '0') + #reply
+    for _ = 1, 500 do -- the next ones go on with what is left
+        local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+        if not first[1] then bytes = #reply break end
+        local over = tonumber(first[2]) <= now
+        if not over and bytes <= tonumber(ARGV[5]) then break end
+        local size, key = string.match(first[1], '^(%d+):(.*)$')
+        if not over then redis.call('DEL', key) end
+        redis.call('ZREM', index, first[1])
+        bytes = bytes - tonumber(size)
+    end
+    redis.call('SET', KEYS[1], reply, 'PX', keep_ms)
+    redis.call('ZADD', index, now + keep_ms, #reply .. ':' .. KEYS[1])
+    redis.call('SET', counter, string.format('%d', bytes))
+    local till = math.max(redis.call('PTTL', index), keep_ms)
+    redis.call('PEXPIRE', index, till)
+    redis.call('PEXPIRE', counter, till)
     return 'done'
     """
 )
@@ -87,11 +109,12 @@ class RedisReplays:
         await self._desk.close()
 
     async def _write(self, key: str, kept: Kept | None, keep_s: float) -> None:
-        what: list[Arg] = ["release", self._owner]
+        keys, what = [key], cast("list[Arg]", ["release", self._owner])
         if kept is not None:
-            what = ["keep", self._owner, encode(kept), int(keep_s * 1000)]
+            keys += [f"{self._prefix}index", f"{self._prefix}bytes"]
+            what = ["keep", self._owner, encode(kept), int(keep_s * 1000), IN_REDIS_BYTES]
         try:
-            await self._desk.ask([key], what)
+            await self._desk.ask(keys, what)
         except ReplaysUnavailable as error:
             log.warning("a reply could not be kept for those who ask again", error=str(error))
 

@@ -63,7 +63,7 @@ async def test_what_differs_is_asked(tmp_path: Path, upstream: ScriptedUpstream)
         for other in (
             {"headers": bob},
             {"headers": alice, "temperature": 0.5},
-            {"headers": {**alice, "Cache-Control": "no-cache"}},
+            {"headers": {**alice, "Cache-Control": "No-Cache"}},
             {"headers": {**alice, "Cache-Control": "max-age=0, no-store"}},
             {"headers": {**alice, "OpenAI-Beta": "assistants=v2"}},
             {"headers": {**alice, "X-Bursar-Max-Cost-Usd": "0.5"}},

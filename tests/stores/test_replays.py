@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from app.stores import replays, replays_redis, replays_sqlite
 from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
@@ -150,6 +151,37 @@ async def test_what_is_over_is_found_without_a_look_at_all_there_is(tmp_path: Pa
             values = (0,) * statement.count("?")
             plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
             assert all("INDEX" in step for step in plan if step.startswith(("SCAN", "SEARCH"))), plan
+
+
+async def test_redis_keeps_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is the ledger's. Those that would be forgotten first go first, no claim does, and what is over counts
+    no more."""
+    monkeypatch.setattr(replays_redis, "IN_REDIS_BYTES", 10_000)
+    namespace, server = f"t{secrets.token_hex(6)}", shared_server()
+    store, reply = RedisReplays(server.url, namespace=namespace), Kept(200, [], b"x" * 1_000)
+
+    redis = Redis.from_url(server.url)
+    try:
+        assert await store.claim("at work", ONE) is Claim.MINE
+        for number in range(30):
+            assert await store.claim(str(number), ONE) is Claim.MINE
+            store.keep(str(number), reply, 3600 + number)
+            assert await settled(store, str(number)) == reply
+        found = [await redis.strlen(key) async for key in redis.scan_iter(f"{{{namespace}}}:*", _type="string")]
+        assert 8_000 < sum(size for size in found if size > 1_000) <= 10_000
+        assert await settled(store, "29") == reply
+        assert await store.claim("at work", ONE) is Claim.BUSY
+        assert await store.claim("0", ONE) is Claim.MINE
+        for number in range(20):
+            assert await store.claim(f"short {number}", ONE) is Claim.MINE
+            store.keep(f"short {number}", reply, 0.001)
+            while await store.claim(f"short {number}", OTHER) is not Claim.MINE:
+                await asyncio.sleep(0.001)
+        assert await settled(store, "22") == reply, "what is over is no more in the way"
+        assert 7_000 < int(await redis.get(f"{{{namespace}}}:replay:bytes") or 0) <= 10_000
+    finally:
+        await redis.aclose()
+        await store.close()
 
 
 async def test_who_never_asks_pays_nothing(tmp_path: Path) -> None:
