@@ -12,8 +12,9 @@ SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation
 """Tools that providers run themselves, under whatever name, and bill by the piece; they name the fees of a policy.
 Those that cost nothing but tokens (fetching pages, finding tools, remote MCP servers) are not among them."""
 
-SERVICE_TIERS = frozenset(("priority", "flex", "fast", "ultrafast"))
-"""Tiers of service with prices of their own: OpenAI's and Google's `service_tier`, Anthropic's `speed`. Any other word
+SERVICE_TIERS = frozenset(("priority", "flex", "fast", "ultrafast", "us", "fast-us"))
+"""Tiers of service with prices of their own: OpenAI's and Google's `service_tier`, Anthropic's `speed` and
+`inference_geo` (`us`: it is to run there alone). Any other word
 asks for what has the plain price, or is refused by the provider."""
 
 DEFAULT_FALLBACKS = "default"

@@ -121,6 +121,15 @@ def served_tier(told: object) -> str | None:
     return told if told in SERVICE_TIERS else ORDINARY_TIER
 
 
+def messages_tier(speed: object, place: object) -> str | None:
+    """The tier that Messages' `speed` and `inference_geo` make together, asked for or told; None where it is unknown or
+    the ordinary one is asked for."""
+    tier = served_tier(speed)
+    if place != "us":
+        return tier
+    return "fast-us" if tier == "fast" else "us"
+
+
 def billed_tools(offered: Iterable[str | None], table: Mapping[str, str]) -> tuple[str, ...]:
     """Our names of those among the offered types, each once."""
     found: dict[str, None] = {}

@@ -33,7 +33,7 @@ ServerTool = Literal["web_search", "file_search", "code_execution", "image_gener
 """`core/types.SERVER_TOOLS`."""
 
 
-ServiceTier = Literal["priority", "flex", "fast", "ultrafast"]
+ServiceTier = Literal["priority", "flex", "fast", "ultrafast", "us", "fast-us"]
 """`core/types.SERVICE_TIERS`."""
 
 

@@ -155,9 +155,11 @@ def _service_tiers(row: Mapping[str, Any], price: Price) -> tuple[tuple[str, Pri
         if base is not None and all(f"input_cost_per_token{suffix}" in row for _, suffix in suffixes):
             tiers = [(above, rates) for above, suffix in suffixes if (rates := _rates(row, suffix, base)) is not None]
             found[tier] = replace(price, base=base, tiers=tuple(tiers))
-    fast = (row.get("provider_specific_entry") or {}).get("fast")
-    if _is_cost(fast):
-        found["fast"] = price.times(Decimal(str(fast)))
+    factors = row.get("provider_specific_entry") or {}
+    named = {tier: Decimal(str(factors[tier])) for tier in ("fast", "us") if _is_cost(factors.get(tier))}
+    if len(named) == 2:
+        named["fast-us"] = named["fast"] * named["us"]
+    found |= {tier: price.times(factor) for tier, factor in named.items()}
     return tuple(sorted(found.items()))
 
 

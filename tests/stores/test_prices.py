@@ -359,4 +359,5 @@ def test_other_tiers_of_service_are_known_with_their_long_contexts_or_not_at_all
         price = entry.price
         found[name] = {tier: of.base.input / price.base.input for tier, of in price.service_tiers}
         assert all(len(of.tiers) == len(price.tiers) for _, of in price.service_tiers)
-    assert found == {"gpt-5": {"priority": 2.0, "flex": 0.5}, "gpt-5.4": {"flex": 0.5}, "claude-opus-5": {"fast": 2.0}}
+    claude = {"fast": 2.0, "us": 1.1, "fast-us": 2.2}
+    assert found == {"gpt-5": {"priority": 2.0, "flex": 0.5}, "gpt-5.4": {"flex": 0.5}, "claude-opus-5": claude}

@@ -26,7 +26,7 @@ from app.dialects.openai_chat.parse import (
     max_cost_of,
     members_of,
 )
-from app.dialects.server_tools import MAX_USES, MESSAGES, billed_tools, service_tier
+from app.dialects.server_tools import MAX_USES, MESSAGES, billed_tools, messages_tier, service_tier
 
 VERSION = "2023-06-01"
 """The header is required; clients without an SDK forget it, and requests that we make ourselves have this one, which
@@ -275,7 +275,8 @@ def _limits_of(tools: list[_Offered]) -> tuple[tuple[str, int], ...]:
 
 def _read_wishes(members: dict[str, msgspec.Raw], prompt: Prompt) -> None:
     """The wanted shape and the depth of thought, for features and capability filters; and how fast it is to be."""
-    prompt.service_tier = service_tier(members, "speed")
+    place = service_tier(members, "inference_geo")
+    prompt.service_tier = messages_tier(service_tier(members, "speed"), place)
     output = field_of(_output, members, "output_config") if "output_config" in members else None
     shape = output.format if output and output.format else members.get("output_format", ABSENT)
     if shape and bytes(shape) != b"null":

@@ -15,7 +15,7 @@ from app.dialects.anthropic.proof import ORIGIN
 from app.dialects.anthropic.read_blocks import CONTAINER, MANAGEMENT, BlocksReader, Delta
 from app.dialects.anthropic.usage import UsageShape, merged, usage_of
 from app.dialects.base import BadEvent
-from app.dialects.server_tools import served_tier
+from app.dialects.server_tools import messages_tier
 
 REASONS = {
     "end_turn": "stop",
@@ -126,7 +126,7 @@ class MessagesReader:
         if shape is None:
             return []
         self._usage = merged(self._usage, shape)
-        self.served = served_tier(self._usage.speed)
+        self.served = messages_tier(self._usage.speed, self._usage.inference_geo)
         usage = usage_of(self._usage)
         return [] if usage is None else [Used(usage, final)]
 

@@ -55,6 +55,7 @@ class UsageShape(msgspec.Struct):
     iterations: list[_Iteration] | None = None
     server_tool_use: _ServerTools | None = None
     speed: Any = None
+    inference_geo: Any = None
     cost: Any = None
 
 

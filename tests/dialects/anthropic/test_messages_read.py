@@ -264,6 +264,17 @@ class TestUsage:
             reader.read(frame)
         assert reader.served == served
 
+    @pytest.mark.parametrize(
+        ("speed", "place", "served"),
+        [("standard", "us", "us"), (None, "us", "us"), ("fast", "us", "fast-us"), ("fast", "global", "fast"),
+         ("standard", "not_available", "default"), (None, "global", None)],
+    )  # fmt: skip
+    def test_the_place_at_which_it_was_served(self, speed: Any, place: str, served: str | None) -> None:
+        reader = DIALECT.reader()
+        for frame in SseParser().feed(start(inference_geo=place) + end(output_tokens=5, speed=speed)):
+            reader.read(frame)
+        assert reader.served == served
+
     def test_a_beginning_that_counts_no_input_is_mended_by_the_end(self) -> None:
         found = read(start(input_tokens=0, output_tokens=0) + end(input_tokens=9, output_tokens=5))[-2]
         assert found == Used(Usage(9, 5))
