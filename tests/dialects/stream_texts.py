@@ -39,7 +39,7 @@ def ends(reason: str = "stop", index: int = 0, **members: Any) -> bytes:
     return chunk({"index": index, "delta": {}, "finish_reason": reason}, **members)
 
 
-def usage(given: int, output: int, **more: Any) -> dict[str, Any]:
+def usage(given: float, output: float, **more: Any) -> dict[str, Any]:
     """The `usage` of a provider."""
     return {"prompt_tokens": given, "completion_tokens": output, "total_tokens": given + output, **more}
 

@@ -11,7 +11,7 @@ from app.core.policy import ChatHabits
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.render import render_chat
 
-SAID = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}]}
+SAID: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}]}
 OPENAI, ANY = ChatHabits("max_completion_tokens"), ChatHabits()
 ONLY, MISTRAL = ChatHabits(only=True), ChatHabits(only=True, include_usage=False)
 
@@ -49,14 +49,21 @@ def test_the_nearest_effort_that_the_model_knows(model: str, asked: str | None, 
 
 
 def test_sampling_that_reasoning_models_refuse() -> None:
-    given = {"temperature": 0.2, "top_p": 1, "presence_penalty": 0.5, "frequency_penalty": None, "seed": 7}
+    given: dict[str, Any] = {
+        "temperature": 0.2,
+        "top_p": 1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": None,
+        "seed": 7,
+    }
     assert sent("gpt-5", **given) == {"top_p": 1, "frequency_penalty": None, "seed": 7}
-    for model, more in (("gpt-4o", {}), ("some-model", {}), ("gpt-5.4", {"reasoning_effort": "none"})):
+    effort: dict[str, Any] = {"reasoning_effort": "none"}
+    for model, more in (("gpt-4o", {}), ("some-model", {}), ("gpt-5.4", effort)):
         assert sent(model, **given, **more) == given | more
 
 
 def test_whoever_names_the_model_gets_what_was_sent() -> None:
-    given = {"max_tokens": 9, "temperature": 0.2, "reasoning_effort": "minimal"}
+    given: dict[str, Any] = {"max_tokens": 9, "temperature": 0.2, "reasoning_effort": "minimal"}
     assert sent("gpt-5.4", OPENAI, asked="gpt-5.4", **given) == given
 
 
@@ -73,7 +80,7 @@ def test_whoever_names_the_model_gets_what_was_sent() -> None:
     ],
 )
 def test_the_limit_has_a_name_that_is_known(
-    model: str, habits: ChatHabits, given: dict[str, int], expected: dict[str, int]
+    model: str, habits: ChatHabits, given: dict[str, Any], expected: dict[str, int]
 ) -> None:
     assert sent(model, habits, **given) == expected
     assert sent(model, habits, **given, seed=7) == {**expected, "seed": 7}
@@ -93,7 +100,7 @@ def test_a_stream_is_not_asked_for_usage_where_that_is_refused() -> None:
     assert sent("m", ONLY, stream=True) == {"stream": True, "stream_options": options}
 
 
-THOUGHTFUL = {
+THOUGHTFUL: dict[str, Any] = {
     "role": "assistant",
     "content": None,
     "reasoning_content": "hm",

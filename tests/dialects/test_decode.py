@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.core.heard import Heard
 from app.core.money import Usage
-from app.dialects.openai_chat.decode import MAX_TOKENS, BadEvent, decode_event, decode_usage, decode_whole
+from app.dialects.base import BadEvent
+from app.dialects.openai_chat.decode import MAX_TOKENS, decode_event, decode_usage, decode_whole
 from tests.dialects.stream_texts import calls, chunk, ends, says, usage
 
 

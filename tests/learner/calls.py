@@ -23,7 +23,7 @@ def record(
     model: str = "small",
     *,
     held: bool = False,
-    key: str = "alice",
+    key: str | None = "alice",
     at_s: float | None = None,
     task_type: str = "chat",
     u: Sequence[float] | None = None,

@@ -15,7 +15,7 @@ from app.core.policy import MEASURES as NAMES
 from app.learner.measures import LEAST, MEASURES, MET, MISSED, NO_TARGET, NOT_ENOUGH, OPEN, Judged, Step, measured
 
 T0 = 1_795_176_000.0
-CHEAP = {"routed": True, "tier": 1, "top_tier": 4}
+CHEAP: dict[str, Any] = {"routed": True, "tier": 1, "top_tier": 4}
 
 
 def step(n: int = 1, at_s: float = 0.0, outcome: str = "completed", **more: Any) -> Step:
@@ -66,7 +66,7 @@ def test_cost_per_artifact_counts_whole_answers_that_can_be_used() -> None:
         step(2, outcome="cost_killed"), step(3, failed_signs=True), step(4, truncated=True),
         step(5, first_attempt_ms=0.0),
     ]  # fmt: skip
-    assert part("cost_per_artifact", [step(), *of_no_use]) == (pytest.approx(0.05), 1.0)
+    assert part("cost_per_artifact", [step(), *of_no_use]) == pytest.approx((0.05, 1.0))
 
 
 def test_false_done_is_said_or_told_apart_by_who_knows_better() -> None:
@@ -150,6 +150,7 @@ def test_little_data_is_no_number() -> None:
 def test_a_target_is_met_where_the_interval_says_so(good: int, bad: int, status: str) -> None:
     found = measured(many(good, bad))["unsafe_cheap_miss_rate"]
     assert (found.target, found.status) == (0.02, status)
+    assert found.value is not None
     assert found.value == pytest.approx(bad / (good + bad))
     assert found.low is not None
     assert found.high is not None
@@ -165,7 +166,8 @@ def test_targets_of_the_operator_and_measures_of_which_more_is_better() -> None:
 
 def test_costs_of_failures_are_borne_by_successes() -> None:
     found = measured(many(50, 50))["cost_per_successful_task"]
-    assert (found.value, found.unit) == (pytest.approx(0.02), "usd")
+    assert found.value == pytest.approx(0.02)
+    assert found.unit == "usd"
     assert found.low is not None
     assert found.high is not None
     assert found.low < 0.02 < found.high

@@ -32,7 +32,8 @@ def traffic(count: int, first: int = 0) -> tuple[list[dict[str, Any]], list[Feed
 
 
 def taught(weights: Weights, *of: tuple[list[dict[str, Any]], list[Feedback]]) -> Weights:
-    records, words = ([one for pair in of for one in pair[at]] for at in (0, 1))
+    records = [one for calls, _ in of for one in calls]
+    words = [one for _, said in of for one in said]
     return with_house(weights, teach(LearnedRouter(weights), records, words).house)
 
 

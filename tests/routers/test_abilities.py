@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,7 +92,8 @@ def test_unknown_facts_widen_the_prior() -> None:
 
 
 def test_a_tier_that_was_taken_from_the_price_is_no_second_fact() -> None:
-    tier, rates = FACTS.index("tier"), {"input_rate": 10 * 10**9, "output_rate": 10 * 10**9}
+    tier = FACTS.index("tier")
+    rates: dict[str, Any] = {"input_rate": 10 * 10**9, "output_rate": 10 * 10**9}
     by_price = arm_of_name("model-a", (10.0, 10.0))
     assert by_price == Arm("model-a", tier_of_rates(10 * 10**9, 10 * 10**9), model="model-a", **rates)
     assert np.isnan(regressors(by_price)[tier])

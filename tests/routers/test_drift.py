@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_bound_is_the_binomial_tests() -> None:
 
 @pytest.mark.parametrize(("level", "drop"), [(0.98, 0.05), (0.9, 0.05), (0.9, 0.15), (0.6, 0.3)])
 def test_fewer_labels_than_the_least_find_less(level: float, drop: float) -> None:
-    alarms_in = {"false_alarms": 0.05, "labels": 4000}
+    alarms_in: dict[str, Any] = {"false_alarms": 0.05, "labels": 4000}
     least = least_labels(level, drop, 0.95, **alarms_in)
     assert most_found(level, drop, least, **alarms_in) >= 0.95 > most_found(level, drop, least - 1, **alarms_in)
     assert least_labels(level, drop, 0.99, **alarms_in) > least

@@ -100,7 +100,7 @@ def literally(needed: Floats, strong: Floats, weak: Floats) -> float:
     xs, ys = np.array(sorted(points)).T
     area = float(((ys[1:] + ys[:-1]) * np.diff(xs)).sum() / 2)
     width = xs[-1] - xs[0]
-    return (area - weak.mean() * width) / ((strong.mean() - weak.mean()) * width)
+    return float((area - weak.mean() * width) / ((strong.mean() - weak.mean()) * width))
 
 
 UNEVEN = [rows for rows in range(20, 80) if gcd(rows - 1, 10) == 1]

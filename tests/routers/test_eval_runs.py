@@ -92,7 +92,7 @@ def test_halves_and_folds_never_share_a_question() -> None:
     ]
     made = tables(rows, no_price)
     for kind in ("none", "random", "family", "source"):
-        found, _ = plans(rows, made, kind, 0)  # type: ignore[arg-type]
+        found, _ = plans(rows, made, kind, 0)
         for plan in found:
             trained = {row.prompt.lower() for row in (rows[i] for i in plan.train)}
             for place, fold in plan.folds:

@@ -29,7 +29,7 @@ def router() -> LearnedRouter:
     return LearnedRouter(outcomes.weights())
 
 
-def ask(prompt: str, **fields: int) -> RequestView:
+def ask(prompt: str, **fields: Any) -> RequestView:
     return RequestView(prompt, first_user=prompt, **fields)
 
 
@@ -108,7 +108,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "router.npz").write_bytes(b"PK nothing")
     with pytest.raises(WeightsError, match=r"router\.npz"):
         read(tmp_path)
-    arrays = dict(outcomes.weights().arrays)
+    arrays: dict[str, Any] = dict(outcomes.weights().arrays)
     np.savez(tmp_path / "router.npz", format=np.int64(99), **arrays)
     with pytest.raises(WeightsError, match="format is 99"):
         read(tmp_path)
@@ -118,7 +118,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_for_other_features_are_refused() -> None:
-    arrays = dict(outcomes.weights().arrays)
+    arrays: dict[str, Any] = dict(outcomes.weights().arrays)
     arrays["item/surface"] = arrays["item/surface"][::-1]
     with pytest.raises(ValueError, match="train again"):
         LearnedRouter(Weights(arrays))

@@ -48,9 +48,11 @@ def test_probes_of_one_that_recovered_let_it_back_and_it_can_fall_again() -> Non
 
 def test_what_speaks_for_a_recovery_has_a_beginning() -> None:
     watch = hear(fallen(), 1.5, 0.0, 1.0, 7.0)
+    assert watch.fallen is not None
     assert (watch.fallen.recovered, watch.fallen.rising_s) == (0.0, 0.0)
     for now_s, outcome, rising_s in ((8.0, 1.0, 8.0), (9.0, 1.0, 8.0), (10.0, 0.0, 0.0), (11.0, 1.0, 11.0)):
         watch = hear(watch, 1.5, outcome, 3.0 if outcome == 0.0 else 1.0, now_s)
+        assert watch.fallen is not None
         assert watch.fallen.rising_s == rising_s
 
 

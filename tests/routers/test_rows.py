@@ -222,7 +222,7 @@ def test_a_question_is_never_on_both_sides(which: list[tuple[str, str, str]], ki
 def test_folds_test_every_row_once_and_are_the_same_for_a_seed() -> None:
     rows = made_rows(60, families=[f"f{i}" for i in range(12)])
     for kind in ("random", "family"):
-        first, again = folds(rows, kind, 3), folds(rows, kind, 3)  # type: ignore[arg-type]
+        first, again = folds(rows, kind, 3), folds(rows, kind, 3)
         assert len(first) == 5
         assert np.array_equal(np.sort(np.concatenate([test for _, test in first])), np.arange(60))
         assert all(np.array_equal(a[1], b[1]) for a, b in zip(first, again, strict=True))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from routers.abilities import Vector
 from routers.thompson import _NODES, _rule, drawn, first_adequate, likeliest, logit, most_useful
@@ -25,14 +26,14 @@ ADEQUACY, VALUE, COSTS = 0.8, 1_000.0, (10, 100, 600)
 DRAWS = 20_000
 
 
-def chosen(p: Vector, rule: str) -> Vector:
+def chosen(p: Vector, rule: str) -> NDArray[np.intp]:
     """The arm that each row of drawn probabilities chooses, cheapest first."""
     if rule == "likeliest":
-        return p.argmax(axis=1)
+        return np.asarray(p.argmax(axis=1))
     if rule == "useful":
-        return (p * VALUE - np.array(COSTS)).argmax(axis=1)
+        return np.asarray((p * VALUE - np.array(COSTS)).argmax(axis=1))
     adequate = p >= ADEQUACY
-    return np.where(adequate.any(axis=1), adequate.argmax(axis=1), p.argmax(axis=1))
+    return np.asarray(np.where(adequate.any(axis=1), adequate.argmax(axis=1), p.argmax(axis=1)))
 
 
 RULES: dict[str, Callable[[tuple[float, ...], int], float]] = {
@@ -63,11 +64,12 @@ def test_the_probability_is_that_of_the_draws(rule: str, means: tuple[float, ...
 def test_they_add_up_to_one(arms: list[tuple[float, float]], adequacy: float, value: float) -> None:
     means, spreads = [mean for mean, _ in arms], [sqrt(variance) for _, variance in arms]
     costs = [10 * place for place in range(len(arms))]
-    for rule, within in (
+    rules: tuple[tuple[Callable[[int], float], float], ...] = (
         (lambda at: first_adequate(means, spreads, at, adequacy), 1e-4),
         (lambda at: likeliest(means, spreads, at), 1e-4),
         (lambda at: most_useful(means, spreads, at, costs, value), 3e-3),
-    ):
+    )
+    for rule, within in rules:
         assert sum(rule(at) for at in range(len(arms))) == pytest.approx(1.0, abs=within)
 
 

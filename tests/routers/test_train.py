@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_one_model_and_one_family_are_enough_to_train() -> None:
     train(rows)
 
 
-def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [
         {
             "id": row.id, "source": row.source, "family": row.family, "prompt": row.prompt,
@@ -83,7 +84,7 @@ def test_the_command_writes_an_artifact(tmp_path, capsys: pytest.CaptureFixture[
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_weights_of_ones_own_traffic_are_marked(tmp_path) -> None:
+def test_weights_of_ones_own_traffic_are_marked(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "a", "prompt": "why?", "outcomes": {"m": {"score": 1}}}))
     assert command.train(tmp_path, tmp_path / "own", seed=0, own=True) == 0
     assert float(read(tmp_path / "own").part("serve")["trust"]) == 1.0

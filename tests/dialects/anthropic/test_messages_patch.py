@@ -174,7 +174,8 @@ class TestAnotherModel:
         assert "output_config" not in patched(parsed(output_config={"effort": "low"}), "claude-haiku-4-5")
 
     def test_a_newer_one_thinks_by_itself(self) -> None:
-        asked = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "temperature": 0.5, "top_k": 4, "top_p": 0.9}
+        thinking = {"type": "enabled", "budget_tokens": 2000}
+        asked: dict[str, Any] = {"thinking": thinking, "temperature": 0.5, "top_k": 4, "top_p": 0.9}
         sent = patched(parsed(model="claude-sonnet-4-5", **asked), "claude-opus-5")
         assert sent["thinking"] == {"type": "adaptive"}
         assert not {"temperature", "top_k", "top_p"} & sent.keys()

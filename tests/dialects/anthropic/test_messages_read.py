@@ -129,7 +129,11 @@ def test_code_is_billed_by_the_container_of_a_reply() -> None:
 
 
 def test_another_model_goes_on_where_one_declined() -> None:
-    hop = {"from": {"model": "a"}, "to": {"model": "b"}, "trigger": {"type": "refusal", "category": None}}
+    hop: dict[str, Any] = {
+        "from": {"model": "a"},
+        "to": {"model": "b"},
+        "trigger": {"type": "refusal", "category": None},
+    }
     told = read(start() + text(0, "I wo") + block(1, "fallback", **hop) + text(2, "Well.") + end())
     assert [place for place, found in enumerate(told) if found == HandedOver()] == [5]
     assert told[6] == own("", id="fallback")
@@ -253,7 +257,7 @@ class TestUsage:
             ({"input_tokens": 0, "cache_read_input_tokens": 900, "output_tokens": 5}, Usage(907, 5, 900, 7)),
         ],
     )
-    def test_an_end_that_counts_no_input_says_nothing_of_it(self, last: dict[str, int], expected: Usage) -> None:
+    def test_an_end_that_counts_no_input_says_nothing_of_it(self, last: dict[str, Any], expected: Usage) -> None:
         first = {"input_tokens": 1000, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 7}
         assert read(start(**first) + end(**last))[-2] == Used(expected)
 

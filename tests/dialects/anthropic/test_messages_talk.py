@@ -108,12 +108,16 @@ calls = st.dictionaries(st.from_regex(r"[a-zA-Z0-9_-]{1,8}", fullmatch=True), st
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
-    turns = [{"role": "user", "content": draw(blocks)}]
+    turns: list[dict[str, Any]] = [{"role": "user", "content": draw(blocks)}]
     for _ in range(draw(st.integers(0, 3))):
         asked = draw(calls)
-        uses = [{"type": "tool_use", "id": key, "name": "f", "input": value} for key, value in asked.items()]
-        said = [{"type": "text", "text": draw(texts)}]
-        results = [{"type": "tool_result", "tool_use_id": key, "content": draw(blocks)} for key in asked]
+        uses: list[dict[str, Any]] = [
+            {"type": "tool_use", "id": key, "name": "f", "input": value} for key, value in asked.items()
+        ]
+        said: list[dict[str, Any]] = [{"type": "text", "text": draw(texts)}]
+        results: list[dict[str, Any]] = [
+            {"type": "tool_result", "tool_use_id": key, "content": draw(blocks)} for key in asked
+        ]
         turns.append({"role": "assistant", "content": said + uses})
         turns.append({"role": "user", "content": results + draw(blocks)})
     return turns

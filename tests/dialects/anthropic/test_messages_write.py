@@ -259,6 +259,7 @@ def test_what_only_this_dialect_has_comes_back_where_a_reply_was_folded() -> Non
     asked = {"type": "input_json_delta", "partial_json": '{"q":1}'}
     stream = start() + block(0, "server_tool_use", asked, id="s", name="w", input={})
     stream += block(1, "web_search_tool_result", tool_use_id="s", content=[]) + block(2, "text", *cited, text="")
+    told_last: tuple[dict[str, Any], dict[str, Any]]
     told_last = {"container": {"id": "c", "expires_at": "later"}}, {"context_management": {"applied_edits": []}}
     delta = {"stop_reason": "end_turn", "stop_sequence": None, **told_last[0]}
     stream += event("message_delta", delta=delta, usage={"output_tokens": 15}, **told_last[1])
@@ -367,7 +368,8 @@ class TestPassed:
 
     def relayed(self, stream: bytes, until: type[Event] = Finished) -> tuple[MessagesWriter, bytes, list[Any]]:
         """What goes out before the end, and the frames that are held from then on."""
-        made, reader, out, held = writer(), DIALECT.reader(), [], []
+        made, reader, out = writer(), DIALECT.reader(), list[bytes]()
+        held: list[Any] = []
         for frame in SseParser().feed(stream):
             events = reader.read(frame)
             if held or any(isinstance(found, until) for found in events):

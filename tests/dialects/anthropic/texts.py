@@ -52,7 +52,7 @@ def event(kind: str, **members: Any) -> bytes:
 
 
 def start(**usage: Any) -> bytes:
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_01",
         "type": "message",
         "role": "assistant",

@@ -26,7 +26,8 @@ from app.core.events import (
 from app.core.money import NANO_PER_USD, Usage
 from app.core.sse import SseParser
 from app.dialects.base import BadEvent
-from app.dialects.openai_chat.read import FAILURES, FINISHES, ChatReader
+from app.dialects.openai_chat.finishes import FAILURES, FINISHES
+from app.dialects.openai_chat.read import ChatReader
 from tests.dialects.stream_texts import DONE, calls, chunk, ends, says, sse, usage
 from tests.wire_cases import WireCase, stream_cases, whole_cases
 
