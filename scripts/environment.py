@@ -51,9 +51,10 @@ class Python:
     """An interpreter: its `path` and `version`, the `seconds` that PROBE's work took, and whether it `fits`."""
 
     def __init__(self, said: dict[str, Any]) -> None:
-        self.path, self.seconds = said["path"], said["seconds"]
-        self.version = tuple(said["version"])
-        self.fits = said["usable"] and said["venv"] and OLDEST <= self.version[:2] <= NEWEST
+        self.path: str = said["path"]
+        self.seconds: float = said["seconds"]
+        self.version: tuple[int, ...] = tuple(said["version"])
+        self.fits: bool = said["usable"] and said["venv"] and OLDEST <= self.version[:2] <= NEWEST
 
     def __str__(self) -> str:
         return "{} ({})".format(self.path, ".".join(map(str, self.version)))

@@ -103,7 +103,7 @@ def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pyt
     for of in compared.values():
         assert of.sure <= of.flipped <= of.changed - of.better
     lost = experiment_poisoned._lost(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.5]]), 0, 1)
-    assert lost == (pytest.approx(1.0 - 0.5 / 3), pytest.approx(1.0 - 0.5 / 3))
+    assert lost == pytest.approx((1.0 - 0.5 / 3, 1.0 - 0.5 / 3))
 
 
 def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:

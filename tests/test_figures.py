@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from app import figures as module
 from app.figures import Figures
@@ -47,7 +48,7 @@ def test_a_question_holds_the_call_that_it_begins_with() -> None:
 
 
 async def test_what_cannot_be_read_is_said_and_the_next_question_is_asked_all_the_same(tmp_path: Path) -> None:
-    figures = Figures(Settings(data_dir=tmp_path, traces_url="nonsense://x"))
+    figures = Figures(Settings(data_dir=tmp_path, traces_url=SecretStr("nonsense://x")))
     for _ in range(2):
         with pytest.raises(FiguresUnavailable, match="the gateway's log says why"):
             await figures(Find())

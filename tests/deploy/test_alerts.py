@@ -60,7 +60,8 @@ def test_alerts_ring_when_they_should(file: Path) -> None:
 
 
 def test_every_alert_is_tested_to_ring_and_to_be_silent() -> None:
-    rings, silent = set(), set()
+    rings: set[str] = set()
+    silent: set[str] = set()
     for file in TESTS:
         for case in yaml.safe_load(file.read_text())["tests"]:
             for check in case.get("promql_expr_test", []):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ AT = Provider("p", "anthropic", "http://127.0.0.1:9/v1")
 ELSEWHERE = Provider("q", "anthropic", "http://127.0.0.1:9/v1")
 
 
-def priced(name: str, given: int, output: int, at: Provider = AT, **tiers: tuple[tuple[int, Rates], ...]) -> Candidate:
+def priced(name: str, given: int, output: int, at: Provider = AT, **tiers: Any) -> Candidate:
     price = Price(Rates(given * 10**6, output * 10**6), **tiers)
     return dataclasses.replace(model(name, at=at), upstream_model=f"claude-{name}", price=price)
 
@@ -75,6 +76,8 @@ def test_long_prompts_are_held_at_the_rates_of_each_models_tier() -> None:
 
 
 def test_a_tier_of_service_is_that_of_all() -> None:
+    assert CHEAP.price is not None
+    assert DEAR.price is not None
     fast = dataclasses.replace(CHEAP, price=dataclasses.replace(CHEAP.price, service_tiers=(("fast", DEAR.price),)))
     known = view(policy([ASKED, fast, DEAR]))
     found, unpriced = with_fallbacks(asked("claude-cheap", "claude-dear", service_tier="fast"), ASKED, known, None, 1)

@@ -134,7 +134,7 @@ async def test_samples_asked_for_at_once_do_not_use_up_each_others_cap(
 async def test_the_oldest_and_the_late_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     known, now_s = SentAgain(Away()), [0.0]
     monkeypatch.setattr(sent_again, "MAX_KEPT", 2)
-    monkeypatch.setattr(sent_again.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("app.gateway.sent_again.time.monotonic", lambda: now_s[0])
     for name in (b"a", b"b", b"a", b"c"):
         await known.note(name, 0, {"m": 5})
     assert [await known.spent(name, 1) for name in (b"a", b"b", b"c")] == [{"m": 5}, {}, {"m": 5}]

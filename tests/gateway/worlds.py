@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.upstream import Received
+from tests.upstream_reply import Received
 from tests.upstream_script import (
     CLOSE,
     END,
@@ -191,7 +191,8 @@ def _script(rng: random.Random) -> Script:
     if rng.random() < 0.1:
         pieces.insert(rng.randint(0, len(pieces)), comment())
     if rng.random() < 0.2:
-        pieces.insert(rng.randint(0, len(pieces)), rng.choice([HANG, RESET, CLOSE, END, error_event()]))
+        breaks: list[Piece] = [HANG, RESET, CLOSE, END, error_event()]
+        pieces.insert(rng.randint(0, len(pieces)), rng.choice(breaks))
     opening: list[Control] = [Pause(rng.choice([0.05, 0.4]))] if rng.random() < 0.1 else []
     return Script.of(
         pieces,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.core.errors import BadRequest
@@ -9,7 +11,7 @@ from app.core.types import ChatRequest, Prompt
 from app.http.whose import harness_of, task_of
 
 
-def request(**said: str) -> ChatRequest:
+def request(**said: Any) -> ChatRequest:
     return ChatRequest({}, "auto", False, False, 1, None, (), Prompt(), **said)
 
 

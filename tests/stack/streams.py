@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.upstream import Received
+from tests.upstream_reply import Received
 from tests.upstream_script import HANG, ListPrice, Script, words
 
 INPUT_TOKENS = 20

@@ -16,6 +16,7 @@ import structlog
 from app.core.policy import Policy
 from app.stores import policies as module
 from app.stores.policies import Policies
+from app.stores.policy_file import build_policy
 from app.stores.policy_yaml import PolicyError, Problem, Source
 from app.stores.prices import Catalogue, PriceBook
 from tests.stores.policy_texts import CATALOGUE, CONTRACT
@@ -322,12 +323,11 @@ async def test_a_replaced_directory_is_seen_though_nothing_tells(
 async def test_a_defect_in_reading_an_edit_does_not_end_the_watching(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = module.build_policy
 
     def fails_on_the_bad_one(sources: Sequence[Source], **how: Any) -> Policy:
         if sources[0].data == BAD.encode():
             raise TypeError("unhashable type: 'the-secret'")
-        return build(sources, **how)
+        return build_policy(sources, **how)
 
     monkeypatch.setattr(module, "build_policy", fails_on_the_bad_one)
     async with watched(file) as (policies, hooks):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from app.stores import sqlite_file
 from app.stores.sqlite_file import SqliteFile, opened
 
 SCHEMA = "CREATE TABLE things (name TEXT); CREATE TABLE more (name TEXT)"
@@ -32,7 +31,7 @@ def test_who_opens_a_new_file_waits_for_who_is_making_it(tmp_path: Path, monkeyp
         waits.append(seconds)
         other.execute("COMMIT")
 
-    monkeypatch.setattr(sqlite_file.time, "sleep", sleep)
+    monkeypatch.setattr("app.stores.sqlite_file.time.sleep", sleep)
     db = opened(tmp_path / "new.sqlite", SCHEMA, 1)
     assert len(waits) == 1
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
