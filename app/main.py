@@ -44,7 +44,7 @@ from app.http.embeddings import EmbeddingsRoute
 from app.http.front import ASGIApp, Front
 from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
-from app.http.replays import Replays
+from app.http.replays import Replays, tend
 from app.http.reply_cache import ReplyCache
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
@@ -262,7 +262,8 @@ class Gateway:
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
                     services.explore_budget.keep,
-                    replays.tend,
+                    lambda: tend(shared),
+                    lambda: tend(cached),
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     WindowsUsed(services).keep,
                     dashboard.live.run,

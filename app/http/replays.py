@@ -203,15 +203,6 @@ class Replays:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_LOOK_S)
 
-    async def tend(self) -> None:
-        """Keep this process's claims alive, until cancelled."""
-        while self._shared is not None:
-            await asyncio.sleep(RENEW_S)
-            try:
-                await self._shared.renew()
-            except ReplaysUnavailable as error:
-                log.warning("claims on replies could not be renewed", error=str(error))
-
     def _forget(self, now_s: float) -> None:
         size = sum(reply.size for reply in self._replies.values())
         for name, reply in list(self._replies.items()):
@@ -220,6 +211,16 @@ class Replays:
                 break
             size -= reply.size
             del self._replies[name]
+
+
+async def tend(shared: SharedReplays) -> None:
+    """Keep this process's claims alive, until cancelled: a call may take longer than they last."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        try:
+            await shared.renew()
+        except ReplaysUnavailable as error:
+            log.warning("claims on replies could not be renewed", error=str(error))
 
 
 def _used() -> BadRequest:

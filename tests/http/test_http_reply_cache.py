@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import secrets
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,27 @@ async def test_gateways_that_share_a_ledger_share_it(tmp_path: Path, upstream: S
         first = await one.chat()
         assert (await again(two)).body == first.body
         assert len(upstream.requests) == 1
+
+
+async def test_an_answer_that_takes_longer_than_a_claim_lasts_is_kept(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These are the dearest ones."""
+    monkeypatch.setattr("app.http.replays.RENEW_S", 0.02)
+    gate = Gate()
+    upstream.source = Script.of(words(SAID), opening=[Wait(gate)])
+
+    def until_s() -> float:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "cache.sqlite")) as db:
+            return float(db.execute("SELECT MAX(until_s) FROM replays").fetchone()[0])
+
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        first = asyncio.create_task(live.chat())
+        await upstream.until(lambda u: len(u.requests) == 1)
+        at_first = until_s()
+        await until(lambda: until_s() > at_first)
+        gate.open()
+        assert (await again(live)).body == (await first).body
 
 
 async def test_while_its_store_is_down_all_is_asked(tmp_path: Path, upstream: ScriptedUpstream) -> None:
