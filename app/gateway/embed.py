@@ -163,6 +163,7 @@ class EmbeddingsCall(OwnedCall):
             return await self._failed(purse, record, verdict.garbled())
         if usage is not None:
             meter.report(usage)
+        purse.answered = True
         await self._settle(purse, record, meter.cost_nano, Provenance.METERED if meter.exact else Provenance.ESTIMATED)
         record.outcome = Outcome.COMPLETED
         shown = with_cost(data, meter, total_nano(self.attempts))

@@ -64,6 +64,7 @@ class Purse:
         self.granted: Granted | None = None
         self.settled: Settled | None = None
         self.closed = False
+        self.answered = False  # said where neither usage nor pieces tell it
         self.cut_headers: dict[str, str] = {}
         self._ledger = ledger
         self._rules = rules
@@ -320,7 +321,7 @@ class Purse:
         self.charged_nano = cost_nano
         scopes = () if killed is None else await self._cut_by(killed)
         self.closed = True  # only now: had that failed, the attempt's last resort must still find it open
-        if cost_nano or self.meter.pieces or self.meter.usage is not None:
+        if cost_nano or self.answered or self.meter.pieces or self.meter.usage is not None:
             self.counted_tokens = self.used_tokens
         op = Settle(self.call_id, cost_nano, scopes, self.counted_tokens, self._reserve.need_tokens)
         self.settled = await self._ledger.settle(self._reserve, op)

@@ -386,6 +386,17 @@ keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("
         assert 'bursar_denials_total{reason="rate",scope="key_minute"}' in gateway.metrics()
 
 
+def test_embeddings_that_cost_nothing_and_tell_no_usage_are_tokens_all_the_same(tmp_path: Path) -> None:
+    body = Script(body=b'{"object": "list", "data": []}', headers={"content-type": "application/json"})
+    with ScriptedUpstream(body) as upstream:
+        free = policy(upstream, "caps: {task: {max_tokens: 12}}").replace("{input_per_1k: 0, output_per_1k: 1}", "free")
+        with LiveGateway(free, tmp_path) as gateway:
+            asked = {"model": "m", "input": "Say it again."}
+            answers = [gateway.ask("POST", "/t/one/v1/embeddings", asked) for _ in range(3)]
+            assert [answer.status for answer in answers][::2] == [200, 402]
+            assert answers[-1].headers["x-bursar-reason"] == "tokens"
+
+
 def test_a_rate_of_tokens_counts_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of agents are long in what they send, and last a minute: counted at their end, they would be counted in one
     that is over."""
