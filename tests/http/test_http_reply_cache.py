@@ -163,6 +163,24 @@ async def test_a_stream_of_gemini_is_given_again_in_its_own_form(tmp_path: Path,
         assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("dialect", ["openai_chat", "openai_responses", "anthropic"])
+async def test_every_dialect_is_given_its_own_reply_again(
+    tmp_path: Path, upstream: ScriptedUpstream, dialect: str, stream: bool
+) -> None:
+    upstream.source = Script.of(words(SAID))
+    asked = {**asked_in(dialect), "stream": stream}
+    if dialect == "openai_responses":
+        asked.pop("max_tokens")
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        first = await live.chat(**{"messages": None, **asked})
+        second = await again(live, **{"messages": None, **asked})
+        assert (second.status, second.body) == (200, first.body)
+        assert second.headers["content-type"] == first.headers["content-type"]
+        assert SAID.split(maxsplit=1)[0].encode() in first.body
+        assert len(upstream.requests) == 1
+
+
 async def test_an_unknown_header_is_refused_all_the_same(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(words(SAID))
     async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
