@@ -53,8 +53,9 @@ def test_a_gateway_goes_on_from_a_copy_taken_in_mid_stream(upstream: ScriptedUps
     upstream.source = [Script.of(words("one two three")), Script.of(words("one two three four five"), gate=gate)]
     copy, later = tmp_path / "copy", tmp_path / "later"
     later.mkdir()
-    with LiveGateway(contract(upstream), tmp_path) as gateway:
-        assert gateway.chat(TASK).status == 200
+    kept = contract(upstream) + "\ncache: {ttl_secs: 600}\n"
+    with LiveGateway(kept, tmp_path) as gateway:
+        assert gateway.chat({**TASK, "idempotency-key": "k"}).status == 200
         stream = gateway.stream(
             "POST", "/v1/chat/completions", {"model": "small", "messages": SAY, "stream": True}, TASK
         )
@@ -67,7 +68,9 @@ def test_a_gateway_goes_on_from_a_copy_taken_in_mid_stream(upstream: ScriptedUps
         gate.open()
         stream.rest()
     assert not list(copy.glob("*-wal"))
-    assert not (copy / "replays.sqlite").exists()
+    for said in ("replays.sqlite", "cache.sqlite"):
+        assert (tmp_path / "data" / said).exists()
+        assert not (copy / said).exists()
     assert {path.stat().st_mode & 0o077 for path in (copy, *copy.glob("*.sqlite"))} == {0}
     assert task(copy) == before
     assert calls_of(copy) == 1

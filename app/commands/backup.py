@@ -13,8 +13,8 @@ from pathlib import Path
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say
 
-PASSING = "replays.sqlite"
-"""Replies for who repeats a request: good for ten minutes, and the only file that holds what models said."""
+PASSING = ("replays.sqlite", "cache.sqlite")
+"""Replies for who repeats a request: good for a while, and the only files that hold what models said."""
 BUSY_S = 10.0
 
 
@@ -49,7 +49,7 @@ def _copy(data: Path, out: Path) -> list[str]:
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     copied = []
     for path in sorted(data.glob("*.sqlite")):
-        if path.name != PASSING:
+        if path.name not in PASSING:
             _copy_database(path, out / path.name)
             copied.append(path.name)
     for path in sorted(data.glob("policies.jsonl")):
