@@ -30,7 +30,7 @@ def budgets_with_lease(settings: Settings, lease_s: float) -> Budgets:
 def main(port: int, lease_s: float) -> None:
     """Serve until killed."""
     app.main.make_budgets = lambda settings: budgets_with_lease(settings, lease_s)
-    app.main.HEARTBEAT_S = lease_s / 4
+    app.main.HEARTBEAT_S = lease_s / 4  # type: ignore[attr-defined]  # which is another module's
     gateway = app.main.Gateway(Settings())
     uvicorn.run(
         gateway,

@@ -28,6 +28,7 @@ from typing import Any, Self
 
 import aiohttp
 import uvicorn
+from pydantic import SecretStr
 
 from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S
@@ -211,7 +212,8 @@ class Client:
 
     async def decision(self, request_id: str) -> dict[str, Any]:
         """The record of a call, as soon as it is written."""
-        return await until(lambda: self._decision(request_id))
+        found: dict[str, Any] = await until(lambda: self._decision(request_id))
+        return found
 
     async def _decision(self, request_id: str) -> dict[str, Any] | None:
         async with self.session.get(f"{self.url}/v1/decisions/{request_id}") as response:
@@ -323,7 +325,7 @@ class Live:
 
     def _ledger_owes(self) -> bool:
         """Whether it has not answered one of a few calls; of many, it always owes one an answer."""
-        calls = self.services.calls.under_way() if self.gateway.services is not None else []
+        calls: list[Any] = self.services.calls.under_way() if self.gateway.services is not None else []
         return len(calls) <= FEW and any(getattr(c.purse, "_flush", None) is not None for c in calls)
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -402,7 +404,7 @@ def make_settings(
     return Settings(
         policy=write_policy(folder, policy),
         data_dir=folder / "data",
-        redis_url=redis_url,
+        redis_url=None if redis_url is None else SecretStr(redis_url),
         redis_namespace=namespace,
         **{"drain_s": 1.0, "router_weights": folder / "no-weights", **more},
     )

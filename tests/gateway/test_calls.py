@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,5 +167,5 @@ async def test_a_shutdown_that_cannot_wait_ends_calls_honestly_and_settles(
             assert (answer.status, answer.error_code) == (503, "shutting_down")
 
 
-def running(live: Live) -> list[object]:
+def running(live: Live) -> list[Any]:
     return list(live.services.calls._running.values())

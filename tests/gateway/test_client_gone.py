@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ async def test_a_client_that_does_not_read(tmp_path: Path, upstream: ScriptedUps
             )
             for sent in range(1, PIECES):  # one by one: what the kernel held between the two would be seen by nobody
                 gate.release()
-                await upstream.until(lambda u, sent=sent: u.requests and u.requests[0].deltas_sent == sent)
+                await upstream.until(partial(has_sent, pieces=sent))
                 if live.held_up and live.unread_bytes > UNREAD_BYTES:
                     break
             assert upstream.requests[0].state == "open"
@@ -186,6 +187,10 @@ async def test_a_client_that_does_not_read(tmp_path: Path, upstream: ScriptedUps
         await live.idle(STOP_S)
         await upstream.until(lambda u: u.requests[0].state != "open")
         await check(live, upstream, settlements)
+
+
+def has_sent(upstream: ScriptedUpstream, pieces: int) -> bool:
+    return bool(upstream.requests) and upstream.requests[0].deltas_sent == pieces
 
 
 @pytest.mark.parametrize("kind", ["bills_after_cancel", "hidden_reasoning"])

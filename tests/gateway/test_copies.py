@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ def test_each_that_is_up_is_asked_once_and_all_where_none_is(unit: str, down: se
 def test_a_unit_moves_only_where_its_copy_goes(unit: str) -> None:
     order = [copy.circuit for copy in in_turn(copied(), unit, everywhere)]
     for gone in order:
-        left = [copy.circuit for copy in in_turn(copied(), unit, lambda name, gone=gone: name != gone)]
+        left = [copy.circuit for copy in in_turn(copied(), unit, partial(ne, gone))]
         assert left == [name for name in order if name != gone]
 
 

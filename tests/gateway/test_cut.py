@@ -185,13 +185,14 @@ async def test_a_cut_is_recorded_once_and_counting_goes_on(tmp_path: Path, upstr
     gates = [Gate(), Gate()]
     upstream.source = [Script.of(STORY, obeys_limit=False, gate=gate, role_chunk=False) for gate in gates]
     async with Live(tmp_path, policy({"a": upstream})) as live:
-        recorded = []
+        recorded: list[int] = []
         for gate, cap in zip(gates, (CAP_NANO, 2 * CAP_NANO), strict=True):
             headers = {"x-bursar-task-max-cost-usd": str(usd(cap))}
             assert_cut(await in_step(live, gate, stream=True, task="t1", headers=headers))
             balance = await live.balance("task:t1")
             assert balance.exhausted
             assert balance.spent_nano >= cap
+            assert balance.killed_at_nano is not None
             recorded.append(balance.killed_at_nano)
         assert recorded[0] == recorded[1] < 2 * CAP_NANO
 

@@ -248,6 +248,7 @@ async def test_done_within_a_tool_call_is_no_end(tmp_path: Path, upstream: Scrip
     async with Live(tmp_path, policy({"a": upstream}, caps=CAPS)) as live:
         if client == "chat":
             answer = await live.chat(task="t1", stream=True)
+            assert answer.error is not None
             assert (answer.error["code"], answer.finishes, answer.done) == ("upstream_error", [], False)
         else:
             sent = {"model": "auto", "max_tokens": 99, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}

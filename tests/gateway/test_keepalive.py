@@ -134,7 +134,11 @@ async def test_the_sdks_bear_them(live: Live, thinking: ScriptedUpstream) -> Non
         thinking.source = Script.of(words("One two."), opening=[Wait(gate)])
         before = len(thinking.requests)
         asking = asyncio.create_task(ask(live.url))
-        await thinking.until(lambda u, before=before: len(u.requests) > before)
+
+        def arrived(at: ScriptedUpstream, before: int = before) -> bool:
+            return len(at.requests) > before
+
+        await thinking.until(arrived)
         await asyncio.sleep(0.4)
         gate.open()
         assert await asking == "One two."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,12 @@ def stopped_when_asked(live: Live, verb: type[Reserve | Settle], why: Stop) -> N
         return apply(op)
 
     budgets.apply = stopping  # type: ignore[method-assign]
+
+
+def has_begun(live: Live) -> bool:
+    """Whether a client has got the head of its answer."""
+    calls: list[Any] = live.services.calls.under_way()
+    return any(call.started for call in calls)
 
 
 @pytest.mark.parametrize("why", [Stop.LATE, Stop.SHUTDOWN])
@@ -104,7 +111,7 @@ async def test_what_was_read_as_the_wait_ended_is_sent(
         monkeypatch.setattr(WireDownstream, "push", slow)
         asking = asyncio.ensure_future(live.chat(task="t1", stream=True))
         gate.release(1)
-        await until(lambda: any(call.started for call in live.services.calls.under_way()))
+        await until(lambda: has_begun(live))
         gate.release(1)
         answer = await asking
         assert answer.error is not None

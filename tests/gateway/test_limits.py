@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.core.budget import Balance, Claim, Denied
 from app.core.policy import Caps, Key, Team, Windows
-from app.core.terms import TaskCaps
+from app.core.terms import Reason, TaskCaps
 from app.core.windows import refills_at, window_of
 from app.gateway.ledger import denial, denial_headers
 from app.gateway.limits import (
@@ -35,7 +35,9 @@ amounts = st.none() | st.integers(0, 100)
 def test_the_wait_is_until_the_end_of_the_window_that_a_call_is_counted_in(late_s: float, wait: str) -> None:
     """Which may be over when the call is denied; then it can begin anew at once, and not in a minute or an hour."""
     ends = dt.datetime(2026, 11, 20, 10, 31, tzinfo=dt.UTC)
-    for scope, reason in ((f"key:k:minute:{MOMENT}", "calls"), ("key:k:hour:2026-11-20T09", "budget")):
+    calls, money = f"key:k:minute:{MOMENT}", "key:k:hour:2026-11-20T09"
+    cases: tuple[tuple[str, Reason], ...] = ((calls, "calls"), (money, "budget"))
+    for scope, reason in cases:
         ends = ends.replace(minute=31 if reason == "calls" else 0)
         denied = Denied(scope, 5, 5, 0, contended=False, killed=False, reason=reason, limit=5, used=5)
         error = denial(denied, 1, ends + dt.timedelta(seconds=late_s))

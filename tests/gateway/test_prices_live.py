@@ -215,7 +215,7 @@ async def test_the_cost_of_a_stream_rises_in_the_ledger_while_it_runs(
     rules = policy({"a": upstream}, caps={"task": {"max_cost_usd": 0.1}})
     async with Live(tmp_path, rules, ledger_url) as live:
         asking = asyncio.ensure_future(live.chat(task="t1", stream=True))
-        seen = []
+        seen: list[tuple[int, float]] = []
         for words_sent in (1, 20, 40, 200):
             gate.release(words_sent)
             least = OUTPUT_NANO * (words_sent + sum(sent for sent, _ in seen))
