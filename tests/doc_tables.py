@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.metrics import MetricWrapperBase
+
 from app.core import errors
 from app.core.errors import BursarError
 from app.gateway.metrics import Metrics
@@ -44,9 +46,10 @@ def metrics() -> str:
     """Every metric of a gateway, with its labels."""
     found = {}
     for collector in Metrics().registry._collector_to_names:
+        assert isinstance(collector, MetricWrapperBase)
         (family,) = collector.describe()
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in collector._labelnames)  # type: ignore[attr-defined]
+        labels = ", ".join(f"`{label}`" for label in collector._labelnames)
         found[name] = (f"`{name}`", family.type, labels, family.documentation)
     return table(("metric", "kind", "labels", ""), *(found[name] for name in sorted(found)))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -47,7 +48,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def by_chat(url: str, model: str, stream: bool) -> str:
     sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60)
-    asked = {"model": model, "messages": [{"role": "user", "content": ASK}], "max_tokens": TOKENS, "temperature": 0}
+    asked: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": ASK}],
+        "max_tokens": TOKENS,
+        "temperature": 0,
+    }
     if not stream:
         return sdk.chat.completions.create(**asked).choices[0].message.content or ""
     chunks = sdk.chat.completions.create(**asked, stream=True)
@@ -56,7 +62,7 @@ def by_chat(url: str, model: str, stream: bool) -> str:
 
 def by_responses(url: str, model: str, stream: bool) -> str:
     sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60)
-    asked = {"model": model, "input": ASK, "max_output_tokens": TOKENS, "temperature": 0}
+    asked: dict[str, Any] = {"model": model, "input": ASK, "max_output_tokens": TOKENS, "temperature": 0}
     if not stream:
         return str(sdk.responses.create(**asked).output_text)
     events = sdk.responses.create(**asked, stream=True)
@@ -65,7 +71,7 @@ def by_responses(url: str, model: str, stream: bool) -> str:
 
 def by_messages(url: str, model: str, stream: bool) -> str:
     sdk = anthropic.Anthropic(base_url=url, api_key="none", timeout=60)
-    asked = {"model": model, "messages": [{"role": "user", "content": ASK}], "max_tokens": TOKENS}
+    asked: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": ASK}], "max_tokens": TOKENS}
     asked["extra_body"] = {"temperature": 0}  # the SDK has taken it away: newer Claudes refuse it
     if not stream:
         return "".join(block.text for block in sdk.messages.create(**asked).content)
@@ -75,7 +81,7 @@ def by_messages(url: str, model: str, stream: bool) -> str:
 
 def by_gemini(url: str, model: str, stream: bool) -> str:
     sdk = genai.Client(api_key="none", http_options={"base_url": url})
-    asked = {"model": model, "contents": ASK, "config": {"max_output_tokens": TOKENS, "temperature": 0}}
+    asked: dict[str, Any] = {"model": model, "contents": ASK, "config": {"max_output_tokens": TOKENS, "temperature": 0}}
     if not stream:
         return sdk.models.generate_content(**asked).text or ""
     return "".join(chunk.text or "" for chunk in sdk.models.generate_content_stream(**asked))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from app.learner.pack import unpack_learner
 from app.learner.step import Learner
@@ -44,7 +45,7 @@ class House:
             BURSAR_DATA_DIR=str(folder / "data"), BURSAR_POLICY=str(folder / "policy.yaml"),
             BURSAR_SNAPSHOT_LABELS="15", BURSAR_TRACES_COMPACT="false", BURSAR_LOG_LEVEL="warning",
         )  # fmt: skip
-        self.settings = Settings(redis_url=shared_server().url, redis_namespace=self.namespace)
+        self.settings = Settings(redis_url=SecretStr(shared_server().url), redis_namespace=self.namespace)
         self.gateways: dict[int, subprocess.Popen[bytes]] = {}
         self.learners: list[subprocess.Popen[bytes]] = []
         self.said: dict[str, str] = {}

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from uvicorn.supervisors import multiprocess
 
 from app import local_model
 from app.commands import server
@@ -100,7 +101,7 @@ def test_workers_are_started_once_the_model_has_come_up(sock: socket.socket, mon
             """Serve nobody."""
 
     monkeypatch.setattr(server, "_Workers", Workers)
-    monkeypatch.setattr(server.multiprocess, "Process", server.multiprocess.Process)
+    monkeypatch.setattr(multiprocess, "Process", multiprocess.Process)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     threading.Timer(0.05, first.set).start()
     assert server.run(Settings(workers=2), sock, first) == 0

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from app.stores.words_redis import RedisWords
 from tests.bench.machine import PROC
@@ -30,7 +31,7 @@ from tests.upstream_script import Gate, Script, words
 US = 1e6
 ASK = json.dumps({"model": "small", "messages": SAY, "stream": True})
 LOOKS = 2_000
-QUIET = {"learn": False, "traces_compact": False, "log_level": "error"}
+QUIET: dict[str, Any] = {"learn": False, "traces_compact": False, "log_level": "error"}
 
 
 def cpu_s(pid: int) -> float:
@@ -117,7 +118,9 @@ def warm(gateway: Served, all_calls: int) -> None:
 
 def run(store: str, streams: int, chosen: argparse.Namespace) -> None:
     """One setting, measured and printed."""
-    shared = {"redis_url": shared_server().url, "redis_namespace": f"w{streams}"} if store == "redis" else {}
+    shared: dict[str, Any] = {}
+    if store == "redis":
+        shared = {"redis_url": shared_server().url, "redis_namespace": f"w{streams}"}
     script = Script.of(words("word"), gate=Gate())
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -10,10 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from tests.browser import seed
 from tests.browser.conftest import FLAGS, Screen
@@ -23,7 +25,9 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script, words
 
-SIZE, SCALE = {"width": 1280, "height": 1130}, 1.25
+SIZE: ViewportSize = {"width": 1280, "height": 1130}
+SCALE = 1.25
+VIEWS: tuple[tuple[str, Literal["light", "dark"]], ...] = (("now", "light"), ("speed", "dark"))
 STORY = words(" ".join(["word"] * 4_000))
 PACE_S = {"gpt-5.2": 0.055, "claude-sonnet-4-5": 0.055, "qwen3-8b": 0.05}
 CALLS = [
@@ -43,6 +47,16 @@ def pace(request: Received) -> Script:
     return Script.of(STORY, delay_s=PACE_S[request.model], input_tokens=40)
 
 
+def is_live(screen: Screen) -> bool:
+    """Whether the page hears from the gateway."""
+    return screen.text("#state-text") == "live"
+
+
+def shows_every_call(screen: Screen) -> bool:
+    """Whether the task of every call is on the page."""
+    return all(task in screen.text() for task, *_ in CALLS)
+
+
 def main() -> None:
     """Both pictures, into docs/."""
     with (
@@ -56,14 +70,14 @@ def main() -> None:
         for stream in streams:
             stream.start()
         time.sleep(TAKEN_AFTER_S)
-        for view, theme in (("now", "light"), ("speed", "dark")):
+        for view, theme in VIEWS:
             context = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, color_scheme=theme)
             context.add_init_script("sessionStorage.setItem('bursar-key', 'boss')")
             screen = Screen(context.new_page(), f"http://127.0.0.1:{gateway.port}")
             screen.go(view)
-            screen.until(lambda screen=screen: screen.text("#state-text") == "live")
+            screen.until(partial(is_live, screen))
             if view == "now":
-                screen.until(lambda screen=screen: all(asked[0] in screen.text() for asked in CALLS))
+                screen.until(partial(shows_every_call, screen))
             page = ROOT / "docs" / f"dashboard-{view}.png"
             screen.page.screenshot(path=page)
             with Image.open(page) as taken:

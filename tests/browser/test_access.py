@@ -52,7 +52,11 @@ def test_without_keys_it_is_open_on_this_machine_and_says_nothing_is_there(
         }
         for view, words in said.items():
             screen.go(view)
-            screen.until(lambda words=words: words in screen.text())
+
+            def shown(words: str = words) -> bool:
+                return words in screen.text()
+
+            screen.until(shown)
             screen.check()
 
 

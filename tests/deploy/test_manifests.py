@@ -52,7 +52,7 @@ def objects(kind: str) -> list[dict[str, Any]]:
 
 
 def commands() -> set[str]:
-    return {command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands}
+    return {str(command.name or getattr(command.callback, "__name__", "")) for command in cli.registered_commands}
 
 
 # Schemas and linters

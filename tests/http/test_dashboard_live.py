@@ -35,7 +35,7 @@ async def test_nothing_is_sampled_while_nobody_watches() -> None:
         assert sampler.taken == 0
         frames = broadcast.join()
         assert await anext(frames) == b"1"
-        await frames.aclose()  # type: ignore[attr-defined]
+        await frames.aclose()
         assert broadcast.viewers == 0
         seen = sampler.taken
         await asyncio.sleep(0.02)

@@ -148,7 +148,7 @@ def test_a_page_shows_the_calls_of_all_workers(tmp_path: Path) -> None:
 
 def test_a_page_shows_the_calls_of_all_gateways_that_share_redis(tmp_path: Path) -> None:
     """Two gateways, the second with two workers: whoever is asked shows the calls of all three processes."""
-    shared = {"redis_url": shared_server().url, "redis_namespace": f"t{secrets.token_hex(6)}"}
+    shared: dict[str, Any] = {"redis_url": shared_server().url, "redis_namespace": f"t{secrets.token_hex(6)}"}
     gate = Gate()
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

@@ -438,7 +438,7 @@ def test_a_rate_is_told_where_a_model_was_too_dear_before(tmp_path: Path, monkey
         rules = rules.replace("candidates: [m]", "candidates: [dear], fallback: [m]")
         capped = {"x-bursar-max-cost-usd": "0.004"}
         with LiveGateway(rules, tmp_path) as gateway:
-            asked = {"model": "auto", "max_tokens": 4}
+            asked: dict[str, Any] = {"model": "auto", "max_tokens": 4}
             first = gateway.chat(capped, **asked)
             assert (first.status, first.headers["x-bursar-model"]) == (200, "m")
             busy = gateway.chat(capped, **asked)

@@ -111,7 +111,7 @@ def test_without_leave_nothing_is_written(upstream: ScriptedUpstream, tmp_path: 
 
 def test_a_check_is_no_way_to_read_secrets(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "value-of-the-environment")
-    monkeypatch.setitem(gateway.gateway.policies._env, "SOME_SECRET", "value-of-the-environment")  # type: ignore[arg-type]
+    monkeypatch.setitem(gateway.gateway.policies._env, "SOME_SECRET", "value-of-the-environment")
     for tried in ("http://${SOME_SECRET}/v1", "http://(kept secret 1)/v1"):
         url = shown(gateway)["files"][0]["text"].split('base_url: "')[1].split('"')[0]
         answer = draft(gateway, (url, tried))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 from google import genai
@@ -74,7 +75,9 @@ class Chat:
                 choice.finish_reason,
                 (usage.prompt_tokens, usage.completion_tokens),
             )
-        said, names, arguments = Said(), {}, {}
+        said = Said()
+        names: dict[int, str] = {}
+        arguments: dict[int, str] = {}
         async for chunk in await self.sdk.chat.completions.create(
             **asked, stream=True, stream_options={"include_usage": True}
         ):
@@ -104,7 +107,8 @@ class Responses:
             asked["tools"] = [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}]
         if not stream:
             return self._of(await self.sdk.responses.create(**asked))
-        written, numbers, last = "", [], None
+        written, numbers = "", list[int]()
+        last: Any = None
         async for event in await self.sdk.responses.create(**asked, stream=True):
             numbers.append(event.sequence_number)
             last = event
@@ -112,7 +116,8 @@ class Responses:
                 written += event.delta
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         if last.type == "response.failed":
-            raise openai.APIError(last.response.error.message, None, body={"code": last.response.error.code})
+            request = httpx.Request("POST", self.sdk.base_url)
+            raise openai.APIError(last.response.error.message, request, body={"code": last.response.error.code})
         said = self._of(last.response)
         assert said.text == written
         return said
@@ -142,7 +147,7 @@ class Messages:
                 reply = await events.get_final_message()
         else:
             reply = await self.sdk.messages.create(**asked)
-        words_ = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+        words_: dict[str | None, str] = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
         return Said(
             "".join(block.text for block in reply.content if block.type == "text"),
             [(block.name, block.input) for block in reply.content if block.type == "tool_use"],
@@ -206,7 +211,8 @@ def pairs(test: Any) -> Any:
 
 async def settled(live: Live, task: str = "t") -> int:
     """What the task was charged, in nano-dollars."""
-    return round((await live.client.task(task))["spent_usd"] * 10**9)
+    spent_usd: float = (await live.client.task(task))["spent_usd"]
+    return round(spent_usd * 10**9)
 
 
 TASK = {"X-Bursar-Task-Id": "t"}
@@ -318,5 +324,5 @@ async def test_a_custom_tool_takes_free_text_wherever_it_goes(
         assert (names, text) == (["run"], 'print("hi")\n')
         return
     reply = await sdk.chat.completions.create(**asked)
-    (found,) = reply.choices[0].message.tool_calls or ()
+    (found,) = reply.choices[0].message.tool_calls or []
     assert (found.type, found.custom.name, found.custom.input) == ("custom", "run", 'print("hi")\n')

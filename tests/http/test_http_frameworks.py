@@ -11,7 +11,7 @@ import openai
 import pytest
 from google import genai
 from google.genai import types as gemini_types
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from tests.http.live import LiveGateway, sha256
 from tests.upstream import ScriptedUpstream
@@ -82,7 +82,8 @@ def plain(upstream: ScriptedUpstream) -> None:
 def spent(gateway: LiveGateway, task: str) -> int:
     """What a task was charged, in nano-dollars."""
     found = gateway.ask("GET", f"/v1/tasks/{task}", headers={"authorization": f"Bearer {KEY}"}).json
-    return round(found["spent_usd"] * 10**9)
+    spent_usd: float = found["spent_usd"]
+    return round(spent_usd * 10**9)
 
 
 def headers_of(task: str, cap_usd: float | None = None) -> dict[str, str]:
@@ -109,7 +110,7 @@ class TestLangChain:
 
         def made(task: str, cap_usd: float | None = None) -> Any:
             return ChatOpenAI(
-                model="m", base_url=gateway.url, api_key=KEY, use_responses_api=request.param,
+                model="m", base_url=gateway.url, api_key=SecretStr(KEY), use_responses_api=request.param,
                 stream_usage=True, default_headers=headers_of(task, cap_usd),
             )  # fmt: skip
 

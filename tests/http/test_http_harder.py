@@ -69,7 +69,8 @@ async def post(live: Live, dialect: str, body: dict[str, Any], task: str = "t") 
 
 
 async def spent(live: Live, task: str = "t") -> int:
-    return round((await live.task(task))["spent_usd"] * 10**9)
+    spent_usd: float = (await live.task(task))["spent_usd"]
+    return round(spent_usd * 10**9)
 
 
 @contextlib.asynccontextmanager

@@ -39,7 +39,7 @@ RESPONSES = {
     "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
 }  # fmt: skip
 # What OpenAI's search models answer: usage says nothing of the search that each of their answers makes.
-CHAT = {
+CHAT: dict[str, Any] = {
     "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {
         "role": "assistant", "content": "Found.", "annotations": [
@@ -48,7 +48,7 @@ CHAT = {
     }}],
     "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
 }  # fmt: skip
-COUNTED = {**CHAT, "usage": {**CHAT["usage"], "server_tool_use": {"web_search_requests": 3}}}  # type: ignore[dict-item]
+COUNTED = {**CHAT, "usage": {**CHAT["usage"], "server_tool_use": {"web_search_requests": 3}}}
 
 
 def grounded(model: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def grounded(model: str) -> dict[str, Any]:
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 ANTHROPIC_TOOL = {"type": "web_search_20250305", "name": "web_search"}
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], int, str, dict[str, Any]]] = {
     "anthropic": (MESSAGES, 2, "/v1/messages", {"messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL]}),
     "openai_responses": (RESPONSES, 2, "/v1/responses", {"input": "hi", "tools": [{"type": "web_search"}]}),
     "gemini": (
@@ -116,7 +116,7 @@ async def test_a_tool_without_a_fee_is_refused_under_a_cap(
     asked = {"model": "m", **body, **({"stream": True} if stream and case != "gemini" else {})}
     if stream and case == "gemini":
         path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
-    capped = {"caps": {"task": {"max_cost_usd": 1}}}
+    capped: dict[str, Any] = {"caps": {"task": {"max_cost_usd": 1}}}
     async with Live(tmp_path, spec_of(upstream, case, **capped)) as live:
         before = len(upstream.requests)
         headers = {"x-bursar-task-id": "t"}
@@ -391,7 +391,7 @@ async def test_a_responses_search_is_metered_as_it_runs(upstream: ScriptedUpstre
         "model": "m",
         "output": [],
     }
-    text = {
+    text: dict[str, Any] = {
         "type": "response.output_text.delta",
         "item_id": "msg_1",
         "output_index": 0,

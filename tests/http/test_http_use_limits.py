@@ -60,7 +60,8 @@ async def ask(live: Live, path: str, body: dict[str, Any], task: str = "t") -> A
 
 
 async def spent(live: Live, task: str = "t") -> int:
-    return round((await live.task(task))["spent_usd"] * 10**9)
+    spent_usd: float = (await live.task(task))["spent_usd"]
+    return round(spent_usd * 10**9)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -184,7 +185,9 @@ async def test_a_client_that_leaves_an_unseen_thinker_pays_for_one_search_more_t
     tmp_path: Path,
 ) -> None:
     """And for the longest answer, which nobody saw; not for all the searches that were set aside with it."""
-    begun = completed(2).body.partition(b"event: response.completed")[0]
+    whole = completed(2).body
+    assert whole is not None
+    begun = whole.partition(b"event: response.completed")[0]
 
     async def begin(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})

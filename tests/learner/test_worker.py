@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from app.core.feedback import Feedback
 from app.learner import worker
@@ -59,8 +60,8 @@ class House:
 
 @pytest.fixture(params=["embedded", "redis"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    url = {} if request.param == "embedded" else {"redis_url": shared_server().url}
-    settings = Settings(data_dir=tmp_path, redis_namespace=f"worker-{next(_numbers)}", **url)
+    redis_url = None if request.param == "embedded" else SecretStr(shared_server().url)
+    settings = Settings(data_dir=tmp_path, redis_namespace=f"worker-{next(_numbers)}", redis_url=redis_url)
     outcomes, snapshots = make_outcomes(settings), make_snapshots(settings)
     await outcomes.start()
     await snapshots.start()

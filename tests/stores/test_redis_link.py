@@ -121,9 +121,12 @@ async def test_sentinels_and_clusters_may_have_certificates_of_ones_own(monkeypa
     made: list[dict[str, Any]] = []
     for name in ("RedisCluster", "Sentinel", "SentinelConnectionPool"):
         kind = getattr(redis_link, name)
-        monkeypatch.setattr(
-            redis_link, name, lambda *a, kind=kind, **options: made.append(options) or kind(*a, **options)
-        )
+
+        def making(*a: Any, kind: Any = kind, **options: Any) -> Any:
+            made.append(options)
+            return kind(*a, **options)
+
+        monkeypatch.setattr(redis_link, name, making)
     said = "ssl_ca_certs=%2Fetc%2Fca.pem&ssl_check_hostname=False"
     await open_server(f"rediss+cluster://u:p@h:1?{said}", Script("return 1"), 1.0).close()
     await open_server(f"rediss+sentinel://h:1/s?{said}&sentinel_password=q", Script("return 1"), 1.0).close()
