@@ -140,7 +140,7 @@ def check_reply(ask: Ask, answer: Answer, record: Record | None) -> None:
 def check_hit(ask: Ask, answer: Answer, record: Record, firsts: dict[str, Answer]) -> None:
     """A reply of the cache: the one that its first call gave, which was whole, of the same key, shaped by no cap."""
     assert ask.headers.get("cache-control") is None
-    assert (record["outcome"], record["denials"]) == ("completed", [])
+    assert (record["outcome"], record["denials"], record["landing"]) == ("completed", [], None)
     assert record["key"] == ask.headers.get("authorization", "Bearer -").removeprefix("Bearer ")
     assert "x-bursar-remaining-usd" not in answer.headers
     if (first := firsts.get(record["request_id"])) is not None:

@@ -108,6 +108,8 @@ def make(seed: int) -> World:
     more = random.Random(f"more of {seed}")
     if more.random() < 0.35:
         _give_copies(more, world.policy)
+    if more.random() < 0.25:
+        world.policy["landing"] = {"at": more.choice([0.1, 0.5]), "note": more.random() < 0.5, "min_output_tokens": 16}
     if more.random() < 0.35:
         world.policy["cache"] = {"ttl_secs": 3600}
         world.asks += [_again(more, ask) for ask in world.asks for _ in range(2) if more.random() < 0.6]
