@@ -148,8 +148,10 @@ class OwnedCall(ABC):
 
     @property
     def as_asked(self) -> bool:
-        """Whether no budget has shaped the answer: none stood in a candidate's way, and no task was near its end."""
-        return not self.record.denials and self.record.approach is None
+        """Whether no budget has shaped the answer: none stood in a candidate's way or took searches from it, and no
+        task was near its end."""
+        free = not self.record.denials and self.record.approach is None
+        return free and all(attempt.clamp_uses is None for attempt in self.attempts)
 
     def took_it_itself(self, error: BudgetExceeded, candidate: Candidate) -> bool:
         """Whether the money that this candidate lacks went into attempts that failed: a client that tried again would

@@ -89,6 +89,20 @@ async def test_messages(
         assert record["outcome"] == "completed"
 
 
+async def test_an_answer_with_fewer_uses_than_were_asked_for_is_not_in_the_cache(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.source = obeying(5)
+    caps = {"task": {"max_cost_usd": (ROOM_NANO + 2 * USE_NANO) / 10**9}}
+    spec = spec_of(upstream, "anthropic", FEES, caps=caps, cache={"ttl_secs": 600})
+    async with Live(tmp_path, spec) as live:
+        body = {"messages": HI, "max_tokens": 50, "tools": [ANTHROPIC_TOOL]}
+        for task in ("t", "u", "v", "w"):
+            answer = await ask(live, "/v1/messages", body, task)
+            assert (answer.status, "x-bursar-cache" in answer.headers) == (200, False)
+            await live.idle()
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("dialect", ["anthropic", "openai_responses"])
 async def test_a_cap_that_pays_for_no_use_denies_the_call(
