@@ -38,6 +38,8 @@ from app.gateway.verdict import Verdict
 from app.gateway.view import View
 
 MAX_ERROR_BYTES = 64 * 1024
+MOST_MENDINGS = 8
+"""A request that is refused again and again, each time for something else, is sent so many times more at the most."""
 
 
 class Session(Protocol):
@@ -82,6 +84,7 @@ class Attempt:
         self.exchange = exchange_for(request, candidate, writing, time.time())
         self.pace = Pace(self.record, self.exchange.heard, self.meter, session.arrived_s, folds=self.folds)
         self._sent = False
+        self._mended = 0
 
     @cached_property
     def relay(self) -> Relay:
@@ -115,7 +118,7 @@ class Attempt:
             self.record.note_headers(reply.headers)
             if not 200 <= reply.status < 300:  # frameworks answer a POST with 201
                 body = (await self._read_error(reply))[:MAX_ERROR_BYTES]
-                if self.exchange.mends(body):
+                if self._mends(body):
                     reply.release()
                     return await self._carry()
                 return await self.failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
@@ -168,6 +171,14 @@ class Attempt:
         """The next wait may take so long, and no longer than the whole attempt may."""
         hard = self.hard_s
         self.session.waits.deadline_s = hard if seconds is None else min(self._loop.time() + seconds, hard)
+
+    def _mends(self, refusal: bytes) -> bool:
+        """Whether the request is to be sent once more, without what this error reply refuses, which bills nothing."""
+        if self._mended == MOST_MENDINGS or not self.exchange.mends(refusal):
+            return False
+        self._mended += 1
+        self._sent = False
+        return True
 
     async def _read_error(self, reply: Reply) -> bytes:
         try:

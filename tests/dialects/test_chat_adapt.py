@@ -141,3 +141,20 @@ def test_messages_without_thoughts_keep_their_bytes() -> None:
         request, upstream_model="m", limit_tokens=None, habits=ChatHabits(takes_reasoning=False), stream=False
     )
     assert bytes(request.members["messages"]) in sent
+
+
+@pytest.mark.parametrize("calls", ['{"extra_content":1}', '["x",{"extra_content":1}]', '[null,{"extra_content":1}]'])
+def test_what_are_no_calls_is_the_providers_to_refuse(calls: str) -> None:
+    said = f'{{"role":"assistant","content":"x","reasoning":"hm","tool_calls":{calls}}}'
+    request = parse_chat(f'{{"model":"auto","messages":[{said}]}}'.encode())
+    strict = ChatHabits(takes_reasoning=False)
+    body = render_chat(request, upstream_model="m", limit_tokens=None, habits=strict, stream=False)
+    (message,) = json.loads(body)["messages"]
+    assert message == {"role": "assistant", "content": "x", "tool_calls": json.loads(calls)}
+
+
+@pytest.mark.parametrize("value", [b"1e999", b'"\xff"'])
+def test_a_value_that_cannot_be_read_is_no_default(value: bytes) -> None:
+    request = parse_chat(b'{"model":"auto","messages":[{"role":"user","content":"Hi"}],"temperature":%b}' % value)
+    body = render_chat(request, upstream_model="gpt-5", limit_tokens=None, habits=ANY, stream=False)
+    assert b"temperature" not in body

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.gateway.attempt import MOST_MENDINGS
 from tests.gateway.live import Live, policy, read
 from tests.gateway.test_thoughts import MESSAGE, refusal
 from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Script
 
 TEXT = {"type": "text", "text": "You are"}
 SCOPED = {**TEXT, "cache_control": {"type": "ephemeral", "scope": "global"}}
@@ -62,13 +65,18 @@ async def ask(live: Live, body: dict[str, Any], betas: str = BETAS) -> Any:
         ("system.0.cache_control.ephemeral.scope", {"system": [MARKED, TEXT, MARKED]}),
         ("tools.0.custom.defer_loading", {"tools": [TOOL, TOOL]}),
         ("thinking.adaptive.display", {"thinking": {"type": "adaptive"}}),
+        (
+            "messages.0.content.0.text.cache_control.ephemeral.scope",
+            {"messages": [{"role": "user", "content": [MARKED]}]},
+        ),
     ],
 )
 async def test_an_unknown_member_is_left_out(
     live: Live, upstream: ScriptedUpstream, path: str, changed: dict[str, Any]
 ) -> None:
     upstream.source = [refusal(extra(path)), MESSAGE]
-    assert (await ask(live, BODY)).status == 200
+    messages = [{"role": "user", "content": [SCOPED]}] if path.startswith("messages") else BODY["messages"]
+    assert (await ask(live, {**BODY, "messages": messages})).status == 200
     first, second = upstream.requests
     expected = {name: value for name, value in {**first.body, **changed}.items() if value is not None}
     assert second.body == expected
@@ -81,6 +89,39 @@ async def test_one_after_the_other(live: Live, upstream: ScriptedUpstream) -> No
     assert (await ask(live, BODY)).status == 200
     assert len(upstream.requests) == 4
     assert upstream.requests[-1].body.keys() == BODY.keys() - {"context_management", "output_config"}
+
+
+async def test_not_for_ever(live: Live, upstream: ScriptedUpstream) -> None:
+    """A provider that knows none of many, and names one at a time."""
+    betas = [f"beta-{place}" for place in range(100)]
+    unknown = iter(betas)
+    upstream.source = lambda _: refusal(f"Unexpected value(s) `{next(unknown)}` {HEADER}")
+    answer = await ask(live, BODY, ",".join(betas))
+    assert (answer.status, len(upstream.requests)) == (400, 1 + MOST_MENDINGS)
+    (attempt,) = await live.attempts(answer)
+    assert (attempt["outcome"], attempt["cost_usd"]) == ("bad_request", 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "number"),
+    [
+        (b"Unexpected value(s) `\xff` for the `anthropic-beta` header", b"1"),
+        (extra("metadata.scope").encode(), b"1e999"),
+    ],
+)
+async def test_a_refusal_or_a_member_that_cannot_be_read_is_told(
+    live: Live, upstream: ScriptedUpstream, message: bytes, number: bytes
+) -> None:
+    upstream.source = Script(
+        status=400,
+        body=b'{"type":"error","error":{"type":"invalid_request_error","message":"%b"}}' % message,
+        headers={"content-type": "application/json"},
+    )
+    body = json.dumps({**BODY, "metadata": {"scope": 0}}).encode().replace(b'"scope": 0', b'"scope": %b' % number)
+    headers = {"anthropic-beta": BETAS, "content-type": "application/json"}
+    async with live.client.session.post(f"{live.url}/v1/messages", data=body, headers=headers) as response:
+        assert (await read(response)).status == 400
+    assert len(upstream.requests) == 1
 
 
 EDITING, EFFORT = "context-management-2025-06-27", "effort-2025-11-24"

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from app.core.raw import UNREADABLE
 from app.core.types import ChatRequest
 
 DROPPABLE = frozenset(
@@ -39,8 +40,11 @@ def without_extras(request: ChatRequest, refusal: bytes) -> ChatRequest | None:
     """The request without what this error reply does not know; None where that cannot be left out, or is not there."""
     forward = _without_betas(request.forward, refusal)
     members = request.members
-    for found in _EXTRA.findall(refusal):
-        members = _without(members, found.decode().split("."))
+    try:
+        for found in _EXTRA.findall(refusal):
+            members = _without(members, found.decode().split("."))
+    except UNREADABLE:
+        members = request.members
     if members is request.members and forward is request.forward:
         return None
     return msgspec.structs.replace(request, members=members, forward=forward)
@@ -54,7 +58,7 @@ def _without_betas(forward: dict[str, str], refusal: bytes) -> dict[str, str]:
         kept = []
     else:
         named = _UNKNOWN_BETAS.search(refusal)
-        unknown = {beta.decode() for beta in _QUOTED.findall(named[1])} if named else set()
+        unknown = {beta.decode("utf-8", "replace") for beta in _QUOTED.findall(named[1])} if named else set()
         kept = [beta for beta in asked if beta not in unknown]
         if len(kept) == len(asked):
             return forward
@@ -80,7 +84,7 @@ def _without(members: dict[str, msgspec.Raw], path: list[str]) -> dict[str, msgs
 
 def _holders(inner: Any, path: list[str]) -> Iterator[dict[str, Any]]:
     """The objects to which a path leads: in all items of a list, as the others will be refused next. Names that are
-    not there tell the kind of an object."""
+    not there, or lead to no object, tell the kind of one."""
     if isinstance(inner, list):
         rest = path[1:] if path and path[0].isdigit() else path
         for item in inner:
@@ -89,4 +93,5 @@ def _holders(inner: Any, path: list[str]) -> Iterator[dict[str, Any]]:
         if not path:
             yield inner
         else:
-            yield from _holders(inner.get(path[0], inner), path[1:])
+            named = inner.get(path[0])
+            yield from _holders(named if isinstance(named, dict | list) else inner, path[1:])

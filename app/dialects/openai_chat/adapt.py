@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from app.core.policy import ChatHabits
+from app.core.raw import UNREADABLE
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
 
 _Members = dict[str, msgspec.Raw]
@@ -57,11 +58,19 @@ def _bare(message: msgspec.Raw) -> bytes:
     if bytes(members.get("role", b"")) != b'"assistant"':
         return bytes(message)
     if b'"extra_content"' in bytes(kept.get("tool_calls", b"")):
-        calls = [_members.decode(call) for call in _raws.decode(kept["tool_calls"])]
-        for call in calls:
-            call.pop("extra_content", None)
-        kept["tool_calls"] = msgspec.Raw(b"[" + b",".join(_encode(call) for call in calls) + b"]")
+        kept["tool_calls"] = _unsigned(kept["tool_calls"])
     return _encode(kept)
+
+
+def _unsigned(raw: msgspec.Raw) -> msgspec.Raw:
+    """Calls without their proofs; what are no calls is the provider's to refuse."""
+    try:
+        calls = [_members.decode(call) for call in _raws.decode(raw)]
+    except UNREADABLE:
+        return raw
+    for call in calls:
+        call.pop("extra_content", None)
+    return msgspec.Raw(b"[" + b",".join(_encode(call) for call in calls) + b"]")
 
 
 def adapt(members: _Members, model: str) -> None:
@@ -75,8 +84,15 @@ def adapt(members: _Members, model: str) -> None:
     if can.samples or (effort == "none" and can.samples_unthinking):
         return
     for name, default in _DEFAULTS.items():
-        if name in members and _decode(members[name]) not in (default, None):
+        if name in members and not _is(members[name], default):
             del members[name]
+
+
+def _is(given: msgspec.Raw, default: int) -> bool:
+    try:
+        return _decode(given) in (default, None)
+    except UNREADABLE:  # a number that is too large for any
+        return False
 
 
 def _fitted(members: _Members, can: Abilities) -> str | None:
