@@ -168,6 +168,8 @@ def test_make_test_runs_every_guard() -> None:
     recipe = makefile[makefile.index("\ntest:") : makefile.index("\nbench:")]
     for guard in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"):
         assert guard in recipe
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    assert {contract["type"] for contract in contracts} == {"layers", "forbidden"}
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert {contract["type"] for contract in tools["importlinter"]["contracts"]} == {"layers", "forbidden"}
+    assert tools["mypy"]["strict"] is True
+    assert {*tools["mypy"]["packages"]} == {"app", "routers", "scripts", "tests"}
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
