@@ -257,11 +257,13 @@ class EventExchange:
 
     def mends(self, refusal: bytes) -> bool:
         if self._upstream.name == MESSAGES:
-            from app.dialects.anthropic import extras, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+            from app.dialects.anthropic import extras, marks, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
 
             if self._same and (known := extras.without_extras(self._request, refusal)) is not None:
                 self._request = known
                 return True
+            if not self._same and marks.refuses_marks(refusal):
+                return marks.forget_marks(self._talk)
             if self._fills is None and thoughts.misses_thoughts(refusal):
                 self._fills = thoughts.unthinking
                 return True

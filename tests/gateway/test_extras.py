@@ -29,6 +29,7 @@ BODY: dict[str, Any] = {
     "thinking": {"type": "adaptive", "display": "summarized"},
     "output_config": {"effort": "high"},
     "context_management": EDITS,
+    "cache_control": {"type": "ephemeral", "ttl": "1h"},
 }
 BETAS = "claude-code-20250219,context-management-2025-06-27, effort-2025-11-24"
 
@@ -64,6 +65,9 @@ async def ask(live: Live, body: dict[str, Any], betas: str = BETAS) -> Any:
         ("output_config", {"output_config": None}),
         ("system.0.cache_control.ephemeral.scope", {"system": [MARKED, TEXT, MARKED]}),
         ("tools.0.custom.defer_loading", {"tools": [TOOL, TOOL]}),
+        ("cache_control", {"cache_control": None}),
+        ("system.0.cache_control", {"system": [TEXT, TEXT, TEXT]}),
+        ("cache_control.ephemeral.ttl", {"cache_control": {"type": "ephemeral"}}),
         ("thinking.adaptive.display", {"thinking": {"type": "adaptive"}}),
         (
             "messages.0.content.0.text.cache_control.ephemeral.scope",
@@ -81,6 +85,22 @@ async def test_an_unknown_member_is_left_out(
     expected = {name: value for name, value in {**first.body, **changed}.items() if value is not None}
     assert second.body == expected
     assert second.headers["anthropic-beta"] == BETAS
+
+
+@pytest.mark.parametrize(("others", "left"), [([], None), ([{"type": "clear_tool_uses_20250919"}], 1)])
+async def test_thinking_is_not_cleared_where_there_is_none(
+    live: Live, upstream: ScriptedUpstream, others: list[dict[str, str]], left: int | None
+) -> None:
+    said = "`clear_thinking_20251015` strategy requires `thinking` to be enabled or adaptive"
+    upstream.source = [refusal(said), MESSAGE]
+    edits = {"edits": [*EDITS["edits"], *others], "x": 1}
+    assert (await ask(live, {**BODY, "context_management": edits})).status == 200
+    second = upstream.requests[1].body.get("context_management")
+    assert second == (None if left is None else {"edits": others, "x": 1})
+    upstream.source, upstream.requests[:] = refusal(said), []
+    without = {name: value for name, value in BODY.items() if name != "context_management"}
+    assert (await ask(live, without)).status == 400
+    assert len(upstream.requests) == 1
 
 
 async def test_one_after_the_other(live: Live, upstream: ScriptedUpstream) -> None:

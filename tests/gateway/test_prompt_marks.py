@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.live import Live, policy, read
+from tests.gateway.test_thoughts import refusal
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script
 
@@ -47,3 +48,26 @@ async def test_marks_follow_the_price(tmp_path: Path, pricing: Any, marks: int) 
     if pricing == CACHED:
         nano = FRESH * 3_000 + WRITTEN * 3_750 + READ * 300 + SAID * 15_000
         assert answer.json["usage"]["cost"] == pytest.approx(nano / 1e9)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "tools.0.cache_control: Extra inputs are not permitted",
+        "You invoked an unsupported model or your request did not allow prompt caching. See the documentation.",
+    ],
+)
+async def test_marks_that_a_provider_refuses_are_left_out(tmp_path: Path, message: str, own: bool) -> None:
+    content = [{"type": "text", "text": "go", **({"cache_control": {"type": "ephemeral"}} if own else {})}]
+    body = {**BODY, "messages": [{"role": "user", "content": content}]}
+    with ScriptedUpstream([refusal(message), ANSWER]) as upstream:
+        models = {"a": {"upstream_model": "claude-sonnet-5", "pricing": CACHED}}
+        made = policy({"a": upstream}, providers={"a": {"dialect": "anthropic"}}, models=models)
+        async with Live(tmp_path, made) as live:
+            path = f"{live.url}/v1/chat/completions"
+            assert (await read(await live.client.session.post(path, json=body))).status == 200
+            upstream.source = refusal(message)
+            assert (await read(await live.client.session.post(path, json=body))).status == 400
+    marks = [json.dumps(request.body).count('"cache_control"') for request in upstream.requests]
+    assert marks == [1 if own else 2, 0] * 2

@@ -2,8 +2,9 @@
 
 Claude Code sends what Anthropic's API has learned last; Vertex, Bedrock, Copilot and the makers of other models behind
 the same dialect refuse the whole request for it, and would for ever. What is left out here steers how the provider
-works (its own editing of the context, the scope of a cache, how arguments are streamed), not what is asked.
-Sources: https://github.com/anthropics/claude-code/issues/21612, https://github.com/BerriAI/litellm/issues/20021
+works (its own editing of the context, its cache, how arguments are streamed), not what is asked.
+Sources: https://github.com/anthropics/claude-code/issues/21612, https://github.com/BerriAI/litellm/issues/20021,
+https://github.com/UKGovernmentBEIS/inspect_ai/pull/3851
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ DROPPABLE = frozenset(
         "context_management",
         "output_config",
         "block_binding",
+        "cache_control",
         "defer_loading",
         "diagnostics",
         "display",
         "eager_input_streaming",
         "scope",
+        "ttl",
     )
 )
 _EXTRA = re.compile(rb"(?<![\w.])([a-z_0-9]+(?:\.[a-z_0-9]+)*): extra inputs are not permitted", re.IGNORECASE)
@@ -34,6 +37,13 @@ _BETA = "anthropic-beta"
 _UNKNOWN_BETAS = re.compile(rb"unexpected value\(s\) (.{1,2000}?) for the `?anthropic-beta`? header", re.IGNORECASE)
 _QUOTED = re.compile(rb"`([^`]+)`")
 _NO_BETAS = b"invalid beta flag"
+_NO_CLEARING = re.compile(rb"clear_thinking_\w+`? strategy requires", re.IGNORECASE)
+"""Of a request whose thinking was turned off on its way: https://github.com/router-for-me/CLIProxyAPI/issues/4957"""
+_EDITING = "context_management"
+
+
+class _Editing(msgspec.Struct):
+    edits: list[dict[str, Any]] = []
 
 
 def without_extras(request: ChatRequest, refusal: bytes) -> ChatRequest | None:
@@ -43,6 +53,8 @@ def without_extras(request: ChatRequest, refusal: bytes) -> ChatRequest | None:
     try:
         for found in _EXTRA.findall(refusal):
             members = _without(members, found.decode().split("."))
+        if _NO_CLEARING.search(refusal) is not None and _EDITING in members:
+            members = _without_clearing(members)
     except UNREADABLE:
         members = request.members
     if members is request.members and forward is request.forward:
@@ -80,6 +92,18 @@ def _without(members: dict[str, msgspec.Raw], path: list[str]) -> dict[str, msgs
     for held in found:
         del held[last]
     return {**members, top: msgspec.Raw(msgspec.json.encode(inner))} if found else members
+
+
+def _without_clearing(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """Without edits of the context that clear thinking; where there are no others, without any."""
+    editing = msgspec.json.decode(members[_EDITING], type=_Editing)
+    kept = [edit for edit in editing.edits if not str(edit.get("type")).startswith("clear_thinking")]
+    if len(kept) == len(editing.edits):
+        return members
+    if not kept:
+        return {name: value for name, value in members.items() if name != _EDITING}
+    told = {**msgspec.json.decode(members[_EDITING]), "edits": kept}
+    return {**members, _EDITING: msgspec.Raw(msgspec.json.encode(told))}
 
 
 def _holders(inner: Any, path: list[str]) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,19 @@ Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from app.core.conversation import Conversation
+from app.core.conversation import Conversation, Media, Text, Tool, ToolResult
 from app.dialects.anthropic.turns import CACHE
 
 _Block = dict[str, Any]
 _MARK = "cache_control"
 _MOST = 4
 _TURNS = 2
+_REFUSED = re.compile(rb"cache_control: extra inputs are not permitted|did not allow prompt caching")
+"""Hosts of older models: https://github.com/earendil-works/pi/issues/7938 and
+https://github.com/posit-dev/positron/issues/12142"""
 
 
 def mark_prefix(body: dict[str, Any], talk: Conversation, *, unasked: bool) -> None:
@@ -31,6 +35,24 @@ def mark_prefix(body: dict[str, Any], talk: Conversation, *, unasked: bool) -> N
         for blocks in (tools, system, *users[-_TURNS:]):
             if blocks:
                 blocks[-1][_MARK] = CACHE
+
+
+def refuses_marks(body: bytes) -> bool:
+    """Whether this error reply says that the model, or this server, has no cache to mark anything for."""
+    return _REFUSED.search(body.lower()) is not None
+
+
+def forget_marks(talk: Conversation) -> bool:
+    """Mark nothing of this conversation, the client's own marks included; False where nothing can have been."""
+    parts = [part for message in talk.messages for part in message.parts]
+    inner = [said for part in parts if isinstance(part, ToolResult) for said in part.parts]
+    marked: list[Tool | Text | Media | ToolResult] = [*talk.tools, *inner]
+    marked += [part for part in parts if isinstance(part, Text | Media | ToolResult)]
+    found = talk.caching or any(one.cache for one in marked)
+    talk.caching = False
+    for one in marked:
+        one.cache = False
+    return found
 
 
 def _blocks(turns: list[_Block]) -> list[_Block]:
