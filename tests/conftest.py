@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fastapi.dependencies import models as dependencies
 from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
@@ -28,6 +29,15 @@ def pytest_configure() -> None:
     """No test may spend the operator's money, nor find the operator's settings where it expects the defaults."""
     for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _gateways_are_forgotten() -> Iterator[None]:
+    """FastAPI remembers each endpoint that it has looked at, and so each gateway of a test: 4 MB of them, for good."""
+    yield
+    for remembered in vars(dependencies).values():
+        if hasattr(remembered, "cache_clear"):
+            remembered.cache_clear()
 
 
 class Served:
