@@ -64,7 +64,8 @@ def test_a_tiny_run_gives_every_figure() -> None:
     report.how(before, ["a remark"])
     for said in ("| n1 bursar ", "| burst direct ", "Memory", "- CPU: ", "- a remark"):
         assert said in out.getvalue()
-    assert msgspec.json.decode(msgspec.json.encode(Findings(before, "sqlite", rows, growth)), type=Findings)
+    found = Findings(before, "sqlite", rows, growth)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Findings) == found
 
 
 @needs_proc
