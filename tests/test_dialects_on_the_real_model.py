@@ -4,7 +4,7 @@ it came can be compared with what was translated. The same question at temperatu
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,8 @@ def by_gemini(url: str, model: str, stream: bool) -> str:
 
 
 @pytest.mark.parametrize("ask", [by_chat, by_responses, by_messages, by_gemini])
-def test_the_same_words_by_every_way(url: str, ask: object) -> None:
+def test_the_same_words_by_every_way(url: str, ask: Callable[[str, str, bool], str]) -> None:
     expected = by_chat(url, "chat", False)
     assert expected
-    said = {(model, stream): ask(url, model, stream) for model in UPSTREAMS for stream in (False, True)}  # type: ignore[operator]
+    said = {(model, stream): ask(url, model, stream) for model in UPSTREAMS for stream in (False, True)}
     assert said == dict.fromkeys(said, expected)

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from app import local_model
 from app.commands import serve as serve_command
@@ -27,7 +28,7 @@ from tests.conftest import Served
 from tests.stores.policy_texts import CATALOGUE, DEFAULT_POLICY
 
 WITHIN_S = 60.0
-SAY = [{"role": "user", "content": "Say hello."}]
+SAY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
 
 needs_model = pytest.mark.skipif(
     local_model.why_missing() is not None, reason=f"no local model: {local_model.why_missing()}"
@@ -65,7 +66,7 @@ def test_the_model_answers_comes_back_when_killed_and_ends_when_stopped(keeper: 
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: keeper.pid != first and keeper.ready.is_set())
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{keeper.port}/v1", api_key="none", max_retries=0)
-    answer = client.chat.completions.create(model="smollm2", messages=SAY, max_tokens=4)  # type: ignore[arg-type]
+    answer = client.chat.completions.create(model="smollm2", messages=SAY, max_tokens=4)
     assert answer.model == "smollm2"
     assert answer.usage is not None
     assert 1 <= answer.usage.completion_tokens <= 4
@@ -137,7 +138,7 @@ def test_the_default_gateway_answers_cuts_accounts_and_leaves_no_model_behind(
     client = openai.OpenAI(base_url=served.url, api_key="none", max_retries=0, timeout=WITHIN_S)
     answer = client.chat.completions.create(
         model="auto",
-        messages=SAY,  # type: ignore[arg-type]
+        messages=SAY,
         max_tokens=4,
         extra_body={"max_cost_usd": 0.01},
     )

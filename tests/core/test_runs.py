@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +15,17 @@ from app.core.types import Outcome
 T0 = 1_795_176_000.0
 
 
-def call(n: int, at_s: float = 0.0, duration_s: float = 1.0, outcome: str = "completed", **more: object) -> CallPace:
+def call(n: int, at_s: float = 0.0, duration_s: float = 1.0, outcome: str = "completed", **more: Any) -> CallPace:
     """The n-th call of a task, `at_s` after its begin."""
-    about = {"task_id": "t", "model": "small", "harness": "codex", "task_type": "code", "output_tokens": 10, **more}
-    return CallPace(f"req_{n}", "ci", created_s=T0 + at_s, duration_ms=duration_s * 1000, outcome=outcome, **about)  # type: ignore[arg-type]
+    about: dict[str, Any] = {
+        "task_id": "t",
+        "model": "small",
+        "harness": "codex",
+        "task_type": "code",
+        "output_tokens": 10,
+        **more,
+    }
+    return CallPace(f"req_{n}", "ci", created_s=T0 + at_s, duration_ms=duration_s * 1000, outcome=outcome, **about)
 
 
 def word(

@@ -39,7 +39,8 @@ def run(name: str, *arguments: str | Path) -> str:
 
 @cache
 def compose() -> dict[str, Any]:
-    return yaml.safe_load(COMPOSE.read_text())  # type: ignore[no-any-return]
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return found
 
 
 @cache

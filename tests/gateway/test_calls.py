@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ from tests.gateway.live import PRICE, Live, policy, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
+Body = Callable[["Call"], Awaitable[None]]
+
 
 class Call:
     """A runner whose body is given."""
 
-    def __init__(self, body: object) -> None:
+    def __init__(self, body: Body) -> None:
         self.waits = Waits()
         self.flushed = 0
         self.quiet_until_s = float("inf")
         self._body = body
 
     async def run(self) -> None:
-        await self._body(self)  # type: ignore[operator]
+        await self._body(self)
 
     def flush(self) -> None:
         self.flushed += 1
@@ -33,7 +36,7 @@ class Call:
         raise AssertionError("nobody waits")
 
 
-def spawned(body: object) -> tuple[Calls, Call]:
+def spawned(body: Body) -> tuple[Calls, Call]:
     calls, call = Calls(), Call(body)
     calls.spawn(call)
     return calls, call

@@ -109,7 +109,8 @@ def test_a_fallback_serves_where_no_primary_can() -> None:
 def test_each_capability_rules_out_who_lacks_it(can: dict[str, Any], asked: dict[str, Any], verdict: str) -> None:
     able = model("able", 10**9)
     lacking = model("lacking", 1, **can)
-    unknown = model("unknown", 10**8, **{ability: None for ability in can})  # type: ignore[arg-type]
+    unsaid: dict[str, Any] = dict.fromkeys(can)
+    unknown = model("unknown", 10**8, **unsaid)
     of = view(policy([lacking, able, unknown], [Route("auto", ("lacking", "able", "unknown"))]))
     decision = choose(of, request(prompt=asked))
     assert verdicts(decision) == {"lacking": verdict, "able": "adequate, dearer", "unknown": "chosen"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,8 @@ from app.core.types import ChatRequest
 from app.gateway.decide import Decision, decide
 from app.gateway.target import resolve
 from app.gateway.view import View
+from routers.base import Arm, Score
+from routers.features import Features
 from tests.gateway.policy_values import FixedRouter, model, policy, request, view
 
 CHEAP, MID, DEAR = model("cheap", 10**6), model("mid", 10**7, tier=2), model("dear", 10**8, tier=4)
@@ -97,7 +100,7 @@ def test_below_min_confidence_the_heuristic_decides_and_both_opinions_are_kept()
 
 def test_a_router_that_cannot_be_sure_enough_is_not_asked() -> None:
     class Unsure(FixedRouter):
-        def surest(self, features):  # type: ignore[no-untyped-def]
+        def surest(self, features: Features) -> float:
             return 0.5
 
     router = Unsure(ONLY_MID_WILL_DO, "learned", confidence=0.5)
@@ -112,7 +115,7 @@ def test_a_router_that_cannot_be_sure_enough_is_not_asked() -> None:
 
 def test_the_confidence_that_counts_is_that_of_the_choice() -> None:
     class Uneven(FixedRouter):
-        def score(self, features, arms):  # type: ignore[no-untyped-def]
+        def score(self, features: Features, arms: Sequence[Arm]) -> list[Score]:
             found = super().score(features, arms)
             return [
                 structs.replace(s, confidence=0.9 if arm.name == "mid" else 0.1)
@@ -225,8 +228,8 @@ def test_embeddings_know_only_the_pin_of_all_tasks() -> None:
         ({"objective": "utility", "success_value_nano": 10}, CHEAP, ["chosen", "less useful", "fallback"]),
     ],
 )
-def test_objectives_reach_the_decision(rules: dict[str, object], chosen: Candidate, verdicts: list[str]) -> None:
-    decision = choose(on(replace(AUTO, **rules), learned()))  # type: ignore[arg-type]
+def test_objectives_reach_the_decision(rules: dict[str, Any], chosen: Candidate, verdicts: list[str]) -> None:
+    decision = choose(on(replace(AUTO, **rules), learned()))
     assert decision.chosen is chosen
     assert [seen.verdict for seen in decision.considered] == verdicts
     assert decision.rules is not None

@@ -84,7 +84,8 @@ class Answer:
         said: dict[str, Any] = self.json
         assert set(said) == {"error"}
         assert set(said["error"]) >= {"message", "type", "param", "code"}
-        return said["error"]  # type: ignore[no-any-return]
+        error: dict[str, Any] = said["error"]
+        return error
 
     @property
     def events(self) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,14 @@ from app.learner.replay_estimates import LEAST_EFFECTIVE, Logged, Replayed, esti
 SEED = 20_261_129
 
 
-def logged(n: int, **given: object) -> Logged:
+def logged(n: int, **given: Any) -> Logged:
     """Rows that the other policy would decide in the same way, each a unit of its own."""
     ones = np.ones(n)
-    columns = {
+    columns: dict[str, Any] = {
         "unit": np.arange(n), "propensity": ones, "target": ones, "unsupported": 0 * ones, "outcome": ones,
         "expected": 0 * ones, "expected_target": 0 * ones,
     }  # fmt: skip
-    return Logged(**{**columns, **given})  # type: ignore[arg-type]
+    return Logged(**{**columns, **given})
 
 
 def test_ips_and_dr_are_exactly_unbiased() -> None:

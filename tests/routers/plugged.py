@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routers.base import Arm, Score
-from routers.features import Features
+import numpy as np
 
+from routers.base import Arm, Score
+from routers.eval_table import Floats, Table
+from routers.features import Features
+from routers.rows import Indices
+
+Drawn = tuple[float, int]
 CHANCE = {"cheap-7b": 0.4, "middle-70b": 0.6, "dear-405b": 0.8}
 
 
@@ -50,20 +55,16 @@ class Learner:
 
     name = "stand-in"
 
-    def start(self, table, model, known):  # type: ignore[no-untyped-def]
+    def start(self, table: Table, model: int, known: Indices) -> Drawn:
         return (0.6 * 5, 5)
 
-    def learn(self, state, table, row, outcome):  # type: ignore[no-untyped-def]
+    def learn(self, state: Drawn, table: Table, row: int, outcome: float) -> Drawn:
         return (state[0] + outcome, state[1] + 1)
 
-    def predict(self, state, table, rows):  # type: ignore[no-untyped-def]
-        import numpy as np
-
+    def predict(self, state: Drawn, table: Table, rows: Indices) -> Floats:
         return np.full(len(rows), state[0] / state[1])
 
-    def others(self, table, model, known, rows):  # type: ignore[no-untyped-def]
-        import numpy as np
-
+    def others(self, table: Table, model: int, known: Indices, rows: Indices) -> Floats:
         return np.full((len(rows), len(table.models)), 0.5)
 
 

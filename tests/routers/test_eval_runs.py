@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from routers.eval_policies import (
     setting_for,
 )
 from routers.eval_runs import HIGHEST, Part, Run, Trial, forecast_trial, mixed_rates, run
-from routers.eval_split import Fold, plans, swapped
+from routers.eval_split import Cv, Fold, plans, swapped
 from routers.eval_table import Floats, Table, tables
 from routers.rows import Indices, Outcome, Row
 from tests.routers.made_rows import made_rows
@@ -107,10 +108,10 @@ def test_halves_and_folds_never_share_a_question() -> None:
 
 
 @pytest.mark.parametrize("kind", ["none", "random", "family"])
-def test_every_row_is_tested_once(kind: str) -> None:
+def test_every_row_is_tested_once(kind: Cv) -> None:
     rows = made_rows(60)
     made = tables(rows, no_price)
-    found, _ = plans(rows, made, kind, 1)  # type: ignore[arg-type]
+    found, _ = plans(rows, made, kind, 1)
     tested = np.concatenate([fold.test for plan in found for _, fold in plan.folds])
     assert sorted(tested.tolist()) == list(range(60))
 
@@ -307,7 +308,7 @@ def test_savings_of_a_known_router() -> None:
     assert careless.values["ECE"].value == pytest.approx(0.25)
 
 
-def sure_of_all(table: Table):  # type: ignore[no-untyped-def]
+def sure_of_all(table: Table) -> Callable[[Fold], Trial]:
     def attempt(fold: Fold) -> Trial:
         sure = [Forecast(np.ones((len(part), len(table.models)))) for part in (fold.validation, fold.test)]
         return forecast_trial(table, fold, *sure)

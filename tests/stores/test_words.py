@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.settings import Settings
 from app.stores import words as module
@@ -143,6 +144,6 @@ async def test_who_meets_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert make_words(Settings()) is None
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     assert isinstance(make_words(Settings()), FileWords)
-    shared = make_words(Settings(redis_url=shared_server().url))  # type: ignore[arg-type]  # pydantic makes the secret
+    shared = make_words(Settings(redis_url=SecretStr(shared_server().url)))
     assert isinstance(shared, RedisWords)
     await shared.close()
