@@ -119,6 +119,7 @@ class Conversation:
 
     `tool_choice`: auto, none, required, or (`tool_named`) the one tool that must be called. `effort`: the client's
     word for how much to think; `think_tokens`: its budget in tokens; `show_thoughts`: it wants to read them.
+    `own`: what only OpenAI's two dialects have words for, by its names in Chat (`openai_chat/own.py`).
     `caching`: the provider's cache may be used where the client says nothing of it. `dropped`: names of the client's
     parameters that the canonical form cannot hold, for the record.
     """
@@ -140,6 +141,7 @@ class Conversation:
     think_tokens: int | None = None
     show_thoughts: bool = False
     user: str | None = None
+    own: dict[str, str] = field(default_factory=dict)
     choices: int = 1
     caching: bool = False
     dropped: list[str] = field(default_factory=list)

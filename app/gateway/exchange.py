@@ -36,6 +36,7 @@ from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.dialect import ChatDialect
 from app.dialects.openai_chat.finishes import OWN, is_failure, own_word
 from app.dialects.openai_chat.fold import Folder
+from app.dialects.openai_chat.own import forget_own
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.thoughts import misses_thoughts, with_placeholders
@@ -127,7 +128,8 @@ def exchange_for(request: ChatRequest, candidate: Candidate, writing: tuple[str,
         return ChatExchange(request, provider, writing)
     spoken = ChatDialect(provider.chat) if upstream == CHAT else dialect_named(upstream)
     caching = price is None or price.knows_caches
-    return EventExchange(request, dialect_named(request.dialect), spoken, writing, int(now_s), caching=caching)
+    client = dialect_named(request.dialect)
+    return EventExchange(request, client, spoken, writing, int(now_s), caching=caching, openai=provider.openai)
 
 
 class ChatExchange:
@@ -208,10 +210,12 @@ class EventExchange:
         created_s: int,
         *,
         caching: bool,
+        openai: bool,
     ) -> None:
         self._request = request
         self._created_s = created_s
         self._caching = caching
+        self._openai = openai
         self._fills: Callable[[bytes], bytes] | None = None
         self._client = client
         self._upstream = upstream
@@ -238,6 +242,8 @@ class EventExchange:
     def _talk(self) -> Conversation:
         talk = self._client.conversation(self._request)
         talk.caching = self._caching
+        if not self._openai:
+            forget_own(talk)
         self._names = shortened(talk, self._upstream.name)
         return talk
 

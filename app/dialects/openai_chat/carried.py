@@ -20,10 +20,11 @@ CARRIED: Final = frozenset((
     "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls", "response_format",
     "stop", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty",
     "reasoning_effort", "reasoning", "thinking", "include_reasoning", "user", "safety_identifier", "n",
+    "verbosity", "prompt_cache_key", "prompt_cache_retention",
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_cost_usd",
 ))
 # fmt: on
-"""Members that the conversation or the `ChatRequest` holds."""
+"""Members that the conversation or the `ChatRequest` holds; `own.py` says which of them go to OpenAI alone."""
 
 _CONSTRAINT = "the answer would not keep to it"
 REFUSED: Final = {
@@ -49,9 +50,6 @@ DROPPED: Final = {
     "store": "keeps the reply at the provider, for its own dashboards",
     "service_tier": "names a tier of one provider",
     "prediction": "only makes the same answer faster",
-    "prompt_cache_key": "only helps one provider's cache to be hit",
-    "prompt_cache_retention": "only helps one provider's cache to be hit",
-    "verbosity": "a hint of length that other dialects have no word for",
     "models": "routing is the gateway's",
     "provider": "routing is the gateway's",
     "route": "routing is the gateway's",

@@ -30,6 +30,7 @@ from app.core.types import ChatRequest
 from app.dialects.gemini.proof import UNSIGNED
 from app.dialects.gemini.thinking import FIRST_WITH_LEVEL, UNKNOWN, version_of
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
+from app.dialects.openai_chat.own import own_members
 from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_chat.talk import SOUNDS
@@ -82,7 +83,7 @@ def render_talk(
         **_sampling(talk, samples=can.samples or (effort == "none" and can.samples_unthinking)),
         "seed": talk.seed,
         "reasoning_effort": effort,
-        "user": talk.user,
+        **own_members(talk, model),
         "n": talk.choices if talk.choices > 1 else None,
         _limit_field(habits, can): limit,
     }

@@ -11,6 +11,7 @@ from app.core.errors import BadRequest
 from app.core.raw import ABSENT, NO_ARGUMENTS
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.carried import not_carried
+from app.dialects.openai_chat.own import OWN
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_chat.render import object_bytes
 
@@ -134,7 +135,8 @@ def read_options(talk: Conversation, request: ChatRequest) -> None:
     talk.seed = _optional(_integer, members, "seed")
     talk.presence_penalty = _optional(_number, members, "presence_penalty")
     talk.frequency_penalty = _optional(_number, members, "frequency_penalty")
-    talk.user = _optional(_word, members, "safety_identifier") or _optional(_word, members, "user")
+    talk.own = {name: value for name in OWN if (value := _optional(_word, members, name))}
+    talk.user = talk.own.get("safety_identifier") or _optional(_word, members, "user")
 
 
 def _optional(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str) -> Any:

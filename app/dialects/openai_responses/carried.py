@@ -31,11 +31,13 @@ CARRIED_MEMBERS: Final = frozenset(
         "top_p",
         "user",
         "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
     )
 )
 """Members that are read. All others are dropped by name: `store`, `include`, `metadata`, `service_tier`, `truncation`,
-`safety_identifier` and the like steer OpenAI's own service, `top_logprobs` and `max_tool_calls` what only it returns
-or runs; the answer is the same without them."""
+and the like steer OpenAI's own service, `top_logprobs` and `max_tool_calls` what only it returns
+or runs; the answer is the same without them. `openai_chat/own.py` says what goes to OpenAI alone."""
 
 DROPPED_TOOLS: Final = {
     "web_search": "codex offers it in every call, whether its user wants it or not; the model does without",

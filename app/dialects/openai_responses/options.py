@@ -8,6 +8,7 @@ from app.core.conversation import Conversation, Shape, Tool
 from app.core.errors import BadRequest
 from app.core.raw import NULL
 from app.core.types import ChatRequest
+from app.dialects.openai_chat.own import OWN, VERBOSITY
 from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.carried import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
@@ -35,8 +36,12 @@ def read_options(request: ChatRequest, talk: Conversation, names: ToolNames) -> 
     for name in ("temperature", "top_p"):
         if name in members:
             setattr(talk, name, field_of(shapes.number, members, name))
+    own = [name for name in OWN if name in members and name != VERBOSITY]
+    given_own = {name: field_of(shapes.optional_string, members, name) for name in own}
+    talk.own = {name: value for name, value in given_own.items() if value}
     if "user" in members:
         talk.user = field_of(shapes.optional_string, members, "user")
+    talk.user = talk.own.get("safety_identifier") or talk.user
     if "parallel_tool_calls" in members:
         talk.parallel_tools = field_of(shapes.flag, members, "parallel_tool_calls")
     _read_reasoning(request, talk)
@@ -56,7 +61,7 @@ def _read_shape(request: ChatRequest, talk: Conversation) -> None:
     if options is None:
         return
     if options.verbosity is not None:
-        talk.dropped.append("text.verbosity")
+        talk.own[VERBOSITY] = options.verbosity
     wanted = options.format
     if wanted is None or wanted.type == "text":
         return

@@ -25,6 +25,7 @@ from app.core.errors import BadRequest
 from app.core.raw import NO_ARGUMENTS
 from app.dialects.base import UpstreamRequest
 from app.dialects.openai_chat.models import Abilities, abilities_of, effort_for
+from app.dialects.openai_chat.own import VERBOSITY, own_members
 from app.dialects.openai_chat.strict import fits_strict
 from app.dialects.openai_responses import proofs
 from app.dialects.openai_responses.carried import RENDER_DROPPED, RENDER_REFUSED
@@ -58,17 +59,19 @@ def rendered(talk: Conversation, *, model: str, limit_tokens: int | None, stream
             body["tool_choice"] = choice
         if talk.parallel_tools is not None:
             body["parallel_tool_calls"] = talk.parallel_tools
-    if talk.shape is not None:
-        body["text"] = {"format": _format(talk)}
+    own = own_members(talk, model)
+    if text := _text_options(talk, own.pop(VERBOSITY, None)):
+        body["text"] = text
+    body |= own
     can = abilities_of(model)
     if reasoning := _reasoning(talk, can):
         body["reasoning"] = reasoning
     samples = can.samples or (reasoning.get("effort") == "none" and can.samples_unthinking)
-    for name in ("temperature", "top_p", "user"):
+    for name in ("temperature", "top_p"):
         value = getattr(talk, name)
         if value is None:
             continue
-        if samples or name == "user":
+        if samples:
             body[name] = value
         elif value != 1:
             _drop(talk, name)
@@ -119,6 +122,11 @@ def _choice(talk: Conversation) -> object:
         return talk.tool_choice
     custom = any(tool.custom and tool.name == talk.tool_named for tool in talk.tools)
     return {"type": "custom" if custom else "function", "name": talk.tool_named}
+
+
+def _text_options(talk: Conversation, verbosity: str | None) -> dict[str, Any]:
+    told: dict[str, Any] = {} if talk.shape is None else {"format": _format(talk)}
+    return told if verbosity is None else {**told, VERBOSITY: verbosity}
 
 
 def _format(talk: Conversation) -> dict[str, Any]:

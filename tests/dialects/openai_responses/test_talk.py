@@ -134,12 +134,12 @@ def test_a_conversation_of_codex() -> None:
         ("patch", False, None),
         ("mcp__docs__a_b", False, None),
     ]
+    assert talk.own == {"prompt_cache_key": "t", "verbosity": "low"}
     assert (talk.effort, talk.show_thoughts, talk.parallel_tools, talk.tool_choice) == ("high", True, False, "auto")
     assert talk.dropped == [
         "store",
         "include",
         "client_metadata",
-        "text.verbosity",
         "tools.web_search",
         "web_search_call",
     ]
