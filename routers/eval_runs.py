@@ -133,11 +133,11 @@ def mixed_rates(costs: Floats, spends: Floats) -> Floats:
     if not np.isfinite(costs).all():  # no dollars, and so no curve
         share[0] = 1.0
         return share
-    unit = max(float(costs.max()), 1e-300)
+    unit = float(costs.max()) or 1.0
     # What differs in a sum's last digits is the same; the first rate of each cost is taken.
     at, order = np.unique(np.round(costs / unit, 9), return_index=True)
     spends = np.round(spends / unit, 9)
-    upper = np.clip(np.searchsorted(at, spends, side="right"), 1, max(len(at) - 1, 1)) if len(at) > 1 else spends * 0
+    upper = np.clip(np.searchsorted(at, spends, side="right"), min(1, len(at) - 1), len(at) - 1)
     for k, spend in enumerate(spends):
         high = int(upper[k])
         low = max(high - 1, 0)

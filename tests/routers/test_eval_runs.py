@@ -391,7 +391,7 @@ def test_where_all_models_cost_the_same_the_likeliest_is_called() -> None:
     assert trial.test.quality.mean(axis=0) == pytest.approx(table.score[:40].max(axis=1).mean())
 
 
-@pytest.mark.parametrize("costs", [[3.0], [2.0, 2.0]])
+@pytest.mark.parametrize("costs", [[3.0], [2.0, 2.0], [0.0, 0.0]])
 def test_with_one_cost_every_spend_is_the_same(costs: list[float]) -> None:
     share = mixed_rates(np.array(costs), np.array([1.0, 5.0]))
     assert share.sum(axis=0).tolist() == [1.0, 1.0]
