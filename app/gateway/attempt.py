@@ -40,6 +40,7 @@ from app.gateway.view import View
 MAX_ERROR_BYTES = 64 * 1024
 MOST_MENDINGS = 8
 """A request that is refused again and again, each time for something else, is sent so many times more at the most."""
+MAX_NAME_CHARS = 200
 
 
 class Session(Protocol):
@@ -174,9 +175,10 @@ class Attempt:
 
     def _mends(self, refusal: bytes) -> bool:
         """Whether the request is to be sent once more, without what this error reply refuses, which bills nothing."""
-        if self._mended == MOST_MENDINGS or not self.exchange.mends(refusal):
+        if self._mended == MOST_MENDINGS or not (names := self.exchange.mends(refusal)):
             return False
         self._mended += 1
+        self.record.left_out += [name[:MAX_NAME_CHARS] for name in names]
         self._sent = False
         return True
 

@@ -24,6 +24,7 @@ class AttemptRecord(msgspec.Struct):
     """What the decision record keeps of an attempt. `ttft_s`, `first_attempt_s` (its first text, or call of a tool that
     writes) are counted from the call's arrival; `generation_s` is how long its output took. `unpriced_tools`: tools of
     the provider's on offer of which nobody has declared a fee, so that the cost leaves them out (without a cap).
+    `left_out`: what was not sent once more of what the provider had refused, or was filled in.
     `choices`: how many came, where that is fewer than were asked for. `cause`: what is known beyond the `error` that
     the client was told."""
 
@@ -46,6 +47,7 @@ class AttemptRecord(msgspec.Struct):
     seen: Seen | None = None
     unpriced_tools: tuple[str, ...] = ()
     choices: int | None = None
+    left_out: list[str] = []
     upstream_id: str | None = None
     rate_limits: list[tuple[bytes, bytes]] = []
 

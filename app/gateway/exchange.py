@@ -46,6 +46,8 @@ from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES, dialect_nam
 from app.dialects.short_names import RenamingReader, shortened
 from app.gateway.seen import heard_for
 
+THINKING, THOUGHTS = "thinking", "reasoning_content"
+"""What is changed of thoughts that a provider refuses, or misses, as the record names it."""
 _KNOWN = OWN | {""}
 """Ends of a reply that Chat's clients know; none was heard of the longest."""
 
@@ -103,8 +105,9 @@ class Exchange(Protocol):
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
 
-    def mends(self, refusal: bytes) -> bool:
-        """Whether the request, as `request` makes it from now on, is free of what this error reply refuses."""
+    def mends(self, refusal: bytes) -> list[str]:
+        """What the request, as `request` makes it from now on, leaves out or fills in of what this error reply is
+        about, by name; none where it stays as it is."""
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         """For a streamed reply."""
@@ -154,11 +157,11 @@ class ChatExchange:
         )
         return UpstreamRequest("/chat/completions", with_placeholders(body) if self._fills else body)
 
-    def mends(self, refusal: bytes) -> bool:
+    def mends(self, refusal: bytes) -> list[str]:
         if self._fills or not misses_thoughts(refusal):
-            return False
+            return []
         self._fills = True
-        return True
+        return [THOUGHTS]
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request
@@ -261,34 +264,34 @@ class EventExchange:
             asked.body = self._fills(asked.body)
         return asked
 
-    def mends(self, refusal: bytes) -> bool:
+    def mends(self, refusal: bytes) -> list[str]:
         if self._upstream.name == MESSAGES:
             from app.dialects.anthropic import extras, marks, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
 
             if self._same and (known := extras.without_extras(self._request, refusal)) is not None:
-                self._request = known
-                return True
+                self._request, left_out = known
+                return left_out
             if not self._same and marks.refuses_marks(refusal):
-                return marks.forget_marks(self._talk)
+                return ["cache_control"] if marks.forget_marks(self._talk) else []
             if self._fills is None and thoughts.misses_thoughts(refusal):
                 self._fills = thoughts.unthinking
-                return True
+                return [THINKING]
         elif self._upstream.name == GEMINI:
             from app.dialects.gemini import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         elif self._same and self._upstream.name == RESPONSES:
             from app.dialects.openai_responses import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
         else:
             if self._fills is not None or self._upstream.name != CHAT or not misses_thoughts(refusal):
-                return False
+                return []
             self._fills = with_placeholders
-            return True
+            return [THOUGHTS]
         if not thoughts.refuses_thoughts(refusal):
-            return False
+            return []
         if not self._same:
-            return thoughts.forget_thoughts(self._talk)
+            return [THINKING] if thoughts.forget_thoughts(self._talk) else []
         bare = thoughts.without_thoughts(self._request)
         self._request = bare or self._request
-        return bare is not None
+        return [] if bare is None else [THINKING]
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         return EventRelay(

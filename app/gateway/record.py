@@ -303,6 +303,8 @@ def attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "upstream_id": attempt.upstream_id,
         "budget": None if purse is None else budget_json(purse),
     }
+    if attempt.left_out:
+        found["left_out"] = attempt.left_out
     if attempt.clamp_uses is not None:
         found["clamp_uses"] = attempt.clamp_uses
     if attempt.unpriced_tools:

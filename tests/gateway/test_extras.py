@@ -106,8 +106,11 @@ async def test_thinking_is_not_cleared_where_there_is_none(
 async def test_one_after_the_other(live: Live, upstream: ScriptedUpstream) -> None:
     said = [extra("context_management"), extra("output_config"), extra("tools.1.custom.defer_loading")]
     upstream.source = [*map(refusal, said), MESSAGE]
-    assert (await ask(live, BODY)).status == 200
+    answer = await ask(live, BODY)
+    assert answer.status == 200
     assert len(upstream.requests) == 4
+    (attempt,) = await live.attempts(answer)
+    assert attempt["left_out"] == ["context_management", "output_config", "tools.1.custom.defer_loading"]
     assert upstream.requests[-1].body.keys() == BODY.keys() - {"context_management", "output_config"}
 
 
@@ -160,7 +163,9 @@ async def test_an_unknown_beta_is_left_out(
     live: Live, upstream: ScriptedUpstream, message: str, left: str | None
 ) -> None:
     upstream.source = [refusal(message), MESSAGE]
-    assert (await ask(live, BODY)).status == 200
+    answer = await ask(live, BODY)
+    assert answer.status == 200
+    assert (await live.attempts(answer))[0]["left_out"] == ["anthropic-beta"]
     first, second = upstream.requests
     assert (first.headers["anthropic-beta"], second.headers.get("anthropic-beta")) == (BETAS, left)
     assert first.body == second.body

@@ -139,6 +139,7 @@ async def test_thinking_that_claude_does_not_take_back_is_left_out(
     first, second = upstream.requests
     assert (first.body["messages"], second.body["messages"]) == (LOOP, BARE)
     assert {**first.body, "messages": 0} == {**second.body, "messages": 0}
+    assert (await claude.attempts(answer))[0]["left_out"] == ["thinking"]
     assert round((await claude.task("t"))["spent_usd"] * 10**9) == 7 * INPUT_NANO + 2 * OUTPUT_NANO
 
 

@@ -46,20 +46,25 @@ class _Editing(msgspec.Struct):
     edits: list[dict[str, Any]] = []
 
 
-def without_extras(request: ChatRequest, refusal: bytes) -> ChatRequest | None:
-    """The request without what this error reply does not know; None where that cannot be left out, or is not there."""
+def without_extras(request: ChatRequest, refusal: bytes) -> tuple[ChatRequest, list[str]] | None:
+    """The request without what this error reply does not know, and the names of that; None where it cannot be left out,
+    or is not there."""
     forward = _without_betas(request.forward, refusal)
+    left_out = [_BETA] if forward is not request.forward else []
     members = request.members
     try:
         for found in _EXTRA.findall(refusal):
-            members = _without(members, found.decode().split("."))
+            path, before = found.decode(), members
+            members = _without(members, path.split("."))
+            left_out += [path] if members is not before else []
         if _NO_CLEARING.search(refusal) is not None and _EDITING in members:
-            members = _without_clearing(members)
+            before, members = members, _without_clearing(members)
+            left_out += [_EDITING] if members is not before else []
     except UNREADABLE:
-        members = request.members
-    if members is request.members and forward is request.forward:
+        members, left_out = request.members, left_out[:1] if forward is not request.forward else []
+    if not left_out:
         return None
-    return msgspec.structs.replace(request, members=members, forward=forward)
+    return msgspec.structs.replace(request, members=members, forward=forward), left_out
 
 
 def _without_betas(forward: dict[str, str], refusal: bytes) -> dict[str, str]:
