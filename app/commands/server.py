@@ -183,6 +183,8 @@ class _Worker(multiprocess.Process):
         return True
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
+        if sys.platform != "win32":  # a terminal that is closed tells workers, too; they end when their parent says so
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # uvloop closes no files for the programs it starts: they would keep the port after this process is gone.
         for sock in sockets or ():
             sock.set_inheritable(False)

@@ -132,7 +132,8 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
         until(lambda: now(served, "bursar_workers") == 2, 60)
         before = served.workers()
         streams = [served.stream_on(number, "m", {}) for number in range(2)]
-        served.process.send_signal(signal.SIGHUP)
+        for pid in (*before, served.process.pid):  # as a terminal that is closed tells all of them
+            os.kill(pid, signal.SIGHUP)
         until(lambda: set(served.workers()) - set(before), 60)
         for gate, stream in zip(gates, streams, strict=True):
             assert served.stream("m", {}).rest().text == SAID
