@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from app.commands.tree import cli
@@ -22,9 +25,12 @@ TASK = {"x-bursar-task-id": "t"}
 
 
 @pytest.fixture(autouse=True)
-def _unlogged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command would have the whole process log to the runner's stderr, which is closed after it."""
+def _unlogged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command would have the whole process log to the runner's stderr, which is closed after it; and what a gateway
+    of this process logs meanwhile would be among what the command says."""
     monkeypatch.setattr("app.commands.traces_open.configure_logging", lambda _: None)
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
@@ -61,9 +67,13 @@ def test_a_gateway_goes_on_from_a_copy_taken_in_mid_stream(upstream: ScriptedUps
         )
         until(lambda: task(gateway.data_dir)["reserved_usd"] > 0)
         until(lambda: calls_of(gateway.data_dir) == 1)
-        before = task(gateway.data_dir)
-        done = bursar("backup", str(copy), data=gateway.data_dir)
-        assert (done.exit_code, done.stderr) == (0, "")
+        while True:
+            before = task(gateway.data_dir)
+            done = bursar("backup", str(copy), data=gateway.data_dir)
+            assert (done.exit_code, done.stderr) == (0, "")
+            if task(gateway.data_dir) == before:
+                break
+            shutil.rmtree(copy)  # what the stream costs so far was only then written
         assert "ledger.sqlite" in done.stdout
         gate.open()
         stream.rest()
@@ -120,6 +130,32 @@ def test_traces_that_are_compacted_are_copied_once(tmp_path: Path) -> None:
     closed_segment(data / "traces", record(3))
     assert bursar("backup", str(copy), data=data).exit_code == 0
     assert calls_of(copy) == 3
+
+
+def test_what_is_being_made_or_removed_is_no_part_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    (data / "traces").mkdir(parents=True)
+    closed_segment(data / "traces", record(1), record(2))
+    assert bursar("traces", "compact", data=data).exit_code == 0
+    parquet = data / "traces" / "parquet"
+    half, (day,) = parquet / ".making" / "bursar-1", parquet.glob("day=*")
+    half.mkdir(parents=True)
+    (half / f"{day.name[4:]}.parquet").write_bytes(b"PAR1 and then")
+    old = parquet / "day=2001-01-01"
+    old.mkdir()
+    (old / "part-x.parquet").touch()
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if not isinstance(path, int) and Path(os.fspath(path)) in (half, old):  # they go just when they are looked at
+            shutil.rmtree(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert bursar("backup", str(copy), data=data).exit_code == 0
+    monkeypatch.undo()
+    assert calls_of(copy) == 2
+    assert [path.parent.name for path in copy.rglob("*.parquet")] == [day.name]
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def _copy_traces(traces: Path, copy: Path) -> None:
         for path in sorted(traces.glob(pattern)):
             with contextlib.suppress(FileNotFoundError):  # compacted and removed meanwhile: it is in Parquet
                 shutil.copy2(path, copy / path.name)
-    parquet = traces / "parquet"
-    for path in sorted(parquet.rglob("*.parquet")):
-        place = copy / "parquet" / path.relative_to(parquet)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # of a day that is too old by now
-            shutil.copy2(path, place)
+    for day in sorted((traces / "parquet").glob("day=*")):
+        parts = copy / "parquet" / day.name
+        parts.mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):  # a day that is too old by now
+            for path in sorted(day.glob("*.parquet")):
+                shutil.copy2(path, parts / path.name)
