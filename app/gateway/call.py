@@ -226,7 +226,10 @@ class ChatCall(OwnedCall):
             for copy in others:
                 try:
                     verdict = await self._attempt(copy)
-                except Unpriced as error:  # here; another provider's price may be known
+                except (BudgetExceeded, BudgetContended, Unpriced) as error:  # another provider may take less
+                    alike = all(one.price == copy.price for one in (*others, candidate))
+                    if not isinstance(error, Unpriced) and (error.final or alike):
+                        raise
                     self.note_denial(copy, error)
                     continue
                 if verdict is None or verdict.move is Move.REJECT or self.waits.is_over():

@@ -193,6 +193,31 @@ async def test_of_a_paid_copy_without_a_price_nothing_is_given_away(
             assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "a")
 
 
+async def test_a_copy_that_costs_too_much_stands_in_no_others_way(
+    tmp_path: Path, both: dict[str, ScriptedUpstream]
+) -> None:
+    """Own hardware goes on serving for nothing when the money for another provider is spent."""
+    made = rules(both, providers={"a": {"free": True}, "b": {"catalogue_prefixes": [""]}})
+    del made["models"]["a"]["pricing"], made["models"]["a"]["budgets"]
+    made["models"]["a"]["upstream_model"] = "gpt-4o-mini"
+    made["caps"] = {"task": {"max_cost_usd": 1e-9}}
+    async with Live(tmp_path, made) as live:
+        for number in range(8):
+            answer = await live.chat(task=f"t{number}")
+            assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "a")
+        assert not both["b"].requests
+        both["a"].source = Script.failure(400)
+        assert (await live.chat(task="t")).status == 400
+
+
+async def test_where_all_cost_the_same_a_denial_is_told_once(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
+    async with Live(tmp_path, rules(both, caps={"task": {"max_cost_usd": 1e-9}})) as live:
+        answer = await live.chat(task="t")
+        assert answer.status == 402
+        record = await live.client.decision(answer.request_id)
+        assert len(record["denials"]) == 1
+
+
 async def test_embeddings_pass_over_what_fails(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
     async with Live(tmp_path, rules(both)) as live:
         both["a"].source = Script.failure(503)
