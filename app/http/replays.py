@@ -59,7 +59,8 @@ class Reply:
 
     def fill(self, kept: Kept) -> None:
         """With what was answered elsewhere, or before."""
-        self.status, self.headers, self.parts, self.size = kept.status, kept.headers, [kept.body], 0
+        self.status, self.headers = kept.status, kept.headers
+        self.parts, self.size = [kept.body], len(kept.body)
         self.good = True
         self.ended.set()
 

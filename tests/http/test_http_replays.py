@@ -15,6 +15,7 @@ import pytest
 
 from app.core.types import Outcome
 from app.http.replays import RecordingDownstream, Replays
+from app.stores.replays_sqlite import SqliteReplays
 from tests.gateway.live import PRICE, Live, policy, until
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
@@ -172,3 +173,22 @@ async def test_half_a_reply_is_not_given_again(whole: bool) -> None:
     again, again_is_new = await replays.take("-", "k", "/v1/messages", b"{}")
     assert (is_new, again_is_new, again is reply) == (True, not whole, whole)
     assert len(sent) == 2 + whole
+
+
+async def test_what_others_answered_takes_no_more_memory_than_what_is_answered_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.http.replays.MAX_ALL_BYTES", 2_000)
+    here, elsewhere = (SqliteReplays(tmp_path / "replays.sqlite") for _ in range(2))
+    replays, others = Replays(here), Replays(elsewhere)
+    for key in "abc":
+        reply, _ = await others.take("k", key, "/", b"")
+        reply.whole = True
+        reply.add(b"x" * 1_000)
+        reply.end(Outcome.COMPLETED)
+    first, *_, last = [(await replays.take("k", key, "/", b""))[0] for key in "abc"]
+    assert (await replays.take("k", "c", "/", b""))[0] is last
+    again, is_new = await replays.take("k", "a", "/", b"")
+    assert (again is first, is_new, b"".join(again.parts)) == (False, False, b"x" * 1_000), "it is read anew"
+    for store in (here, elsewhere):
+        await store.close()
