@@ -60,7 +60,8 @@ _SCRIPT = Script(
         bytes = bytes - tonumber(size)
     end
     redis.call('SET', KEYS[1], reply, 'PX', keep_ms)
-    redis.call('ZADD', index, now + keep_ms, #reply .. ':' .. KEYS[1])
+    local new = redis.call('ZADD', index, now + keep_ms, #reply .. ':' .. KEYS[1])
+    if new == 0 then bytes = bytes - #reply end -- counted before: the server made room by itself
     redis.call('SET', counter, string.format('%d', bytes))
     local till = math.max(redis.call('PTTL', index), keep_ms)
     redis.call('PEXPIRE', index, till)

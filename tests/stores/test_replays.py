@@ -184,6 +184,25 @@ async def test_redis_keeps_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) 
         await store.close()
 
 
+async def test_what_redis_itself_forgot_is_counted_once() -> None:
+    """As a server does that makes room by itself: the count must not grow until nothing may be kept."""
+    namespace, server = f"t{secrets.token_hex(6)}", shared_server()
+    store, reply = RedisReplays(server.url, namespace=namespace), Kept(200, [], b"x" * 1_000)
+    redis = Redis.from_url(server.url)
+    try:
+        for _ in range(3):
+            assert await store.claim("a", ONE) is Claim.MINE
+            store.keep("a", reply)
+            assert await settled(store, "a") == reply
+            counted = int(await redis.get(f"{{{namespace}}}:replay:bytes") or 0)
+            (key,) = [key async for key in redis.scan_iter(f"{{{namespace}}}:*", _type="string") if b"bytes" not in key]
+            assert counted == await redis.strlen(key)
+            await redis.delete(key)
+    finally:
+        await redis.aclose()
+        await store.close()
+
+
 async def test_who_never_asks_pays_nothing(tmp_path: Path) -> None:
     store = SqliteReplays(tmp_path / "data" / "replays.sqlite")
     await store.renew()
