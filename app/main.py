@@ -284,7 +284,6 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
         finally:
-            gc.unfreeze()  # whoever goes on after a gateway gets its memory back
             await _close(figures, dashboard.others, circuits)
             await services.give_back()
             await _close(upstreams, traces, outcomes, shared, cached, memory, snapshots, budgets)
