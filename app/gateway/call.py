@@ -75,6 +75,7 @@ class ChatCall(OwnedCall):
         self._raw_input = estimate_input(prompt.text_bytes, prompt.messages, prompt.attachments)
         self._as_sent = request
         self._tries = 0  # of the same request before this one
+        self._failure: BursarError | None = None  # the latest of a provider's
 
     @property
     def _name(self) -> bytes:
@@ -117,7 +118,6 @@ class ChatCall(OwnedCall):
             await asyncio.sleep(0)  # calls that decide one after another find code and tables in the processor's caches
         decision = self._decide(target)
         denial: BursarError | None = None
-        failure: BursarError | None = None
         for candidate in self._in_order(decision):
             try:
                 verdict = await self._ask(candidate, decision)
@@ -126,17 +126,17 @@ class ChatCall(OwnedCall):
                 final = isinstance(error, BudgetExceeded | BudgetContended) and error.final
                 denial = error if final else denial or error
                 if isinstance(error, BudgetExceeded) and self.took_it_itself(error, candidate):
-                    denial, failure = error, None
+                    denial, self._failure = error, None
                 if final:
                     break
                 continue
             if verdict is None:
                 return
-            failure = verdict.error
+            self._failure = verdict.error
             if verdict.move is Move.REJECT or self.waits.is_over():
                 break
             self.services.metrics.fallbacks.labels(*label_of(self.attempts[-1].candidate)).inc()
-        ending = failure or denial
+        ending = self._failure or denial
         assert ending is not None
         raise ending
 
@@ -234,6 +234,7 @@ class ChatCall(OwnedCall):
                     continue
                 if verdict is None or verdict.move is Move.REJECT or self.waits.is_over():
                     return verdict
+                self._failure = verdict.error
                 self.services.metrics.fallbacks.labels(*label_of(copy)).inc()
         retries = decision.retries
         for round_ in range(retries.attempts + 1):

@@ -206,8 +206,10 @@ async def test_a_copy_that_costs_too_much_stands_in_no_others_way(
             answer = await live.chat(task=f"t{number}")
             assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "a")
         assert not both["b"].requests
-        both["a"].source = Script.failure(400)
-        assert (await live.chat(task="t")).status == 400
+        both["a"].source = Script.failure(503)
+        for number in range(8):
+            live.services.health.of("a@a").succeeded()
+            assert (await live.chat(task=f"f{number}")).status == 502, "it may answer again: no 402, which is final"
 
 
 async def test_where_all_cost_the_same_a_denial_is_told_once(tmp_path: Path, both: dict[str, ScriptedUpstream]) -> None:
