@@ -525,11 +525,20 @@ def test_an_address_without_a_machine_is_refused(tmp_path: Path, policy: Path) -
     assert "without brackets" in done.stderr
 
 
+HEEDING_HANGUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Under `nohup` it would be ignored, by this test's own gateway too."""
+
+
 def test_a_closed_terminal_ends_it_in_order(serve: Serve, tmp_path: Path) -> None:
     gate = Gate()
     gate.release()
     with ScriptedUpstream(Script.of(words("one two three"), gate=gate)) as upstream:
-        served = serve("--policy", contract(upstream, tmp_path / "p.yaml"))
+        policy = contract(upstream, tmp_path / "p.yaml")
+        served = serve("--policy", policy, under=(sys.executable, "-c", HEEDING_HANGUP))
         with httpx.stream(
             "POST", f"{served.url}/chat/completions", json={**ASK, "stream": True}, timeout=WITHIN_S
         ) as got:
