@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 from fastapi.dependencies import models as dependencies
 from hypothesis import settings
 
@@ -43,6 +44,14 @@ def _gateways_are_forgotten() -> Iterator[None]:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_as_it_was() -> Iterator[None]:
+    """A command that runs in a test's own process sends all that is logged to what stands for its stderr: closed by
+    the time that another test's gateway, or thread, has something to say."""
+    yield
+    structlog.reset_defaults()
 
 
 class Served:

@@ -16,8 +16,7 @@ from tests.stores.traces_records import NOON_S, closed_segment
 
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two tasks of one model, one of another; the command must not take over the runner's log."""
-    monkeypatch.setattr("app.commands.traces_open.configure_logging", lambda _: None)
+    """Two tasks of one model, one of another."""
     monkeypatch.setenv("BURSAR_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("BURSAR_REDIS_URL", raising=False)
     monkeypatch.delenv("BURSAR_TRACES_URL", raising=False)

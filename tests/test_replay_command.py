@@ -47,7 +47,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Traffic) -> Pa
     monkeypatch.setenv("BURSAR_ROUTER_WEIGHTS", str(tmp_path / "none"))
     for name in ("BURSAR_REDIS_URL", "BURSAR_TRACES_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("app.commands.traces_open.configure_logging", lambda _: None)
     monkeypatch.setattr("app.main.log", structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
     (tmp_path / "traces").mkdir()
     closed_segment(tmp_path / "traces", *seen.records)

@@ -33,12 +33,6 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
 
 
-@pytest.fixture(autouse=True)
-def _unlogged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command would have the whole process log to the runner's stderr, which is closed after it."""
-    monkeypatch.setattr("app.commands.traces_open.configure_logging", lambda _: None)
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the embedded store has its segments."""
