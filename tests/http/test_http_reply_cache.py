@@ -26,7 +26,9 @@ SAID = "One two three."
 
 
 async def again(live: Live, **asked: Any) -> Answer:
-    """The reply of the cache: what is kept is written aside, and is looked for until it is there."""
+    """The reply of the cache. A client hears the end of a call before the gateway is done with it; that is waited for,
+    and where another gateway keeps the reply, it is looked for until it is there."""
+    await live.idle()
     for _ in range(200):
         answer = await live.chat(**asked)
         if "x-bursar-cache" in answer.headers:
@@ -116,8 +118,9 @@ async def test_gateways_that_share_a_ledger_share_it(tmp_path: Path, upstream: S
     async with contextlib.AsyncExitStack() as stack:
         one, two = [await stack.enter_async_context(Live(tmp_path, rules, url, namespace=namespace)) for _ in range(2)]
         first = await one.chat()
-        assert (await again(two)).body == first.body
-        assert len(upstream.requests) == 1
+        await one.idle()
+        second = await again(two)
+        assert (second.body, second.request_id) == (first.body, first.request_id)
 
 
 async def test_an_answer_that_takes_longer_than_a_claim_lasts_is_kept(
