@@ -145,3 +145,13 @@ class Conversation:
     choices: int = 1
     caching: bool = False
     dropped: list[str] = field(default_factory=list)
+
+
+def drop_thinking(talk: Conversation) -> bool:
+    """Take the thinking out of a conversation; False where there is none."""
+    found = False
+    for message in talk.messages:
+        kept: list[Part] = [part for part in message.parts if not isinstance(part, Thinking)]
+        found = found or len(kept) < len(message.parts)
+        message.parts = kept
+    return found

@@ -84,8 +84,29 @@ class Reply:
             self.parts.clear()
 
 
-class RecordingDownstream(AsgiDownstream):
+class _Recording(AsgiDownstream):
     """Keeps what it sends."""
+
+    __slots__ = ()
+    _reply: Reply
+
+    async def start(self, status: int, headers: Head) -> None:
+        if not self.opened:
+            self._reply.status, self._reply.headers = status, headers
+        await super().start(status, headers)
+
+    async def write(self, data: bytes) -> None:
+        self._reply.add(data)
+        await super().write(data)
+
+    async def finish(self, data: bytes) -> None:
+        self._reply.add(data)
+        self._reply.whole = True
+        await super().finish(data)
+
+
+class RecordingDownstream(_Recording):
+    """By ASGI messages."""
 
     __slots__ = ("_reply",)
 
@@ -93,49 +114,21 @@ class RecordingDownstream(AsgiDownstream):
         super().__init__(send)
         self._reply = reply
 
-    async def start(self, status: int, headers: Head) -> None:
-        if not self.opened:
-            self._reply.status, self._reply.headers = status, headers
-        await super().start(status, headers)
 
-    async def write(self, data: bytes) -> None:
-        self._reply.add(data)
-        await super().write(data)
-
-    async def finish(self, data: bytes) -> None:
-        self._reply.add(data)
-        self._reply.whole = True
-        await super().finish(data)
-
-
-class RecordingWire(WireDownstream):
-    """The same without ASGI messages."""
+class RecordingWire(_Recording, WireDownstream):
+    """Without them."""
 
     __slots__ = ("_reply",)
 
     def __init__(self, cycle: Cycle, reply: Reply) -> None:
-        super().__init__(cycle)
+        WireDownstream.__init__(self, cycle)
         self._reply = reply
-
-    async def start(self, status: int, headers: Head) -> None:
-        if not self.opened:
-            self._reply.status, self._reply.headers = status, headers
-        await super().start(status, headers)
 
     def push(self, data: bytes) -> bool:
         pushed = super().push(data)
         if pushed:
             self._reply.add(data)
         return pushed
-
-    async def write(self, data: bytes) -> None:
-        self._reply.add(data)
-        await super().write(data)
-
-    async def finish(self, data: bytes) -> None:
-        self._reply.add(data)
-        self._reply.whole = True
-        await super().finish(data)
 
     async def reply(self, status: int, headers: Head, body: bytes) -> None:
         reply = self._reply

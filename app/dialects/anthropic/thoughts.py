@@ -13,7 +13,7 @@ import re
 
 import msgspec
 
-from app.core.conversation import Conversation, Part, Thinking
+from app.core.conversation import Conversation, drop_thinking
 from app.core.types import ChatRequest
 from app.dialects.anthropic.patch import THOUGHT, without_thoughts_that
 from app.dialects.openai_chat.render import object_bytes
@@ -75,9 +75,4 @@ def without_thoughts(request: ChatRequest) -> ChatRequest | None:
 
 def forget_thoughts(talk: Conversation) -> bool:
     """Take the thinking out of a conversation of another dialect; False where there is none."""
-    found = False
-    for message in talk.messages:
-        kept: list[Part] = [part for part in message.parts if not isinstance(part, Thinking)]
-        found = found or len(kept) < len(message.parts)
-        message.parts = kept
-    return found
+    return drop_thinking(talk)

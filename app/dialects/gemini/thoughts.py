@@ -13,7 +13,7 @@ import re
 
 import msgspec
 
-from app.core.conversation import Conversation, Part, Thinking, ToolCall
+from app.core.conversation import Conversation, ToolCall, drop_thinking
 from app.core.errors import BadRequest
 from app.core.raw import UNREADABLE
 from app.core.types import ChatRequest
@@ -52,12 +52,9 @@ def without_thoughts(request: ChatRequest) -> ChatRequest | None:
 
 def forget_thoughts(talk: Conversation) -> bool:
     """The same for a conversation of another dialect; False where it changes nothing."""
-    changed = False
+    changed = drop_thinking(talk)
     for message in talk.messages:
-        kept: list[Part] = [part for part in message.parts if not isinstance(part, Thinking)]
-        changed = changed or len(kept) < len(message.parts)
-        message.parts = kept
-        calls = [part for part in kept if isinstance(part, ToolCall)]
+        calls = [part for part in message.parts if isinstance(part, ToolCall)]
         for place, call in enumerate(calls):
             signature = None if place else UNSIGNED  # of parallel calls only the first is signed
             changed = changed or call.signature != signature
