@@ -110,8 +110,8 @@ class HotRoute(ABC):
                 headers.setdefault("x-goog-api-key", path["key"])
             key, body = await self._key_and_body(headers, receive, cycle)
             view = self.services.view
-            before = await self._came_before(headers, key, _asked_at(scope["path"], path), body)
-            if before is not None:
+            may_repeat = "idempotency-key" in headers or view.policy.cache_s is not None
+            if may_repeat and (before := await self._came_before(headers, key, _asked_at(scope["path"], path), body)):
                 reply, is_new, mark = before
                 if not is_new:
                     await replay(reply, downstream, mark)

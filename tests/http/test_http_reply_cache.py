@@ -253,6 +253,7 @@ async def test_clients_of_streams_that_are_kept_hear_that_it_lives(
         await until(lambda: said.count(COMMENT) >= 2)
         gate.open()
         await reading
+        await live.idle()
         mark = "x-bursar-replayed" if more else "x-bursar-cache"
         for _ in range(200):
             response, second, reading = await begun(live, **asked, **more)

@@ -342,10 +342,10 @@ def _cost_of(shape: UsageShape) -> int | None:
     (https://openrouter.ai/docs/use-cases/usage-accounting).
     """
     cost: Any = shape.cost.get("total_cost") if isinstance(shape.cost, dict) else shape.cost
-    nano = nano_from_report(cost)
-    if nano is None:
+    nano = None if cost is None else nano_from_report(cost)  # nearly all tell none
+    if nano is None and shape.cost_in_usd_ticks is not None:
         nano = _nano_of_ticks(shape.cost_in_usd_ticks)
-    if nano is None:
+    if nano is None and shape.estimated_cost is not None:
         nano = nano_from_report(shape.estimated_cost)
     if nano is not None and shape.is_byok and shape.cost_details is not None:
         nano += nano_from_report(shape.cost_details.upstream_inference_cost) or 0
