@@ -19,11 +19,9 @@ VERSION = 1
 SCHEMA = """
 CREATE TABLE replays (
     name TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, owner TEXT NOT NULL, until_s REAL NOT NULL, reply BLOB
-)
+);
+CREATE INDEX replays_until ON replays (until_s)
 """
-
-INDEX = "CREATE INDEX IF NOT EXISTS replays_until ON replays (until_s)"
-"""So that what is over is found without a look at all there is."""
 LET_GO = "DELETE FROM replays WHERE until_s < ?"
 MAKE_ROOM = """
 DELETE FROM replays WHERE name = (SELECT name FROM replays WHERE reply IS NOT NULL ORDER BY until_s LIMIT 1)
@@ -37,7 +35,6 @@ class SqliteReplays:
         self._file = SqliteFile(path, SCHEMA, VERSION, "the store of replies", ReplaysUnavailable, durable=False)
         self._owner = secrets.token_hex(8)
         self._claimed: set[str] = set()
-        self._indexed = False
 
     async def claim(self, name: str, fingerprint: bytes) -> Claim | Kept:
         found = await self._file.ask(lambda: self._claim(name, fingerprint))
@@ -80,9 +77,6 @@ class SqliteReplays:
             else:
                 reply = (encode(kept), now_s + keep_s)
                 db.execute("UPDATE replays SET reply = ?, until_s = ? WHERE name = ? AND owner = ?", (*reply, *mine))
-            if not self._indexed:  # the file may be of a version that had no index
-                db.execute(INDEX)
-                self._indexed = True
             db.execute(LET_GO, (now_s,))
             while _bytes_in(db) > IN_ALL_BYTES and db.execute(MAKE_ROOM).rowcount:
                 pass
