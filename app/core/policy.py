@@ -192,6 +192,10 @@ class Candidate:
     def circuit(self) -> str:
         return f"{self.name}@{self.provider.name}" if self.is_copy else self.name
 
+    def is_named(self, model: str) -> bool:
+        """Whether a client that asks for this has the provider's own name in mind."""
+        return model.removeprefix(f"{self.provider.name}/") == self.upstream_model
+
 
 @dataclass(frozen=True, slots=True)
 class Retries:

@@ -18,7 +18,7 @@ from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
 from app.core.types import ChatRequest, Outcome, Provenance
-from app.dialects.base import BadEvent
+from app.dialects.base import BadEvent, UpstreamRequest
 from app.dialects.openai_chat.errors import stopped_error
 from app.dialects.server_tools import with_uses
 from app.gateway import verdict
@@ -30,6 +30,7 @@ from app.gateway.limits import CUT_OUTCOMES
 from app.gateway.pace import Pace
 from app.gateway.plan import Mode
 from app.gateway.purse import Purse
+from app.gateway.refusals import Refusals, Whose, whose
 from app.gateway.seen import seen_of
 from app.gateway.streamed import Streamed
 from app.gateway.unstreamed import UnstreamedReply
@@ -51,10 +52,15 @@ class Session(Protocol):
     waits: Waits
     downstream: Downstream
     upstreams: Upstreams
+    refusals: Refusals
     started: bool
     soft_cut: bool
     attempts: list[AttemptRecord]
     arrived_s: float  # perf_counter: uvloop's own clock ticks in whole milliseconds
+
+    @property
+    def key_name(self) -> str:
+        """Whose call it is."""
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers."""
@@ -86,6 +92,7 @@ class Attempt:
         self.pace = Pace(self.record, self.exchange.heard, self.meter, session.arrived_s, folds=self.folds)
         self._sent = False
         self._mended = 0
+        self._refusals: list[bytes] = []  # of what no such request can have
 
     @cached_property
     def relay(self) -> Relay:
@@ -123,6 +130,8 @@ class Attempt:
                     reply.release()
                     return await self._carry()
                 return await self.failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
+            if self._refusals:
+                self.session.refusals.note(self._whose, self._refusals, self._loop.time())
             kind = reply.headers.get("content-type", "")
             if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:
                 return await self._whole(reply)
@@ -148,15 +157,34 @@ class Attempt:
         session, plan = self.session, self.purse.plan
         provider = self.candidate.provider
         session.waits.clear_late()  # that was the time of what came before
-        asked = self.exchange.request(
-            self.candidate.upstream_model, self._limit_tokens(), stream=plan.mode is not Mode.PLAIN
-        )
+        asked = self._asked()
+        if session.refusals and not self._mended and self._mends_as_before(asked.body):
+            asked = self._asked()
         # A plain reply has no first event to wait for: only the hard timeout bounds it.
         self.await_until(None if plan.mode is Mode.PLAIN else provider.deadlines.ttft_s)
         if session.waits.stopped is not None:
             raise Stopped
         self._sent = True
         return await session.waits.io(session.upstreams.open(provider, asked.path, asked.body, asked.headers))
+
+    def _asked(self) -> UpstreamRequest:
+        stream = self.purse.plan.mode is not Mode.PLAIN
+        return self.exchange.request(self.candidate.upstream_model, self._limit_tokens(), stream=stream)
+
+    def _mends_as_before(self, body: bytes) -> bool:
+        """Whether the request is to be sent without what was refused of others like it."""
+        known = self.session.refusals.known(self._whose, self._loop.time())
+        names = [name for refusal in known for name in self.exchange.mends(refusal, body).names]
+        self._note_left_out(names)
+        return bool(names)
+
+    def _note_left_out(self, names: list[str]) -> None:
+        self.record.left_out += [name[:MAX_NAME_CHARS] for name in names]
+
+    @property
+    def _whose(self) -> Whose:
+        session = self.session
+        return whose(session.key_name, session.request, self.candidate)
 
     def _limit_tokens(self) -> int | None:
         """The output limit to send: our clamp; or the longest answer of a model that the client has not named, where
@@ -165,8 +193,7 @@ class Attempt:
         most, asked = candidate.capabilities.max_output_tokens, request.output_limit
         if clamp is not None or most is None or asked is None or asked <= most:
             return clamp
-        named = request.model.removeprefix(f"{candidate.provider.name}/") == candidate.upstream_model
-        return None if named else most
+        return None if candidate.is_named(request.model) else most
 
     def await_until(self, seconds: float | None) -> None:
         """The next wait may take so long, and no longer than the whole attempt may."""
@@ -175,10 +202,15 @@ class Attempt:
 
     def _mends(self, refusal: bytes) -> bool:
         """Whether the request is to be sent once more, without what this error reply refuses, which bills nothing."""
-        if self._mended == MOST_MENDINGS or not (names := self.exchange.mends(refusal)):
+        if self._mended == MOST_MENDINGS:
+            return False
+        mends = self.exchange.mends(refusal, self._asked().body)
+        if not mends.names:
             return False
         self._mended += 1
-        self.record.left_out += [name[:MAX_NAME_CHARS] for name in names]
+        self._note_left_out(mends.names)
+        if mends.lasting:
+            self._refusals.append(refusal)
         self._sent = False
         return True
 

@@ -69,6 +69,7 @@ class ChatCall(OwnedCall):
         self.array = request.array
         if request.stream and request.dialect != GEMINI:  # whose clients break on comments (shared WIRE.md)
             self.quiet_until_s = asyncio.get_running_loop().time() + KEEPALIVE_S
+        self.refusals = services.refusals
         self.soft_cut = bool(soft_cut)
         self._asked_softness = soft_cut
         prompt = request.prompt
@@ -76,6 +77,11 @@ class ChatCall(OwnedCall):
         self._as_sent = request
         self._tries = 0  # of the same request before this one
         self._failure: BursarError | None = None  # the latest of a provider's
+
+    @property
+    def key_name(self) -> str:
+        """Whose call it is."""
+        return self.record.key_name
 
     @property
     def _name(self) -> bytes:

@@ -25,7 +25,7 @@ from app.core.events import (
 )
 from app.core.heard import MOST_CHARS, Heard
 from app.core.meter import Meter
-from app.core.policy import Candidate, Provider
+from app.core.policy import Candidate
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
@@ -37,6 +37,7 @@ from app.dialects.openai_chat.dialect import ChatDialect
 from app.dialects.openai_chat.finishes import OWN, is_failure, own_word
 from app.dialects.openai_chat.fold import Folder
 from app.dialects.openai_chat.own import forget_own
+from app.dialects.openai_chat.refused import without
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.thoughts import misses_thoughts, with_placeholders
@@ -44,10 +45,12 @@ from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
 from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES, dialect_named
 from app.dialects.short_names import RenamingReader, shortened
+from app.gateway.mending import NOTHING, Mended, Mends
 from app.gateway.seen import heard_for
 
 THINKING, THOUGHTS = "thinking", "reasoning_content"
 """What is changed of thoughts that a provider refuses, or misses, as the record names it."""
+FILLED = Mends([THOUGHTS], lasting=True)
 _KNOWN = OWN | {""}
 """Ends of a reply that Chat's clients know; none was heard of the longest."""
 
@@ -87,6 +90,14 @@ class Relay(Protocol):
     def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes: ...
 
 
+class Thoughts(Protocol):
+    """What a dialect knows of thoughts in a conversation, and of error replies about them."""
+
+    def refuses_thoughts(self, body: bytes) -> bool: ...
+    def forget_thoughts(self, talk: Conversation) -> bool: ...
+    def without_thoughts(self, request: ChatRequest) -> ChatRequest | None: ...
+
+
 class Exchange(Protocol):
     """One attempt's side of the wire. `heard`: what is kept of the reply until its end."""
 
@@ -105,9 +116,9 @@ class Exchange(Protocol):
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
 
-    def mends(self, refusal: bytes) -> list[str]:
-        """What the request, as `request` makes it from now on, leaves out or fills in of what this error reply is
-        about, by name; none where it stays as it is."""
+    def mends(self, refusal: bytes, body: bytes) -> Mends:
+        """What the request, as `request` makes it from now on, leaves out or fills in of what this error reply to the
+        body that was sent is about."""
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         """For a streamed reply."""
@@ -128,21 +139,21 @@ def exchange_for(request: ChatRequest, candidate: Candidate, writing: tuple[str,
     provider, price = candidate.provider, candidate.price
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
-        return ChatExchange(request, provider, writing)
+        return ChatExchange(request, candidate, writing)
     spoken = ChatDialect(provider.chat) if upstream == CHAT else dialect_named(upstream)
     caching = price is None or price.knows_caches
     client = dialect_named(request.dialect)
-    return EventExchange(request, client, spoken, writing, int(now_s), caching=caching, openai=provider.openai)
+    return EventExchange(request, candidate, client, spoken, writing, int(now_s), caching=caching)
 
 
-class ChatExchange:
+class ChatExchange(Mended):
     """Chat Completions on both sides."""
 
     misspoken = no_end = False  # arguments are text, and shown as they are
 
-    def __init__(self, request: ChatRequest, provider: Provider, writing: tuple[str, ...]) -> None:
+    def __init__(self, request: ChatRequest, candidate: Candidate, writing: tuple[str, ...]) -> None:
         self._request = request
-        self._habits = provider.chat
+        self._candidate = candidate
         self._fills = False
         self._ends: dict[int, str] = {}  # of a whole reply, where they may be none that clients know
         self.heard = heard_for(request, writing)
@@ -152,16 +163,18 @@ class ChatExchange:
             self._request,
             upstream_model=model,
             limit_tokens=limit_tokens,
-            habits=self._habits,
+            habits=self._candidate.provider.chat,
             stream=stream,
         )
+        if self._refused:
+            body = without(body, self._refused)
         return UpstreamRequest("/chat/completions", with_placeholders(body) if self._fills else body)
 
-    def mends(self, refusal: bytes) -> list[str]:
+    def mends(self, refusal: bytes, body: bytes) -> Mends:
         if self._fills or not misses_thoughts(refusal):
-            return []
+            return self._mends_members(refusal, body)
         self._fills = True
-        return [THOUGHTS]
+        return FILLED
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request
@@ -201,24 +214,24 @@ class ChatExchange:
         return with_cost(body, meter, cost_nano)
 
 
-class EventExchange:
+class EventExchange(Mended):
     """Any two dialects; where they are the same, bytes go on as they came."""
 
     def __init__(
         self,
         request: ChatRequest,
+        candidate: Candidate,
         client: Dialect,
         upstream: Dialect,
         writing: tuple[str, ...],
         created_s: int,
         *,
         caching: bool,
-        openai: bool,
     ) -> None:
         self._request = request
+        self._candidate = candidate
         self._created_s = created_s
         self._caching = caching
-        self._openai = openai
         self._fills: Callable[[bytes], bytes] | None = None
         self._client = client
         self._upstream = upstream
@@ -245,7 +258,7 @@ class EventExchange:
     def _talk(self) -> Conversation:
         talk = self._client.conversation(self._request)
         talk.caching = self._caching
-        if not self._openai:
+        if not self._candidate.provider.openai:
             forget_own(talk)
         self._names = shortened(talk, self._upstream.name)
         return talk
@@ -260,38 +273,55 @@ class EventExchange:
             asked = upstream.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
         else:
             asked = upstream.render(self._request, self._talk, model=model, limit_tokens=limit_tokens, stream=stream)
+        if self._refused:
+            asked.body = without(asked.body, self._refused)
         if self._fills:
             asked.body = self._fills(asked.body)
         return asked
 
-    def mends(self, refusal: bytes) -> list[str]:
-        if self._upstream.name == MESSAGES:
-            from app.dialects.anthropic import extras, marks, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+    def mends(self, refusal: bytes, body: bytes) -> Mends:
+        upstream, found = self._upstream.name, NOTHING
+        if upstream == MESSAGES:
+            found = self._mends_messages(refusal)
+        elif upstream == CHAT:
+            if self._fills is None and misses_thoughts(refusal):
+                self._fills = with_placeholders
+                return FILLED
+        elif upstream == GEMINI:
+            from app.dialects.gemini import thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
 
-            if self._same and (known := extras.without_extras(self._request, refusal)) is not None:
-                self._request, left_out = known
-                return left_out
-            if not self._same and marks.refuses_marks(refusal):
-                return ["cache_control"] if marks.forget_marks(self._talk) else []
-            if self._fills is None and thoughts.misses_thoughts(refusal):
-                self._fills = thoughts.unthinking
-                return [THINKING]
-        elif self._upstream.name == GEMINI:
-            from app.dialects.gemini import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
-        elif self._same and self._upstream.name == RESPONSES:
-            from app.dialects.openai_responses import thoughts  # type: ignore[no-redef]  # noqa: PLC0415  (as above)
-        else:
-            if self._fills is not None or self._upstream.name != CHAT or not misses_thoughts(refusal):
-                return []
-            self._fills = with_placeholders
-            return [THOUGHTS]
+            found = self._forgets(thoughts, refusal)
+        elif self._same:
+            from app.dialects.openai_responses.thoughts import refuses_thoughts, without_thoughts  # noqa: PLC0415
+
+            found = self._bared(without_thoughts) if refuses_thoughts(refusal) else NOTHING
+        return self._mends_members(refusal, body) if not found.names and upstream in (CHAT, RESPONSES) else found
+
+    def _mends_messages(self, refusal: bytes) -> Mends:
+        from app.dialects.anthropic import extras, marks, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)
+
+        if self._same and (known := extras.without_extras(self._request, refusal)) is not None:
+            self._request, left_out = known
+            return Mends(left_out, lasting=extras.is_lasting(refusal))
+        if not self._same and marks.refuses_marks(refusal):
+            return Mends(["cache_control"], lasting=True) if marks.forget_marks(self._talk) else NOTHING
+        if self._fills is None and thoughts.misses_thoughts(refusal):
+            self._fills = thoughts.unthinking
+            return Mends([THINKING])
+        return self._forgets(thoughts, refusal)
+
+    def _forgets(self, thoughts: Thoughts, refusal: bytes) -> Mends:
+        """Without thoughts that the provider does not take back: another's, or another account's."""
         if not thoughts.refuses_thoughts(refusal):
-            return []
+            return NOTHING
         if not self._same:
-            return [THINKING] if thoughts.forget_thoughts(self._talk) else []
-        bare = thoughts.without_thoughts(self._request)
+            return Mends([THINKING]) if thoughts.forget_thoughts(self._talk) else NOTHING
+        return self._bared(thoughts.without_thoughts)
+
+    def _bared(self, without_thoughts: Callable[[ChatRequest], ChatRequest | None]) -> Mends:
+        bare = without_thoughts(self._request)
         self._request = bare or self._request
-        return [] if bare is None else [THINKING]
+        return NOTHING if bare is None else Mends([THINKING])
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         return EventRelay(

@@ -21,6 +21,7 @@ from app.gateway.loops import Loops
 from app.gateway.metrics import Metrics, label_of
 from app.gateway.metrics_files import exposition, several_workers
 from app.gateway.record import CallRecord
+from app.gateway.refusals import Refusals
 from app.gateway.repeats import Repeats
 from app.gateway.sent_again import SentAgain
 from app.gateway.tally import Kind, Tally
@@ -49,6 +50,7 @@ class Services:
     tally: Tally = field(init=False)
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)
+    refusals: Refusals = field(default_factory=Refusals)
     repeats: Repeats = field(init=False)
     loops: Loops = field(init=False)
     sent_again: SentAgain = field(init=False)

@@ -23,6 +23,7 @@ from app.core.errors import (
 )
 from app.core.types import Outcome
 from app.dialects.openai_chat.errors import error_word, upstream_error_object
+from app.dialects.openai_chat.refused import NOT_TAKEN
 
 
 class Move(Enum):
@@ -60,14 +61,6 @@ _TOO_LONG = re.compile(
 )
 """How OpenAI, vLLM, llama.cpp, Anthropic and Gemini say that the prompt does not fit, and Bedrock, xAI, Moonshot,
 Alibaba, Zhipu, Copilot, Together and Cohere; another window may be larger."""
-_NOT_TAKEN = re.compile(
-    rb"unsupported[ _](?:parameter|value)|extra_forbidden|extra inputs are not permitted"
-    rb"|unrecognized request argument|(?:unknown|unrecognized|unexpected) (?:parameter|name|field|argument|key)"
-    rb"|not supported (?:with|by|for|on) (?:this|the) model|model does not support"
-    rb"|property '[\w.]{1,99}' is unsupported"
-)
-"""How OpenAI, Azure, Mistral, Anthropic and Google say that this model, or this server, does not know a parameter that
-another one may know."""
 _OPERATORS = re.compile(
     rb'"message":\s*"(?:api key not valid|your credit balance is too low|this organization has been disabled'
     rb'|you have reached your specified api usage limits)|"reason":\s*"api_key_invalid"'
@@ -121,7 +114,7 @@ def _rejected(status: int, body: bytes, text: bytes) -> Verdict:
     too_long = _TOO_LONG.search(text) is not None
     kind, shown = (UpstreamTooLong, _named_too_long(shown)) if too_long else (UpstreamRejected, shown)
     rejected = kind("The provider refused the request.", upstream_status=status, body=shown)
-    elsewhere = too_long or status in (404, 413) or _NOT_TAKEN.search(text) is not None
+    elsewhere = too_long or status in (404, 413) or NOT_TAKEN.search(text) is not None
     return Verdict(Move.NEXT if elsewhere else Move.REJECT, rejected, Outcome.BAD_REQUEST, unhealthy=False)
 
 

@@ -67,6 +67,11 @@ def without_extras(request: ChatRequest, refusal: bytes) -> tuple[ChatRequest, l
     return msgspec.structs.replace(request, members=members, forward=forward), left_out
 
 
+def is_lasting(refusal: bytes) -> bool:
+    """Whether it refuses what it does for whatever is asked."""
+    return _NO_CLEARING.search(refusal) is None
+
+
 def _without_betas(forward: dict[str, str], refusal: bytes) -> dict[str, str]:
     if _BETA not in forward:
         return forward

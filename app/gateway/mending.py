@@ -1,0 +1,35 @@
+"""What of a request is changed after its provider has refused it, so that it can be sent once more."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app.core.policy import Candidate
+from app.core.types import ChatRequest
+from app.dialects.openai_chat.refused import refused_in
+
+
+class Mends(NamedTuple):
+    """What is left out or filled in from now on, by name; none where the request stays as it is. `lasting`: because of
+    what the provider, or the model, does not take from anybody, whatever the conversation."""
+
+    names: list[str]
+    lasting: bool = False
+
+
+NOTHING = Mends([])
+
+
+class Mended:
+    """A request of which members are not sent that its provider, in Chat or Responses, has refused."""
+
+    _request: ChatRequest
+    _candidate: Candidate
+    _refused: frozenset[str] = frozenset()
+
+    def _mends_members(self, refusal: bytes, body: bytes) -> Mends:
+        request = self._request
+        named = self._candidate.is_named(request.model)
+        names = refused_in(refusal, body, request.members, named=named) - self._refused
+        self._refused |= names
+        return Mends(sorted(names), lasting=True)

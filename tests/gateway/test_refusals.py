@@ -1,0 +1,172 @@
+"""What providers refuse of requests, mended and kept in mind for the next ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.gateway.refusals import KEPT_S, MOST_BYTES, MOST_EACH, MOST_KEPT, Refusals, Whose
+from tests.gateway.live import PROMPT, Live, policy, read
+from tests.gateway.test_extras import BETAS, extra
+from tests.gateway.test_extras import BODY as CLAUDE_CODE
+from tests.gateway.test_thoughts import MESSAGE, refusal
+from tests.http.live import sha256
+from tests.upstream import ScriptedUpstream
+from tests.upstream_script import Script, words
+
+USAGE = "Unrecognized request argument supplied: stream_options"
+SAMPLED = "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported."
+
+
+ANSWER = Script.of(words("Once upon a time"))
+
+
+def who(name: str) -> Whose:
+    return name, "p", "http://p", "m", "openai_chat", ""
+
+
+class TestKept:
+    def test_in_order_until_an_hour_after_the_first(self) -> None:
+        kept = Refusals()
+        assert not kept
+        kept.note(who("a"), [b"1"], 0.0)
+        kept.note(who("a"), [b"2", b"1"], KEPT_S - 1)
+        assert kept.known(who("a"), KEPT_S - 1) == (b"1", b"2")
+        assert not kept.known(who("b"), 0.0)
+        assert not kept.known(who("a"), KEPT_S)
+        kept.note(who("a"), [b"3"], KEPT_S)
+        assert kept.known(who("a"), 2 * KEPT_S - 1) == (b"3",)
+
+    def test_none_that_is_long(self) -> None:
+        kept = Refusals()
+        kept.note(who("a"), [b"x" * (MOST_BYTES + 1)], 0.0)
+        assert not kept
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=2))))
+    def test_few_of_each_and_few_at_all(self, said: list[tuple[int, bytes]]) -> None:
+        kept = Refusals()
+        for number, text in said:
+            kept.note(who(str(number)), [text], 0.0)
+        for number in range(4):
+            mine = list(dict.fromkeys(text for of, text in said if of == number))
+            assert set(kept.known(who(str(number)), 0.0)) <= set(mine)
+            if len(mine) <= MOST_EACH:
+                assert kept.known(who(str(number)), 0.0) == tuple(mine)
+
+    def test_the_first_are_forgotten_first(self) -> None:
+        kept = Refusals()
+        for number in range(MOST_KEPT + 1):
+            kept.note(who(str(number)), [b"1"], 0.0)
+        assert not kept.known(who("0"), 0.0)
+        assert kept.known(who("1"), 0.0)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
+    upstream.requests.clear()
+    upstream.source = refusing({"stream_options": USAGE, "temperature": SAMPLED})
+    async with Live(tmp_path, policy({"a": upstream})) as running:
+        yield running
+
+
+def refusing(what: dict[str, str]) -> Callable[[Any], Script]:
+    """A provider that names one member at a time of those that it does not take."""
+
+    def source(asked: Any) -> Script:
+        for name, message in what.items():
+            if name in asked.body:
+                return refusal(message)
+        return ANSWER
+
+    return source
+
+
+async def test_the_first_call_is_mended_and_the_next_one_needs_no_mending(
+    live: Live, upstream: ScriptedUpstream
+) -> None:
+    for _ in range(2):
+        answer = await live.chat(stream=True, temperature=0.5)
+        assert answer.status == 200
+        (attempt,) = await live.attempts(answer)
+        assert attempt["left_out"] == ["stream_options", "temperature"]
+    assert [{"stream_options", "temperature"} & request.body.keys() for request in upstream.requests] == [
+        {"stream_options", "temperature"}, {"temperature"}, set(), set(),
+    ]  # fmt: skip
+
+
+async def test_what_is_not_sent_is_not_left_out(live: Live, upstream: ScriptedUpstream) -> None:
+    await live.chat(stream=True, temperature=0.5)
+    upstream.requests.clear()
+    answer = await live.chat(stream=True)
+    assert (await live.attempts(answer))[0]["left_out"] == ["stream_options"]
+    assert len(upstream.requests) == 1
+
+
+async def test_a_request_that_is_refused_all_the_same_teaches_nothing(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = [refusal(USAGE), refusal("bad messages")]
+    assert (await live.chat(stream=True)).status == 400
+    assert not live.services.refusals
+    upstream.source = ANSWER
+    assert (await live.chat(stream=True)).status == 200
+    assert "stream_options" in upstream.requests[-1].body
+
+
+async def test_claude_code_at_a_provider_that_knows_little_of_it(tmp_path: Path) -> None:
+    def source(asked: Any) -> Script:
+        for name in ("context_management", "output_config"):
+            if name in asked.body:
+                return refusal(extra(name))
+        return refusal("invalid beta flag") if "anthropic-beta" in asked.headers else MESSAGE
+
+    with ScriptedUpstream(source) as upstream:
+        models = {"a": {"upstream_model": "claude-sonnet-5"}}
+        made = policy({"a": upstream}, providers={"a": {"dialect": "anthropic"}}, models=models)
+        async with Live(tmp_path, made) as live:
+            for betas, asked in ((BETAS, 4), (BETAS, 1), ("other-2026", 2), ("other-2026", 1)):
+                upstream.requests.clear()
+                known = {name: value for name, value in CLAUDE_CODE.items() if betas == BETAS or "_" not in name}
+                headers = {"anthropic-beta": betas}
+                path = f"{live.url}/v1/messages"
+                body = {**known, "max_tokens": 50}
+                assert (await read(await live.client.session.post(path, json=body, headers=headers))).status == 200
+                assert len(upstream.requests) == asked
+
+
+async def test_another_key_is_told_for_itself(tmp_path: Path) -> None:
+    keys = [{"name": name, "sha256": sha256(name)} for name in ("alice", "bob")]
+    with ScriptedUpstream(refusing({"stream_options": USAGE})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream}, keys=keys)) as live:
+            for name, asked in (("alice", 2), ("alice", 1), ("bob", 2)):
+                upstream.requests.clear()
+                body = {"model": "a", "messages": PROMPT, "stream": True}
+                headers = {"authorization": f"Bearer {name}"}
+                async with live.client.session.post(
+                    f"{live.url}/v1/chat/completions", json=body, headers=headers
+                ) as response:
+                    await response.read()
+                    assert response.status == 200
+                assert len(upstream.requests) == asked
+
+
+async def test_a_limit_of_ours_goes_under_the_name_that_is_known(tmp_path: Path) -> None:
+    """A deployment whose name tells nothing refuses `max_tokens`, which only the gateway's clamp has put there."""
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    with ScriptedUpstream(refusing({"max_tokens": said})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            answer = await live.chat(stream=True, max_cost_usd=0.01)
+            assert answer.status == 200
+        first, second = upstream.requests
+        assert second.body["max_completion_tokens"] == first.body["max_tokens"]
+        assert json.dumps(second.body).count("max_tokens") == 0
