@@ -122,11 +122,12 @@ def _caps(policy: Policy) -> list[str]:
     limits = [*own, *_windows("key", caps.key), *_windows("team", caps.team), *_windows("global", caps.everyone)]
     shown = [f"{name} ${usd_text(nano)}" for name, nano in limits if nano is not None]
     counts = [("calls", caps.task_calls), ("tokens", caps.task_tokens), ("seconds", caps.task_s)]
-    counts.append(("times the same request", caps.task_repeats))
+    counts += [("times the same request", caps.task_repeats), ("requests at a time", caps.task_parallel)]
     shown += [f"task {most:g} {what}" for what, most in counts if most is not None]
     for owner, windows in (("key", caps.key), ("team", caps.team), ("global", caps.everyone)):
         rates = (("calls", windows.minute_calls), ("tokens", windows.minute_tokens))
         shown += [f"{owner} {most} {what} a minute" for what, most in rates if most is not None]
+        shown += [] if windows.parallel is None else [f"{owner} {windows.parallel} requests at a time"]
     return [f"caps: {', '.join(shown) or 'none'}"]
 
 

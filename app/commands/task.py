@@ -33,6 +33,7 @@ class Raise(msgspec.Struct, frozen=True):
     calls: int | None = None
     tokens: int | None = None
     seconds: float | None = None
+    parallel: int | None = None
 
 
 def show(task: str, key: str | None, *, as_json: bool) -> int:
@@ -110,7 +111,7 @@ def _describe(scope: str, balance: Balance) -> None:
         "state": terms.state + ("" if killed is None else f", cut at ${usd_text(killed)}"),
         "began": f"{shown['began_at'].replace('T', ' ')[:19]} UTC" if shown["began_at"] else "not yet",
         "spent": f"${usd_text(balance.spent_nano)}, reserved ${usd_text(balance.held_nano)}",
-        "calls": str(balance.calls),
+        "calls": f"{balance.calls}, {balance.running} under way" if balance.running else str(balance.calls),
         "tokens": str(balance.tokens),
         **family,
     }
@@ -164,7 +165,16 @@ async def _amend(settings: Settings, task: str, key: str | None, limits: Raise, 
         scope = names[0] if key is not None else known[0]
         nano = None if limits.usd is None else nano_from_usd(limits.usd)
         ms = in_ms(limits.seconds)
-        op = Amend(f"amend {secrets.token_hex(8)}", scope, nano, limits.calls, limits.tokens, ms, state)
+        op = Amend(
+            f"amend {secrets.token_hex(8)}",
+            scope,
+            nano,
+            limits.calls,
+            limits.tokens,
+            ms,
+            state,
+            max_parallel=limits.parallel,
+        )
         result = await ledger.apply(op)
         assert isinstance(result, Amended)
         (balance,) = await ledger.balances([scope])

@@ -46,6 +46,9 @@ def task_raise(
     max_calls: Annotated[int | None, typer.Option(min=0, help="Calls in all.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Input and output tokens in all.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Seconds since the first call.")] = None,
+    max_parallel: Annotated[
+        int | None, typer.Option("--max-parallel-requests", min=1, max=10**6, help="Requests at a time.")
+    ] = None,
     key: KeyOption = None,
 ) -> None:
     """Set limits of a task in the place of the policy's: a task that was cut goes on below a higher one.
@@ -56,9 +59,11 @@ def task_raise(
     """
     from app.commands.task import Raise, amend  # noqa: PLC0415
 
-    limits = Raise(max_cost, max_calls, max_tokens, max_seconds)
+    limits = Raise(max_cost, max_calls, max_tokens, max_seconds, max_parallel)
     if limits == Raise():
-        raise typer.BadParameter("name a limit: --max-cost, --max-calls, --max-tokens or --max-seconds")
+        raise typer.BadParameter(
+            "name a limit: --max-cost, --max-calls, --max-tokens, --max-seconds or --max-parallel-requests"
+        )
     raise typer.Exit(amend(task, key, limits=limits))
 
 

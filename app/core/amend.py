@@ -35,6 +35,7 @@ class Amend(msgspec.Struct, frozen=True, omit_defaults=True, tag="amend"):
     by_client: bool = False
     policy_nano: int | None = None
     caps: TaskCaps | None = None
+    max_parallel: int | None = None
 
 
 class Amended(msgspec.Struct, frozen=True, tag="amended"):
@@ -55,6 +56,7 @@ def why_not(op: Amend, balance: Balance, parent: Balance | None) -> str | None:
             (op.max_calls, terms.max_calls),
             (op.max_tokens, terms.max_tokens),
             (op.max_ms, terms.max_ms),
+            (op.max_parallel, terms.max_parallel),
         )
         if any(new is not None and now is not None and new > now for new, now in limits):
             return "raises"
@@ -97,6 +99,8 @@ def _set_limits(op: Amend, balance: Balance, terms: Terms) -> Terms:
         terms = msgspec.structs.replace(terms, set_tokens=op.max_tokens, own_tokens=None)
     if op.max_ms is not None:
         terms = msgspec.structs.replace(terms, set_ms=op.max_ms, own_ms=None)
+    if op.max_parallel is not None:
+        terms = msgspec.structs.replace(terms, set_parallel=op.max_parallel, own_parallel=None)
     return terms
 
 
@@ -109,4 +113,5 @@ def _own_limits(op: Amend, balance: Balance, terms: Terms) -> Terms:
         own_calls=terms.own_calls if op.max_calls is None else op.max_calls,
         own_tokens=terms.own_tokens if op.max_tokens is None else op.max_tokens,
         own_ms=terms.own_ms if op.max_ms is None else op.max_ms,
+        own_parallel=terms.own_parallel if op.max_parallel is None else op.max_parallel,
     )

@@ -6,13 +6,15 @@ reference for every store: the SQLite store persists one, the Redis store's Lua 
 and a single contract suite runs over both.
 
 Invariants (property-tested): for each scope with a limit, a grant never makes spent + held pass the
-limit; `held` of a scope is the sum of its holds; a hold ends exactly once; every amount is >= 0.
+limit; `held` of a scope is the sum of its holds and `running` how many there are; a hold ends exactly once; every
+amount is >= 0.
 
 A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
 call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
 metering step, and N calls at a time by no more than N times what was left when they began. A call whose process died
 is charged, but its tokens are not known. A window's limits of this kind only say who may begin (`TaskCaps.at_entry`):
 there `need_tokens` are counted at the grant, for a call may end when its window is over, and made good when it settles.
+Calls at a time are a limit of any scope: where so many run, a grant waits for one of them to end.
 """
 
 from __future__ import annotations
@@ -144,7 +146,8 @@ OUT_OF_MONEY = Refusal("budget")
 @dataclass(slots=True)
 class Balance:
     """The state of one scope, in nano-dollars. `killed_at_nano` is written once; counting goes on. `limit_nano` is the
-    policy's, or the amended one in its place; `began_ms` the time of the first call (0: not yet, or unknown)."""
+    policy's, or the amended one in its place; `began_ms` the time of the first call (0: not yet, or unknown);
+    `running` counts its holds: the calls under way."""
 
     spent_nano: int = 0
     held_nano: int = 0
@@ -155,6 +158,7 @@ class Balance:
     killed_limit_nano: int | None = None
     tokens: int = 0
     began_ms: int = 0
+    running: int = 0
     terms: Terms | None = None
 
     @property
@@ -241,11 +245,16 @@ class Book:
             balance = self.balances[tightest]
             contended = all(_would_fit(op.need_nano, b) for b in scopes)
             return self._denied(tightest, balance, contended=contended, killed=False)
+        if has_terms and not op.forced:
+            full = self._full(names)
+            if full is not None:
+                return full
         held = op.want_nano if room is None else max(op.need_nano, min(op.want_nano, room // op.share))
         now_ms = op.now_ms
         for balance in scopes:
             balance.held_nano += held
             balance.calls += 1
+            balance.running += 1
             if not balance.began_ms:
                 balance.began_ms = now_ms
             if has_terms and balance.terms is not None and balance.terms.at_entry:
@@ -264,6 +273,16 @@ class Book:
             return Moved(scope, terms.above)
         refusal = terms.refusal(balance.calls, balance.tokens, balance.age_ms(op.now_ms), op.need_tokens)
         return None if refusal is None else self._denied(scope, balance, contended=False, killed=False, why=refusal)
+
+    def _full(self, names: tuple[str, ...]) -> Denied | None:
+        """The denial by a scope in which as many calls run as may, asked last: it is the one that waiting helps."""
+        for scope in names:
+            balance = self.balances[scope]
+            most = None if balance.terms is None else balance.terms.max_parallel
+            if most is not None and balance.running >= most:
+                why = Refusal("parallel", most, balance.running)
+                return self._denied(scope, balance, contended=True, killed=False, why=why)
+        return None
 
     def _advance(self, op: Advance) -> Result:
         hold = self.holds.get(op.call_id)
@@ -310,6 +329,8 @@ class Book:
             balance.spent_nano += charge_nano
             balance.held_nano -= held_nano
             balance.tokens += tokens
+            if balance.running:  # else its hold was made by a version that did not count
+                balance.running -= 1
             if op.begun_tokens and balance.terms is not None and balance.terms.at_entry:
                 balance.tokens = max(balance.tokens - op.begun_tokens, 0)
             if scope in killed:

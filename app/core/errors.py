@@ -147,6 +147,13 @@ class RateLimited(BudgetContended):
     code, label = "rate_limit_exceeded", "rate"
 
 
+class TooManyAtOnce(RateLimited):
+    """As many requests of the task, the key, its team or everybody run as may at a time, and none has ended while this
+    one waited."""
+
+    code, label = "too_many_parallel_requests", "parallel"
+
+
 class LedgerDown(BursarError):
     """The ledger does not answer and the policy says: closed."""
 

@@ -244,7 +244,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Limits per window of the clock and the calendar (UTC): in nano-dollars, for the minute in calls and tokens."""
+    """Limits per window of the clock and the calendar (UTC): in nano-dollars, for the minute in calls and tokens.
+    `parallel`: calls at a time."""
 
     day_nano: int | None = None
     month_nano: int | None = None
@@ -252,6 +253,7 @@ class Windows:
     hour_nano: int | None = None
     minute_calls: int | None = None
     minute_tokens: int | None = None
+    parallel: int | None = None
 
     @property
     def finest(self) -> Window:
@@ -272,6 +274,7 @@ class Caps:
     task_tokens: int | None = None
     task_s: float | None = None
     task_repeats: int | None = None
+    task_parallel: int | None = None
     task_idle_days: float = 30.0
     key: Windows = Windows()
     team: Windows = Windows()

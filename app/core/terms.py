@@ -1,5 +1,5 @@
 """What a task is besides its money: limits on calls, tokens and time, whether it is open, what it hangs below. A window
-has such limits too, on calls and tokens. Pure.
+has such limits too, on calls and tokens, and a key, a team and everybody on calls at a time. Pure.
 
 Limits of one kind come from three places. The policy's is the latest seen; an amended one (`set_*`, an operator's)
 stands in its place for this task; the client's own (`own_*`) can only lower either. The tighter binds.
@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 State = Literal["open", "frozen", "closed"]
-Reason = Literal["budget", "calls", "tokens", "time", "frozen", "closed"]
-"""Why a task gets no more: its money, one of its other limits, or its owner's word."""
+Reason = Literal["budget", "calls", "tokens", "time", "frozen", "closed", "parallel"]
+"""Why a task gets no more: its money, one of its other limits, or its owner's word; or not yet: so many run already."""
 
 MAX_DEPTH = 8
 """Tasks on the way from a root to the lowest below it, both counted: each call claims on all of them."""
@@ -23,7 +23,8 @@ MAX_BELOW = 50
 
 class TaskCaps(msgspec.Struct, frozen=True, omit_defaults=True):
     """A claim's word on limits that are not money: the policy's, and the client's own. None: no limit (of the client's:
-    as it was). `at_entry`: they say who may begin, and bound nobody who has begun; a window's are so, a task's not."""
+    as it was). `at_entry`: they say who may begin, and bound nobody who has begun; a window's are so, a task's not.
+    `parallel`: calls at a time."""
 
     calls: int | None = None
     tokens: int | None = None
@@ -32,6 +33,8 @@ class TaskCaps(msgspec.Struct, frozen=True, omit_defaults=True):
     own_tokens: int | None = None
     own_ms: int | None = None
     at_entry: bool = False
+    parallel: int | None = None
+    own_parallel: int | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -60,6 +63,9 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     set_tokens: int | None = None
     set_ms: int | None = None
     at_entry: bool = False
+    parallel: int | None = None
+    own_parallel: int | None = None
+    set_parallel: int | None = None
 
     @property
     def max_calls(self) -> int | None:
@@ -75,6 +81,11 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     def max_ms(self) -> int | None:
         """The limit that binds."""
         return tighter(self.ms if self.set_ms is None else self.set_ms, self.own_ms)
+
+    @property
+    def max_parallel(self) -> int | None:
+        """The limit that binds."""
+        return tighter(self.parallel if self.set_parallel is None else self.set_parallel, self.own_parallel)
 
     def refusal(self, calls: int, tokens: int, age_ms: int, need_tokens: int) -> Refusal | None:
         """Why no further call may begin here, with so much used; None where it may."""
@@ -107,6 +118,8 @@ def claimed(terms: Terms | None, caps: TaskCaps | None) -> Terms | None:
         own_tokens=old.own_tokens if caps.own_tokens is None else caps.own_tokens,
         own_ms=old.own_ms if caps.own_ms is None else caps.own_ms,
         at_entry=caps.at_entry,
+        parallel=caps.parallel,
+        own_parallel=old.own_parallel if caps.own_parallel is None else caps.own_parallel,
     )
     return None if new == PLAIN else new
 

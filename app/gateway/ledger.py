@@ -20,7 +20,7 @@ import structlog
 
 from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Result, Settle, Settled
-from app.core.errors import BudgetContended, BursarError, LedgerDown, RateLimited
+from app.core.errors import BudgetContended, BursarError, LedgerDown, RateLimited, TooManyAtOnce
 from app.core.money import usd_text
 from app.core.policy import LedgerRules
 from app.core.windows import ends_at, window_of
@@ -100,7 +100,8 @@ class Ledger:
         """Set money aside before anything is spent.
 
         Waits while other calls' holds are in the way, up to the policy's patience, unless `stopped` says that nobody
-        wants the answer. Raises BudgetExceeded, BudgetContended, LedgerDown or BelowOthers; then nothing is held.
+        wants the answer; without `wait` only where it is their number that is, and not their money. Raises
+        BudgetExceeded, BudgetContended, LedgerDown or BelowOthers; then nothing is held.
         """
         give_up = asyncio.get_running_loop().time() + rules.contention_wait_s
         pause = FIRST_WAIT_S
@@ -116,7 +117,7 @@ class Ledger:
                 self._remember(result.scope, result.above)
                 raise BelowOthers(result.scope)
             assert isinstance(result, Denied)
-            waiting = result.contended and wait and not stopped()
+            waiting = result.contended and (wait or result.reason == "parallel") and not stopped()
             if not waiting or asyncio.get_running_loop().time() + pause > give_up:
                 raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
@@ -269,6 +270,9 @@ class Ledger:
 def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     """A store's denial of this need as an error: 402 for a hard cap, 429 only where a short wait helps."""
     kind, reset = scope_kind(denied.scope), ends_at(denied.scope)
+    if denied.reason == "parallel":
+        headers = {"retry-after": "1", **_rate_headers(denied), "x-bursar-scope": kind}
+        return TooManyAtOnce("As many requests run as may at a time; one of them has to end first.", headers=headers)
     if denied.reason != "budget":
         if reset is not None:
             return rate_error(denied, reset, now)
@@ -294,13 +298,19 @@ def rate_error(denied: Denied, reset: dt.datetime, now: dt.datetime) -> RateLimi
     """The denial by a limit of rate: the window's calls or tokens are used up until it begins anew."""
     headers = {
         "retry-after": _wait((reset - now).total_seconds()),
+        **_rate_headers(denied),
+        "x-bursar-reset": _iso(reset),
+    }
+    return RateLimited("The rate limit set for this client is reached; it lifts within a minute.", headers=headers)
+
+
+def _rate_headers(denied: Denied) -> dict[str, str]:
+    return {
         "x-bursar-reason": denied.reason,
         "x-bursar-scope": scope_word(denied.scope),
         "x-bursar-limit": str(denied.limit),
         "x-bursar-used": str(denied.used),
-        "x-bursar-reset": _iso(reset),
     }
-    return RateLimited("The rate limit set for this client is reached; it lifts within a minute.", headers=headers)
 
 
 def _wait(wait_s: float) -> str:

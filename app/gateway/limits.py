@@ -28,6 +28,7 @@ class ClientCaps(msgspec.Struct, frozen=True):
     task_calls: int | None = None
     task_tokens: int | None = None
     task_s: float | None = None
+    task_parallel: int | None = None
 
 
 NO_CAPS = ClientCaps()
@@ -99,12 +100,19 @@ def task_caps(policy: Policy, caps: ClientCaps) -> TaskCaps | None:
     """A task's limits besides money, the policy's and the client's; None where there are none."""
     of = policy.caps
     if (
-        of.task_calls is of.task_tokens is of.task_s is None
-        and caps.task_calls is caps.task_tokens is caps.task_s is None
+        of.task_calls is of.task_tokens is of.task_s is of.task_parallel is None
+        and caps.task_calls is caps.task_tokens is caps.task_s is caps.task_parallel is None
     ):
         return None
     return TaskCaps(
-        of.task_calls, of.task_tokens, in_ms(of.task_s), caps.task_calls, caps.task_tokens, in_ms(caps.task_s)
+        of.task_calls,
+        of.task_tokens,
+        in_ms(of.task_s),
+        caps.task_calls,
+        caps.task_tokens,
+        in_ms(caps.task_s),
+        parallel=of.task_parallel,
+        own_parallel=caps.task_parallel,
     )
 
 
@@ -127,7 +135,7 @@ def below(claims: tuple[Claim, ...], scope: str, above: tuple[str, ...]) -> tupl
     """The claims of a task that hangs below others, whose caps the policy sets alike."""
     at = next(index for index, claim in enumerate(claims) if claim.scope == scope)
     own = claims[at]
-    caps = own.caps and TaskCaps(own.caps.calls, own.caps.tokens, own.caps.ms)
+    caps = own.caps and TaskCaps(own.caps.calls, own.caps.tokens, own.caps.ms, parallel=own.caps.parallel)
     known = {claim.scope for claim in claims}
     higher = (Claim(name, own.limit_nano, None, caps) for name in above if name not in known)
     return (*claims[: at + 1], *higher, *claims[at + 1 :])
@@ -186,17 +194,18 @@ def _minus(most: int | None, used: int) -> int | None:
 
 def window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
     """Day, month and total of an owner (`global`, `team:NAME`, `key:NAME`), those without a limit too; its minute and
-    hour where they are limited."""
+    hour where they are limited. How many may run at a time is a limit of its total."""
     return _window_claims(owner, windows, moment[: CHARS[windows.finest]])
 
 
 @functools.lru_cache(maxsize=1024)
 def _window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
     """They are the same for all calls of a key in one window, so they are made once."""
+    at_a_time = None if windows.parallel is None else TaskCaps(parallel=windows.parallel)
     claims = [
         Claim(scope_in(owner, "day", moment), windows.day_nano),
         Claim(scope_in(owner, "month", moment), windows.month_nano),
-        Claim(scope_in(owner, "total", moment), windows.total_nano),
+        Claim(scope_in(owner, "total", moment), windows.total_nano, caps=at_a_time),
     ]
     if windows.hour_nano is not None:
         claims.append(Claim(scope_in(owner, "hour", moment), windows.hour_nano))

@@ -54,7 +54,12 @@ def _row(whose: str | None, claim: Claim, balance: Balance | None, now: dt.datet
     if balance is None and claim.limit_nano is None and claim.caps is None:
         return None
     resets = refills_at(window_of(claim.scope), now)
-    rate = {} if claim.caps is None else {"max_calls": claim.caps.calls, "max_tokens": claim.caps.tokens}
+    caps = claim.caps
+    rate: dict[str, int | None] = {}
+    if caps is not None and caps.parallel is not None:
+        rate = {"max_parallel_requests": caps.parallel}
+    elif caps is not None:
+        rate = {"max_calls": caps.calls, "max_tokens": caps.tokens}
     return {
         "scope": scope_word(claim.scope),
         "name": whose,

@@ -12,9 +12,10 @@ from app.gateway.limits import NO_CAPS, ClientCaps
 
 MAX_COUNT = 10**12
 MAX_SECONDS = 10**9
+MAX_PARALLEL = 10**6
 _CAPPING = frozenset(
     ("x-bursar-max-cost-usd", "x-bursar-task-max-cost-usd", "x-bursar-task-max-calls", "x-bursar-task-max-tokens",
-     "x-bursar-task-max-seconds")
+     "x-bursar-task-max-seconds", "x-bursar-task-max-parallel-requests")
 )  # fmt: skip
 _OURS = "x-bursar-"
 _KNOWN = _CAPPING | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut"}
@@ -32,6 +33,7 @@ def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> Client
         count_header(headers, "X-Bursar-Task-Max-Calls"),
         count_header(headers, "X-Bursar-Task-Max-Tokens"),
         seconds_header(headers, "X-Bursar-Task-Max-Seconds"),
+        parallel_header(headers, "X-Bursar-Task-Max-Parallel-Requests"),
     )
 
 
@@ -66,6 +68,14 @@ def count_header(headers: Mapping[str, str], name: str) -> int | None:
         if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_COUNT)) or int(text) > MAX_COUNT:
             raise BadRequest(f"The header {name} must be a whole number.", param=name)
     return min(map(int, counts), default=None)
+
+
+def parallel_header(headers: Mapping[str, str], name: str) -> int | None:
+    """A whole number from 1: none at a time would be a task that waits for nothing."""
+    count = count_header(headers, name)
+    if count is not None and not 1 <= count <= MAX_PARALLEL:
+        raise BadRequest(f"The header {name} must be a whole number from 1 to {MAX_PARALLEL}.", param=name)
+    return count
 
 
 def seconds_header(headers: Mapping[str, str], name: str) -> float | None:

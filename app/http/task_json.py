@@ -20,6 +20,7 @@ def balance_json(balance: Balance) -> dict[str, Any]:
         "limit_usd": _usd(limit),
         "remaining_usd": None if limit is None else usd_float(max(limit - balance.spent_nano - balance.held_nano, 0)),
         "calls": balance.calls,
+        "running": balance.running,
         "tokens": balance.tokens,
         "cost_killed_at_usd": _usd(killed),
         "exhausted": balance.exhausted,
@@ -35,6 +36,7 @@ def window_json(balance: Balance, limit_nano: int | None) -> dict[str, Any]:
         "reserved_usd": usd_float(balance.held_nano),
         "remaining_usd": _usd(left),
         "calls": balance.calls,
+        "running": balance.running,
         "tokens": balance.tokens,
     }
 
@@ -69,6 +71,7 @@ def limits_json(balance: Balance) -> dict[str, dict[str, float | int]]:
         ),
         "max_calls": (terms.max_calls, terms.calls, terms.own_calls, terms.set_calls),
         "max_tokens": (terms.max_tokens, terms.tokens, terms.own_tokens, terms.set_tokens),
+        "max_parallel_requests": (terms.max_parallel, terms.parallel, terms.own_parallel, terms.set_parallel),
         "max_seconds": tuple(map(_seconds, (terms.max_ms, terms.ms, terms.own_ms, terms.set_ms))),
     }
     return {
@@ -96,6 +99,7 @@ def lone_call_json(record: dict[str, Any]) -> dict[str, Any]:
         "limit_usd": limit,
         "remaining_usd": None if limit is None or spent is None else max(limit - spent, 0.0),
         "calls": 1,
+        "running": 0,
         "tokens": record["usage"].get("input_tokens", 0) + record["usage"].get("output_tokens", 0),
         "cost_killed_at_usd": killed,
         "exhausted": killed is not None,

@@ -22,7 +22,7 @@ from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_sc
 from app.gateway.services import Services
 from app.http.asking import asked_limit, asked_owner, caller, is_operator, may_see
 from app.http.bodies import bounded_body, read_json
-from app.http.caps import MAX_COUNT, MAX_SECONDS
+from app.http.caps import MAX_COUNT, MAX_PARALLEL, MAX_SECONDS
 from app.http.hot import key_name
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
 from app.stores.budgets import LedgerUnavailable
@@ -51,6 +51,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_calls: int | None = None
     max_tokens: int | None = None
     max_seconds: float | None = None
+    max_parallel_requests: int | None = None
     frozen: bool | None = None
     closed: bool | None = None
     parent: str | None = None
@@ -118,6 +119,9 @@ def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Am
         value = getattr(change, name)
         if value is not None and not 0 <= value <= most:
             raise BadRequest(f"{name} must not be negative, nor too large.", param=name)
+    parallel = change.max_parallel_requests
+    if parallel is not None and not 1 <= parallel <= MAX_PARALLEL:
+        raise BadRequest(f"max_parallel_requests must be from 1 to {MAX_PARALLEL}.", param="max_parallel_requests")
     if change.state is not None and (change.frozen, change.closed) != (None, None):
         raise BadRequest("Say either state, or frozen and closed.", param="state")
     parent = None
@@ -135,6 +139,7 @@ def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Am
         by_client,
         policy.caps.task_nano,
         task_caps(policy, ClientCaps()) or TaskCaps(),
+        parallel,
     )
 
 

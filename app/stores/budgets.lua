@@ -17,8 +17,8 @@
 --   an idle task is kept
 --
 -- Records under the prefix:
---   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began terms ('' or absent for none; terms:
---               as core/terms.py has them, msgpack), kept: when its expiry was set
+--   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began running terms ('' or absent for
+--               none; terms: as core/terms.py has them, msgpack), kept: when its expiry was set
 --   h:CALL      hash: owner scopes (msgpack) spent held risk
 --   o:OWNER     set of the calls that have a hold of this owner
 
@@ -61,12 +61,13 @@ local function balance(scope)
   local b = balances[scope]
   if b then return b end
   local v = redis.call('HMGET', scope_key(scope), 'spent', 'held', 'calls', 'limit', 'own', 'killed_at', 'killed_limit',
-    'kept', 'tokens', 'began', 'terms')
+    'kept', 'tokens', 'began', 'terms', 'running')
   b = {
     spent = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, calls = tonumber(v[3]) or 0,
     limit = tonumber(v[4]), own = tonumber(v[5]), killed_at = tonumber(v[6]), killed_limit = tonumber(v[7]),
     kept = tonumber(v[8]) or 0, tokens = tonumber(v[9]) or 0, began = tonumber(v[10]) or 0,
     terms = v[11] and v[11] ~= '' and cmsgpack.unpack(v[11]) or nil,
+    running = tonumber(v[12]) or 0,
   }
   balances[scope] = b
   scopes_used[#scopes_used + 1] = scope
@@ -106,7 +107,7 @@ local function write_scopes(reserved)
     local renew = reserved[scope] and keep_s and now - b.kept > RENEW_S * 1000000
     if renew then b.kept = now end
     redis.call('HSET', key, 'spent', b.spent, 'held', b.held, 'calls', b.calls, 'limit', b.limit or '',
-      'own', b.own or '', 'kept', b.kept, 'tokens', b.tokens)
+      'own', b.own or '', 'kept', b.kept, 'tokens', b.tokens, 'running', b.running)
     if b.killed_at then redis.call('HSET', key, 'killed_at', b.killed_at, 'killed_limit', b.killed_limit or '') end
     if b.changed then
       redis.call('HSET', key, 'began', b.began, 'terms', b.terms and cmsgpack.pack(b.terms) or '')
@@ -151,7 +152,7 @@ end
 
 ---- A task's terms, as in core/terms.py and core/amend.py: a table without the fields that are none --------------
 
-local KINDS = {'calls', 'tokens', 'ms'}
+local KINDS = {'calls', 'tokens', 'ms', 'parallel'}
 local OPENNESS = {closed = 0, frozen = 1, open = 2}
 
 local function tighter(one, other)
@@ -213,6 +214,16 @@ local function refusal(b, op)
   limit = bound(b.terms, 'ms')
   local age = age_of(b, op.now_ms or 0)
   if limit and age >= limit then return 'time', limit, age end
+  return nil
+end
+
+-- The first scope in which as many calls run as may, and that limit; nil where there is none.
+local function full_of(scopes)
+  for _, scope in ipairs(scopes) do
+    local b = balance(scope)
+    local most = bound(b.terms, 'parallel')
+    if most and b.running >= most then return scope, most end
+  end
   return nil
 end
 
@@ -332,11 +343,15 @@ function verbs.reserve(op)
   if room and room < op.need_nano and not forced then
     return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
   end
+  if not forced then
+    local full, most = full_of(scopes)
+    if full then return denied(full, true, false, 'parallel', most, balance(full).running) end
+  end
   local held = op.want_nano
   if room then held = math.max(op.need_nano, math.min(op.want_nano, share_of(room, op.share or 1))) end
   for _, scope in ipairs(scopes) do
     local b = balance(scope)
-    b.held, b.calls = b.held + held, b.calls + 1
+    b.held, b.calls, b.running = b.held + held, b.calls + 1, b.running + 1
     if b.began == 0 and now_ms > 0 then b.began, b.changed = now_ms, true end
     if b.terms and b.terms.at_entry then b.tokens = b.tokens + (op.need_tokens or 0) end
   end
@@ -377,6 +392,7 @@ local function end_hold(hold, cost, killed_scopes, tokens, begun_tokens)
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
     b.spent, b.held, b.tokens = b.spent + cost - hold.spent, b.held - hold.held, b.tokens + tokens
+    b.running = math.max(b.running - 1, 0)
     if b.terms and b.terms.at_entry then b.tokens = math.max(b.tokens - begun_tokens, 0) end
     if killed[scope] then
       b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
@@ -503,7 +519,7 @@ function modes.read()
   local found = {}
   for i = FIRST_KEY, #KEYS do
     found[#found + 1] = redis.call('HMGET', KEYS[i], 'spent', 'held', 'calls', 'limit', 'own', 'killed_at',
-      'killed_limit', 'tokens', 'began', 'terms')
+      'killed_limit', 'tokens', 'began', 'running', 'terms')
   end
   return found
 end

@@ -341,15 +341,19 @@ def _most(op: Op) -> int:
     if type(op) is Advance:
         return max(op.spent_nano, op.want_nano, op.need_nano)
     if type(op) is Amend:
-        return max(op.max_nano or 0, op.max_calls or 0, op.max_tokens or 0, op.max_ms or 0)
+        return max(op.max_nano or 0, op.max_calls or 0, op.max_tokens or 0, op.max_ms or 0, op.max_parallel or 0)
     assert type(op) is Reserve
     return max(op.want_nano, op.need_nano)
 
 
 def _balance(record: list[bytes | None]) -> Balance | None:
     *amounts, terms = record
-    spent, held, calls, limit, own, killed_at, killed_limit, tokens, began = [int(a) if a else None for a in amounts]
+    spent, held, calls, limit, own, killed_at, killed_limit, tokens, began, running = [
+        int(a) if a else None for a in amounts
+    ]
     if spent is None or held is None or calls is None:
         return None
     known = _terms_of(terms) if terms else None
-    return Balance(spent, held, calls, limit, own, killed_at, killed_limit, tokens or 0, began or 0, known)
+    return Balance(
+        spent, held, calls, limit, own, killed_at, killed_limit, tokens or 0, began or 0, running or 0, known
+    )

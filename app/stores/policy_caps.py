@@ -21,6 +21,7 @@ def caps_of(given: CapsSpec) -> Caps:
         task_tokens=task.max_tokens,
         task_s=task.max_seconds,
         task_repeats=task.max_repeats,
+        task_parallel=task.max_parallel_requests,
         task_idle_days=task.idle_days,
         key=_windows(given.key),
         team=_windows(given.team),
@@ -41,6 +42,7 @@ def _windows(given: WindowsSpec) -> Windows:
         hour_nano=_nano(given.hour),
         minute_calls=None if rate is None else rate.max_calls,
         minute_tokens=None if rate is None else rate.max_tokens,
+        parallel=given.max_parallel_requests,
     )
 
 

@@ -26,6 +26,7 @@ from app.stores.policy_types import (
     Name,
     NotBool,
     OnCut,
+    Parallel,
     Seconds,
     Sha256,
     Share,
@@ -192,6 +193,9 @@ class TaskCapSpec(Spec):
     max_repeats: Annotated[int, Field(ge=1), NotBool] | None = Field(
         default=None, description="How often one and the same request (its last turns) is served. Default: always."
     )
+    max_parallel_requests: Parallel | None = Field(
+        default=None, description="Requests at a time. A further one waits a while, then gets a 429."
+    )
     idle_days: Annotated[float, Field(ge=1, le=3650), NotBool] = Field(
         default=30.0, description="A task that nobody touches for so long is forgotten; its name is free again."
     )
@@ -217,8 +221,13 @@ class RateSpec(Spec):
 
 
 class WindowsSpec(Spec):
-    """Caps per hour, day and month by the clock and the calendar (UTC), and in total; and a rate per minute."""
+    """Caps per hour, day and month by the clock and the calendar (UTC), and in total; a rate per minute; and how many
+    requests may run at a time."""
 
+    max_parallel_requests: Parallel | None = Field(
+        default=None,
+        description="Requests at a time. A further one waits (`ledger.contention_wait_secs`), then gets a 429.",
+    )
     minute: RateSpec | None = Field(default=None, description="A limit of rate: beyond it a 429, with Retry-After.")
     hour: CapSpec | None = Field(default=None, description="From full hour to full hour.")
     day: CapSpec | None = Field(default=None, description="From midnight to midnight.")
@@ -268,7 +277,9 @@ class LedgerSpec(Spec):
     )
     open_allowance_usd: Budget = Field(default=0.0, description="For each gateway process, until the ledger is back.")
     contention_wait_secs: Annotated[float, Field(ge=0, le=60), NotBool] = Field(
-        default=5.0, description="How long a call waits for money that other calls hold, before it gets 429."
+        default=5.0,
+        description="How long a call waits for money that other calls hold, or for one of them to end, before it gets "
+        "429.",
     )
 
 

@@ -98,6 +98,7 @@ NotBool = BeforeValidator(_not_bool)
 Seconds = Annotated[float, Field(gt=0, le=86_400), NotBool]
 Tokens = Annotated[int, Field(gt=0, le=1_000_000_000), NotBool]
 Uses = Annotated[int, Field(ge=1, le=1_000), NotBool]
+Parallel = Annotated[int, Field(ge=1, le=1_000_000), NotBool]
 Budget = Annotated[float, Field(ge=0), AfterValidator(_affordable), NotBool]
 Cap = Annotated[float, Field(ge=0), AfterValidator(_affordable), AfterValidator(_above_zero), NotBool]
 Rate = Annotated[float, Field(ge=0), AfterValidator(_rate), NotBool]

@@ -25,7 +25,7 @@ from app.core.terms import Terms
 from app.stores.budgets import TASK_RETENTION_S, LedgerUnavailable
 from app.stores.sqlite_file import patiently
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 2.0
 """How long a verb waits for other processes' transactions, each well under a millisecond in health."""
 PAGE_BYTES = 1024
@@ -55,8 +55,8 @@ SCHEMA = """
 CREATE TABLE scopes (
     name TEXT PRIMARY KEY, spent_nano INTEGER NOT NULL, held_nano INTEGER NOT NULL, calls INTEGER NOT NULL,
     limit_nano INTEGER, own_limit_nano INTEGER, killed_at_nano INTEGER, killed_limit_nano INTEGER,
-    tokens INTEGER NOT NULL DEFAULT 0, began_ms INTEGER NOT NULL DEFAULT 0, terms BLOB,
-    updated_ms INTEGER NOT NULL
+    tokens INTEGER NOT NULL DEFAULT 0, began_ms INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0,
+    terms BLOB, updated_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE holds (
     call_id TEXT PRIMARY KEY, owner TEXT NOT NULL, scopes BLOB NOT NULL,
@@ -69,12 +69,17 @@ CREATE TABLE owners (
 TO_VERSION_2 = """
 ALTER TABLE scopes ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE scopes ADD COLUMN began_ms INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE scopes ADD COLUMN terms BLOB
+ALTER TABLE scopes ADD COLUMN terms BLOB;
+"""
+TO_VERSION_3 = """
+ALTER TABLE scopes ADD COLUMN running INTEGER NOT NULL DEFAULT 0;
+UPDATE scopes SET running =
+    (SELECT count(*) FROM holds, json_each(CAST(holds.scopes AS TEXT)) AS one WHERE one.value = scopes.name)
 """
 BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
- tokens, began_ms, terms"
+ tokens, began_ms, running, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
-BALANCE_COLUMNS, HOLD_COLUMNS = 12, 6
+BALANCE_COLUMNS, HOLD_COLUMNS = 13, 6
 PRUNABLE = (
     ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
@@ -130,7 +135,7 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
     try:
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        for statement in {0: SCHEMA, 1: TO_VERSION_2}.get(version, "").split(";"):
+        for statement in {0: SCHEMA, 1: TO_VERSION_2 + TO_VERSION_3, 2: TO_VERSION_3}.get(version, "").split(";"):
             db.execute(statement)
         if version < SCHEMA_VERSION:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -146,7 +151,7 @@ def _upsert_scopes(rows: int) -> str:
         " ON CONFLICT (name) DO UPDATE SET spent_nano = excluded.spent_nano, held_nano = excluded.held_nano,"
         " calls = excluded.calls, limit_nano = excluded.limit_nano, own_limit_nano = excluded.own_limit_nano,"
         " killed_at_nano = excluded.killed_at_nano, killed_limit_nano = excluded.killed_limit_nano,"
-        " tokens = excluded.tokens, began_ms = excluded.began_ms, terms = excluded.terms,"
+        " tokens = excluded.tokens, began_ms = excluded.began_ms, running = excluded.running, terms = excluded.terms,"
         " updated_ms = excluded.updated_ms"
     )
 
@@ -217,7 +222,7 @@ def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]
     """Write these balances over whatever was there."""
     rows = [
         (name, b.spent_nano, b.held_nano, b.calls, b.limit_nano, b.own_limit_nano,
-         b.killed_at_nano, b.killed_limit_nano, b.tokens, b.began_ms,
+         b.killed_at_nano, b.killed_limit_nano, b.tokens, b.began_ms, b.running,
          None if b.terms is None else _text(b.terms), updated_ms)
         for name, b in balances
     ]  # fmt: skip

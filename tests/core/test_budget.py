@@ -21,7 +21,7 @@ wishes = st.tuples(amounts, amounts, amounts, st.integers(1, 6))
 """How much is needed, how much more is wanted, the risk, the share."""
 picks = st.integers(0, 50)
 few = st.none() | st.integers(0, 9)
-caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans())
+caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans(), few, few)
 claims = st.lists(
     st.builds(Claim, st.sampled_from(SCOPES), limits, limits, caps), min_size=1, max_size=4, unique_by=lambda c: c.scope
 ).map(tuple)
@@ -78,6 +78,7 @@ class Purse(RuleBasedStateMachine):
             return
         assert terms.state == "open"
         assert terms.max_calls is None or balance.calls <= terms.max_calls
+        assert terms.max_parallel is None or balance.running <= terms.max_parallel
         if terms.at_entry:
             assert terms.max_tokens is None or balance.tokens - need_tokens < terms.max_tokens
             return
@@ -100,9 +101,12 @@ class Purse(RuleBasedStateMachine):
         rooms = [self.book.balances[claim.scope].room_nano for claim in claims]
         if result.reason != "budget":
             assert denier.terms is not None
-            assert not result.contended
+            assert result.contended == (result.reason == "parallel")
             assert not result.killed
             assert denier.terms.state == result.reason or result.used + 4 >= result.limit
+            if result.contended:
+                assert (result.limit, result.used) == (denier.terms.max_parallel, denier.running)
+                assert all(room is None or room >= need for room in rooms), "a hard cap is told first"
         elif result.killed:
             assert denier.exhausted
             assert not result.contended
@@ -164,14 +168,14 @@ class Purse(RuleBasedStateMachine):
 
     @rule(
         scope=st.sampled_from(SCOPES[:2]),
-        limits=st.tuples(limits, few, few, few),
+        limits=st.tuples(limits, few, few, few, few),
         state=st.sampled_from([None, "open", "frozen", "closed"]),
         by_client=st.booleans(),
     )
     def amend(self, scope: str, limits: tuple[int | None, ...], state: State | None, by_client: bool) -> None:
         before = copy.deepcopy(self.book.balances.get(scope, Balance()))
-        nano, calls, tokens, ms = limits
-        op = Amend("amendment", scope, nano, calls, tokens, ms, state, by_client=by_client)
+        nano, calls, tokens, ms, parallel = limits
+        op = Amend("amendment", scope, nano, calls, tokens, ms, state, by_client=by_client, max_parallel=parallel)
         result = self.book.apply(op)
         assert isinstance(result, Amended)
         after = self.book.balances[scope]
@@ -231,6 +235,7 @@ class Purse(RuleBasedStateMachine):
             assert balance.held_nano == sum(hold.held_nano for hold in mine)
             assert balance.spent_nano == self.charged[name] + sum(hold.spent_nano for hold in mine)
             assert balance.calls == self.grants[name]
+            assert balance.running == len(mine)
             assert balance.tokens == self.tokens[name]
             assert min(balance.held_nano, balance.spent_nano) >= 0
         assert all(hold.held_nano >= 0 for hold in self.book.holds.values())
@@ -243,9 +248,9 @@ class Purse(RuleBasedStateMachine):
 
 
 def bounds(balance: Balance) -> tuple[int | None, ...]:
-    """The limits that bind a task: dollars, calls, tokens, time."""
+    """The limits that bind a task: dollars, calls, tokens, time, calls at a time."""
     terms = balance.terms or Terms()
-    return balance.effective_limit_nano, terms.max_calls, terms.max_tokens, terms.max_ms
+    return balance.effective_limit_nano, terms.max_calls, terms.max_tokens, terms.max_ms, terms.max_parallel
 
 
 TestPurse = Purse.TestCase

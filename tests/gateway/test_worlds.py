@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.core.budget import Balance
+from app.core.budget import Balance, Op, Reserve, Result
 from app.core.money import nano_from_usd
+from app.core.terms import PLAIN
+from app.stores.budgets import LedgerUnavailable
 from app.stores.traces import Make, Record
 from tests.gateway.live import Answer, Live, policy, read
 from tests.gateway.odd_times import odd_times
@@ -129,7 +131,10 @@ def check_reply(ask: Ask, answer: Answer, record: Record | None) -> None:
         CHECKS[ask.dialect](ask, body)
     elif answer.status != 200:
         assert "error" in (body[0] if isinstance(body, list) else body)
-        if answer.headers.get("x-bursar-scope", "").endswith("minute"):
+        if answer.headers.get("x-bursar-reason") == "parallel":
+            assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert answer.headers["x-bursar-scope"] in ("task", "key", "global")
+        elif answer.headers.get("x-bursar-scope", "").endswith("minute"):
             assert (answer.status, answer.headers["x-bursar-reason"] in ("calls", "tokens")) == (429, True)
             assert 1 <= int(answer.headers["retry-after"]) <= 60
     elif record is not None:
@@ -174,6 +179,7 @@ async def check_ledger(live: Live, world: World, records: list[Record]) -> None:
             by_scope[f"key:{key}:total"] = of_key
     of_team = by_scope[f"team:{TEAM}:total"] = [r for r in records if r["team"] == TEAM]
     assert of_team == [r for r in records if TEAMS.get(r["key"]) == TEAM]
+    assert not [scope for scope, balance in balances.items() if balance.running], "none is left"
     for scope, told in by_scope.items():
         charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
         assert charged == (balances[scope].spent_nano if scope in balances else 0), scope
@@ -193,6 +199,28 @@ async def check_rates(live: Live, world: World, records: list[Record]) -> None:
         began = sum(len(record["attempts"]) for record in records if record["key"] == key)
         assert minute.held_nano == 0
         assert began <= minute.calls <= rate.get("max_calls", began + len(world.asks))
+
+
+def watch_at_a_time(live: Live) -> set[asyncio.Task[None]]:
+    """Whenever money is set aside, look whether no more calls run at a time than may."""
+    looks, book = set[asyncio.Task[None]](), live.services.ledger.budgets
+    apply = book.apply
+
+    async def look(op: Reserve, written: asyncio.Future[Result]) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            await asyncio.wait({written})
+            for balance in await book.balances([claim.scope for claim in op.claims]):
+                most = None if balance is None else (balance.terms or PLAIN).max_parallel
+                assert balance is None or most is None or balance.running <= most
+
+    def applied(op: Op) -> asyncio.Future[Result]:
+        written = apply(op)
+        if type(op) is Reserve:
+            looks.add(asyncio.ensure_future(look(op, written)))
+        return written
+
+    book.apply = applied  # type: ignore[method-assign]
+    return looks
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -218,8 +246,11 @@ async def test_a_random_world(
             live.services.traces.append = keep  # type: ignore[method-assign]
             if odd:
                 odd_times(live, seed)
+            bounded = any("max_parallel_requests" in cap for cap in world.policy["caps"].values())
+            looks = watch_at_a_time(live) if bounded else ()
             answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
             await live.idle()
+            await asyncio.gather(*looks)
             await check_ledger(live, world, records)
             await check_rates(live, world, records)
             by_id = {record["request_id"]: record for record in records}

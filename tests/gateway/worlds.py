@@ -113,6 +113,7 @@ def make(seed: int) -> World:
     if more.random() < 0.35:
         world.policy["cache"] = {"ttl_secs": 3600}
         world.asks += [_again(more, ask) for ask in world.asks for _ in range(2) if more.random() < 0.6]
+    _bound_at_a_time(random.Random(f"at a time in {seed}"), world.policy)
     return world
 
 
@@ -162,6 +163,13 @@ def _give_copies(rng: random.Random, rules: dict[str, Any]) -> None:
     """Some of the models are at the other's provider, too, at their own price."""
     for name in rng.choice(["a", "b", "ab"]):
         rules["models"][name]["also_at"] = [other for other in PRICES if other != name]
+
+
+def _bound_at_a_time(rng: random.Random, rules: dict[str, Any]) -> None:
+    """Some let only so many requests run at a time."""
+    for owner, share in (("task", 0.25), ("key", 0.25), ("global", 0.3)):
+        if rng.random() < share:
+            rules["caps"].setdefault(owner, {})["max_parallel_requests"] = rng.randint(1, 3)
 
 
 def _again(rng: random.Random, ask: Ask) -> Ask:

@@ -88,8 +88,8 @@ def test_all_that_is_known_of_a_task(gateway: LiveGateway) -> None:
     assert found.pop("began_at") < found.pop("as_of")
     assert found == {
         "id": "known", "object": "task", "key": "-", "spent_usd": 0.005, "reserved_usd": 0.0, "limit_usd": 0.015,
-        "remaining_usd": 0.01, "calls": 1, "tokens": found["tokens"], "cost_killed_at_usd": None, "exhausted": False,
-        "state": "open", "parent": None, "root": None, "children": [],
+        "remaining_usd": 0.01, "calls": 1, "running": 0, "tokens": found["tokens"], "cost_killed_at_usd": None,
+        "exhausted": False, "state": "open", "parent": None, "root": None, "children": [],
         "limits": {
             "max_cost_usd": {"binding": 0.015, "policy": 0.022, "client": 0.015},
             "max_calls": {"binding": 50, "policy": 50},
@@ -103,10 +103,11 @@ def test_all_that_is_known_of_a_task(gateway: LiveGateway) -> None:
 def test_a_task_that_was_cut_is_raised_and_goes_on(gateway: LiveGateway) -> None:
     assert [ask(gateway, "cut").status for _ in range(5)] == [200, 200, 200, 200, 402]
     for _ in range(2):
-        raised = change(gateway, "cut", max_cost_usd=0.033, max_calls=7)
+        raised = change(gateway, "cut", max_cost_usd=0.033, max_calls=7, max_parallel_requests=3)
         assert raised.status == 200
         assert raised.json["limits"]["max_cost_usd"] == {"binding": 0.033, "amended": 0.033}
         assert raised.json["limits"]["max_calls"] == {"binding": 7, "policy": 50, "amended": 7}
+        assert raised.json["limits"]["max_parallel_requests"] == {"binding": 3, "amended": 3}
     assert [ask(gateway, "cut").status for _ in range(3)] == [200, 200, 402]
     assert gateway.ask("GET", "/v1/tasks/cut").json["spent_usd"] == pytest.approx(0.033, abs=0.003)
 
@@ -156,8 +157,8 @@ def test_the_list_has_the_latest_first_and_no_models(gateway: LiveGateway) -> No
     "body",
     [
         b"", b"{", b"[]", {"max_cost": 1}, {"max_cost_usd": "1"}, {"max_cost_usd": -1}, {"max_cost_usd": 1e30},
-        {"max_calls": 1.5}, {"max_calls": -1}, {"max_tokens": 10**30}, {"max_seconds": -0.1}, {"frozen": "yes"},
-        {"state": "thawed"}, {"state": "open", "frozen": False},
+        {"max_calls": 1.5}, {"max_calls": -1}, {"max_tokens": 10**30}, {"max_seconds": -0.1},
+        {"max_parallel_requests": 0}, {"frozen": "yes"}, {"state": "thawed"}, {"state": "open", "frozen": False},
         {"parent": "a|b"}, {"parent": ""},
     ],
 )  # fmt: skip

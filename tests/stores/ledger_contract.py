@@ -65,7 +65,7 @@ class LedgerContract(TaskContract):
             assert await granted(store, reserve(store, "c", Claim(scope, 100), need=30)) == Granted(
                 30, 70, scope, step=1
             )
-            assert await store.balances([scope]) == [Balance(0, 30, 1, 100)]
+            assert await store.balances([scope]) == [Balance(0, 30, 1, 100, running=1)]
             assert await store.apply(Settle("c", 12)) == Settled(12, 18, 88, scope)
             assert await store.balances([scope]) == [Balance(12, 0, 1, 100)]
 
@@ -73,7 +73,7 @@ class LedgerContract(TaskContract):
         p = fresh()
         async with make_store() as store:
             await granted(store, reserve(store, "c", Claim(p + "x", 9), Claim(p + "y"), need=4))
-            x, y = Balance(0, 4, 1, 9), Balance(0, 4, 1)
+            x, y = Balance(0, 4, 1, 9, running=1), Balance(0, 4, 1, running=1)
             assert await store.balances([p + "y", p + "none", p + "x", p + "y"]) == [y, None, x, y]
             assert await store.balances([]) == []
 
@@ -98,7 +98,7 @@ class LedgerContract(TaskContract):
         async with make_store() as store:
             first = await granted(store, reserve(store, "c", Claim(scope, 100), need=30))
             assert await granted(store, reserve(store, "c", Claim(scope, 100), need=60)) == first
-            assert await balance(store, scope) == Balance(0, 30, 1, 100)
+            assert await balance(store, scope) == Balance(0, 30, 1, 100, running=1)
 
     async def test_a_hold_ends_exactly_once(self, make_store: MakeStore) -> None:
         scope = fresh() + "t"
@@ -115,7 +115,7 @@ class LedgerContract(TaskContract):
             await granted(store, reserve(store, "c", Claim(scope, 100), need=10))
             await granted(store, advance("c", 25))
             await granted(store, advance("c", 5))
-            assert await balance(store, scope) == Balance(25, 10, 1, 100)
+            assert await balance(store, scope) == Balance(25, 10, 1, 100, running=1)
             assert await store.apply(Settle("c", 20)) == Settled(20, 15, 80, scope)
 
     async def test_a_denial_in_one_scope_holds_nothing_in_any(self, make_store: MakeStore) -> None:
@@ -233,7 +233,7 @@ class LedgerContract(TaskContract):
                 await asyncio.sleep(0.005)  # recency is kept in milliseconds
             listed = await store.scopes(p, 10)
             assert [name for name, _ in listed] == [names[0], names[3], names[2], names[1]]
-            assert listed[0][1] == Balance(0, 2, 2, 100)
+            assert listed[0][1] == Balance(0, 2, 2, 100, running=2)
             assert [name for name, _ in await store.scopes(p + "%_", 10)] == [names[0], names[1]]
             assert [name for name, _ in await store.scopes(p + "*", 10)] == [names[3]]
             assert [name for name, _ in await store.scopes(p, 2)] == [names[0], names[3]]
@@ -249,7 +249,7 @@ class LedgerContract(TaskContract):
                 assert await balance(other, scope) == await balance(store, scope)
                 if turn % 3 == 0:
                     await store.apply(Settle(str(turn), 5))
-            assert await balance(one, scope) == Balance(10, 40, 6, 100)
+            assert await balance(one, scope) == Balance(10, 40, 6, 100, running=4)
             await denied(two, reserve(two, "x", Claim(scope, 100), need=51))
 
     async def test_a_cancelled_wait_does_not_undo_the_verb(self, make_store: MakeStore) -> None:
@@ -260,7 +260,7 @@ class LedgerContract(TaskContract):
             other = store.apply(reserve(store, "d", Claim(scope, 100), need=1))
             future.cancel()
             assert isinstance(await other, Granted)
-            assert await balance(store, scope) == Balance(21, 1, 2, 100)
+            assert await balance(store, scope) == Balance(21, 1, 2, 100, running=1)
 
     async def test_the_living_keep_their_holds(self, make_store: MakeStore) -> None:
         scope = fresh() + "t"
@@ -287,7 +287,7 @@ class LedgerContract(TaskContract):
                 Expired("small", silent.owner, (t,), 3),
             ]
             assert await survivor.beat() == []
-            assert await survivor.balances([t, g]) == [Balance(52, 20, 3, 1000), Balance(49, 0, 1)]
+            assert await survivor.balances([t, g]) == [Balance(52, 20, 3, 1000, running=1), Balance(49, 0, 1)]
             assert await silent.apply(advance("risky", 60)) == Lost("risky")
             assert await silent.apply(Settle("small", 3)) == Lost("small")
 

@@ -178,7 +178,7 @@ def wishes(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 
 few = st.none() | st.integers(0, 6)
-caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans())
+caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans(), few, few)
 claims = st.builds(Claim, scope_names, limits, limits, caps)
 states = st.sampled_from([None, None, "open", "frozen", "closed"])
 amendments = st.builds(
@@ -188,6 +188,7 @@ amendments = st.builds(
     by_client=st.booleans(),
     policy_nano=limits,
     caps=caps,
+    max_parallel=few,
 )
 
 

@@ -6,22 +6,30 @@ import asyncio
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.core.amend import Amended
 from app.core.budget import (
     Claim,
+    Granted,
     Moved,
     Settle,
 )
 from app.core.terms import MAX_BELOW, MAX_DEPTH, TaskCaps, Terms
+from app.stores.budgets import Budgets
 from tests.stores.ledger_tools import (
+    SHORT_LEASE_S,
     MakeStore,
     advance,
     amended,
     balance,
+    beat_until_expired,
     denied,
+    examples,
     fresh,
     granted,
+    patiently,
     reserve,
 )
 
@@ -37,6 +45,63 @@ class TaskContract:
             no = await denied(store, reserve(store, "3", Claim(scope, caps=TaskCaps(calls=2))))
             assert (no.reason, no.limit, no.used, no.contended, no.killed) == ("calls", 2, 2, False, False)
             await granted(store, reserve(store, "3", Claim(scope, caps=TaskCaps(calls=3))))
+
+    async def test_no_more_run_at_a_time_than_may(self, make_store: MakeStore) -> None:
+        p = fresh()
+        task, key = Claim(p + "t", 1000), Claim(p + "key", caps=TaskCaps(parallel=2))
+        async with make_store() as one, make_store() as two:
+            await granted(one, reserve(one, "1", task, key))
+            await granted(two, reserve(two, "2", task, key))
+            no = await denied(two, reserve(two, "3", task, key))
+            assert (no.scope, no.reason, no.limit, no.used) == (p + "key", "parallel", 2, 2)
+            assert (no.contended, no.killed) == (True, False)
+            assert [b and (b.running, b.calls, b.held_nano) for b in await one.balances([p + "t", p + "key"])] == [
+                (2, 2, 20)
+            ] * 2
+            await granted(one, advance("1", 7))
+            await one.apply(Settle("1", 7))
+            await granted(two, reserve(two, "3", task, key))
+            assert (await denied(two, reserve(two, "4", Claim(p + "t", 20), key))).reason == "budget", "told first"
+            await amended(one, p + "t", max_parallel=3, by_client=True)
+            await granted(two, reserve(two, "4", task))
+            assert (await denied(two, reserve(two, "5", task))).scope == p + "t"
+            await granted(two, msgspec.structs.replace(reserve(two, "5", task, key), forced=True))
+            await asyncio.gather(*(two.apply(Settle(call, 0)) for call in "2345"))
+            assert [b and b.running for b in await one.balances([p + "t", p + "key"])] == [0, 0]
+
+    async def test_the_calls_of_a_dead_process_run_no_more(self, make_store: MakeStore) -> None:
+        claim = Claim(fresh() + "t", caps=TaskCaps(parallel=1))
+        async with make_store(lease_s=SHORT_LEASE_S) as silent, make_store() as survivor:
+            await granted(silent, reserve(silent, "c", claim, risk=4))
+            assert (await denied(survivor, reserve(survivor, "d", claim))).reason == "parallel"
+            await beat_until_expired(survivor, 1)
+            await granted(survivor, reserve(survivor, "d", claim))
+            assert (await balance(survivor, claim.scope)).running == 1
+
+    @settings(examples, max_examples=12)
+    @given(most=st.integers(1, 4), calls=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=24))
+    async def test_whoever_asks_at_once_never_more_run_than_may_and_none_is_left(
+        self, make_store: MakeStore, most: int, calls: list[tuple[bool, int]]
+    ) -> None:
+        scope, running, highest = fresh() + "t", 0, 0
+
+        async def call(store: Budgets, name: str, turns: int) -> None:
+            nonlocal running, highest
+            result = await patiently(store, reserve(store, name, Claim(scope, caps=TaskCaps(parallel=most))), 10_000)
+            assert isinstance(result, Granted), "each gets its turn"
+            running += 1
+            highest = max(highest, running)
+            for turn in range(turns):
+                await store.apply(advance(name, turn))
+            running -= 1
+            await store.apply(Settle(name, turns))
+
+        async with make_store() as one, make_store() as two:
+            await asyncio.gather(*(call((one, two)[s], f"{scope}{i}", n) for i, (s, n) in enumerate(calls)))
+            assert highest <= most
+            if calls:
+                after = await balance(two, scope)
+                assert (after.running, after.calls, after.held_nano) == (0, len(calls), 0)
 
     async def test_tokens_are_counted_at_the_end_and_what_is_left_is_told(self, make_store: MakeStore) -> None:
         scope, limit = fresh() + "t", TaskCaps(tokens=100, own_tokens=80)

@@ -117,6 +117,15 @@ class TestFile:
             found = await balance(store, "s")
             assert (found.terms, found.began_ms) == (Terms(set_nano=200, set_calls=2), 7)
 
+    async def test_calls_under_way_in_a_file_of_the_second_version_count(self, path: Path) -> None:
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100), Claim("g")))
+            await granted(store, reserve(store, "2", Claim("s", 100)))
+            with closing(sqlite3.connect(path)) as db:
+                db.executescript("ALTER TABLE scopes DROP COLUMN running; PRAGMA user_version = 2")
+            tables.create(path)
+            assert [b and b.running for b in await store.balances(["s", "g"])] == [2, 1]
+
     async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
         async with opened(path):
             pass
@@ -190,7 +199,7 @@ class TestUnavailable:
                     await store.apply(Settle("1", 9))
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            assert await balance(store, "s") == Balance(0, 10, 1, 100)
+            assert await balance(store, "s") == Balance(0, 10, 1, 100, running=1)
             assert await store.apply(Settle("1", 9)) == Settled(9, 1, 91, "s")
 
     async def test_a_file_that_went_away_is_not_spent_from_in_silence(self, path: Path) -> None:
@@ -212,7 +221,7 @@ class TestUnavailable:
             with pytest.raises(ValueError, match="cannot store"):
                 await bad
             assert await good == Granted(10, 90, "s", step=1)
-            assert await balance(store, "s") == Balance(0, 10, 1, 100)
+            assert await balance(store, "s") == Balance(0, 10, 1, 100, running=1)
 
 
 class TestBatches:
@@ -318,7 +327,7 @@ class TestProcesses:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"held\n"
             assert await survivor.beat() == []
-            assert await balance(survivor, scope) == Balance(recorded, 300, 3, 10**6)
+            assert await balance(survivor, scope) == Balance(recorded, 300, 3, 10**6, running=3)
             process.send_signal(signal.SIGKILL)
             await process.wait()
             if restart:

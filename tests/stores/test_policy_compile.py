@@ -402,13 +402,17 @@ def test_aliases_map_names_in_order() -> None:
 
 
 def test_a_tasks_caps_besides_dollars() -> None:
-    task = "{max_calls: 40, max_tokens: 200000, max_seconds: 900.5, max_repeats: 3, idle_days: 7}"
-    caps = build(f"{BASE}caps: {{task: {task}}}\n").caps
+    limits = "max_calls: 40, max_tokens: 200000, max_seconds: 900.5, max_repeats: 3"
+    task = f"{{{limits}, idle_days: 7, max_parallel_requests: 8}}"
+    caps = build(f"{BASE}caps: {{task: {task}, global: {{max_parallel_requests: 90}}}}\n").caps
+    assert (caps.task_parallel, caps.everyone.parallel, caps.key.parallel) == (8, 90, None)
     assert (caps.task_calls, caps.task_tokens, caps.task_s) == (40, 200_000, 900.5)
     assert (caps.task_nano, caps.task_repeats, caps.task_idle_days) == (None, 3, 7)
 
 
-@pytest.mark.parametrize("task", ["{max_calls: 0}", "{max_calls: 1.5}", "{max_seconds: 0}", "{idle_days: 0.5}"])
+@pytest.mark.parametrize(
+    "task", ["{max_calls: 0}", "{max_calls: 1.5}", "{max_seconds: 0}", "{idle_days: 0.5}", "{max_parallel_requests: 0}"]
+)
 def test_caps_of_a_task_that_are_none(task: str) -> None:
     (problem,) = all_problems(f"{BASE}caps: {{task: {task}}}\n")
     assert "caps.task" in str(problem)

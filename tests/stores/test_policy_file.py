@@ -110,7 +110,8 @@ unknown_model: aut
          "6:101: keys.0.expires: must be a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z"),
         (f"keys: [{{name: k, sha256: {'a' * 64}, expires: '9999-12-31T23:59-14:00'}}]",
          "6:101: keys.0.expires: must be a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z"),
-        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, hour, minute, month, total)"),
+        ("caps: {key: {week: {}}}", "6:14: caps.key.week: unknown field (only day, hour, "
+         "max_parallel_requests, minute, month, total)"),
         ("keys: [{name: a b, sha256: x}]", "6:15: keys.0.name: a name starts with a letter or digit and goes on with "
          "letters, digits, `.`, `_` or `-`, at most 64"),
         ("keys: [{sha256: x, admin: maybe}]", "6:27: keys.0.admin: must be true or false"),
