@@ -19,7 +19,7 @@ import numpy as np
 
 from app.core.feedback import Feedback
 from app.learner.guard import Guard
-from app.learner.labels import Call, Label, hint_of, label_of, spoken
+from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
 from app.learner.lesson import NEVER, Lesson, Malformed, lesson_of
 from app.learner.signs import SETTLED_S, signs_of
 from app.learner.sources import SIGNS, Sources, Told
@@ -37,8 +37,6 @@ HELD_ONE_IN: Final = 10
 MAX_HELD: Final = 400
 CONTEXT_S: Final = 3 * SETTLED_S
 """What a client did so long before and after tells the signs of a call."""
-TASK_AGAIN: Final = 64
-"""A task of which a word was said, and which goes on: up to so many calls share it anew with each that joins."""
 MAX_JUDGED: Final = 3
 """How often the guard hears the words on one call: who changes its word cannot do so without being judged, nor be
 judged good for it for ever."""
@@ -116,8 +114,7 @@ class Learner:
         if call.request_id in self.words:
             self._due[call.request_id] = None
         if (task := lesson.task) is not None and task in self.words:
-            mates = self._tasks[task]
-            self._due.update(dict.fromkeys(mates if len(mates) <= TASK_AGAIN else [call.request_id]))
+            self._due.update(dict.fromkeys(self._tasks[task]))  # they share the word anew
 
     def attach(self, lesson: Lesson) -> None:
         """Note a lesson that is in `lessons` under its task, as open where its signs may still change, and what its
@@ -165,7 +162,8 @@ class Learner:
             for lesson in due:
                 lesson.signs = tuple(signs.get(lesson.call.request_id, lesson.signs))
                 lesson.settled = self._is_settled(lesson.call.request_id, now_s)
-        found = [learned for lesson in due for learned in self._hear(lesson)]
+        of_tasks: dict[str, dict[str, list[Told]]] = {}
+        found = [learned for lesson in due for learned in self._hear(lesson, of_tasks)]
         if due:
             self._sort_out()
         while len(self.held) > MAX_HELD:
@@ -212,27 +210,36 @@ class Learner:
         last = max(lesson.call.ended_s for lesson in due) + CONTEXT_S
         return [lesson.call for lesson in self.lessons.values() if first <= lesson.call.created_s <= last]
 
-    def _told(self, lesson: Lesson) -> tuple[tuple[Told, ...], list[Feedback]]:
-        """What is said of a call, with its part of what is said of its task; and the words on itself."""
+    def _told(
+        self, lesson: Lesson, of_tasks: dict[str, dict[str, list[Told]]]
+    ) -> tuple[tuple[Told, ...], list[Feedback]]:
+        """What is said of a call, with its part of what is said of its task; and the words on itself. `of_tasks` keeps,
+        for the rest of a step, what is said of each task's calls."""
         call, task = lesson.call, lesson.task
-        own = list(self.words.get(call.request_id, {}).values())
-        of_task = list(self.words.get(task, {}).values()) if task else []
-        mates = [self.lessons[name].call for name in self._tasks.get(task, ())] if task and of_task else [call]
-        found = spoken(mates, [*own, *of_task]).get(call.request_id, [])
+        own = [word for word in self.words.get(call.request_id, {}).values() if may_speak(word, call)]
+        if task is None or task not in self.words:
+            found = spoken([call], own).get(call.request_id, [])
+        else:
+            if task not in of_tasks:
+                mates = [self.lessons[name].call for name in self._tasks[task]]
+                things = [*(mate.request_id for mate in mates), task]
+                of_tasks[task] = spoken(mates, [w for name in things for w in self.words.get(name, {}).values()])
+            found = of_tasks[task].get(call.request_id, [])
         # Signs that may still change wait, unless somebody has spoken: they are evidence on him, too.
         signs = lesson.signs if lesson.settled or found else ()
         return (*found, *signs), own
 
-    def _hear(self, lesson: Lesson) -> list[Learned]:
+    def _hear(self, lesson: Lesson, of_tasks: dict[str, dict[str, list[Told]]]) -> list[Learned]:
         """Learn what is now known of a call, in the place of what was."""
         call = lesson.call
-        told, own = self._told(lesson)
-        if not call.completed or told == lesson.told:
+        told, own = self._told(lesson, of_tasks)
+        hints = [hint for word in own if (hint := hint_of(call, word, self.sources)) is not None]
+        rests_on = (*told, *(Told(CORRECTION, 1.0, hint.key) for hint in hints))
+        if not call.completed or rests_on == lesson.told:
             return []
         said_s = max((word.said_s for word in own), default=call.ended_s)
         expected = self._expected(lesson, call.model)
-        labels = [label_of(call, told, self.sources, said_s)]
-        labels += [hint_of(call, word, self.sources) for word in own]
+        labels = [label_of(call, told, self.sources, said_s), *hints]
         given = [label for label in labels if label is not None and self.is_current(lesson, label.model)]
         admitted = self._admitted(lesson, given, own)
         if not lesson.sources_heard and any(word.source not in SIGNS for word in told):
@@ -240,7 +247,7 @@ class Learner:
             self.sources.learn(told, expected)
         first = not lesson.labels
         self._unlearn(lesson)
-        lesson.told, lesson.labels = told, tuple(admitted)
+        lesson.told, lesson.labels = rests_on, tuple(admitted)
         lesson.admitted = () if any(word.admin for word in own) else tuple(label.scale for label in admitted)
         if lesson.admitted:
             lesson.weigh(self.guard.out, self.guard.cleared)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from app.core.feedback import Feedback
+from app.core.feedback import Correction, Feedback
 from app.core.seen import Seen
 from app.learner import step
+from app.learner.labels import CREDITED, TASK_CREDIT, Call, spoken
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
 from app.learner.signs import SETTLED_S
-from app.learner.sources import SIGNS
+from app.learner.sources import SIGNS, Told
 from app.learner.step import Learner, is_held
 from routers.belief import Belief
 from routers.kinds import extended
@@ -158,6 +159,34 @@ def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it()
     assert {one.request_id for one in made.step(NOW_S)} >= {call_id(6), call_id(0)}
 
 
+def test_a_long_tasks_word_is_shared_anew_with_each_call_and_counts_no_more_than_one() -> None:
+    made, calls = Learner(BASE), [record(n, task_id="job") for n in range(200)]
+    made.said([of_task("job")])
+    for call in calls:
+        made.saw([call])
+        made.step(NOW_S)
+    at_once = learner(calls, [of_task("job")])
+    told = {name: lesson.told for name, lesson in made.lessons.items()}
+    assert told == {name: lesson.told for name, lesson in at_once.lessons.items()}
+    parts = [word.strength for words in told.values() for word in words]
+    assert len(parts) == CREDITED
+    assert sum(parts) == pytest.approx(TASK_CREDIT)
+    assert close(made, at_once, 0.05)
+
+
+def test_a_tasks_words_are_gone_through_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each of its calls anew would hold the learner up for minutes, where an agent makes thousands in a task."""
+    gone_through: list[int] = []
+
+    def counted(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[Told]]:
+        gone_through.append(len(calls))
+        return spoken(calls, words)
+
+    monkeypatch.setattr(step, "spoken", counted)
+    learner([record(n, task_id="job") for n in range(100)], [of_task("job"), word(call_id(3))])
+    assert gone_through == [100]
+
+
 def test_signs_speak_once_they_can_no_longer_change() -> None:
     seen = msgspec.to_builtins(Seen("b", "a", empty=True))
     made = learner([record(n, seen={**seen, "asked": f"a{n}", "began": f"b{n}"}) for n in range(20)])
@@ -184,6 +213,32 @@ def test_who_has_no_say_is_not_heard() -> None:
     made.said(word(call_id(n), "failure", by="boss", admin=True) for n in range(10))
     made.step(NOW_S)
     assert made.labels == 10
+
+
+def hint(number: int, by: str = "alice") -> Feedback:
+    """The call was good, and a cheaper model would have been."""
+    return word(call_id(number), by=by, correction=Correction.STRONGER_NOT_NEEDED)
+
+
+def test_who_has_no_say_gives_no_hint() -> None:
+    calls, words = [record(n, "large") for n in range(10)], [word(call_id(n)) for n in range(10)]
+    made = learner(calls, [*words, *(hint(n, by="mallory") for n in range(10))])
+    assert set(made.belief.own) == {"large"}
+
+
+def test_a_correction_may_come_later_and_be_taken_back() -> None:
+    calls, words = [record(n, "large") for n in range(20)], [word(call_id(n)) for n in range(20)]
+    made = learner(calls, words)
+    small = learner([record(1)], [word(call_id(1))]).belief.own["small"].arm
+    without = p(made, belief=made.prior.joined(made.belief, small, BASE.ability(small)))
+    made.said(hint(n) for n in range(20))
+    assert {one.model for one in made.step(NOW_S)} == {"large", "small"}
+    assert close(made, learner(calls, map(hint, range(20))), 0.02)
+    assert p(made) > without + 0.05
+    made.said(words)
+    made.step(NOW_S)
+    assert p(made) == pytest.approx(without, abs=0.02)
+    assert all(len(lesson.labels) == 1 for lesson in made.lessons.values())
 
 
 def test_the_window_is_bounded_and_keeps_what_was_taught(monkeypatch: pytest.MonkeyPatch) -> None:
