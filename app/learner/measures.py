@@ -5,8 +5,8 @@ said how it turned out, or a cap or a clock ended it; only told runs count as su
 nobody spoke of is not known. A run is *cheap* where a route sent its first call to a model of a lower tier than
 another candidate that could have served, and *escalated* where a later call of it asked a model of a higher tier.
 
-Each measure is a sum over runs divided by another. Where the divisor is below LEAST it is said that there is not
-enough data, and no number is given.
+Each measure is a sum over runs divided by another. Where there are fewer cases than LEAST (what the divisor counts, or,
+for tokens, the calls that they are of) it is said that there is not enough data, and no number is given.
 """
 
 from __future__ import annotations
@@ -154,6 +154,11 @@ def cache_hit_rate(one: Judged) -> Part | None:
     return (float(sum(step.cache_read_tokens for step in steps)), float(below)) if below else None
 
 
+def calls_with_input(one: Judged) -> float:
+    """Completed calls of which it is known what was sent."""
+    return float(sum(step.outcome == Outcome.COMPLETED and step.input_tokens > 0 for step in one.steps))
+
+
 def tool_call_efficiency(one: Judged) -> Part | None:
     """Share. Above: answers that called tools to some use: with arguments that fit, not the same call again, no
     failure reported for it by the next request, and nobody said that the tool was not needed. Below: all completed
@@ -180,7 +185,7 @@ def latency_per_task(one: Judged) -> Part | None:
 @dataclass(frozen=True, slots=True)
 class Definition:
     """How a measure is told. `most`: what it cannot pass. `target`: the value it should be below (or above, where more
-    is better), None where nobody set one."""
+    is better), None where nobody set one. `cases`: of a run, where they are not what stands below the line."""
 
     count: Count
     unit: str
@@ -188,6 +193,7 @@ class Definition:
     more_is_better: bool = False
     target: float | None = None
     median: bool = False
+    cases: Callable[[Judged], float] | None = None
 
 
 MEASURES: Final[Mapping[str, Definition]] = {
@@ -197,7 +203,7 @@ MEASURES: Final[Mapping[str, Definition]] = {
     "false_done_rate": Definition(false_done_rate, "share", 1.0),
     "unsafe_cheap_miss_rate": Definition(unsafe_cheap_miss_rate, "share", 1.0, target=0.02),
     "missed_escalation_rate": Definition(missed_escalation_rate, "share", 1.0, target=0.05),
-    "cache_hit_rate": Definition(cache_hit_rate, "share", 1.0, more_is_better=True),
+    "cache_hit_rate": Definition(cache_hit_rate, "share", 1.0, more_is_better=True, cases=calls_with_input),
     "tool_call_efficiency": Definition(tool_call_efficiency, "share", 1.0, more_is_better=True),
     "verifier_pass_rate": Definition(verifier_pass_rate, "share", 1.0, more_is_better=True),
     "latency_per_task": Definition(latency_per_task, "s", median=True),
@@ -232,7 +238,7 @@ def measured(runs: Sequence[Judged], targets: Mapping[str, float] | None = None)
 def _measure(how: Definition, runs: Sequence[Judged], target: float | None) -> Measure:
     parts = [part for part in map(how.count, runs) if part is not None]
     above, below = sum(part[0] for part in parts), sum(part[1] for part in parts)
-    if below < LEAST:
+    if (below if how.cases is None else sum(map(how.cases, runs))) < LEAST:
         return Measure(how.unit, None, None, None, above, below, target, NOT_ENOUGH)
     if how.median:
         found = _median([part[0] for part in parts])

@@ -12,7 +12,19 @@ import pytest
 
 from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
 from app.core.policy import MEASURES as NAMES
-from app.learner.measures import LEAST, MEASURES, MET, MISSED, NO_TARGET, NOT_ENOUGH, OPEN, Judged, Step, measured
+from app.learner.measures import (
+    LEAST,
+    MEASURES,
+    MET,
+    MISSED,
+    NO_TARGET,
+    NOT_ENOUGH,
+    OPEN,
+    Judged,
+    Measure,
+    Step,
+    measured,
+)
 
 T0 = 1_795_176_000.0
 CHEAP: dict[str, Any] = {"routed": True, "tier": 1, "top_tier": 4}
@@ -144,6 +156,15 @@ def test_little_data_is_no_number() -> None:
     assert all(measure.value is measure.low is measure.high is None for measure in found.values())
     assert found["task_success_rate"].denominator == LEAST - 1
     assert set(measured([])) == set(NAMES)
+
+
+def test_the_tokens_of_a_few_calls_are_few_cases() -> None:
+    def cache_hits(calls: int) -> Measure:
+        steps = [step(n, float(n), input_tokens=9_000, cache_read_tokens=3_000) for n in range(calls)]
+        return measured([run(steps[n::4]) for n in range(4)])["cache_hit_rate"]
+
+    assert (cache_hits(LEAST - 1).value, cache_hits(LEAST - 1).status) == (None, NOT_ENOUGH)
+    assert cache_hits(LEAST).value == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("good", "bad", "status"), [(500, 0, MET), (60, 1, OPEN), (60, 10, MISSED)])
