@@ -112,6 +112,18 @@ class TestQuery:
         closed_segment(folder, record(1))
         assert traces("query", sql).exit_code == 0
 
+    @pytest.mark.parametrize("end", ["", ";", "; -- done", "\n-- done"])
+    def test_moments_with_a_time_zone_are_told_in_utc(self, folder: Path, end: str) -> None:
+        closed_segment(folder, record(1), record(2, NOON_S + 1))
+        moment, first = "to_timestamp(created_s)", "'2026-11-20 12:00:00+00'::TIMESTAMPTZ"
+        sql = f'SELECT {moment}, [{moment}] AS "a ""b""", {{x: {moment}}} AS s FROM traces'
+        done = traces("query", f"{sql} WHERE {moment} > {first} - INTERVAL 1 HOUR ORDER BY 1 DESC{end}", "--json")
+        assert done.exit_code == 0, done.output
+        assert [list(row.values()) for row in json.loads(done.stdout)] == [
+            [at, [at], {"x": at}] for at in ("2026-11-20T12:00:01", "2026-11-20T12:00:00")
+        ]
+        assert list(json.loads(done.stdout)[0]) == [moment, 'a "b"', "s"]
+
     def test_wrong_sql_says_what_is_wrong(self, folder: Path) -> None:
         done = traces("query", "SELECT modle FROM traces")
         assert done.exit_code == 2

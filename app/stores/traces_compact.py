@@ -35,6 +35,7 @@ _CLOSED = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
+    "TimeZone": "'UTC'",
 }
 _SMALL = {"threads": "1", "memory_limit": "'512MB'"}
 _DAY = "SELECT * EXCLUDE (day) FROM part WHERE day = ?"

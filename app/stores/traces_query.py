@@ -14,7 +14,7 @@ import structlog
 
 from app.stores.traces_compact import database, write_lines
 from app.stores.traces_parquet import ParquetFolder, Part, TracesError
-from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, rows_sql
+from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, quoted, rows_sql
 from app.stores.traces_segments import complete
 from app.stores.traces_segments import waiting as waiting_segments
 
@@ -29,6 +29,7 @@ _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE
 """The kinds of queries, as DuckDB writes its syntax trees, that change nothing."""
 
 _LOOKS = 5
+_ZONED = "TIMESTAMP WITH TIME ZONE"
 _READ = "union_by_name = true, hive_partitioning = true, hive_types = {'day': DATE}"
 
 
@@ -115,9 +116,24 @@ def ask(db: duckdb.DuckDBPyConnection, sql: str) -> Answer:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT or not _only_reads(db, sql):
             raise QueryError("one SELECT is expected: traces are only read")
         db.execute(statements[0])
+        if any(_ZONED in str(column[1]) for column in db.description or ()):
+            _without_zones(db, sql)
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
     return Answer(db)
+
+
+def _without_zones(db: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Ask again where the answer holds moments with a time zone, for which DuckDB's Python needs a package that is not
+    here: without it, in UTC, as all of ours are."""
+    told = [(quoted(str(column[0])), str(column[1])) for column in db.description or ()]
+    casts = [
+        f"c{at}::{kind.replace(_ZONED, 'TIMESTAMP')} AS {name}" if _ZONED in kind else f"c{at} AS {name}"
+        for at, (name, kind) in enumerate(told)
+    ]
+    # Written anew from its syntax tree it has no comment and no semicolon at its end.
+    (asked,) = db.execute("SELECT json_deserialize_sql(json_serialize_sql(?))", [sql]).fetchone() or ("",)
+    db.execute(f"SELECT {', '.join(casts)} FROM ({asked}) AS asked({', '.join(f'c{at}' for at in range(len(told)))})")  # noqa: S608
 
 
 def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:

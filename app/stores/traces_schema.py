@@ -156,6 +156,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def plain_path(path: str) -> str:
     """A path in which DuckDB finds no pattern."""
     return re.sub(r"([*?\[])", r"[\1]", path)
