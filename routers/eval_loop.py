@@ -163,23 +163,29 @@ def family(setting: Setting) -> Experiment:
     for world in setting.worlds():
         setting.say(f"family: {world.source}")
         found += appeared(world, range(setting.seeds))
-    columns = ("source", "call worth", "labels", "against the static choice", f"against after {CHECKPOINTS[-1]}")
-    table = [(a.source, f"{a.rate:g}", str(a.labels), shown(a.against_static, 100), shown(a.against_last, 100))
-             for a in found]  # fmt: skip
+    last = CHECKPOINTS[-1]
+    columns = ("source", "call worth", "labels", "against the static choice", f"against after {last}",
+               "hearing all arms, against the static choice", f"against after {last}")  # fmt: skip
+    table = [(a.source, f"{a.rate:g}", str(a.labels), shown(a.against_static, 100), shown(a.against_last, 100),
+              shown(a.told, 100), shown(a.told_last, 100)) for a in found]  # fmt: skip
     at = [a for a in found if a.labels == CONVERGED]
     near = [a for a in at if a.against_last.high >= 0.0]
+    told_near = [a for a in at if a.told_last.high >= 0.0]
     below = [a for a in found if a.against_static.high < 0.0]
+    told_below = [a for a in found if a.told.high < 0.0]
     marks = [
         Mark(
             f"converged within {CONVERGED} labels",
-            f"as good as after {CHECKPOINTS[-1]} within its interval in {len(near)} of {len(at)}",
+            f"as good as after {last} within its interval in {len(near)} of {len(at)}, hearing all in {len(told_near)}",
             len(near) == len(at) > 0,
         ),
         Mark("never below the static mix on the way, within its interval",
-             f"below at {len(below)} of {len(found)} checkpoints", bool(found) and not below),
+             f"below at {len(below)} of {len(found)} checkpoints, hearing all at {len(told_below)}",
+             bool(found) and not below),
     ]  # fmt: skip
     notes = [
-        "points of utility on other requests of the family; the static choice is the best single arm of the others"
+        "points of utility on other requests of the family; the static choice is the best single arm of the others; "
+        "hearing all: one with as many labels, but of all arms on the same requests, that takes one arm for the family"
     ]
     return Experiment("family", [Sheet("A family appears", columns, table, columns[1:])], marks, notes, found)
 

@@ -31,6 +31,9 @@ CHECKPOINTS: Final = (0, 10, 25, 50, 100, 200)
 CONVERGED: Final = 50
 EARLIER: Final = 1_000
 MIN_FAMILY: Final = 60
+TELLING: Final = 20
+"""Rows of a family from which on it tells how families differ."""
+LEAST_SPREAD: Final = 1e-4
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,16 @@ def utility(world: World, rows: Indices, p: Floats, rate: float, *, leave_out: i
 class Appeared:
     """Families that nobody had seen, in one source, after so many of their labels. In points of utility on other
     requests of the family, means over seeds: against the static choice, which was made on the earlier families, and
-    against the same learner after the last checkpoint."""
+    against the same learner after the last checkpoint. `told`, `told_last`: the same of one that hears all arms (see
+    `hearing_all`)."""
 
     source: str
     rate: float
     labels: int
     against_static: Estimate
     against_last: Estimate
+    told: Estimate
+    told_last: Estimate
 
 
 def appeared(world: World, seeds: Sequence[int]) -> list[Appeared]:
@@ -116,7 +122,7 @@ def appeared(world: World, seeds: Sequence[int]) -> list[Appeared]:
     large = [f for f in range(len(table.families)) if (table.family == f).sum() >= MIN_FAMILY]
     if len(large) < 2:
         return []
-    found: dict[tuple[float, int], list[tuple[float, float]]] = {}
+    found: dict[tuple[float, int], list[tuple[float, ...]]] = {}
     for seed in seeds:
         rng = np.random.default_rng([seed, 32])
         family = large[int(rng.integers(len(large)))]
@@ -130,17 +136,49 @@ def appeared(world: World, seeds: Sequence[int]) -> list[Appeared]:
             for row in rng.permutation(others)[:EARLIER]:
                 _serve(learner, world, int(row), rate)
             static = int(np.argmax(column_means(world.score[others] - rate * world.cost[others])))
-            fixed = utility(world, tested, np.where(np.arange(len(world.arms)) == static, 1e6, 0.0)[None], rate)
+            fixed = utility(world, tested, _only(world, static), rate)
             reached = []
             for number in range(CHECKPOINTS[-1] + 1):
                 if number in CHECKPOINTS:
                     reached.append(utility(world, tested, learner.everywhere(tested), rate))
                 if number < CHECKPOINTS[-1]:
                     _serve(learner, world, int(asked[number]), rate)
-            for labels, worth in zip(CHECKPOINTS, reached, strict=True):
-                found.setdefault((share, labels), []).append((worth - fixed, worth - reached[-1]))
+            told = [
+                utility(world, tested, _only(world, arm), rate)
+                for arm in hearing_all(world, family, asked, static, rate)
+            ]
+            for labels, worth, other in zip(CHECKPOINTS, reached, told, strict=True):
+                gains = worth - fixed, worth - reached[-1], other - fixed, other - told[-1]
+                found.setdefault((share, labels), []).append(gains)
     return [Appeared(world.source, share, labels, *(over_seeds(column) for column in zip(*of, strict=True)))
             for (share, labels), of in found.items()]  # fmt: skip
+
+
+def hearing_all(world: World, family: int, asked: Indices, static: int, rate: float) -> list[int]:
+    """The arm that is taken for a whole family at each checkpoint by one that has as many labels as the learner, but of
+    all arms on the same requests, at no cost: the arm with the largest mean by how arms differed from the static choice
+    in the other families, of which it knows all outcomes, and by what it heard of this one (both normal)."""
+    worth = np.where(world.usable, world.score - rate * world.cost, np.nan)
+    gain = worth - worth[:, [static]]
+    of = world.table.family
+    others = [gain[of == f] for f in range(len(world.table.families)) if f != family and (of == f).sum() >= TELLING]
+    means = np.array([np.nanmean(rows, axis=0) for rows in others])
+    within = np.maximum(np.mean([np.nanvar(rows, axis=0) for rows in others], axis=0), LEAST_SPREAD)
+    errors = np.mean([np.nanvar(rows, axis=0) / len(rows) for rows in others], axis=0)
+    spread = np.maximum(means.var(axis=0) - errors, LEAST_SPREAD)
+    chosen = []
+    for labels in CHECKPOINTS:
+        heard = gain[asked[: round(labels / len(world.arms))]]
+        known = np.sum(~np.isnan(heard), axis=0) / within
+        mean = (means.mean(axis=0) / spread + np.nansum(heard, axis=0) / within) / (1.0 / spread + known)
+        mean[static] = 0.0
+        chosen.append(int(np.argmax(mean)))
+    return chosen
+
+
+def _only(world: World, arm: int) -> Floats:
+    """Chances by which this arm is always taken where it can be."""
+    return np.where(np.arange(len(world.arms)) == arm, 1e6, 0.0)[None]
 
 
 def _serve(learner: Online, world: World, row: int, rate: float) -> None:

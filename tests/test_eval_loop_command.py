@@ -133,6 +133,20 @@ def test_what_first_outcomes_spoke_against_is_drawn_as_often_as_it_may_be_the_be
     assert chosen.count(1) / tries == pytest.approx(chance, abs=sure)
 
 
+def test_one_that_hears_all_arms_takes_what_is_best_for_the_family(world: World) -> None:
+    """Synthetic: the first arm is best in both of the families that are known, the second in the new one."""
+    rng, family = np.random.default_rng(1), world.table.family
+    rows, arms = world.score.shape
+    good = np.full((rows, arms), 0.3)
+    good[:, 0], good[:, 1] = 0.8, np.where(family == 1, 0.75, 0.5)
+    good[family == 0, 0], good[family == 0, 1] = 0.2, 0.9
+    score = (rng.random((rows, arms)) < good).astype(float)
+    made = replace(world, score=score, cost=np.zeros((rows, arms)), usable=np.ones((rows, arms), bool))
+    asked = rng.choice(np.flatnonzero(family == 0), eval_loop_new.CHECKPOINTS[-1])
+    found = eval_loop_new.hearing_all(made, 0, asked, 0, 0.0)
+    assert (found[0], found[-1]) == (0, 1)
+
+
 def test_the_same_seed_is_the_same_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eval_loop_regret, "REQUESTS", 100)
     one, other = (eval_loop_regret.regrets(world, 0.2, [3]) for _ in range(2))
