@@ -107,7 +107,7 @@ class ChatHabits:
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `query` is sent behind every path.
     `also`: further dialects below its base URL.
-    `openai`: it is OpenAI itself, which knows every member of its dialects.
+    `openai`: it is OpenAI itself, which knows every member of its dialects; `openrouter`: it is OpenRouter.
     `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
     output limit that it takes in Responses."""
 
@@ -128,6 +128,7 @@ class Provider:
     bridge: Bridge | None = None
     responses_least_tokens: int = 1
     openai: bool = False
+    openrouter: bool = False
 
     def url(self, path: str) -> str:
         """Where a path of its dialect is asked."""

@@ -21,6 +21,18 @@ DEFAULT_FALLBACKS = "default"
 """In `Prompt.fallbacks`: the provider itself chooses who answers where the asked model declines."""
 
 
+class Placement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who may serve a request, as far as its client restricts that (OpenRouter's `provider`). `only`, `ignore`: names
+    of providers, in small letters; the highest rates are in nano-dollars per million tokens; `promises`: what only
+    OpenRouter can see to, by the members' names."""
+
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    max_input_rate: int | None = None
+    max_output_rate: int | None = None
+    promises: tuple[str, ...] = ()
+
+
 class Prompt(msgspec.Struct):
     """What the request says, free of any dialect: for features, capability filters and token estimates.
 
@@ -54,6 +66,7 @@ class Prompt(msgspec.Struct):
     tool_limits: tuple[tuple[str, int], ...] = ()
     fallbacks: tuple[str, ...] = ()
     reasoning_effort: str | None = None
+    placement: Placement | None = None
 
 
 class ChatRequest(msgspec.Struct):
@@ -62,7 +75,7 @@ class ChatRequest(msgspec.Struct):
     `output_limit` is the client's own, per choice; `limit_fields` are the fields it was sent in. `forward`: the
     client's headers that an upstream of the same dialect must see (`anthropic-beta`). `array`: the stream is a JSON
     array instead of server-sent events (Gemini without `alt=sse`). `session`: what a client's body says of itself
-    unasked; `task_id`, which it says on purpose, beats it.
+    unasked; `task_id`, which it says on purpose, beats it. `others`: whom to ask, in turn, where `model` fails.
     """
 
     members: dict[str, msgspec.Raw]
@@ -79,6 +92,7 @@ class ChatRequest(msgspec.Struct):
     forward: dict[str, str] = {}
     array: bool = False
     session: str | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def talk(self) -> msgspec.Raw | None:

@@ -32,13 +32,14 @@ from app.gateway.limits import ClientCaps, task_scope
 from app.gateway.loops import loop_of
 from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
+from app.gateway.placement import placed
 from app.gateway.plan import plan_attempt
 from app.gateway.purse import Purse, refuse_unpriced
 from app.gateway.record import CallRecord
 from app.gateway.sent_again import name_of, tries_of
 from app.gateway.services import Services
 from app.gateway.streamed import EVENT_STREAM
-from app.gateway.target import Target, resolve
+from app.gateway.target import Target, followed_by, resolve
 from app.gateway.verdict import Move, Verdict
 from routers.base import Arm
 
@@ -159,6 +160,8 @@ class ChatCall(OwnedCall):
     async def _target(self) -> Target:
         """What may be asked: less where a tool loop is open, and cheaper where the task lands."""
         target = resolve(self.view, self.request.model, self.key)
+        if self.request.others:
+            target = followed_by(target, self.view, self.request.others, self.key)
         rules = self.view.policy.landing_on(target.route)
         if rules is not None and self.record.task_id is not None:
             await self._look_ahead(rules)
@@ -227,6 +230,8 @@ class ChatCall(OwnedCall):
         """One candidate, wherever it is served, and again after a wait where that may help. None: the client has its
         answer."""
         if candidate.copies:
+            if self.request.prompt.placement is not None:
+                candidate = placed(self.request, candidate, decision.input_tokens)
             available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
             *others, candidate = in_turn(candidate, self._keeps_together, available)
             for copy in others:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,10 +10,10 @@ import msgspec
 from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamError
 from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
-from app.core.quarantined import Fell
-from app.core.types import ChatRequest
+from app.core.types import ChatRequest, Placement
 from app.gateway.choose import Considered, choose, cost_key, passed_over
 from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
+from app.gateway.placement import misplaced
 from app.gateway.spare import NOBODY, Spares
 from app.gateway.split import assign
 from app.gateway.target import Target
@@ -82,6 +82,8 @@ class Decision(msgspec.Struct, frozen=True):
     searches: bool = False
     service_tier: str | None = None
     dialect: str = "openai_chat"
+    others_named: tuple[str, ...] = ()
+    placement: Placement | None = None
 
     @property
     def chosen(self) -> Candidate:
@@ -119,16 +121,14 @@ def decide(
     verdicts = [_verdict(request, c, n, available, capped) for c, n in zip(target.every, tokens, strict=True)]
     serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
     if serviceable not in verdicts:
-        raise _nothing_usable(verdicts)
-    down = view.down.get(task_type, NOBODY)
-    scoring = _Scoring(request, features, target, view, tokens, verdicts, serviceable, down, unit)
+        raise _nothing_usable(verdicts, request)
+    scoring = _Scoring(request, features, target, view, tokens, verdicts, serviceable, task_type, unit)
     opinion, assigned, share, propensity = _turn(view, target.rules, scoring, unit)
     chosen = opinion.chosen
     usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
     backups = _backups(target, usable, chosen)
     _name_verdicts(target.rules, usable, chosen, backups)
-    if scoring.spares:
-        scoring.spares.name(usable, chosen)
+    scoring.name_spares(usable, chosen)
     deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
     return Decision(
         requested=request.model,
@@ -155,6 +155,8 @@ def decide(
         searches=request.prompt.searches,
         service_tier=request.prompt.service_tier,
         dialect=request.dialect,
+        others_named=request.others,
+        placement=request.prompt.placement,
     )
 
 
@@ -221,9 +223,10 @@ class _Scoring:
         tokens: Sequence[int],
         verdicts: Sequence[str],
         serviceable: str,
-        down: Mapping[str, Fell],
+        task_type: str,
         unit: str,
     ) -> None:
+        down = view.down.get(task_type, NOBODY)
         self.spares = Spares(down, unit) if down else None
         self.opinions: dict[str, Opinion] = {}
         self._request, self._features, self._target, self._view = request, features, target, view
@@ -238,6 +241,11 @@ class _Scoring:
             return self.opinion(HEURISTIC)
         own = self.opinion(router)
         return own if own.chosen.score.confidence >= rules.min_confidence else self.opinion(HEURISTIC)
+
+    def name_spares(self, usable: Sequence[Considered], chosen: Considered) -> None:
+        """Say of those in quarantine that they are."""
+        if self.spares:
+            self.spares.name(usable, chosen)
 
     def why_deferred(self, router: str | None) -> str:
         """Why the heuristic decided in this router's turn."""
@@ -298,6 +306,8 @@ def _verdict(
         return "no vision"
     if prompt.wants_schema and can.json_schema is False:
         return "no json schema"
+    if prompt.placement is not None and (why := misplaced(request, candidate, input_tokens)) is not None:
+        return why
     context = can.context_tokens
     if context is not None and input_tokens * SURE_PERMILLE // 1000 >= context:
         return "context too small"
@@ -315,7 +325,7 @@ def _verdict(
     return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
 
 
-def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
+def _nothing_usable(verdicts: Sequence[str], request: ChatRequest) -> BursarError:
     if "circuit open" in verdicts:
         return UpstreamError("Every provider that could serve this is failing at the moment.")
     if "unpriced under a cap" in verdicts:
@@ -324,7 +334,9 @@ def _nothing_usable(verdicts: Sequence[str]) -> BursarError:
         return unpriced_error(tools.split(" and "))
     if "context too small" in verdicts:
         return ContextTooLong("The messages are longer than the context window of every candidate.", param="messages")
-    return NoCandidate("No candidate of this route can take such a request: " + ", ".join(sorted(set(verdicts))) + ".")
+    why = ", ".join(sorted(set(verdicts)))
+    param = None if request.prompt.placement is None else "provider"
+    return NoCandidate(f"No candidate of this route can take such a request: {why}.", param=param)
 
 
 def _name_verdicts(

@@ -182,6 +182,10 @@ def asked_json(decision: Decision) -> dict[str, Any]:
         found["server_tools"], found["searches"] = decision.server_tools, decision.searches
     if decision.service_tier is not None:
         found["service_tier"] = decision.service_tier
+    if decision.others_named:
+        found["models"] = decision.others_named
+    if decision.placement is not None:
+        found["placement"] = decision.placement
     return found
 
 

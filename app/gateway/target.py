@@ -88,6 +88,38 @@ def resolve(view: View, name: str, key: Key | None = None) -> Target:
     return _target(view, None, (candidate,), fixed="the client named this model")
 
 
+def followed_by(target: Target, view: View, names: tuple[str, ...], key: Key | None) -> Target:
+    """The target with whom else the client names (`models`), in that order, before the route's own fallback. A route or
+    a tier stands for its models; a name that is known to the provider of the asked model alone is one of that
+    provider's models. Raises ModelNotFound or Forbidden."""
+    named: list[Candidate] = []
+    for name in names:
+        try:
+            named += resolve(view, _beside(target, view, name), key).every
+        except (ModelNotFound, Forbidden) as error:
+            raise type(error)(error.message, param="models") from None
+    return _followed(target, view, tuple(named))
+
+
+def _beside(target: Target, view: View, name: str) -> str:
+    if target.route is not None or _known(view, view.policy.meant_by(name)):
+        return name
+    at_its_provider = f"{target.every[0].provider.name}/{name}"
+    return name if view.find(at_its_provider) is None else at_its_provider
+
+
+def _followed(target: Target, view: View, named: tuple[Candidate, ...]) -> Target:
+    more = _target(view, target.route, target.candidates, (*named, *target.fallback))
+    return msgspec.structs.replace(
+        target,
+        fallback=tuple({c.name: c for c in more.fallback}.values()),
+        every=more.every,
+        arms=more.arms,
+        fixed="the client named these models, in this order" if target.route is None else target.fixed,
+        pinned={task: _followed(pinned, view, named) for task, pinned in target.pinned.items()},
+    )
+
+
 def _known(view: View, name: str) -> bool:
     return name in view.policy.routes or name.startswith("tier:") or view.find(name) is not None
 

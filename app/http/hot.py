@@ -17,7 +17,7 @@ from app.core.policy import Key
 from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.gemini.paths import wants_array
-from app.dialects.openai_chat.parse import MAX_MODEL_CHARS
+from app.dialects.openai_chat.fields import MAX_MODEL_CHARS
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.calls import Stop
 from app.gateway.limits import ANONYMOUS

@@ -20,9 +20,9 @@ import msgspec
 from app.core.errors import BursarError
 from app.core.money import NANO_PER_USD
 from app.core.policy import LEARNED, Candidate
-from app.core.types import ChatRequest, Prompt
+from app.core.types import ChatRequest, Placement, Prompt
 from app.gateway.decide import Decision, decide
-from app.gateway.target import Target, resolve
+from app.gateway.target import Target, followed_by, resolve
 from app.gateway.view import View
 from app.learner.lesson import demand_of
 from app.learner.replay_calls import UNAVAILABLE, Recorded
@@ -72,7 +72,10 @@ class Rehearsal:
         self._recall(row.decision, features)
         request = _request(row.record["requested_model"], asked, features)
         try:
-            target = resolve(self._view, request.model, self._keys.get(row.record["key"]))
+            key = self._keys.get(row.record["key"])
+            target = resolve(self._view, request.model, key)
+            if request.others:
+                target = followed_by(target, self._view, request.others, key)
             decisions = [
                 (share * part, self._decide(row, request, turn, features, unit))
                 for share, turn in _turns(target)
@@ -156,6 +159,7 @@ def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRe
         server_tools=tuple(asked.get("server_tools") or ()),
         searches=bool(asked.get("searches")),
         service_tier=asked.get("service_tier"),
+        placement=msgspec.convert(asked["placement"], Placement) if asked.get("placement") else None,
     )
     return ChatRequest(
         members={},
@@ -167,4 +171,5 @@ def _request(model: str, asked: Mapping[str, Any], features: Features) -> ChatRe
         limit_fields=(),
         prompt=prompt,
         dialect=asked.get("dialect") or "openai_chat",
+        others=tuple(asked.get("models") or ()),
     )

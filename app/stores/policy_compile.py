@@ -44,7 +44,7 @@ from app.stores.policy_routes import compile_route, landing_of, pins_of
 from app.stores.prices import Catalogue, Entry
 from routers.base import tier_of_rates
 
-OPENAI_HOST = "api.openai.com"
+OPENAI_HOST, OPENROUTER_HOST = "api.openai.com", "openrouter.ai"
 COMPLETION_TOKENS_HOSTS = (OPENAI_HOST, "openai.azure.com")
 """Here `max_tokens` is deprecated and refused by reasoning models:
 https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
@@ -186,6 +186,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         bridge=bridge,
         responses_least_tokens=RESPONSES_LEAST_TOKENS if _is_openai(host) else 1,
         openai=host_matches(host, OPENAI_HOST),
+        openrouter=host_matches(host, OPENROUTER_HOST),
     )
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from app.core.policy import HEURISTIC, LEARNED, Explore, Key
+from app.core.types import Placement
 from app.gateway.choose import IN_QUARANTINE
-from app.gateway.target import HELD
+from app.gateway.decide import decide
+from app.gateway.target import HELD, followed_by, resolve
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
 from app.learner.replay import Replay, replay
@@ -215,6 +217,27 @@ def test_the_learned_router_decides_again_without_the_text() -> None:
         scores = {one.candidate.name: one.score.p_success for one in decision.considered}
         assert would.p_success == pytest.approx(scores, abs=2e-3)
     assert read
+
+
+def test_what_a_client_said_of_who_may_serve_it_is_decided_again() -> None:
+    view = on(alone(HEURISTIC))
+    asked = request(prompt={"last_user": "Hi", "placement": Placement(max_input_rate=1)})
+    asked.others = ("free",)
+    free = model("free", 0)
+    among = on(alone(HEURISTIC), models=(CHEAP, DEAR, free))
+    target = followed_by(resolve(among, asked.model), among, asked.others, None)
+    decision = decide(
+        asked, target, among, unit="u",
+        input_tokens=lambda _: 100, available=lambda _: True, capped=lambda _: False,
+    )  # fmt: skip
+    assert decision.chosen is free
+    (row,) = recorded([record_of(among, decision, 1)], [])
+    would = Rehearsal(among, None).again(row)
+    assert would is not None
+    assert would.shares == {"free": 1.0}
+    gone = Rehearsal(view, None).again(row)
+    assert gone is not None
+    assert gone.refused == "model_not_found"
 
 
 def fresh(weights: LearnedRouter, models: list[Any], route: Any) -> View:

@@ -17,15 +17,8 @@ from app.core.raw import ABSENT, UNREADABLE
 from app.core.types import DEFAULT_FALLBACKS, ChatRequest, Prompt
 from app.dialects.anthropic.effort import effort_of_budget
 from app.dialects.anthropic.proof import ORIGIN
-from app.dialects.openai_chat.parse import (
-    MAX_LIMIT,
-    MAX_TASK_ID_CHARS,
-    check_model,
-    checked_task_id,
-    field_of,
-    max_cost_of,
-    members_of,
-)
+from app.dialects.openai_chat.fields import check_model, field_of
+from app.dialects.openai_chat.parse import MAX_LIMIT, MAX_TASK_ID_CHARS, checked_task_id, max_cost_of, members_of
 from app.dialects.server_tools import MAX_USES, MESSAGES, billed_tools, messages_tier, service_tier
 
 VERSION = "2023-06-01"

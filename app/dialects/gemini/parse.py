@@ -15,14 +15,8 @@ from app.core.raw import ABSENT, UNREADABLE
 from app.core.types import ChatRequest, Prompt
 from app.dialects.gemini.paths import COUNT, GENERATE, STREAM, bare_model, wants_array
 from app.dialects.gemini.values import Members, items_in, members_in, set_members, text_in
-from app.dialects.openai_chat.parse import (
-    MAX_LIMIT,
-    check_model,
-    checked_task_id,
-    field_of,
-    max_cost_of,
-    members_of,
-)
+from app.dialects.openai_chat.fields import check_model, field_of
+from app.dialects.openai_chat.parse import MAX_LIMIT, checked_task_id, max_cost_of, members_of
 from app.dialects.server_tools import GEMINI, billed_tools, service_tier
 
 MAX_CHOICES = 8

@@ -12,7 +12,7 @@ import msgspec
 
 from app.core.errors import BadRequest
 from app.dialects.gemini.values import camel
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 
 _object = msgspec.json.Decoder(dict[str, Any])
 MAX_COUNT_DIGITS = 19

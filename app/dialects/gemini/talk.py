@@ -13,7 +13,7 @@ from app.dialects.gemini.carry import REFUSED, refusal
 from app.dialects.gemini.schema import json_schema
 from app.dialects.gemini.talk_parts import Contents, joined
 from app.dialects.gemini.values import Members, items_in, members_in, set_members, text_in
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 
 _number = msgspec.json.Decoder(float)
 _integer = msgspec.json.Decoder(int)

@@ -16,7 +16,7 @@ from app.dialects.gemini.carry import REFUSED, refusal
 from app.dialects.gemini.parse import ROLES
 from app.dialects.gemini.proof import UNSIGNED, is_foreign, thinking_of
 from app.dialects.gemini.values import Members, items_in, json_text, members_in, text_in
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 
 _string = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.core.errors import BadRequest
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 
 KNOWN_NAME_CHARS = 64
 Members = dict[str, msgspec.Raw]

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from app.core.errors import BadRequest
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 
 # fmt: off
 CARRIED: Final = frozenset((
@@ -50,8 +50,7 @@ DROPPED: Final = {
     "store": "keeps the reply at the provider, for its own dashboards",
     "service_tier": "names a tier of one provider",
     "prediction": "only makes the same answer faster",
-    "models": "routing is the gateway's",
-    "provider": "routing is the gateway's",
+    "provider": "heeded where this candidate was chosen, as far as it restricts who may serve the request",
     "route": "routing is the gateway's",
     "min_p": "sampling that other dialects have no word for",
     "repetition_penalty": "sampling that other dialects have no word for",

@@ -11,7 +11,8 @@ import msgspec
 
 from app.core.errors import BadRequest
 from app.core.tokens import BYTES_PER_INPUT_TOKEN
-from app.dialects.openai_chat.parse import check_model, max_cost_of, members_of
+from app.dialects.openai_chat.fields import check_model
+from app.dialects.openai_chat.parse import max_cost_of, members_of
 from app.dialects.openai_chat.render import object_bytes
 
 _texts = msgspec.json.Decoder(list[str])

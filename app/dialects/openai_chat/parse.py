@@ -11,16 +11,17 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import BadRequest, ModelNotFound
+from app.core.errors import BadRequest
 from app.core.mend import well_formed
 from app.core.money import nano_from_usd
 from app.core.raw import ABSENT
 from app.core.types import ChatRequest, Prompt
+from app.dialects.openai_chat.fields import field_of
+from app.dialects.openai_chat.routing import read_models, read_placement
 from app.dialects.server_tools import CHAT, billed_tools, service_tier
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MAX_TASK_ID_CHARS = 200
-MAX_MODEL_CHARS = 256
 MAX_CHOICES = 128
 """The largest `n` that the API takes."""
 MAX_LIMIT = 2**31 - 1
@@ -63,7 +64,6 @@ _tools = msgspec.json.Decoder(list[_Offered])
 _format = msgspec.json.Decoder(_ResponseFormat | None)
 _options = msgspec.json.Decoder(_StreamOptions | None)
 _metadata = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-_string = msgspec.json.Decoder(str)
 _optional_string = msgspec.json.Decoder(str | None)
 _flag = msgspec.json.Decoder(bool | None)
 _integer = msgspec.json.Decoder(int | None)
@@ -89,10 +89,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     members = members_of(body)
     if "messages" not in members:
         raise BadRequest("The parameter messages is required.", param="messages")
-    if "model" not in members:
-        raise BadRequest("The parameter model is required.", param="model")
-    model = field_of(_string, members, "model")
-    check_model(model)
+    model, others = read_models(members)
     messages = field_of(_messages, members, "messages")
     if not messages:
         raise BadRequest("The parameter messages must hold at least one message.", param="messages")
@@ -110,6 +107,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         prompt=_prompt(members, messages),
         max_cost_nano=max_cost_of(members),
         task_id=_task_id(members),
+        others=others,
     )
 
 
@@ -122,14 +120,6 @@ def _limits(members: dict[str, msgspec.Raw]) -> tuple[int | None, tuple[str, ...
         if limit is not None:
             least, fields = limit if least is None or limit < least else least, (*fields, name)
     return least, fields
-
-
-def check_model(model: str) -> None:
-    """Refuse what cannot be a model's name: BadRequest for none, ModelNotFound for an endless one, unremembered."""
-    if not model:
-        raise BadRequest("The parameter model must name a route, a tier or a model.", param="model")
-    if len(model) > MAX_MODEL_CHARS:
-        raise ModelNotFound("The policy has no route or model of that name.", param="model")
 
 
 def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:
@@ -165,20 +155,6 @@ def _task_id(members: dict[str, msgspec.Raw]) -> str | None:
         return None
     value = field_of(_optional_string, metadata, "task_id", prefix="metadata.")
     return None if value is None else checked_task_id(value, "metadata.task_id")
-
-
-def field_of(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str, prefix: str = "") -> Any:
-    """A member's value in the decoder's type; BadRequest naming the place in it that is wrong."""
-    try:
-        return decoder.decode(members[name])
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        param = f"{prefix}{name}{path.rstrip('`')}"
-        raise BadRequest(f"The parameter {param} is wrong: {problem.lower()}.".replace("`", ""), param=param) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BadRequest(f"The parameter {prefix}{name} is not valid JSON.", param=f"{prefix}{name}") from None
-    except RecursionError:
-        raise BadRequest(f"The parameter {prefix}{name} is nested too deeply.", param=f"{prefix}{name}") from None
 
 
 def _positive(members: dict[str, msgspec.Raw], name: str, most: int) -> int | None:
@@ -234,6 +210,8 @@ def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt
         prompt.speaks = b'"audio"' in wanted or b'"image"' in wanted
     if "reasoning_effort" in members:
         prompt.reasoning_effort = field_of(_optional_string, members, "reasoning_effort")
+    if "provider" in members:
+        prompt.placement = read_placement(members)
     return prompt
 
 

@@ -16,7 +16,7 @@ import msgspec
 from app.core.conversation import Conversation, Media, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.shapes import ORIGIN
 from app.dialects.openai_chat.talk_options import read_options
 

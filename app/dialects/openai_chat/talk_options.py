@@ -11,8 +11,8 @@ from app.core.errors import BadRequest
 from app.core.raw import ABSENT, NO_ARGUMENTS
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.carried import not_carried
+from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.own import OWN
-from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_chat.render import object_bytes
 
 """The schema of a function that names none (https://platform.openai.com/docs/api-reference/chat/create)."""

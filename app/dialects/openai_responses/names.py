@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import ToolShape
 

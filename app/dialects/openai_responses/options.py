@@ -8,8 +8,8 @@ from app.core.conversation import Conversation, Shape, Tool
 from app.core.errors import BadRequest
 from app.core.raw import NULL
 from app.core.types import ChatRequest
+from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.own import OWN, VERBOSITY
-from app.dialects.openai_chat.parse import field_of
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.carried import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
 from app.dialects.openai_responses.custom import as_function

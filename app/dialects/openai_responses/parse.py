@@ -13,15 +13,9 @@ import msgspec
 from app.core.errors import BadRequest
 from app.core.raw import NULL
 from app.core.types import ChatRequest, Prompt
-from app.dialects.openai_chat.parse import (
-    MAX_LIMIT,
-    _positive,
-    _task_id,
-    check_model,
-    field_of,
-    max_cost_of,
-    members_of,
-)
+from app.dialects.openai_chat.fields import field_of
+from app.dialects.openai_chat.parse import MAX_LIMIT, _positive, _task_id, max_cost_of, members_of
+from app.dialects.openai_chat.routing import read_models, read_placement
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import Content, Item, Part, given
 from app.dialects.server_tools import MAX_TOOL_CALLS, RESPONSES, TOGETHER, billed_tools, service_tier
@@ -38,10 +32,7 @@ _Members = dict[str, msgspec.Raw]
 def parse_responses(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     """One request body as a ChatRequest. Raises BadRequest naming the parameter at fault."""
     members = members_of(body)
-    if "model" not in members:
-        raise BadRequest("The parameter model is required.", param="model")
-    model = field_of(shapes.string, members, "model")
-    check_model(model)
+    model, others = read_models(members)
     if "background" in members and field_of(shapes.flag, members, "background"):
         raise BadRequest("The parameter background is not supported: replies are not kept here.", param="background")
     limit = _positive(members, LIMIT_FIELD, MAX_LIMIT)
@@ -59,6 +50,7 @@ def parse_responses(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         dialect=NAME,
         forward={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
         session=_string(members, "prompt_cache_key"),
+        others=others,
     )
 
 
@@ -126,6 +118,8 @@ def _add_options(prompt: Prompt, members: _Members) -> None:
         prompt.text_bytes += len(members["text"])
     if "reasoning" in members and (reasoning := field_of(shapes.reasoning, members, "reasoning")):
         prompt.reasoning_effort = reasoning.effort
+    if "provider" in members:
+        prompt.placement = read_placement(members)
 
 
 def _most_calls(members: _Members) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from app.core.conversation import Conversation, Message, Part, Refusal, Role, Text, ToolCall, ToolResult
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.parse import field_of
+from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_responses import proofs, shapes
 from app.dialects.openai_responses.carried import CARRIED_ITEMS, DROPPED_ITEMS
 from app.dialects.openai_responses.custom import as_arguments
