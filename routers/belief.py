@@ -33,6 +33,9 @@ forgotten since, leave a covariance."""
 SAME_LINE: Final = 0.7
 TIER_SCALE: Final = 1.0
 """How alike two models' own parts are: exp(-|tiers apart| / TIER_SCALE), halved between different lines."""
+SERVED_OTHERWISE: Final = 0.25
+"""Of the variance of a model's own part, for the same model under another name: a policy renames it, has it twice, or
+has two that are tuned from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +215,17 @@ class Prior:
     def joined(self, belief: Belief, arm: Arm, expected: Ability) -> Belief:
         """With one more model, of which the weights expect `expected`; the same where it is there already.
 
-        Beyond what is common it begins with what models like it (of its line and tier) have shown of their own, as far
-        as that is known: kriging, coordinate by coordinate."""
+        One that is there under another name begins where that is. Beyond what is common others begin with what models
+        like them (of their line and tier) have shown of their own, as far as that is known: kriging, coordinate by
+        coordinate."""
         there = belief.own.get(arm.name)
         if there is not None and same_model(there.arm, arm):
             return belief
+        known = [own for own in belief.own.values() if own.labels > 0.0 and same_model(own.arm, arm)]
+        if known:
+            before = max(known, key=lambda own: own.labels)
+            again = replace(before, arm=arm, cov=before.cov + SERVED_OTHERWISE * self._own, labels=0.0)
+            return replace(belief, own={**belief.own, arm.name: again})
         prior, cov = np.zeros(self.size), self._own.copy()
         prior[: self.k] = expected.mean
         cov[: self.k, : self.k] += expected.cov
@@ -245,7 +254,7 @@ class Prior:
 
 
 def same_model(one: Arm, other: Arm) -> bool:
-    """Whether two arms of one name are one model: a price may change, the model behind it not."""
+    """Whether one model is behind two arms: names and prices may differ."""
     return (one.model or one.name) == (other.model or other.name)
 
 

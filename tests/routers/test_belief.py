@@ -160,6 +160,23 @@ def test_a_model_that_joins_begins_with_what_is_common_and_with_its_neighbours()
     assert PRIOR.joined(belief, other, BASE.ability(other)).own["m0"].labels == 0.0
 
 
+def test_a_model_that_is_renamed_begins_where_it_was() -> None:
+    """And a namesake that turns out otherwise is soon known apart."""
+    belief, z = start(), extended(demand("writing"))
+    for outcome in [1.0] * 38 + [0.0] * 2:
+        belief = belief.told(belief.site("m0", demand("writing"), outcome, 1.0)).counted("m0", 1.0)
+    named = replace(ARMS[0], name="new", input_rate=7)
+    joined = PRIOR.joined(belief, named, BASE.ability(named))
+    (mean, variance), (then, least) = joined.logit("new", z), belief.logit("m0", z)
+    assert mean == pytest.approx(then)
+    assert least < variance < PRIOR.joined(PRIOR.start(), named, BASE.ability(named)).logit("new", z)[1]
+    assert joined.own["new"].labels == 0.0
+    assert joined.logit("m0", z) == belief.logit("m0", z)
+    for _ in range(30):
+        joined = joined.told(joined.site("new", demand("writing"), 0.0, 1.0)).counted("new", 1.0)
+    assert joined.logit("new", z)[0] < 0.0 < joined.logit("m0", z)[0]
+
+
 def test_task_types_resemble_each_other() -> None:
     found = resemblance()
     assert np.allclose(np.diag(found), 1.0)
