@@ -79,8 +79,13 @@ def test_alerts_name_what_there_is() -> None:
 
 
 def test_the_runbook_says_what_to_do() -> None:
-    sections = re.findall(r"^## (Bursar\w+)$", (ROOT / "deploy" / "runbook.md").read_text(), re.MULTILINE)
-    assert sorted(sections) == sorted(alerts())
+    parts = re.split(r"^## (.+)$", (ROOT / "deploy" / "runbook.md").read_text(), flags=re.MULTILINE)[1:]
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    entries = {title: text for title, text in sections.items() if title.startswith("Bursar")}
+    assert sorted(entries) == sorted(alerts())
+    for title, text in entries.items():  # what it means, and something to look at or to do
+        assert len(text.split()) >= 30, title
+        assert re.search(r"`[^`]+`|\*[A-Z][^*]+\*|\(Bursar\w+\)|[Ll]ook at|As above", text), title
     for name, rule in alerts().items():
         assert rule["annotations"]["runbook"] == f"deploy/runbook.md#{name.lower()}"
         assert rule["labels"]["severity"] in ("critical", "warning")

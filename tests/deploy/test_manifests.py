@@ -18,6 +18,7 @@ from app.commands.tree import cli
 from app.settings import Settings
 from app.stores.policy_file import load_policy
 from app.stores.prices import PriceBook
+from tests.deploy.test_alerts import known, named
 from tests.http.live import LiveGateway, contract
 from tests.tools import ROOT, environment_of, tool
 from tests.upstream import ScriptedUpstream
@@ -196,6 +197,71 @@ def test_pods_are_found_by_all_that_look_for_them() -> None:
     (scaler,) = objects("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"]["name"] == gateway["metadata"]["name"]
     assert "replicas" not in gateway["spec"]  # else every apply would undo the autoscaler
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_serves_of_what_gateways_show() -> None:
+    (metric,) = (
+        one["pods"] for one in objects("HorizontalPodAutoscaler")[0]["spec"]["metrics"] if one["type"] == "Pods"
+    )
+    (rule,) = yaml.safe_load((DEPLOY / "kubernetes" / "adapter-rules.yaml").read_text())["rules"]["custom"]
+    assert rule["name"]["as"] == metric["metric"]["name"]
+    assert named(rule["seriesQuery"]) == {rule["name"]["as"]} <= known()
+    assert re.fullmatch(rule["name"]["matches"], rule["name"]["as"])
+    asked = rule["metricsQuery"].replace("<<.Series>>", rule["name"]["as"]).replace("<<.GroupBy>>", "pod")
+    query = asked.replace("<<.LabelMatchers>>", 'namespace="bursar",pod=~"bursar-gateway-1|bursar-gateway-2"')
+    assert (
+        query == 'sum(bursar_requests_in_flight{namespace="bursar",pod=~"bursar-gateway-1|bursar-gateway-2"}) by (pod)'
+    )
+    # Those two labels are on what the operator scrapes by a ServiceMonitor, unless it takes them away.
+    assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+    changed = objects("ServiceMonitor")[0]["spec"]["endpoints"][0]["relabelings"]
+    assert not {"namespace", "pod"} & {one.get("targetLabel") for one in changed}
+
+
+Peer = tuple[dict[str, str], dict[str, str]]
+"""The labels of a namespace, and of a pod in it."""
+CLIENT: Peer = {"kubernetes.io/metadata.name": "shop", "bursar.dev/clients": "true"}, {"app": "shop"}
+STRANGER: Peer = {"kubernetes.io/metadata.name": "other"}, {"app": "other"}
+PROMETHEUS: Peer = {"kubernetes.io/metadata.name": "monitoring"}, {"app.kubernetes.io/name": "prometheus"}
+GRAFANA: Peer = {"kubernetes.io/metadata.name": "monitoring"}, {"app.kubernetes.io/name": "grafana"}
+DNS: Peer = {"kubernetes.io/metadata.name": "kube-system"}, {"k8s-app": "kube-dns"}
+OUTSIDE: Peer = {}, {}
+
+
+def lets(rules: list[dict[str, Any]], side: str, peer: Peer, port: int | str, protocol: str = "TCP") -> bool:
+    """Whether one of a policy's rules lets this peer through, as Kubernetes reads them: no peers are all peers, a
+    selector that is not there selects everything."""
+
+    def selects(one: dict[str, Any]) -> bool:
+        wanted = [one.get(name, {}).get("matchLabels", {}) for name in ("namespaceSelector", "podSelector")]
+        return all(labels.items() <= has.items() for labels, has in zip(wanted, peer, strict=True))
+
+    return any(
+        (side not in rule or any(selects(one) for one in rule[side]))
+        and any((at["port"], at["protocol"]) == (port, protocol) for at in rule["ports"])
+        for rule in rules
+    )
+
+
+def test_the_network_lets_through_what_serving_needs_and_no_more() -> None:
+    policies = {found["metadata"]["name"]: found["spec"] for found in objects("NetworkPolicy")}
+    deployments = {found["metadata"]["name"]: found["spec"]["template"] for found in objects("Deployment")}
+    assert policies.keys() == deployments.keys()
+    (port,) = deployments["bursar-gateway"]["spec"]["containers"][0]["ports"]
+    ingress = policies["bursar-gateway"]["ingress"]
+    for peer, let_in in ((CLIENT, True), (PROMETHEUS, True), (STRANGER, False), (GRAFANA, False), (OUTSIDE, False)):
+        assert lets(ingress, "from", peer, port["name"]) == let_in
+    for name, spec in policies.items():
+        labels = deployments[name]["metadata"]["labels"]
+        assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+        assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+        for peer, asked, protocol, let_out in (
+            (DNS, 53, "UDP", True), (DNS, 53, "TCP", True), (STRANGER, 53, "UDP", False),
+            (OUTSIDE, 443, "TCP", True), (STRANGER, 6379, "TCP", True), (STRANGER, 26379, "TCP", True),
+            (OUTSIDE, 80, "TCP", False), (OUTSIDE, 22, "TCP", False), (STRANGER, 5432, "TCP", False),
+        ):  # fmt: skip
+            assert lets(spec["egress"], "to", peer, asked, protocol) == let_out, (name, asked)
+    assert "ingress" not in policies["bursar-learner"], "nobody calls the learner"
 
 
 def test_no_secret_is_in_what_is_applied() -> None:
