@@ -3,7 +3,7 @@
 Spans are made from the records that traces are made of, in a thread of their own, so that a gateway without them does
 nothing for them and one with them does no more on its event loop than to pass a record on. Prompts are not in them.
 
-https://github.com/open-telemetry/semantic-conventions/blob/main/docs/gen-ai/gen-ai-spans.md
+https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/client-inference.md
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
     name, provider_name = record["model"], record["provider"]
     candidate, provider = policy.models.get(name or ""), policy.providers.get(provider_name or "")
     decision, usage, cut = record["decision"] or {}, record["usage"], record["cut"] or {}
+    choices, ttft_ms = (decision.get("asked") or {}).get("choices", 1), record["timings"]["ttft_ms"]
     upstream = candidate.upstream_model if candidate else (name or "").removeprefix(f"{provider_name}/")
     host = urlsplit(provider.base_url) if provider else None
     found: dict[str, Any] = {
@@ -148,8 +149,13 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
         "gen_ai.provider.name": _well_known(host.hostname if host else None, provider_name),
         "gen_ai.request.model": upstream or record["requested_model"],
         "gen_ai.conversation.id": record["task_id"],
+        "gen_ai.request.stream": record["stream"] or None,
+        "gen_ai.request.choice.count": choices if choices != 1 else None,
+        "gen_ai.response.time_to_first_chunk": ttft_ms / 1000 if record["stream"] and ttft_ms is not None else None,
         "gen_ai.usage.input_tokens": usage.get("input_tokens"),
         "gen_ai.usage.output_tokens": usage.get("output_tokens"),
+        "gen_ai.usage.cache_read.input_tokens": usage.get("cache_read_tokens") or None,
+        "gen_ai.usage.reasoning.output_tokens": usage.get("reasoning_tokens") or None,
         "server.address": host.hostname if host else None,
         "server.port": (host.port or (443 if host.scheme == "https" else 80)) if host else None,
         "bursar.request_id": record["request_id"],

@@ -111,6 +111,7 @@ def test_calls_become_spans(receiver: Receiver, tmp_path: Path) -> None:
             "gen_ai.conversation.id": "t1",
             "gen_ai.usage.input_tokens": 10,
             "gen_ai.usage.output_tokens": 3,
+            "gen_ai.request.stream": True,
             "server.address": "127.0.0.1",
             "server.port": port,
             "bursar.requested_model": "auto",
@@ -119,10 +120,20 @@ def test_calls_become_spans(receiver: Receiver, tmp_path: Path) -> None:
             "bursar.provenance": "metered",
         }.items()
     )
+    (first_token,) = [event for event in span.events if event.name == "bursar.first_token"]
+    waited_s = (first_token.time_unix_nano - span.start_time_unix_nano) / 1e9
+    assert told["gen_ai.response.time_to_first_chunk"] == pytest.approx(waited_s, abs=1e-5)
+    none = (
+        "gen_ai.request.choice.count",
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.reasoning.output_tokens",
+    )
+    assert not set(none) & told.keys(), "what there was none of is not said"
     assert [event.name for event in span.events] == ["bursar.attempt_failed", "bursar.first_token"]
     assert {a.key: a.value.string_value for a in span.events[0].attributes}["outcome"] == "api_error"
 
     failed = spans["api_error:chat first-v1"]
+    assert not {"gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"} & said(failed).keys()
     assert failed.status.code == Status.STATUS_CODE_ERROR
     assert said(failed)["error.type"] == "api_error"
     assert not failed.parent_span_id
@@ -134,6 +145,24 @@ def test_calls_become_spans(receiver: Receiver, tmp_path: Path) -> None:
     (resource,) = {r.SerializeToString() for q in receiver.requests for r in (g.resource for g in q.resource_spans)}
     assert b"bursar" in resource
     assert not any(SECRET.encode() in request.SerializeToString() for request in receiver.requests)
+
+
+def test_cached_and_reasoning_tokens_and_several_answers_are_told(receiver: Receiver, tmp_path: Path) -> None:
+    usage = {
+        "prompt_tokens_details": {"cached_tokens": 6},
+        "completion_tokens": 9,
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    }
+    with ScriptedUpstream(Script.of(words("one two"), input_tokens=10, usage_override=usage)) as upstream:
+        rules = policy(upstream).replace("retries: {attempts: 0}", "adequacy: 0")
+        with LiveGateway(rules, tmp_path, otel=True) as gateway:
+            assert gateway.chat(model="auto", n=2).status == 200
+    (span,) = receiver.spans()
+    told = {name: value for name, value in said(span).items() if name.startswith("gen_ai.")}
+    assert told["gen_ai.usage.cache_read.input_tokens"] == 6
+    assert told["gen_ai.usage.reasoning.output_tokens"] == 4
+    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (10, 9)
+    assert told["gen_ai.request.choice.count"] == 2
 
 
 def test_a_receiver_that_is_away_costs_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
