@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from tests.browser.conftest import Screen, Seeded
+from tests.http.live import LiveGateway, sha256
+from tests.upstream import ScriptedUpstream
+
+RATED = """
+version: 1
+providers: {{p: {{base_url: "{url}"}}}}
+models: {{small: {{provider: p, pricing: free}}}}
+caps: {{global: {{minute: {{max_calls: 20}}}}, key: {{minute: {{max_calls: 3, max_tokens: 100000}}}}}}
+keys:
+  - {{name: alice, sha256: "{alice}"}}
+  - {{name: boss, sha256: "{boss}", admin: true}}
+"""
 
 
 def test_windows_tasks_and_forecasts(screens: Callable[..., Screen], kept: Seeded) -> None:
@@ -58,3 +73,35 @@ def test_the_burn_down_of_a_window(screens: Callable[..., Screen], kept: Seeded)
     burn.locator("summary").click()
     assert burn.locator("tbody tr").first.inner_text().endswith("$150.00")
     screen.check()
+
+
+def test_how_full_this_minute_is(
+    screens: Callable[..., Screen], upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("app.gateway.owned", "app.http.dashboard.budgets"):  # else a minute might end meanwhile
+        monkeypatch.setattr(f"{module}.moment_of", lambda _: "2026-11-30T17:44")
+    policy = RATED.format(url=upstream.url, alice=sha256("alice"), boss=sha256("boss"))
+    with LiveGateway(policy, tmp_path) as gateway:
+        statuses = [gateway.chat({"authorization": "Bearer alice"}).status for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        screen = screens(gateway, key="boss")
+        screen.go("budgets")
+        rates = screen.sheet("Rates, this minute")
+        screen.until(lambda: rates.locator("tbody tr").count() == 3)
+        rows = rates.locator("tbody tr")
+        told = [row.split("\t") for row in rows.all_inner_texts()]
+        assert [row[0] for row in told] == ["alice", "Everybody", "boss"], "the fullest first"
+        assert [row[1].strip() for row in told] == ["3 of 3", "3 of 20", "0 of 3"]
+        assert told[0][2].strip().endswith("of 100K")
+        assert "no limit" in told[1][2]
+        meters = rows.nth(0).locator(".meter")
+        assert meters.first.get_attribute("aria-label") == "3 of 3 used, 100%"
+        assert "over" in meters.first.get_attribute("class").split()
+        assert "then from 0 again" in rates.inner_text()
+        screen.check()
+
+
+def test_no_rates_no_sheet_of_them(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("budgets")
+    assert not screen.sheet("Rates, this minute").is_visible()

@@ -1,10 +1,11 @@
-"""The budgets as they stand: windows of everybody, teams and keys, tasks, and when each runs out at its pace."""
+"""The budgets as they stand: windows of everybody, teams and keys, tasks, and when each runs out at its pace; and how
+full the present minute is where rates are limited."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,6 +26,9 @@ LEAST_PACE_S = 3_600.0
 OWNERS_LOOKED_AT = 1_000
 TASKS_LOOKED_AT = 1_000
 TASKS_SHOWN = 100
+ASKED_AT_ONCE = 500
+"""Scopes: thousands of keys are asked for in a few questions, none of which holds the ledger up."""
+MONEY: Final[tuple[Window, ...]] = ("hour", "day", "month", "total")
 
 Paces = Mapping[str, tuple[int, float]]
 """For each owner of windows: nano-dollars, and the seconds they were spent in."""
@@ -54,23 +58,47 @@ async def budgets_json(services: Services, ask: Ask) -> dict[str, Any]:
 
 
 async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: dt.datetime) -> dict[str, Any]:
-    """Windows and tasks. Raises LedgerUnavailable."""
-    windows = await windows_json(ledger, EVERYBODY, policy.caps.everyone, now, paces)
-    keys = policy.named_keys()
-    for name in await known_owners(ledger, "team", policy.teams):
-        limits = policy.team_windows(name) if name in policy.teams else Windows()
-        windows += await windows_json(ledger, f"team:{name}", limits, now, paces)
-    for name in await known_owners(ledger, "key", keys):
-        limits = policy.key_windows(keys[name]) if name in keys else Windows()
-        windows += await windows_json(ledger, f"key:{name}", limits, now, paces)
+    """Windows, rates and tasks. Raises LedgerUnavailable."""
+    owners = await _owners(ledger, policy)
+    moment = moment_of(now)
+    named = [
+        (owner, windows, window, scope_in(owner, window, moment))
+        for owner, windows in owners
+        for window in (*MONEY, *(("minute",) if windows.finest == "minute" else ()))
+    ]
+    balances = await _balances(ledger, [scope for *_, scope in named])
+    rows, rates = [], []
+    for (owner, limits, window, scope), balance in zip(named, balances, strict=True):
+        if window == "minute":
+            rates.append(rate_row(owner, limits, balance or Balance(), now))
+        elif (limit := _limit(limits, window)) is not None or balance is not None:
+            rows.append(window_row(owner, window, scope, balance or Balance(), limit, now, paces))
     found = await ledger.scopes("task:", TASKS_LOOKED_AT)
     tasks = [task_row(scope, balance, now) for scope, balance in found if MODEL_PART not in scope][:TASKS_SHOWN]
     return {
         "as_of_s": now.timestamp(),
         "pace": "day" if paces is not None else "window",
-        "windows": windows,
+        "windows": rows,
+        "rates": rates,
         "tasks": tasks,
     }
+
+
+async def _owners(ledger: Reading, policy: Policy) -> list[tuple[str, Windows]]:
+    """Whoever has windows, with what the policy allows them."""
+    keys = policy.named_keys()
+    teams = await known_owners(ledger, "team", policy.teams)
+    of_teams = [(f"team:{name}", policy.team_windows(name) if name in policy.teams else Windows()) for name in teams]
+    names = await known_owners(ledger, "key", keys)
+    of_keys = [(f"key:{name}", policy.key_windows(keys[name]) if name in keys else Windows()) for name in names]
+    return [(EVERYBODY, policy.caps.everyone), *of_teams, *of_keys]
+
+
+async def _balances(ledger: Reading, scopes: Sequence[str]) -> list[Balance | None]:
+    found: list[Balance | None] = []
+    for at in range(0, len(scopes), ASKED_AT_ONCE):
+        found += await ledger.balances(scopes[at : at + ASKED_AT_ONCE])
+    return found
 
 
 def paces_of(answer: Mapping[str, Any], now_s: float) -> Paces:
@@ -85,23 +113,32 @@ def paces_of(answer: Mapping[str, Any], now_s: float) -> Paces:
     return {**keys, **teams, EVERYBODY: (total, longest)}
 
 
-async def windows_json(
-    ledger: Reading, owner: str, windows: Windows, now: dt.datetime, paces: Paces | None
-) -> list[dict[str, Any]]:
-    """Hour, day, month and total of one owner, those that are limited or used."""
-    limits: dict[Window, int | None] = {
+def _limit(windows: Windows, window: Window) -> int | None:
+    limits = {
         "hour": windows.hour_nano,
         "day": windows.day_nano,
         "month": windows.month_nano,
         "total": windows.total_nano,
     }
-    moment = moment_of(now)
-    scopes = [scope_in(owner, window, moment) for window in limits]
-    return [
-        window_row(owner, window, scope, balance or Balance(), limit, now, paces)
-        for (window, limit), scope, balance in zip(limits.items(), scopes, await ledger.balances(scopes), strict=True)
-        if balance is not None or limit is not None
-    ]
+    return limits[window]
+
+
+def rate_row(owner: str, windows: Windows, balance: Balance, now: dt.datetime) -> dict[str, Any]:
+    """How full this minute is: the calls that began in it, with their input's tokens, and once they ended with all."""
+    refills = refills_at("minute", now)
+    return {
+        **_whose(owner),
+        "calls": balance.calls,
+        "max_calls": windows.minute_calls,
+        "tokens": balance.tokens,
+        "max_tokens": windows.minute_tokens,
+        "refills_s": refills.timestamp() if refills else None,
+    }
+
+
+def _whose(owner: str) -> dict[str, str | None]:
+    kind, _, name = owner.partition(":")
+    return {"key": name if kind == "key" else None, "team": name if kind == "team" else None}
 
 
 def window_row(
@@ -121,10 +158,8 @@ def window_row(
         now.timestamp(),
         refills.timestamp() if refills else None,
     )
-    kind, _, name = owner.partition(":")
     return {
-        "key": name if kind == "key" else None,
-        "team": name if kind == "team" else None,
+        **_whose(owner),
         "window": window,
         "scope": scope,
         **window_json(balance, limit),

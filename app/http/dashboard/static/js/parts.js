@@ -44,13 +44,13 @@ export const RANGES = [
   [30 * 86_400, "30 days"],
 ];
 
-/** How much of a limit is used: a bar with its words for those who do not see it. */
-export function meter(spent, limit, held = 0) {
+/** How much of a limit is used: a bar with its words for those who do not see it. `write`: how an amount is written. */
+export function meter(spent, limit, held = 0, write = usd) {
   if (limit === null || limit === undefined) return h("span", { class: "faint" }, "no limit");
   const share = limit > 0 ? Math.min(spent / limit, 1) : 1;
   const all = limit > 0 ? Math.min((spent + held) / limit, 1) : 1;
   const state = share >= 1 ? " over" : all >= 0.8 ? " near" : "";
-  const words = `${usd(spent)} of ${usd(limit)} used, ${percent(all)}${held > 0 ? ", with what is held" : ""}`;
+  const words = `${write(spent)} of ${write(limit)} used, ${percent(all)}${held > 0 ? ", with what is held" : ""}`;
   return h(
     "span",
     { class: `meter${state}`, role: "img", "aria-label": words },
@@ -58,6 +58,9 @@ export function meter(spent, limit, held = 0) {
     h("span", { vars: { "--share": share } }),
   );
 }
+
+/** A value of more signs than this is a name, and would not fit in the size of a figure. */
+const LONG = 11;
 
 /** Facts in a row; each {label, value, aside} can be set again by its name. */
 export function stats(names) {
@@ -77,6 +80,7 @@ export function stats(names) {
     set(name, value, ...aside) {
       const cell = cells.get(name);
       if (cell.value.textContent !== value) cell.value.textContent = value;
+      cell.value.classList.toggle("long", value.length > LONG);
       const sign = aside.map((part) => (part instanceof Node ? part.outerHTML : String(part))).join("|");
       if (cell.sign !== sign) fill(cell.aside, aside);
       cell.sign = sign;

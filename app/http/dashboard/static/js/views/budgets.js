@@ -2,13 +2,15 @@
 
 import { get, query } from "../api.js";
 import { basics, chart, timeAxis, valueAxis } from "../charts.js";
-import { fill, h } from "../dom.js";
+import { fill, h, setText } from "../dom.js";
 import { NONE, count, moment, span, usd } from "../format.js";
 import { fault, mark, meter, pageHead, reading, sheet, taskLink } from "../parts.js";
 import { makeTable } from "../table.js";
 import { colour } from "../theme.js";
+import { byFullness, ratesTable, untilWhen } from "./budgets_rates.js";
 
 const REFRESH_S = 10;
+const MONTH_S = 30 * 86_400;
 
 export async function budgets(page, _, { every }) {
   let chosen = null;
@@ -16,6 +18,10 @@ export async function budgets(page, _, { every }) {
   let drawn = false;
   const windows = makeTable(windowTable((row) => pick(row)));
   const tasks = makeTable(TASKS);
+  const rates = makeTable(ratesTable(ownerName));
+  const minute = h("p", {});
+  const rated = sheet("Rates, this minute", { flush: true, aside: minute }, rates.element).element;
+  rated.hidden = true;
   const burn = sheet("Burn-down", {}, reading());
   const pace = h("p", {});
   const trouble = h("div", {});
@@ -26,6 +32,7 @@ export async function budgets(page, _, { every }) {
     h("div", { class: "grid" }, [
       sheet("Everybody, teams and keys", { flush: true, aside: pace }, windows.element).element,
       burn.element,
+      rated,
       sheet("Tasks", { flush: true, note: "the latest used, each with its own cap" }, tasks.element).element,
     ]),
   );
@@ -65,6 +72,9 @@ export async function budgets(page, _, { every }) {
     chosen ??= (data.windows.find((row) => row.limit_usd !== null) ?? data.windows[0])?.scope ?? null;
     windows.update(rows());
     tasks.update(data.tasks);
+    rated.hidden = data.rates.length === 0;
+    rates.update(byFullness(data.rates));
+    setText(minute, untilWhen(data.rates));
     if (drawn) return;
     drawn = true;
     const first = data.windows.find((row) => row.scope === chosen);
@@ -126,7 +136,8 @@ function taskForecast({ state, exhausted, forecast: told, reserved_usd: held }) 
   if (exhausted || told.verdict === "spent") return mark("nothing left", "bad");
   if (state !== "open" || told.at_s === null) return "";
   const left = told.at_s - Date.now() / 1000;
-  return left < 86_400 && held > 0 ? mark(`runs out in ${span(left)}`, "warn") : h("span", { class: "faint" }, `${span(left)} at its pace`);
+  if (left < 86_400 && held > 0) return mark(`runs out in ${span(left)}`, "warn");
+  return h("span", { class: "faint" }, left < MONTH_S ? `${span(left)} at its pace` : "not within a month");
 }
 
 const TASKS = {
