@@ -7,7 +7,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,18 @@ document.addEventListener("securitypolicyviolation", (breach) => {
   window.violations.push(`${breach.violatedDirective} ${breach.blockedURI} ${breach.sourceFile}`);
 });
 """
+
+POINTS = """(canvas) => {
+  const chart = Chart.getChart(canvas);
+  return chart.data.datasets.map((set, at) => chart.getDatasetMeta(at).data.map((element, index) => ({
+    x: element.x, y: element.y, r: element.options.radius, fill: element.options.backgroundColor,
+    label: set.label, name: chart.data.labels[index] ?? null, point: set.data[index].point ?? null,
+  })));
+}"""
+TOOLTIP = """(canvas) => {
+  const { opacity, title, body } = Chart.getChart(canvas).tooltip;
+  return opacity ? [...(title ?? []), ...(body ?? []).flatMap((part) => part.lines)] : [];
+}"""
 
 AXE = "axe.run().then((found) => found.violations.map((one) => [one.id, one.nodes.map((node) => node.html)]))"
 
@@ -105,6 +117,27 @@ class Screen:
             "section.sheet", has=self.page.locator("h2", has_text=re.compile(f"^{re.escape(title)}$"))
         )
 
+    def points(self, title: str) -> list[list[dict[str, Any]]]:
+        """Of a sheet's chart, for each dataset: where its points are on the screen, and what is told of each there."""
+        canvas = self.sheet(title).locator("canvas").first
+        canvas.scroll_into_view_if_needed()
+        found: list[list[dict[str, Any]]] = canvas.evaluate(POINTS)
+        return found
+
+    def told(self, title: str, point: Mapping[str, Any]) -> str:
+        """What the tooltip says when the mouse is on this point."""
+        canvas = self.sheet(title).locator("canvas").first
+        box = canvas.bounding_box()
+        self.page.mouse.move(box["x"] + point["x"], box["y"] + point["y"])
+        shown: list[str] = []
+
+        def opened() -> bool:
+            shown[:] = canvas.evaluate(TOOLTIP)
+            return bool(shown)
+
+        self.until(opened)
+        return " ".join(shown)
+
     def check(self, *, axe_too: bool = True) -> None:
         """Nothing went wrong: no error, no breach of the content policy, nothing wider than the screen."""
         assert self.faults == []
@@ -127,9 +160,10 @@ def screens(browser: Any) -> Iterator[Callable[..., Screen]]:
         theme: str = "light",
         phone: bool = False,
         key: str | None = None,
-        port: int | None = None,
+        zone: str | None = None,
     ) -> Screen:
-        context = browser.new_context(viewport=PHONE if phone else DESK, color_scheme=theme, has_touch=phone)
+        size = PHONE if phone else DESK
+        context = browser.new_context(viewport=size, color_scheme=theme, has_touch=phone, timezone_id=zone)
         contexts.append(context)
         context.add_init_script(VIOLATIONS)
         if key is not None:

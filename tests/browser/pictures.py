@@ -25,9 +25,14 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script, words
 
-SIZE: ViewportSize = {"width": 1280, "height": 1130}
+SIZE: ViewportSize = {"width": 1280, "height": 900}
 SCALE = 1.25
-VIEWS: tuple[tuple[str, Literal["light", "dark"]], ...] = (("now", "light"), ("speed", "dark"))
+VIEWS: tuple[tuple[str, Literal["light", "dark"], str], ...] = (
+    ("now", "light", "Spending"),
+    ("speed", "dark", "Trend by model"),
+)
+"""Each with its theme, and the sheet below which the picture ends."""
+MARGIN = 10
 STORY = words(" ".join(["word"] * 4_000))
 PACE_S = {"gpt-5.2": 0.055, "claude-sonnet-4-5": 0.055, "qwen3-8b": 0.05}
 CALLS = [
@@ -70,7 +75,7 @@ def main() -> None:
         for stream in streams:
             stream.start()
         time.sleep(TAKEN_AFTER_S)
-        for view, theme in VIEWS:
+        for view, theme, last in VIEWS:
             context = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, color_scheme=theme)
             context.add_init_script("sessionStorage.setItem('bursar-key', 'boss')")
             screen = Screen(context.new_page(), f"http://127.0.0.1:{gateway.port}")
@@ -78,12 +83,20 @@ def main() -> None:
             screen.until(partial(is_live, screen))
             if view == "now":
                 screen.until(partial(shows_every_call, screen))
+            end_at(screen, last)
             page = ROOT / "docs" / f"dashboard-{view}.png"
             screen.page.screenshot(path=page)
             with Image.open(page) as taken:
                 taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(page, optimize=True)
             context.close()
         browser.close()
+
+
+def end_at(screen: Screen, title: str) -> None:
+    """Make the window as high as the page is down to the end of a sheet."""
+    box = screen.sheet(title).bounding_box()
+    screen.page.set_viewport_size({**SIZE, "height": round(box["y"] + box["height"]) + MARGIN})
+    screen.page.wait_for_timeout(500)
 
 
 @contextlib.contextmanager

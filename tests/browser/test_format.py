@@ -52,6 +52,47 @@ def test_labels_of_an_axis_do_not_run_into_one_another(screens: Callable[..., Sc
     assert screen.page.evaluate(ask, [url, 230]) == [1e-5, 5e-5]
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "written"),
+    [(0, "0 ms"), (0.4, "0.40 ms"), (417, "417 ms"), (57_000, "57 s"), (105_000, "1.8 min"), (120_000, "2 min"),
+     (2_700_000, "45 min"), (7_200_000, "2.0 h")],
+)  # fmt: skip
+def test_a_duration_is_told_as_exactly_as_it_is_compared(
+    screens: Callable[..., Screen], kept: Seeded, milliseconds: float, written: str
+) -> None:
+    """Two minutes were told for 105 s, beside 57 s and "84 % slower"."""
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    ask = "([url, value]) => import(url).then((format) => format.ms(value))"
+    assert screen.page.evaluate(ask, [module(screen, "format"), milliseconds]) == written
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "hours", "width", "written"),
+    [
+        # A tick each twelve hours: every day was told twice.
+        ("UTC", "2026-11-26T00:00Z", 60, 480, ["Nov 26", "12:00", "Nov 27", "12:00", "Nov 28", "12:00"]),
+        ("UTC", "2026-11-29T20:00Z", 24, 400, ["Nov 30", "06:00", "12:00", "18:00"]),
+        ("UTC", "2026-11-29T20:00Z", 1 / 720, 240, ["20:00:00", "20:00:02", "20:00:04"]),
+        # Clocks are put back on 25 October: midnights stay midnights.
+        ("Europe/Berlin", "2026-10-23T22:00Z", 97, 480, ["Oct 24", "Oct 25", "Oct 26", "Oct 27", "Oct 28"]),
+    ],
+)  # fmt: skip
+def test_ticks_of_time_are_where_people_look_for_them(
+    screens: Callable[..., Screen], kept: Seeded, zone: str, since: str, hours: float, width: int, written: list[str]
+) -> None:
+    screen = screens(kept.gateway, key="boss", zone=zone)
+    screen.go("policy")
+    ask = """([url, since, hours, width]) => import(url).then(({ timeAxis }) => {
+      const from = Date.parse(since) / 1000;
+      const axis = timeAxis(from, from + hours * 3600);
+      const scale = { width };
+      axis.afterBuildTicks(scale);
+      return scale.ticks.map(({ value }) => axis.ticks.callback(value));
+    })"""
+    assert screen.page.evaluate(ask, [module(screen, "charts"), since, hours, width]) == written
+
+
 def test_a_name_too_long_for_its_place_keeps_both_its_ends(screens: Callable[..., Screen], kept: Seeded) -> None:
     screen = screens(kept.gateway, key="boss")
     screen.go("policy")

@@ -68,7 +68,13 @@ def frontier(groups: Sequence[Group]) -> dict[str, Any]:
     points, off = [], []
     for group in groups:
         usd, ms = group.cost_per_success_usd, group.efficiency.median_time_to_success_ms
-        named = {**group.of, "runs": group.runs, "passed": group.passed, "success_rate": group.success_rate}
+        named = {
+            **group.of,
+            "runs": group.runs,
+            "counted": group.counted,
+            "passed": group.passed,
+            "success_rate": group.success_rate,
+        }
         if usd is not None and usd > 0 and ms > 0:
             points.append({**named, "usd": usd, "s": ms / 1000, "dominated_by": None})
         else:

@@ -73,11 +73,13 @@ export function basics(more = {}) {
   };
 }
 
-const STEPS = [300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 3 * 86_400, 7 * 86_400, 14 * 86_400, 28 * 86_400];
+const DAY_S = 86_400;
+const STEPS = [1, 2, 5, 10, 20, 30, 60, 120, 300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 3 * 86_400, 7 * 86_400, 14 * 86_400, 28 * 86_400];
 
 /** A time axis in seconds, with ticks where people look for them: whole hours, midnights. */
 export function timeAxis(from, until, more = {}) {
   const range = until - from;
+  let step = DAY_S;
   return {
     type: "linear",
     offset: false, // bars would ask for room as wide as the ticks are apart
@@ -87,15 +89,27 @@ export function timeAxis(from, until, more = {}) {
     border: { color: colour("line") },
     afterBuildTicks(axis) {
       const room = Math.max(2, Math.floor(axis.width / 80));
-      const step = STEPS.find((one) => range / one <= room) ?? STEPS.at(-1);
-      const offset = new Date(from * 1000).getTimezoneOffset() * 60;
-      const first = Math.ceil((from - offset) / step) * step + offset;
-      axis.ticks = [];
-      for (let at = first; at <= until; at += step) axis.ticks.push({ value: at });
+      step = STEPS.find((one) => range / one <= room) ?? STEPS.at(-1);
+      axis.ticks = moments(from, until, step).map((value) => ({ value }));
     },
-    ticks: { callback: (value) => tick(value, range), maxRotation: 0, autoSkip: false },
+    ticks: { callback: (value) => tick(value, step), maxRotation: 0, autoSkip: false },
     ...more,
   };
+}
+
+/** Whole steps between two moments, in the time of the place; days begin at midnight, also where clocks are changed. */
+function moments(from, until, step) {
+  const found = [];
+  if (step < DAY_S) {
+    const offset = new Date(from * 1000).getTimezoneOffset() * 60;
+    for (let at = Math.ceil((from - offset) / step) * step + offset; at <= until; at += step) found.push(at);
+    return found;
+  }
+  const day = new Date(from * 1000);
+  day.setHours(0, 0, 0, 0);
+  if (day.getTime() < from * 1000) day.setDate(day.getDate() + 1);
+  for (; day.getTime() <= until * 1000; day.setDate(day.getDate() + step / DAY_S)) found.push(day.getTime() / 1000);
+  return found;
 }
 
 export function valueAxis(write, more = {}) {

@@ -35,6 +35,7 @@ export function percent(share, decimals = 0) {
 /** A duration in milliseconds. */
 export function ms(value) {
   if (value === null || value === undefined) return NONE;
+  if (value === 0) return "0 ms";
   if (value < 1) return `${value.toFixed(2)} ms`;
   if (value < 10) return `${value.toFixed(1)} ms`;
   if (value < 1000) return `${value.toFixed(0)} ms`;
@@ -47,6 +48,7 @@ export function span(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 100) return `${seconds.toFixed(0)} s`;
+  if (seconds < 600) return `${Number((seconds / 60).toFixed(1))} min`; // 1.8 min are not 2
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 36 * 3600) return `${(seconds / 3600).toFixed(seconds < 36_000 ? 1 : 0)} h`;
   return `${Math.round(seconds / 86_400)} days`;
@@ -80,10 +82,11 @@ export function ago(seconds, now = Date.now() / 1000) {
   return now - seconds < 2 ? "just now" : `${span(now - seconds)} ago`;
 }
 
-/** A tick of a time axis that shows so many seconds. */
-export function tick(seconds, range) {
+/** A tick of a time axis whose ticks are so many seconds apart: midnight is told as the day that begins. */
+export function tick(seconds, step) {
   const then = new Date(seconds * 1000);
-  return range <= 2 * 86_400 ? CLOCK.format(then) : DAY.format(then);
+  if (step >= 86_400 || (then.getHours() === 0 && then.getMinutes() === 0 && step >= 300)) return DAY.format(then);
+  return (step < 60 ? SECONDS : CLOCK).format(then);
 }
 
 /** The key's name, as people say it. */

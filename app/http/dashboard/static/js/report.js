@@ -1,7 +1,7 @@
 // The report: the figures in the page, drawn as the dashboard draws them.
 
 import { h } from "./dom.js";
-import { NONE, count, moment, ms, percent, span, usd } from "./format.js";
+import { count, moment, ms, percent, span, usd } from "./format.js";
 import { choice, outcomeMark, pageHead, sheet, stats } from "./parts.js";
 import { tableOf } from "./table.js";
 import { themeButton } from "./theme.js";
@@ -48,11 +48,9 @@ function spending(body) {
 
 const MODELS = [
   { label: "Model", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, r.provider)] },
-  { label: "Calls", right: true, cell: (r) => count(r.calls) },
-  { label: "Failed", right: true, cell: (r) => percent(r.failed / r.calls, 1) },
+  { label: "Calls", right: true, class: "nowrap", cell: (r) => [count(r.calls), h("span", { class: "sub" }, `${percent(r.failed / r.calls, 1)} failed`)] },
   { label: "Spent", right: true, cell: (r) => usd(r.cost_usd) },
-  { label: "First token", right: true, class: "nowrap", cell: (r) => ms(r.ttft_ms) },
-  { label: "Tokens/s", right: true, cell: (r) => (r.tokens_per_s ? count(r.tokens_per_s) : NONE) },
+  { label: "First token", right: true, class: "nowrap", cell: (r) => [ms(r.ttft_ms), r.tokens_per_s ? h("span", { class: "sub" }, `${count(r.tokens_per_s)} tokens/s`) : null] },
 ];
 
 const STOPPED = [

@@ -2,6 +2,9 @@
 
 import { fill, h, setText } from "./dom.js";
 
+/** There rows are blocks (parts.css), so fewer are shown at first. */
+const PHONE = "(max-width: 40rem)";
+
 /**
  * `columns`: {label, cell(row) -> node or text, sign(row): what the cell depends on, right, head, wide}. The cell of
  * `head` is the row's header. `rowKey(row)` names a row. More rows than `most` are shown when they are asked for.
@@ -22,7 +25,7 @@ export function makeTable({ caption, columns, rowKey, empty, most = Infinity }) 
   const nothing = h("p", { class: "empty" }, "Reading…");
   const place = h("div", {}, nothing);
 
-  let limit = most;
+  let limit = matchMedia(PHONE).matches ? Math.ceil(most / 2) : most;
   let all = [];
   const more = h("button", { type: "button", class: "quiet more", on: { click: showAll } });
 

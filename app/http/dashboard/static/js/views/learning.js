@@ -132,7 +132,7 @@ function explorationFigure({ exploration, since_s, until_s }) {
   if (exploration.calls === 0) return h("p", { class: "empty" }, exploration.drawn ? `${count(exploration.drawn)} calls were drawn, and all went where they would have gone anyhow.` : "Nothing yet: no call of this time was sent elsewhere to learn from it.");
   const from = Math.max(since_s, exploration.days[0][0] - 43_200);
   return [
-    h("p", { class: "lead" }, `${usd(exploration.usd)} of ${usd(exploration.of_usd)}, in ${count(exploration.calls)} of ${count(exploration.of_calls)} calls; ${count(exploration.drawn)} were drawn.`),
+    h("p", { class: "lead" }, `${usd(exploration.usd)} of the ${usd(exploration.of_usd)} spent, in ${count(exploration.calls)} of ${count(exploration.of_calls)} calls; ${count(exploration.drawn)} were drawn by lot.`),
     chart({
       title: "Spent on exploration by day",
       says: `${usd(exploration.usd)} in all.`,
@@ -168,8 +168,7 @@ function driftTable(drift) {
       empty: "No alarm: models do as they did.",
       columns: [
         { label: "Model", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `${r.task_type.replaceAll("_", " ")}, since ${moment(r.since_s)}`)] },
-        { label: "Success before", right: true, cell: (r) => percent(r.level) },
-        { label: "Lost", right: true, cell: (r) => percent(r.drop) },
+        { label: "Success", right: true, class: "nowrap", cell: (r) => [percent(Math.max(r.level - r.drop, 0)), h("span", { class: "sub" }, `${percent(r.level)} before`)] },
         { label: "Laid to", class: "nowrap", cell: (r) => [mark(...(CAUSES[r.cause] ?? [r.cause, ""])), h("span", { class: "sub" }, { model: "the model", provider: "its provider", traffic: "harder work for all" }[r.cause] ?? r.cause)] },
       ],
     },

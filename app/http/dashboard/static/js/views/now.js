@@ -24,7 +24,7 @@ export async function now(page, _, { onLeave, every }) {
     held: "Held now",
     cut: "Cut at a cap",
     denied: "Denied",
-    overhead: "Own overhead, median",
+    overhead: "Own overhead",
   });
   const calls = makeTable(CALLS);
   const stopped = makeTable(STOPPED);
@@ -73,7 +73,7 @@ export async function now(page, _, { onLeave, every }) {
     facts.set("cut", count(totals.cut), `in ${rangeName(range)}`);
     facts.set("denied", count(totals.denied), `in ${rangeName(range)}`);
     const own = totals.overhead_ms;
-    facts.set("overhead", ms(own?.p50), own ? `${ms(own.p99)} at p99` : "no calls yet");
+    facts.set("overhead", ms(own?.p50), own ? `median, p99 ${ms(own.p99)}` : "no calls yet");
     drawHealth();
   }
 
@@ -99,7 +99,7 @@ export async function now(page, _, { onLeave, every }) {
     else {
       const cap = everybody.limit_usd ?? null;
       facts.set("today", usd(everybody.spent_usd ?? 0), cap === null ? "no cap for everybody" : meter(everybody.spent_usd, cap, everybody.reserved_usd), cap === null ? "" : `of ${usd(cap)}`);
-      facts.set("held", usd(everybody.reserved_usd ?? 0), "set aside for running calls");
+      facts.set("held", usd(everybody.reserved_usd ?? 0), "for running calls");
     }
     fill(trouble, troubles(moment_));
     drawHealth();
@@ -190,6 +190,10 @@ function circuitNotes({ why, again_s: again, processes, of_processes: all }) {
   return notes;
 }
 
+function rate(tokens) {
+  return `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`;
+}
+
 const HEALTH = {
   caption: "Providers and their circuits, with how calls went in the chosen time",
   most: 12,
@@ -197,11 +201,9 @@ const HEALTH = {
   rowKey: (row) => `${row.model} ${row.provider}`,
   columns: [
     { label: "Model", head: true, class: "name", sign: (r) => r.model, cell: (r) => [r.model, h("span", { class: "sub" }, r.provider)] },
-    { label: "Circuit", class: "name", sign: (r) => [r.state, r.why, r.failures, Math.ceil(r.again_s ?? 0), r.processes, r.of_processes], cell: (r) => [mark(...CIRCUITS[r.state]), ...circuitNotes(r).map((note) => h("span", { class: "sub" }, note))] },
-    { label: "Calls", right: true, sign: (r) => r.of?.calls, cell: (r) => count(r.of?.calls ?? 0) },
-    { label: "Failed", right: true, sign: (r) => [r.of?.failed, r.of?.calls], cell: (r) => (r.of ? percent(r.of.failed / r.of.calls, 1) : NONE) },
-    { label: "First token", right: true, class: "nowrap", sign: (r) => r.of?.ttft_ms, cell: (r) => ms(r.of?.ttft_ms) },
-    { label: "Tokens/s", right: true, sign: (r) => r.of?.tokens_per_s, cell: (r) => (r.of?.tokens_per_s ? count(r.of.tokens_per_s) : NONE) },
+    { label: "Circuit", class: "wrap", sign: (r) => [r.state, r.why, r.failures, Math.ceil(r.again_s ?? 0), r.processes, r.of_processes], cell: (r) => [mark(...CIRCUITS[r.state]), ...circuitNotes(r).map((note) => h("span", { class: "sub" }, note))] },
+    { label: "Calls", right: true, class: "nowrap", sign: (r) => [r.of?.calls, r.of?.failed], cell: ({ of }) => [count(of?.calls ?? 0), of ? h("span", { class: "sub" }, `${percent(of.failed / of.calls, 1)} failed`) : null] },
+    { label: "First token", right: true, class: "nowrap", sign: (r) => [r.of?.ttft_ms, r.of?.tokens_per_s], cell: ({ of }) => [ms(of?.ttft_ms), of?.tokens_per_s ? h("span", { class: "sub" }, rate(of.tokens_per_s)) : null] },
   ],
 };
 

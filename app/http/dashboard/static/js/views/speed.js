@@ -10,6 +10,8 @@ import { frontierFigure } from "./speed_frontier.js";
 import { radarFigure } from "./speed_radar.js";
 import { MEASURES, trendFigure } from "./speed_trend.js";
 
+const MOST_TOLD = 5;
+
 export function speed(page, _, { every }) {
   return rangedView(page, every, {
     title: "Speed",
@@ -40,10 +42,10 @@ export function draw(body, figures) {
 
 function regressionsOf({ regressions }) {
   if (regressions.length === 0) return null;
-  const items = regressions.map((one) =>
+  const items = regressions.slice(0, MOST_TOLD).map((one) =>
     h("li", {}, h("strong", {}, one.model), ` is ${percent(one.slower)} slower since ${moment(one.since_s)}: ${ms(one.now_ms)} to success in ${count(one.now_runs)} runs, ${ms(one.before_ms)} in ${count(one.before_runs)} before.`),
   );
-  return h("section", { class: "alarm", "aria-label": "Speed regressions" }, h("h2", {}, regressions.length === 1 ? "A model got slower" : `${regressions.length} models got slower`), h("ul", {}, items));
+  return h("section", { class: "alarm", "aria-label": "Speed regressions" }, h("h2", {}, regressions.length === 1 ? "A model got slower" : `${regressions.length} models got slower`), h("ul", {}, items), regressions.length > MOST_TOLD ? h("p", {}, `And ${regressions.length - MOST_TOLD} more, marked below.`) : null);
 }
 
 function trendSheet({ trend, regressions }) {
@@ -79,13 +81,13 @@ function common() {
   const of = (read, write) => (r) => (read(r.efficiency) > 0 ? write(read(r.efficiency)) : NONE);
   return [
     { label: "Runs", right: true, cell: (r) => count(r.runs) },
-    { label: "Success", right: true, cell: (r) => (r.counted ? percent(r.success_rate) : NONE) },
+    // What a provider failed, or its client broke off, counts neither way.
+    { label: "Success", right: true, class: "nowrap", cell: (r) => [r.counted ? percent(r.success_rate) : NONE, r.counted && r.counted !== r.runs ? h("span", { class: "sub" }, `${count(r.passed)} of ${count(r.counted)}`) : null] },
     { label: "To success", right: true, class: "nowrap", cell: of((e) => e.median_time_to_success_ms, ms) },
     { label: "First attempt", right: true, class: "nowrap", cell: of((e) => e.median_time_to_first_attempt_ms, ms) },
     { label: "Turns", right: true, cell: of((e) => e.median_turns_to_success, (turns) => turns.toFixed(1)) },
     { label: "Tokens/s", right: true, cell: of((e) => e.median_tokens_per_sec, (rate) => rate.toFixed(rate < 10 ? 1 : 0)) },
-    { label: "Cost of a success", right: true, class: "nowrap", cell: (r) => usd(r.cost_per_success_usd) },
-    { label: "p90 cost", right: true, class: "nowrap", cell: of((e) => e.p90_cost_per_success, (value) => usd(value)) },
+    { label: "Cost of a success", right: true, class: "nowrap", cell: (r) => [usd(r.cost_per_success_usd), r.efficiency.p90_cost_per_success > 0 ? h("span", { class: "sub" }, `p90 ${usd(r.efficiency.p90_cost_per_success)}`) : null] },
     { label: "Score", right: true, cell: (r) => (r.passed ? r.efficiency.speed_efficiency_score.toFixed(3) : NONE) },
     { label: "Cost-killed", right: true, cell: (r) => count(r.efficiency.cost_killed_count) },
   ];

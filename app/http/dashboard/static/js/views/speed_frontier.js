@@ -2,7 +2,7 @@
 
 import { basics, chart, legend, logAxis, seriesColour, spanTicks } from "../charts.js";
 import { h } from "../dom.js";
-import { count, listed, percent, span, usd } from "../format.js";
+import { count, listed, percent, short, span, usd } from "../format.js";
 import { colour } from "../theme.js";
 
 export function frontierFigure({ points, off }) {
@@ -24,13 +24,13 @@ export function frontierFigure({ points, off }) {
           { label: "Model and program", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, r.harness)] },
           { label: "Cost", right: true, cell: (r) => usd(r.usd) },
           { label: "Time", right: true, cell: (r) => span(r.s) },
-          { label: "Success", right: true, cell: (r) => `${percent(r.success_rate)} of ${count(r.runs)}` },
+          { label: "Success", right: true, cell: (r) => `${percent(r.success_rate)} of ${count(r.counted)}` },
           { label: "Beaten by", class: "name", cell: (r) => r.dominated_by ?? "nobody: on the frontier" },
         ],
         rows: points,
       },
     }),
-    h("p", { class: "note" }, "Larger: succeeds more often. The line joins those that are faster than all that are cheaper."),
+    h("p", { class: "note" }, "Larger: succeeds more often. The line joins those that are faster than all that are cheaper; their names are beside them, where there is room."),
     aside,
   ];
 }
@@ -59,6 +59,7 @@ function picture(points, best, harnesses) {
   const [x, y] = [points.map((point) => point.usd), points.map((point) => point.s)];
   return {
     type: "scatter",
+    plugins: [names],
     data: { datasets: [...groups, line] },
     options: basics({
       scales: {
@@ -72,7 +73,7 @@ function picture(points, best, harnesses) {
           callbacks: {
             title: (items) => (items.length ? `${items[0].raw.point.model} in ${items[0].raw.point.harness}` : ""),
             label: ({ raw: { point } }) => [
-              ` ${usd(point.usd)}, ${span(point.s)}, ${percent(point.success_rate)} of ${count(point.runs)} runs`,
+              ` ${usd(point.usd)}, ${span(point.s)}, ${percent(point.success_rate)} of ${count(point.counted)} runs`,
               point.dominated_by === null ? " on the frontier" : ` beaten by ${point.dominated_by}`,
             ],
           },
@@ -80,6 +81,52 @@ function picture(points, best, harnesses) {
       },
     }),
   };
+}
+
+const LINE_PX = 14;
+
+/** Writes the names of those on the frontier beside them, where there is room: the others tell theirs when asked. */
+const names = {
+  id: "names",
+  afterDatasetsDraw({ ctx, chartArea: area, data, scales: { x, y } }) {
+    const all = data.datasets.flatMap(({ data: points }) => points.filter(({ point }) => point !== undefined));
+    const circles = all.map((raw) => ({ at: x.getPixelForValue(raw.x), up: y.getPixelForValue(raw.y), r: radius(raw), raw }));
+    const boxOf = ({ at, up, r }) => [at - r, up - r, at + r, up + r];
+    const [best, others] = [true, false].map((wanted) => circles.filter(({ raw }) => (raw.point.dominated_by === null) === wanted));
+    const taken = best.map(boxOf);
+    ctx.save();
+    ctx.font = `500 12px ${globalThis.Chart.defaults.font.family}`;
+    ctx.fillStyle = colour("ink");
+    ctx.strokeStyle = colour("sheet");
+    ctx.lineWidth = 4;
+    ctx.lineJoin = "round";
+    ctx.textBaseline = "middle";
+    for (const { at, up, r, raw } of best) {
+      const name = short(raw.point.model.split("/").at(-1), 22);
+      const wide = ctx.measureText(name).width;
+      const across = Math.min(Math.max(at - wide / 2, area.left + 2), area.right - wide - 2);
+      // The line comes from above and goes on to the right.
+      const places = [
+        [at - r - 5 - wide, up],
+        [across, up + r + LINE_PX / 2 + 2],
+        [at + r + 3, up + LINE_PX / 2 + 3],
+        [across, up - r - LINE_PX / 2 - 2],
+      ];
+      const free = (avoided) => places.find(([left, middle]) => fits([left, middle - LINE_PX / 2, left + wide, middle + LINE_PX / 2], area, avoided));
+      const place = free([...taken, ...others.map(boxOf)]) ?? free(taken);
+      if (place === undefined) continue;
+      ctx.strokeText(name, ...place);
+      ctx.fillText(name, ...place);
+      taken.push([place[0], place[1] - LINE_PX / 2, place[0] + wide, place[1] + LINE_PX / 2]);
+    }
+    ctx.restore();
+  },
+};
+
+/** Whether a box [left, top, right, bottom] is inside and on none of the others. */
+function fits([left, top, right, bottom], area, taken) {
+  if (left < area.left || right > area.right || top < area.top || bottom > area.bottom) return false;
+  return taken.every((one) => right < one[0] || left > one[2] || bottom < one[1] || top > one[3]);
 }
 
 function radius(raw) {

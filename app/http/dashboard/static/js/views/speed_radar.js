@@ -7,6 +7,7 @@ import { colour } from "../theme.js";
 
 const LEAST_SPOKES = 3;
 const MOST_SPOKES = 16;
+const LONGEST_NAME = 24;
 const SIGN_PX = 7;
 /** Of the figure's width, how much a label may take: what labels take is taken from the radar itself. */
 const LABEL_SHARE = 0.24;
@@ -38,8 +39,22 @@ export function radarFigure({ rows, clip_ms, least_runs, few }) {
         rows,
       },
     }),
+    numbered(drawn) ? spokeNames(drawn) : null,
     told,
-  ];
+  ].filter(Boolean);
+}
+
+/** Names that two lines cannot hold are told below, by number. */
+function numbered(rows) {
+  return rows.length >= LEAST_SPOKES && rows.some((row) => row.model.length > LONGEST_NAME);
+}
+
+function spokeNames(rows) {
+  return h(
+    "ol",
+    { class: "spokes" },
+    rows.map((row, at) => h("li", {}, h("span", { class: "number" }, String(at + 1)), h("span", {}, row.model), h("span", { class: "figure" }, ms(row.ms)))),
+  );
 }
 
 /** Those with the most runs, in the order of their times: the labels of more would lie on each other. */
@@ -52,6 +67,7 @@ function tooltip(rows) {
   return {
     ...basics().plugins.tooltip,
     callbacks: {
+      title: ([item]) => rows[item.dataIndex].model,
       label: ({ dataIndex }) => ` ${ms(rows[dataIndex].ms)} in ${count(rows[dataIndex].passed)} of ${count(rows[dataIndex].runs)} runs${rows[dataIndex].outlier ? ", clipped" : ""}`,
     },
   };
@@ -75,7 +91,7 @@ function dataset(rows) {
 function radar(rows, clip) {
   return {
     type: "radar",
-    data: { labels: rows.map(nameOf), datasets: [dataset(rows)] },
+    data: { labels: rows.map(numbered(rows) ? numberOf : nameOf), datasets: [dataset(rows)] },
     options: basics({
       scales: {
         r: {
@@ -92,13 +108,19 @@ function radar(rows, clip) {
   };
 }
 
+function numberOf(row, at) {
+  return row.outlier ? `${at + 1} ▸` : String(at + 1);
+}
+
 function nameOf(row) {
   return row.outlier ? `${row.model} ▸` : row.model;
 }
 
-/** A label, as long as there is room for it beside the figure. */
+/** A label in one line or two, as long as there is room for it beside the figure. */
 function labelOf(name) {
-  return short(name, Math.max(Math.floor((this.chart.width * LABEL_SHARE) / SIGN_PX), 8));
+  const most = Math.max(Math.floor((this.chart.width * LABEL_SHARE) / SIGN_PX), 8);
+  const end = Math.max(...[..."-/_: "].map((sign) => name.lastIndexOf(sign, most - 1)));
+  return name.length <= most || end < 1 ? short(name, most) : [name.slice(0, end + 1), short(name.slice(end + 1), most)];
 }
 
 /** Four rings or five, at whole seconds, minutes or hours. */

@@ -77,7 +77,7 @@ function budget(state, calls) {
     type: "line",
     data: {
       datasets: [
-        { label: "spent", data: [{ x: from, y: 0 }, ...points], stepped: true, borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2, borderJoinStyle: "round", pointRadius: 2.5, fill: false },
+        { label: "spent", data: [{ x: from, y: 0 }, ...points], stepped: true, borderColor: colour("accent"), backgroundColor: colour("accent"), borderWidth: 2, borderJoinStyle: "round", pointRadius: 2.5, clip: false, fill: false },
         ...(limit === null ? [] : [{ label: "cap", data: [{ x: from, y: limit }, { x: until, y: limit }], borderColor: colour("bad"), borderDash: [5, 4], borderWidth: 1.5, pointRadius: 0 }]),
       ],
     },
