@@ -156,7 +156,7 @@ class Worker:
         if learner.malformed > malformed:
             log.warning("traces that this version cannot read were passed over", traces=learner.malformed - malformed)
         learner.said(word for _, word in words)
-        self._words = max([self._words, *(cursor for cursor, _ in words)])
+        self._words = words[-1][0] if words else self._words
         learned = learner.step(now_s)
         self._unsaved = self.watching.forget(learner) or self._unsaved
         events = self.watching.hear(learner, learned)

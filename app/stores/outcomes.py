@@ -53,7 +53,8 @@ class Outcomes(Protocol):
 
     async def since(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
         """Words stored or replaced after `cursor` (0: all), in the order in which they were stored, each with its own
-        cursor. A word that was replaced since appears once, as it stands now."""
+        cursor. A word that was replaced since appears once, as it stands now. A cursor that this store has not reached
+        is of one that was there before it: then all."""
 
     async def close(self) -> None:
         """Finish what was begun."""

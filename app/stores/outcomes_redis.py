@@ -53,8 +53,9 @@ _SCRIPT = Script(
         end
         return found
     end
-    local order, prefix = KEYS[1], ARGV[4]
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', order, '(' .. ARGV[2], '+inf', 'LIMIT', 0, ARGV[3])) do
+    local order, counter, prefix, after = KEYS[1], KEYS[2], ARGV[4], ARGV[2]
+    if tonumber(after) > tonumber(redis.call('GET', counter) or 0) then after = '0' end
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', order, '(' .. after, '+inf', 'LIMIT', 0, ARGV[3])) do
         local cut = string.find(member, '\\n', 1, true)
         local word = redis.call('HGET', prefix .. string.sub(member, 1, cut - 1), string.sub(member, cut + 1))
         if word then found[#found + 1] = word else redis.call('ZREM', order, member) end
@@ -99,7 +100,8 @@ class RedisOutcomes:
         return [word for _, word in sorted((_read(raw) for raw in found), key=lambda pair: pair[0])]
 
     async def since(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
-        found = await self._desk.ask([self._names[0]], ["since", cursor, limit, self._prefix])
+        order, _, counter = self._names
+        found = await self._desk.ask([order, counter], ["since", cursor, limit, self._prefix])
         return [_read(raw) for raw in found]
 
     async def close(self) -> None:

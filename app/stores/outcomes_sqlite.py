@@ -54,10 +54,10 @@ class SqliteOutcomes:
         return [feedback for _, feedback in rows]
 
     async def since(self, cursor: int, limit: int) -> list[tuple[int, Feedback]]:
-        return await self._rows(
-            f"SELECT seq, {COLUMNS} FROM words WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
-            (cursor, limit),
-        )
+        reached = "SELECT seq FROM sqlite_sequence WHERE name = 'words'"
+        after = f"seq > CASE WHEN ? > coalesce(({reached}), 0) THEN 0 ELSE ? END"
+        query = f"SELECT seq, {COLUMNS} FROM words WHERE {after} ORDER BY seq LIMIT ?"  # noqa: S608
+        return await self._rows(query, (cursor, cursor, limit))
 
     async def close(self) -> None:
         await self._file.close()

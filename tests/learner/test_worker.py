@@ -250,6 +250,23 @@ async def _through(folder: Path, batches: list[Batch]) -> None:
         assert sum(one.labels for one in known) + made.learner.labels + len(made.learner.held) == told
 
 
+async def test_where_feedback_was_removed_what_is_said_from_then_on_is_learned(house: House, tmp_path: Path) -> None:
+    """An operator removes it, or goes back to a copy; the learner's own state stays."""
+    made = house.worker(every_s=10_000.0)
+    await house.calls(0, 15)
+    await all_of(made)
+    other = house.settings.model_copy(update={"data_dir": tmp_path / "new", "redis_namespace": f"new-{next(_numbers)}"})
+    house.outcomes = make_outcomes(other)
+    await house.outcomes.start()
+    again = house.worker(every_s=10_000.0)
+    again.owner = made.owner
+    await house.calls(15, 18)
+    assert sum(done.words for done in await all_of(again)) == 3
+    assert again.learner is not None
+    assert all(again.learner.lessons[call_id(n)].labels for n in range(18))
+    await house.outcomes.close()
+
+
 async def test_a_rollback_is_heeded(house: House) -> None:
     made = house.worker()
     await house.calls(0, 25)

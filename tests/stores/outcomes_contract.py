@@ -71,6 +71,15 @@ class OutcomesContract:
         assert [word for _, word in rest] == words[3:]
         assert await store.since(rest[-1][0], 100) == []
 
+    async def test_a_cursor_of_a_store_that_is_gone_reads_from_the_first_word(self, store: Outcomes) -> None:
+        assert await store.since(7, 10) == []
+        words = [replace(WORD, thing=f"req_{number}") for number in range(3)]
+        for word in words:
+            await store.put(word)
+        assert [word for _, word in await store.since(1_000_000, 10)] == words
+        ((last, _),) = (await store.since(0, 10))[-1:]
+        assert await store.since(last, 10) == []
+
     async def test_a_reader_sees_a_replaced_word_again_and_once(self, store: Outcomes) -> None:
         await store.put(WORD)
         ((cursor, _),) = await store.since(0, 10)
