@@ -26,6 +26,8 @@ CACHED_SCOPES = 20_000
 """Above this many the cache is dropped: about 8 MB, and one SELECT brings back what is in use."""
 BUSY_PAUSE_S = 0.0005
 """Other processes hold the write lock for 0.1 to 1 ms; SQLite's own waiting soon sleeps for 25 ms and more."""
+RESIGNED_MS = 0
+"""The end of a lease that was given up."""
 
 T = TypeVar("T")
 
@@ -46,6 +48,8 @@ class StoredBook:
         self._book = Book()
         self._data_version = -1
         self._gone = False
+        self._lease_until_ms: int | None = None
+        self._patient_until_ms = 0
 
     def apply(self, ops: Sequence[Op]) -> list[Result]:
         """Carry out the verbs in order, all in one transaction."""
@@ -160,10 +164,11 @@ class StoredBook:
     def _beat(self) -> list[Expired]:
         self._renew()
         here, now_ms = machine(), tables.now_ms()
+        lapsed_ms = now_ms if now_ms >= self._patient_until_ms else RESIGNED_MS + 1
         dead = [
             owner
             for owner, where, pid, lease_until_ms in self._db.execute("SELECT * FROM owners").fetchall()
-            if owner != self._owner and (lease_until_ms < now_ms or (where == here and not alive(pid)))
+            if owner != self._owner and (lease_until_ms < lapsed_ms or (where == here and not alive(pid)))
         ]
         abandoned = [
             call_id
@@ -180,12 +185,18 @@ class StoredBook:
         return expired
 
     def _renew(self) -> None:
-        until_ms = tables.now_ms() + int(self._lease_s * 1000)
+        now_ms, lease_ms = tables.now_ms(), int(self._lease_s * 1000)
+        until_ms = now_ms + lease_ms
+        if self._lease_until_ms is not None and now_ms > self._lease_until_ms:
+            # This process lives and could not renew in time: most likely the machine slept or its disk hung, and the
+            # other owners are no more dead than this one. They get as long as a lease to renew theirs.
+            self._patient_until_ms = until_ms
+        self._lease_until_ms = until_ms
         self._db.execute("REPLACE INTO owners VALUES (?, ?, ?, ?)", (self._owner, machine(), os.getpid(), until_ms))
 
     def _resign(self) -> None:
         if self._db.execute("SELECT 1 FROM holds WHERE owner = ?", (self._owner,)).fetchone():
-            self._db.execute("UPDATE owners SET lease_until_ms = 0 WHERE owner = ?", (self._owner,))
+            self._db.execute("UPDATE owners SET lease_until_ms = ? WHERE owner = ?", (RESIGNED_MS, self._owner))
         else:
             self._db.execute("DELETE FROM owners WHERE owner = ?", (self._owner,))
 

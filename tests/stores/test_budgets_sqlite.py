@@ -44,6 +44,13 @@ from tests.stores.ledger_tools import (
 )
 
 DAY_MS = 86_400_000
+LEASE_MS = int(OWNER_LEASE_S * 1000)
+
+
+class Clock:
+    """The wall clock, as a test turns it."""
+
+    ms = 1_800_000_000_000
 
 
 @asynccontextmanager
@@ -362,6 +369,31 @@ class TestProcesses:
                 orphans = "SELECT count(*) FROM holds WHERE owner NOT IN (SELECT owner FROM owners)"
                 assert db.execute(orphans).fetchone() == (0,)
             assert isinstance(await silent.apply(advance("new", 5)), Granted)
+
+    @examples
+    @given(naps=st.lists(st.tuples(st.integers(0, 60_000), st.permutations([0, 1, 2])), max_size=12))
+    async def test_who_slept_takes_nobody_for_dead(
+        self, tmp_path_factory: pytest.TempPathFactory, naps: list[tuple[int, list[int]]]
+    ) -> None:
+        """A laptop that is closed, a disk that hangs: leases run out, and whoever wakes first must not end the rest."""
+        path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+        clock = Clock()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "now_ms", lambda: clock.ms)
+            async with opened(path) as one, opened(path) as two, opened(path) as three:
+                stores = [one, two, three]
+                for n, store in enumerate(stores):
+                    await granted(store, reserve(store, f"{n}", Claim("s", 100), need=10, risk=4))
+                for nap_ms, order in naps:
+                    clock.ms += nap_ms
+                    assert [await stores[n].beat() for n in order] == [[], [], []]
+                # One that says no more is dead all the same, a lease after the others have woken at the latest.
+                ended = []
+                for _ in range(5):
+                    clock.ms += LEASE_MS // 2
+                    ended += [expired.call_id for store in (one, two) for expired in await store.beat()]
+                assert ended == ["2"]
+                assert await one.apply(Settle("0", 5)) == Settled(5, 5, 81, "s")
 
     async def test_a_hold_whose_scope_was_deleted_by_hand_still_ends(self, path: Path) -> None:
         async with opened(path, lease_s=SHORT_LEASE_S) as silent, opened(path) as survivor:
