@@ -5,6 +5,7 @@ closed --(failures in a row)--> open --(cooldown)--> half-open: one probe --ok--
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -64,6 +65,10 @@ class Breaker:
         return state is Circuit.CLOSED or (
             state is Circuit.HALF_OPEN and now_s >= self.probe_until_s and now_s >= self.hold_until_s
         )
+
+    def wait_s(self, now_s: float) -> float:
+        """How long it leaves its candidate out yet, as far as that is known: a probe under way may end at any moment."""
+        return max(self.open_until_s - now_s, 0.0)
 
     def sent(self, now_s: float) -> None:
         """A request goes out; in half-open it is the probe."""
@@ -128,6 +133,11 @@ class Health:
         """May this candidate be asked now?"""
         breaker = self.breakers.get(candidate)
         return breaker is None or breaker.available(now_s)
+
+    def wait_s(self, candidates: Iterable[str], now_s: float) -> float:
+        """How long it is until the first of those of them that are left out may be asked."""
+        found = [self.breakers[name].wait_s(now_s) for name in candidates if name in self.breakers]
+        return min((wait_s for wait_s in found if wait_s > 0), default=0.0)
 
     def keep(self, candidates: frozenset[str]) -> None:
         """Forget the breakers of candidates that the policy no longer has."""

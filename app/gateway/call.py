@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import math
 import random
 from collections.abc import Iterator
 from functools import cached_property, partial
 
-from app.core.errors import BudgetContended, BudgetExceeded, BursarError, Unpriced
+from app.core.errors import BudgetContended, BudgetExceeded, BursarError, Unpriced, UpstreamError
 from app.core.landing import Landing, note_of
 from app.core.meter import Meter
 from app.core.money import Usage
@@ -193,15 +194,21 @@ class ChatCall(OwnedCall):
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
             self.soft_cut = wanted == "length"
         now_s, raw_input, calibration = asyncio.get_running_loop().time(), self._raw_input, services.calibration
-        decision = decide(
-            self.request,
-            target,
-            view,
-            unit=f"{record.key_name}:{record.task_id or record.request_id}",
-            input_tokens=lambda c: calibration(c.name).input_tokens(raw_input),
-            available=partial(services.health.available, now_s=now_s),
-            capped=lambda candidate: self.limits(candidate).capped,
-        )
+        try:
+            decision = decide(
+                self.request,
+                target,
+                view,
+                unit=f"{record.key_name}:{record.task_id or record.request_id}",
+                input_tokens=lambda c: calibration(c.name).input_tokens(raw_input),
+                available=partial(services.health.available, now_s=now_s),
+                capped=lambda candidate: self.limits(candidate).capped,
+            )
+        except UpstreamError as error:  # all circuits are open
+            circuits = [one.circuit for c in target.every for one in c.copies or (c,)]
+            wait_s = services.health.wait_s(circuits, now_s)
+            error.headers["retry-after"] = str(max(math.ceil(wait_s), 1))
+            raise
         if decision.rules is not None and decision.rules.explore is not None and record.approach is None:
             decision = self._explored(decision, target.arms)
         record.decision = decision

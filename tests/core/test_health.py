@@ -105,3 +105,14 @@ def test_health_makes_breakers_when_asked_and_forgets_those_that_left() -> None:
     health.keep(frozenset({"b", "c"}))
     assert set(health.breakers) == {"b"}
     assert health.available("a", 0.0)
+
+
+def test_how_long_all_are_left_out() -> None:
+    health = Health()
+    assert health.wait_s(["a", "b"], 0.0) == 0.0
+    health.of("a").failed(0.0, retry_after_s=60.0)
+    health.of("b").failed(0.0, retry_after_s=7.0)
+    assert health.of("c").available(0.0)
+    assert health.wait_s(["a", "b", "c", "d"], 3.0) == 4.0
+    assert health.wait_s(["a"], 3.0) == 57.0
+    assert health.wait_s(["b"], 8.0) == 0.0

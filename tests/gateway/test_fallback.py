@@ -3,6 +3,7 @@ is settled."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import time
 from collections.abc import Iterator
@@ -318,6 +319,19 @@ async def test_an_open_circuit_without_a_fallback_answers_at_once(tmp_path: Path
         statuses = [(await live.chat(model="auto", task="t1")).status for _ in range(5)]
         assert statuses == [502] * 5
         assert len(upstream.requests) < 5
+
+
+async def test_where_nobody_may_be_asked_it_says_for_how_long(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    """A client that waits as told is served; the SDKs' own patience ends before a circuit closes."""
+    rules = policy({"a": upstream, "b": second}, models={"b": {"tools": False}})
+    async with Live(tmp_path, rules) as live:
+        live.services.health.of("a").failed(asyncio.get_running_loop().time(), retry_after_s=90.0)
+        with_tools = await live.chat(model="auto", tools=[{"type": "function", "function": {"name": "f"}}])
+        assert (with_tools.status, with_tools.error_code, upstream.requests) == (502, "upstream_error", [])
+        assert 60 < int(with_tools.headers["retry-after"]) <= 90
+        assert (await live.chat(model="auto")).headers["x-bursar-model"] == "b"
 
 
 async def test_a_first_delta_of_white_space_is_an_event(tmp_path: Path, upstream: ScriptedUpstream) -> None:
