@@ -30,6 +30,7 @@ from app.gateway.limits import (
     Used,
     below,
     limits_for,
+    scope_word,
     task_scope,
 )
 from app.gateway.purse import Purse
@@ -201,12 +202,11 @@ class OwnedCall(ABC):
 
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers: what ran, where, what it cost if known, what is left."""
-        candidate, asked = attempt.candidate, self.record.requested_model
+        asked = self.record.requested_model
         found = [
             (b"content-type", content_type),
             *self._id_headers(),
-            (b"x-bursar-model", candidate.name.encode("latin-1", "replace")),
-            (b"x-bursar-provider", candidate.provider.name.encode("latin-1", "replace")),
+            *self._who_answered(attempt.candidate),
         ]
         if asked.isascii() and asked.isprintable():
             found.append((b"x-bursar-requested-model", asked.encode()))
@@ -219,9 +219,10 @@ class OwnedCall(ABC):
             found += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         elif (cost_nano := self.cost_nano) is not None:
             found.append((b"x-bursar-cost-usd", usd_text(cost_nano).encode()))
-        remaining = purse.remaining_nano
-        if remaining is not None:
-            found.append((b"x-bursar-remaining-usd", usd_text(remaining).encode()))
+        if (left := purse.left) is not None:
+            found.append((b"x-bursar-remaining-usd", usd_text(left[0]).encode()))
+            if left[1]:
+                found.append((b"x-bursar-scope", scope_word(left[1]).encode()))
         if self.record.task_id is not None:
             found.append((b"x-bursar-task-id", self.record.task_id.encode("latin-1", "replace")))
         if self.record.approach is not None:
@@ -254,11 +255,22 @@ class OwnedCall(ABC):
             log.debug("the client left before its error", request_id=record.request_id)
 
     async def _tell(self, error: BursarError) -> None:
-        """An error as the reply."""
+        """An error as the reply, with what the call has cost all the same."""
         status, body = self.dialect.error_reply(error, array=self.array)
         headers = [(b"content-type", b"application/json"), *self._id_headers()]
+        if self.attempts and (cost_nano := self.cost_nano) is not None:
+            headers.append((b"x-bursar-cost-usd", usd_text(cost_nano).encode()))
+            if self.attempts[-1].cut is not None:
+                headers += self._who_answered(self.attempts[-1].candidate)
         headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.downstream.reply(status, headers, body)
+
+    @staticmethod
+    def _who_answered(candidate: Candidate) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"x-bursar-model", candidate.name.encode("latin-1", "replace")),
+            (b"x-bursar-provider", candidate.provider.name.encode("latin-1", "replace")),
+        ]
 
     def _id_headers(self) -> list[tuple[bytes, bytes]]:
         request_id = self.record.request_id.encode()

@@ -177,16 +177,26 @@ class Purse:
         return max(min(nano, plan.want_nano), plan.need_nano)
 
     @property
-    def remaining_nano(self) -> int | None:
-        """What the tightest cap has left: once settled, beyond what all calls hold; until then when money was last
-        set aside, this call's own hold included."""
+    def left(self) -> tuple[int, str] | None:
+        """What the tightest cap has left, and the ledger's scope that it is of, or the word for the call's own: once
+        settled, beyond what all calls hold; until then when money was last set aside, this call's own hold included."""
         spent = self.charged_nano if self.closed else self.meter.running_nano
-        left = [] if self.limits.call_nano is None else [max(self.limits.call_nano - spent, 0)]
-        if self.settled is not None and self.settled.remaining_nano is not None:
-            left.append(max(self.settled.remaining_nano, 0))
-        elif self._grant.remaining_nano is not None:
-            left.append(max(self._grant.remaining_nano + self._grant.held_nano, 0))
-        return min(left) if left else None
+        call, settled, grant = self.limits.call_nano, self.settled, self._grant
+        found = None if call is None else (max(call - spent, 0), self.limits.call_scope)
+        if settled is not None and settled.remaining_nano is not None:
+            shared_nano, scope = settled.remaining_nano, settled.scope
+        elif grant.remaining_nano is not None:
+            shared_nano, scope = grant.remaining_nano + grant.held_nano, grant.scope
+        else:
+            return found
+        shared = (max(shared_nano, 0), scope or "")
+        return shared if found is None or shared < found else found
+
+    @property
+    def remaining_nano(self) -> int | None:
+        """What the tightest cap has left."""
+        left = self.left
+        return None if left is None else left[0]
 
     @property
     def binding_scope(self) -> str:

@@ -27,6 +27,7 @@ _WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id"))
 _PASSING = (
     b"x-bursar-task-id",
     b"x-bursar-remaining-usd",
+    b"x-bursar-scope",
     b"x-client-request-id",
     b"x-ratelimit-",
     b"anthropic-ratelimit-",

@@ -39,6 +39,7 @@ version: 1
 providers: {{p: {{base_url: "{upstream.url}"}}}}
 models:
   m: {{provider: p, tier: 1, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}
+  tight: {{provider: p, tier: 2, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0.008}}}}
   dear: {{provider: p, tier: 2, pricing: {{input_per_1k: 0, output_per_1k: 10}}, budgets: {{max_cost_usd: 0.5}}}}
 routes: {{auto: {{candidates: [m]}}}}
 ledger: {{contention_wait_secs: 0.2}}
@@ -141,6 +142,25 @@ class TestRequestCaps:
         assert (answer.headers["x-bursar-cost-usd"], answer.json["usage"]["cost"]) == ("0.005", 0.005)
         assert answer.headers["x-bursar-remaining-usd"] == "0.015"
 
+    @pytest.mark.parametrize(
+        ("asked", "scope", "left"),
+        [
+            ({}, "request", "0.045"),
+            ({"x-bursar-task-max-cost-usd": "0.04"}, "task", "0.035"),
+            ({"x-bursar-task-id": "tight", "x-bursar-task-max-cost-usd": "0.03"}, "task", "0.025"),
+            ({"x-bursar-task-id": "wide", "x-bursar-max-cost-usd": "0.01"}, "request", "0.005"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+    def test_an_answer_names_the_tightest_cap(
+        self, gateway: LiveGateway, path: str, asked: dict[str, str], scope: str, left: str
+    ) -> None:
+        asked = {name: f"{value}-{path[-4:]}" if name.endswith("id") else value for name, value in asked.items()}
+        whole = gateway.chat(asked, path, model="m", max_tokens=5)
+        assert (whole.headers["x-bursar-scope"], whole.headers["x-bursar-remaining-usd"]) == (scope, left)
+        streamed = gateway.chat(asked, path, model="m", max_tokens=5, stream=True)
+        assert streamed.headers["x-bursar-scope"] == scope
+
 
 class TestCuts:
     def test_a_cut_stream_ends_as_the_contract_says(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
@@ -176,6 +196,8 @@ class TestCuts:
         record = gateway.decision(answer)
         assert record["outcome"] == "cost_killed"
         assert 0.01 <= record["cost_usd"] <= 0.01 + SLACK_USD
+        assert float(answer.headers["x-bursar-cost-usd"]) == record["cost_usd"]
+        assert (answer.headers["x-bursar-model"], answer.headers["x-bursar-provider"]) == ("m", "p")
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_the_softer_ending_is_opt_in(self, gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
@@ -266,6 +288,14 @@ class TestTasks:
     def test_a_models_budget_bounds_a_tasks_spending_on_it(
         self, gateway: LiveGateway, upstream: ScriptedUpstream
     ) -> None:
+        task = {"x-bursar-task-id": "tight-model"}
+        assert gateway.chat(task, model="tight", max_tokens=5).headers["x-bursar-scope"] == "model"
+        cut = gateway.chat(task, model="tight", stream=True)
+        assert (upstream.requests[1].body["max_tokens"], gateway.decision(cut)["cut"]["scope"]) == (3, "model")
+        denied(gateway.chat(task, model="tight"), "model", "0.008")
+        assert gateway.chat(task, model="m", max_tokens=5).status == 200  # it bounds what is spent on that model
+
+    def test_a_tighter_cap_comes_before_a_models_budget(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
         upstream.source = Script.of(words("w " * 90), obeys_limit=False, delay_s=0.001)
         answer = gateway.chat(model="dear", stream=True)
         assert gateway.decision(answer)["cut"]["scope"] == "request"  # the policy's 0.05 is tighter than 0.5

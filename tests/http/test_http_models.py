@@ -111,7 +111,8 @@ def test_costs_and_what_is_left_are_shown(gateway: LiveGateway, upstream: Script
     task = gateway.ask("GET", "/v1/tasks/shown").json
     assert (task["spent_usd"], task["reserved_usd"], task["limit_usd"], task["calls"]) == (usd, 0.0, 1.0, 1)
     assert task["models"]["large"]["limit_usd"] == 0.3
-    assert left == pytest.approx(0.3, abs=0.01)  # the model's budget for the task is the tightest
+    assert left == pytest.approx(0.3 - usd)  # the model's budget for the task is the tightest
+    assert answer.headers["x-bursar-scope"] == "model"
     assert gateway.decision(answer)["cost_usd"] == usd
 
 

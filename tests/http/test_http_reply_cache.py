@@ -200,7 +200,12 @@ async def test_what_was_said_of_the_first_call_alone_is_not_said_again(
     caps = {"task": {"max_cost_usd": 1}}
     async with Live(tmp_path, policy({"a": upstream}, cache=CACHE, caps=caps)) as live:
         first = await live.chat(task="t", headers={"X-Request-Id": "one"})
-        passing = {"x-bursar-task-id", "x-bursar-remaining-usd", "x-ratelimit-remaining-requests"}
+        passing = {
+            "x-bursar-task-id",
+            "x-bursar-remaining-usd",
+            "x-bursar-scope",
+            "x-ratelimit-remaining-requests",
+        }
         assert passing < first.headers.keys()
         second = await again(live, task="u", headers={"X-Request-Id": "two"})
         assert passing.isdisjoint(second.headers)
