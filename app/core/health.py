@@ -67,7 +67,7 @@ class Breaker:
         )
 
     def wait_s(self, now_s: float) -> float:
-        """How long it leaves its candidate out yet, as far as that is known: a probe under way may end at any moment."""
+        """How long it stays open, as far as that is known: a probe under way may end at any moment."""
         return max(self.open_until_s - now_s, 0.0)
 
     def sent(self, now_s: float) -> None:
