@@ -46,8 +46,13 @@ _GOOD: Final = {
     Turned.BLOCKED: (0.0, 0.3),
 }
 """How good, and the share of the evidence that counts: what blocks a task is often not the model."""
-_GRADED: Final = frozenset({Turned.SUCCESS, Turned.PARTIAL_SUCCESS, Turned.FAILURE})
-"""Outcomes for which a score, where there is one, says how good."""
+_GRADED: Final = {
+    Turned.SUCCESS: (0.5, 1.0),
+    Turned.PARTIAL_SUCCESS: (0.0, 1.0),
+    Turned.FAILURE: (0.0, 0.5),
+}
+"""Outcomes for which a score, where there is one, says how good: within these, for a score that contradicts its outcome
+may be on another scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,8 @@ def told_of(word: Feedback) -> Told:
     """A word about a call, as evidence. Some corrections say more of the call than the outcome beside them."""
     good, strength = _GOOD[word.outcome]
     if word.score is not None and word.outcome in _GRADED:
-        good = word.score
+        least, most = _GRADED[word.outcome]
+        good = min(max(word.score, least), most)
     if word.correction is Correction.SHOULD_HAVE_USED_STRONGER:
         good, strength = 0.0, 1.0
     elif word.correction is Correction.STOPPED_TOO_EARLY:

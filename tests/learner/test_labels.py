@@ -72,7 +72,10 @@ def test_a_call_is_read_from_its_trace() -> None:
 def test_what_each_word_says() -> None:
     assert told_of(WORD) == Told("user", 1.0, "alice")
     assert told_of(replace(WORD, outcome=Turned.PARTIAL_SUCCESS)).good == 0.5
-    assert told_of(replace(WORD, score=0.3)).good == 0.3
+    assert told_of(replace(WORD, score=0.7)).good == 0.7
+    assert told_of(replace(WORD, outcome=Turned.PARTIAL_SUCCESS, score=0.3)).good == 0.3
+    assert told_of(replace(WORD, score=0.3)).good == 0.5  # it was good enough for whoever says so
+    assert told_of(replace(WORD, outcome=Turned.FAILURE, score=0.9)).good == 0.5
     assert told_of(replace(WORD, outcome=Turned.FALSE_DONE, score=0.9)).good == 0.0
     assert told_of(replace(WORD, outcome=Turned.BLOCKED)).strength < 0.5
     assert told_of(replace(WORD, correction=Correction.SHOULD_HAVE_USED_STRONGER)).good == 0.0
