@@ -101,6 +101,10 @@ def test_done_may_end_a_stream_of_any_dialect(upstream: str, client: str) -> Non
 
 IN_TEXT: list[Event] = [Begin("id_1", "model-1"), Thought("hm"), Said("Hel"), Said("lo")]
 IN_CALL: list[Event] = [*IN_TEXT, CallBegins(0, "call_a", "time"), CallPiece(0, '{"a":"b')]
+IN_SECOND: list[Event] = [
+    *IN_TEXT, CallBegins(0, "call_a", "time"), CallPiece(0, '{"a":"b"}'), CallEnds(0), CallBegins(1, "call_b", "time"),
+    CallPiece(1, '{"a":"b'),
+]  # fmt: skip
 ERROR = budget_error("task")
 
 
@@ -111,12 +115,12 @@ def half_way(upstream: str, client: str, script: list[Event]) -> tuple[bytes, Ev
     relay = relaying(upstream, client)
     out = relay.feed(SseParser().feed(said))
     # Gemini's calls are told when they are whole, so that none of this one is on the wire.
-    assert relay.in_tool == (script is IN_CALL and upstream != GEMINI)
+    assert relay.in_tool == (script is not IN_TEXT and upstream != GEMINI)
     return out, relay
 
 
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
-@pytest.mark.parametrize("script", [IN_TEXT, IN_CALL], ids=["text", "call"])
+@pytest.mark.parametrize("script", [IN_TEXT, IN_CALL, IN_SECOND], ids=["text", "call", "second"])
 def test_a_cut_is_an_error_and_no_finish(upstream: str, client: str, script: list[Event]) -> None:
     out, relay = half_way(upstream, client, script)
     stream = out + relay.end_cut(ERROR, 1_500)
@@ -135,6 +139,33 @@ def test_a_cut_is_an_error_and_no_finish(upstream: str, client: str, script: lis
     if client == RESPONSES:
         assert b"response.failed" in stream
         assert b"invalid_prompt" in stream
+
+
+@pytest.mark.parametrize(("upstream", "client"), PAIRS)
+def test_of_two_calls_the_one_that_a_cut_broke_off_is_not_whole(upstream: str, client: str) -> None:
+    """The first one is whole, and may be told as such; of the second nothing must look like its end."""
+    out, relay = half_way(upstream, client, IN_SECOND)
+    stream = out + relay.end_cut(ERROR, 1_500)
+    begun: dict[int, str] = {}
+    texts: dict[int, str] = {}
+    ended = set()
+    for event in read(client, stream):
+        if isinstance(event, CallBegins):
+            begun[event.index] = event.id
+        elif isinstance(event, CallPiece):
+            texts[event.index] = texts.get(event.index, "") + event.text
+        elif isinstance(event, CallEnds):
+            ended.add(begun[event.index])
+    assert ended <= {"call_a"}
+    told = {begun[index]: text for index, text in texts.items()}
+    assert told.get("call_b", '{"a":"b') == '{"a":"b'
+    assert json.loads(told.get("call_a", '{"a":"b"}')) == {"a": "b"}
+    if client == RESPONSES:  # whose clients execute a call that is `done`
+        frames = [json.loads(frame.data) for frame in SseParser().feed(stream) if frame.data]
+        done = [frame["item"] for frame in frames if frame["type"] == "response.output_item.done"]
+        assert {item["call_id"] for item in (*done, *frames[-1]["response"]["output"]) if "call_id" in item} <= {
+            "call_a"
+        }
 
 
 @pytest.mark.parametrize(("upstream", "client"), PAIRS)
