@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PROVIDER = "bursar"
 KEY_VARIABLE = "BURSAR_API_KEY"
 NO_KEY = "no-key-needed"
 """For a gateway without keys: programs refuse to start without one."""
+ELSEWHERE = (
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_VERTEX",
+    "GOOGLE_API_KEY",
+    "GOOGLE_GENAI_USE_GCA",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+)
+"""Variables that would lead a program past the gateway, where no cap binds it, or have it show another's key."""
 
 
 @dataclass(slots=True)
@@ -25,6 +36,13 @@ class Outfit:
 
     environment: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
+
+    def over(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """This environment as the program gets it: without what leads past the gateway, and no proxy on the way."""
+        kept = {name: value for name, value in environment.items() if name not in ELSEWHERE}
+        host = urlsplit(self.environment["ANTHROPIC_BASE_URL"]).hostname or ""
+        near = [",".join(filter(None, (environment.get(name), host))) for name in ("no_proxy", "NO_PROXY")]
+        return {**kept, **self.environment, "no_proxy": near[0], "NO_PROXY": near[1]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +79,12 @@ def _common(way: Way) -> dict[str, str]:
 
 
 def _claude(way: Way, outfit: Outfit) -> None:
+    """Claude Code puts what its settings say of the environment over what it is given, so it gets settings, too: those
+    on the command line come before the user's and the project's."""
     outfit.environment |= {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    said = {name: outfit.environment[name] for name in ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")}
+    nothing = {name: "" for name in ELSEWHERE if name.startswith(("ANTHROPIC", "CLAUDE"))}
+    outfit.arguments += ["--settings", json.dumps({"env": said | nothing})]
 
 
 def _codex(way: Way, outfit: Outfit) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -28,6 +28,7 @@ from app.commands.terminal import complain
 ASK_S = 5.0
 START_S = 60.0
 LOOK_EVERY_S = 1.0
+SETTLE_LOOK_S = 0.05
 NOT_FOUND = 127
 """What a shell exits with where there is no such program."""
 _open = build_opener(ProxyHandler({})).open
@@ -76,13 +77,29 @@ def run(command: list[str], *, cap: float | None, task: str | None, url: str | N
         return NOT_FOUND
     key = os.environ.get(KEY_VARIABLE) or None
     try:
-        with _gateway(url, key) as gateway:
+        with _on_signals(_leave), _gateway(url, key) as gateway:
             if cap is not None:
                 _set_cap(gateway, task, cap)
             return _run(gateway, program, command, task, key, model)
     except Refused as problem:
         complain(str(problem))
         return 2
+
+
+@contextlib.contextmanager
+def _on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Meanwhile the signals that would end this command by themselves, and leave what it has started, go to this."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _leave(number: int, _: object) -> None:
+    """Leave in order: a gateway that was started here ends, too."""
+    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
@@ -130,22 +147,31 @@ def _run(gateway: Gateway, program: str, command: list[str], task: str, key: str
     with tempfile.TemporaryDirectory(prefix="bursar-run-") as folder:
         way = Way(f"{gateway.url}/t/{quote(task, safe='')}", key or NO_KEY, model, Path(folder))
         outfit = outfit_for(program, way)
-        environment = {**os.environ, **outfit.environment, "BURSAR_TASK_ID": task}
+        environment = {**outfit.over(os.environ), "BURSAR_TASK_ID": task}
         child = subprocess.Popen([program, *outfit.arguments, *command[1:]], env=environment)  # noqa: S603  (asked for)
         ended = threading.Event()
         status = threading.Thread(target=_show, args=(gateway, task, ended), daemon=True)
         status.start()
-        # Ctrl-C reaches the program too, which decides what to do with it.
+        # Ctrl-C reaches the program too, which decides what to do with it; of other signals it is told.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            code = child.wait()
+            with _on_signals(lambda number, _: child.send_signal(number)):
+                code = child.wait()
         finally:
             signal.signal(signal.SIGINT, previous)
             ended.set()
             status.join(ASK_S + LOOK_EVERY_S)
-    for line in receipt(task, gateway.task(task)):
+    for line in receipt(task, settled(gateway, task)):
         print(line, file=sys.stderr)
     return code if code >= 0 else 128 - code
+
+
+def settled(gateway: Gateway, task: str) -> dict[str, Any] | None:
+    """The task's money once nothing is under way: the gateway hears a moment later that a client has left."""
+    give_up = time.monotonic() + ASK_S
+    while (found := gateway.task(task)) is not None and found["reserved_usd"] and time.monotonic() < give_up:
+        time.sleep(SETTLE_LOOK_S)
+    return found
 
 
 def _show(gateway: Gateway, task: str, ended: threading.Event) -> None:

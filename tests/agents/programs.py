@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,26 +66,53 @@ def installed() -> Path:
     return target
 
 
-async def run(name: str, base: str, folder: Path, prompt: str, *, model: str = "auto", key: str = "dummy") -> Ran:
-    """One run of a program without a person at it, with the gateway at `base` (the task in its path)."""
-    home, work, settings = folder / "home", folder / "work", folder / "settings"
-    for made in (home, work, settings, folder / "tmp"):
-        made.mkdir(parents=True, exist_ok=True)
-    program = installed() / "node_modules" / ".bin" / name
+async def run(
+    name: str,
+    base: str,
+    folder: Path,
+    prompt: str,
+    *,
+    model: str = "auto",
+    key: str = "dummy",
+    more: Mapping[str, str] | None = None,
+) -> Ran:
+    """One run of a program without a person at it, with the gateway at `base` (the task in its path), and `more` in the
+    environment that it is started in."""
+    (settings := folder / "settings").mkdir(parents=True, exist_ok=True)
     outfit = outfit_for(name, Way(base, key, model, settings))
-    environment = {
+    given = outfit.over({**_environment(name, folder), **(more or {})})
+    return await _ran(name, [str(_program(name)), *outfit.arguments, *_asked(name, prompt)], given, folder)
+
+
+async def run_by_command(name: str, url: str, folder: Path, prompt: str, *, task: str, cap_usd: float) -> Ran:
+    """The same by `bursar run`, with the gateway at `url`."""
+    command = [sys.executable, "-m", "app.cli", "run", "--gateway", url, "--task", task, "--cap", str(cap_usd), "--"]
+    given = {**_environment(name, folder), "PYTHONPATH": str(SOURCE.parents[1])}
+    return await _ran(name, [*command, str(_program(name)), *_asked(name, prompt)], given, folder)
+
+
+def _program(name: str) -> Path:
+    return installed() / "node_modules" / ".bin" / name
+
+
+def _environment(name: str, folder: Path) -> dict[str, str]:
+    """What a program is started in: a home and a working folder of its own."""
+    for part in ("home", "work", "tmp"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return {
         "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
+        "HOME": str(folder / "home"),
         "TMPDIR": str(folder / "tmp"),
         "TERM": "dumb",
         "LANG": "C.UTF-8",
-        **outfit.environment,
         **_QUIET.get(name, {}),
     }
-    arguments = [*outfit.arguments, *_asked(name, prompt)]
+
+
+async def _ran(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Ran:
+    work = folder / "work"
     child = await asyncio.create_subprocess_exec(
-        program,
-        *arguments,
+        *command,
         cwd=work,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,

@@ -7,6 +7,7 @@ program meets an upstream of its own dialect, and of another, and what it is bil
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.agents import stage as scene
-from tests.agents.programs import Ran, installed, run
+from tests.agents.programs import Ran, installed, run, run_by_command
 from tests.agents.stage import NAMES, NATIVE, OUT_OF_BUDGET, PROMPT
 from tests.agents.tape import Tape, keep
 from tests.gateway.live import PRICE, Live
@@ -115,3 +116,48 @@ async def test_a_denial_before_the_call(stage: Stage) -> None:
     ran = await stage.play(scene.works(stage.name))
     await ended_for_money(stage, ran, 0)
     stage.keep("denied")
+
+
+NOBODY = "http://127.0.0.1:9"
+PROXIES = {"http_proxy": NOBODY, "HTTP_PROXY": NOBODY, "HTTPS_PROXY": NOBODY}
+BEDROCK = {"CLAUDE_CODE_USE_BEDROCK": "1", "AWS_REGION": "us-east-1", "ANTHROPIC_BEDROCK_BASE_URL": NOBODY}
+VERTEX = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_CLOUD_PROJECT": "p", "GOOGLE_CLOUD_LOCATION": "us-central1"}
+LEADING_PAST: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
+    "claude": (BEDROCK | {"ANTHROPIC_AUTH_TOKEN": "x"}, "home/.claude/settings.json",
+               {"env": BEDROCK | {"ANTHROPIC_BASE_URL": NOBODY}}),
+    "gemini": (VERTEX | {"GOOGLE_API_KEY": "x"}, "home/.gemini/settings.json",
+               {"security": {"auth": {"selectedType": "vertex-ai"}}}),
+    "opencode": ({}, "work/opencode.json", {"model": "anthropic/claude-sonnet-4-5"}),
+}  # fmt: skip
+"""What people have set up for themselves, in the environment and in files."""
+
+
+async def test_nothing_that_is_set_up_already_leads_past_the_gateway(
+    name: str, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """No cap binds a program that asks elsewhere."""
+    more, path, settings = LEADING_PAST.get(name, ({}, "work/none.json", {}))
+    folder = tmp_path / "job"
+    (folder / path).parent.mkdir(parents=True)
+    (folder / path).write_text(json.dumps(settings))
+    upstream.source = scene.works(name)
+    upstream.requests.clear()
+    async with scene.gateways(upstream, NATIVE[name], tmp_path) as live:
+        ran = await run(name, f"{live.url}/t/job", folder, PROMPT, more={**PROXIES, **more})
+        assert (ran.folder / "made.txt").exists(), ran.shown
+        assert (await live.client.task("job"))["calls"] == len(upstream.requests) >= 2
+
+
+async def test_each_by_bursar_run(name: str, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.source = scene.works(name)
+    upstream.requests.clear()
+    async with scene.gateways(upstream, NATIVE[name], tmp_path) as live:
+        ran = await run_by_command(name, live.url, tmp_path / "job", PROMPT, task="job", cap_usd=1)
+        assert ran.code == 0, ran.shown
+        assert (ran.folder / "made.txt").exists(), ran.shown
+        task = await live.client.task("job")
+        assert task["limits"]["max_cost_usd"]["binding"] == 1
+        assert f"spent   ${upstream.bill(PRICE) / 10**9:.6f} of $1.000000" in ran.err
+        denied = await run_by_command(name, live.url, tmp_path / "poor", PROMPT, task="poor", cap_usd=0.000001)
+        assert OUT_OF_BUDGET in denied.shown.lower(), denied.shown
+        assert not (denied.folder / "made.txt").exists()
