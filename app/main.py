@@ -24,7 +24,7 @@ from app.dialects.gemini.parse import count_reply as gemini_reply
 from app.dialects.gemini.parse import counted as gemini_counted
 from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.gemini.patch import patch_count as gemini_ask
-from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES
+from app.dialects.registry import CHAT, COMPLETIONS, GEMINI, MESSAGES, RESPONSES
 from app.figures import Figures, Rehearsals
 from app.gateway.circuits import ToldCircuits
 from app.gateway.ledger import Ledger
@@ -171,6 +171,7 @@ def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
     gemini = route(GEMINI)
     return {
         "/v1/chat/completions": route(CHAT),
+        "/v1/completions": route(COMPLETIONS),
         "/v1/responses": route(RESPONSES),
         "/v1/messages": route(MESSAGES),
         "/v1/messages/count_tokens": count(messages),

@@ -77,6 +77,28 @@ def test_python_is_cut_at_its_cap_and_then_denied(client: openai.OpenAI, served:
     assert spent["reserved_usd"] == 0
 
 
+def test_python_has_text_completed(client: openai.OpenAI) -> None:
+    """llama.cpp's own: what is said streamed, whole and folded under a cap is the same."""
+    asked: dict[str, Any] = {"model": "auto", "prompt": "One, two, three, four,", "max_tokens": 12, "temperature": 0}
+    whole = client.completions.create(**asked)
+    assert whole.usage is not None
+    assert (whole.object, whole.usage.completion_tokens) == ("text_completion", 12)
+    assert whole.usage.model_extra is not None
+    assert whole.usage.model_extra["cost"] > 0
+    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 12
+    folded = client.completions.create(**{**asked, "max_tokens": 4000}, stop="eight", extra_body=CAP)
+    assert folded.choices[0].text.strip().startswith("five")
+    long = {**asked, "max_tokens": 4000, "stream": True, "extra_body": {**CAP, **FREE_TO_TALK}}
+    with pytest.raises(openai.APIError, match="out of budget") as cut:
+        list(client.completions.create(**long))
+    assert cut.value.code == "budget_exceeded"
+    two = client.completions.create(**{**asked, "prompt": ["One, two,", "A, B, C,"]})
+    assert [choice.index for choice in two.choices] == [0, 1]
+
+
 @pytest.mark.parametrize("mode", ["plain", "stream-usage", "cut"])
 def test_node(served: Served, mode: node_sdk.Mode) -> None:
     try:

@@ -96,6 +96,7 @@ class Reply:
         options = self._asked.get("stream_options") or {}
         self._wants_usage = bool(options.get("include_usage"))
         self._roles: set[int] = set()
+        self._text = request.path.endswith("/completions") and not request.path.endswith("/chat/completions")
 
     async def run(self) -> None:
         """Answer whole, or be cancelled when the client leaves."""
@@ -107,7 +108,7 @@ class Reply:
             return await self._whole(script.status, script.body)
         if request.method == "POST" and kind == "embeddings":
             return await self._json(200, self._embeddings())
-        if request.method == "POST" and request.path.endswith("/chat/completions"):
+        if request.method == "POST" and request.path.endswith("/completions"):
             return await self._chat()
         if request.method == "GET" and kind == "models":
             return await self._json(200, {"object": "list", "data": []})
@@ -170,7 +171,7 @@ class Reply:
         running = None
         if script.usage == "cumulative" and self._wants_usage:
             running = self._request.tokens.report(script.usage_override)
-        if script.role_chunk and choice not in self._roles:
+        if script.role_chunk and choice not in self._roles and not self._text:
             self._roles.add(choice)
             await self._event(self._chunk([self._choice(choice, {"role": "assistant", "content": ""})], running))
         await self._event(self._chunk([self._choice(choice, piece.delta)], running))
@@ -189,7 +190,7 @@ class Reply:
         reply = {
             **self._base("chat.completion"),
             "choices": [
-                {"index": choice, "message": message, "logprobs": None, "finish_reason": planned.finishes[choice]}
+                {"index": choice, **self._said(message), "logprobs": None, "finish_reason": planned.finishes[choice]}
                 for choice, message in messages.items()
             ],
         }
@@ -222,10 +223,13 @@ class Reply:
             "usage": {"prompt_tokens": tokens.input, "total_tokens": tokens.input},
         }
 
+    def _said(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": message["content"] or ""} if self._text else {"message": message}
+
     def _base(self, kind: str) -> dict[str, Any]:
         return {
             "id": f"chatcmpl-{self._request.index}",
-            "object": kind,
+            "object": "text_completion" if self._text else kind,
             "created": CREATED,
             "model": self._asked.get("model"),
             "system_fingerprint": "fp_scripted",
@@ -238,7 +242,8 @@ class Reply:
         return chunk
 
     def _choice(self, index: int, delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        said = {"text": delta.get("content", "")} if self._text else {"delta": delta}
+        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
 
     async def _event(self, payload: Mapping[str, Any]) -> None:
         newline = self._script.newline

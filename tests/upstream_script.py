@@ -334,14 +334,17 @@ def count_input(body: Mapping[str, Any]) -> int:
 
     messages = body.get("messages") or []
     content = sum(said(m.get("content")) for m in messages if isinstance(m, Mapping))
-    return -(-(content + said(body.get("tools")) + said(body.get("input"))) // 4) + 3 * len(messages)
+    others = sum(said(body.get(name)) for name in ("tools", "input", "prompt", "suffix"))
+    return -(-(content + others) // 4) + 3 * len(messages)
 
 
 def plan(script: Script, body: Mapping[str, Any]) -> Plan:
     """Apply `n` and the output limit of the request to the script."""
     asked = [body[key] for key in ("max_tokens", "max_completion_tokens") if body.get(key) is not None]
     limit = min(asked) if asked and script.obeys_limit else None
-    choices = range(body.get("n") or 1)
+    prompts = body.get("prompt")
+    several = len(prompts) if isinstance(prompts, list) and not isinstance((prompts or [0])[0], int) else 1
+    choices = range((body.get("n") or 1) * several)
     used = dict.fromkeys(choices, 0)
     finishes: dict[int, str | None] = dict.fromkeys(choices, "stop")
     out: list[Piece] = []

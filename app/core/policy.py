@@ -106,7 +106,7 @@ class ChatHabits:
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `query` is sent behind every path.
-    `also`: further dialects below its base URL.
+    `also`: further dialects below its base URL; text completions are one where it speaks Chat.
     `openai`: it is OpenAI itself, which knows every member of its dialects; `openrouter`: it is OpenRouter.
     `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
     output limit that it takes in Responses."""

@@ -76,6 +76,7 @@ class ChatRequest(msgspec.Struct):
     client's headers that an upstream of the same dialect must see (`anthropic-beta`). `array`: the stream is a JSON
     array instead of server-sent events (Gemini without `alt=sse`). `session`: what a client's body says of itself
     unasked; `task_id`, which it says on purpose, beats it. `others`: whom to ask, in turn, where `model` fails.
+    `whole`: the answer cannot be streamed.
     """
 
     members: dict[str, msgspec.Raw]
@@ -93,6 +94,7 @@ class ChatRequest(msgspec.Struct):
     array: bool = False
     session: str | None = None
     others: tuple[str, ...] = ()
+    whole: bool = False
 
     @property
     def talk(self) -> msgspec.Raw | None:

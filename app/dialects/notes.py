@@ -25,6 +25,8 @@ _Turn = dict[str, msgspec.Raw]
 def noted(request: ChatRequest, note: str) -> ChatRequest:
     """The request with the note; the same one where its last turn is the model's own (which it is to go on with), or
     of a shape that takes none."""
+    if request.dialect not in _WAYS:
+        return request  # a text that is to go on
     name, add = _WAYS[request.dialect]
     talk = request.members.get(name)
     changed = None if talk is None else add(talk, note)

@@ -11,6 +11,7 @@ from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamEr
 from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest, Placement
+from app.dialects.registry import COMPLETIONS
 from app.gateway.choose import Considered, choose, cost_key, passed_over
 from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
 from app.gateway.placement import misplaced
@@ -300,6 +301,8 @@ def _verdict(
     can, prompt = candidate.capabilities, request.prompt
     if can.embeddings:
         return "not a chat model"
+    if request.dialect == COMPLETIONS and COMPLETIONS not in candidate.provider.also:
+        return "its provider has no text completions"
     if prompt.tools and can.tools is False:
         return "no tools"
     if prompt.images and can.vision is False:

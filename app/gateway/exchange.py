@@ -43,7 +43,7 @@ from app.dialects.openai_chat.render import render_chat
 from app.dialects.openai_chat.thoughts import misses_thoughts, with_placeholders
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_chat.whole import with_cost
-from app.dialects.registry import CHAT, GEMINI, MESSAGES, RESPONSES, dialect_named
+from app.dialects.registry import CHAT, COMPLETIONS, GEMINI, MESSAGES, RESPONSES, dialect_named
 from app.dialects.short_names import RenamingReader, shortened
 from app.gateway.mending import NOTHING, Mended, Mends
 from app.gateway.seen import heard_for
@@ -140,6 +140,10 @@ def exchange_for(request: ChatRequest, candidate: Candidate, writing: tuple[str,
     upstream = provider.speaking_with(request.dialect)
     if request.dialect == upstream == CHAT:
         return ChatExchange(request, candidate, writing)
+    if request.dialect == upstream == COMPLETIONS:
+        from app.gateway.text_exchange import TextExchange  # noqa: PLC0415  (loaded by whoever speaks it)
+
+        return TextExchange(request, candidate, writing)
     spoken = ChatDialect(provider.chat) if upstream == CHAT else dialect_named(upstream)
     caching = price is None or price.knows_caches
     client = dialect_named(request.dialect)

@@ -42,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
     the uses of those that would show at the end only.
     `worst_tokens` is the most output that all choices together may have, None where nobody knows; `least_tokens` the
     least that can be asked for. `uses`: of tools that the provider uses as it likes, where a stream shows each use.
+    `whole`: it cannot be streamed, and is clamped to what there is.
     """
 
     mode: Mode
@@ -59,6 +60,12 @@ class Plan(msgspec.Struct, frozen=True):
     sure_tools: tuple[tuple[str, int], ...] = ()
     unseen_nano: int = 0
     uses: Uses | None = None
+    whole: bool = False
+
+    @property
+    def folds(self) -> bool:
+        """Whether it may still be streamed upstream, so that it can be cut."""
+        return self.mode is Mode.PLAIN and not self.whole
 
     @property
     def unbounded(self) -> bool:
@@ -121,18 +128,20 @@ def plan_attempt(request: ChatRequest, candidate: Candidate, limits: Limits, inp
         # A model that declines after it began is billed beside the one that answers then.
         open_ = uses is not None or request.prompt.fallbacks or (worst_tokens is None and output_rate)
         bounded = not limits.capped or not open_
-        mode = Mode.PLAIN if bounded and affordable else Mode.FOLD
+        mode = Mode.PLAIN if (bounded and affordable) or request.whole else Mode.FOLD
     strict = at_once or mode is Mode.PLAIN
     # A clamp leaves each choice one token at the least, or what the provider takes as a limit.
     least = request.choices * candidate.provider.least_tokens(request.dialect)
     if worst_tokens is not None and worst_tokens < least:
         least = worst_tokens
-    need = want if mode is Mode.PLAIN else input_nano + least_nano + tokens_cost(least, output_rate)
+    # What can come whole only is clamped to what there is; the rest would be streamed then.
+    all_or_fold = mode is Mode.PLAIN and not request.whole
+    need = want if all_or_fold else input_nano + least_nano + tokens_cost(least, output_rate)
     risk = want if strict else input_nano + step_nano
     want = max(want, need)
     return Plan(
         mode, strict, input_tokens, input_nano, output_rate, worst_tokens, need, want, risk,
-        blind, request.choices, least, sure, unseen_nano, uses,
+        blind, request.choices, least, sure, unseen_nano, uses, request.whole,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from app.gateway.fallbacks import unpriced_fallbacks_error
 from app.gateway.fees import unpriced_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
-from app.gateway.plan import STEP_TOKENS, Mode, Plan, clamps, folded, landing_clamp, token_clamp
+from app.gateway.plan import STEP_TOKENS, Plan, clamps, folded, landing_clamp, token_clamp
 from app.stores.budgets import LedgerUnavailable
 
 START_TOKENS = 32
@@ -95,18 +95,18 @@ class Purse:
         if self.ms_left is not None and self.ms_left <= 0:
             raise stopped_error("time")
         landing = None if self._approach is None or request is None else landing_clamp(self.plan, self._approach)
-        if landing is not None and self.plan.mode is Mode.PLAIN:
+        if landing is not None and self.plan.folds:
             self.plan = folded(self.plan)  # as a stream, in which the end of a call can be told from its half
         try:
-            await self._hold(wait=self.plan.mode is not Mode.PLAIN, stopped=stopped)
+            await self._hold(wait=not self.plan.folds, stopped=stopped)
         except (BudgetExceeded, BudgetContended) as error:
-            if self.plan.mode is not Mode.PLAIN or not (self.plan.output_rate or self.plan.uses) or error.final:
+            if not self.plan.folds or not (self.plan.output_rate or self.plan.uses) or error.final:
                 raise
             self.plan = folded(self.plan)
             await self._hold(wait=True, stopped=stopped)
         try:
             limits = self.limits
-            if self.plan.mode is Mode.PLAIN and self.plan.unbounded and self.capped:
+            if self.plan.folds and self.plan.unbounded and self.capped:
                 self.plan = folded(self.plan)  # by a cap that only the ledger knows, and nothing else bounds the reply
             if request is not None:
                 self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, self._grant)

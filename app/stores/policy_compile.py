@@ -182,7 +182,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         catalogue_prefixes=tuple(prefixes),
         deadlines=_deadlines(given.deadlines),
         embedded=given.embedded,
-        also=frozenset(given.also),
+        also=given.beside,
         bridge=bridge,
         responses_least_tokens=RESPONSES_LEAST_TOKENS if _is_openai(host) else 1,
         openai=host_matches(host, OPENAI_HOST),

@@ -118,6 +118,12 @@ class ProviderSpec(Spec):
     deadlines: DeadlinesSpec = Field(default=DeadlinesSpec(), description="How long to wait for its network.")
     embedded: Literal["smollm2"] | None = Field(default=None, description="The gateway runs this model itself.")
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """The dialects that it has beside its own. Most servers of Chat have text completions, too; others say 404."""
+        every = (self.dialect, *self.also)
+        return frozenset((*self.also, "openai_completions") if "openai_chat" in every else self.also)
+
 
 class BudgetsSpec(Spec):
     """Caps and clocks of one model."""

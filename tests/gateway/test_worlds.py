@@ -109,8 +109,17 @@ def check_gemini(_: Ask, events: list[Any]) -> None:
     assert all("candidates" in event or "usageMetadata" in event for event in events[:-1])
 
 
+def check_text(ask: Ask, events: list[Any]) -> None:
+    """As chat, but for where the text stands."""
+    chunks = [event for event in events if event != "[DONE]" and "error" not in event]
+    assert {chunk["object"] for chunk in chunks} <= {"text_completion"}
+    assert all("text" in choice and "delta" not in choice for chunk in chunks for choice in chunk["choices"])
+    check_chat(ask, events)
+
+
 CHECKS: dict[str, Callable[[Ask, list[Any]], None]] = {
     "chat": check_chat,
+    "text": check_text,
     "messages": check_messages,
     "responses": check_responses,
     "gemini": check_gemini,

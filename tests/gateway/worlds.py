@@ -105,6 +105,10 @@ def make(seed: int) -> World:
             ask.headers["authorization"] = f"Bearer {rng.choice([*TEAMS])}"
         world.asks.append(ask)
         world.scripts[ask.mark] = [_script(rng) for _ in range(ATTEMPTS)]
+    texts = random.Random(f"texts in {seed}")
+    world.asks = [
+        _as_text(texts, ask) if ask.dialect == "chat" and texts.random() < 0.35 else ask for ask in world.asks
+    ]
     more = random.Random(f"more of {seed}")
     if more.random() < 0.35:
         _give_copies(more, world.policy)
@@ -268,6 +272,17 @@ def _chat(rng: random.Random, prompt: str, model: str, limit: int | None, stream
     if rng.random() < 0.3:
         body["tools"] = [{"type": "function", "function": {**_NAMED, "parameters": {"type": "object"}}}]
     return "/v1/chat/completions", body
+
+
+def _as_text(rng: random.Random, ask: Ask) -> Ask:
+    """The same as a text completion."""
+    (turn,) = ask.body["messages"]
+    left_out = ("messages", "tools", "max_completion_tokens")
+    body: dict[str, Any] = {name: value for name, value in ask.body.items() if name not in left_out}
+    body["prompt"] = turn["content"] if rng.random() < 0.6 else [turn["content"]] * rng.randint(1, 3)
+    if rng.random() < 0.3:
+        body["suffix"] = "the end"
+    return replace(ask, dialect="text", path="/v1/completions", body=body)
 
 
 def _messages(rng: random.Random, prompt: str, model: str, limit: int | None, stream: bool) -> Made:

@@ -113,6 +113,27 @@ class TestPython:
         assert answer.usage.model_extra is not None
         assert answer.usage.model_extra["cost"] > 0
 
+    def test_text_completions(self, client: OpenAI, upstream: ScriptedUpstream) -> None:
+        upstream.source = Script.of(words("go on like this"))
+        answer = client.completions.create(model="auto", prompt=["Let us ", "I will "], suffix=".", max_tokens=9, n=1)
+        assert [choice.text for choice in answer.choices] == ["go on like this"] * 2
+        assert answer.usage is not None
+        assert answer.usage.model_extra is not None
+        assert answer.usage.model_extra["cost"] > 0
+        usage: Any = {"include_usage": True}
+        stream = client.completions.create(model="auto", prompt=[1, 2, 3], stream=True, stream_options=usage)
+        chunks = list(stream)
+        assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == "go on like this"
+        told = chunks[-1].usage
+        assert told is not None
+        assert told.completion_tokens == 4
+        assert told.model_extra is not None
+        assert told.model_extra["cost"] > 0
+        capped = {"max_cost_usd": 0.0000001}
+        with pytest.raises(openai.APIStatusError) as denied:
+            client.completions.create(model="auto", prompt="Let us", extra_body=capped)
+        assert (denied.value.status_code, denied.value.code) == (402, "budget_exceeded")
+
     def test_models(self, client: OpenAI) -> None:
         assert [model.id for model in client.models.list()] == ["auto", "small", "embedder"]
         assert client.models.retrieve("small").owned_by == "a"

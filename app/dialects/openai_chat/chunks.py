@@ -19,7 +19,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _indexed = msgspec.json.Decoder(_Indexed)
-_NULL, _EMPTY = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
+_NULL, _EMPTY, _NO_TEXT = msgspec.Raw(b"null"), msgspec.Raw(b"{}"), msgspec.Raw(b'""')
 _SAYING = frozenset(("delta", "logprobs", "text"))
 
 
@@ -61,8 +61,13 @@ def said_and_finish(data: bytes) -> tuple[bytes, bytes]:
     members = _members.decode(data)
     choices = _choices.decode(members["choices"])
     said = [choice | {"finish_reason": _NULL} for choice in choices]
-    ends = [{k: v for k, v in choice.items() if k not in _SAYING} | {"delta": _EMPTY} for choice in choices]
+    ends = [{k: v for k, v in choice.items() if k not in _SAYING} | _silent(choice) for choice in choices]
     return object_bytes(members | {"choices": _array(said)}), object_bytes(members | {"choices": _array(ends)})
+
+
+def _silent(choice: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """How a choice like this one says nothing; text completions have a text in the place of a delta."""
+    return {"text": _NO_TEXT} if "text" in choice and "delta" not in choice else {"delta": _EMPTY}
 
 
 def with_finishes(data: bytes, words: dict[int, str]) -> bytes:

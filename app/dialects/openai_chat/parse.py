@@ -21,6 +21,8 @@ from app.dialects.openai_chat.routing import read_models, read_placement
 from app.dialects.server_tools import CHAT, billed_tools, service_tier
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+LLAMACPP_LIMIT = "n_predict"
+"""llama.cpp's own name for the limit, which it takes before the others: a clamp beside it would clamp nothing."""
 MAX_TASK_ID_CHARS = 200
 MAX_CHOICES = 128
 """The largest `n` that the API takes."""
@@ -106,7 +108,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         limit_fields=limit_fields,
         prompt=_prompt(members, messages),
         max_cost_nano=max_cost_of(members),
-        task_id=_task_id(members),
+        task_id=task_id_of(members),
         others=others,
     )
 
@@ -115,11 +117,24 @@ def _limits(members: dict[str, msgspec.Raw]) -> tuple[int | None, tuple[str, ...
     """The tightest of the client's output limits, and the fields they came in."""
     least: int | None = None
     fields: tuple[str, ...] = ()
+    if LLAMACPP_LIMIT in members:
+        heed_own_limit(members, "max_completion_tokens" if "max_completion_tokens" in members else "max_tokens")
     for name in LIMIT_FIELDS:
         limit = _positive(members, name, MAX_LIMIT) if name in members else None
         if limit is not None:
             least, fields = limit if least is None or limit < least else least, (*fields, name)
     return least, fields
+
+
+def heed_own_limit(members: dict[str, msgspec.Raw], field: str) -> None:
+    """llama.cpp's own limit under the name that all servers know; where both are there, the tighter. Below 0 it is
+    none."""
+    own: int | None = field_of(_integer, members, LLAMACPP_LIMIT)
+    del members[LLAMACPP_LIMIT]
+    if own is None or own < 0:
+        return
+    asked: int | None = field_of(_integer, members, field) if field in members else None
+    members[field] = msgspec.Raw(b"%d" % (own if asked is None else min(own, asked)))
 
 
 def max_cost_of(members: dict[str, msgspec.Raw]) -> int | None:
@@ -147,7 +162,8 @@ def checked_task_id(value: str, param: str) -> str:
     return value
 
 
-def _task_id(members: dict[str, msgspec.Raw]) -> str | None:
+def task_id_of(members: dict[str, msgspec.Raw]) -> str | None:
+    """The body's own task, `metadata.task_id`. Raises BadRequest."""
     if "metadata" not in members:
         return None
     metadata = field_of(_metadata, members, "metadata")

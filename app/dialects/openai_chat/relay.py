@@ -7,6 +7,7 @@ and a finish reason that our own clamp may have caused, with all that follows it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -40,6 +41,7 @@ FAILURE = b'{"message":"%b"}' % FAILED.encode()
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EMPTY_CHOICES = msgspec.Raw(b"[]")
+NOTHING_SAID: Mapping[str, object] = {"delta": {}}
 
 
 class _Item(NamedTuple):
@@ -60,7 +62,7 @@ class ChatRelay:
     `left_nano`: what the end is to say is left (None: nothing).
     `in_tool`: the client has a part of a tool call, and not yet its end. `ended`: all choices finished.
     `done`: `[DONE]` was seen. `broken`: why the stream cannot be trusted, if so; `error`: what the provider said.
-    `limit_tokens`: the client's own output limit.
+    `limit_tokens`: the client's own output limit. `read`, `nothing`: how a chunk is read, and how one says nothing.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class ChatRelay:
         clamp_tokens: int | None,
         limit_tokens: int | None = None,
         folder: Folder | None = None,
+        read: Callable[[bytes, Heard | None], StreamEvent] = decode_event,
+        nothing: Mapping[str, object] = NOTHING_SAID,
     ) -> None:
         self.meter = meter
         self.allowance_nano: int | None = None
@@ -88,6 +92,7 @@ class ChatRelay:
         self._clamp = clamp_tokens
         self._limit = limit_tokens if clamp_tokens is None else clamp_tokens
         self._folder = folder
+        self._read, self._nothing = read, nothing
         self._begun: set[int] = set()  # where there are several
         self._preamble: list[_Item] = []
         self._pending: list[_Item] = []
@@ -122,9 +127,7 @@ class ChatRelay:
     @property
     def clamped(self) -> bool:
         """Our clamp, not the model and not the client's own limit, ended a choice."""
-        if not self._held or self._clamp is None:
-            return False
-        if not stopped_near(self.meter, self._clamp):
+        if not self._held or self._clamp is None or not stopped_near(self.meter, self._clamp):
             return False
         if any("length" in item.finished.values() for item in self._held):
             return True
@@ -168,7 +171,7 @@ class ChatRelay:
 
     def _take(self, raw: bytes, data: bytes, out: list[bytes]) -> None:
         try:
-            event = decode_event(data, self.heard)
+            event = self._read(data, self.heard)
         except BadEvent:
             if (mended := readable(data)) is not None:
                 self._take(sse_event(mended), mended, out)
@@ -229,7 +232,7 @@ class ChatRelay:
                 self.broken = HALF_A_CALL
                 return
             self.finished[choice] = reason
-            ending = {"index": choice, "delta": {}, "logprobs": None, "finish_reason": reason}
+            ending = {"index": choice, **self._nothing, "logprobs": None, "finish_reason": reason}
             data = object_bytes({**self._envelope(), "choices": msgspec.Raw(_encode([ending]))})
             item = _Item(sse_event(data), data, 0, {choice: reason}, False)
             if self.blocked:
@@ -340,7 +343,7 @@ class ChatRelay:
         self._flush_preamble(out)
         chunk = self._envelope()
         cut_choices: list[dict[str, object]] = [
-            {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}
+            {"index": index, **self._nothing, "logprobs": None, "finish_reason": "length"}
             for index in range(self._choices)
             if index not in self._told
         ]
@@ -392,9 +395,6 @@ class ChatRelay:
     def _counts(self) -> dict[str, msgspec.Raw]:
         meter = self.meter
         given = meter.usage.input if meter.usage is not None else meter.input_tokens
-        counts = {
-            "prompt_tokens": given,
-            "completion_tokens": meter.output_tokens,
-            "total_tokens": given + meter.output_tokens,
-        }
+        out = meter.output_tokens
+        counts = {"prompt_tokens": given, "completion_tokens": out, "total_tokens": given + out}
         return {name: msgspec.Raw(b"%d" % count) for name, count in counts.items()}

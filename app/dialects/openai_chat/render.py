@@ -60,20 +60,21 @@ def render_chat(
     members["model"] = msgspec.Raw(_encode(upstream_model))
     members.pop("max_cost_usd", None)
     if request.task_id is not None and "metadata" in members:
-        _strip_task_id(members)
+        strip_task_id(members)
     if limit_tokens is not None:
         for name in fields or (habits.limit_field,):
             members[name] = msgspec.Raw(b"%d" % limit_tokens)
     if stream:
         members["stream"] = _TRUE
         if habits.include_usage:
-            members["stream_options"] = _with_usage(members.get("stream_options"))
+            members["stream_options"] = with_usage(members.get("stream_options"))
     if not habits.include_usage:
         members.pop("stream_options", None)
     return object_bytes(members)
 
 
-def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+def with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    """`stream_options` that ask for usage, too."""
     found = _optional_members.decode(options) if options is not None else None
     if not found:
         return _USAGE_ONLY
@@ -81,7 +82,7 @@ def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
     return msgspec.Raw(object_bytes(found))
 
 
-def _strip_task_id(members: dict[str, msgspec.Raw]) -> None:
+def strip_task_id(members: dict[str, msgspec.Raw]) -> None:
     """`metadata.task_id` is ours; providers that refuse metadata without `store` must not see it alone."""
     metadata = _optional_members.decode(members["metadata"])
     if not metadata or metadata.pop("task_id", None) is None:

@@ -17,21 +17,21 @@ _NONE = msgspec.Raw(b"[]")
 _calls = msgspec.json.Decoder(list[_Members] | None)
 
 
-def as_stream(body: bytes) -> bytes:
+def as_stream(body: bytes, kind: bytes = b"chat.completion.chunk") -> bytes:
     """The stream that would have said the same: one chunk, in which `message` is `delta`, and `[DONE]`.
 
-    An error becomes an event as it stands. Raises BadEvent for anything else.
+    `kind`: what a chunk is called. An error becomes an event as it stands. Raises BadEvent for anything else.
     """
     try:
         members = _members.decode(body)
         choices = [object_bytes(_as_delta(choice)) for choice in _choices.decode(members.get("choices", _NONE))]
     except UNREADABLE as error:
         if (mended := readable(body)) is not None:
-            return as_stream(mended)
+            return as_stream(mended, kind)
         raise BadEvent(str(error)) from None
     if choices:
         members["choices"] = msgspec.Raw(b"[" + b",".join(choices) + b"]")
-        members["object"] = msgspec.Raw(b'"chat.completion.chunk"')
+        members["object"] = msgspec.Raw(b'"%b"' % kind)
     elif "error" not in members:
         raise BadEvent("neither a completion nor an error")
     return sse_event(object_bytes(members).replace(b"\n", b" ").replace(b"\r", b" ")) + sse_event(b"[DONE]")

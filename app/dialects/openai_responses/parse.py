@@ -14,7 +14,7 @@ from app.core.errors import BadRequest
 from app.core.raw import NULL
 from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.fields import field_of
-from app.dialects.openai_chat.parse import MAX_LIMIT, _positive, _task_id, max_cost_of, members_of
+from app.dialects.openai_chat.parse import MAX_LIMIT, _positive, max_cost_of, members_of, task_id_of
 from app.dialects.openai_chat.routing import read_models, read_placement
 from app.dialects.openai_responses import shapes
 from app.dialects.openai_responses.shapes import Content, Item, Part, given
@@ -46,7 +46,7 @@ def parse_responses(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         limit_fields=() if limit is None else (LIMIT_FIELD,),
         prompt=_prompt(members, _items(members)),
         max_cost_nano=max_cost_of(members),
-        task_id=_task_id(members),
+        task_id=task_id_of(members),
         dialect=NAME,
         forward={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
         session=_string(members, "prompt_cache_key"),

@@ -8,7 +8,7 @@ import msgspec
 
 from app.core.types import ChatRequest
 from app.dialects.base import UpstreamRequest
-from app.dialects.openai_chat.render import _strip_task_id, object_bytes
+from app.dialects.openai_chat.render import object_bytes, strip_task_id
 from app.dialects.openai_responses import proofs, shapes
 from app.dialects.openai_responses.parse import LIMIT_FIELD
 
@@ -30,7 +30,7 @@ def patched(request: ChatRequest, *, model: str, limit_tokens: int | None, strea
     members["model"] = msgspec.Raw(msgspec.json.encode(model))
     members.pop("max_cost_usd", None)
     if request.task_id is not None and "metadata" in members:
-        _strip_task_id(members)
+        strip_task_id(members)
     if limit_tokens is not None:
         members[LIMIT_FIELD] = msgspec.Raw(b"%d" % limit_tokens)
     if stream or "stream" in members:

@@ -14,7 +14,7 @@ import msgspec
 from app.core.raw import NULL
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.chunks import one_line
-from app.dialects.openai_chat.render import _strip_task_id, object_bytes
+from app.dialects.openai_chat.render import object_bytes, strip_task_id
 
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -104,7 +104,7 @@ class Reply:
         if self._echoed is None:
             sent = dict(self._request.members)
             if self._request.task_id is not None and "metadata" in sent:
-                _strip_task_id(sent)
+                strip_task_id(sent)
             self._echoed = {name: _echo_of(sent.get(name), default) for name, default in _ECHOED.items()}
         return self._echoed
 
