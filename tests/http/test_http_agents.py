@@ -26,7 +26,7 @@ from tests.agents.stage import (
     other_than,
     works,
 )
-from tests.agents.tape import RECORDED, ending_of
+from tests.agents.tape import RECORDED, Tape, ending_of
 from tests.gateway.live import PRICE, Answer, Live, read
 from tests.upstream import ScriptedUpstream
 
@@ -115,6 +115,15 @@ async def test_a_task_of_two_turns(stage: Stage) -> None:
     task = await stage.live.client.task("job")
     assert task["calls"] == len(stage.upstream.requests) == len(answers)
     assert round(task["spent_usd"] * 10**9) == stage.upstream.bill(PRICE)
+
+
+async def test_what_is_recorded_is_what_was_answered(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    tape = Tape()
+    async with gateways(upstream, "openai_chat", tmp_path, tape.before) as live:
+        answer = await live.chat(model="m", stream=True)
+    (kept,) = tape.exchanges
+    assert (kept.status, kept.answer) == (200, answer.body)
+    assert kept.answered["x-bursar-request-id"] == answer.request_id
 
 
 async def test_calls_that_name_no_task_are_one_all_the_same(stage: Stage) -> None:

@@ -142,8 +142,7 @@ class TestLangChain:
     def test_cut_and_denied_in_one_call_each(self, model: Any, upstream: ScriptedUpstream) -> None:
         chat = model(f"lc-cut-{model.kind}", 0.000212)
         said, error = until_it_breaks(piece.text for piece in chat.stream("cut"))
-        # What the SDK below it gives as an event, in Responses, LangChain raises by itself.
-        assert isinstance(error, ValueError if model.kind == "responses" else openai.APIError)
+        assert isinstance(error, openai.APIError)
         assert "out of budget" in str(error)
         assert said.startswith("w w")
         with pytest.raises(openai.APIStatusError, match="out of budget") as denied:

@@ -12,6 +12,7 @@ from app.core.sse import Frame
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.openai_chat.chunks import one_line
+from app.dialects.openai_chat.errors import error_object as sdk_error
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses.compose import Composer
 from app.dialects.openai_responses.errors import error_object
@@ -137,7 +138,10 @@ class ResponsesWriter:
             usage=usage,
             error={"code": code, "message": error.message if told is None else told[0]},
         )
-        return out + self._frames.event("response.failed", {"response": response})
+        # Pydantic AI, LangChain.js and others read on past this event, and take half an answer for whole or call half a
+        # tool. OpenAI's SDKs below them raise what they find under `error` of any event (as OpenAI sends it, too).
+        raised = msgspec.Raw(one_line(sdk_error(error)))
+        return out + self._frames.event("response.failed", {"response": response, "error": raised})
 
 
 def _reason(finished: Sequence[Event]) -> str | None:
