@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import itertools
+import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 from app.learner.pack import pack_belief
 from app.settings import SHIPPED_WEIGHTS, Settings
 from app.stores.opening import make_snapshots
-from app.stores.snapshots import Snapshot, Trial
+from app.stores.snapshots import Head, NoSnapshot, Snapshot, Trial
 from routers.belief import Belief
 from routers.learned import load
 from routers.live import prior_of
@@ -68,6 +73,17 @@ def rolled_back(gateway: LiveGateway) -> None:
     asyncio.run(back())
 
 
+def head(gateway: LiveGateway) -> Head:
+    async def read() -> Head:
+        snapshots = make_snapshots(Settings(data_dir=gateway.data_dir))
+        await snapshots.start()
+        found = await snapshots.head()
+        await snapshots.close()
+        return found
+
+    return asyncio.run(read())
+
+
 def decided(gateway: LiveGateway) -> dict[str, Any]:
     decision: dict[str, Any] = gateway.decision(gateway.chat(model="auto", messages=CHAT))["decision"]
     return decision
@@ -92,6 +108,43 @@ def test_what_is_published_decides_until_it_is_rolled_back(gateway: LiveGateway)
     rolled_back(gateway)
     gateway.until(lambda: in_force(gateway, 0))
     assert decided(gateway)["router"] == before["router"]
+
+
+def test_snapshots_come_and_go_while_two_gateways_serve(
+    gateway: LiveGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is published and rolled back meanwhile, calls are served, each by one that there was, and both gateways
+    end with the one in force."""
+    monkeypatch.setattr("app.learning.FOLLOW_EVERY_S", 0.001)
+    bodies = [pack_belief(taught(gateway, model), BASE) for model in ("small", "large")]
+    known, rng, enough = {0}, random.Random(1), threading.Event()
+
+    def moves() -> None:
+        for number in itertools.count():
+            if number == 0 or rng.random() < 0.6:
+                known.add(published(gateway, bodies[number % 2]))
+            else:
+                with contextlib.suppress(NoSnapshot):
+                    rolled_back(gateway)
+            if number > 30 and enough.is_set():
+                return
+
+    served: list[str] = []
+    with LiveGateway(gateway.policy_path.read_text(), tmp_path, router_weights=SHIPPED_WEIGHTS, learn=False) as other:
+        mover = threading.Thread(target=moves)
+        mover.start()
+        try:
+            while len({name for name in served if name.startswith("learned@")}) < 3:
+                served += [decided(one)["router"] for one in (gateway, other)]
+        finally:
+            enough.set()
+            mover.join()
+        last = head(gateway).current
+        for one in (gateway, other):
+            one.until(functools.partial(in_force, one, last))
+            served.append(decided(one)["router"])
+    assert {int(name.partition("+")[2]) for name in served if name.startswith("learned@")} <= known
+    assert served[-1] == served[-2]
 
 
 def test_what_cannot_be_used_or_was_refused_changes_nothing(gateway: LiveGateway) -> None:
