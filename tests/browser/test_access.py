@@ -65,7 +65,8 @@ def test_without_keys_it_is_open_on_this_machine_and_says_nothing_is_there(
 def test_both_themes_and_a_phone(screens: Callable[..., Screen], kept: Seeded, theme: str, phone: bool) -> None:
     """Contrast is axe's to judge, width ours."""
     screen = screens(kept.gateway, theme=theme, phone=phone, key="boss")
-    for view in VIEWS:
+    call = next(r["request_id"] for r in kept.past.records if r["decision"]["router"] == "learned@3")
+    for view in (*VIEWS, f"why/{call}", "why/task/alice/fix-cut"):
         screen.go(view)
         assert screen.page.evaluate("document.documentElement.dataset.theme") == theme
         screen.check()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.browser.conftest import Screen, Seeded
+from tests.browser.test_format import module
 from tests.http.live import LiveGateway, sha256
 from tests.upstream import ScriptedUpstream
 
@@ -47,6 +50,51 @@ def test_windows_tasks_and_forecasts(screens: Callable[..., Screen], kept: Seede
     screen.check()
 
 
+@pytest.mark.parametrize(
+    ("verdict", "in_s", "written"),
+    [
+        ("runs_out", 7_300, r"runs out in 2\.0 h .*, at \$12\.00 a day"),
+        ("spent", 0, r"nothing left refills Dec 1, .*"),
+        ("lasts", 900_000, r"lasts at \$12\.00 a day, until it refills Dec 1, .*"),
+        ("idle", None, "nothing is being spent"),
+        ("unlimited", None, r"\$12\.00 a day, no limit"),
+    ],
+)
+def test_a_forecast_in_words(
+    screens: Callable[..., Screen], kept: Seeded, verdict: str, in_s: float | None, written: str
+) -> None:
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    ask = """([url, verdict, in_s, refills_s]) => import(url).then(({ forecast }) => {
+      const at_s = in_s === null ? null : Date.now() / 1000 + in_s;
+      const told = [forecast({ forecast: { verdict, per_day_usd: 12, at_s }, refills_s })].flat();
+      return told.filter(Boolean).map((part) => part.textContent).join(" ");
+    })"""
+    refills_s = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC).timestamp()
+    said = screen.page.evaluate(ask, [module(screen, "views/budgets"), verdict, in_s, refills_s])
+    assert re.fullmatch(written, said), said
+
+
+def test_a_burn_down_goes_on_to_where_it_runs_out(screens: Callable[..., Screen], kept: Seeded) -> None:
+    """$10 of which $4 are left, at $24 a day: nothing is left in four hours."""
+    screen = screens(kept.gateway, key="boss")
+    screen.go("policy")
+    draw = """async ([url]) => {
+      const { burnChart } = await import(url);
+      const now = 1_795_200_000;
+      const row = { key: "a", team: null, window: "day", spent_usd: 6, limit_usd: 10, refills_s: now + 36_000,
+                    forecast: { per_day_usd: 24, at_s: now + 4 * 3600 } };
+      document.querySelector("main").replaceChildren(...burnChart(row, [[now - 3600, 5]], now - 7200, now));
+      const canvas = document.querySelector("main canvas");
+      while (!Chart.getChart(canvas)) await new Promise(requestAnimationFrame);
+      return Chart.getChart(canvas).data.datasets.map((set) => set.data.map(({ x, y }) => [(x - now) / 3600, y]));
+    }"""
+    past, ahead = screen.page.evaluate(draw, [module(screen, "views/budgets")])
+    assert past == [[-2, 10], [-1, 5], [0, 4]]
+    assert ahead == [[0, 4], [4, 0], [10, 0]]
+    assert "$4.00 of $10.00 left." in screen.text()
+
+
 def test_the_burn_down_of_a_team(screens: Callable[..., Screen], kept: Seeded) -> None:
     screen = screens(kept.gateway, key="boss")
     screen.go("budgets")
@@ -78,8 +126,8 @@ def test_the_burn_down_of_a_window(screens: Callable[..., Screen], kept: Seeded)
 def test_how_full_this_minute_is(
     screens: Callable[..., Screen], upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("app.gateway.owned", "app.http.dashboard.budgets"):  # else a minute might end meanwhile
-        monkeypatch.setattr(f"{module}.moment_of", lambda _: "2026-11-30T17:44")
+    for place in ("app.gateway.owned", "app.http.dashboard.budgets"):  # else a minute might end meanwhile
+        monkeypatch.setattr(f"{place}.moment_of", lambda _: "2026-11-30T17:44")
     policy = RATED.format(url=upstream.url, alice=sha256("alice"), boss=sha256("boss"))
     with LiveGateway(policy, tmp_path) as gateway:
         statuses = [gateway.chat({"authorization": "Bearer alice"}).status for _ in range(4)]

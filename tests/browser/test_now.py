@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -31,6 +33,13 @@ def test_what_was_spent_cut_and_denied(screens: Callable[..., Screen], kept: See
     cut = sum(1 for record in day if record["outcome"] == "cost_killed")
     assert f"Cut at a cap {cut} in 24 hours" in shown
     assert "Denied 1 in 24 hours" in shown
+    own = [record["timings"]["overhead_ms"] for record in day]
+    told_ms = re.search(r"Own overhead (\d\.\d\d) ms median, p99 (\d\.\d\d) ms", shown)
+    assert told_ms is not None
+    assert abs(float(told_ms[1]) - statistics.median(own)) < 0.05
+    assert statistics.median(own) < float(told_ms[2]) <= max(own) + 0.01
+    assert "Spent today $" in shown
+    assert "of $40.00" in shown
     assert "fix-cut" in screen.sheet("Cut and denied").inner_text()
     assert "cut at its cap" in screen.sheet("How calls ended").inner_text()
     providers = screen.sheet("Providers").inner_text()
@@ -50,6 +59,18 @@ def test_figures_behind_the_chart(screens: Callable[..., Screen], kept: Seeded) 
     day = [r for r in kept.past.records if r["created_s"] >= kept.now_s - DAY_S + 60 and r["model"] == "gpt-5.2"]
     (row,) = [text for text in rows.all_inner_texts() if text.startswith("gpt-5.2")]
     assert abs(float(row.split("$")[1]) - sum(r["cost_usd"] for r in day)) < 0.1
+    spending.get_by_role("button", name="Task").click()
+    spending.locator("summary").click()
+    tasks = rows.all_inner_texts()
+    assert tasks[0].startswith("fix-cut")
+    assert tasks[-1].startswith("all others"), "the rest is one"
+    assert (
+        abs(
+            sum(float(task.split("$")[1]) for task in tasks)
+            - sum(r["cost_usd"] for r in kept.past.records if r["created_s"] >= kept.now_s - DAY_S + 60)
+        )
+        < 0.2
+    )
     screen.check(axe_too=False)
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import quote
 
+import pytest
+
 from tests.browser import seed
 from tests.browser.conftest import Screen, Seeded
 
@@ -28,13 +30,40 @@ def test_a_call_is_found_and_explained(screens: Callable[..., Screen], kept: See
     assert all(name in route for name in seed.MODELS)
     assert "cheapest with P(success) at or above adequacy" in route
     assert "adequate from 80%" in route
-    if "learned@3" in route:
-        assert re.search(r"% \(\d+% to \d+%\)", route), "scores have no intervals"
     assert "task fix-cut" in screen.sheet("Caps that bound it").inner_text()
     attempts = screen.sheet("The money, attempt by attempt").inner_text()
     assert "$2.00" not in attempts
     assert "generating" in screen.sheet("Timeline").inner_text()
     screen.check()
+
+
+def test_scores_with_intervals_prices_and_the_money_at_each_moment(
+    screens: Callable[..., Screen], kept: Seeded
+) -> None:
+    record = next(
+        r for r in kept.past.records if r["decision"]["router"] == "learned@3" and r["outcome"] == "completed"
+    )
+    screen = screens(kept.gateway, key="boss")
+    screen.go(f"why/{record['request_id']}")
+    rows = screen.sheet("Route").locator("tbody tr").all_inner_texts()
+    for row, seen in zip(rows, record["decision"]["candidates"], strict=True):
+        price, tier = seen["price_usd_per_1k"], seen["tier"]
+        assert f"{seen['provider']}, tier {tier}" in row
+        low, high = re.search(rf"{seen['p_success']:.1%} \((\d+)% to (\d+)%\)", row).groups()  # type: ignore[union-attr]
+        assert int(low) <= round(100 * seen["p_success"]) <= int(high)
+        assert f"${price['input']:.5f} / ${price['output']:.5f}" in row
+    (attempt,) = record["attempts"]
+    (told,) = screen.sheet("The money, attempt by attempt").locator("tbody tr").all_inner_texts()
+    *_, held, left, charged, back, after, limit = (cell.strip() for cell in told.split("\t"))
+    budget = attempt["budget"]
+    moments = [budget["held_usd"], budget["remaining_usd"], attempt["cost_usd"], budget["refunded_usd"]]
+    moments.append(budget["remaining_after_usd"])
+    for written, dollars in zip((held, left, charged, back, after), moments, strict=True):
+        assert float(written.removeprefix("$")) == pytest.approx(dollars, rel=0.06)
+    assert limit == "none"
+    times = screen.sheet("Timeline").locator("li").all_inner_texts()
+    assert [time.split("\n")[0] for time in times] == ["our own work", "waiting for the first token", "generating"]
+    assert "first token" in screen.text()
 
 
 def test_the_filter_of_endings(screens: Callable[..., Screen], kept: Seeded) -> None:

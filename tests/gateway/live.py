@@ -219,11 +219,13 @@ class Client:
         async with self.session.get(f"{self.url}/v1/decisions/{request_id}") as response:
             return await response.json() if response.status == 200 else None
 
-    async def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
+    async def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's samples, of those with this label (`name="value"`)."""
         async with self.session.get(self.url + "/metrics") as response:
             lines = (await response.text()).splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        return sum(
+            float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name and label in line
+        )
 
 
 async def read(response: aiohttp.ClientResponse) -> Answer:

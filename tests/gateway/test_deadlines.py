@@ -101,7 +101,22 @@ async def test_slower_than_expected_only_warns(tmp_path: Path, upstream: Scripte
     async with Live(tmp_path, policy({"a": upstream}, models=slow)) as live:
         assert (await live.chat(stream=True)).text == "One"
         await live.idle()
-        assert await live.client.metric("bursar_slow_total") == 2
+        kinds = ("ttft", "ttf_solution")
+        assert [await live.client.metric("bursar_slow_total", f'kind="{kind}"') for kind in kinds] == [1, 1]
+
+
+@pytest.mark.parametrize(("ttft_s", "solution_s", "kinds"), [(600, 0.1, [0, 1]), (600, 600, [0, 0])])
+async def test_each_expectation_warns_for_itself(
+    tmp_path: Path, upstream: ScriptedUpstream, ttft_s: float, solution_s: float, kinds: list[int]
+) -> None:
+    upstream.source = Script.of(words("One"), Pause(0.15), words(" two"))
+    expected = {"expected_ttft_secs": ttft_s, "expected_ttf_solution_secs": solution_s}
+    slow = {"a": {"budgets": {"max_cost_usd": 0, **expected}}}
+    async with Live(tmp_path, policy({"a": upstream}, models=slow)) as live:
+        await live.chat(stream=True)
+        await live.idle()
+        named = ("ttft", "ttf_solution")
+        assert [await live.client.metric("bursar_slow_total", f'kind="{kind}"') for kind in named] == kinds
 
 
 async def test_a_call_that_hangs_is_warned_about_while_it_does(tmp_path: Path, upstream: ScriptedUpstream) -> None:

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from app.core.efficiency import efficiency_of
 from app.core.feedback import Feedback, Speaker, Turned
 from app.core.runs import NOT_MEASURED, Run
 from app.stores.outcomes_sqlite import SqliteOutcomes
@@ -57,13 +59,46 @@ def test_calls_of_a_task_are_one_run_and_others_their_own(tmp_path: Path) -> Non
 
 
 def test_records_from_before_read_as_nothing_measured(tmp_path: Path) -> None:
-    """Also from Parquet files whose columns are of then."""
-    old = done(1)
-    old["timings"] = {"duration_ms": 6000.0, "ttft_ms": None, "overhead_ms": None}
-    closed_segment(tmp_path, old)
-    (run,) = read(tmp_path)
-    assert (run.first_attempt_ms, run.tokens_per_sec, run.success_ms) == (0.0, 0.0, NOT_MEASURED)
-    assert (run.time_to_success_ms, run.passed, run.killed_usd) == (6000.0, True, None)
+    """Also from Parquet files whose columns are of then: three of three at 6 s are shared PARTS.md's 0.90909."""
+    olds = [done(n, task_id=None) for n in range(3)]
+    for old in olds:
+        old["timings"] = {"duration_ms": 6000.0, "ttft_ms": None, "overhead_ms": None}
+        del old["cost_killed_at_usd"], old["seen"], old["harness"]
+    closed_segment(tmp_path, *olds)
+
+    def check() -> None:
+        runs = read(tmp_path)
+        assert {(run.first_attempt_ms, run.tokens_per_sec, run.success_ms) for run in runs} == {
+            (0.0, 0.0, NOT_MEASURED)
+        }
+        assert {(run.time_to_success_ms, run.passed, run.killed_usd) for run in runs} == {(6000.0, True, None)}
+        block = efficiency_of(runs)
+        assert (block.median_time_to_first_attempt_ms, block.median_tokens_per_sec, block.cost_killed_count) == (
+            0,
+            0,
+            0,
+        )
+        assert block.median_time_to_success_ms == 6000.0
+        assert block.speed_efficiency_score == pytest.approx(0.90909, abs=5e-6)
+
+    check()
+    compact_segments(tmp_path, ParquetFolder(str(tmp_path / "parquet")), 0)
+    check()
+    (part,) = (tmp_path / "parquet").rglob("*.parquet")
+    since = (
+        "first_attempt_ms",
+        "generation_ms",
+        "tokens_per_sec",
+        "success_ms",
+        "cost_killed_at_usd",
+        "seen",
+        "harness",
+    )
+    with duckdb.connect() as db:
+        columns = f"* EXCLUDE ({', '.join(since)})"
+        db.execute(f"COPY (SELECT {columns} FROM read_parquet('{part}')) TO '{part}.old' (FORMAT parquet)")
+    part.with_suffix(".parquet.old").rename(part)
+    check()
 
 
 def test_the_same_from_parquet(tmp_path: Path) -> None:
