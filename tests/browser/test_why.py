@@ -28,7 +28,7 @@ def test_a_call_is_found_and_explained(screens: Callable[..., Screen], kept: See
     assert "Cut by the task's cap at $0.48: the meter saw the running cost reach it." in shown
     route = screen.sheet("Route").inner_text()
     assert all(name in route for name in seed.MODELS)
-    assert "cheapest with P(success) at or above adequacy" in route
+    assert "Cheapest with P(success) at or above adequacy." in route
     assert "adequate from 80%" in route
     assert "task fix-cut" in screen.sheet("Caps that bound it").inner_text()
     attempts = screen.sheet("The money, attempt by attempt").inner_text()

@@ -14,7 +14,7 @@ const alive = new Set();
 export function chart({ title, says, config, table, size = "" }) {
   const canvas = h("canvas", { role: "img", "aria-label": `${title}. ${says}` });
   const behind = table
-    ? h("details", {}, h("summary", {}, "Show the figures"), tableOf({ caption: title, ...table }, table.rows))
+    ? h("details", {}, h("summary", {}, "Show the figures", h("span", { class: "unseen" }, ` of ${title}`)), tableOf({ caption: title, ...table }, table.rows))
     : null;
   const element = h("figure", { "aria-label": title }, h("div", { class: `plot ${size}`.trim() }, canvas), behind);
   const one = { canvas, config, drawn: null };

@@ -21,19 +21,19 @@ function chapter(title, draw) {
 }
 
 function totals({ totals: all }) {
-  const facts = stats({ spent: "Spent", calls: "Calls", cut: "Cut at a cap", denied: "Denied", first: "First token, median", overhead: "Own overhead, median" });
+  const facts = stats({ spent: "Spent", calls: "Calls", cut: "Cut at a cap", denied: "Denied", first: "First token", overhead: "Own overhead" });
   facts.set("spent", usd(all.cost_usd), all.unknown_cost ? `${count(all.unknown_cost)} calls of unknown cost` : "");
   facts.set("calls", count(all.calls));
   facts.set("cut", count(all.cut));
   facts.set("denied", count(all.denied));
-  facts.set("first", ms(all.ttft_ms?.p50), all.ttft_ms ? `${ms(all.ttft_ms.p99)} at p99` : "");
-  facts.set("overhead", ms(all.overhead_ms?.p50), all.overhead_ms ? `${ms(all.overhead_ms.p99)} at p99` : "");
+  facts.set("first", ms(all.ttft_ms?.p50), all.ttft_ms ? `median, p99 ${ms(all.ttft_ms.p99)}` : "");
+  facts.set("overhead", ms(all.overhead_ms?.p50), all.overhead_ms ? `median, p99 ${ms(all.overhead_ms.p99)}` : "");
   return facts.element;
 }
 
 function spending(body) {
   const { overview } = figures;
-  const made = sheet("By", {
+  const made = sheet("Over time, by", {
     size: "two-thirds",
     aside: choice("Group spending by", [["key", "Key"], ["task", "Task"], ["model", "Model"]], "key", (group) => made.show(spendChart(overview, group))),
   });

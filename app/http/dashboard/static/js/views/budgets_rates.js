@@ -37,8 +37,8 @@ export function ratesTable(owner) {
     rowKey: (row) => `${row.team ?? ""} ${row.key ?? ""}`,
     columns: [
       { label: "Whose", head: true, class: "name", sign: owner, cell: owner },
-      { label: "Calls", class: "used", sign: (r) => [r.calls, r.max_calls], cell: (r) => used(r.calls, r.max_calls) },
-      { label: "Tokens", class: "used", sign: (r) => [r.tokens, r.max_tokens], cell: (r) => used(r.tokens, r.max_tokens) },
+      { label: "Calls", class: "rate", sign: (r) => [r.calls, r.max_calls], cell: (r) => used(r.calls, r.max_calls) },
+      { label: "Tokens", class: "rate", sign: (r) => [r.tokens, r.max_tokens], cell: (r) => used(r.tokens, r.max_tokens) },
     ],
   };
 }

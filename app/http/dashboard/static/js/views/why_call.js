@@ -62,13 +62,15 @@ function extraTokens(usage) {
 function route({ decision }) {
   if (decision === null) return sheet("Route", {}, h("p", { class: "empty" }, "No decision was made: the request was refused before that."));
   const rules = [
-    decision.objective ? decision.objective.replaceAll("_", " ") : "no choice: a model was named",
+    decision.objective ? `objective: ${decision.objective.replaceAll("_", " ")}` : "no choice: a model was named",
     decision.adequacy === null || decision.adequacy === undefined ? null : `adequate from ${percent(decision.adequacy)}`,
     decision.deferred ? "left to the heuristic" : null,
     decision.instead_of ? `sent here to learn from it, instead of to ${decision.instead_of}` : null,
     decision.propensity === null || decision.propensity === undefined ? null : `chosen with probability ${percent(decision.propensity)}`,
   ].filter(Boolean);
-  const note = `${decision.reason}. ${decision.router ?? "no router"}, ${(decision.task_type ?? "").replaceAll("_", " ")}; ${rules.join(", ")}.`;
+  const reason = decision.reason.charAt(0).toUpperCase() + decision.reason.slice(1);
+  const work = decision.task_type ? `, for work of the kind ${decision.task_type.replaceAll("_", " ")}` : "";
+  const note = `${reason}. Decided by ${decision.router ?? "no router"}${work}; ${rules.join(", ")}.`;
   const columns = [
     { label: "Candidate", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `${r.provider}, tier ${r.tier}`)] },
     { label: "Verdict", cell: (r) => mark(r.verdict, r.model === decision.chosen ? "good" : "") },
