@@ -57,6 +57,7 @@ from app.stores.opening import make_memory, make_outcomes, make_replays, make_sn
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
+from app.stores.policy_kept import KeptText
 from app.stores.policy_yaml import Problem
 from app.stores.prices import PriceBook
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
@@ -190,10 +191,12 @@ class Gateway:
         self.metrics = Metrics()
         self.book = PriceBook(settings.prices_url, interval_s=settings.prices_every_s, on_change=self._reprice)
         self.history = PolicyHistory(settings.data_dir / "policies.jsonl")
+        folder = workers_folder()
         self.policies = Policies(
             settings.policy,
             self.book,
             env=os.environ,
+            kept=None if folder is None else KeptText(folder),
             accept=self._accept,
             check=ReplayCheck(settings, self.metrics),
             on_swap=self._swapped,

@@ -20,6 +20,7 @@ from watchfiles import Change, awatch
 from app.core.policy import Policy
 from app.stores.policy_diff import diff_policies
 from app.stores.policy_file import build_policy
+from app.stores.policy_kept import KeptText
 from app.stores.policy_yaml import SUFFIXES, PolicyError, Problem, Source, read_sources
 from app.stores.prices import PriceBook
 
@@ -53,7 +54,8 @@ class _Ended(asyncio.Event):
 
 class Policies:
     """Keeps a policy current. `accept` may refuse a good policy with a reason (the gateway's own conditions); `check`,
-    which may take its time, an edited one that would replace another."""
+    which may take its time, an edited one that would replace another. `kept`: what other workers of this gateway have
+    in force, which is what this one begins with."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Policies:
         book: PriceBook,
         *,
         env: Mapping[str, str],
+        kept: KeptText | None = None,
         accept: Callable[[Policy], str | None] | None = None,
         check: Callable[[Policy, Policy], Awaitable[str | None]] | None = None,
         on_swap: OnSwap | None = None,
@@ -80,8 +83,12 @@ class Policies:
         self._on_swap = on_swap
         self._on_error = on_error
         self._lock = asyncio.Lock()
-        self._seen = self._good = read_sources(self.path)
+        self._kept = kept
+        before = None if kept is None else kept.read()
+        self._seen = self._good = before or read_sources(self.path)
         self._current = self._accepted(self._build(self._good))
+        if before is None:
+            self._keep()
 
     @property
     def current(self) -> Policy:
@@ -137,6 +144,7 @@ class Policies:
     async def watch(self, stop: asyncio.Event) -> None:
         """Follow the files until `stop` is set: edits, renames over them, symlinks swapped (Kubernetes)."""
         ended = _Ended(stop)
+        await self._look()  # they may have changed since, and are not what it began with
         while not ended.is_set():
             try:
                 await self._watch_folders(ended)
@@ -188,6 +196,10 @@ class Policies:
             if sources != self._seen:
                 await self.reload()
 
+    def _keep(self) -> None:
+        if self._kept is not None:
+            self._kept.write(self._good)
+
     def _build(self, sources: Sequence[Source]) -> Policy:
         return build_policy(sources, source=str(self.path), env=self._env, catalogue=self.book.current)
 
@@ -217,7 +229,9 @@ class Policies:
             log.error("policy_defect", kind=type(error).__name__, at=_place_of(error))
             return self._reject((Problem(str(self.path), 1, 1, "", "cannot be compiled: a defect of the gateway's"),))
         old, mended = self._current, bool(self.last_error) and sources == self._seen
-        self._good = sources
+        if sources != self._good:
+            self._good = sources
+            self._keep()
         if sources == self._seen:
             self.last_error = ()
         changes = diff_policies(old, new)

@@ -141,3 +141,32 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
             assert stream.rest().text == SAID
         until(lambda: len(served.workers()) == 2 and not set(served.workers()) & set(before), 60)
         assert total(both(served, 4), "bursar_requests_total", outcome="completed") == 4
+
+
+def test_workers_that_begin_beside_a_bad_edit_serve_what_was_in_force(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """A bad edit changes nothing, whoever dies meanwhile, and at SIGHUP too, which replaces all of them."""
+    policy = f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}}}
+"""
+    upstream.source = Script.of(words(SAID))
+    with Served(policy, tmp_path, workers=2) as served:
+        until(lambda: now(served, "bursar_workers") == 2, 60)
+        before = served.workers()
+        (tmp_path / "policy.yaml").write_text("version: 1\nproviders: {")
+        until(lambda: now(served, "bursar_policy_last_load_failed") >= 1, 60)
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: len(set(served.workers()) - set(before)) == 1 and now(served, "bursar_workers") == 2, 60)
+        for number in range(2):
+            assert served.stream_on(number, "m", {}).rest().text == SAID
+        os.kill(served.process.pid, signal.SIGHUP)
+        until(lambda: len(served.workers()) == 2 and not set(served.workers()) & set(before), 60)
+        until(lambda: now(served, "bursar_workers") == 2, 60)
+        assert served.stream("m", {}).rest().text == SAID
+        (tmp_path / "policy.yaml").write_text(policy.replace("models: {m:", "models: {other:"))
+        until(lambda: now(served, "bursar_policy_last_load_failed") == 0, 60)
+        for number in range(2):
+            assert b'"other"' in served.get_on(number, "/v1/models")

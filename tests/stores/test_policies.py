@@ -17,6 +17,7 @@ from app.core.policy import Policy
 from app.stores import policies as module
 from app.stores.policies import Policies
 from app.stores.policy_file import build_policy
+from app.stores.policy_kept import KeptText
 from app.stores.policy_yaml import PolicyError, Problem, Source
 from app.stores.prices import Catalogue, PriceBook
 from tests.stores.policy_texts import CATALOGUE, CONTRACT
@@ -47,16 +48,18 @@ class Hooks:
         return await asyncio.wait_for(self.errors.get(), DEADLINE_S)
 
 
-def make(path: Path, hooks: Hooks, accept: Callable[[Policy], str | None] | None = None) -> Policies:
+def make(
+    path: Path, hooks: Hooks, accept: Callable[[Policy], str | None] | None = None, kept: KeptText | None = None
+) -> Policies:
     book = PriceBook(catalogue=CATALOGUE)
-    return Policies(path, book, env={}, accept=accept, on_swap=hooks.on_swap, on_error=hooks.on_error)
+    return Policies(path, book, env={}, kept=kept, accept=accept, on_swap=hooks.on_swap, on_error=hooks.on_error)
 
 
 @asynccontextmanager
-async def watched(path: Path) -> AsyncIterator[tuple[Policies, Hooks]]:
+async def watched(path: Path, kept: KeptText | None = None) -> AsyncIterator[tuple[Policies, Hooks]]:
     """A policy that is being watched; leaving waits for the watcher to stop by its event."""
     hooks, stop = Hooks(), asyncio.Event()
-    policies = make(path, hooks)
+    policies = make(path, hooks, kept=kept)
     watching = asyncio.ensure_future(policies.watch(stop))
     # One tick for the watcher to start; what it misses before, it sees by looking.
     await asyncio.sleep(0)
@@ -135,6 +138,45 @@ async def test_a_bad_edit_changes_nothing_and_is_logged_with_its_line(file: Path
     assert hooks.swaps.empty()
     rejected = next(entry for entry in logs if entry["event"] == "policy_rejected")
     assert (rejected["file"], rejected["line"], rejected["log_level"]) == (str(file), 8, "error")
+
+
+async def test_a_worker_that_begins_beside_a_bad_edit_serves_what_the_others_do(file: Path, tmp_path: Path) -> None:
+    kept = KeptText(tmp_path)
+    first = make(file, Hooks(), kept=kept)
+    file.write_text(CHEAPER)
+    assert await first.reload() is True
+    file.write_text(BAD)
+    assert await first.reload() is False
+    async with watched(file, kept) as (second, hooks):
+        assert second.current.version == first.current.version
+        assert second.sources == first.sources
+        (problem,) = await hooks.error()
+        assert problem.where == "models.large.tier"
+        assert second.current.version == first.current.version
+        file.write_text(DEARER)
+        assert (await hooks.swap())[1].caps.task_nano == 7 * 10**9
+    third = make(file, Hooks(), kept=kept)
+    assert third.current.version == second.current.version
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy-in-force.json", file.name]
+
+
+async def test_a_worker_takes_an_edit_that_came_while_it_began(file: Path, tmp_path: Path) -> None:
+    kept = KeptText(tmp_path)
+    make(file, Hooks(), kept=kept)
+    file.write_text(CHEAPER)
+    async with watched(file, kept) as (second, hooks):
+        assert (await hooks.swap())[1] is second.current
+        assert second.current.caps.task_nano == 5 * 10**8
+
+
+@pytest.mark.parametrize("what", [None, b"", b"[]", b'[["x"]]', b"{"])
+def test_without_a_text_of_others_the_files_count(file: Path, tmp_path: Path, what: bytes | None) -> None:
+    if what is not None:
+        (tmp_path / "policy-in-force.json").write_bytes(what)
+    assert make(file, Hooks(), kept=KeptText(tmp_path)).current.caps.task_nano == 10**9
+    nowhere = KeptText(tmp_path / "nowhere")
+    assert make(file, Hooks(), kept=nowhere).current.caps.task_nano == 10**9
+    assert nowhere.read() is None
 
 
 async def test_mending_a_bad_edit_clears_the_error_even_without_a_change(file: Path) -> None:
