@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.commands.replay import routers_of
@@ -15,6 +17,7 @@ from app.main import load_routers
 from app.settings import SHIPPED_WEIGHTS, Settings
 from app.stores.opening import make_snapshots
 from app.stores.snapshots import Snapshot
+from app.stores.traces_segments import Segment
 from routers.artifact import read
 from routers.learned import load
 from routers.live import prior_of
@@ -39,6 +42,16 @@ def use(gateway: LiveGateway, calls: int) -> None:
         outcome = "failure" if number % 2 else "success"
         said = {"request_id": answer.headers["x-request-id"], "outcome": outcome, "source": "verifier"}
         assert gateway.ask("POST", "/v1/feedback", said).status == 200
+
+
+def of_the_future(folder: Path) -> None:
+    """A call was recorded while the clock was a year ahead."""
+    line = next(folder.glob("*.jsonl")).read_bytes().splitlines()[0]
+    record = msgspec.json.decode(line)
+    record |= {"request_id": record["request_id"][:-6] + "abcdef", "created_s": time.time() + 365 * 86_400.0}
+    segment = Segment(folder)
+    segment.write(msgspec.json.encode(record) + b"\n")
+    segment.close()
 
 
 def publish_for_other_weights(data_dir: Path) -> None:
@@ -67,12 +80,14 @@ def test_a_gateway_teaches_its_own_weights_and_serves_them(tmp_path: Path) -> No
         assert "nothing was written. 20 calls with 20 labels: fewer than 50" in early.stderr
         with LiveGateway(policy, home, learn=False) as gateway:
             use(gateway, CALLS)
+        of_the_future(data_dir / "traces")
         made, same = train(data_dir, out), train(data_dir, again)
         assert made.returncode == 0, made.stderr
         assert f"{20 + CALLS} calls, {20 + CALLS} labels: " in made.stdout
         assert (out / "router.npz").read_bytes() == (again / "router.npz").read_bytes(), same.stderr
         taught = load(out)
         assert taught.house is not None
+        assert taught.house.until_s < time.time()
         assert taught.version == read(out).version
         assert f"version {taught.version}" in made.stdout
         card = (out / "MODEL_CARD.md").read_text()

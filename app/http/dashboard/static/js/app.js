@@ -57,8 +57,9 @@ async function show() {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const again = shown !== null && shown !== name;
-  shown = name;
+  const here = [name, ...rest].join("/");
+  const again = shown !== null && shown !== here;
+  shown = here;
   const left = [];
   leave = () => left.forEach((end) => end());
   const page = h("div", { class: `view ${name}` });
