@@ -69,7 +69,9 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="after SIGTERM, how long to serve on while /readyz fails: balancers notice"
     )
     drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after that")
-    policy_edit: bool = Field(default=False, description="let operators write the policy's files on the dashboard")
+    policy_edit: bool = Field(
+        default=False, description="let operators write the policy's files on the dashboard, and make keys over HTTP"
+    )
     keep_comments: bool = Field(default=False, description="store the comments of feedback; they may hold anything")
     otel: bool = Field(
         default=False, description="send a span of each call by OTLP; OTEL_* say where (pip install bursar[otel])"

@@ -21,11 +21,14 @@ from app.http.budgets import serve_budgets
 from app.http.dashboard.routes import Dashboard, serve_dashboard
 from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
+from app.http.keys import serve_keys
 from app.http.models import serve_models
 from app.http.success_metrics import serve_success_metrics
 from app.http.tasks import caps_now, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
+
+_MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, "}
 
 
 def error_response(error: BursarError) -> Response:
@@ -40,6 +43,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     serve_models(api, services)
     serve_tasks(api, services, outcomes)
     serve_budgets(api, services)
+    serve_keys(api, services, dashboard.policies, editable=dashboard.editable)
     serve_feedback(api, services, outcomes)
     serve_efficiency(api, services, aside)
     serve_success_metrics(api, services, aside)
@@ -88,8 +92,8 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
     @api.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            verbs = "GET, HEAD, PATCH, OPTIONS" if request.url.path.startswith("/v1/tasks/") else "GET, HEAD, OPTIONS"
-            allowed = {"allow": verbs}
+            more = next((verb for path, verb in _MORE_VERBS.items() if request.url.path.startswith(path)), "")
+            allowed = {"allow": f"GET, HEAD, {more}OPTIONS"}
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=allowed)
             return reply(MethodNotAllowed("This path does not take that method.", headers=allowed))

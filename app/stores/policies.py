@@ -11,13 +11,14 @@ import contextlib
 import os
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from watchfiles import Change, awatch
 
 from app.core.policy import Policy
+from app.stores.file_lock import lock_for_writer
 from app.stores.policy_diff import diff_policies
 from app.stores.policy_file import build_policy
 from app.stores.policy_kept import KeptText
@@ -112,13 +113,30 @@ class Policies:
         async with self._lock:
             if self._current.version != base or self._seen != self._good:
                 raise StaleEdit
-            await self._checked(await asyncio.to_thread(self.draft, file, data))
-            written = self.with_text(file, data)
-            await asyncio.to_thread(replace_file, Path(file), data)
+            return await self._write(file, data)
+
+    async def edit(self, file: str, change: Callable[[bytes], bytes]) -> Policy:
+        """Write a file anew by what stands in it at this moment, with no other process of this machine beside, and take
+        it into force.
+
+        Raises what `change` does, PolicyError, OSError, or StaleEdit where the files hold an edit that cannot be in
+        force; nothing has changed then.
+        """
+        async with self._lock, alone_in(self.path):
             self._seen = await asyncio.to_thread(read_sources, self.path)
-            if not await self._adopt(self._seen, checked=self._seen == written):
-                raise PolicyError(self.last_error)
-            return self._current
+            if self._seen != self._good and not await self._adopt(self._seen):
+                raise StaleEdit
+            self.with_text(file, b"")  # it is one of them
+            return await self._write(file, change(next(s.data for s in self._good if s.file == file)))
+
+    async def _write(self, file: str, data: bytes) -> Policy:
+        await self._checked(await asyncio.to_thread(self.draft, file, data))
+        written = self.with_text(file, data)
+        await asyncio.to_thread(replace_file, Path(file), data)
+        self._seen = await asyncio.to_thread(read_sources, self.path)
+        if not await self._adopt(self._seen, checked=self._seen == written):
+            raise PolicyError(self.last_error)
+        return self._current
 
     def with_text(self, file: str, data: bytes) -> tuple[Source, ...]:
         """The text in force with this in the place of one of its files. Raises PolicyError."""
@@ -260,6 +278,17 @@ class Policies:
         if self._on_error is not None:
             self._on_error(problems)
         return False
+
+
+@contextlib.asynccontextmanager
+async def alone_in(folder: Path) -> AsyncIterator[None]:
+    """While no other process edits files of this folder in this way. Raises OSError."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        await asyncio.to_thread(lock_for_writer, file)
+        yield
+    finally:
+        os.close(file)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -138,7 +138,7 @@ class LiveGateway:
         self.data_dir = folder / "data"
         # Without weights the heuristic decides: what these tests see does not change with the next training.
         fixed = {"drain_s": 1.0, "router_weights": folder / "no-weights"}
-        self.gateway = Gateway(Settings(policy=self.policy_path, data_dir=self.data_dir, **{**fixed, **settings}))
+        self.gateway = Gateway(Settings(policy=self._policy(), data_dir=self.data_dir, **{**fixed, **settings}))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -158,6 +158,9 @@ class LiveGateway:
         )
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="gateway", daemon=True)
+
+    def _policy(self) -> Path:
+        return self.policy_path
 
     @property
     def url(self) -> str:
