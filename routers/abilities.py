@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.base import Arm, tier_of_rates
-from routers.facts import NANO, canonical, facts_of, line_of
+from routers.facts import NANO, facts_of, line_of
+from routers.identity import canonical
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

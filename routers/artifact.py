@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE: Final = "router.npz"
 HASH_CHARS: Final = 12
 

@@ -16,7 +16,7 @@ from routers.eval_learned import load_weights, train_weights
 from routers.eval_split import without_source
 from routers.eval_table import Floats, Table
 from routers.eval_told import Listener
-from routers.facts import canonical
+from routers.identity import canonical
 from routers.rows import Indices, Row, deduplicated
 
 MOST_OTHERS: Final = 12

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2, sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 from routers.base import MIN_TIER, Arm, family_of, reasons_by_default, tier_of_rates
 from routers.facts_ratings import RATINGS
@@ -25,7 +25,7 @@ GUESSED_TIERS: Final = 5
 _KNOWN: Final = tuple((re.compile(rf"(?<!\d)(?:{known.pattern})(?!\d)"), known) for known in KNOWN)
 _RATED: Final = tuple((re.compile(rf"(?<!\d)(?:{pattern})(?!\d)"), float(points)) for pattern, points in RATINGS)
 _TOKENS: Final = re.compile(r"[a-z]+|\d+")
-_POINT: Final = re.compile(r"(?<=\d)p(?=\d)")
+POINT: Final = re.compile(r"(?<=\d)p(?=\d)")
 """Fireworks writes "v3p1" for 3.1."""
 _EXPERTS: Final = re.compile(r"(?<![a-z\d.])(\d{1,3})\s?x\s?(\d{1,3}(?:\.\d+)?)\s?b(?![a-z])")
 _BILLIONS: Final = re.compile(r"(?<![\d.])(\d{1,4}(?:\.\d{1,3})?)\s?b(?![a-z])")
@@ -34,6 +34,8 @@ _MILLIONS: Final = re.compile(r"(?<![\d.])(\d{2,3})\s?m(?![a-z])")
 _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
 _SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
 _VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
+_SERVED: Final = re.compile(r"^(?:mistral(?:ai)? )?open mi[sx]tral")
+"""Mistral's own names for its open models: it serves none untuned."""
 _BASE: Final = re.compile(
     r"\bbase\b|(?<!chat )\bhf$|"
     r"\b(?:pythia|llemma|gpt (?:j|neo|neox)|opt \d|bloom|(?:star|santa)coder|codegen)\b(?!.*(?:inst|chat))"
@@ -103,21 +105,9 @@ def spelled(name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def canonical(name: str) -> str:
-    """The same string for the spellings of one model: vendor, snapshot dates and ways of calling it left out."""
-    own = max(name[:MAX_NAME_CHARS].split("/"), key=len)
-    words = spelled(_SHORT_DATE.sub(" ", _DATE.sub(" ", own)))
-    words = re.sub(r"^(?:meta llama|mistralai|google|nvidia|ibm granite|deepseek ai|thudm|open) (?=[a-z])", "", words)
-    words = re.sub(r"\b(?:fc|any|auto|inst|instruct|latest|preview|together|sambanova|hf|meta|fp 8|t 1)\b", "", words)
-    facts = facts_of(name)
-    year = "" if facts.released is None else f" of {int(facts.released)}"
-    return " ".join(words.split()) + year + ("" if facts.tuned else " base")
-
-
-@lru_cache(maxsize=4096)
 def facts_of(name: str) -> Facts:
     """What a model's name tells; any string will do."""
-    raw = _POINT.sub(".", name[:MAX_NAME_CHARS].lower())
+    raw = POINT.sub(".", name[:MAX_NAME_CHARS].lower())
     words = spelled(raw)
     family = line_of(raw)
     known = _known(words)
@@ -131,6 +121,7 @@ def facts_of(name: str) -> Facts:
             active = known.size[1]
         else:
             known = known._replace(price=None)  # a distillation that bears the name of its teacher
+    another = _bears_a_name(known, size)
     released = _released(raw, words, known, family)
     price = known.price if known is not None else None
     tuned = _tuned(raw, words, family, released)
@@ -147,7 +138,7 @@ def facts_of(name: str) -> Facts:
         tuned=tuned,
         code=_CODE.search(words) is not None,
         tools=_TOOLS.search(words) is not None,
-        rating=_rating(words, known, size) if tuned else None,
+        rating=_rating(words) if tuned and not another else None,
     )
 
 
@@ -161,6 +152,19 @@ def line_of(name: str) -> str:
     if found is None:
         return ""
     return "claude" if found.group(1) in _CLAUDE else found.group(1)
+
+
+class Recalled(NamedTuple):
+    """What the tables hold of a name: the row that was found, and the rating."""
+
+    known: Known | None
+    rating: float | None
+
+
+def recalled(name: str) -> Recalled:
+    """What the tables say of a model, by its name alone."""
+    words = spelled(POINT.sub(".", name.lower()))
+    return Recalled(_known(words), _rating(words))
 
 
 def is_agent(name: str) -> bool:
@@ -209,10 +213,12 @@ def _known(words: str) -> Known | None:
     return None
 
 
-def _rating(words: str, known: Known | None, size: float | None) -> float | None:
-    """None for a model without one, and for another that bears the name of a rated one."""
-    if size is not None and known is not None and known.size is not None and not 0.8 < known.size[0] / size < 1.25:
-        return None
+def _bears_a_name(known: Known | None, size: float | None) -> bool:
+    """True for a model of another size than the one whose name it bears: a distillation of it, say."""
+    return size is not None and known is not None and known.size is not None and not 0.8 < known.size[0] / size < 1.25
+
+
+def _rating(words: str) -> float | None:
     return next((points for pattern, points in _RATED if pattern.search(words)), None)
 
 
@@ -284,5 +290,7 @@ def _tuned(raw: str, words: str, family: str, released: float | None) -> bool:
     the custom before LAST_BARE."""
     if _BASE.search(words):
         return False
+    if _SERVED.search(words):
+        return True
     bare = family in _OPEN_BASES and _BARE.search(words) is not None and not (_TUNED.search(words) or _TAG.search(raw))
     return not bare or (released or 0.0) > LAST_BARE

@@ -20,9 +20,10 @@ import numpy as np
 
 from routers.abilities import Matrix, Vector
 from routers.base import Arm
-from routers.facts import canonical, facts_of, line_of
+from routers.facts import facts_of, line_of
 from routers.features import Features
 from routers.heuristic import demand_of, hidden_tokens, visible_tokens
+from routers.identity import canonical
 from routers.tasks import TaskType, classify, code_strength, saturate
 
 CALL, EXAM, CODE, QUESTION, OTHER = range(5)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from routers.abilities import FACTS, Matrix, Vector, regressors
 from routers.base import Arm
-from routers.facts import canonical, line_of
+from routers.facts import line_of
+from routers.identity import canonical
 
 ROUNDS: Final = 25
 NEWTON_STEPS: Final = 2

@@ -11,7 +11,7 @@ import pytest
 
 import routers
 from routers.abilities import Ability, AbilityWeights, prior
-from routers.artifact import Weights, WeightsError, read, save
+from routers.artifact import FORMAT, Weights, WeightsError, read, save
 from routers.base import Arm, RequestView
 from routers.facts import arm_of_name
 from routers.features import Features, extract
@@ -112,7 +112,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "router.npz", format=np.int64(99), **arrays)
     with pytest.raises(WeightsError, match="format is 99"):
         read(tmp_path)
-    np.savez(tmp_path / "router.npz", format=np.int64(1), version=np.str_("0"), **arrays)
+    np.savez(tmp_path / "router.npz", format=np.int64(FORMAT), version=np.str_("0"), **arrays)
     with pytest.raises(WeightsError, match="does not match"):
         read(tmp_path)
 
