@@ -103,6 +103,50 @@ def test_the_keyboard_goes_everywhere_in_order(screens: Callable[..., Screen], k
     assert {"HEADER", "NAV", "MAIN"} <= set(landmarks)
 
 
+def test_a_call_is_found_and_explained_by_keyboard_alone(screens: Callable[..., Screen], kept: Seeded) -> None:
+    """From the list to a call, and back, the focus was lost: whoever hears the page began again at its top."""
+    screen = screens(kept.gateway, key="boss")
+    screen.go("now")
+    page = screen.page
+
+    def tab_to(what: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.matches({what!r})"):
+                return
+        raise AssertionError(f"no Tab leads to {what}")
+
+    def is_at(text: str) -> bool:
+        focused: list[str] = page.evaluate("[document.activeElement.tagName, document.activeElement.textContent]")
+        return focused == ["H1", text]
+
+    page.evaluate("document.activeElement.blur()")
+    tab_to("#nav a[href='#/why']")
+    page.keyboard.press("Enter")
+    screen.until(lambda: is_at("Why"))
+    tab_to("#why-text")
+    page.keyboard.type("fix-cut")
+    page.keyboard.press("Enter")
+    screen.until(lambda: screen.sheet("Calls").locator("tbody tr").count() == 6)
+    tab_to("tbody th a")
+    page.keyboard.press("Enter")
+    screen.until(lambda: is_at("Why this call"))
+    assert "Cut by the task's cap" in screen.text()
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.textContent") == "All calls"
+    page.keyboard.press("Enter")
+    screen.until(lambda: is_at("Why"))
+    page.get_by_role("link", name="Speed").focus()
+    page.keyboard.press("Enter")
+    screen.until(lambda: is_at("Speed"))
+    tab_to("select")
+    page.keyboard.press("ArrowDown")
+    canvas = screen.sheet("Trend by model").locator("canvas")
+    screen.until(lambda: canvas.get_attribute("aria-label").startswith("Success rate by model"))
+    assert page.evaluate("document.activeElement.matches('select')"), "choosing took the focus"
+    screen.check(axe_too=False)
+
+
 def test_a_gateway_that_does_not_answer_is_told_and_shown_again_when_it_does(
     screens: Callable[..., Screen], kept: Seeded
 ) -> None:
