@@ -7,9 +7,8 @@ still go to the true success rate, where "0.8 of a success" for every word of a 
 would pull all models towards 0.5.
 
 Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it.
-A task's outcome is credited to its completed calls, the last one most: each earlier one CREDIT times the next, those
-before the last CREDITED nothing, and all together no more than TASK_CREDIT clear words. A failure says less of each
-call the more there were: 1 / sqrt(calls).
+A task's outcome is credited to its completed calls, the last one most: each earlier one CREDIT times the next, and all
+together no more than TASK_CREDIT clear words. A failure says less of each call the more there were: 1 / sqrt(calls).
 A call of which the same speaker has said something itself takes nothing from its task.
 """
 
@@ -27,8 +26,6 @@ from app.learner.sources import MAX_LOG_ODDS, TASK, Sources, Told, logit, strong
 from routers.abilities import logistic
 
 CREDIT: Final = 0.9
-CREDITED: Final = 50
-"""Calls of a task, the last ones, that are credited at all: what is left for those before them is a half per cent."""
 TASK_CREDIT: Final = 4.0
 CHEAPER_STRENGTH: Final = 0.25
 """What "a stronger model was not needed" says of the next cheaper candidate, which nobody has seen try."""
@@ -173,7 +170,7 @@ def told_of(word: Feedback) -> Told:
 
 def credits_of(n: int, good: float) -> list[float]:
     """The strength with which each of a task's n calls is credited, in order; see the module's rule."""
-    shares = [0.0] * (n - CREDITED) + [CREDIT**before for before in reversed(range(min(n, CREDITED)))]
+    shares = [CREDIT ** (n - 1 - place) for place in range(n)]
     scale = min(1.0, TASK_CREDIT / sum(shares)) if shares else 0.0
     blame = good + (1.0 - good) / sqrt(n) if n else 0.0
     return [share * scale * blame for share in shares]
@@ -205,7 +202,7 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
     for word in of_tasks:
         told, steps = told_of(word), tasks[word.thing]
         for call, credit in zip(steps, credits_of(len(steps), told.good), strict=True):
-            if credit and may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
+            if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
                 part = replace(told, source=TASK + told.source, strength=told.strength * credit)
                 found.setdefault(call.request_id, []).append(part)
     return found

@@ -37,6 +37,8 @@ HELD_ONE_IN: Final = 10
 MAX_HELD: Final = 400
 CONTEXT_S: Final = 3 * SETTLED_S
 """What a client did so long before and after tells the signs of a call."""
+FAINT: Final = 0.001
+"""Of a task's word, a call is told nothing whose credit is less."""
 MAX_JUDGED: Final = 3
 """How often the guard hears the words on one call: who changes its word cannot do so without being judged, nor be
 judged good for it for ever."""
@@ -224,7 +226,7 @@ class Learner:
                 mates = [self.lessons[name].call for name in self._tasks[task]]
                 things = [*(mate.request_id for mate in mates), task]
                 of_tasks[task] = spoken(mates, [w for name in things for w in self.words.get(name, {}).values()])
-            found = of_tasks[task].get(call.request_id, [])
+            found = [word for word in of_tasks[task].get(call.request_id, []) if word.strength >= FAINT]
         # Signs that may still change wait, unless somebody has spoken: they are evidence on him, too.
         signs = lesson.signs if lesson.settled or found else ()
         return (*found, *signs), own

@@ -112,6 +112,14 @@ def test_a_tasks_word_goes_to_its_completed_calls_in_order() -> None:
     assert {told.source for (told,) in found.values()} == {TASK + USER}
 
 
+def test_all_calls_of_a_long_task_share_its_word() -> None:
+    """The learner leaves out what is next to nothing; a replay asks how the task of each decision went."""
+    word = replace(WORD, thing=task_thing("alice", "job"))
+    found = spoken(steps(200), [word])
+    assert len(found) == 200
+    assert sum(told.strength for (told,) in found.values()) == pytest.approx(TASK_CREDIT)
+
+
 def test_another_keys_task_of_the_same_name_is_another_task() -> None:
     word = replace(WORD, thing=task_thing("bob", "job"), by="bob", key="bob")
     assert spoken(steps(2), [word]) == {}
