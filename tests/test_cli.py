@@ -76,6 +76,13 @@ def test_a_good_policy_is_shown_with_prices_and_caps(policy: Path) -> None:
     assert "keys: none, so it is served on loopback only" in done.stdout
 
 
+def test_how_many_may_run_at_a_time_is_shown(policy: Path) -> None:
+    more = "task: {max_cost_usd: 1.00, max_parallel_requests: 8}\n  key: {max_parallel_requests: 4}"
+    policy.write_text(CONTRACT.replace("task: {max_cost_usd: 1.00}", more))
+    done = bursar("policy", "check", str(policy))
+    assert "caps: task $1, task 8 requests at a time, key 4 requests at a time" in done.stdout
+
+
 def test_every_problem_of_a_bad_policy_is_a_line_with_file_line_and_column(policy: Path) -> None:
     policy.write_text(CONTRACT.replace("provider: a,", "provider: c,").replace("tier: 4", "tier: high"))
     done = bursar("policy", "check", str(policy))

@@ -78,6 +78,16 @@ async def test_this_minute_is_shown_where_rates_are_limited() -> None:
     assert found["windows"] == [], "a minute is no window that runs out"
 
 
+async def test_how_many_run_at_a_time_is_shown_where_that_is_limited() -> None:
+    rules = policy(
+        [model("m")], caps=Caps(everyone=Windows(parallel=9)), teams={"lab": Team("lab", Windows(parallel=2))}
+    )
+    ledger = Known(**{"global:total": Balance(calls=40, running=7), "global:day:2026-11-20": Balance(calls=3)})
+    found = await budgets_of(ledger, rules, None, NOW)
+    shown = [(r["team"], r["window"], r["running"], r["max_parallel_requests"]) for r in found["windows"]]
+    assert shown == [(None, "day", 0, None), (None, "total", 7, 9), ("lab", "total", 0, 2)]
+
+
 async def test_many_keys_are_asked_for_in_few_questions() -> None:
     keys = {f"{n:064d}": Key(f"k{n}", f"{n:064d}") for n in range(600)}
     ledger = Known()

@@ -23,6 +23,7 @@ FIVE = "one two three four five"
 MOMENT, LATER = "2026-11-30T17:44", "2999-11-30T17:44"
 ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": "auto", "messages": SAY},
+    "/v1/completions": {"model": "auto", "prompt": "Say it."},
     "/v1/responses": {"model": "auto", "input": "Say it.", "stream": True},
     "/v1/messages": {"model": "auto", "messages": SAY, "max_tokens": 9},
     "/v1beta/models/auto:generateContent": {"contents": [{"role": "user", "parts": [{"text": "Say it."}]}]},
@@ -414,6 +415,30 @@ keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("
         moments.append("2026-11-30T17:45")
         assert gateway.chat(alice, model="auto").status == 200
         assert 'bursar_denials_total{reason="rate",scope="key_minute"}' in gateway.metrics()
+
+
+def test_too_many_at_a_time_is_a_429_in_each_dialect(tmp_path: Path) -> None:
+    gate = Gate()
+    held, at_once = Script.of(words(FIVE), gate=gate), "ledger: {contention_wait_secs: 0}"
+    with ScriptedUpstream(held) as upstream:
+        rules = policy(upstream, "caps: {global: {max_parallel_requests: 1}}")
+        rules = rules.replace("ledger: {contention_wait_secs: 0.2}", at_once)
+        with LiveGateway(rules, tmp_path) as gateway:
+            first = gateway.stream(
+                "POST", "/v1/chat/completions", {**ENDPOINTS["/v1/chat/completions"], "stream": True}
+            )
+            for path, body in ENDPOINTS.items():
+                busy = gateway.ask("POST", path, body)
+                assert (busy.status, busy.headers["retry-after"]) == (429, "1"), path
+                assert (busy.headers["x-bursar-scope"], busy.headers["x-bursar-reason"]) == ("global", "parallel")
+                assert "x-should-retry" not in busy.headers
+                assert not re.search(r"\d", busy.body.decode().replace("429", ""))
+            gate.open()
+            first.rest()
+            assert gateway.chat(model="auto").status == 200
+            assert len(upstream.requests) == 2
+            rows = {row["scope"]: row for row in gateway.ask("GET", "/v1/budgets").json["data"]}
+            assert (rows["global_total"]["max_parallel_requests"], rows["global_total"]["running"]) == (1, 0)
 
 
 def test_embeddings_that_cost_nothing_and_tell_no_usage_are_tokens_all_the_same(tmp_path: Path) -> None:

@@ -71,8 +71,11 @@ async def budgets_of(ledger: Reading, policy: Policy, paces: Paces | None, now: 
     for (owner, limits, window, scope), balance in zip(named, balances, strict=True):
         if window == "minute":
             rates.append(rate_row(owner, limits, balance or Balance(), now))
-        elif (limit := _limit(limits, window)) is not None or balance is not None:
-            rows.append(window_row(owner, window, scope, balance or Balance(), limit, now, paces))
+            continue
+        limit, at_a_time = _limit(limits, window), limits.parallel if window == "total" else None
+        if limit is not None or at_a_time is not None or balance is not None:
+            row = window_row(owner, window, scope, balance or Balance(), limit, now, paces)
+            rows.append({**row, "max_parallel_requests": at_a_time})
     found = await ledger.scopes("task:", TASKS_LOOKED_AT)
     tasks = [task_row(scope, balance, now) for scope, balance in found if MODEL_PART not in scope][:TASKS_SHOWN]
     return {

@@ -107,11 +107,17 @@ function windowTable(pick) {
       { label: "Held", right: true, class: "nowrap", sign: (r) => r.reserved_usd, cell: (r) => usd(r.reserved_usd, 4) },
       { label: "Limit", right: true, class: "nowrap", sign: (r) => r.limit_usd, cell: (r) => (r.limit_usd === null ? h("span", { class: "faint" }, "none") : usd(r.limit_usd, 2)) },
       { label: "Used", class: "used", sign: (r) => [r.spent_usd, r.reserved_usd, r.limit_usd], cell: (r) => (r.limit_usd === null ? null : meter(r.spent_usd, r.limit_usd, r.reserved_usd)) },
-      { label: "Calls", right: true, sign: (r) => r.calls, cell: (r) => count(r.calls) },
+      { label: "Calls", right: true, sign: (r) => [r.calls, r.running, r.max_parallel_requests], cell: calls },
       { label: "Forecast", class: "name", sign: (r) => [r.forecast.verdict, Math.round(r.forecast.at_s ?? 0)], cell: forecast },
       { label: "Burn-down", sign: (r) => [r.scope, r.chosen], cell: (r) => h("button", { type: "button", class: "quiet", "aria-pressed": String(r.chosen), "aria-label": `${r.chosen ? "shown" : "show"}: burn-down of ${ownerName(r)}, ${WINDOWS[r.window]}`, on: { click: () => pick(r) } }, r.chosen ? "shown" : "show") },
     ],
   };
+}
+
+/** All there were, and where so many may run at a time, how many do. */
+function calls(row) {
+  const { calls: all, running, max_parallel_requests: most } = row;
+  return most === null ? count(all) : [count(all), h("span", { class: "sub" }, `${count(running)} of ${count(most)} now`)];
 }
 
 /** When it runs out, in words. */
