@@ -79,7 +79,12 @@ UPDATE scopes SET running =
 BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
  tokens, began_ms, running, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
-BALANCE_COLUMNS, HOLD_COLUMNS = 13, 6
+NONE = -(2**63)
+"""Bound in place of None, and made NULL by the statement: no amount is that. Python's binding takes integers and text
+as they are; for None and bytes it looks for an adapter, and makes an error each time that it finds none: a seventh of
+a transaction's instructions."""
+BALANCE_ROW = f"(?, ?, ?, ?, {', '.join([f'NULLIF(?, {NONE})'] * 4)}, ?, ?, ?, NULLIF(?, {NONE}), ?)"
+HOLD_ROW, NAME_ROW = "(?, ?, ?, ?, ?, ?)", "?"
 PRUNABLE = (
     ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
@@ -97,7 +102,7 @@ which no statement here minds, so that SQLite's cache of prepared statements sta
 T = TypeVar("T")
 _terms_of = msgspec.json.Decoder(Terms).decode
 _scopes_of = msgspec.json.Decoder(tuple[str, ...]).decode
-_text = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
 def now_ms() -> int:
@@ -147,7 +152,7 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
 @cache
 def _upsert_scopes(rows: int) -> str:
     return (
-        f"INSERT INTO scopes (name, {BALANCE}, updated_ms) VALUES {_tuples(rows, BALANCE_COLUMNS)}"
+        f"INSERT INTO scopes (name, {BALANCE}, updated_ms) VALUES {_times(rows, BALANCE_ROW)}"
         " ON CONFLICT (name) DO UPDATE SET spent_nano = excluded.spent_nano, held_nano = excluded.held_nano,"
         " calls = excluded.calls, limit_nano = excluded.limit_nano, own_limit_nano = excluded.own_limit_nano,"
         " killed_at_nano = excluded.killed_at_nano, killed_limit_nano = excluded.killed_limit_nano,"
@@ -159,7 +164,7 @@ def _upsert_scopes(rows: int) -> str:
 @cache
 def _upsert_holds(rows: int) -> str:
     return (
-        f"INSERT INTO holds ({HOLD}) VALUES {_tuples(rows, HOLD_COLUMNS)}"
+        f"INSERT INTO holds ({HOLD}) VALUES {_times(rows, HOLD_ROW)}"
         " ON CONFLICT (call_id) DO UPDATE SET spent_nano = excluded.spent_nano,"
         " held_nano = excluded.held_nano, risk_nano = excluded.risk_nano"
     )
@@ -167,21 +172,21 @@ def _upsert_holds(rows: int) -> str:
 
 @cache
 def _delete_holds(rows: int) -> str:
-    return f"DELETE FROM holds WHERE call_id IN {_tuples(1, rows)}"
+    return f"DELETE FROM holds WHERE call_id IN ({_times(rows, NAME_ROW)})"
 
 
 @cache
 def _select_scopes(rows: int) -> str:
-    return f"SELECT name, {BALANCE} FROM scopes WHERE name IN {_tuples(1, rows)}"
+    return f"SELECT name, {BALANCE} FROM scopes WHERE name IN ({_times(rows, NAME_ROW)})"
 
 
 @cache
 def _select_holds(rows: int) -> str:
-    return f"SELECT {HOLD} FROM holds WHERE call_id IN {_tuples(1, rows)}"
+    return f"SELECT {HOLD} FROM holds WHERE call_id IN ({_times(rows, NAME_ROW)})"
 
 
-def _tuples(rows: int, columns: int) -> str:
-    return ", ".join(["(" + ", ".join("?" * columns) + ")"] * rows)
+def _times(rows: int, row: str) -> str:
+    return ", ".join([row] * rows)
 
 
 def _padded(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -218,12 +223,16 @@ def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hol
     }
 
 
+def _bound(amount: int | None) -> int:
+    return NONE if amount is None else amount
+
+
 def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]], updated_ms: int) -> None:
     """Write these balances over whatever was there."""
     rows = [
-        (name, b.spent_nano, b.held_nano, b.calls, b.limit_nano, b.own_limit_nano,
-         b.killed_at_nano, b.killed_limit_nano, b.tokens, b.began_ms, b.running,
-         None if b.terms is None else _text(b.terms), updated_ms)
+        (name, b.spent_nano, b.held_nano, b.calls, _bound(b.limit_nano), _bound(b.own_limit_nano),
+         _bound(b.killed_at_nano), _bound(b.killed_limit_nano), b.tokens, b.began_ms, b.running,
+         NONE if b.terms is None else _encode(b.terms).decode(), updated_ms)
         for name, b in balances
     ]  # fmt: skip
     for piece in _padded(rows):
@@ -232,7 +241,7 @@ def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]
 
 def save_holds(db: sqlite3.Connection, holds: Sequence[Hold]) -> None:
     """Write these holds over whatever was there; a hold's owner and scopes never change."""
-    rows = [(h.call_id, h.owner, _text(h.scopes), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
+    rows = [(h.call_id, h.owner, _encode(h.scopes).decode(), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
     for piece in _padded(rows):
         db.execute(_upsert_holds(len(piece)), list(chain.from_iterable(piece)))
 
@@ -272,7 +281,8 @@ def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S)
         for start in range(0, len(names), PRUNE_ROWS):
             piece = names[start : start + PRUNE_ROWS]
             deleted += db.execute(
-                f"DELETE FROM scopes WHERE name IN {_tuples(1, len(piece))} AND updated_ms < ? AND held_nano = 0",
+                f"DELETE FROM scopes WHERE name IN ({_times(len(piece), NAME_ROW)})"
+                " AND updated_ms < ? AND held_nano = 0",
                 (*piece, idle[1]),
             ).rowcount
     return deleted

@@ -11,15 +11,15 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.budget import Balance, Book, Claim, Granted, Lost, Op, Settle, Settled
+from app.core.budget import Balance, Book, Claim, Granted, Hold, Lost, Op, Settle, Settled
 from app.core.terms import Terms
 from app.stores import sqlite_book
 from app.stores import sqlite_tables as tables
@@ -89,6 +89,61 @@ class TestContract(LedgerContract):
             return opened(path, lease_s=lease_s)
 
         return make
+
+
+AMOUNTS = st.integers(0, 2**62)
+BALANCES = st.builds(
+    Balance,
+    spent_nano=AMOUNTS, held_nano=AMOUNTS, calls=AMOUNTS, tokens=AMOUNTS, began_ms=AMOUNTS, running=AMOUNTS,
+    limit_nano=st.none() | AMOUNTS, own_limit_nano=st.none() | AMOUNTS,
+    killed_at_nano=st.none() | AMOUNTS, killed_limit_nano=st.none() | AMOUNTS,
+    terms=st.none() | st.builds(Terms, above=st.just(("task:ä|1",)), set_nano=st.none() | AMOUNTS),
+)  # fmt: skip
+HOLDS = st.builds(
+    Hold, st.just("c"), st.just("o"), st.lists(st.text(st.characters(codec="utf-8")), max_size=3).map(tuple),
+    AMOUNTS, AMOUNTS, AMOUNTS,
+)  # fmt: skip
+
+
+class TestRows:
+    @settings(max_examples=50)
+    @given(before=BALANCES, after=BALANCES, hold=HOLDS)
+    def test_what_is_saved_is_what_is_loaded(self, before: Balance, after: Balance, hold: Hold) -> None:
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.executescript(tables.SCHEMA)
+            for balance in (before, after):
+                tables.save_balances(db, [("s", balance)], 1)
+                assert tables.load_balances(db, ["s", "t"]) == {"s": balance}
+            tables.save_holds(db, [hold])
+            assert tables.load_holds(db, ["c", "d"]) == {"c": hold}
+
+    def test_only_what_the_binding_takes_as_it_is_is_bound(self) -> None:
+        bound: list[object] = []
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, values: Sequence[object] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
+                bound.extend(values)
+                return super().execute(sql, values)
+
+        with closing(sqlite3.connect(":memory:", factory=Connection)) as db:
+            db.executescript(tables.SCHEMA)
+            tables.save_balances(
+                db, [("s", Balance()), ("t", Balance(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, Terms(calls=1)))], 1
+            )
+            tables.save_holds(db, [Hold("c", "o", ("s", "t"), 1, 2, 3)])
+        assert {type(value) for value in bound} == {int, str}  # for others it makes and drops errors
+
+    def test_rows_of_before_are_read(self) -> None:
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.executescript(tables.SCHEMA)
+            db.execute("INSERT INTO holds VALUES ('c', 'o', ?, 1, 2, 3)", (b'["s"]',))
+            columns = f"name, {tables.BALANCE}, updated_ms"
+            values = "'s', 1, 2, 3, NULL, 5, NULL, NULL, 8, 9, 0, ?, 1"
+            db.execute(f"INSERT INTO scopes ({columns}) VALUES ({values})", (b'{"calls":1}',))
+            assert tables.load_holds(db, ["c"]) == {"c": Hold("c", "o", ("s",), 1, 2, 3)}
+            assert tables.load_balances(db, ["s"]) == {
+                "s": Balance(1, 2, 3, None, 5, None, None, 8, 9, 0, Terms(calls=1))
+            }
 
 
 class TestFile:
