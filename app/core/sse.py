@@ -18,6 +18,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_CR, _LF = b"\r\n"
+"""As numbers: whether bytes are in bytes is only looked for after an error has been made, since they are no number."""
 
 
 class Frame(NamedTuple):
@@ -50,13 +52,14 @@ class SseParser:
                 return []
             self._started = True
             buffer = buffer.removeprefix(BOM)
-        if b"\r" in buffer:
+        if _CR in buffer:
             return self._feed_any_line_end(buffer)
         blocks = buffer.split(b"\n\n")
-        self._keep(blocks.pop())
-        frames = []
+        rest, frames = blocks.pop(), []
+        if rest or self._rest:
+            self._keep(rest)
         for block in blocks:
-            if block.startswith(b"data: ") and b"\n" not in block:
+            if block.startswith(b"data: ") and _LF not in block:
                 frames.append(Frame(block + b"\n\n", block[6:]))
             elif block.strip(b"\n"):
                 frames.append(Frame(block + b"\n\n", _data_of(block)))

@@ -25,7 +25,7 @@ _SAYING = frozenset(("delta", "logprobs", "text"))
 
 def one_line(data: bytes) -> bytes:
     """JSON that came in several data lines as one: outside of strings a line end is white space."""
-    return data.replace(b"\n", b" ") if b"\n" in data else data
+    return data.replace(b"\n", b" ")
 
 
 def choices_in(data: bytes) -> list[int]:

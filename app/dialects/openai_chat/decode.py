@@ -162,7 +162,7 @@ def _event_of(chunk: _Chunk, heard: Heard | None, *, counts: bool) -> StreamEven
         for choice in chunk.choices:
             if counts:
                 _count(event, choice)
-            if heard is not None and not choice.index:
+            if heard is not None and not choice.index and (heard.open or choice.finish_reason):
                 _hear(heard, choice)
     shape = chunk.usage
     if shape is None and chunk.x_groq is not None:

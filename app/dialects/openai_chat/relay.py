@@ -160,7 +160,8 @@ class ChatRelay:
         """Send what was waiting, if the running cost now fits (more was allowed, or exact usage is lower)."""
         running = self.meter.running_nano
         over = self.allowance_nano is not None and running > self.allowance_nano
-        if over or (self._reached(running) and not self.ended):
+        reached = self.kill_nano is not None and running >= self.kill_nano
+        if over or (reached and not self.ended):
             return b""
         self.blocked = False
         out: list[bytes] = []
@@ -202,7 +203,9 @@ class ChatRelay:
         growing = event.pieces > 0 or len(self.finished) < self._choices
         if growing and self.allowance_nano is not None and running > self.allowance_nano:
             self.blocked = True
-        if raw and self._is_plain(event) and not self.blocked:
+        held = self._held or self._preamble or self._folder is not None
+        plain = self.opened and not (held or event.finished or event.in_tool)
+        if plain and raw and not self.blocked:  # many in mid-stream: nothing is held, and it changes no state
             if event.pieces or self._last_data is None:
                 self._last_data = data
             out.append(raw)
@@ -212,7 +215,7 @@ class ChatRelay:
                 self._pending.append(item)
             else:
                 self._emit(item, out)
-        if self.kill_nano is not None and growing and not self.ended and self._reached(running):
+        if growing and self.kill_nano is not None and running >= self.kill_nano and not self.ended:
             self.blocked = True
 
     def _end_open(self, out: list[bytes]) -> None:
@@ -240,11 +243,6 @@ class ChatRelay:
             else:
                 self._emit(item, out)
 
-    def _is_plain(self, event: StreamEvent) -> bool:
-        """One of the many in mid-stream that go on as they came: nothing is held, and it changes no state."""
-        held = self._held or self._preamble or self._folder is not None
-        return self.opened and not (held or event.finished or event.in_tool)
-
     def _emit(self, item: _Item, out: list[bytes]) -> None:
         if self._held and len(self._told) + sum(len(held.finished) for held in self._held) >= self._choices:
             self._held.append(item)  # it came after the end: it stays after it
@@ -271,9 +269,6 @@ class ChatRelay:
         if self._clamp is None:
             return False
         return self.in_tool or item.in_tool or "length" in item.finished.values()
-
-    def _reached(self, running_nano: int) -> bool:
-        return self.kill_nano is not None and running_nano >= self.kill_nano
 
     def _take_usage(self, usage: Usage, raw: bytes, data: bytes, *, alone: bool) -> tuple[bytes, bytes]:
         """A usage-only chunk is kept for the end; usage merged into another chunk is moved there."""
