@@ -6,9 +6,8 @@ attempt answers the client itself: complete, cut, broken, or to nobody. What is 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -57,6 +56,7 @@ class Session(Protocol):
     soft_cut: bool
     attempts: list[AttemptRecord]
     arrived_s: float  # perf_counter: uvloop's own clock ticks in whole milliseconds
+    now_s: Callable[[], float]  # the event loop's clock
 
     @property
     def key_name(self) -> str:
@@ -83,8 +83,8 @@ class Attempt:
         request = session.request
         if purse.clamp_uses is not None:
             request, self.record.clamp_uses = with_uses(request, purse.clamp_uses), purse.clamp_uses
-        self._loop = asyncio.get_running_loop()
-        now_s = self._loop.time()
+        self._now_s = session.now_s
+        now_s = self._now_s()
         self._task_s = float("inf") if purse.ms_left is None else now_s + purse.ms_left / 1000
         self.hard_s = min(now_s + candidate.budget.hard_timeout_s, self._task_s)
         writing = session.view.policy.writing_tools
@@ -131,7 +131,7 @@ class Attempt:
                     return await self._carry()
                 return await self.failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
             if self._refusals:
-                self.session.refusals.note(self._whose, self._refusals, self._loop.time())
+                self.session.refusals.note(self._whose, self._refusals, self._now_s())
             kind = reply.headers.get("content-type", "")
             if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:
                 return await self._whole(reply)
@@ -173,7 +173,7 @@ class Attempt:
 
     def _mends_as_before(self, body: bytes) -> bool:
         """Whether the request is to be sent without what was refused of others like it."""
-        known = self.session.refusals.known(self._whose, self._loop.time())
+        known = self.session.refusals.known(self._whose, self._now_s())
         names = [name for refusal in known for name in self.exchange.mends(refusal, body).names]
         self._note_left_out(names)
         return bool(names)
@@ -198,7 +198,7 @@ class Attempt:
     def await_until(self, seconds: float | None) -> None:
         """The next wait may take so long, and no longer than the whole attempt may."""
         hard = self.hard_s
-        self.session.waits.deadline_s = hard if seconds is None else min(self._loop.time() + seconds, hard)
+        self.session.waits.deadline_s = hard if seconds is None else min(self._now_s() + seconds, hard)
 
     def _mends(self, refusal: bytes) -> bool:
         """Whether the request is to be sent once more, without what this error reply refuses, which bills nothing."""
@@ -249,7 +249,7 @@ class Attempt:
     @property
     def out_of_time(self) -> bool:
         """True when it was the task's own clock that stopped the wait."""
-        return self.session.waits.stopped is Stop.LATE and self._loop.time() >= self._task_s
+        return self.session.waits.stopped is Stop.LATE and self._now_s() >= self._task_s
 
     async def stopped_early(self) -> Verdict | None:
         """A wait was interrupted before anything was sent."""
@@ -344,7 +344,7 @@ class Attempt:
         """The whole reply."""
         session = self.session
         session.started = True
-        session.waits.deadline_s = self._loop.time() + self.candidate.provider.deadlines.write_s
+        session.waits.deadline_s = self._now_s() + self.candidate.provider.deadlines.write_s
         await self.unless_gone(
             session.downstream.reply(status, session.headers(self.record, self.purse, b"application/json"), body)
         )

@@ -70,7 +70,7 @@ class ChatCall(OwnedCall):
         self.request = request
         self.array = request.array
         if request.stream and request.dialect != GEMINI:  # whose clients break on comments (shared WIRE.md)
-            self.quiet_until_s = asyncio.get_running_loop().time() + KEEPALIVE_S
+            self.quiet_until_s = self.now_s() + KEEPALIVE_S
         self.refusals = services.refusals
         self.soft_cut = bool(soft_cut)
         self._asked_softness = soft_cut
@@ -193,7 +193,7 @@ class ChatCall(OwnedCall):
             route = view.policy.routes.get(target.route or "")
             wanted = (route.on_cut if route is not None else None) or view.policy.on_cut
             self.soft_cut = wanted == "length"
-        now_s, raw_input, calibration = asyncio.get_running_loop().time(), self._raw_input, services.calibration
+        now_s, raw_input, calibration = self.now_s(), self._raw_input, services.calibration
         try:
             decision = decide(
                 self.request,
@@ -239,7 +239,7 @@ class ChatCall(OwnedCall):
         if candidate.copies:
             if self.request.prompt.placement is not None:
                 candidate = placed(self.request, candidate, decision.input_tokens)
-            available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
+            available = partial(self.services.health.available, now_s=self.now_s())
             *others, candidate = in_turn(candidate, self._keeps_together, available)
             for copy in others:
                 try:
@@ -272,7 +272,7 @@ class ChatCall(OwnedCall):
         return verdict
 
     async def _attempt(self, candidate: Candidate) -> Verdict | None:
-        services, now, prompt = self.services, asyncio.get_running_loop().time, self.request.prompt
+        services, now_s, prompt = self.services, self.now_s, self.request.prompt
         unpriced = unpriced_tools(self.request, candidate)
         if prompt.service_tier is not None:
             candidate = dataclasses.replace(candidate, price=service_price(self.request, candidate))
@@ -293,7 +293,7 @@ class ChatCall(OwnedCall):
         self.purse, self.record.limits = purse, purse.limits
         await refuse_unpriced(purse, candidate, unpriced, fallbacks)
         breaker = services.health.of(candidate.circuit)
-        breaker.sent(now())
+        breaker.sent(now_s())
         self.note_overhead()
         attempt = Attempt(self, candidate, purse)
         attempt.record.unpriced_tools = unpriced
@@ -302,9 +302,9 @@ class ChatCall(OwnedCall):
         verdict = await attempt.run(self._note_loop(candidate) if len(self.attempts) == 1 else None)
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
-            breaker.failed(now(), verdict.retry_after_s, verdict.why)
+            breaker.failed(now_s(), verdict.retry_after_s, verdict.why)
         elif verdict is None and outcome in (Outcome.API_ERROR, Outcome.TIMEOUT):
-            breaker.failed(now(), why=attempt.record.error or outcome)
+            breaker.failed(now_s(), why=attempt.record.error or outcome)
         elif outcome in (Outcome.COMPLETED, Outcome.COST_KILLED, Outcome.THRASH_KILLED):
             breaker.succeeded()
             await self._learn(attempt)

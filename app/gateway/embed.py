@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 
@@ -62,7 +61,7 @@ class EmbeddingsCall(OwnedCall):
             raise BadRequest("No candidate of this route makes embeddings.", param="model")
         denial: BursarError | None = None
         failure: BursarError | None = None
-        available = partial(self.services.health.available, now_s=asyncio.get_running_loop().time())
+        available = partial(self.services.health.available, now_s=self.now_s())
         each = {c.name: c for c in candidates}.values()
         every = [copy for c in each for copy in in_turn(c, self.record.request_id, available)]
         for candidate in [c for c in every if available(c.circuit)] or every:
@@ -105,7 +104,7 @@ class EmbeddingsCall(OwnedCall):
             self.note_denial(candidate, error)
             raise
         await refuse_unpriced(purse, candidate, ())
-        self.services.health.of(candidate.circuit).sent(asyncio.get_running_loop().time())
+        self.services.health.of(candidate.circuit).sent(self.now_s())
         self.note_overhead()
         record = AttemptRecord(candidate, purse, mode=Mode.PLAIN)
         self.attempts.append(record)
@@ -116,7 +115,7 @@ class EmbeddingsCall(OwnedCall):
             return await self._carry(candidate, purse, record)
         except Stopped:
             late = self.waits.stopped is Stop.LATE
-            out_of_time = late and asyncio.get_running_loop().time() >= self._task_s
+            out_of_time = late and self.now_s() >= self._task_s
             self.waits.clear_late()
             record.outcome = Outcome.TIMEOUT if late else Outcome.CLIENT_GONE
             await self._settle(purse, record, meter.cost_nano if sent else 0, Provenance.ESTIMATED)
@@ -133,7 +132,7 @@ class EmbeddingsCall(OwnedCall):
         if failed is None:
             breaker.succeeded()
         elif failed.unhealthy and not self.waits.is_over():
-            breaker.failed(asyncio.get_running_loop().time(), failed.retry_after_s, failed.why)
+            breaker.failed(self.now_s(), failed.retry_after_s, failed.why)
 
     @staticmethod
     def _plan(candidate: Candidate, tokens: int) -> Plan:
@@ -142,7 +141,7 @@ class EmbeddingsCall(OwnedCall):
 
     async def _carry(self, candidate: Candidate, purse: Purse, record: AttemptRecord) -> Verdict | None:
         provider, meter = candidate.provider, purse.meter
-        now = asyncio.get_running_loop().time
+        now = self.now_s
         self._task_s = float("inf") if purse.ms_left is None else now() + purse.ms_left / 1000
         self.waits.deadline_s = min(now() + candidate.budget.hard_timeout_s, self._task_s)
         body = self._request.render(candidate.upstream_model)

@@ -103,8 +103,7 @@ class Ledger:
         wants the answer; without `wait` only where it is their number that is, and not their money. Raises
         BudgetExceeded, BudgetContended, LedgerDown or BelowOthers; then nothing is held.
         """
-        give_up = asyncio.get_running_loop().time() + rules.contention_wait_s
-        pause = FIRST_WAIT_S
+        give_up, pause = math.inf, FIRST_WAIT_S
         while True:
             try:
                 result = await self.budgets.apply(op)
@@ -118,7 +117,9 @@ class Ledger:
                 raise BelowOthers(result.scope)
             assert isinstance(result, Denied)
             waiting = result.contended and (wait or result.reason == "parallel") and not stopped()
-            if not waiting or asyncio.get_running_loop().time() + pause > give_up:
+            now_s = asyncio.get_running_loop().time()
+            give_up = min(give_up, now_s + rules.contention_wait_s)  # from the first denial on
+            if not waiting or now_s + pause > give_up:
                 raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
             pause = min(pause * 2, LAST_WAIT_S)

@@ -47,7 +47,7 @@ WHOLE = b"application/json"
 
 class OwnedCall(ABC):
     """Runs one request to its end; `run` never raises and always leaves every reservation settled. `array`: the client
-    reads one JSON array, of an error too."""
+    reads one JSON array, of an error too. `now_s`: the event loop's clock."""
 
     array = False
 
@@ -67,6 +67,7 @@ class OwnedCall(ABC):
         self.attempts: list[AttemptRecord] = []
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
+        self.now_s = asyncio.get_running_loop().time
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self.moment = self._moment()
 
@@ -248,7 +249,7 @@ class OwnedCall(ABC):
                 record.denied_at_usd = float(error.headers["x-bursar-spent-usd"]) or None
             metrics.denials.labels(record.denied_scope or "", error.label).inc()
         self.waits.last_word()
-        self.waits.deadline_s = asyncio.get_running_loop().time() + WRITE_ERROR_S
+        self.waits.deadline_s = self.now_s() + WRITE_ERROR_S
         try:
             await self.waits.io(self._tell(error))
         except Stopped:

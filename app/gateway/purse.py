@@ -306,9 +306,12 @@ class Purse:
         return self.allowance_nano is None or (running <= self.allowance_nano and self._grant.held_nano > 0)
 
     def overruns(self, running_nano: int) -> bool:
-        """Called after each read: True when no more is to be had and another read like this one would pass the
-        allowance. A busy gateway reads more at a time, so this keeps the overshoot small just when it would grow."""
+        """Called after each read: True when this call is out of tokens, or no more money is to be had and another read
+        like this one would pass the allowance. A busy gateway reads more at a time, so this keeps the overshoot small
+        just when it would grow."""
         read_nano, self._read_nano = running_nano - self._read_nano, running_nano
+        if self.tokens_left is not None and self.out_of_tokens:
+            return True
         if not self._dry or self.allowance_nano is None or self._grant.contended:
             return False
         return running_nano + read_nano > self.allowance_nano

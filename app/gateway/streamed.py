@@ -40,7 +40,7 @@ class Streamed:
         self._parser = SseParser()
         self._session, self._purse, self._record = attempt.session, attempt.purse, attempt.record
         self._relay, self._pace, self._folds = attempt.relay, attempt.pace, attempt.folds
-        self._loop = asyncio.get_running_loop()
+        self._now_s = attempt.session.now_s
         self._deadlines = attempt.candidate.provider.deadlines
         self._stalled = False
         self._late = b""  # metered, and not sent: it waits for the client, or a wait was over before
@@ -94,7 +94,7 @@ class Streamed:
         relay, purse, session = self._relay, self._purse, self._session
         waits, push = session.waits, session.downstream.push
         parser, pace = self._parser, self._pace
-        idle_s, hard_s, loop_time = self._deadlines.idle_s, self._attempt.hard_s, self._loop.time
+        idle_s, hard_s, now_s = self._deadlines.idle_s, self._attempt.hard_s, self._now_s
         relay.allowance_nano = purse.allowance_nano
         timing = pace.awaited
         self._late, over = relay.resume() if relay.blocked else b"", False
@@ -116,17 +116,17 @@ class Streamed:
             if purse.runs_short(running):
                 purse.flush()
             relay.allowance_nano = purse.allowance_nano
-            if (purse.overruns(running) or purse.out_of_tokens) and not relay.ended:
+            if purse.overruns(running) and not relay.ended:
                 relay.blocked = purse.overrun = True
             if relay.opened:
-                waits.deadline_s = min(loop_time() + idle_s, hard_s)
+                waits.deadline_s = min(now_s() + idle_s, hard_s)
             return not (self._late or relay.blocked)
 
         while True:
             if self._late:
                 await self._send()
                 if relay.opened:
-                    waits.deadline_s = min(loop_time() + idle_s, hard_s)
+                    waits.deadline_s = min(now_s() + idle_s, hard_s)
             if over or relay.done or relay.blocked:
                 return
             await self._reply.pour(take)
@@ -134,7 +134,7 @@ class Streamed:
     async def _send(self) -> None:
         """Forward to the client what is late; the head goes out with the first real event."""
         session = self._session
-        session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
+        session.waits.deadline_s = self._now_s() + self._deadlines.write_s
         if not session.started:
             self._pace.first_event()
             session.started = True
@@ -156,7 +156,7 @@ class Streamed:
 
     async def _drain(self) -> None:
         """Read past `[DONE]` to the end, so that the connection can serve again; not for long."""
-        self._session.waits.deadline_s = self._loop.time() + DRAIN_S
+        self._session.waits.deadline_s = self._now_s() + DRAIN_S
         try:
             while await self._session.waits.io(self._reply.read()):
                 pass
@@ -233,7 +233,7 @@ class Streamed:
         self._record.error = "a deadline passed" if late else "the gateway was shut down"
         waits.clear_late()
         waits.stopped = None
-        waits.deadline_s = self._loop.time() + DRAIN_S
+        waits.deadline_s = self._now_s() + DRAIN_S
         error = UpstreamError("The provider took too long." if late else "The gateway is shutting down.")
         try:
             await self._end(self._relay.end_broken(error))
@@ -272,7 +272,7 @@ class Streamed:
 
     async def _end(self, tail: bytes) -> None:
         session, began = self._session, self._session.started
-        session.waits.deadline_s = self._loop.time() + self._deadlines.write_s
+        session.waits.deadline_s = self._now_s() + self._deadlines.write_s
         if not began:
             self._pace.first_event()
             session.started = True

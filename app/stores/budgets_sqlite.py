@@ -71,10 +71,11 @@ class SqliteBudgets:
         All verbs take effect in the order of the calls to `apply`. The future fails with
         LedgerUnavailable, or with ValueError where a name or an amount of this verb cannot be stored.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if not self._open:
-            future.set_exception(LedgerUnavailable(NOT_OPEN))
-            return future
+            refused: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            refused.set_exception(LedgerUnavailable(NOT_OPEN))
+            return refused
+        future: asyncio.Future[Result] = self._loop.create_future()
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append((op, future))
