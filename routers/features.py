@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from routers.base import RequestView
 
@@ -184,8 +186,8 @@ _WORD_BYTES: Final = bytes(
 )
 _TERM_BYTES: Final = bytes(48 if 48 <= byte <= 57 else byte for byte in _WORD_BYTES)
 
+_TICK, _BACKSLASH, _CLOSING = b"`\\)"  # as numbers: for bytes in bytes an error is made first (core/sse.py)
 _OPTION: Final = re.compile(rb"\n[ \t]*\(?[A-J][).:]")
-_STATEMENT_ENDS: Final = (b";", b"{", b"}")
 _ITEM: Final = re.compile(rb"\n[ \t]*(?:[-*]|\d{1,2}[.)]) ")
 _LATEX: Final = re.compile(rb"\\[a-zA-Z]{3,}")
 _LENGTH: Final = re.compile(rb" (\d{1,5}|a|one|two|three|four|five|single)(?: [a-z]+)? (word|sentence|paragraph)")
@@ -193,7 +195,7 @@ _NUMBERS: Final = {b"a": 1, b"one": 1, b"single": 1, b"two": 2, b"three": 3, b"f
 _UNIT_WORDS: Final = {b"word": 1, b"sentence": 20, b"paragraph": 90}  # of ordinary English
 
 
-class Topics(NamedTuple):
+class Topics(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How many distinct words of each of `TOPICS` the text holds."""
 
     code: int
@@ -204,7 +206,7 @@ class Topics(NamedTuple):
     english: int
 
 
-class Instructions(NamedTuple):
+class Instructions(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How many distinct words and phrases of each of `INSTRUCTIONS` the instruction holds."""
 
     hard: int
@@ -224,7 +226,7 @@ class Instructions(NamedTuple):
     unit: int
 
 
-class Features(NamedTuple):
+class Features(msgspec.Struct, frozen=True, gc=False):
     """What is known of a request: the text that was read, and counts of it.
 
     `excerpt`, `system`: for routers that read text themselves. `chars` is of the last user message,
@@ -278,15 +280,15 @@ FEATURES: Final = 1
 
 def counts(features: Features) -> tuple[object, ...]:
     """All but the text, for a record: the version first."""
-    return (FEATURES, *features[2:])
+    return (FEATURES, *msgspec.structs.astuple(features)[2:])
 
 
 def of_counts(told: Sequence[Any]) -> Features | None:
     """The features that `counts` told, without their text; None where another version told them."""
-    if len(told) != 1 + len(Features._fields) - 2 or told[0] != FEATURES:
+    if len(told) != 1 + len(Features.__struct_fields__) - 2 or told[0] != FEATURES:
         return None
-    found = Features("", "", *told[1:])
-    return found._replace(topics=Topics(*found.topics), instructions=Instructions(*found.instructions))
+    fields = {"excerpt": "", "system": "", **dict(zip(Features.__struct_fields__[2:], told[1:], strict=True))}
+    return msgspec.convert(fields, Features)
 
 
 def extract(view: RequestView) -> Features:
@@ -320,9 +322,9 @@ def extract(view: RequestView) -> Features:
         (len(marks) - len(marks.translate(None, _DIGITS))) / size,
         (len(marks) - len(marks.translate(None, _SYMBOLS))) / size,
         sum([len(word) >= LONG_WORD for word in distinct]) / (len(distinct) or 1),
-        raw.count(b"```") if b"`" in marks else 0,
+        raw.count(b"```") if _TICK in marks else 0,
         _code_lines(raw) if lines > 1 else 0,
-        symbols_of_math + marks.count(b"^") + (len(_LATEX.findall(raw)) if b"\\" in marks else 0),
+        symbols_of_math + marks.count(b"^") + (len(_LATEX.findall(raw)) if _BACKSLASH in marks else 0),
         _options(raw, lines),
         len(_ITEM.findall(raw)) if lines > 1 else 0,
         marks.count(b"?") + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
@@ -349,9 +351,7 @@ def words_of(text: str) -> list[bytes]:
 
 
 def _ends(text: str) -> str:
-    if len(text) <= HEAD_CHARS + TAIL_CHARS:
-        return text
-    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    return text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
 
 
 def _counts(index: Mapping[bytes, int], words: set[bytes], size: int) -> list[int]:
@@ -365,7 +365,7 @@ def _instructions(words: set[bytes], sentence: bytes) -> Instructions:
     counts = _counts(_INSTRUCTION_OF, words, len(INSTRUCTIONS))
     for first in _PHRASES.keys() & words:
         for phrase, place in _PHRASES[first]:
-            counts[place] += phrase in sentence
+            counts[place] += sentence.find(phrase) >= 0
     return Instructions(*counts)
 
 
@@ -380,13 +380,13 @@ def _scripts(raw: bytes, chars: int) -> tuple[float, float, int]:
 
 def _code_lines(raw: bytes) -> int:
     """Lines that end as statements and blocks do. Splitting costs a quarter of counting four pairs of bytes."""
-    return sum([line[-1:] in _STATEMENT_ENDS or line[-2:] == b"):" for line in raw.split(b"\n")[:-1]])
+    return sum([line[-1:] in (b";", b"{", b"}") or line[-2:] == b"):" for line in raw.split(b"\n")[:-1]])
 
 
 def _options(raw: bytes, lines: int) -> int:
     """Lettered answers to choose from: at the start of lines, or inline as "A) ... B) ..."."""
-    at_lines = len(_OPTION.findall(raw)) if lines > 1 or raw[1:2] in b"(ABCDEFGHIJ" else 0
-    if at_lines or b")" not in raw or b"B)" not in raw:
+    at_lines = len(_OPTION.findall(raw)) if lines > 1 or b"(ABCDEFGHIJ".find(raw[1:2]) >= 0 else 0
+    if at_lines or _CLOSING not in raw or b"B)" not in raw:
         return at_lines
     return sum([letter + b")" in raw for letter in (b"A", b"B", b"C", b"D", b"E", b"F", b"G", b"H", b"I", b"J")])
 

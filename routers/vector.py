@@ -13,6 +13,7 @@ from math import log1p
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from routers.features import Features, Instructions, Topics, words_of
@@ -25,8 +26,8 @@ MAX_WORDS: Final = 320
 SURFACE: Final = (
     "chars", "words", "lines", "non_latin", "digits", "symbols", "long_words", "fences", "code_lines", "math_marks",
     "options", "has_options", "many_options", "items", "questions",
-    *(f"topic_{name}" for name in Topics._fields),
-    *(f"instruction_{name}" for name in Instructions._fields),
+    *(f"topic_{name}" for name in Topics.__struct_fields__),
+    *(f"instruction_{name}" for name in Instructions.__struct_fields__),
     "tools", "tool_schema", "word_length", "variety", "capitals", "negation", "blanks", "quotes", "commas", "stops",
     "numbers", "equals", "dollars", "asks_which", "statements", "tool_words",
 )  # fmt: skip
@@ -46,8 +47,8 @@ def surface(features: Features, words: Sequence[bytes]) -> list[float]:
         log1p(f.chars), log1p(f.words), log1p(f.lines), f.non_latin, f.digits, f.symbols, f.long_words,
         log1p(f.fences), log1p(f.code_lines), log1p(f.math_marks),
         min(f.options, 10) / 10, f.options >= 3, f.options > 4, log1p(f.items), log1p(f.questions),
-        *map(log1p, f.topics),
-        *map(log1p, f.instructions),
+        *map(log1p, astuple(f.topics)),
+        *map(log1p, astuple(f.instructions)),
         log1p(f.n_tools), log1p(f.tool_schema_chars),
         sum(map(len, words)) / count, len(distinct) / count,
         log1p(len(raw) - len(raw.translate(None, _CAPITALS))),

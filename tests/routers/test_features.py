@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 
 from routers.base import RequestView
 from routers.features import (
@@ -32,8 +33,8 @@ def of(text: str) -> Features:
 
 
 def test_groups_and_fields_are_the_same_in_the_same_order() -> None:
-    assert Topics._fields == tuple(TOPICS)
-    assert Instructions._fields == tuple(INSTRUCTIONS)
+    assert Topics.__struct_fields__ == tuple(TOPICS)
+    assert Instructions.__struct_fields__ == tuple(INSTRUCTIONS)
 
 
 @pytest.mark.parametrize("groups", [TOPICS, INSTRUCTIONS], ids=["topics", "instructions"])
@@ -47,7 +48,7 @@ def test_any_text_gives_counts_and_shares_in_range(text: str, system: str, n_tur
     found = extract(RequestView(text, text, system=system, n_turns=n_turns))
     for share in (found.non_latin, found.cjk, found.digits, found.symbols, found.long_words):
         assert 0.0 <= share <= 1.0
-    assert min((*found.topics, *found.instructions)) >= 0
+    assert min((*astuple(found.topics), *astuple(found.instructions))) >= 0
     assert (found.chars, found.input_chars) == (len(text), len(text) + len(system))
 
 
@@ -158,9 +159,10 @@ def test_counts_bring_all_back_but_the_text() -> None:
         "Prove that 2 is prime. Then translate it.", system="Be brief.", n_tools=2, reasoning_effort="low"
     )
     features = extract(view)
-    told = json.loads(json.dumps(counts(features)))
-    assert "prove" not in json.dumps(told).lower()
-    assert of_counts(told) == features._replace(excerpt="", system="")
+    written = msgspec.json.encode(counts(features))
+    told = msgspec.json.decode(written)
+    assert b"prove" not in written.lower()
+    assert of_counts(told) == replace(features, excerpt="", system="")
     assert of_counts([FEATURES + 1, *told[1:]]) is None
     assert of_counts(told[:-1]) is None
     assert of_counts([]) is None

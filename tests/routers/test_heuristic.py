@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from routers.base import Arm, RequestView, Router, Score
-from routers.features import INSTRUCTIONS, TOPICS, Features, Instructions, extract
+from routers.features import INSTRUCTIONS, TOPICS, Features, Instructions, Topics, extract
 from routers.heuristic import EASIEST, HARDEST, HeuristicRouter, demand_of, p_success
 
 ROUTER: Router = HeuristicRouter()
@@ -115,9 +116,10 @@ COUNTS = ("fences", "code_lines", "math_marks", "options", "items", "n_tools", "
 _counts = st.integers(0, 12)
 _shares = st.floats(0.0, 1.0)
 anything = st.builds(
-    lambda base, topics, instructions, counts, shares, flags, effort, chars: base._replace(
-        topics=base.topics._make(topics),
-        instructions=base.instructions._make(instructions),
+    lambda base, topics, instructions, counts, shares, flags, effort, chars: replace(
+        base,
+        topics=Topics(*topics),
+        instructions=Instructions(*instructions),
         **dict(
             zip(("fences", "code_lines", "math_marks", "options", "items", "n_tools", "n_images"), counts, strict=True)
         ),
@@ -145,26 +147,26 @@ EASIER_WORDS = ("translate", "summarise", "extract", "classify", "rewrite", "cha
 def one_harder(features: Features, sign: str) -> Features:
     """The same request with one more sign of difficulty."""
     if sign in HARDER_TOPICS:
-        return features._replace(topics=features.topics._replace(**{sign: getattr(features.topics, sign) + 1}))
+        return replace(features, topics=replace(features.topics, **{sign: getattr(features.topics, sign) + 1}))
     if sign in HARDER_WORDS:
-        return features._replace(instructions=one_more(features.instructions, sign))
+        return replace(features, instructions=one_more(features.instructions, sign))
     if sign in HARDER_COUNTS:
         return with_value(features, sign, getattr(features, sign) + 1)
     if sign == "input_chars":
-        return features._replace(input_chars=features.input_chars * 2 + 4000)
+        return replace(features, input_chars=features.input_chars * 2 + 4000)
     if sign == "effort":
-        return features._replace(effort=(features.effort or 0) + 1)
+        return replace(features, effort=(features.effort or 0) + 1)
     if sign in ("wants_json", "in_tool_loop"):
         return with_value(features, sign, True)
     return with_value(features, sign, min(getattr(features, sign) + 0.05, 1.0))
 
 
 def with_value(features: Features, name: str, value: Any) -> Features:
-    return Features(**{**features._asdict(), name: value})
+    return replace(features, **{name: value})
 
 
 def one_more(words: Instructions, name: str) -> Instructions:
-    return words._replace(**{name: getattr(words, name) + 1})
+    return replace(words, **{name: getattr(words, name) + 1})
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_p_never_rises_with_a_sign_of_difficulty(sign: str, features: Features) 
 @pytest.mark.parametrize("sign", EASIER_WORDS)
 @given(features=anything)
 def test_p_never_falls_with_a_sign_of_a_simple_task(sign: str, features: Features) -> None:
-    easier = features._replace(instructions=one_more(features.instructions, sign))
+    easier = replace(features, instructions=one_more(features.instructions, sign))
     assert demand_of(easier).level <= demand_of(features).level + 1e-12
 
 
@@ -204,7 +206,7 @@ def test_p_never_falls_with_the_tier(features: Features, context: int | None) ->
 
 @given(features=anything, limit=st.one_of(st.none(), st.integers(0, 5000)))
 def test_every_score_is_in_range_and_repeats(features: Features, limit: int | None) -> None:
-    features = features._replace(max_output_tokens=limit)
+    features = replace(features, max_output_tokens=limit)
     arms = [*TIERS, Arm("thinker", 4, "claude", reasoning=True), Arm("short", 1, max_output_tokens=20)]
     scores = ROUTER.score(features, arms)
     assert scores == HeuristicRouter().score(features, arms)
