@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
@@ -154,22 +155,35 @@ def refusal(status: bytes, message: str) -> bytes:
 
 
 class WireProtocol(HttpToolsProtocol):
-    """One connection. Overrides how a request begins and how its client's leaving is told."""
+    """One connection. Overrides how a request begins, how its client's leaving is told, and how its silences are timed:
+    one clock runs for a connection, where uvicorn starts and stops one for each request."""
 
     _urls: dict[bytes, tuple[str, bytes, bytes]] = {}  # noqa: RUF012  (one table for all connections)
     _answering: Cycle | None = None
     _in_head = _upgrading = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _silent_since_s = math.inf  # in the loop's time; while something is asked or answered, it is not silent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One that never says a word is closed like one that falls silent."""
         super().connection_made(transport)
+        self._silent_since_s = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The clock rings: a silence that has lasted ends the connection, and no other can be over before it rings
+        again."""
+        now_s = self.loop.time()
+        left_s = min(self._silent_since_s, now_s) + self.timeout_keep_alive - now_s
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
         """A head nearly always comes in one piece; only one that does not needs a clock, and a limit."""
-        self._unset_keepalive_if_required()
+        self._silent_since_s = math.inf
         while data:
             try:
                 self.parser.feed_data(data)
@@ -278,6 +292,17 @@ class WireProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle  # `cycle` of the connection is the latest that came, which may wait behind it
         super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """The answer is out: whatever waits behind it is served, or a silence begins."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._silent_since_s = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, for the request that is being answered too."""

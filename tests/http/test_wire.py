@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from app.http.wire import Cycle, WireProtocol
-from tests.gateway.live import PRICE, Live, policy
+from tests.gateway.live import PRICE, Live, policy, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
@@ -123,6 +126,43 @@ def test_the_table_of_urls_is_bounded() -> None:
     for number in range(3000):
         assert protocol._target(b"/t/%d/v1?a=b" % number) == (f"/t/{number}/v1", b"/t/%d/v1" % number, b"a=b")
     assert len(WireProtocol._urls) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("silent_since_s", "left_s"),
+    [(0.0, None), (5.0, None), (30.0, 25), (math.inf, 75)],
+    ids=["never a word", "as long as may be", "not so long", "under way"],
+)
+def test_a_silence_that_lasts_ends_the_connection(silent_since_s: float, left_s: float | None) -> None:
+    now_s, set_for, closed = 80.0, list[float](), list[float]()
+    protocol = WireProtocol.__new__(WireProtocol)
+    protocol.timeout_keep_alive, protocol._silent_since_s = 75, silent_since_s
+    protocol.loop = cast(
+        asyncio.AbstractEventLoop,
+        SimpleNamespace(time=lambda: now_s, call_later=lambda after_s, _: set_for.append(after_s)),
+    )
+    protocol.transport = cast(
+        asyncio.Transport, SimpleNamespace(is_closing=lambda: False, close=lambda: closed.append(now_s))
+    )
+    protocol.timeout_keep_alive_handler()
+    assert (closed, set_for) == (([now_s], []) if left_s is None else ([], [left_s]))
+
+
+async def test_a_connection_is_silent_only_between_its_requests(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        connections = live._server.server_state.connections
+        await until(lambda: connections)
+        (protocol,) = connections
+        assert isinstance(protocol, WireProtocol)
+        assert protocol._silent_since_s <= protocol.loop.time()
+        writer.write(asked())
+        await upstream.until(lambda u: u.requests)
+        assert protocol._silent_since_s == math.inf
+        gate.open()
+        await whole_reply(reader)
+        assert protocol._silent_since_s <= protocol.loop.time()
 
 
 JAVA = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
