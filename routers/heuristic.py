@@ -187,10 +187,9 @@ def hidden_tokens(features: Features, level: float) -> float:
 
 def _output(features: Features, arm: Arm, visible: float, hidden: float) -> float:
     expected = visible * VERBOSITY.get(arm.family, 1.0) + (hidden if arm.reasoning else 0.0)
-    if arm.max_output_tokens is not None:
-        expected = min(expected, arm.max_output_tokens)
-    if features.max_output_tokens is not None:
-        expected = min(expected, features.max_output_tokens)
+    for most in (arm.max_output_tokens, features.max_output_tokens):
+        if most is not None and expected > most:
+            expected = most
     return float(expected)
 
 
@@ -216,7 +215,7 @@ def _work_points(f: Features, code: float) -> float:
         + LOOP_POINTS * f.in_tool_loop
         + TOOL_POINTS * log2(1 + f.n_tools)
         + IMAGE_POINTS * (f.n_images > 0)
-        + TURN_POINTS * log2(max(f.n_turns, 1))
+        + TURN_POINTS * log2(f.n_turns or 1)
         + LENGTH_POINTS * log2(1 + f.input_tokens / 1000)
         + PROMPT_POINTS * log2(1 + f.words / 20)
         + JSON_POINTS * f.wants_json

@@ -75,7 +75,9 @@ def _classify(features: Features) -> TaskGuess:
 
 def code_strength(features: Features) -> float:
     """How surely the text holds or asks for code, in [0, 1)."""
-    signs = features.topics.code + 3 * features.fences + features.code_lines + 20 * max(features.symbols - 0.04, 0.0)
+    signs: float = features.topics.code + 3 * features.fences + features.code_lines
+    if features.symbols > 0.04:
+        signs += 20 * (features.symbols - 0.04)
     return signs / (signs + 3)
 
 

@@ -118,7 +118,8 @@ class Rates:
     @property
     def dearest_output(self) -> int:
         """The most one output token can cost, hidden reasoning included."""
-        return max(self.output, self.reasoning or 0)
+        output, reasoning = self.output, self.reasoning
+        return output if reasoning is None or reasoning < output else reasoning
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class AttemptRecord(msgspec.Struct):
     def tokens_per_sec(self) -> float | None:
         """Output over the time that it took; None where nothing came."""
         output = self.usage.get("output_tokens", 0)
-        return round(output / self.generation_s, 3) if output and self.generation_s else None
+        return int(output / self.generation_s * 1000 + 0.5) / 1000 if output and self.generation_s else None
 
     @property
     def killed_at_usd(self) -> float | None:

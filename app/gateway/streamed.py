@@ -119,7 +119,8 @@ class Streamed:
             if purse.overruns(running) and not relay.ended:
                 relay.blocked = purse.overrun = True
             if relay.opened:
-                waits.deadline_s = min(now_s() + idle_s, hard_s)
+                until_s = now_s() + idle_s
+                waits.deadline_s = until_s if until_s < hard_s else hard_s
             return not (self._late or relay.blocked)
 
         while True:

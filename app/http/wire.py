@@ -290,8 +290,11 @@ class WireProtocol(HttpToolsProtocol):
         return found
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """As uvicorn's; named, since asyncio makes up and prints a name for each task that has none."""
         self._answering = cycle  # `cycle` of the connection is the latest that came, which may wait behind it
-        super()._start_asgi_task(cycle, app)
+        task = asyncio.Task(cycle.run_asgi(app), loop=self.loop, name="request")
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """The answer is out: whatever waits behind it is served, or a silence begins."""

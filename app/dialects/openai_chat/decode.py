@@ -332,7 +332,11 @@ def summed(reports: list[Usage]) -> Usage:
 
 def count_of(tokens: Tokens | None) -> int:
     """A count as a provider wrote it, within what can be counted."""
-    return math.ceil(min(max(tokens, 0), MAX_TOKENS)) if tokens else 0
+    if not tokens:
+        return 0
+    if type(tokens) is int and 0 < tokens <= MAX_TOKENS:
+        return tokens  # nearly all
+    return math.ceil(min(max(tokens, 0), MAX_TOKENS))
 
 
 def _cost_of(shape: UsageShape) -> int | None:
