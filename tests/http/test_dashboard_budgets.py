@@ -129,3 +129,25 @@ async def test_without_traces_the_pace_is_the_windows_own() -> None:
     told = found["windows"][0]["forecast"]
     assert (told["verdict"], told["per_day_usd"]) == ("runs_out", 12.0)
     assert told["at_s"] == pytest.approx(NOW.timestamp() + 8 * HOUR_S)
+
+
+@pytest.mark.parametrize(
+    ("spent", "held", "age_s", "verdict", "runs_out_s"),
+    [
+        (0.5, 0.0, 3_600, "runs_out", 3 * 3_600),  # $0.50 in an hour, $1.50 are left
+        (0.5, 0.5, 3_600, "runs_out", 2 * 3_600),
+        (0.01, 0.0, 5, "runs_out", 199 * 60),  # no pace over less than a minute
+        (2.0, 0.0, 3_600, "spent", 0),
+        (0.0, 0.0, 3_600, "idle", None),
+    ],
+)
+async def test_when_a_task_runs_out_at_the_pace_since_its_first_call(
+    spent: float, held: float, age_s: float, verdict: str, runs_out_s: float | None
+) -> None:
+    began_ms = int((NOW.timestamp() - age_s) * 1000)
+    balance = Balance(int(spent * USD), int(held * USD), limit_nano=2 * USD, began_ms=began_ms)
+    found = await budgets_of(Known(**{"task:a:job": balance}), policy([model("m")]), None, NOW)
+    (task,) = found["tasks"]
+    assert (task["id"], task["key"], task["forecast"]["verdict"]) == ("job", "a", verdict)
+    told = task["forecast"]["at_s"]
+    assert told == (None if runs_out_s is None else pytest.approx(NOW.timestamp() + runs_out_s, abs=1))

@@ -77,6 +77,23 @@ def test_a_rate_is_shown_with_what_is_used_of_it(
         assert dt.datetime.fromisoformat(found["key_hour"]["resets_at"]).minute == 0
 
 
+def test_rates_of_a_team_and_of_everybody(
+    upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("app.gateway.owned", "app.http.budgets"):
+        monkeypatch.setattr(f"{place}.moment_of", lambda _: "2026-11-30T17:44")
+    rules = policy(upstream, KEYS).replace("{day: {max_cost_usd: 10}}", "{minute: {max_calls: 9}}")
+    rules = rules.replace("month: {max_cost_usd: 4}", "minute: {max_tokens: 5000}")
+    with LiveGateway(rules, tmp_path) as gateway:
+        assert [gateway.chat(who).status for who in (ALICE, ALICE, BOB)] == [200, 200, 200]
+        team = rows(gateway, ALICE)["team_minute"]
+        assert (team["name"], team["calls"], team["max_calls"], team["max_tokens"]) == ("lab", 2, None, 5000)
+        assert 0 < team["tokens"] < 5000
+        everybody = rows(gateway, BOSS)["global_minute"]
+        assert (everybody["name"], everybody["calls"], everybody["max_calls"]) == (None, 3, 9)
+        assert not {"global_minute", "team_minute"} & rows(gateway, BOB).keys()
+
+
 def test_a_window_that_is_neither_limited_nor_used_is_left_out(gateway: LiveGateway) -> None:
     assert rows(gateway, BOB) == {}
 

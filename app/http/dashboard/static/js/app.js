@@ -97,7 +97,7 @@ function signIn(error) {
     "form",
     { class: "signin sheet", on: { submit } },
     h("h1", { tabindex: "-1" }, "Sign in"),
-    h("p", { class: "note" }, "The dashboard shows everybody's spending, so it needs an admin key of this gateway. It is kept in this tab only."),
+    h("p", { class: "note" }, "The dashboard shows everybody's spending, so it needs an admin key of this gateway. It is kept in this tab only. No key yet? ", h("code", {}, "bursar keys new NAME --admin"), " makes one."),
     tried ? h("p", { class: "fault", role: "alert" }, error.message) : null,
     h("div", { class: "field" }, h("label", { for: "key" }, "Admin key"), field),
     h("button", { class: "main", type: "submit" }, "Open the dashboard"),
