@@ -96,7 +96,9 @@ class Reply:
         options = self._asked.get("stream_options") or {}
         self._wants_usage = bool(options.get("include_usage"))
         self._roles: set[int] = set()
-        self._text = request.path.endswith("/completions") and not request.path.endswith("/chat/completions")
+        self._text = request.path.endswith("/completions") and not request.path.endswith(
+            ("/chat/completions", "/fim/completions")
+        )
 
     async def run(self) -> None:
         """Answer whole, or be cancelled when the client leaves."""

@@ -95,12 +95,14 @@ class Bridge:
 class ChatHabits:
     """What a provider takes in Chat Completions. `limit_field`: the name of the output limit where the client sent
     none; `only`: it knows the limit by no other name. `include_usage`: its streams are asked for usage; without, they
-    tell it unasked, and `stream_options` are refused. `takes_reasoning`: an assistant's thoughts may come back."""
+    tell it unasked, and `stream_options` are refused. `takes_reasoning`: an assistant's thoughts may come back. `fim`:
+    text completions are Mistral's way."""
 
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     only: bool = False
     include_usage: bool = True
     takes_reasoning: bool = True
+    fim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from app.dialects.openai_chat.refused import without
 from app.dialects.openai_chat.relay import ChatRelay
 from app.dialects.openai_chat.unstreamed import as_stream
 from app.dialects.openai_completions.dialect import CompletionsDialect
+from app.dialects.openai_completions.fim import FIM_PATH, FimRelay, as_text, refuse_more
 from app.dialects.openai_completions.fold import TextFolder
 from app.dialects.openai_completions.parse import echoed
 from app.dialects.openai_completions.read import TextReader
@@ -27,9 +28,14 @@ class TextExchange(ChatExchange):
     def __init__(self, request: ChatRequest, candidate: Candidate, writing: tuple[str, ...]) -> None:
         super().__init__(request, candidate, writing)
         self._dialect = CompletionsDialect(candidate.provider.chat)
+        self._fim = candidate.provider.chat.fim
 
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
+        if self._fim:
+            refuse_more(self._request)
         asked = self._dialect.patch(self._request, model=model, limit_tokens=limit_tokens, stream=stream)
+        if self._fim:
+            asked.path = FIM_PATH
         if self._refused:
             asked.body = without(asked.body, self._refused)
         return asked
@@ -39,7 +45,8 @@ class TextExchange(ChatExchange):
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request
-        return ChatRelay(
+        relay = FimRelay if self._fim else ChatRelay
+        return relay(
             meter,
             choices=request.choices,
             show_usage=request.show_usage and not folds,
@@ -51,10 +58,10 @@ class TextExchange(ChatExchange):
         )
 
     def as_stream(self, relay: Relay, body: bytes) -> bytes:
-        return as_stream(body, b"text_completion")
+        return as_stream(self._text(body), b"text_completion")
 
     def read_whole(self, body: bytes, meter: Meter) -> int:
-        event = TextReader(echoed(self._request)).read(body, self.heard)
+        event = TextReader(echoed(self._request)).read(self._text(body), self.heard)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
         if any(map(is_failure, event.finished.values())):
@@ -69,4 +76,7 @@ class TextExchange(ChatExchange):
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         self._ends = {}
-        return super().shown(body, meter, cost_nano)
+        return super().shown(self._text(body), meter, cost_nano)
+
+    def _text(self, body: bytes) -> bytes:
+        return as_text(body) if self._fim else body

@@ -205,6 +205,7 @@ def _chat_habits(given: ProviderSpec, host: str) -> ChatHabits:
         only=given.limit_field is not None or _is_one_of(host, MAX_TOKENS_HOSTS),
         include_usage=_said(given.include_usage, not _is_one_of(host, NO_STREAM_OPTIONS_HOSTS)),
         takes_reasoning=_said(given.takes_reasoning, not _is_one_of(host, NO_REASONING_HOSTS)),
+        fim=host_matches(host, "mistral.ai"),
     )
 
 

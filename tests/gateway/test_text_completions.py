@@ -287,3 +287,43 @@ async def test_llamacpps_own_limit_is_one_too(tmp_path: Path, upstream: Scripted
                 body = upstream.requests[-1].body
                 assert body["max_tokens"] in sent
                 assert "n_predict" not in body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("capped", [True, False])
+async def test_mistrals_fill_in_the_middle_is_put_into_shape(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, stream: bool, capped: bool
+) -> None:
+    """It answers as Chat does, at a path of its own, and tells usage unasked."""
+    upstream.source = Script.of(FIVE, usage="always")
+    monkeypatch.setattr("app.stores.policy_compile.host_matches", lambda host, listed: listed.endswith("mistral.ai"))
+    caps = {"caps": {"task": {"max_cost_usd": 0.01}}} if capped else {}
+    async with Live(tmp_path, policy({"a": upstream}, **caps)) as live:
+        answer = await complete(live, suffix="\n", stream=stream)
+        assert (answer.status, text_of(answer)) == (200, "a + b # done")
+        (sent,) = upstream.requests
+        assert (sent.path, sent.body["suffix"], "stream_options" in sent.body) == ("/v1/fim/completions", "\n", False)
+        found = answer.events if stream else [answer.json]
+        assert {one["object"] for one in found} == {"text_completion"}
+        assert not any({"delta", "message"} & choice.keys() for one in found for choice in one["choices"])
+        assert answer.done if stream else answer.json["usage"]["cost"] > 0
+        record = await record_of(live, answer)
+        assert (record["outcome"], nano_from_usd(record["cost_usd"])) == ("completed", upstream.bill(PRICE))
+        for more in ({"prompt": ["a", "b"]}, {"prompt": [1, 2]}, {"n": 2}, {"echo": True}, {"logprobs": 2}):
+            no = await complete(live, **more)
+            assert (no.status, no.error is not None) == (400, True), more
+        assert len(upstream.requests) == 1
+
+
+async def test_mistrals_stream_is_cut_in_the_clients_shape(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.source = Script.of(LONG, obeys_limit=False, delay_s=0.0005)
+    monkeypatch.setattr("app.stores.policy_compile.host_matches", lambda host, listed: listed.endswith("mistral.ai"))
+    cap, headers = 40 * INPUT_NANO + 50 * OUTPUT_NANO, {"x-bursar-on-cut": "length"}
+    async with Live(tmp_path, policy({"a": upstream}, caps={"request": {"max_cost_usd": usd(cap)}})) as live:
+        answer = await complete(live, stream=True, headers=headers)
+        (cut,) = [event for event in answer.events if "bursar" in event]
+        assert cut["choices"] == [{"index": 0, "text": "", "logprobs": None, "finish_reason": "length"}]
+        assert text_of(answer).startswith("wwwww")
+        assert (await record_of(live, answer))["outcome"] == "cost_killed"
