@@ -113,6 +113,8 @@ class Rates:
     @property
     def dearest_input(self) -> int:
         """The most one input token can cost: what a reservation has to assume."""
+        if not (self.cache_read or self.cache_write or self.cache_write_1h):
+            return self.input
         return max(self.input, self.cache_read or 0, self.cache_write or 0, self.cache_write_1h or 0)
 
     @property

@@ -12,13 +12,13 @@ import json
 import math
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.http.asgi import AsgiDownstream, Head, Send
+from app.http.asgi import AsgiDownstream, Head
 
 WIRE = "bursar.wire"
 HEAD_S = 30.0
@@ -85,7 +85,8 @@ class WireDownstream(AsgiDownstream):
     __slots__ = ("_chunked", "_cycle")
 
     def __init__(self, cycle: Cycle) -> None:
-        super().__init__(cast(Send, cycle.send))
+        send: Any = cycle.send  # whose messages are typed
+        super().__init__(send)
         self._cycle = cycle
         self._chunked = cycle.scope["http_version"] != "1.0"
 
@@ -272,7 +273,8 @@ class WireProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        scope["extensions"] = {WIRE: cast(Any, cycle)}
+        known: Any = {WIRE: cycle}
+        scope["extensions"] = known
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
