@@ -70,7 +70,7 @@ def test_a_forecast_in_words(
       const told = [forecast({ forecast: { verdict, per_day_usd: 12, at_s }, refills_s })].flat();
       return told.filter(Boolean).map((part) => part.textContent).join(" ");
     })"""
-    refills_s = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC).timestamp()
+    refills_s = dt.datetime(2025, 12, 1, 12, tzinfo=dt.UTC).timestamp()  # any day but today
     said = screen.page.evaluate(ask, [module(screen, "views/budgets"), verdict, in_s, refills_s])
     assert re.fullmatch(written, said), said
 
