@@ -19,7 +19,7 @@ from app.http.asking import caller, is_operator
 from app.http.bodies import bounded_body, read_json
 from app.stores.keys import new_key
 from app.stores.policies import Policies, StaleEdit
-from app.stores.policy_keys import FILE, NotOurs, keys_in, with_key, without_key
+from app.stores.policy_keys import FILE, NotOurs, keys_in, text_of, with_key, without_key
 from app.stores.policy_yaml import PolicyError
 
 MAX_BODY_BYTES = 64 * 1024
@@ -106,9 +106,11 @@ def serve_keys(api: FastAPI, services: Services, policies: Policies, *, editable
 
 def new_key_of(body: bytes) -> NewKey:
     """A POST's body. Raises BadRequest."""
-    if b"${" in body:  # which a policy's text would put the gateway's own environment for
+    asked = read_json(_new_key, body, {})
+    # As it will stand in the file, for JSON can hide it: there the gateway's own environment would take its place.
+    if b"${" in text_of([msgspec.to_builtins(asked)]):
         raise BadRequest("A key holds no ${VARIABLES}.")
-    return read_json(_new_key, body, {})
+    return asked
 
 
 async def _edit(policies: Policies, file: str, change: Any) -> None:

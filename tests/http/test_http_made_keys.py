@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import BadRequest
 from app.core.policy import Policy
+from app.http.keys import new_key_of
 from app.stores.policies import Policies, StaleEdit
 from app.stores.policy_keys import FILE, NotOurs, keys_in, text_of, with_key, without_key
 from app.stores.prices import Catalogue, PriceBook
@@ -103,6 +105,20 @@ def test_what_the_policy_would_not_take_is_named(
     assert (answer.status, answer.error["param"]) == (status, param)
     assert (folder / FILE).read_text() == ""
     assert gateway.chat(CLERK, model="auto").status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"name": "\u0024{HOME}"}',
+        rb'{"name": "x", "team": "$\u007bHOME}"}',
+        rb'{"name": "x", "routes": ["\u0024\u007bHOME}"]}',
+        rb'{"name": "x", "caps": {"day": {"\u0024{HOME}": 1}}}',
+    ],
+)
+def test_no_spelling_brings_the_gateways_environment_into_the_policy(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="VARIABLES"):
+        new_key_of(body)
 
 
 def test_a_key_that_stands_elsewhere_or_nowhere_is_not_deleted(gateway: LiveGateway) -> None:
