@@ -263,7 +263,7 @@ def test_the_host_tells_the_limits_field_and_whether_a_cut_saves_anything(
     [
         ("https://api.openai.com/v1", ChatHabits("max_completion_tokens")),
         ("https://api.deepseek.com/v1", ChatHabits(only=True)),
-        ("https://api.mistral.ai/v1", ChatHabits(only=True, include_usage=False, takes_reasoning=False)),
+        ("https://api.mistral.ai/v1", ChatHabits(only=True, include_usage=False, takes_reasoning=False, fim=True)),
         ("https://api.groq.com/openai/v1", ChatHabits(takes_reasoning=False)),
         ("http://127.0.0.1:8000/v1", ChatHabits()),
     ],
