@@ -271,7 +271,7 @@ def test_the_host_tells_the_limits_field_and_whether_a_cut_saves_anything(
 def test_the_host_tells_what_it_takes_in_chat_and_the_policy_knows_better(base_url: str, habits: ChatHabits) -> None:
     assert build(provider(base_url=base_url)).providers["p"].chat == habits
     made = build(provider(base_url=base_url, limit_field="max_tokens", include_usage=False, takes_reasoning=True))
-    assert made.providers["p"].chat == ChatHabits("max_tokens", only=True, include_usage=False)
+    assert made.providers["p"].chat == ChatHabits("max_tokens", only=True, include_usage=False, fim=habits.fim)
 
 
 def test_the_table_of_hosts_that_bill_after_a_cancel_can_be_replaced() -> None:
