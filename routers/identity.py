@@ -22,11 +22,15 @@ _STAMP: Final = re.compile(
 _MAKERS: Final = (
     "ai21|alibaba|allenai|amazon|anthropic|bytedance|c 4 ai|cohere|cohereforai|databricks|deepseek ai|google|"
     "ibm granite(?= granite)|ibm|meetkai|meta|microsoft|minimaxai|mistralai|moonshotai|nousresearch|nvidia|salesforce|"
-    "snowflake(?= arctic)|thudm|together|sambanova|xai|zai org|z ai"
+    "snowflake(?= arctic)|thudm|xai|zai org|z ai"
 )
-_CALLS: Final = "any|auto|fc|free|hf|inst|instruct|latest|maas|preview|t 1|versatile"
+_HOSTS: Final = (
+    "aws|azure|bedrock|deepinfra|fireworks|github|groq|nim|novita|ollama|openai|openrouter|replicate|together|"
+    "sambanova|vertex(?: ai)?|watsonx|wxai"
+)
+_CALLS: Final = "any|auto|fc|free|hf|inst|instruct|latest|maas|max tokens|preview|prompt|t 1|versatile"
 _PRECISION: Final = r"awq|bf 16|fp 8|fp 16|gguf|gptq|int [48]|q \d"
-_NOISE: Final = re.compile(rf"\b(?:{_MAKERS}|{_CALLS}|{_PRECISION})\b")
+_NOISE: Final = re.compile(rf"\b(?:{_MAKERS}|{_HOSTS}|{_CALLS}|{_PRECISION})\b")
 _CONTEXT: Final = re.compile(r"\b(?:4|8|16|32|128) k\b|\b32768\b")
 _ACTIVE: Final = re.compile(r"(?<=\bb) a \d+(?: \d)? b\b")
 _SIZED: Final = re.compile(r"\b\d+ b\b")
@@ -34,7 +38,8 @@ _TUNED: Final = re.compile(r"\b(?:chat|instant|it|turbo)\b")
 _ALIASES: Final = (
     # Medium is the effort that is meant where nothing is said.
     (re.compile(r"\bmedium (?:reasoning|effort)\b"), ""),
-    (re.compile(r"\b(opus|sonnet|o \d) medium\b"), r"\1"),
+    (re.compile(r"\b(opus|sonnet|o \d(?: mini)?|gpt 5(?: \d)?(?: mini| nano| codex)?) medium\b"), r"\1"),
+    (re.compile(r"\b(3 5 sonnet) v 1\b"), r"\1"),
     (re.compile(r"\bmistral large 24(?:07|11)\b"), "mistral large 2"),
     (re.compile(r"\bmistral large 25 ?12\b"), "mistral large 3"),
     (re.compile(r"\bopen (mi[sx]tral)"), r"\1"),

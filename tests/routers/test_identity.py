@@ -11,10 +11,12 @@ from routers.identity import canonical
 from routers.learned import LearnedRouter
 
 ONE_MODEL = [
-    ["gpt-4o", "openai/gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-2024-08-06-FC"],
+    ["gpt-4o", "openai/gpt-4o", "openai_gpt-4o-2024-05-13", "azure-gpt-4o", "gpt-4o-2024-08-06 (FC)"],
     ["gpt-5", "openai/gpt-5", "gpt-5-2025-08-07", "GPT-5 (2025-08-07) (medium reasoning)"],
     ["gpt-3.5-turbo", "gpt-3.5-turbo-0125", "openai/gpt-3.5-turbo"],
     ["gpt-4", "gpt-4-0613"],
+    ["gpt-5-nano", "openai/gpt-5-nano-medium", "GPT-5 nano (2025-08-07) (medium reasoning)"],
+    ["claude-3-5-sonnet-20240620", "aws-claude-3-5-sonnet-v1", "anthropic_claude-3-5-sonnet-20240620"],
     ["o3", "openai/o3", "o3 (2025-04-16)"],
     ["claude-3-opus-20240229", "claude-3-opus-20240229-FC", "anthropic/claude-3-opus"],
     [
@@ -29,6 +31,7 @@ ONE_MODEL = [
     ["deepseek-coder-v2", "deepseek-ai/DeepSeek-Coder-V2-Instruct", "deepseek-v2-coder-0724"],
     ["deepseek/deepseek-chat-v3-0324", "deepseek-ai/DeepSeek-V3-0324"],
     ["mistralai/mixtral-8x7b-instruct", "open-mixtral-8x7b", "Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b-32768"],
+    ["mixtral-8x7b-instruct", "wxai-mixtral-8x7b-instruct-v01", "mistralai/mixtral-8x7b-chat"],
     ["mistral-large-2407", "Mistral-Large-2", "mistralai/mistral-large-2411"],
     ["mistral-large-2512", "mistralai/Mistral-Large-3"],
     ["Meta-Llama-3-70B-Instruct", "meta-llama_Meta-Llama-3-70B-Instruct", "llama3:70b"],
@@ -40,6 +43,7 @@ ONE_MODEL = [
         "meta.llama3-1-8b-instruct-v1:0",
         "accounts/fireworks/models/llama-v3p1-8b-instruct",
         "@cf/meta/llama-3.1-8b-instruct-fp8",
+        "wxai-llama-3-1-8b-instruct",
     ],
     ["llama-4-maverick", "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", "Llama 4 Maverick Instruct"],
     ["qwen/qwen3-coder", "Qwen3-Coder 480B/A35B Instruct", "Qwen/Qwen3-Coder-480B-A35B-Instruct"],
