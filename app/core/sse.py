@@ -9,7 +9,8 @@ what it has merely looked at.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from app.core.raw import BOM
 
@@ -22,7 +23,7 @@ _CR, _LF = b"\r\n"
 """As numbers: whether bytes are in bytes is only looked for after an error has been made, since they are no number."""
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One block of the stream: its bytes with the blank line, and its joined `data` (None: a comment,
     or fields only)."""
 

@@ -89,7 +89,8 @@ def test_chunks_survive_to_the_byte_and_usage_is_for_those_who_ask(case: WireCas
     shown, hidden = replay(case, [case.body])[0], replay(case, [case.body], show=False)[0]
     assert [e for e in told(shown) if e == "[DONE]"] == [told(shown)[-1]] == [told(hidden)[-1]]
     kept = []
-    for raw, data in upstream:
+    for frame in upstream:
+        raw, data = frame.raw, frame.data
         assert data is not None
         chunk = json.loads(data)
         if chunk.get("usage") is None:

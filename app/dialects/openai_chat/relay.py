@@ -140,7 +140,8 @@ class ChatRelay:
     def feed(self, frames: list[Frame]) -> bytes:
         """Take the frames of one read; the bytes to send on now."""
         out: list[bytes] = []
-        for raw, data in frames:
+        for frame in frames:
+            raw, data = frame.raw, frame.data
             if self.done or self.broken is not None:
                 break
             word = data if data is None else data.strip()
