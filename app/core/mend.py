@@ -19,6 +19,18 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
 """A string, up to the end where nothing closes it: what is cut off must not be looked through again from each quote."""
 
 
+def in_utf8(data: bytes) -> bytes:
+    """The same bytes where they are UTF-8, as nearly all are; else with U+FFFD for what is none, as browsers
+    read it (https://encoding.spec.whatwg.org/#utf-8-decode): models that speak in bytes may break a character."""
+    if data.isascii():
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode(errors="replace").encode()
+    return data
+
+
 def well_formed(data: bytes) -> bytes | None:
     """The JSON without a byte order mark and with whole characters only; None where that changes nothing, or cannot
     do: JSON begins with one such mark at the most."""

@@ -2,8 +2,8 @@
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 (lines end in LF, CRLF or CR; a blank line ends an event; a leading colon is a comment; one leading
-byte order mark is ignored). Each frame keeps its bytes as they came, so that a relay can forward
-what it has merely looked at.
+byte order mark is ignored; what is no UTF-8 is read as U+FFFD). Each frame else keeps its bytes as they came, so
+that a relay can forward what it has merely looked at.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 
 import msgspec
 
+from app.core.mend import in_utf8
 from app.core.raw import BOM
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -64,7 +65,7 @@ class SseParser:
                 frames.append(Frame(block + b"\n\n", block[6:]))
             elif block.strip(b"\n"):
                 frames.append(Frame(block + b"\n\n", _data_of(block)))
-        return frames
+        return frames if buffer.isascii() else list(map(_in_utf8, frames))
 
     def _feed_any_line_end(self, buffer: bytes) -> list[Frame]:
         frames, start = [], 0
@@ -76,18 +77,23 @@ class SseParser:
                 frames.append(Frame(buffer[start : match.end()], _data_of(block)))
             start = match.end()
         self._keep(buffer[start:])
-        return frames
+        return frames if buffer.isascii() else list(map(_in_utf8, frames))
 
     def close(self) -> list[Frame]:
         """The last block, where the stream ended without its blank line (some servers do)."""
         rest, self._rest = self._rest, b""
         block = rest.strip(b"\r\n")
-        return [Frame(block + b"\n\n", _data_of(block))] if block else []
+        return [_in_utf8(Frame(block + b"\n\n", _data_of(block)))] if block else []
 
     def _keep(self, rest: bytes) -> None:
         if len(rest) > MAX_EVENT_BYTES:
             raise SseOverflow("an event of the upstream's stream is larger than 16 MiB")
         self._rest = rest
+
+
+def _in_utf8(frame: Frame) -> Frame:
+    raw = in_utf8(frame.raw)
+    return frame if raw is frame.raw else Frame(raw, _data_of(raw))
 
 
 def _data_of(block: bytes) -> bytes | None:

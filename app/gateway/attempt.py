@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from app.core.errors import BadRequest, BursarError, Draining
-from app.core.mend import readable
+from app.core.mend import in_utf8, readable
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
@@ -136,7 +136,7 @@ class Attempt:
             if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:
                 return await self._whole(reply)
             if "json" in kind:
-                body = await self.session.waits.io(reply.read_all())
+                body = in_utf8(await self.session.waits.io(reply.read_all()))
                 reply.release()
                 reply = UnstreamedReply(reply.status, reply.headers, self.exchange.as_stream(self.relay, body))
             return await Streamed(self, reply).run()
@@ -222,7 +222,7 @@ class Attempt:
 
     async def _whole(self, reply: Reply) -> Verdict | None:
         """One JSON reply: exact usage, one settlement, one answer."""
-        body = await self.session.waits.io(reply.read_all())
+        body = in_utf8(await self.session.waits.io(reply.read_all()))
         reply.release()
         try:
             came = self.exchange.read_whole(body, self.meter)

@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, RateLimited, TaskStopped, Unpriced
+from app.core.mend import in_utf8
 from app.core.meter import Meter
 from app.core.money import tokens_cost
 from app.core.policy import Candidate, Key
@@ -148,7 +149,7 @@ class EmbeddingsCall(OwnedCall):
         try:
             reply = await self.waits.io(self.upstreams.open(provider, "/embeddings", body))
             record.status = reply.status
-            data = await self.waits.io(reply.read_all())
+            data = in_utf8(await self.waits.io(reply.read_all()))
             reply.release()
         except NotConnected as error:
             return await self._failed(purse, record, verdict.not_connected(str(error)))

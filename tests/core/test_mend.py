@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.mend import readable, well_formed
+from app.core.mend import in_utf8, readable, well_formed
 
 PIECES = ["\ud83d", "\ude00", "\\ ", "u", "d83d", '"', "\n", "\U0001f600", "NaN", "-Infinity", "\ufffd"]
 ESCAPES = [b"\\", b"u", rb"\ud83d", rb"\ude00", b"ude00"]
@@ -33,6 +33,14 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 )
 def test_characters_are_made_whole(given: bytes, mended: bytes | None) -> None:
     assert well_formed(given) == mended
+
+
+@given(st.lists(st.sampled_from([b"a", b"\xc3\xbc", b"\xf0\x9f\x98\x80", b"\xe2\x98", b"\xff", b"\xed\xa0\xbd"])))
+def test_what_is_no_utf_8_is_replaced_and_the_rest_is_the_very_same(parts: list[bytes]) -> None:
+    given = b"".join(parts)
+    found = in_utf8(given)
+    assert found.decode() == given.decode(errors="replace")
+    assert found is given or found != given
 
 
 def test_numbers_that_json_has_not_are_null() -> None:

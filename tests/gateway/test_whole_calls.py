@@ -273,6 +273,49 @@ async def test_json_that_is_none_by_the_letter_is_an_answer(
         assert (await live.balance("task:t1")).spent_nano == 10 * INPUT_NANO + 9 * OUTPUT_NANO
 
 
+BROKEN = b"a\xc3b\xff"
+"""What is left of a character that was broken, and bytes that are none: `a\ufffdb\ufffd`."""
+
+
+@pytest.mark.parametrize("client", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("asked", [{"max_tokens": 50}, {"max_tokens": 5000}], ids=["plain", "folded"])
+@pytest.mark.parametrize("place", ["content", "note", "name", "of usage"])
+@pytest.mark.parametrize("streams", [True, False], ids=["a stream", "whole"])
+async def test_bytes_that_are_no_character_spoil_no_answer(
+    tmp_path: Path, upstream: ScriptedUpstream, client: str, asked: dict[str, int], place: str, streams: bool
+) -> None:
+    """Models that speak in bytes may break a character, in what they say or in what else their server tells of it."""
+    at = dict.fromkeys(["content", "note", "name", "of usage"], b"fine") | {place: BROKEN}
+    message = b'{"role":"assistant","content":"%b","note":"%b","%b":1}' % (at["content"], at["note"], at["name"])
+    usage = b'"usage":{"prompt_tokens":10,"completion_tokens":9,"total_tokens":19,"%b":1}' % at["of usage"]
+    if streams:
+        chunk = b'data: {"choices":[{"index":0,"delta":%b,"finish_reason":"stop"}]}\n\n' % message
+        body, kind = chunk + b'data: {"choices":[],%b}\n\ndata: [DONE]\n\n' % usage, "text/event-stream"
+    else:
+        body = b'{"choices":[{"index":0,"message":%b,"finish_reason":"stop"}],%b}' % (message, usage)
+        kind = "application/json"
+    upstream.source = Script(body=body, headers={"content-type": kind})
+    said = "a\ufffdb\ufffd" if place == "content" else "fine"
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": usd(CAP_NANO)}})) as live:
+        for stream in (False, True):
+            task = f"t{stream}"
+            options = {"stream_options": {"include_usage": True}} if client.endswith("completions") else {}
+            answer = await live.chat(task=task, path=client, stream=stream, **asked, **(options if stream else {}))
+            assert answer.status == 200
+            assert said in answer.body.decode()
+            assert answer.error is None
+            assert (await live.balance(f"task:{task}")).spent_nano == 10 * INPUT_NANO + 9 * OUTPUT_NANO
+
+
+async def test_numbers_as_text_are_numbers_in_a_folded_answer_too(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    chunk = 'data: {"choices":[{"index":%s,"delta":{"content":"%s"},"finish_reason":"stop"}]}\n\n'
+    body = chunk % ('"1"', "b") + chunk % ("0", "a") + "data: [DONE]\n\n"
+    upstream.source = Script.replay(body.encode())
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(n=2, max_cost_usd=usd(CAP_NANO))
+        assert [(c["index"], c["message"]["content"]) for c in answer.json["choices"]] == [(0, "a"), (1, "b")]
+
+
 async def test_a_plain_call_that_finds_no_room_for_its_worst_case_is_folded(
     tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
 ) -> None:

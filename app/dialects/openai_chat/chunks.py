@@ -18,7 +18,7 @@ class _Indexed(msgspec.Struct):
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_indexed = msgspec.json.Decoder(_Indexed)
+_indexed = msgspec.json.Decoder(_Indexed, strict=False)  # some servers write numbers as text
 _NULL, _EMPTY, _NO_TEXT = msgspec.Raw(b"null"), msgspec.Raw(b"{}"), msgspec.Raw(b'""')
 _SAYING = frozenset(("delta", "logprobs", "text"))
 

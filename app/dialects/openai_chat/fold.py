@@ -41,7 +41,7 @@ class Folder:
             self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index") or 0
+        index = int(choice.get("index") or 0)  # some servers write numbers as text
         folded = self._choices.setdefault(
             index,
             {
