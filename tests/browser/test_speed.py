@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.browser import seed
-from tests.browser.conftest import DESK, PHONE, Screen, Seeded
+from tests.browser.conftest import DESK, PHONE, Screen, Seeded, seeded
 from tests.browser.test_format import module
+from tests.upstream import ScriptedUpstream
 
 
 def test_radar_frontier_trend_and_codes(screens: Callable[..., Screen], kept: Seeded) -> None:
@@ -61,9 +62,15 @@ def test_the_radar_clips_and_tells_the_real_value(screens: Callable[..., Screen]
     assert outlier["fill"] != other["fill"]
 
 
-def test_the_frontier_is_drawn_as_it_is_told(screens: Callable[..., Screen], kept: Seeded) -> None:
+@pytest.fixture
+def untouched(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Iterator[Seeded]:
+    """A past of its own: a single quick and cheap call of another test beats all that is in it."""
+    yield from seeded(tmp_path_factory.mktemp("untouched"), upstream, keys=True)
+
+
+def test_the_frontier_is_drawn_as_it_is_told(screens: Callable[..., Screen], untouched: Seeded) -> None:
     """Both axes logarithmic, size success, colour the program, stairs through those that nobody beats."""
-    screen = screens(kept.gateway, key="boss")
+    screen = screens(untouched.gateway, key="boss")
     screen.go("speed")
     *programs, stairs = screen.points("Cost-Speed Frontier")
     axes = (
