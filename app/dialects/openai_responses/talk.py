@@ -61,6 +61,12 @@ class _Turns:
             self._assistant(self._call(item, param))
         elif kind in CARRIED_ITEMS:
             self._result(item, param)
+        elif kind == "item_reference":
+            raise BadRequest(
+                f"The parameter {param} refers to an item (item_reference) that the chosen model's provider has not"
+                " stored: send the item itself. Clients such as the AI SDK do so with the option store: false.",
+                param=param,
+            )
         elif kind not in DROPPED_ITEMS:
             raise BadRequest(
                 f"The parameter {param} is of a type ({kind}) that the chosen model's provider cannot read.",

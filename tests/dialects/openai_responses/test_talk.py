@@ -196,6 +196,7 @@ def test_items_that_only_openai_has_are_refused(item: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as raised:
         talk_of(input=[{"role": "user", "content": "go"}, item])
     assert raised.value.param == "input[1]"
+    assert ("store: false" in raised.value.message) == (item.get("type", "item_reference") == "item_reference")
 
 
 @pytest.mark.parametrize("name", REFUSED_MEMBERS)
