@@ -106,3 +106,16 @@ def test_every_program_is_pointed_at_the_task(program: str, tmp_path: Path) -> N
     if program == "gemini":
         written = json.loads((tmp_path / ".gemini" / "settings.json").read_text())
         assert written["security"]["auth"]["selectedType"] == "gemini-api-key"
+
+
+@pytest.mark.parametrize("program", ["qwen", "cline", "cn", "aider", "mini"])
+def test_programs_with_settings_of_their_own_get_them(program: str, tmp_path: Path) -> None:
+    base = "http://127.0.0.1:8080/t/job"
+    way = Way(base, "key", "auto", tmp_path)
+    common, outfit = outfit_for("python3", way), outfit_for(program, way)
+    environment = {name: value for name, value in outfit.environment.items() if name not in common.environment}
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    said = json.dumps([environment, outfit.arguments]) + "".join(files)
+    assert "auto" in said
+    assert program == "mini" or f"{base}/v1" in said
+    assert "key" not in outfit.arguments

@@ -1,7 +1,8 @@
 """How each agent program is told to go through the gateway: environment, arguments, a settings file of its own.
 
 Nothing of the user's own configuration is changed. What each program reads was tried with the versions in
-`tests/agents` (Claude Code, codex, gemini-cli, opencode, pi); any other program gets the common variables.
+`tests/agents` (Claude Code, codex, gemini-cli, opencode, pi) and `docs/clients.md` (the others); any other program gets
+the common variables.
 """
 
 from __future__ import annotations
@@ -139,10 +140,62 @@ def _pi(way: Way, outfit: Outfit) -> None:
     outfit.arguments += ["--provider", PROVIDER, "--model", way.model]
 
 
+def _qwen(way: Way, outfit: Outfit) -> None:
+    """Qwen Code keeps how it signs in among its settings; the command line comes before them."""
+    outfit.arguments += ["--auth-type", "openai", "--openai-base-url", f"{way.base}/v1", "--model", way.model]
+
+
+def _cline(way: Way, outfit: Outfit) -> None:
+    """Cline reads providers from its folder only, so it gets one: what it keeps there of sessions goes with it."""
+    name = "openai-compatible"
+    settings = {"provider": name, "apiKey": way.key, "model": way.model, "baseUrl": f"{way.base}/v1"}
+    providers = {name: {"settings": settings, "updatedAt": "2026-01-01T00:00:00.000Z", "tokenSource": "manual"}}
+    (way.folder / "settings").mkdir(exist_ok=True)
+    (way.folder / "settings" / "providers.json").write_text(
+        json.dumps({"version": 1, "lastUsedProvider": name, "modes": {}, "providers": providers})
+    )
+    outfit.arguments += ["--data-dir", str(way.folder)]
+
+
+def _continue(way: Way, outfit: Outfit) -> None:
+    """Continue's command line takes its models from a file. JSON is YAML."""
+    model = {
+        "name": way.model,
+        "provider": "openai",
+        "model": way.model,
+        "apiBase": f"{way.base}/v1",
+        "apiKey": way.key,
+        "roles": ["chat"],
+        "capabilities": ["tool_use"],
+    }
+    config = {"name": "Bursar", "version": "1.0.0", "schema": "v1", "models": [model]}
+    (way.folder / "config.yaml").write_text(json.dumps(config))
+    outfit.arguments += ["--config", str(way.folder / "config.yaml")]
+
+
+def _aider(way: Way, outfit: Outfit) -> None:
+    """aider reads its own variables before its settings."""
+    outfit.environment |= {"AIDER_MODEL": f"openai/{way.model}", "AIDER_OPENAI_API_BASE": f"{way.base}/v1"}
+
+
+def _mini(way: Way, outfit: Outfit) -> None:
+    """mini-swe-agent stops where litellm knows no price, and asks ten times, for minutes, whatever it is refused."""
+    outfit.environment |= {
+        "MSWEA_MODEL_NAME": f"openai/{way.model}",
+        "MSWEA_COST_TRACKING": "ignore_errors",
+        "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",
+    }
+
+
 _SPECIAL: dict[str, Callable[[Way, Outfit], None]] = {
     "claude": _claude,
     "codex": _codex,
     "gemini": _gemini,
     "opencode": _opencode,
     "pi": _pi,
+    "qwen": _qwen,
+    "cline": _cline,
+    "cn": _continue,
+    "aider": _aider,
+    "mini": _mini,
 }

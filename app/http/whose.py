@@ -26,7 +26,12 @@ _HARNESSES = (
     ("geminicli", "gemini-cli"),
     ("gemini-cli", "gemini-cli"),
     ("pi-coding-agent", "pi"),
-    ("pi/", "pi"),
+    (" pi/", "pi"),
+    ("qwencode", "qwen-code"),
+    ("pydantic-ai", "pydantic-ai"),
+    ("google-adk", "google-adk"),
+    ("agents/python", "openai-agents"),
+    ("agents/javascript", "openai-agents"),
     ("ai-sdk", "ai-sdk"),
     ("litellm", "litellm"),
     ("langchain", "langchain"),
@@ -34,8 +39,7 @@ _HARNESSES = (
     ("google-genai", "google-genai"),
     ("openai", "openai-sdk"),
 )
-
-
+"""In this order, for what is built on an SDK often names it, too. " pi/" begins a word: others end in it."""
 MAX_SIGN_CHARS = 200
 """Programs name themselves first; what they add of systems and libraries may be long."""
 
