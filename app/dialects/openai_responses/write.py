@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.core.errors import BursarError, UpstreamRejected
+from app.core.errors import BursarError, ContextTooLong, UpstreamRejected, UpstreamTooLong
 from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Event, Finished, Said, Thought
 from app.core.sse import Frame
 from app.core.types import ChatRequest
@@ -69,7 +69,10 @@ class ResponsesWriter:
         return out + self._last(REASONS["length"], counts, cut)
 
     def broken(self, error: BursarError) -> bytes:
-        """The upstream died: the reply has failed, and clients may retry it, but not where it refused."""
+        """The upstream died: the reply has failed, and clients may retry it, but not where it refused. A prompt that
+        is too long has OpenAI's own code: by it codex knows that it has to compact the conversation."""
+        if isinstance(error, UpstreamTooLong):
+            return self._fail(ContextTooLong.code, error, None)
         if isinstance(error, UpstreamRejected):
             return self._fail(CUT_CODE, error, None)
         return self._fail(BROKEN_CODE, error, None)

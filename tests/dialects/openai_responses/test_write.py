@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import UpstreamError, UpstreamRejected
+from app.core.errors import UpstreamError, UpstreamRejected, UpstreamTooLong
 from app.core.events import (
     Begin,
     CallBegins,
@@ -256,6 +256,14 @@ def test_a_refusal_after_comments_is_final_and_says_why(body: bytes) -> None:
     rejected = UpstreamRejected("Refused.", upstream_status=400, body=body)
     said = told(DIALECT.writer(request_of()).broken(rejected))[-1]["response"]["error"]
     assert said == {"code": "invalid_prompt", "message": "Bad schema." if b"Bad" in body else "Refused."}
+
+
+def test_a_prompt_that_is_too_long_is_told_by_the_code_that_makes_codex_compact() -> None:
+    """Tried with codex 0.169: by any other code the conversation stays as long as it is."""
+    body = b'{"message": "It does not fit.", "type": "invalid_request_error", "param": null, "code": null}'
+    error = UpstreamTooLong("Refused.", upstream_status=400, body=body)
+    said = told(DIALECT.writer(request_of()).broken(error))[-1]["response"]["error"]
+    assert said == {"code": "context_length_exceeded", "message": "It does not fit."}
 
 
 TEXTS = st.text(min_size=1, max_size=8)
