@@ -326,8 +326,8 @@ class Purse:
     async def settle(self, cost_nano: int, *, killed: str | None = None) -> None:
         """Charge `cost_nano` in all and give back the rest; a second call does nothing. Never raises.
 
-        `killed` names the ledger's scope that cut the call; a task's is closed by it, unless other calls hold what
-        is left of it.
+        `killed` names the ledger's scope that cut the call; a task's is closed by it, unless there is more to be had
+        by now or other calls hold what is left of it.
         """
         if self.closed or self._reserve is None:
             return
@@ -351,7 +351,7 @@ class Purse:
         return self.tokens_left is not None and self.used_tokens > self.tokens_left
 
     async def _cut_by(self, scope: str) -> tuple[str, ...]:
-        """Note the amounts for the client; the scopes to close: none where others hold money that may come back."""
+        """Note the amounts for the client; the scopes to close: none where more is to be had, or may come back."""
         limits, charged = self.limits, self.charged_nano
         if scope == limits.call_scope:
             self.cut_headers = scope_headers(scope, limits.call_cap_nano or 0, limits.call_used_nano + charged, 0)
@@ -367,7 +367,8 @@ class Purse:
         spent = balance.spent_nano - self._recorded_nano + charged
         others_nano = max(balance.held_nano - self._grant.held_nano, 0)
         self.cut_headers = scope_headers(scope, limit, spent, others_nano)
-        return found if not others_nano or spent >= limit else ()
+        raised = (balance.room_nano or 0) >= tokens_cost(STEP_AHEAD_TOKENS, self.plan.output_rate) > 0
+        return found if spent >= limit or not (others_nano or raised) else ()
 
     async def _shared_nano(self) -> int | None:
         """What this call could have if all others gave back what they hold; None where no scope has a limit."""

@@ -24,6 +24,13 @@ from tests.tools import TOOLS
 
 SOURCE = Path(__file__).resolve().parent
 RUN_S = 120.0
+PI = {
+    "openai_chat": ("openai-completions", "/v1"),
+    "openai_responses": ("openai-responses", "/v1"),
+    "anthropic": ("anthropic-messages", ""),
+    "gemini": ("google-generative-ai", "/v1beta"),
+}
+"""What pi calls each dialect, and where it looks for it below the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +82,19 @@ async def run(
     model: str = "auto",
     key: str = "dummy",
     more: Mapping[str, str] | None = None,
+    dialect: str | None = None,
 ) -> Ran:
     """One run of a program without a person at it, with the gateway at `base` (the task in its path), and `more` in the
-    environment that it is started in."""
+    environment that it is started in. `dialect`: for pi, which speaks each."""
     (settings := folder / "settings").mkdir(parents=True, exist_ok=True)
     outfit = outfit_for(name, Way(base, key, model, settings))
+    if dialect is not None:
+        written = settings / "models.json"
+        told = json.loads(written.read_text())
+        (provider,) = told["providers"].values()
+        provider["api"], below = PI[dialect]
+        provider["baseUrl"] = base + below
+        written.write_text(json.dumps(told))
     given = outfit.over({**_environment(name, folder), **(more or {})})
     return await _ran(name, [str(_program(name)), *outfit.arguments, *_asked(name, prompt)], given, folder)
 

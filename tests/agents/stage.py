@@ -28,6 +28,7 @@ NATIVE = {
 """The dialect that each speaks."""
 PROMPT = "Make a file made.txt that says hello, then say that you are done."
 MAKE = "echo hello > made.txt"
+FIRST = "echo first > first.txt"
 OUT_OF_BUDGET = "out of budget"
 ENDLESS = 15_000
 """Tokens: more than any cap here pays for."""
@@ -74,19 +75,19 @@ def offers(received: Received, wanted: str) -> str | None:
     return None
 
 
-def calls(received: Received, name: str, parts: int = 3) -> list[Piece]:
-    """The model calls the program's tool, its arguments in several pieces."""
-    wanted, arguments = call_of(name, MAKE)
+def calls(received: Received, name: str, parts: int = 3, command: str = MAKE, index: int = 0) -> list[Piece]:
+    """The model calls the program's tool, its arguments in several pieces; `index`: which of its calls this is."""
+    wanted, arguments = call_of(name, command)
     kind = offers(received, wanted)
     assert kind is not None
     said = json.dumps({"input": arguments}) if kind == "function" and name == "codex" else arguments
-    size = -(-len(said) // parts)
+    size, id_ = -(-len(said) // parts), f"call_{index + 1}"
     pieces = [said[start : start + size] for start in range(0, len(said), size)]
     if kind == "custom":
-        opening = {"index": 0, "id": "call_1", "type": "custom", "custom": {"name": wanted, "input": ""}}
-        more = [{"index": 0, "custom": {"input": piece}} for piece in pieces]
+        opening = {"index": index, "id": id_, "type": "custom", "custom": {"name": wanted, "input": ""}}
+        more = [{"index": index, "custom": {"input": piece}} for piece in pieces]
         return [Delta({"tool_calls": [delta]}) for delta in (opening, *more)]
-    return [tool(id="call_1", name=wanted), *(tool(piece) for piece in pieces)]
+    return [tool(id=id_, name=wanted, index=index), *(tool(piece, index=index) for piece in pieces)]
 
 
 def works(name: str) -> Answers:
@@ -103,7 +104,8 @@ def works(name: str) -> Answers:
 
 
 def endless(name: str, where: str, *, span: int = 1, delay_s: float = 0.0001) -> Answers:
-    """The model goes on and on: in its text, or inside of the arguments of a call; `span` tokens to an event."""
+    """The model goes on and on: in its text, or inside of the arguments of a call, be it the only one or the second;
+    `span` tokens to an event."""
 
     def answer(received: Received) -> Script:
         if offers(received, call_of(name, MAKE)[0]) is None:
@@ -112,9 +114,10 @@ def endless(name: str, where: str, *, span: int = 1, delay_s: float = 0.0001) ->
             # Numbers, for gemini-cli stops at repetition.
             said = [" ".join(map(str, range(start, start + span))) + " " for start in range(0, ENDLESS, span)]
             return Script.of([text(piece, tokens=span) for piece in said], delay_s=delay_s, obeys_limit=False)
-        pieces = calls(received, name, parts=2)
+        first = calls(received, name, command=FIRST) if where == "second" else []
+        pieces = calls(received, name, parts=2, index=min(len(first), 1))
         filler = [_filler(pieces[0], span)] * (ENDLESS // span)
-        return Script.of(pieces[:2], filler, pieces[2:], delay_s=delay_s, obeys_limit=False)
+        return Script.of(first, pieces[:2], filler, pieces[2:], delay_s=delay_s, obeys_limit=False)
 
     return answer
 
@@ -122,9 +125,10 @@ def endless(name: str, where: str, *, span: int = 1, delay_s: float = 0.0001) ->
 def _filler(opening: Piece, span: int) -> Piece:
     """More space inside of a call's arguments."""
     assert isinstance(opening, Delta)
-    if opening.delta["tool_calls"][0]["type"] == "custom":
-        return Delta({"tool_calls": [{"index": 0, "custom": {"input": " \n" * span}}]}, span)
-    return tool(" \n" * span, tokens=span)
+    (call,) = opening.delta["tool_calls"]
+    if call["type"] == "custom":
+        return Delta({"tool_calls": [{"index": call["index"], "custom": {"input": " \n" * span}}]}, span)
+    return tool(" \n" * span, tokens=span, index=call["index"])
 
 
 def first_turn_usd(name: str, upstream: ScriptedUpstream, price: Any) -> float:

@@ -47,13 +47,15 @@ class Stage:
     tape: Tape
     upstream: ScriptedUpstream
     folder: Path
+    dialect: str | None = None
 
     async def play(self, source: Any, task: str = "job") -> Ran:
         """Run the program on the task while the model says what `source` scripts."""
         self.upstream.source = source
         self.upstream.requests.clear()
         self.tape.clear()
-        return await run(self.name, f"{self.live.url}/t/{task}", self.folder / task, PROMPT)
+        url = f"{self.live.url}/t/{task}"
+        return await run(self.name, url, self.folder / task, PROMPT, dialect=self.dialect)
 
     def keep(self, scenario: str) -> None:
         """Write down what was sent, where that is wanted."""
@@ -77,7 +79,24 @@ async def stage(
         yield Stage(name, way, live, tape, upstream, tmp_path)
 
 
+@pytest.fixture(params=["openai_responses", "anthropic", "gemini"])
+async def pi(request: pytest.FixtureRequest, upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Stage]:
+    """pi in the dialects that are not its own, on an upstream of the same."""
+    dialect, tape = str(request.param), Tape()
+    async with scene.gateways(upstream, dialect, tmp_path, tape.before) as live:
+        yield Stage("pi", dialect, live, tape, upstream, tmp_path, dialect)
+
+
 async def test_a_task_of_two_turns(stage: Stage) -> None:
+    await makes_the_file(stage)
+    stage.keep("two_turns")
+
+
+async def test_pi_works_in_every_dialect(pi: Stage) -> None:
+    await makes_the_file(pi)
+
+
+async def makes_the_file(stage: Stage) -> None:
     ran = await stage.play(scene.works(stage.name))
     assert ran.code == 0, ran.shown
     assert (ran.folder / "made.txt").read_text().strip() == "hello", ran.shown
@@ -85,7 +104,6 @@ async def test_a_task_of_two_turns(stage: Stage) -> None:
     task = await stage.live.client.task("job")
     assert task["calls"] == len(stage.upstream.requests)
     assert round(task["spent_usd"] * 10**9) == stage.upstream.bill(PRICE)
-    stage.keep("two_turns")
 
 
 async def ended_for_money(stage: Stage, ran: Ran, asked: int) -> None:
@@ -97,8 +115,22 @@ async def ended_for_money(stage: Stage, ran: Ran, asked: int) -> None:
         assert ran.code != 0, ran.shown
 
 
-@pytest.mark.parametrize("where", ["text", "tool"])
+WHERE = pytest.mark.parametrize("where", ["text", "tool", "second"])
+
+
+@WHERE
 async def test_a_cut_in_the_middle(stage: Stage, where: str) -> None:
+    await is_cut(stage, where)
+    if where != "second":
+        stage.keep(f"cut_in_{where}")
+
+
+@WHERE
+async def test_pi_is_cut_in_every_dialect(pi: Stage, where: str) -> None:
+    await is_cut(pi, where)
+
+
+async def is_cut(stage: Stage, where: str) -> None:
     await stage.play(scene.works(stage.name), task="measure")
     first = scene.first_turn_usd(stage.name, stage.upstream, PRICE)
     measured = len(stage.upstream.requests)
@@ -108,14 +140,21 @@ async def test_a_cut_in_the_middle(stage: Stage, where: str) -> None:
     await ended_for_money(stage, ran, measured)
     task = await stage.live.client.task("job")
     assert task["cost_killed_at_usd"] is not None
-    stage.keep(f"cut_in_{where}")
 
 
 async def test_a_denial_before_the_call(stage: Stage) -> None:
+    await is_denied(stage)
+    stage.keep("denied")
+
+
+async def test_pi_is_denied_in_every_dialect(pi: Stage) -> None:
+    await is_denied(pi)
+
+
+async def is_denied(stage: Stage) -> None:
     await scene.cap(stage.live, 0.000001)
     ran = await stage.play(scene.works(stage.name))
     await ended_for_money(stage, ran, 0)
-    stage.keep("denied")
 
 
 NOBODY = "http://127.0.0.1:9"

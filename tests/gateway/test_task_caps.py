@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.live import OUTPUT_NANO, Answer, Live, policy, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Answer, Live, policy, usd
+from tests.gateway.test_client_gone import has_sent
 from tests.gateway.test_cut import CALL
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Gate, Script, words
+from tests.upstream_script import Gate, Script, text, words
 
 LONG = words(" ".join(f"w{n}" for n in range(400)))
 FREE = {"a": {"pricing": {"input_per_1k": 0, "output_per_1k": 0}}}
@@ -32,6 +35,11 @@ def assert_stopped(answer: Answer, reason: str) -> None:
     assert (answer.headers["x-bursar-scope"], answer.headers["x-bursar-reason"]) == ("task", reason)
     assert answer.headers["x-should-retry"] == "false"
     assert "retry-after" not in answer.headers
+
+
+async def change(live: Live, task: str, **terms: Any) -> None:
+    async with live.client.session.patch(f"{live.url}/v1/tasks/{task}", json=terms) as reply:
+        assert reply.status == 200, await reply.text()
 
 
 async def outcome_of(live: Live, answer: Answer) -> str:
@@ -201,3 +209,54 @@ async def test_a_root_that_is_cut_stops_all_below(tmp_path: Path, upstream: Scri
         assert no.status == 402
         assert len(upstream.requests) == 1
         assert (await live.client.task("root"))["exhausted"] or (await live.client.task("one"))["exhausted"]
+
+
+async def test_a_tree_that_is_frozen_lets_what_runs_end_and_nothing_begin(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
+) -> None:
+    gate = Gate()
+    upstream.source = Script.of(words("one two three four five"), gate=gate)
+    child = {"x-bursar-parent-task-id": "root"}
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_calls": 9}}), ledger_url) as live:
+        gate.release(2)
+        async with live.client.open(task="child", stream=True, headers=child) as reply:
+            said = await reply.content.readany()
+            await change(live, "root", state="frozen")
+            assert_stopped(await live.chat(task="child"), "frozen")
+            await change(live, "child", state="open", max_calls=99)
+            assert_stopped(await live.chat(task="child"), "frozen")
+            gate.open()
+            said += await reply.read()
+        assert said.endswith(b"data: [DONE]\n\n")
+        assert b'"finish_reason":"stop"' in said
+        await live.idle()
+        for task in ("root", "child"):
+            assert (await live.balance(f"task:{task}")).spent_nano == upstream.bill(PRICE)
+        await change(live, "root", state="open")
+        assert (await live.chat(task="child")).status == 200
+        assert len(upstream.requests) == 2
+
+
+async def test_a_cap_that_is_raised_too_late_for_a_stream_opens_the_task_all_the_same(
+    tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream was told that there is no more, and is cut by that before it hears of the raise."""
+    gate = Gate()
+    said = [text(f"w{number} ") for number in range(200)]
+    upstream.source = [Script.of(said, gate=gate, obeys_limit=False, role_chunk=False), Script.of(words("one two"))]
+    low = {"x-bursar-task-max-cost-usd": f"{usd(20 * INPUT_NANO + 60 * OUTPUT_NANO):.9f}"}
+    async with Live(tmp_path, policy({"a": upstream}), ledger_url) as live:
+        asking = asyncio.ensure_future(live.chat(task="t", stream=True, headers=low))
+        await upstream.until(lambda u: u.requests)
+        running: list[Any] = live.services.calls.under_way()
+        (call,) = running
+        for sent in range(1, len(said)):
+            gate.release()
+            await upstream.until(partial(has_sent, pieces=sent))
+            if call.purse._dry:
+                break
+        monkeypatch.setattr(call.purse, "flush", lambda: None)
+        await change(live, "t", max_cost_usd=1)
+        gate.open()
+        assert (await asking).error_code == "budget_exceeded"
+        assert (await live.chat(task="t", stream=True)).finishes == ["stop"]

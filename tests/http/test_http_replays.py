@@ -16,7 +16,7 @@ import pytest
 from app.core.types import Outcome
 from app.http.replays import RecordingDownstream, Replays
 from app.stores.replays_sqlite import SqliteReplays
-from tests.gateway.live import PRICE, Live, policy, until
+from tests.gateway.live import PRICE, PROMPT, Live, policy, until
 from tests.redis_server import shared_server
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
@@ -100,6 +100,32 @@ async def test_a_cut_stays_a_cut(tmp_path: Path, upstream: ScriptedUpstream) -> 
         again = await live.chat(headers=SAME, stream=True, max_cost_usd=0.0001)
         assert first.error_code == again.error_code == "budget_exceeded"
         assert len(upstream.requests) == 1
+
+
+CUT_IN: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "a", "messages": PROMPT, "stream": True},
+    "/v1/responses": {"model": "a", "input": "hi", "stream": True},
+    "/v1/messages": {"model": "a", "messages": PROMPT, "max_tokens": 900, "stream": True},
+    "/v1beta/models/a:streamGenerateContent?alt=sse": {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]},
+    "/v1beta/models/a:streamGenerateContent": {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]},
+}
+
+
+@pytest.mark.parametrize("path", CUT_IN)
+async def test_a_cut_is_given_again_to_the_byte_and_charged_once(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str
+) -> None:
+    upstream.source = Script.of(words(" ".join(["word"] * 400)), obeys_limit=False, delay_s=0.001)
+    headers = {**SAME, "x-bursar-task-id": "t", "x-bursar-max-cost-usd": "0.0001"}
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        bodies, spent = [], []
+        for _ in range(3):
+            async with live.client.session.post(live.url + path, json=CUT_IN[path], headers=headers) as reply:
+                bodies.append(await reply.read())
+            spent.append((await live.task("t"))["spent_usd"])
+        assert b"out of budget" in bodies[0]
+        assert (len(set(bodies)), len(set(spent)), len(upstream.requests)) == (1, 1, 1)
+        assert (await live.task("t"))["calls"] == 1
 
 
 async def test_a_key_belongs_to_one_request(tmp_path: Path, upstream: ScriptedUpstream) -> None:
