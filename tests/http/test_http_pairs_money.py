@@ -23,7 +23,12 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, ListPrice, Piece, Script, hidden, reasoning, text, tool, words
 
 CACHED = ListPrice("0.001", "0.002", "0.0001")
-PRICING = {"pricing": {"input_per_1k": 0.001, "output_per_1k": 0.002, "cache_read_per_1k": 0.0001}}
+PRICING = {
+    "pricing": {"input_per_1k": 0.001, "output_per_1k": 0.002, "cache_read_per_1k": 0.0001, "tiers": [
+        {"above_tokens": 200_000, "input_per_1k": 0.004, "output_per_1k": 0.008, "cache_read_per_1k": 0.0004},
+    ]},
+}  # fmt: skip
+LONG = ListPrice("0.004", "0.008", "0.0004")
 INPUT = 12
 CAP_NANO = INPUT * 1_000 + 120 * OUTPUT_NANO
 ARRAY = "array"
@@ -78,6 +83,18 @@ async def test_what_was_cached_and_thought_costs_what_its_provider_bills(
     (received,) = upstream.requests
     assert received.tokens.output == sum(getattr(piece, "tokens", 0) for piece in said)
     assert await spent(near) == upstream.bill(CACHED) < upstream.bill(PRICE)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("model", PATHS)
+async def test_a_million_tokens_cost_what_their_tier_says(
+    near: Live, upstream: ScriptedUpstream, client: str, model: str
+) -> None:
+    upstream.source = Script.of(THOUGHTFUL, input_tokens=1_000_000, cached_tokens=400_000)
+    path, body = request(client, model)
+    async with near.client.session.post(near.url + path, json=body, headers={"x-bursar-task-id": "t"}) as response:
+        assert (await read(response)).status == 200
+    assert await spent(near) == upstream.bill(LONG)
 
 
 async def in_step(live: Live, gate: Gate, path: str, body: dict[str, Any], marks: list[bytes]) -> Answer:
