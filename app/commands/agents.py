@@ -128,11 +128,13 @@ def _opencode(way: Way, outfit: Outfit) -> None:
 
 
 def _pi(way: Way, outfit: Outfit) -> None:
-    """pi reads providers from its folder only, so it gets one: what it keeps there of sessions goes with it."""
+    """pi reads providers from its folder only, so it gets one: what it keeps there of sessions goes with it. By itself
+    it says only which SDK it uses."""
     provider = {
         "baseUrl": f"{way.base}/v1",
         "api": "openai-completions",
         "apiKey": way.key,
+        "headers": {"User-Agent": "pi-coding-agent"},
         "models": [{"id": way.model}],
     }
     (way.folder / "models.json").write_text(json.dumps({"providers": {PROVIDER: provider}}))

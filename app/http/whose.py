@@ -66,8 +66,8 @@ def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: 
         session = request.session if request is not None else None
         task = path_task or _first(headers, _SESSIONS) or (None if session is None else _usable(session))
     parent = headers.get("x-bursar-parent-task-id")
-    if parent is None:
-        parent = _first(headers, _PARENTS)
+    if parent is None:  # a session's parent is none of the task's that the base URL names: both are in that one
+        parent = None if task is not None and task == path_task else _first(headers, _PARENTS)
     elif task is None:
         raise BadRequest("A parent alone names no task: send X-Bursar-Task-Id, too.", param="X-Bursar-Parent-Task-Id")
     else:

@@ -187,6 +187,9 @@ async def test_nothing_that_is_set_up_already_leads_past_the_gateway(
         assert (await live.client.task("job"))["calls"] == len(upstream.requests) >= 2
 
 
+HARNESSES = {"claude": "claude-code", "gemini": "gemini-cli"}
+
+
 async def test_each_by_bursar_run(name: str, upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.source = scene.works(name)
     upstream.requests.clear()
@@ -196,6 +199,7 @@ async def test_each_by_bursar_run(name: str, upstream: ScriptedUpstream, tmp_pat
         assert (ran.folder / "made.txt").exists(), ran.shown
         task = await live.client.task("job")
         assert task["limits"]["max_cost_usd"]["binding"] == 1
+        assert task["speed"]["harness"] == HARNESSES.get(name, name)
         assert f"spent   ${upstream.bill(PRICE) / 10**9:.6f} of $1.000000" in ran.err
         denied = await run_by_command(name, live.url, tmp_path / "poor", PROMPT, task="poor", cap_usd=0.000001)
         assert OUT_OF_BUDGET in denied.shown.lower(), denied.shown

@@ -45,6 +45,8 @@ def test_a_child_names_its_parent() -> None:
     assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), None).parent_id == "root"
     assert task_of({"x-session-id": "me", "x-parent-session-id": "me"}, request(), None).parent_id is None
     assert task_of({"x-parent-session-id": "root"}, request(), None).parent_id is None
+    # A session and its sub-agent's under one base URL: both are that one task, which is below neither.
+    assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), "job").parent_id is None
     with pytest.raises(BadRequest, match="X-Bursar-Task-Id") as caught:
         task_of(
             {"x-bursar-parent-task-id": "root"}, request(), None
