@@ -13,6 +13,7 @@ import numpy as np
 
 from routers.eval_bootstrap import Resamples
 from routers.eval_table import Floats
+from routers.rows import Indices
 
 DECILES: Final = 10
 ECE_BINS: Final = 15
@@ -35,6 +36,10 @@ class Pair:
     cpt80: Floats
 
 
+MOST_AT_ONCE: Final = 2_000_000
+"""Resamples times rows that are routed at once: each takes some 30 bytes."""
+
+
 def pair_metrics(needed: Floats, strong: Floats, weak: Floats, resamples: Resamples) -> Pair:
     """APGR, CPT(50 %), CPT(80 %) of a score of how much the strong model is needed, by row.
 
@@ -43,29 +48,38 @@ def pair_metrics(needed: Floats, strong: Floats, weak: Floats, resamples: Resamp
     over the share of strong calls by trapezoids. CPT reads the first crossing where accuracy is not monotone.
     """
     order = np.argsort(needed, kind="stable")
-    weights = resamples.weights[:, order].astype(np.float64)
-    rank = np.cumsum(weights, axis=1)
-    total = rank[:, -1]
-    gained = np.cumsum(weights * (strong - weak)[order], axis=1)
+    total = resamples.weights.sum(axis=1, dtype=np.float64)
     worth = resamples.sum(np.stack([strong, weak], axis=1)) / total[:, None]
     # A tie is on one side of any threshold: cuts lie only where a new value begins.
     values = needed[order]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(values) > 0) + 1])
-    block_of = np.searchsorted(begins, np.arange(len(values)), side="right") - 1
-    share = np.empty((len(total), DECILES + 1))
-    accuracy = np.empty_like(share)
+    start = np.append(begins, len(values))
+    block = np.searchsorted(begins, np.arange(len(values)), side="right") - 1
+    gain = (strong - weak)[order]
+    step = max(MOST_AT_ONCE // len(values), 1)
+    routed = [
+        _routed(resamples.weights[first : first + step][:, order].astype(np.float64), gain, start, block)
+        for first in range(0, len(total), step)
+    ]
+    share, accuracy = (np.concatenate(part) for part in zip(*routed, strict=True))
+    return _pair(share[:, ::-1], worth[:, 1:] + accuracy[:, ::-1], worth[:, 0], worth[:, 1])
+
+
+def _routed(weights: Floats, gain: Floats, start: Indices, block: Indices) -> tuple[Floats, Floats]:
+    """Of some resamples (resamples, rows), rows in order of need: the share of strong calls and what they gain, at each
+    decile. `start`: where each value of need begins, and the end; `block`: the value of each row."""
+    rank, gained = np.cumsum(weights, axis=1), np.cumsum(weights * gain, axis=1)
+    total, end = rank[:, -1], weights.shape[1]
+    share, won = np.empty((len(total), DECILES + 1)), np.empty((len(total), DECILES + 1))
     for decile in range(DECILES + 1):
         # The quantile's interpolation between two values cuts below the upper one.
         target = np.ceil(np.round((total - 1) * decile / DECILES, 9))
         first = np.array([int(np.searchsorted(rank[b], target[b], side="right")) for b in range(len(total))])
-        start = begins[block_of[np.minimum(first, len(values) - 1)]]
-        if decile == DECILES:
-            start = np.full_like(start, len(values))
-        below = np.where(start > 0, _at(rank, start - 1), 0.0)
-        lost = np.where(start > 0, _at(gained, start - 1), 0.0)
+        cut = start[block[np.minimum(first, end - 1)]] if decile < DECILES else np.full(len(total), end)
+        below, lost = (np.where(cut > 0, _at(part, cut - 1), 0.0) for part in (rank, gained))
         share[:, decile] = 1.0 - below / total
-        accuracy[:, decile] = worth[:, 1] + (gained[:, -1] - lost) / total
-    return _pair(share[:, ::-1], accuracy[:, ::-1], worth[:, 0], worth[:, 1])
+        won[:, decile] = (gained[:, -1] - lost) / total
+    return share, won
 
 
 def _pair(share: Floats, accuracy: Floats, strong: Floats, weak: Floats) -> Pair:

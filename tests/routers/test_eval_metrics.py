@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from math import gcd
 
 import numpy as np
@@ -203,3 +204,22 @@ def test_length_error_is_the_median_of_doublings() -> None:
     assert median_log2_error(expected, actual, alone(1))[0] == pytest.approx(0.5)
     assert median_log2_error(np.array([[400.0]]), np.array([[100.0]]), alone(1, 5)) == pytest.approx(2.0, abs=0.01)
     assert np.isnan(median_log2_error(expected, np.full((1, 3), np.nan), alone(1))[0])
+
+
+def test_many_rows_are_routed_in_little_memory() -> None:
+    """All resamples at once would take 200 MB here, and 10 GB for 300,000 rows and 1,000 resamples."""
+    rng, rows = np.random.default_rng(0), 20_000
+    resamples = Resamples(np.arange(rows), 300, seed=0)
+    needed, strong, weak = (
+        rng.random(rows),
+        rng.integers(0, 2, rows).astype(float),
+        rng.integers(0, 2, rows).astype(float),
+    )
+    tracemalloc.start()
+    try:
+        found = pair_metrics(needed, strong, weak, resamples)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.apgr.shape == (301,)
+    assert peak < 100e6
