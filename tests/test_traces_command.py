@@ -101,6 +101,9 @@ class TestQuery:
         "sql",
         [
             "DESCRIBE traces",
+            "DESCRIBE runs",
+            "SELECT model, avg(success_ms) FROM RUNS WHERE passed GROUP BY 1",
+            "WITH runs AS (SELECT 1 AS n) SELECT n FROM runs",
             "SUMMARIZE SELECT cost_usd FROM traces",
             "WITH a AS (SELECT 1) SELECT * FROM a UNION SELECT 2",
             "WITH RECURSIVE a(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM a WHERE n < 3) SELECT * FROM a",

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import csv
 import datetime as dt
+import re
 import sys
 from enum import StrEnum
 
 import msgspec
 import structlog
 
+from app.commands.outcomes import feedback_of
 from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say, table, visible
 from app.commands.traces_open import FAILURES, asking, open_traces, parquet_of, settings_for_asking, stream_of
@@ -20,6 +22,7 @@ from app.stores.opening import segments_folder
 from app.stores.traces_compact import Pass, compact_segments, compact_stream
 from app.stores.traces_parquet import TracesError
 from app.stores.traces_query import Answer, QueryError, ask
+from app.stores.traces_runs import make_runs
 from app.stores.traces_tail import SegmentTail, StreamTail, Tail
 
 log = structlog.get_logger()
@@ -28,6 +31,8 @@ SHOWN = 1000
 """Rows of a table; more belong in a file."""
 BATCH = 5000
 LOOK_EVERY_S = 0.5
+_RUNS = re.compile(r"\bruns\b", re.IGNORECASE)
+"""What a question about runs says; they are made for no other."""
 
 
 class Form(StrEnum):
@@ -40,7 +45,7 @@ class Form(StrEnum):
 
 @asking
 def query(sql: str, form: Form) -> int:
-    """Print the answer to one SELECT over the view `traces`; the exit code."""
+    """Print the answer to one SELECT over the view `traces` and the table `runs`; the exit code."""
     try:
         asyncio.run(_query(settings_for_asking(), sql, form))
     except QueryError as error:
@@ -106,7 +111,10 @@ def _line(record: bytes, as_json: bool) -> str | None:
 
 
 async def _query(settings: Settings, sql: str, form: Form) -> None:
+    words = await feedback_of(settings) if _RUNS.search(sql) is not None else None
     async with open_traces(settings) as db:
+        if words is not None:
+            make_runs(db, words)
         _PRINTERS[form](ask(db, sql))
 
 

@@ -11,11 +11,12 @@ traces_commands = typer.Typer(no_args_is_help=True, help="Finished calls: ask ab
 
 @traces_commands.command("query", epilog="Exit codes: 0 answered; 1 traces cannot be read; 2 the SQL is wrong.")
 def traces_query(
-    sql: Annotated[str, typer.Argument(help="One SELECT, in DuckDB's SQL; the table is `traces`.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT, in DuckDB's SQL, of `traces` or `runs`.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all rows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all rows.")] = False,
 ) -> None:
-    """Ask about finished calls in SQL, the last ones included: one row a call.
+    """Ask about finished calls in SQL, the last ones included: one row a call in `traces`, one a run (a task, or a call
+    of none, with what feedback says of it) in `runs`.
 
     Columns: bursar traces query "DESCRIBE traces". Days are partitions: `WHERE day >= current_date - 7` reads less.
 

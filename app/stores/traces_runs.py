@@ -1,23 +1,54 @@
 """Runs out of traces: the calls of each task since some moment, with what was said of them.
 
-Of a task that goes on since then all calls are read, so that its times are whole.
+Of a task that goes on since then all calls are read, so that its times are whole. Feedback comes when a call's record
+is long written, so that its time to success is a matter of runs: `bursar traces query` has them as a table beside.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import itertools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import msgspec
 
 from app.core.feedback import Feedback
 from app.core.runs import CallPace, Run, run_of
 from app.stores.outcomes import Outcomes
+from app.stores.traces_compact import write_lines
 from app.stores.traces_parquet import TracesError
+from app.stores.traces_schema import literal
 
 C = TypeVar("C", bound=CallPace)
 
+COLUMNS = {
+    "key": "VARCHAR",
+    "task_id": "VARCHAR",
+    "began_s": "DOUBLE",
+    "began_at": "TIMESTAMP",
+    "duration_ms": "DOUBLE",
+    "model": "VARCHAR",
+    "harness": "VARCHAR",
+    "task_type": "VARCHAR",
+    "outcome": "VARCHAR",
+    "passed": "BOOLEAN",
+    "judged": "BOOLEAN",
+    "calls": "BIGINT",
+    "turns": "BIGINT",
+    "first_token_ms": "DOUBLE",
+    "first_attempt_ms": "DOUBLE",
+    "success_ms": "DOUBLE",
+    "time_to_success_ms": "DOUBLE",
+    "tokens_per_sec": "DOUBLE",
+    "cost_usd": "DOUBLE",
+    "killed_usd": "DOUBLE",
+}
+"""Of the table `runs`."""
 BATCH = 5_000
 WORDS = 5_000
 _NUMBERS = ("ttft_ms", "first_attempt_ms", "generation_ms", "output_tokens")
@@ -61,6 +92,25 @@ def calls_by_run(
 def _rows(db: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while rows := db.fetchmany(BATCH):
         yield from rows
+
+
+def make_runs(db: duckdb.DuckDBPyConnection, words: Mapping[str, Sequence[Feedback]]) -> None:
+    """Define the table `runs`: a row for each, over the view `traces`, with a `Run`'s own names. Raises TracesError."""
+    columns = ", ".join(f"{name}: {literal(kind)}" for name, kind in COLUMNS.items())
+    with tempfile.TemporaryDirectory(prefix="bursar-") as folder:
+        lines = write_lines(Path(folder), (msgspec.json.encode(_row(run)) for run in runs_since(db, 0.0, words)))
+        rows = f"read_json([{', '.join(literal(str(file)) for file in lines)}], columns = {{{columns}}})"
+        none = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+        asked = f"FROM {rows}" if lines else f"SELECT {none} WHERE false"
+        try:
+            db.execute(f"CREATE TABLE runs AS {asked}")
+        except duckdb.Error as error:
+            raise TracesError(f"runs could not be read: {error}") from error
+
+
+def _row(run: Run) -> dict[str, Any]:
+    began_at = dt.datetime.fromtimestamp(run.began_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return {**dataclasses.asdict(run), "began_at": began_at, "time_to_success_ms": run.time_to_success_ms}
 
 
 async def every_word(outcomes: Outcomes) -> dict[str, list[Feedback]]:

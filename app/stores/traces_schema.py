@@ -116,7 +116,7 @@ COLUMNS = (
     _of("timings.first_attempt_ms", "first_attempt_ms", _REAL, "its first text, or call of a tool that writes"),
     _of("timings.generation_ms", "generation_ms", _REAL, "how long its output took"),
     _of("timings.tokens_per_sec", "tokens_per_sec", _REAL, "output tokens over that time"),
-    _of("timings.success_ms", "success_ms", _REAL, "-1: feedback comes later, and `bursar efficiency` reads it"),
+    _of("timings.success_ms", "success_ms", _REAL, "-1: feedback comes later; `runs` has it"),
     _of("timings.overhead_ms", "overhead_ms", _REAL, "from its arrival until a provider was asked"),
     _of("versions.policy", "policy_version", _TEXT, "a digest of the policy"),
     _of("versions.prices", "prices_version", _TEXT, "a digest of the price catalogue"),

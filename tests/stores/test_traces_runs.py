@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,13 @@ import duckdb
 import pytest
 
 from app.core.efficiency import efficiency_of
-from app.core.feedback import Feedback, Speaker, Turned
+from app.core.feedback import Feedback, Speaker, Turned, task_thing
 from app.core.runs import NOT_MEASURED, Run
 from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.traces_compact import compact_segments
 from app.stores.traces_parquet import ParquetFolder
 from app.stores.traces_query import open_files
-from app.stores.traces_runs import every_word, runs_since
+from app.stores.traces_runs import COLUMNS, every_word, make_runs, runs_since
 from tests.stores.traces_records import NOON_S, closed_segment, record
 
 TIMES = {
@@ -40,6 +42,30 @@ def done(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
 def read(folder: Path, since_s: float = 0.0, key: str | None = None, words: Any = None) -> list[Run]:
     with open_files(folder, ParquetFolder(str(folder / "parquet"))) as db:
         return list(runs_since(db, since_s, words or {}, key=key))
+
+
+def test_runs_are_a_table_beside_traces(tmp_path: Path) -> None:
+    closed_segment(tmp_path, done(1), done(2, NOON_S + 10), done(3, NOON_S + 1, task_id=None))
+    told = Feedback(task_thing("ci", "run-1"), "ci", Speaker.VERIFIER, Turned.SUCCESS, NOON_S + 20, key="ci")
+    with open_files(tmp_path, ParquetFolder(str(tmp_path / "parquet"))) as db:
+        make_runs(db, {told.thing: [told]})
+        asked = db.execute("SELECT * FROM runs ORDER BY calls DESC")
+        assert {name: str(kind) for name, kind, *_ in asked.description or ()}.keys() == COLUMNS.keys()
+        task, lone = (dict(zip(COLUMNS, row, strict=True)) for row in asked.fetchall())
+        of_all = list(runs_since(db, 0.0, {told.thing: [told]}))
+    assert {field.name for field in dataclasses.fields(Run)} | {"began_at", "time_to_success_ms"} == COLUMNS.keys()
+    for row, run in zip((task, lone), sorted(of_all, key=lambda run: -run.calls), strict=True):
+        assert {name: row[name] for name in dataclasses.asdict(run)} == dataclasses.asdict(run)
+        assert row["time_to_success_ms"] == run.time_to_success_ms
+        assert row["began_at"] == dt.datetime.fromtimestamp(run.began_s, dt.UTC).replace(tzinfo=None)
+    assert (task["success_ms"], lone["success_ms"], lone["judged"]) == (20_000, NOT_MEASURED, False)
+
+
+def test_without_traces_the_table_is_empty(tmp_path: Path) -> None:
+    with open_files(tmp_path, ParquetFolder(str(tmp_path / "parquet"))) as db:
+        make_runs(db, {})
+        assert db.execute("SELECT * FROM runs").fetchall() == []
+        assert [row[0] for row in db.execute("DESCRIBE runs").fetchall()] == list(COLUMNS)
 
 
 def test_calls_of_a_task_are_one_run_and_others_their_own(tmp_path: Path) -> None:
