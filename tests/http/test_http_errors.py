@@ -109,7 +109,7 @@ def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) 
         ("/v1/v1/messages", "/v1/messages"),
         ("/v1/messages/count_tokens/", "/v1/messages/count_tokens"),
         ("/v1beta/v1beta/models/small:generateContent", "/v1beta/models/small:generateContent"),
-        ("/v1/completions", None),
+        ("/v1/edits", None),
     ],
 )
 def test_whose_base_url_is_wrong_is_told_the_path(gateway: LiveGateway, asked: str, meant: str | None) -> None:

@@ -15,6 +15,7 @@ from tests.upstream import ScriptedUpstream
 PARTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/chat/completions": ("/v1/chat/completions", {"model": "m", "messages": SAY}),
+    "/v1/completions": ("/v1/completions", {"model": "m", "prompt": "hi"}),
     "/v1/responses": ("/v1/responses", {"model": "m", "input": "hi"}),
     "/v1/messages": ("/v1/messages", {"model": "m", "messages": SAY, "max_tokens": 50}),
     ":generateContent": ("/v1beta/models/m:generateContent", PARTS),
