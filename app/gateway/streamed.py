@@ -205,7 +205,10 @@ class Streamed:
             what = verdict.garbled() if self._relay.broken and not self._relay.error else verdict.broken()
             if self._relay.error is not None:
                 what = verdict.of_stream_error(self._relay.error)
-            return await self._attempt.failed(what, unseen=self._relay.error is None)
+            # What a folded reply had said before its error is billed, as in a stream that its client has seen.
+            meter = self._purse.meter
+            unseen = self._relay.error is None or bool(meter.pieces) or meter.usage is not None
+            return await self._attempt.failed(what, unseen=unseen)
         await self._attempt.settle_stopped()
         self._record.outcome = Outcome.API_ERROR
         self._record.error = self._relay.broken or "the stream ended before it was finished"

@@ -106,6 +106,21 @@ async def test_the_next_one_is_asked(
         await check_settled(live, *([] if how in TOLD_IN_A_STREAM else [upstream]), second)
 
 
+async def test_what_a_folded_reply_said_before_its_error_is_paid_for(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    """The client has seen nothing of it, so that the next one is asked; the provider has generated it all the same."""
+    upstream.source = Script.of(words("One two three four."), error_event("The server had an error"), END)
+    tight = {"task": {"max_cost_usd": 0.001}}
+    async with Live(tmp_path, policy({"a": upstream, "b": second}, caps=tight)) as live:
+        answer = await live.chat(model="auto", task="t1")
+        assert (answer.status, answer.headers["x-bursar-model"]) == (200, "b")
+        first, _ = await live.attempts(answer)
+        assert (first["outcome"], first["mode"]) == ("api_error", "fold")
+        assert first["cost_usd"] > 0
+        await check_settled(live, upstream, second)
+
+
 async def test_nobody_there_is_the_next_one(tmp_path: Path, second: ScriptedUpstream) -> None:
     with ScriptedUpstream() as gone:
         url = gone.url
