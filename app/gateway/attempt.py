@@ -209,6 +209,8 @@ class Attempt:
             return False
         self._mended += 1
         self._note_left_out(mends.names)
+        if mends.undone:
+            self.session.refusals.forget(self._whose)
         if mends.lasting:
             self._refusals.append(refusal)
         self._sent = False

@@ -1,8 +1,9 @@
 """What providers have refused of requests, for the next ones: each would be refused once more, and cost a round trip.
 
 Claude Code's requests to a provider of Messages that is not Anthropic are refused up to eight times, for one thing at
-a time, before they are taken. Kept by process, by key (an error reply can quote what a client said) and by the betas
-that are asked for, as some refuse them all in one word; and for an hour, since providers learn.
+a time, before they are taken. Kept by process, by key (an error reply can quote what a client said), by the betas
+that are asked for, as some refuse them all in one word, and by the effort, as some models are sampled only where they
+do not reason; and for an hour, since providers learn.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ MOST_KEPT = 1024
 MOST_EACH = 8
 MOST_BYTES = 4096
 """A longer error reply is not kept: it may quote the request."""
+MAX_EFFORT_CHARS = 32
 
-Whose = tuple[str, str, str, str, str, str]
+Whose = tuple[str, str, str, str, str, str, str]
 
 
 def whose(key_name: str, request: ChatRequest, candidate: Candidate) -> Whose:
     """Which requests are refused alike."""
     provider = candidate.provider
     betas = request.forward.get("anthropic-beta", "")
-    return key_name, provider.name, provider.base_url, candidate.upstream_model, request.dialect, betas
+    effort = (request.prompt.reasoning_effort or "")[:MAX_EFFORT_CHARS]
+    return key_name, provider.name, provider.base_url, candidate.upstream_model, request.dialect, betas, effort
 
 
 class Refusals:
@@ -56,3 +59,7 @@ class Refusals:
         self._known[of] = (until_s, (*known, *news)[-MOST_EACH:])
         if len(self._known) > MOST_KEPT:
             self._known.popitem(last=False)
+
+    def forget(self, of: Whose) -> None:
+        """The provider, or the model behind a name, has changed."""
+        self._known.pop(of, None)

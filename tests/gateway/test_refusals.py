@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.dialects.openai_chat.refused import OTHER_NAME
 from app.gateway.refusals import KEPT_S, MOST_BYTES, MOST_EACH, MOST_KEPT, Refusals, Whose
 from tests.gateway.live import PROMPT, Live, policy, read
 from tests.gateway.test_extras import BETAS, extra
@@ -28,7 +29,7 @@ ANSWER = Script.of(words("Once upon a time"))
 
 
 def who(name: str) -> Whose:
-    return name, "p", "http://p", "m", "openai_chat", ""
+    return name, "p", "http://p", "m", "openai_chat", "", ""
 
 
 class TestKept:
@@ -170,3 +171,70 @@ async def test_a_limit_of_ours_goes_under_the_name_that_is_known(tmp_path: Path)
         first, second = upstream.requests
         assert second.body["max_completion_tokens"] == first.body["max_tokens"]
         assert json.dumps(second.body).count("max_tokens") == 0
+
+
+@pytest.mark.parametrize("first", ["max_tokens", "max_completion_tokens"])
+async def test_the_name_that_is_advised_is_not_refused(tmp_path: Path, first: str) -> None:
+    """Proxies say it without a `param`. Other clients of this key send the limit under the name that is known."""
+    other = OTHER_NAME[first]
+    said = f"Unsupported parameter: '{first}' is not supported with this model. Use '{other}' instead."
+    with ScriptedUpstream(refusing({first: said})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            assert [(await live.chat(stream=True, **{name: 50})).status for name in (first, other)] == [200, 200]
+        assert [name for r in upstream.requests for name in r.body if name in OTHER_NAME] == [first, other, other]
+
+
+async def test_a_limit_goes_back_to_its_own_name_where_that_is_known_by_now(tmp_path: Path) -> None:
+    """Behind a deployment's name is another model than an hour ago."""
+    old, new = OTHER_NAME
+    with ScriptedUpstream(refusing({old: f"Unknown parameter: '{old}'"})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            assert (await live.chat(stream=True, **{old: 50})).status == 200
+            upstream.source = refusing({new: f"Unknown parameter: '{new}'"})
+            assert [(await live.chat(stream=True, **{old: 50})).status for _ in range(2)] == [200, 200]
+            asked = [name for r in upstream.requests for name in r.body if name in OTHER_NAME]
+            assert asked == [old, new, new, old, old]
+            upstream.requests.clear()
+            upstream.source = refusing({name: f"Unknown parameter: '{name}'" for name in (old, new)})
+            assert (await live.chat(stream=True, **{old: 50})).status == 400
+            assert len(upstream.requests) < 5, "it does not go round in circles"
+
+
+async def test_the_tighter_of_two_limits_is_left(tmp_path: Path) -> None:
+    with ScriptedUpstream(refusing({"max_tokens": "Unknown parameter: 'max_tokens'"})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            for limits in (
+                {"max_tokens": 50, "max_completion_tokens": 500},
+                {"max_tokens": 500, "max_completion_tokens": 50},
+            ):
+                assert (await live.chat(**limits)).status == 200
+                sent = upstream.requests[-1].body
+                assert (sent.get("max_tokens"), sent["max_completion_tokens"]) == (None, 50)
+
+
+async def test_another_value_is_not_refused_with_the_one_that_was(tmp_path: Path) -> None:
+    said = (
+        "Unsupported value: 'reasoning_effort' does not support 'minimal' with this model. Supported values are: 'low'."
+    )
+    with ScriptedUpstream(
+        lambda r: refusal(said) if r.body.get("reasoning_effort") == "minimal" else ANSWER
+    ) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            for effort in ("minimal", "low"):
+                assert (await live.chat(model="auto", reasoning_effort=effort)).status == 200
+        assert [r.body.get("reasoning_effort") for r in upstream.requests] == ["minimal", None, "low"]
+
+
+async def test_what_is_refused_of_reasoning_models_is_sent_where_they_do_not_reason(tmp_path: Path) -> None:
+    """https://platform.openai.com/docs/guides/latest-model: `temperature` only with the effort `none`."""
+    said = "Unsupported parameter: 'temperature' is not supported with this model."
+
+    def source(asked: Any) -> Script:
+        takes = "temperature" not in asked.body or asked.body["reasoning_effort"] == "none"
+        return ANSWER if takes else refusal(said)
+
+    with ScriptedUpstream(source) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            for effort in ("high", "none", "high"):
+                assert (await live.chat(model="auto", temperature=0.5, reasoning_effort=effort)).status == 200
+        assert [r.body.get("temperature") for r in upstream.requests] == [0.5, None, 0.5, None]

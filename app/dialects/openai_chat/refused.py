@@ -52,6 +52,10 @@ SPARED: Final = frozenset(
 """What a client can do without that has not named the model."""
 OTHER_NAME: Final = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """An output limit is sent under the other name."""
+_INSTEAD: Final = re.compile(rb"\buse (?:the )?(?:parameter )?['\"`]?max_(?:completion_)?tokens\b")
+"""What is advised is not what is refused."""
+_OF_A_VALUE: Final = re.compile(rb"unsupported[ _]value|supported values", re.IGNORECASE)
+_OF_ALL_VALUES: Final = re.compile(rb"only the default", re.IGNORECASE)
 _TRUE: Final = b"true"
 _PARAM: Final = re.compile(rb'"param":\s*"([\w.]{1,99})"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -62,7 +66,7 @@ _Members = Mapping[str, msgspec.Raw]
 def refused_in(refusal: bytes, body: bytes, asked: _Members, *, named: bool) -> frozenset[str]:
     """What of this request's body an error reply is about, by name, and can be changed by `without`. `asked`: the
     client's own members, which stay as they are, but for `ALWAYS` and a limit, where it has `named` the model."""
-    refusal = refusal.lower()
+    refusal = _INSTEAD.sub(b"", refusal.lower())
     if NOT_TAKEN.search(refusal) is None:
         return frozenset()
     try:
@@ -81,9 +85,18 @@ def refused_in(refusal: bytes, body: bytes, asked: _Members, *, named: bool) -> 
     return frozenset(found)
 
 
+def is_lasting(refusal: bytes) -> bool:
+    """Whether it refuses what it does whatever its value is."""
+    return _OF_A_VALUE.search(refusal) is None or _OF_ALL_VALUES.search(refusal) is not None
+
+
 def without(body: bytes, names: Collection[str]) -> bytes:
-    """The request without these members, or with its output limit under the other name."""
-    members = {OTHER_NAME[name] if name in names and name in OTHER_NAME else name: value for name, value in _sent(body)}
+    """The request without these members, or with its output limit under the other name: the tighter one, where both
+    names are there."""
+    members: dict[str, msgspec.Raw] = {}
+    for name, value in _sent(body):
+        known = OTHER_NAME[name] if name in names and name in OTHER_NAME else name
+        members[known] = _tighter(members[known], value) if known in members else value
     for name in names:
         top, _, inner = name.partition(".")
         if name in OTHER_NAME or top not in members:
@@ -95,6 +108,10 @@ def without(body: bytes, names: Collection[str]) -> bytes:
         else:
             del members[top]
     return object_bytes(members)
+
+
+def _tighter(one: msgspec.Raw, other: msgspec.Raw) -> msgspec.Raw:
+    return min((limit for limit in (one, other) if bytes(limit) != b"null"), key=float, default=one)
 
 
 def _sent(raw: bytes | msgspec.Raw) -> Collection[tuple[str, msgspec.Raw]]:
