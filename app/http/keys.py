@@ -28,6 +28,7 @@ NOT_ALLOWED = (
     " policy's folder."
 )
 UNKEYED = "The policy has no keys, so anybody here is an operator: an admin's key has to be in it first."
+BY_HAND = "An admin's key is ended by hand: without the last one, anybody here would be an operator."
 ELSEWHERE = f"That key stands in another file of the policy than {FILE}, and is taken out there."
 
 log = structlog.get_logger()
@@ -94,10 +95,12 @@ def serve_keys(api: FastAPI, services: Services, policies: Policies, *, editable
         asking, file = admin(request), ours()
 
         def removed(data: bytes) -> bytes:
-            left = without_key(data, name)
-            if left is not None:
+            left, key = without_key(data, name), policies.current.named_keys().get(name)
+            if left is not None and not (key and key.admin):
                 return left
-            raise Conflict(ELSEWHERE) if name in policies.current.named_keys() else NotFound("There is no such key.")
+            if key is None:
+                raise NotFound("There is no such key.")
+            raise Conflict(ELSEWHERE if left is None else BY_HAND)
 
         await _edit(policies, file, removed)
         log.info("a key was deleted over HTTP", name=name, by=asking.name)

@@ -128,6 +128,15 @@ def test_a_key_that_stands_elsewhere_or_nowhere_is_not_deleted(gateway: LiveGate
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD, DELETE, OPTIONS")
 
 
+def test_an_admins_key_is_ended_by_hand(upstream: ScriptedUpstream, folder: Path) -> None:
+    """Else the last one would leave the gateway open to everybody on its machine."""
+    (folder / FILE).write_text(f"keys: [{{name: boss, sha256: {sha256('sk-boss')}, admin: true}}]")
+    with ByFolder(contract(upstream).replace("keys: [] ", "#"), folder, policy_edit=True) as live:
+        answer = live.ask("DELETE", "/v1/keys/boss", headers=BOSS)
+        assert (answer.status, "by hand" in answer.error["message"]) == (409, True)
+        assert live.chat(model="auto").status == 401
+
+
 def test_what_was_written_by_hand_meanwhile_is_kept(gateway: LiveGateway, folder: Path) -> None:
     assert make(gateway, name="ann").status == 201
     by_hand = (folder / FILE).read_text() + f"  - {{name: bob, sha256: {sha256('sk-bob')}, expires: 2999-01-01}}\n"
