@@ -47,6 +47,8 @@ def test_the_first_is_asked_and_each_once() -> None:
         (f'"model": "a", "models": ["{"b" * 300}"]', ModelNotFound, "model"),
         (f'"models": {[f"m{n}" for n in range(17)]}'.replace("'", '"'), BadRequest, "models"),
         ('"model": "a", "provider": {"only": "b"}', BadRequest, "provider.only"),
+        (f'"model": "a", "provider": {{"ignore": {["b"] * 101}}}'.replace("'", '"'), BadRequest, "provider.ignore"),
+        (f'"model": "a", "provider": {{"only": ["{"b" * 257}"]}}', BadRequest, "provider.only"),
         ('"model": "a", "provider": {"max_price": {"prompt": -1}}', BadRequest, "provider.max_price.prompt"),
     ],
 )

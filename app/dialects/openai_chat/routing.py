@@ -13,10 +13,12 @@ import msgspec
 from app.core.errors import BadRequest
 from app.core.money import nano_from_usd
 from app.core.types import Placement
-from app.dialects.openai_chat.fields import check_model, field_of
+from app.dialects.openai_chat.fields import MAX_MODEL_CHARS, check_model, field_of
 
 MAX_NAMED = 16
 """More models than this are a mistake."""
+MAX_PROVIDERS = 100
+"""More of one list than OpenRouter has are a mistake, too: they are looked through for each candidate, and recorded."""
 _TOKENS: Final = ("prompt", "completion")
 """The prices of `max_price` that are of tokens."""
 
@@ -64,6 +66,10 @@ def read_placement(members: dict[str, msgspec.Raw]) -> Placement | None:
         return None  # another server's word, and none of OpenRouter's
     said: _Provider = field_of(_provider, members, "provider")
     only = said.only or (said.order if said.allow_fallbacks is False else None)
+    for name, listed in (("only", only), ("ignore", said.ignore)):
+        if listed and (len(listed) > MAX_PROVIDERS or max(map(len, listed)) > MAX_MODEL_CHARS):
+            param = f"provider.{name}"
+            raise BadRequest(f"The parameter {param} names too many, or one at too great length.", param=param)
     most = said.max_price or {}
     promises = {
         "data_collection": said.data_collection == "deny",
