@@ -34,10 +34,10 @@ _MILLIONS: Final = re.compile(r"(?<![\d.])(\d{2,3})\s?m(?![a-z])")
 _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
 _SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
 _VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
-_SERVED: Final = re.compile(r"^(?:mistral(?:ai)? )?open mi[sx]tral")
-"""Mistral's own names for its open models: it serves none untuned."""
+_SERVED: Final = re.compile(r"^(?:mistral(?:ai)?[^a-z])?open[^a-z]mi[sx]tral|(?:^|/)llama[23]")
+"""Mistral's own names for its open models, and hosts' for Llama ("llama3.1-8b"; Meta's have a hyphen): none untuned."""
 _BASE: Final = re.compile(
-    r"\bbase\b|(?<!chat )\bhf$|"
+    r"\bbase\b|(?<!chat )(?<!instruct )\bhf$|"
     r"\b(?:pythia|llemma|gpt (?:j|neo|neox)|opt \d|bloom|(?:star|santa)coder|codegen)\b(?!.*(?:inst|chat))"
 )
 _BARE: Final = re.compile(r"\d b(?: v 0 \d)?$")
@@ -252,8 +252,8 @@ def _released(raw: str, words: str, known: Known | None, family: str) -> float |
     elif family and (short := _SHORT_DATE.search(raw)) is not None:
         dated = 2000 + int(short.group(1)) + (int(short.group(2)) - 0.5) / 12
     if known is None:
-        return dated if dated is not None else NEWEST if _newer(words, family) else None
-    if _newer(words, family):
+        return dated if dated is not None else NEWEST if _newer(raw, family) else None
+    if _newer(raw, family):
         return NEWEST
     return known.released if dated is None or dated < known.released or dated - known.released > 1 else dated
 
@@ -267,8 +267,9 @@ MAX_VERSIONS_AHEAD: Final = 10
 """A larger number is no version: "claude35sonnet"."""
 
 
-def _newer(words: str, family: str) -> bool:
-    """True where the line is known and the version is beyond those recalled."""
+def _newer(raw: str, family: str) -> bool:
+    """True where the line is known and the version, which no size is, is beyond those recalled."""
+    words = spelled(_BILLIONS.sub(" ", raw))
     last = _LAST.get(family)
     at = words.find(family)
     if last is None or at < 0:
@@ -290,7 +291,7 @@ def _tuned(raw: str, words: str, family: str, released: float | None) -> bool:
     the custom before LAST_BARE."""
     if _BASE.search(words):
         return False
-    if _SERVED.search(words):
+    if _SERVED.search(raw):
         return True
     bare = family in _OPEN_BASES and _BARE.search(words) is not None and not (_TUNED.search(words) or _TAG.search(raw))
     return not bare or (released or 0.0) > LAST_BARE

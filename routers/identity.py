@@ -13,14 +13,14 @@ from typing import Final
 
 from routers.facts import MAX_NAME_CHARS, POINT, facts_of, recalled, spelled
 
-_BEDROCK: Final = re.compile(r"^(?:us|eu|apac|au|jp|global)\.|-v\d+:\d+$")
+_BEDROCK: Final = re.compile(r"^(?:us|eu|apac|au|jp|global)\.|-v?\d+:\d+(?::\d+k)?$")
 _DATE: Final = re.compile(r"(?<!\d)20[2-3]\d[-_ ]?(?:0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
 _STAMP: Final = re.compile(
     r"(?<![\d.])(?:2[2-9][-_]?(?:0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?|(?:0[1-9]|1[0-2])-?(?:[0-2]\d|3[01]))(?!\d)"
 )
 """A snapshot: year and month as Mistral writes them, month and day as OpenAI did."""
 _MAKERS: Final = (
-    "ai21|alibaba|allenai|amazon|anthropic|bytedance|c 4 ai|cohere|cohereforai|databricks|deepseek ai|google|"
+    "ai 21|alibaba|allenai|amazon|anthropic|bytedance|c 4 ai|cohere|cohereforai|databricks|deepseek ai|google|"
     "ibm granite(?= granite)|ibm|meetkai|meta|microsoft|minimaxai|mistralai|moonshotai|nousresearch|nvidia|salesforce|"
     "snowflake(?= arctic)|thudm|xai|zai org|z ai"
 )
@@ -28,10 +28,19 @@ _HOSTS: Final = (
     "aws|azure|bedrock|deepinfra|fireworks|github|groq|nim|novita|ollama|openai|openrouter|replicate|together|"
     "sambanova|vertex(?: ai)?|watsonx|wxai"
 )
-_CALLS: Final = "any|auto|fc|free|hf|inst|instruct|latest|maas|max tokens|preview|prompt|t 1|versatile"
-_PRECISION: Final = r"awq|bf 16|fp 8|fp 16|gguf|gptq|int [48]|q \d"
+_CALLS: Final = (
+    r"any|auto|cloud|exacto|fc|floor|free|hf|inst|(?<!\d turbo )instruct|latest|maas|max tokens|nitro|preview|prompt|"
+    "t 1|versatile"
+)
+_PRECISION: Final = (
+    r"awq|bf 16|bnb|(?:mx|nv)?fp 4|fp 8(?: dynamic)?|fp 16|gguf|gptq|int [48]|mlx|(?:quantized )?w [48] a (?:8|16)|"
+    r"q [4-8](?: [01]| k(?: [sml])?)?|[48] bit"
+)
+"""Below four bits a model is another one."""
 _NOISE: Final = re.compile(rf"\b(?:{_MAKERS}|{_HOSTS}|{_CALLS}|{_PRECISION})\b")
-_CONTEXT: Final = re.compile(r"\b(?:4|8|16|32|128) k\b|\b32768\b")
+_CONTEXT: Final = re.compile(r"\b(?:4|8|16|32|128) k\b|\b(?:4096|8192|32768)\b")
+_FINAL: Final = re.compile(r"\bo 1\b(?! (?:mini|preview)\b)")
+"""OpenAI's o1 is another model than its preview; what is measured is the preview."""
 _ACTIVE: Final = re.compile(r"(?<=\bb) a \d+(?: \d)? b\b")
 _SIZED: Final = re.compile(r"\b\d+ b\b")
 _TUNED: Final = re.compile(r"\b(?:chat|instant|it|turbo)\b")
@@ -40,6 +49,7 @@ _ALIASES: Final = (
     (re.compile(r"\bmedium (?:reasoning|effort)\b"), ""),
     (re.compile(r"\b(opus|sonnet|o \d(?: mini)?|gpt 5(?: \d)?(?: mini| nano| codex)?) medium\b"), r"\1"),
     (re.compile(r"\b(3 5 sonnet) v 1\b"), r"\1"),
+    (re.compile(r"\bgpt 35\b"), "gpt 3 5"),
     (re.compile(r"\bmistral large 24(?:07|11)\b"), "mistral large 2"),
     (re.compile(r"\bmistral large 25 ?12\b"), "mistral large 3"),
     (re.compile(r"\bopen (mi[sx]tral)"), r"\1"),
@@ -57,7 +67,7 @@ def canonical(name: str) -> str:
     own = name[:MAX_NAME_CHARS].lower()
     if " " not in own:  # else it is a name for people, whose sign is no path
         own = own.rstrip("/").rpartition("/")[2]
-    words = spelled(_undated(_BEDROCK.sub("", POINT.sub(".", own))))
+    words = _FINAL.sub("o 1 final", spelled(_undated(_BEDROCK.sub("", POINT.sub(".", own)))))
     words = " ".join(_CONTEXT.sub(" ", _NOISE.sub(" ", words)).split())
     words = _ACTIVE.sub("", words)
     for pattern, instead in _ALIASES:

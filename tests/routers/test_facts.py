@@ -70,6 +70,8 @@ def test_experts_share_layers_and_only_some_are_active() -> None:
         ("mistral-small-latest", "mistral", 2026.0),
         ("accounts/fireworks/models/llama-v3p1-70b-instruct", "llama", 2024.55),
         ("o3-mini", "gpt", 2025.08),
+        ("deepseek-coder-6.7b-instruct", "deepseek", 2023.85),
+        ("accounts/fireworks/models/qwen3-1p7b", "qwen", 2025.35),
     ],
 )
 def test_the_line_and_the_age(name: str, family: str, released: float) -> None:
@@ -191,6 +193,13 @@ def test_spelling_is_stable(name: str) -> None:
         ("deepcogito/cogito-v1-preview-llama-8B", True),
         ("open-mixtral-8x7b", True),
         ("mistral/open-mistral-7b", True),
+        ("mistralai_open-mistral-7b", True),
+        ("llama3.1-8b", True),
+        ("snowflake/llama3-70b", True),
+        ("Llama-3.1-8B", False),
+        ("accounts/fireworks/models/llama-v3-8b", False),
+        ("accounts/fireworks/models/llama-v3-8b-instruct-hf", True),
+        ("Mistral-7B-v0.2-hf", False),
     ],
 )
 def test_a_base_model_is_known_by_its_name(name: str, tuned: bool) -> None:
