@@ -16,6 +16,8 @@ RESULT_TOKENS = {"web_search": 8_000, "file_search": 16_000}
 """Input that one use of a tool is taken to add, until the provider says: what it finds goes to the model. OpenAI bills
 some models this block for each web search (https://platform.openai.com/docs/pricing), Anthropic's own example reads
 7,300; of files it takes 20 pieces of 800 tokens (https://platform.openai.com/docs/guides/tools-file-search)."""
+MOST_TOKENS = 100_000_000
+"""No reply has more: a larger count is a counter that ran below nought, or past its end."""
 LEAST_REPORTS = 5
 """Reports from which it may be seen that each counts its own chunk only."""
 
@@ -102,13 +104,15 @@ class Meter:
 
     def report(self, usage: Usage, *, final: bool = True) -> bool:
         """Take a usage report of the provider; True where its counts are those that hold now. One that says less than
-        was seen changes nothing.
+        was seen, or what cannot be, changes nothing.
 
         With `final` false more may come: such a report is news only if its output has grown.
         """
         alone = True
         if not usage.output and self.pieces:
             return False  # a placeholder that some servers put on every chunk
+        if usage.output > MOST_TOKENS or usage.input > MOST_TOKENS:
+            return False
         if self._reported is None:
             self._reported = _Reported(usage, self.pieces)
         elif (total := self._reported.with_next(usage, self.pieces)) is not None:

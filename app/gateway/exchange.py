@@ -199,13 +199,15 @@ class ChatExchange(Mended):
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
         several = self._request.choices > 1
-        if event.usage is None or several:
+        if several:
             meter.add(decode_event(body).pieces)
         if event.served is not None:
             meter.serve(event.served)
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
-        if event.usage is not None and 2 * event.usage.output >= meter.pieces:
-            meter.report(event.usage)
+        usage = event.usage
+        told = usage is not None and 2 * usage.output >= meter.pieces and meter.report(usage)
+        if not told and not several:
+            meter.add(decode_event(body).pieces)
         if several or self.heard.finish not in _KNOWN:
             self._ends = decode_event(body).finished
             if any(map(is_failure, self._ends.values())):
@@ -357,10 +359,8 @@ class EventExchange(Mended):
             if isinstance(event, Ran):
                 meter.ran(event.tool)
         used = next((event.usage for event in events if isinstance(event, Used)), None)
-        if used is None:
+        if used is None or not meter.report(used):
             meter.add(seen_pieces(events))
-        else:
-            meter.report(used)
         return sum(isinstance(event, Finished) for event in events)
 
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:

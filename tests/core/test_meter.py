@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.meter import RESULT_TOKENS, Meter
+from app.core.meter import MOST_TOKENS, RESULT_TOKENS, Meter
 from app.core.money import FREE, Price, Rates, Usage, cost_nano, tokens_cost, tools_cost
 from app.core.types import SERVER_TOOLS
 
@@ -58,6 +59,23 @@ def test_after_a_report_the_cost_is_exact(price: Price, permille: int, added: li
         meter.add(1)
         assert not meter.exact
         assert meter.running_nano >= cost_nano(price, usage)
+
+
+@given(prices, permilles, deltas, usages, st.integers(MOST_TOKENS + 1, 2**63), st.booleans())
+def test_a_count_that_cannot_be_true_changes_nothing(
+    price: Price, permille: int, added: list[int], usage: Usage, wild: int, of_output: bool
+) -> None:
+    """Counters that ran below nought: what was seen is charged, as where nothing is told."""
+    meter = Meter(price, 100, permille)
+    for pieces in added:
+        meter.add(pieces)
+    before = meter.cost_nano, meter.output_tokens, meter.exact
+    untrue = msgspec.structs.replace(usage, output=wild) if of_output else msgspec.structs.replace(usage, input=wild)
+    assert not meter.report(untrue)
+    assert (meter.cost_nano, meter.output_tokens, meter.exact) == before
+    meter.report(usage)
+    if usage.output or not meter.pieces:
+        assert meter.cost_nano == cost_nano(price, usage)
 
 
 @given(prices, st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200), st.booleans()), max_size=20))

@@ -28,6 +28,22 @@ async def test_a_plain_call_settles_what_the_provider_says(
         assert (await live.balance("task:t1")).spent_nano == upstream.bill(PRICE)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_counter_that_ran_below_nought_closes_no_window(
+    tmp_path: Path, upstream: ScriptedUpstream, stream: bool, path: str
+) -> None:
+    """What was seen is charged in its place, as an estimate."""
+    upstream.source = Script.of(words("One two three."), usage_override={"completion_tokens": 2**31 - 1})
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}})) as live:
+        answer = await live.chat(task="t1", path=path, stream=stream, max_tokens=50)
+        assert answer.status == 200
+        (attempt,) = await live.attempts(answer)
+        assert attempt["provenance"] == "estimated"
+        spent_nano = (await live.balance("task:t1")).spent_nano
+        assert upstream.bill(PRICE) <= spent_nano <= 4 * upstream.bill(PRICE)
+
+
 async def test_without_a_cap_nothing_is_folded_or_clamped(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(STORY)
     async with Live(tmp_path, policy({"a": upstream})) as live:
