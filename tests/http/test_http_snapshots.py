@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.learner.pack import pack_belief
 from app.settings import SHIPPED_WEIGHTS, Settings
 from app.stores.opening import make_snapshots
 from app.stores.snapshots import Head, NoSnapshot, Snapshot, Trial
+from routers import artifact
 from routers.belief import Belief
 from routers.learned import load
 from routers.live import prior_of
@@ -186,3 +188,28 @@ def test_a_gateway_begins_with_what_is_in_force_and_learns_by_itself(tmp_path: P
         with LiveGateway(policy, tmp_path, **{**options, "learn": False}) as again:
             assert not in_force(again, 0)
             assert again.gateway.routers["learned"].version.partition("+")[2] not in ("", "0")
+
+
+def test_with_other_weights_it_begins_anew_and_learns_the_same_calls(tmp_path: Path) -> None:
+    """Neither the learner's state nor a snapshot that others' weights made is read; the traces are."""
+    known = artifact.read(SHIPPED_WEIGHTS).arrays
+    other = artifact.Weights({**known, "ability/drift": known["ability/drift"] * np.float32(1.01)})
+    artifact.save(other, tmp_path / "weights")
+    with ScriptedUpstream() as upstream:
+        policy = contract(upstream)
+        options: dict[str, Any] = {"router_weights": SHIPPED_WEIGHTS, "learn_every_s": 0.2, "snapshot_labels": 10}
+        with LiveGateway(policy, tmp_path, **options) as gateway:
+            for number in range(25):
+                messages = [{"role": "user", "content": f"Hi {number}! How are you?"}]
+                answer = gateway.chat(model="small", messages=messages)
+                said = {"request_id": answer.headers["x-request-id"], "outcome": "success", "source": "verifier"}
+                assert gateway.ask("POST", "/v1/feedback", said).status == 200
+            gateway.until(lambda: not in_force(gateway, 0), 60.0)
+            last = head(gateway).current
+        options["router_weights"] = tmp_path / "weights"
+        with LiveGateway(policy, tmp_path, **{**options, "learn": False}) as unread:
+            assert decided(unread)["router"].startswith("heuristic")
+        with LiveGateway(policy, tmp_path, **options) as again:
+            again.until(lambda: head(again).current > last, 60.0)
+            again.until(lambda: again.gateway.routers["learned"].version.partition("+")[2] not in ("0", str(last)))
+            assert again.gateway.routers["learned"].version.startswith(f"{other.version}+")
