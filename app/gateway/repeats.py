@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from app.core.types import ChatRequest
+from app.dialects.registry import COMPLETIONS
 from app.stores.task_memory import MemoryUnavailable, TaskMemory
 
 log = structlog.get_logger()
@@ -53,7 +54,11 @@ class Repeats:
 
 
 def digest(request: ChatRequest) -> bytes:
-    """The same for requests with the same model and the same last turns, whatever their turns' ids."""
+    """The same for requests with the same model and the same last turns, whatever their turns' ids; for completions
+    with the same text before and behind."""
+    if request.dialect == COMPLETIONS:
+        text = [bytes(request.members.get(name, b"")) for name in ("prompt", "suffix")]
+        return hashlib.blake2b(_encode([request.model, text]), digest_size=16).digest()
     talk = request.talk
     turns: Any = None if talk is None else msgspec.json.decode(talk)
     if isinstance(turns, list):

@@ -259,6 +259,22 @@ async def test_a_stream_that_breaks_or_fails_is_an_honest_error(
         assert nano_from_usd(record["cost_usd"]) >= 2 * OUTPUT_NANO
 
 
+async def test_an_index_that_is_none_is_no_failure_of_the_gateway(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    body = b'{"choices": [{"index": -1, "text": "x", "finish_reason": "stop"}]}'
+    upstream.source = Script(body=body, headers={"content-type": "application/json"})
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        assert [(await complete(live, stream=stream)).status for stream in (False, True)] == [200, 200]
+
+
+async def test_another_text_is_no_repeat(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """An editor completes as one types."""
+    upstream.source = Script.of(FIVE)
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_repeats": 1}})) as live:
+        asked = [{"prompt": "de"}, {"prompt": "def"}, {"prompt": "def", "suffix": ":"}, {"prompt": "def"}]
+        statuses = [(await complete(live, headers={"x-bursar-task-id": "t"}, **one)).status for one in asked]
+        assert statuses == [200, 200, 200, 402]
+
+
 async def test_whoever_leaves_pays_for_what_came(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(FIVE, HANG)
     async with Live(tmp_path, policy({"a": upstream})) as live:

@@ -65,7 +65,7 @@ class TextReader:
         index, text = choice.index or 0, choice.text or ""
         if choice.finish_reason:
             event.finished = {**event.finished, index: choice.finish_reason}
-        if text and index < len(self._echoed) and (left := self._echoed[index]):
+        if text and 0 <= index < len(self._echoed) and (left := self._echoed[index]):
             self._echoed[index] = max(left - len(text), 0)
             text = text[left:]
         event.pieces += pieces(text)
