@@ -266,6 +266,15 @@ async def test_an_index_that_is_none_is_no_failure_of_the_gateway(tmp_path: Path
         assert [(await complete(live, stream=stream)).status for stream in (False, True)] == [200, 200]
 
 
+async def test_an_index_written_as_text_is_that_choice(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    chunks = ['{"index": "1", "text": "b", "finish_reason": "stop"}', '{"text": "a", "finish_reason": "stop"}']
+    body = "".join(f'data: {{"choices": [{chunk}]}}\n\n' for chunk in chunks) + "data: [DONE]\n\n"
+    upstream.source = Script(body=body.encode(), headers={"content-type": "text/event-stream"})
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await complete(live, n=2, max_cost_usd=0.001)
+        assert [(one["index"], one["text"]) for one in answer.json["choices"]] == [(0, "a"), (1, "b")]
+
+
 async def test_another_text_is_no_repeat(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     """An editor completes as one types."""
     upstream.source = Script.of(FIVE)

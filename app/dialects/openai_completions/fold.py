@@ -27,7 +27,7 @@ class TextFolder(Folder):
             self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index") or 0
+        index = int(choice.get("index") or 0)  # some servers write numbers as text
         blank = {"text": "", "index": index, "logprobs": None, "finish_reason": None}
         folded = self._choices.setdefault(index, blank)
         for name, value in choice.items():
