@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
-from app.dialects.openai_chat.refused import OTHER_NAME, is_lasting, refused_in
+from app.dialects.openai_chat.refused import HEEDED, OTHER_NAME, is_lasting, refused_in
 
 
 class Mends(NamedTuple):
@@ -34,6 +34,8 @@ class Mended:
         request = self._request
         named = self._candidate.is_named(request.model)
         names = refused_in(refusal, body, request.members, named=named) - self._refused - self._undone
+        if self._candidate.provider.openrouter:
+            names -= {HEEDED}
         back = frozenset([name for name in names if OTHER_NAME.get(name) in self._refused])
         self._undone |= back
         self._refused = (self._refused | names) - back - {OTHER_NAME[name] for name in back}

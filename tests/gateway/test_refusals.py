@@ -238,3 +238,16 @@ async def test_what_is_refused_of_reasoning_models_is_sent_where_they_do_not_rea
             for effort in ("high", "none", "high"):
                 assert (await live.chat(model="auto", temperature=0.5, reasoning_effort=effort)).status == 200
         assert [r.body.get("temperature") for r in upstream.requests] == [0.5, None, 0.5, None]
+
+
+@pytest.mark.parametrize("openrouter", [False, True])
+async def test_who_may_serve_is_news_to_openrouter_alone(
+    tmp_path: Path, openrouter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI refuses what it does not know. What OpenRouter is told is never left out."""
+    monkeypatch.setattr("app.stores.policy_compile.OPENROUTER_HOST", "127.0.0.1" if openrouter else "openrouter.ai")
+    with ScriptedUpstream(refusing({"provider": "Unknown parameter: 'provider'."})) as upstream:
+        async with Live(tmp_path, policy({"a": upstream})) as live:
+            answer = await live.chat(stream=True, provider={"only": ["a"]})
+        assert answer.status == (400 if openrouter else 200)
+        assert ["provider" in r.body for r in upstream.requests] == ([True] if openrouter else [True, False])

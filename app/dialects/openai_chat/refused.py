@@ -27,8 +27,10 @@ NOT_TAKEN: Final = re.compile(
 )
 """How OpenAI, Azure, Mistral, Anthropic, Google, xAI and Groq say, in lower case, that this model, or this server, does
 not know a parameter that another one may know."""
-ALWAYS: Final = frozenset(("stream_options",))
-"""What the gateway asks for by itself, and can do without: usage is estimated then."""
+HEEDED: Final = "provider"
+"""Who may serve the request: heeded where this candidate was chosen, and news to OpenRouter alone."""
+ALWAYS: Final = frozenset((HEEDED, "stream_options"))
+"""What the gateway has heeded, or asks for by itself and can do without: usage is estimated then."""
 SPARED: Final = frozenset(
     (
         "frequency_penalty",
