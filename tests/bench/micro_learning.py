@@ -6,13 +6,14 @@ import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
 from app.core.policy import HEURISTIC, LEARNED, Explore, Policy
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import parse_chat
-from app.gateway.decide import Decision, decide
+from app.gateway.decide import Decision, decide, view_of
 from app.gateway.explore import Explorer, explored
 from app.gateway.limits import Limits
 from app.gateway.record import decision_json, demand_json
@@ -20,8 +21,9 @@ from app.gateway.target import Target, resolve
 from app.gateway.view import View
 from app.settings import SHIPPED_WEIGHTS
 from app.stores.prices import Catalogue
-from routers.base import Arm
+from routers.base import Arm, Router
 from routers.belief import Belief
+from routers.features import extract
 from routers.heuristic import HeuristicRouter
 from routers.learned import load
 from routers.live import LiveRouter, prior_of
@@ -29,7 +31,9 @@ from tests.bench.canned import ROUTE
 from tests.bench.micro import INPUT_TOKENS, Part, cpu_us, policy_with
 
 CODE = "Write a Python function that merges two sorted lists. Include type hints and unit tests. " * 20
+PROGRAM = "def merged(a: list[int], b: list[int]) -> list[int]:\n    return sorted([*a, *b], key=abs)\n\n\n"
 BASE = load(SHIPPED_WEIGHTS)
+SCORED = "features and scores"
 
 
 class Plenty:
@@ -61,9 +65,9 @@ class Exploring:
     sampled: Callable[[str], Decision]
 
 
-def exploring(count: int) -> Exploring:
-    """With so many candidates."""
-    request = parse_chat(msgspec.json.encode({"model": ROUTE, "messages": [{"role": "user", "content": CODE}]}))
+def exploring(count: int, text: str = CODE) -> Exploring:
+    """With so many candidates, and that text."""
+    request = parse_chat(msgspec.json.encode({"model": ROUTE, "messages": [{"role": "user", "content": text}]}))
     of = policy_with(count)
     prior, belief = prior_of(BASE), prior_of(BASE).start()
     plain = _view(of, BASE)
@@ -84,7 +88,17 @@ def exploring(count: int) -> Exploring:
 
 
 def learning_parts(batch_s: float) -> Iterator[Part]:
-    """What is done once for such a request, for 3 and 10 candidates; and what the learner does for a label."""
+    """What is done once for such a request, for 3 and 10 candidates; and what the learner does for a label.
+
+    First what P(success) costs as a whole, features included, for 2 and 100 kB of a program that is read.
+    """
+    for size, times in (("2 kB", 22), ("100 kB", 1090)):
+        of = exploring(10, PROGRAM * times)
+        assert of.decision.demand is not None
+        assert of.decision.demand.read
+        for who, router in (("the weights alone", BASE), ("a snapshot", of.live)):
+            scored = partial(_scored, of.request, router, of.arms)
+            yield Part(f"{SCORED} by {who}, 10 candidates, {size}", "request", cpu_us(scored, batch_s=batch_s))
     for count in (3, 10):
         for name, per, work in _works(exploring(count)):
             yield Part(f"{name}, {count} candidates", per, cpu_us(work, batch_s=batch_s))
@@ -107,6 +121,10 @@ def _works(of: Exploring) -> Iterator[tuple[str, str, Callable[[], object]]]:
         "label",
         lambda: belief.told(belief.site(name, demand, 1.0, 1.0)).told(site, back=True),
     )
+
+
+def _scored(request: ChatRequest, router: Router, arms: tuple[Arm, ...]) -> object:
+    return router.score(extract(view_of(request)), arms)
 
 
 def _view(of: Policy, learned: object) -> View:

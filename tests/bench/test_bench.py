@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from app.stores.budgets_sqlite import SqliteBudgets
-from tests.bench import machine, micro, micro_traces, watching
+from tests.bench import machine, micro, micro_learning, micro_traces, watching
 from tests.bench.__main__ import Findings, options
 from tests.bench.canned import (
     CHUNKS,
@@ -167,6 +167,13 @@ def test_traces_and_sampling_are_measured_as_a_whole() -> None:
         f"{name}, {count} candidates" for count in (3, 10) for name in (micro_traces.WHOLE, micro_traces.ALONE)
     ]
     assert all(part.cpu_us > 0.0 for part in parts.values())
+
+
+def test_what_a_learned_p_of_success_costs_is_measured_as_a_whole() -> None:
+    parts = {part.name: part.cpu_us for part in micro_learning.learning_parts(batch_s=0)}
+    for size in ("2 kB", "100 kB"):
+        for who in ("the weights alone", "a snapshot"):
+            assert parts[f"{micro_learning.SCORED} by {who}, 10 candidates, {size}"] > 0.0
 
 
 def test_options_say_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
