@@ -132,6 +132,8 @@ class Policies:
     async def _write(self, file: str, data: bytes) -> Policy:
         await self._checked(await asyncio.to_thread(self.draft, file, data))
         written = self.with_text(file, data)
+        if await asyncio.to_thread(read_sources, self.path) != self._good:
+            raise StaleEdit  # another process, or a hand, was at it while this was made and checked
         await asyncio.to_thread(replace_file, Path(file), data)
         self._seen = await asyncio.to_thread(read_sources, self.path)
         if not await self._adopt(self._seen, checked=self._seen == written):

@@ -200,6 +200,17 @@ async def test_an_edit_takes_up_what_another_process_has_written(folder: Path) -
         await one.edit(file, adding("late"))
 
 
+async def test_an_operators_edit_revives_no_key_that_another_process_has_deleted(folder: Path) -> None:
+    (folder / "policy.yaml").write_text("version: 1\nproviders: {p: {base_url: http://127.0.0.1:9/v1}}\n")
+    (folder / FILE).write_bytes(before := with_key(b"", {"name": "a", "sha256": sha256("a")}))
+    one, two = (Policies(folder, PriceBook(catalogue=Catalogue(b"{}")), env={}) for _ in range(2))
+    file = str(folder / FILE)
+    await one.edit(file, lambda data: without_key(data, "a") or b"")
+    with pytest.raises(StaleEdit):
+        await two.write(file, before + b"# a comment\n", two.current.version)
+    assert keys_in((folder / FILE).read_bytes()) == []
+
+
 def test_the_text_of_the_file() -> None:
     assert keys_in(b"") == keys_in(b"# nothing\n") == keys_in(text_of([])) == []
     one = with_key(b"", {"name": "a", "caps": {"day": {"max_cost_usd": 1.5}}, "routes": ["x"]})
