@@ -238,7 +238,8 @@ class ChatCall(OwnedCall):
         answer."""
         if candidate.copies:
             if self.request.prompt.placement is not None:
-                candidate = placed(self.request, candidate, decision.input_tokens)
+                tokens = self.services.calibration(candidate.name).input_tokens(self._raw_input)
+                candidate = placed(self.request, candidate, tokens)
             available = partial(self.services.health.available, now_s=self.now_s())
             *others, candidate = in_turn(candidate, self._keeps_together, available)
             for copy in others:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequest, BursarError, ModelNotFound, NoCandidate
+from app.core.tokens import Ratio
 from app.core.types import Placement
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_responses.parse import parse_responses
@@ -173,3 +174,18 @@ async def test_who_may_not_serve_is_passed_over(tmp_path: Path, upstream: Script
                 assert no.error["param"] == "provider"
             assert not upstream.requests
             assert (await live.chat(model="a", provider={"sort": "price"})).status == 200
+
+
+async def test_a_models_copies_are_judged_by_its_own_tokens(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """By those of the model before it no copy was left, and one that is ruled out was asked."""
+    long = [{"above_tokens": 1_000, "input_per_1k": 1, "output_per_1k": 1}]
+    pricing = {"input_per_1k": 0.001, "output_per_1k": 0.002, "tiers": long}
+    with ScriptedUpstream(DOWN) as bad, ScriptedUpstream(Script.of(words("B."))) as other:
+        models = {"a": {"also_at": ["b"], "pricing": pricing}}
+        routes = {"auto": {"candidates": ["bad"], "fallback": ["a"]}}
+        rules = policy({"bad": bad, "a": upstream, "b": other}, models=models, routes=routes)
+        async with Live(tmp_path, rules) as live:
+            live.services.calibration("bad").input = Ratio(1_000.0, 0.0)
+            answer = await live.chat(model="auto", provider={"ignore": ["a"], "max_price": {"prompt": 5}})
+            assert (answer.status, answer.headers["x-bursar-provider"]) == (200, "b")
+            assert (len(bad.requests) > 0, len(upstream.requests)) == (True, 0)
