@@ -135,7 +135,7 @@ def test_told_to_end_while_its_gateway_begins_it_leaves_none(environment: dict[s
     def children() -> list[str]:
         """Gateways that this command has started, by what Linux says of them."""
         found = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(running.pid)], check=False, capture_output=True, text=True
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(running.pid)], check=False, capture_output=True, text=True
         ).stdout
         return [line.split()[0] for line in found.splitlines() if "--port" in line]
 
