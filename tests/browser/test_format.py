@@ -73,6 +73,8 @@ def test_a_duration_is_told_as_exactly_as_it_is_compared(
         # A tick each twelve hours: every day was told twice.
         ("UTC", "2026-11-26T00:00Z", 60, 480, ["Nov 26", "12:00", "Nov 27", "12:00", "Nov 28", "12:00"]),
         ("UTC", "2026-11-29T20:00Z", 24, 400, ["Nov 30", "06:00", "12:00", "18:00"]),
+        ("UTC", "2026-11-29T22:00Z", 4, 480, ["22:00", "23:00", "Nov 30", "01:00", "02:00"]),
+        ("UTC", "2026-11-29T23:45Z", 0.5, 640, ["23:45", "23:50", "23:55", "Nov 30", "00:05", "00:10", "00:15"]),
         ("UTC", "2026-11-29T20:00Z", 1 / 720, 240, ["20:00:00", "20:00:02", "20:00:04"]),
         # Clocks are put back on 25 October: midnights stay midnights.
         ("Europe/Berlin", "2026-10-23T22:00Z", 97, 480, ["Oct 24", "Oct 25", "Oct 26", "Oct 27", "Oct 28"]),
@@ -91,6 +93,18 @@ def test_ticks_of_time_are_where_people_look_for_them(
       return scale.ticks.map(({ value }) => axis.ticks.callback(value));
     })"""
     assert screen.page.evaluate(ask, [module(screen, "charts"), since, hours, width]) == written
+
+
+def test_the_first_hour_of_a_day_is_0(screens: Callable[..., Screen], kept: Seeded) -> None:
+    screen = screens(kept.gateway, key="boss", zone="UTC")
+    screen.go("policy")
+    ask = (
+        "([url, at]) => import(url).then((format) => format.moment(Date.parse(at) / 1000, Date.parse(at) / 1000 + 60))"
+    )
+    assert "00:05" in screen.page.evaluate(ask, [module(screen, "format"), "2026-11-30T00:05Z"])
+    ask = "([url, at]) => import(url).then((rates) => rates.untilWhen([{ refills_s: Date.parse(at) / 1000 }]))"
+    said = screen.page.evaluate(ask, [module(screen, "views/budgets_rates"), "2026-11-30T00:00Z"])
+    assert said == "until 00:00:00, then from 0 again"
 
 
 def test_a_name_too_long_for_its_place_keeps_both_its_ends(screens: Callable[..., Screen], kept: Seeded) -> None:

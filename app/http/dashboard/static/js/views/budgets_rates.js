@@ -21,7 +21,7 @@ export function byFullness(rates) {
 
 /** "minute until 17:45:00", which is the same for all. */
 export function untilWhen([first]) {
-  return first ? `until ${new Date(first.refills_s * 1000).toLocaleTimeString("en", { hour12: false })}, then from 0 again` : "";
+  return first ? `until ${new Date(first.refills_s * 1000).toLocaleTimeString("en", { hourCycle: "h23" })}, then from 0 again` : "";
 }
 
 function used(amount, limit) {
