@@ -200,6 +200,10 @@ class WireProtocol(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", "The request's headers are too large.")
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+        elif (
+            self.cycle is None or self.cycle.response_complete
+        ):  # a blank line, or the rest of what is answered already
+            self._silent_since_s = self.loop.time()
 
     def _as_if_not_asked(self, rest: bytes) -> bytes:
         """The client would rather speak another protocol, as Java's says of HTTP/2: it is served in this one (RFC 9110,

@@ -165,6 +165,27 @@ async def test_a_connection_is_silent_only_between_its_requests(tmp_path: Path, 
         assert protocol._silent_since_s <= protocol.loop.time()
 
 
+@pytest.mark.parametrize(
+    "before", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 9\r\nHost: evil\r\n\r\n"]
+)
+async def test_what_asks_for_nothing_keeps_no_connection(
+    tmp_path: Path, upstream: ScriptedUpstream, before: bytes
+) -> None:
+    """A blank line, and the rest of a body that was refused by its head: nobody else would ever end the connection."""
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        connections = live._server.server_state.connections
+        await until(lambda: connections)
+        (protocol,) = connections
+        assert isinstance(protocol, WireProtocol)
+        if before:
+            writer.write(before)
+            assert (await whole_reply(reader))[0].startswith(b"HTTP/1.1 403 ")
+        protocol.data_received(b"{}" if before else b"\r\n")
+        assert protocol._silent_since_s <= protocol.loop.time()
+        protocol.data_received(b"       " if before else b"\r\n")
+        assert protocol._silent_since_s <= protocol.loop.time()
+
+
 JAVA = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 """What java.net.http.HttpClient says first, unless it is told to speak HTTP/1.1."""
 
