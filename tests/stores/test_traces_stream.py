@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -326,8 +327,11 @@ print(number - 1)
 """
 
 
-def test_a_pass_that_is_killed_at_any_step_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_pass_that_is_killed_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("left"))}  # who is killed cleans up nothing
     command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, shared_server().url, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) >= 20, "the kills did not reach the steps they are meant for"
