@@ -33,7 +33,7 @@ _ACTIVE: Final = re.compile(r"(?<![a-z\d])a(\d{1,3}(?:\.\d{1,2})?)\s?b(?![a-z])"
 _MILLIONS: Final = re.compile(r"(?<![\d.])(\d{2,3})\s?m(?![a-z])")
 _DATE: Final = re.compile(r"(?<!\d)(20[2-3]\d)[-_ ]?(0[1-9]|1[0-2])(?:[-_ ]?(?:[0-2]\d|3[01]))?(?!\d)")
 _SHORT_DATE: Final = re.compile(r"(?<!\d)(2[2-9])[-_]?(0[1-9]|1[0-2])(?:[-_]?(?:[0-2]\d|3[01]))?(?!\d)")
-_VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[bx]\b)")
+_VERSION: Final = re.compile(r"^(?: [a-z]{1,8}){0,2} (?:v )?(\d{1,2})(?: (\d))?\b(?! ?[btx]\b)")
 _SERVED: Final = re.compile(r"^(?:mistral(?:ai)?[^a-z])?open[^a-z]mi[sx]tral|(?:^|/)llama[23]")
 """Mistral's own names for its open models, and hosts' for Llama ("llama3.1-8b"; Meta's have a hyphen): none untuned."""
 _BASE: Final = re.compile(

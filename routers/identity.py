@@ -55,7 +55,8 @@ _ALIASES: Final = (
     (re.compile(r"\bopen (mi[sx]tral)"), r"\1"),
     (re.compile(r"\b(mixtral 8 x \d+ b|command r) v 0 ?1\b"), r"\1"),
     (re.compile(r"\b(llama 4 (?:scout|maverick)) 17 b(?: \d+ e)?\b"), r"\1"),
-    (re.compile(r"\b(qwen 3 coder) 480 b\b"), r"\1"),
+    (re.compile(r"\b(qwen 3 coder) 480 b\b|\b(kimi k 2) 1 t\b|\b(deepseek coder v 2) 236 b\b"), r"\1\2\3"),
+    (re.compile(r"\b(command r) 35 b\b|\b(command r plus) 104 b\b"), r"\1\2"),
     (re.compile(r"\bdeepseek chat (?=v \d)"), "deepseek "),
 )
 """Names of one model that differ by more than their dress."""

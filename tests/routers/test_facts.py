@@ -71,6 +71,7 @@ def test_experts_share_layers_and_only_some_are_active() -> None:
         ("accounts/fireworks/models/llama-v3p1-70b-instruct", "llama", 2024.55),
         ("o3-mini", "gpt", 2025.08),
         ("deepseek-coder-6.7b-instruct", "deepseek", 2023.85),
+        ("kimi-k2:1t", "kimi", 2025.55),
         ("accounts/fireworks/models/qwen3-1p7b", "qwen", 2025.35),
     ],
 )
