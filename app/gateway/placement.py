@@ -10,6 +10,7 @@ import dataclasses
 
 from app.core.policy import Candidate
 from app.core.types import ChatRequest, Placement
+from app.gateway.fees import service_price
 
 
 def misplaced(request: ChatRequest, candidate: Candidate, input_tokens: int) -> str | None:
@@ -29,7 +30,7 @@ def placed(request: ChatRequest, candidate: Candidate, input_tokens: int) -> Can
 
 
 def _misplaced(placement: Placement, request: ChatRequest, candidate: Candidate, input_tokens: int) -> str | None:
-    provider, price = candidate.provider, candidate.price
+    provider, price = candidate.provider, service_price(request, candidate)
     if provider.openrouter and provider.speaking_with(request.dialect) == request.dialect:
         return None
     if placement.promises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_who_may_serve(placement: Placement, candidate: Any, why: str | None) ->
 def test_openrouter_does_not_see_the_words_of_other_dialects() -> None:
     asked = request(dialect="openai_responses", prompt={"placement": Placement(promises=("zdr",))})
     assert misplaced(asked, model("m", at=AT_ROUTER), 10) == "cannot promise what provider.zdr asks for"
+
+
+def test_a_dearer_tier_of_service_is_dearer() -> None:
+    cheap = model("m")
+    assert cheap.price is not None
+    tiers = dataclasses.replace(cheap.price, service_tiers=(("priority", cheap.price.times(Decimal(2))),))
+    candidate = dataclasses.replace(cheap, price=tiers)
+    for tier, why in ((None, None), ("priority", "above provider.max_price")):
+        placement = Placement(max_input_rate=1_500_000)
+        asked = request(prompt={"placement": placement, "service_tier": tier})
+        assert misplaced(asked, candidate, 10) == why
 
 
 def test_of_a_models_copies_those_that_may() -> None:
