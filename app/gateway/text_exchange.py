@@ -61,7 +61,8 @@ class TextExchange(ChatExchange):
         return as_stream(self._text(body), b"text_completion")
 
     def read_whole(self, body: bytes, meter: Meter) -> int:
-        event = TextReader(echoed(self._request)).read(self._text(body), self.heard)
+        echo = echoed(self._request)
+        event = TextReader(echo).read(self._text(body), self.heard)
         if event.error is not None or not event.has_choices:
             raise BadEvent("the reply has no choices")
         if any(map(is_failure, event.finished.values())):
@@ -69,8 +70,8 @@ class TextExchange(ChatExchange):
         if event.served is not None:
             meter.serve(event.served)
         meter.add(event.pieces)
-        # A server that counts one answer of several tells less than was seen.
-        if event.usage is not None and 2 * event.usage.output >= meter.pieces:
+        # A server that counts one answer of several tells less than was seen, which of a prompt in tokens is too much.
+        if event.usage is not None and (echo.in_tokens or 2 * event.usage.output >= meter.pieces):
             meter.report(event.usage)
         return self._request.choices if self._request.whole else len(choices_in(body))
 

@@ -179,6 +179,28 @@ async def test_a_prompt_that_is_repeated_is_no_output(tmp_path: Path, upstream: 
             assert record["usage"]["output_tokens"] <= 3, stream
 
 
+@pytest.mark.parametrize("prompts", [1, 2])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_prompt_in_tokens_that_is_repeated_is_no_output(
+    tmp_path: Path, upstream: ScriptedUpstream, prompts: int, stream: bool, told: bool
+) -> None:
+    """As lm-evaluation-harness sends it: some four characters a token come back."""
+    text = "the quick brown fox jumps over the lazy dog " * 20
+    choices = [{"index": n, "text": text, "logprobs": None, "finish_reason": "length"} for n in range(prompts)]
+    usage = {"prompt_tokens": 181 * prompts, "completion_tokens": prompts, "total_tokens": 182 * prompts}
+    reply = json.dumps({"choices": choices, **({"usage": usage} if told else {})})
+    body, kind = (f"data: {reply}\n\ndata: [DONE]\n\n", "event-stream") if stream else (reply, "json")
+    upstream.source = Script(
+        body=body.encode(), headers={"content-type": f"text/{kind}" if stream else "application/json"}
+    )
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await complete(live, prompt=[[5] * 181] * prompts, echo=True, max_tokens=1, stream=stream)
+        assert answer.status == 200
+        output = (await record_of(live, answer))["usage"]["output_tokens"]
+        assert output == prompts if told else output < 60 * prompts
+
+
 async def test_the_best_of_several_is_held_and_clamped_whole(
     tmp_path: Path, upstream: ScriptedUpstream, ledger_url: str | None
 ) -> None:

@@ -54,11 +54,20 @@ _options = msgspec.json.Decoder(_StreamOptions | None)
 @dataclass(slots=True)
 class Prompts:
     """What is to be completed. `bytes_`: of all prompts; of one in tokens as many as that many tokens have at the
-    least. `chars`: of each, as an answer with `echo` repeats it; of tokens one each."""
+    least. `lengths`: of each, in characters or `in_tokens`."""
 
     text: str
     bytes_: int
-    chars: tuple[int, ...]
+    lengths: tuple[int, ...]
+    in_tokens: bool = False
+
+
+@dataclass(slots=True)
+class Echo:
+    """What of each choice repeats its prompt, in characters or `in_tokens`; none where nothing does."""
+
+    lengths: tuple[int, ...] = ()
+    in_tokens: bool = False
 
 
 def parse_completion(body: bytes) -> ChatRequest:
@@ -74,7 +83,7 @@ def parse_completion(body: bytes) -> ChatRequest:
         raise BadRequest("The parameter best_of must not be below n.", param="best_of")
     if best_of > n and stream:
         raise BadRequest("Answers of which the best are chosen cannot be streamed.", param="best_of")
-    answers = best_of * len(prompts.chars)
+    answers = best_of * len(prompts.lengths)
     if answers > MAX_ANSWERS:
         raise BadRequest("The parameter prompt asks for too many answers at once.", param="prompt")
     if LLAMACPP_LIMIT in members:
@@ -123,17 +132,17 @@ def prompts_of(members: dict[str, msgspec.Raw]) -> Prompts:
         if not any(lists):
             raise BadRequest("The parameter prompt must hold at least one prompt.", param="prompt")
         lengths = tuple(map(len, lists))
-        return Prompts("", math.ceil(sum(lengths) * BYTES_PER_INPUT_TOKEN), lengths)
+        return Prompts("", math.ceil(sum(lengths) * BYTES_PER_INPUT_TOKEN), lengths, in_tokens=True)
     return Prompts(texts[0], sum(len(text.encode("utf-8", "replace")) for text in texts), tuple(map(len, texts)))
 
 
-def echoed(request: ChatRequest) -> tuple[int, ...]:
-    """How many characters of each choice repeat its prompt."""
+def echoed(request: ChatRequest) -> Echo:
+    """How much of each choice repeats its prompt."""
     members = request.members
     if not _read(_flag, members, "echo"):
-        return ()
-    n = _read(_integer, members, "n") or 1
-    return tuple([chars for chars in prompts_of(members).chars for _ in range(n)])
+        return Echo()
+    n, prompts = _read(_integer, members, "n") or 1, prompts_of(members)
+    return Echo(tuple([length for length in prompts.lengths for _ in range(n)]), prompts.in_tokens)
 
 
 def _count(members: dict[str, msgspec.Raw], name: str, least: int, most: int) -> int | None:

@@ -5,7 +5,6 @@ A chunk is Chat's, with `text` in the place of `delta`; usage is Chat's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from app.core.tokens import pieces
 from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.decode import UsageShape, usage_of
+from app.dialects.openai_completions.parse import Echo
 from app.dialects.server_tools import served_tier
 
 
@@ -38,10 +38,11 @@ _lax_chunk = msgspec.json.Decoder(_Chunk, strict=False)
 
 
 class TextReader:
-    """Reads one reply. `echoed`: how many characters of each choice repeat the prompt, which is no output."""
+    """Reads one reply. `echo`: what of it repeats the prompt, which is no output."""
 
-    def __init__(self, echoed: Sequence[int] = ()) -> None:
-        self._echoed = list(echoed)
+    def __init__(self, echo: Echo) -> None:
+        self._left = list(echo.lengths)
+        self._in_tokens = echo.in_tokens
 
     def read(self, data: bytes, heard: Heard | None = None) -> StreamEvent:
         """One chunk, or one whole completion; `heard` is told what it says. Raises BadEvent."""
@@ -65,10 +66,15 @@ class TextReader:
         index, text = choice.index or 0, choice.text or ""
         if choice.finish_reason:
             event.finished = {**event.finished, index: choice.finish_reason}
-        if text and 0 <= index < len(self._echoed) and (left := self._echoed[index]):
-            self._echoed[index] = max(left - len(text), 0)
-            text = text[left:]
-        event.pieces += pieces(text)
+        said = pieces(text)
+        if text and 0 <= index < len(self._left) and (left := self._left[index]):
+            if self._in_tokens:  # whose text nobody knows here: about as many pieces
+                self._left[index], said = max(left - said, 0), max(said - left, 0)
+                text = text if said else ""
+            else:
+                self._left[index], text = max(left - len(text), 0), text[left:]
+                said = pieces(text)
+        event.pieces += said
         if heard is not None and not index:
             heard.finish = choice.finish_reason or heard.finish
             if text and heard.open:
