@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.commands.agents import Way, outfit_for
+from app.commands.policy import Refused
 from app.commands.run import receipt, status_line
 from tests.conftest import Served
 from tests.upstream import ScriptedUpstream
@@ -106,6 +107,36 @@ def test_every_program_is_pointed_at_the_task(program: str, tmp_path: Path) -> N
     if program == "gemini":
         written = json.loads((tmp_path / ".gemini" / "settings.json").read_text())
         assert written["security"]["auth"]["selectedType"] == "gemini-api-key"
+
+
+THEIRS = {"model": "opus", "env": {"ANTHROPIC_BASE_URL": "https://elsewhere", "EDITOR": "vi"}}
+
+
+@pytest.mark.parametrize("how", ["json", "joined", "file"])
+def test_what_the_user_tells_claude_of_settings_is_part_of_ours(how: str, tmp_path: Path) -> None:
+    """It takes one `--settings`: another one behind ours would be the only one, and lead past the gateway."""
+    file = tmp_path / "theirs.json"
+    file.write_text(json.dumps(THEIRS))
+    given = {
+        "json": ("--settings", json.dumps(THEIRS)),
+        "joined": (f"--settings={json.dumps(THEIRS)}",),
+        "file": ("--settings", str(file)),
+    }[how]
+    words_ = ("-p", "go", *given, "--", "--settings", "no option")
+    outfit = outfit_for("claude", Way("http://127.0.0.1:8080/t/job", "key", "auto", tmp_path, words_))
+    assert outfit.words == ["-p", "go", "--", "--settings", "no option"]
+    option, text = outfit.arguments
+    said = json.loads(text)
+    assert (option, said["model"], said["env"]["EDITOR"]) == ("--settings", "opus", "vi")
+    assert said["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:8080/t/job"
+
+
+@pytest.mark.parametrize("given", ["{not json", "no-such-file.json", "[]"])
+def test_settings_that_cannot_be_read_are_refused(given: str, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    given = str(tmp_path / "list.json") if given == "[]" else given
+    with pytest.raises(Refused, match="--settings"):
+        outfit_for("claude", Way("http://127.0.0.1:8080/t/job", "key", "auto", tmp_path, ("--settings", given)))
 
 
 @pytest.mark.parametrize("program", ["qwen", "cline", "cn", "aider", "mini"])

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.commands.policy import Refused
+
 PROVIDER = "bursar"
 KEY_VARIABLE = "BURSAR_API_KEY"
 NO_KEY = "no-key-needed"
@@ -33,9 +35,11 @@ ELSEWHERE = (
 
 @dataclass(slots=True)
 class Outfit:
-    """What is added: to the environment, and to the arguments right behind the program's name."""
+    """What is added: to the environment, and to the arguments right behind the program's name; and which of the user's
+    own `words` stand behind those."""
 
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str]
+    words: list[str]
     arguments: list[str] = field(default_factory=list)
 
     def over(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -48,17 +52,19 @@ class Outfit:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`base`: the gateway's URL with the task in its path, without /v1. `folder`: an empty one, for settings files."""
+    """`base`: the gateway's URL with the task in its path, without /v1. `folder`: an empty one, for settings files.
+    `words`: the user's own arguments."""
 
     base: str
     key: str
     model: str
     folder: Path
+    words: tuple[str, ...] = ()
 
 
 def outfit_for(program: str, way: Way) -> Outfit:
-    """What this program needs, by its file's name."""
-    outfit = Outfit(_common(way))
+    """What this program needs, by its file's name. Raises Refused."""
+    outfit = Outfit(_common(way), list(way.words))
     special = _SPECIAL.get(Path(program).name.removesuffix(".exe"))
     if special is not None:
         special(way, outfit)
@@ -81,11 +87,42 @@ def _common(way: Way) -> dict[str, str]:
 
 def _claude(way: Way, outfit: Outfit) -> None:
     """Claude Code puts what its settings say of the environment over what it is given, so it gets settings, too: those
-    on the command line come before the user's and the project's."""
+    on the command line come before the user's and the project's. It takes one such argument, so the user's own is part
+    of it."""
     outfit.environment |= {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     said = {name: outfit.environment[name] for name in ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")}
     nothing = {name: "" for name in ELSEWHERE if name.startswith(("ANTHROPIC", "CLAUDE"))}
-    outfit.arguments += ["--settings", json.dumps({"env": said | nothing})]
+    theirs: dict[str, Any] = {}
+    for given in _taken(outfit.words, "--settings"):
+        theirs |= _settings(given)
+    theirs_env = theirs.get("env")
+    env = {**(theirs_env if isinstance(theirs_env, dict) else {}), **said, **nothing}
+    outfit.arguments += ["--settings", json.dumps({**theirs, "env": env})]
+
+
+def _taken(words: list[str], option: str) -> list[str]:
+    """The values of this option, which are taken out of the words."""
+    values: list[str] = []
+    at = 0
+    while at < len(words) and words[at] != "--":
+        name, equals, value = words[at].partition("=")
+        if name != option or not (equals or at + 1 < len(words)):
+            at += 1
+            continue
+        values.append(value if equals else words[at + 1])
+        del words[at : at + (1 if equals else 2)]
+    return values
+
+
+def _settings(given: str) -> dict[str, Any]:
+    """Settings as Claude Code takes them on its command line: JSON, or a file of it."""
+    try:
+        found = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text())
+    except (OSError, ValueError):
+        raise Refused(f"--settings: {given} cannot be read as settings") from None
+    if not isinstance(found, dict):
+        raise Refused(f"--settings: {given} holds no settings")
+    return found
 
 
 def _codex(way: Way, outfit: Outfit) -> None:

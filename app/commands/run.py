@@ -145,10 +145,11 @@ def _set_cap(gateway: Gateway, task: str, cap: float) -> None:
 
 def _run(gateway: Gateway, program: str, command: list[str], task: str, key: str | None, model: str) -> int:
     with tempfile.TemporaryDirectory(prefix="bursar-run-") as folder:
-        way = Way(f"{gateway.url}/t/{quote(task, safe='')}", key or NO_KEY, model, Path(folder))
+        base, words = f"{gateway.url}/t/{quote(task, safe='')}", tuple(command[1:])
+        way = Way(base, key or NO_KEY, model, Path(folder), words)
         outfit = outfit_for(program, way)
         environment = {**outfit.over(os.environ), "BURSAR_TASK_ID": task}
-        child = subprocess.Popen([program, *outfit.arguments, *command[1:]], env=environment)  # noqa: S603  (asked for)
+        child = subprocess.Popen([program, *outfit.arguments, *outfit.words], env=environment)  # noqa: S603  (asked for)
         ended = threading.Event()
         status = threading.Thread(target=_show, args=(gateway, task, ended), daemon=True)
         status.start()
