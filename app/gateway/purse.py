@@ -76,7 +76,7 @@ class Purse:
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
         self._dry = False
-        self._read_nano = 0
+        self._read_nano = meter.running_nano  # the input is none of a read
         self.overrun = False
         self._flush_spent_nano = 0
         self._recorded_nano = 0

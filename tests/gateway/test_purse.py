@@ -51,3 +51,21 @@ def test_it_is_never_too_late_to_ask(held_nano: int, input_nano: int, more_nano:
     assert of.allowance_nano is not None
     if input_nano + more_nano >= of.allowance_nano:
         assert of.runs_short(input_nano + more_nano)
+
+
+def test_the_input_is_none_of_a_read() -> None:
+    """Where the ledger has said that no more is to be had before the first read, as with a provider that thinks for
+    long: a read of a role alone, with an input that costs more than what is left, would have cut the call."""
+    meter = Meter(PRICE, 1000, 1000)
+    input_nano = meter.running_nano
+    plan = Plan(Mode.STREAM, False, 0, input_nano, RATE, 10_000, input_nano, input_nano + STEP, STEP)
+    of = Purse(cast(Any, None), LedgerRules(), plan, Limits((), None, "request"), meter, "call")
+    left_nano = tokens_cost(60, RATE)
+    assert input_nano > left_nano
+    of._allow(0, Granted(input_nano + left_nano, 0, "task:t"), input_nano + STEP)
+    of._dry = True
+    assert not of.overruns(input_nano)
+    meter.add(20)
+    assert not of.overruns(meter.running_nano)
+    meter.add(30)
+    assert of.overruns(meter.running_nano)

@@ -167,8 +167,8 @@ class TestPython:
     def test_a_cut_is_an_error_in_the_stream_and_no_more_calls(
         self, client: OpenAI, upstream: ScriptedUpstream
     ) -> None:
-        upstream.source = Script.of(words("w " * 60), obeys_limit=False, delay_s=0.001)
-        headers = {"x-bursar-task-id": "cut-by-sdk", "x-bursar-task-max-cost-usd": "0.00001"}
+        upstream.source = Script.of(words("w " * 200), obeys_limit=False, delay_s=0.001)
+        headers = {"x-bursar-task-id": "cut-by-sdk", "x-bursar-task-max-cost-usd": "0.00004"}
         said, cut = told(client.chat.completions.create(model="auto", messages=SAY, stream=True, extra_headers=headers))
         assert cut is not None
         assert (cut.code, cut.type) == ("budget_exceeded", "insufficient_quota")
