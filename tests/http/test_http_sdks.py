@@ -167,7 +167,7 @@ class TestPython:
     def test_a_cut_is_an_error_in_the_stream_and_no_more_calls(
         self, client: OpenAI, upstream: ScriptedUpstream
     ) -> None:
-        upstream.source = Script.of(words("w " * 200), obeys_limit=False, delay_s=0.001)
+        upstream.source = Script.of(words("w " * 200), obeys_limit=False, delay_s=0.005)
         headers = {"x-bursar-task-id": "cut-by-sdk", "x-bursar-task-max-cost-usd": "0.00004"}
         said, cut = told(client.chat.completions.create(model="auto", messages=SAY, stream=True, extra_headers=headers))
         assert cut is not None
@@ -244,12 +244,12 @@ class TestNode:
         assert not upstream.requests
 
     def test_a_cut_is_one_attempt(self, gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
-        upstream.source = Script.of(words("w " * 60), obeys_limit=False, delay_s=0.001)
-        seen = self.chat(gateway, "cut", body={"max_cost_usd": 0.00001})
+        upstream.source = Script.of(words("w " * 200), obeys_limit=False, delay_s=0.005)
+        seen = self.chat(gateway, "cut", body={"max_cost_usd": 0.00004})
         assert seen["text"].startswith("w w")
         assert (seen["error"]["code"], seen["error"]["api_error"], seen["attempts"]) == ("budget_exceeded", True, 1)
         assert seen["finish_reason"] is None
-        assert seen["usage"]["cost"] >= 0.00001
+        assert seen["usage"]["cost"] >= 0.00004
         assert len(upstream.requests) == 1
 
     def test_a_wrong_key_and_an_unknown_model(self, gateway: LiveGateway) -> None:
