@@ -15,8 +15,6 @@ from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.own import OWN
 from app.dialects.openai_chat.render import object_bytes
 
-"""The schema of a function that names none (https://platform.openai.com/docs/api-reference/chat/create)."""
-
 
 class _Function(msgspec.Struct):
     name: str
