@@ -174,7 +174,7 @@ class Attempt:
     def _mends_as_before(self, body: bytes) -> bool:
         """Whether the request is to be sent without what was refused of others like it."""
         known = self.session.refusals.known(self._whose, self._now_s())
-        names = [name for refusal in known for name in self.exchange.mends(refusal, body).names]
+        names = [name for refusal in known for name in self.exchange.mends(refusal, lambda: body).names]
         self._note_left_out(names)
         return bool(names)
 
@@ -204,7 +204,7 @@ class Attempt:
         """Whether the request is to be sent once more, without what this error reply refuses, which bills nothing."""
         if self._mended == MOST_MENDINGS:
             return False
-        mends = self.exchange.mends(refusal, self._asked().body)
+        mends = self.exchange.mends(refusal, lambda: self._asked().body)
         if not mends.names:
             return False
         self._mended += 1

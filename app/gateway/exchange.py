@@ -116,9 +116,9 @@ class Exchange(Protocol):
     def request(self, model: str, limit_tokens: int | None, *, stream: bool) -> UpstreamRequest:
         """What to send. Raises BadRequest for what this upstream's dialect cannot carry."""
 
-    def mends(self, refusal: bytes, body: bytes) -> Mends:
+    def mends(self, refusal: bytes, sent: Callable[[], bytes]) -> Mends:
         """What the request, as `request` makes it from now on, leaves out or fills in of what this error reply to the
-        body that was sent is about."""
+        body that was `sent` is about."""
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         """For a streamed reply."""
@@ -174,9 +174,9 @@ class ChatExchange(Mended):
             body = without(body, self._refused)
         return UpstreamRequest("/chat/completions", with_placeholders(body) if self._fills else body)
 
-    def mends(self, refusal: bytes, body: bytes) -> Mends:
+    def mends(self, refusal: bytes, sent: Callable[[], bytes]) -> Mends:
         if self._fills or not misses_thoughts(refusal):
-            return self._mends_members(refusal, body)
+            return self._mends_members(refusal, sent)
         self._fills = True
         return FILLED
 
@@ -285,7 +285,7 @@ class EventExchange(Mended):
             asked.body = self._fills(asked.body)
         return asked
 
-    def mends(self, refusal: bytes, body: bytes) -> Mends:
+    def mends(self, refusal: bytes, sent: Callable[[], bytes]) -> Mends:
         upstream, found = self._upstream.name, NOTHING
         if upstream == MESSAGES:
             found = self._mends_messages(refusal)
@@ -301,7 +301,7 @@ class EventExchange(Mended):
             from app.dialects.openai_responses.thoughts import refuses_thoughts, without_thoughts  # noqa: PLC0415
 
             found = self._bared(without_thoughts) if refuses_thoughts(refusal) else NOTHING
-        return self._mends_members(refusal, body) if not found.names and upstream in (CHAT, RESPONSES) else found
+        return self._mends_members(refusal, sent) if not found.names and upstream in (CHAT, RESPONSES) else found
 
     def _mends_messages(self, refusal: bytes) -> Mends:
         from app.dialects.anthropic import extras, marks, thoughts  # noqa: PLC0415  (loaded by whoever speaks it)

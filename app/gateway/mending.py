@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.core.policy import Candidate
@@ -30,10 +31,10 @@ class Mended:
     _refused: frozenset[str] = frozenset()
     _undone: frozenset[str] = frozenset()
 
-    def _mends_members(self, refusal: bytes, body: bytes) -> Mends:
+    def _mends_members(self, refusal: bytes, sent: Callable[[], bytes]) -> Mends:
         request = self._request
         named = self._candidate.is_named(request.model)
-        names = refused_in(refusal, body, request.members, named=named) - self._refused - self._undone
+        names = refused_in(refusal, sent, request.members, named=named) - self._refused - self._undone
         if self._candidate.provider.openrouter:
             names -= {HEEDED}
         back = frozenset([name for name in names if OTHER_NAME.get(name) in self._refused])

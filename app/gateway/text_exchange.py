@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.core.meter import Meter
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
@@ -40,8 +42,8 @@ class TextExchange(ChatExchange):
             asked.body = without(asked.body, self._refused)
         return asked
 
-    def mends(self, refusal: bytes, body: bytes) -> Mends:
-        return self._mends_members(refusal, body)
+    def mends(self, refusal: bytes, sent: Callable[[], bytes]) -> Mends:
+        return self._mends_members(refusal, sent)
 
     def relay(self, meter: Meter, clamp_tokens: int | None, *, folds: bool) -> Relay:
         request = self._request

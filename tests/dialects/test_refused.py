@@ -35,7 +35,7 @@ def error(message: str, **more: Any) -> bytes:
 
 def found(refusal: bytes, body: dict[str, Any] = BODY, asked: dict[str, Any] | None = None, *, named: bool) -> set[str]:
     members = {name: msgspec.Raw() for name in (body if asked is None else asked)}
-    return set(refused_in(refusal, json.dumps(body).encode(), members, named=named))
+    return set(refused_in(refusal, lambda: json.dumps(body).encode(), members, named=named))
 
 
 OPENAI = error(
@@ -91,7 +91,7 @@ def test_what_providers_say(refusal: bytes, names: set[str]) -> None:
 )
 def test_all_else_is_none(refusal: bytes) -> None:
     assert not found(refusal, named=False)
-    assert not refused_in(refusal, b"no json", {}, named=False)
+    assert not refused_in(refusal, lambda: b"no json", {}, named=False)
 
 
 def test_a_client_that_has_named_the_model_keeps_what_it_said() -> None:
@@ -101,6 +101,21 @@ def test_a_client_that_has_named_the_model_keeps_what_it_said() -> None:
     assert found(OPENAI, named=True) == {"max_tokens"}
     usage = error("Unrecognized request argument supplied: stream_options")
     assert found(usage, named=True) == {"stream_options"}
+
+
+def test_a_failure_of_another_kind_costs_no_body() -> None:
+    """A provider that limits rates or fails has refused nothing: what was sent is not made again to look at it."""
+
+    def sent() -> bytes:
+        raise AssertionError
+
+    assert not refused_in(error("Rate limit reached for 'temperature'."), sent, {}, named=False)
+
+
+@pytest.mark.parametrize("given", [None, [], "low"])
+def test_what_holds_no_members_loses_none(given: object) -> None:
+    said = error("Unsupported parameter: 'text.verbosity' is not supported with this model.")
+    assert not found(said, {**BODY, "text": given}, named=False)
 
 
 def test_whoever_wants_one_call_at_a_time_is_not_given_two() -> None:

@@ -11,7 +11,7 @@ https://github.com/BerriAI/litellm/pull/16265, https://github.com/NitroRCr/AIaW/
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -65,24 +65,22 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Members = Mapping[str, msgspec.Raw]
 
 
-def refused_in(refusal: bytes, body: bytes, asked: _Members, *, named: bool) -> frozenset[str]:
-    """What of this request's body an error reply is about, by name, and can be changed by `without`. `asked`: the
+def refused_in(refusal: bytes, sent: Callable[[], bytes], asked: _Members, *, named: bool) -> frozenset[str]:
+    """What an error reply is about of the body that was `sent`, by name, and can be changed by `without`. `asked`: the
     client's own members, which stay as they are, but for `ALWAYS` and a limit, where it has `named` the model."""
     refusal = _INSTEAD.sub(b"", refusal.lower())
     if NOT_TAKEN.search(refusal) is None:
         return frozenset()
     try:
-        sent = _members.decode(body)
+        members = _members.decode(sent())
     except UNREADABLE:
         return frozenset()
-    spared = {name for name in SPARED if name.partition(".")[0] in sent and not (named and name in asked)}
-    if bytes(sent.get("parallel_tool_calls", _TRUE)) != _TRUE:
+    spared = {name for name in SPARED if _is_in(members, name) and not (named and name in asked)}
+    if bytes(members.get("parallel_tool_calls", _TRUE)) != _TRUE:
         spared.discard("parallel_tool_calls")  # whoever wants one call at a time may not know what to do with two
-    found = {
-        name for name in (ALWAYS & sent.keys() | OTHER_NAME.keys() & sent.keys() | spared) if _tells(refusal, name)
-    }
+    found = {name for name in spared | (ALWAYS | OTHER_NAME.keys()) & members.keys() if _tells(refusal, name)}
     told = _PARAM.search(refusal)
-    if told is not None and (param := told[1].decode()).partition(".")[0] in sent:
+    if told is not None and (param := told[1].decode()).partition(".")[0] in members:
         found = {name for name in found if f"{param}.".startswith(f"{name}.")}
     return frozenset(found)
 
@@ -118,6 +116,11 @@ def _tighter(one: msgspec.Raw, other: msgspec.Raw) -> msgspec.Raw:
 
 def _sent(raw: bytes | msgspec.Raw) -> Collection[tuple[str, msgspec.Raw]]:
     return _members.decode(raw).items()
+
+
+def _is_in(members: _Members, name: str) -> bool:
+    top, _, inner = name.partition(".")
+    return top in members and (not inner or bytes(members[top]).startswith(b"{"))
 
 
 def _tells(refusal: bytes, name: str) -> bool:
