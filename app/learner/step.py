@@ -271,13 +271,11 @@ class Learner:
         for label in given:
             same = before.get((label.model, label.source))
             heard = same is not None and (same.high > 0.0) == (label.high > 0.0)
-            if admin:
-                found.append(label)
-            elif heard or lesson.judged >= MAX_JUDGED:
-                found.append(self.guard.again(replace(label, scale=least)))
+            if heard or lesson.judged >= MAX_JUDGED:
+                found.append(label if admin else self.guard.again(replace(label, scale=least)))
             else:
                 lesson.judged += 1
-                found.append(self.guard.admit(label))
+                found.append(self.guard.admit(label, admin=admin))
         return found
 
     def _learn(self, lesson: Lesson, *, first: bool) -> list[Learned]:

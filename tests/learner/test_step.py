@@ -215,6 +215,20 @@ def test_who_has_no_say_is_not_heard() -> None:
     assert made.labels == 10
 
 
+@pytest.mark.parametrize("alices", ["success", "failure"])
+def test_who_contradicts_the_operator_is_believed_no_longer(alices: str) -> None:
+    """The operator judges every other call of a model, a failure each; the key whose calls they are says what it says
+    of the rest. Nobody else is there to compare it with."""
+    made = learner(map(record, range(80)))
+    for n in range(0, 80, 2):
+        made.said([word(call_id(n), "failure", by="boss", admin=True), word(call_id(n + 1), alices)])
+        made.step(NOW_S)
+    if alices == "success":
+        assert made.guard.trust("alice") < 0.1
+    else:
+        assert made.guard.trust("alice") == 1.0
+
+
 def hint(number: int, by: str = "alice") -> Feedback:
     """The call was good, and a cheaper model would have been."""
     return word(call_id(number), by=by, correction=Correction.STRONGER_NOT_NEEDED)
