@@ -82,9 +82,9 @@ class Texts:
 def fits(texts: Texts) -> dict[str, Fit]:
     """The fitted baselines by name."""
     return {
-        "prompt length": lambda table, fit, ask: _linear(texts.length(), table, fit, ask, ridge=1.0),
+        "prompt length": lambda table, fit, ask: _linear(texts.length(), table, fit, ask),
         "kNN": lambda table, fit, ask: _neighbours(texts.tfidf(), table, fit, ask),
-        "logistic on TF-IDF": lambda table, fit, ask: _linear(texts.tfidf(), table, fit, ask, ridge=1.0),
+        "logistic on TF-IDF": lambda table, fit, ask: _linear(texts.tfidf(), table, fit, ask),
         "matrix factorisation": lambda table, fit, ask: _factors(texts.dense(), table, fit, ask),
     }
 
@@ -110,8 +110,8 @@ def _log_odds(p: Floats) -> Floats:
     return np.asarray(np.log(p / (1 - p)))
 
 
-def _linear(x: Any, table: Table, fit: Indices, ask: Indices, *, ridge: float) -> Floats:
-    """Logistic regressions for all models at once; `ridge` weighs half the squared weights against the summed loss."""
+def _linear(x: Any, table: Table, fit: Indices, ask: Indices) -> Floats:
+    """Logistic regressions for all models at once; half the squared weights weigh as much as the summed loss."""
     score, known = _known(table, fit)
     inputs, back = _compact(x[fit])
     start = np.zeros((inputs.shape[1] + 1, score.shape[1]))
@@ -121,8 +121,8 @@ def _linear(x: Any, table: Table, fit: Indices, ask: Indices, *, ridge: float) -
         weights = flat.reshape(start.shape)
         z = np.asarray(inputs @ weights[:-1]) + weights[-1]
         residual = known * (expit(z) - score)
-        value = float((known * (np.logaddexp(0.0, z) - score * z)).sum() + ridge / 2 * (weights[:-1] ** 2).sum())
-        slope = np.vstack([np.asarray(inputs.T @ residual) + ridge * weights[:-1], residual.sum(axis=0)])
+        value = float((known * (np.logaddexp(0.0, z) - score * z)).sum() + 0.5 * (weights[:-1] ** 2).sum())
+        slope = np.vstack([np.asarray(inputs.T @ residual) + weights[:-1], residual.sum(axis=0)])
         return value, slope.ravel()
 
     found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})

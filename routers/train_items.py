@@ -61,13 +61,13 @@ class Items:
     abilities: dict[str, Any]
 
 
-def fit_items(arms: Sequence[Arm], seen: Outcomes, *, seed: int, rounds: int = ROUNDS) -> Items:
+def fit_items(arms: Sequence[Arm], seen: Outcomes, *, seed: int) -> Items:
     """Questions and abilities in turn. Deterministic in its arguments."""
     theta = _start(arms, seen, seed)
     families = int(seen.family.max()) + 1
     slope, effect = np.zeros((seen.x.shape[1], SKILLS)), np.zeros((families, SKILLS))
     items = Items(slope, effect, seen.x @ slope, np.zeros((len(seen.x), SKILLS)), {})
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for _ in range(STEPS):
             items = _step(seen, theta, items)
         items = _scaled(items)

@@ -70,16 +70,16 @@ def unknown_square(texts: int) -> float:
     return float((np.log(1.0 + texts) + 1.0) ** 2)
 
 
-def fit_terms(x: sp.csr_matrix, target: Matrix, ridge: float = RIDGE) -> Matrix:
+def fit_terms(x: sp.csr_matrix, target: Matrix) -> Matrix:
     """Ridge coefficients (terms, targets), by conjugate gradients: deterministic."""
     out = np.zeros((x.shape[1], target.shape[1]))
     transposed = x.T.tocsr()
     for column in range(target.shape[1]):
-        out[:, column] = _solve(x, transposed, target[:, column], ridge)
+        out[:, column] = _solve(x, transposed, target[:, column])
     return out
 
 
-def _solve(x: Any, transposed: Any, y: Vector, ridge: float) -> Vector:
+def _solve(x: Any, transposed: Any, y: Vector) -> Vector:
     b = np.zeros(x.shape[1])
     left = transposed @ y
     direction = left.copy()
@@ -87,7 +87,7 @@ def _solve(x: Any, transposed: Any, y: Vector, ridge: float) -> Vector:
     for _ in range(CG_STEPS):
         if before <= CG_TOLERANCE**2 * first or first == 0.0:
             break
-        image = transposed @ (x @ direction) + ridge * direction
+        image = transposed @ (x @ direction) + RIDGE * direction
         step = before / float(direction @ image)
         b += step * direction
         left -= step * image

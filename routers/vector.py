@@ -12,13 +12,9 @@ from itertools import pairwise
 from math import log1p
 from typing import Any, Final
 
-import numpy as np
 from msgspec.structs import astuple
-from numpy.typing import NDArray
 
 from routers.features import Features, Instructions, Topics, words_of
-
-Vector = NDArray[np.float64]
 
 MAX_WORDS: Final = 320
 """Words whose terms are looked up: more than an excerpt of ordinary text holds."""

@@ -33,7 +33,6 @@ from pydantic import SecretStr
 from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S
 from app.core.budget import Balance
-from app.core.money import nano_from_usd
 from app.gateway.services import Services
 from app.main import Gateway
 from app.settings import Settings
@@ -466,8 +465,3 @@ class Killable:
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         self.kill()
-
-
-def limit_nano(dollars: float) -> int:
-    """A cap in nano-dollars."""
-    return nano_from_usd(dollars)

@@ -112,8 +112,6 @@ def test_a_unit_is_always_treated_alike() -> None:
         assert call(f"k:{n}").order == call(f"k:{n}").order
 
 
-TOOL_LOOP = {"prompt": {"in_tool_loop": True, "tools": 1}}
-NEAR_CAP = Limits((), 110 * 1_000 * NEAR - 1, "request")
 SHARED = Limits((Claim("task:k:t", 10**15),), None, "request")
 
 

@@ -179,7 +179,6 @@ def test_zero_is_a_cap_and_not_no_cap() -> None:
 
 key_names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,12}\Z")
 task_ids = st.text(st.characters(exclude_characters="|", exclude_categories=["C"]), min_size=1, max_size=12)
-windows = st.sampled_from(["day", "month", "total"])
 
 
 @given(key_names, task_ids, key_names, task_ids)

@@ -15,7 +15,6 @@ from tests.image.builder import Image
 from tests.stack.processes import answers
 
 READY_S = 60.0
-STOP_S = 60.0
 INSIDE = """
 set -e
 root=$1; policy=$2; user=$3; shift 3

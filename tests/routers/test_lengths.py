@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from routers.base import Arm, RequestView
 from routers.facts import arm_of_name
-from routers.features import Features, extract
+from routers.features import extract
 from routers.heuristic import visible_tokens
 from routers.lengths import (
     CALL,
@@ -40,7 +40,7 @@ def call(at: int) -> RequestView:
     return RequestView(f"What is the weather in city {at}?", n_tools=1 + at % 3, tool_schema_chars=400)
 
 
-def fitted() -> tuple[LengthWeights, list[Features]]:
+def fitted() -> LengthWeights:
     """Synthetic lengths: exams take 200 tokens, calls 30; one model says half of it, the other twice."""
     rng = np.random.default_rng(0)
     features = [extract(view) for view in [*map(exam, range(200)), *map(call, range(200))]]
@@ -48,10 +48,10 @@ def fitted() -> tuple[LengthWeights, list[Features]]:
     level = np.where(request < 200, 200.0, 30.0) * np.where(arm == 0, 0.5, 2.0)
     tokens = level * np.exp2(0.1 * rng.normal(size=800))
     seen = Lengths(request, arm, tokens, np.zeros(800, int))
-    return LengthWeights.of(fit_lengths(features, [arm_of_name(TERSE), arm_of_name(CHATTY)], seen)), features
+    return LengthWeights.of(fit_lengths(features, [arm_of_name(TERSE), arm_of_name(CHATTY)], seen))
 
 
-WEIGHTS, FEATURES = fitted()
+WEIGHTS = fitted()
 
 
 def tokens_of(view: RequestView, *arms: Arm) -> list[float]:
