@@ -24,7 +24,7 @@ import structlog
 from app.stores.file_lock import try_lock
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_schema import SCHEMA, lines_sql, literal, rows_sql
-from app.stores.traces_segments import complete, mark_done, waiting
+from app.stores.traces_segments import UnreadableSegment, complete, mark_done, waiting
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
     from app.stores.traces_stream import Batch, TraceStream
@@ -75,14 +75,21 @@ class _Failures:
         """Go on after a failure, but for the last of too many."""
         try:
             yield
+        except UnreadableSegment as error:  # which says nothing of the place
+            self._note(TracesError(str(error)))
         except TracesError as error:
             self._left -= 1
-            if self._first is None:
-                self._first = error
-            else:
-                log.warning("more traces could not be compacted", error=str(error))
+            first = self._note(error)
             if not self._left:
-                raise self._first from error
+                raise first from error
+
+    def _note(self, error: TracesError) -> TracesError:
+        """The first of all."""
+        if self._first is None:
+            self._first = error
+        else:
+            log.warning("more traces could not be compacted", error=str(error))
+        return self._first
 
     def told(self) -> None:
         """Raise the first failure, if there was any."""
@@ -103,7 +110,7 @@ def compact_segments(folder: Path, parquet: ParquetFolder, keep_days: float) -> 
         failures = _Failures()
         with database(small=True) as db:
             for path in waiting(folder):
-                with complete(path) as ready, failures.noted():
+                with failures.noted(), complete(path) as ready:
                     if ready:
                         _compact_segment(db, path, parquet, done)
         failures.told()

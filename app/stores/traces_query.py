@@ -15,7 +15,7 @@ import structlog
 from app.stores.traces_compact import database, write_lines
 from app.stores.traces_parquet import ParquetFolder, Part, TracesError
 from app.stores.traces_schema import COLUMNS, STEPS, lines_sql, literal, plain_path, quoted, rows_sql
-from app.stores.traces_segments import complete
+from app.stores.traces_segments import UnreadableSegment, complete
 from app.stores.traces_segments import waiting as waiting_segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
@@ -156,14 +156,17 @@ def _query_nodes(tree: object) -> Iterator[dict[str, Any]]:
 
 
 def _readable(path: Path, folder: Path) -> Path:
-    """A segment as it is, if it is complete; of one that its writer goes on with a copy of the whole lines."""
-    with complete(path) as ready:
-        if ready:
-            return path
-    copy = folder / path.name
-    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+    """A segment as it is, if it is complete; of one that its writer goes on with a copy of the whole lines. Nothing of
+    one that cannot be read."""
+    copy, data = folder / path.name, b""
+    try:
+        with complete(path) as ready:
+            if ready:
+                return path
         data = path.read_bytes()
-        copy.write_bytes(data[: data.rfind(b"\n") + 1])
-        return copy
-    copy.touch()
+    except FileNotFoundError:  # removed meanwhile
+        pass
+    except UnreadableSegment as error:
+        log.warning("traces are left out", error=str(error))
+    copy.write_bytes(data[: data.rfind(b"\n") + 1])
     return copy

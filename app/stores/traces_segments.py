@@ -33,6 +33,10 @@ KEEP_WAITING_BYTES = 2 * 1024 * 1024 * 1024
 _ATTEMPTS = 8
 
 
+class UnreadableSegment(OSError):
+    """A segment is there and cannot be opened: another user's, or damaged. The message says which, and why."""
+
+
 class Segment:
     """An open file that only this process appends to."""
 
@@ -102,12 +106,15 @@ def waiting(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def complete(path: Path) -> Iterator[bool]:
-    """True, and nobody else gets it meanwhile, where the segment is there, closed, and not in Parquet."""
+    """True, and nobody else gets it meanwhile, where the segment is there, closed, and not in Parquet. Raises
+    UnreadableSegment."""
     try:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         yield False
         return
+    except OSError as error:
+        raise UnreadableSegment(f"segment {path.name} cannot be read: {error.strerror}") from error
     try:
         yield try_lock(file) and os.fstat(file).st_nlink > 0 and not _mark(path).exists()
     finally:
@@ -117,7 +124,7 @@ def complete(path: Path) -> Iterator[bool]:
 def any_complete(folder: Path) -> bool:
     """True where there is something to compact."""
     for path in waiting(folder):
-        with complete(path) as ready:
+        with contextlib.suppress(UnreadableSegment), complete(path) as ready:
             if ready:
                 return True
     return False

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+import structlog
 
 from app.stores.traces_segments import segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
     from app.stores.traces_stream import TraceStream
 
+log = structlog.get_logger()
 
 MOST_BYTES = 16 * 1024 * 1024
 """What is read in one go; what is beyond it comes next."""
@@ -38,6 +41,7 @@ class SegmentTail:
 
     def __init__(self, folder: Path, place: str = "") -> None:
         self._folder = folder
+        self._unreadable: set[str] = set()
         self._read: dict[str, int] = msgspec.json.decode(place) if place else {}
 
     @property
@@ -68,7 +72,7 @@ class SegmentTail:
 
     def _lines(self, path: Path, most: int = -1) -> list[bytes]:
         start = self._read.get(path.name, 0)
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with self._passed_over(path), path.open("rb") as file:
             file.seek(start)
             data = file.read(most)
             if most > 0 and len(data) == most and b"\n" not in data:
@@ -77,6 +81,18 @@ class SegmentTail:
             self._read[path.name] = start + len(whole)
             return whole.splitlines()
         return []
+
+    @contextlib.contextmanager
+    def _passed_over(self, path: Path) -> Iterator[None]:
+        """One that was removed meanwhile, or, which is said once, cannot be read."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if path.name not in self._unreadable:
+                log.warning("traces cannot be read, and are passed over", segment=path.name, error=error.strerror)
+            self._unreadable.add(path.name)
 
     def _skip(self, path: Path) -> list[bytes]:
         with contextlib.suppress(FileNotFoundError):

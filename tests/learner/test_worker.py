@@ -319,6 +319,20 @@ async def test_lines_that_are_no_records_are_passed_over(house: House) -> None:
     segment.close()
 
 
+async def test_segments_that_cannot_be_read_are_passed_over_and_said(
+    house: House, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if house.settings.redis_url is not None:
+        pytest.skip("there are segments in a folder only")
+    (house.settings.data_dir / "traces" / "00000000000-00000000.jsonl").mkdir()
+    made = house.worker()
+    await house.calls(0, 3)
+    await all_of(made)
+    assert made.learner is not None
+    assert list(made.learner.lessons) == [call_id(n) for n in range(3)]
+    assert "".join(capfd.readouterr()).count("cannot be read, and are passed over") == 1
+
+
 async def test_watches_that_are_damaged_stop_no_learner(house: House) -> None:
     made = house.worker()
     await house.calls(0, 25)

@@ -25,7 +25,7 @@ from app.stores.traces_files import FileTraces
 from app.stores.traces_parquet import ParquetFolder, TracesError
 from app.stores.traces_query import ask, open_files
 from app.stores.traces_schema import COLUMNS, SCHEMA
-from app.stores.traces_segments import Segment, waiting
+from app.stores.traces_segments import Segment, any_complete, waiting
 from tests.conftest import ROOT
 from tests.stores.traces_records import NOON_S, closed_segment, record, request_id
 
@@ -160,6 +160,22 @@ def test_a_place_that_cannot_be_written_loses_nothing(tmp_path: Path, parquet: P
     (tmp_path / "parquet").unlink()
     assert compact_segments(tmp_path, parquet, 0).records == 1
     assert ids(tmp_path, parquet) == [record(1)["request_id"]]
+
+
+def test_segments_that_cannot_be_read_hold_up_no_others(
+    tmp_path: Path, parquet: ParquetFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another user's, say: more of them than tries at a place that cannot be written."""
+    for number in range(5):
+        (tmp_path / f"00000000000-{number:08x}.jsonl").mkdir()
+    assert not any_complete(tmp_path)
+    closed_segment(tmp_path, record(1))
+    assert any_complete(tmp_path)
+    assert ids(tmp_path, parquet) == [record(1)["request_id"]]
+    assert "00000000000-00000004.jsonl cannot be read" in "".join(capfd.readouterr())
+    with pytest.raises(TracesError, match=r"segment 00000000000-00000000\.jsonl cannot be read: Is a directory"):
+        compact_segments(tmp_path, parquet, 0)
+    assert ids(tmp_path, parquet) == in_parquet(parquet) == [record(1)["request_id"]]
 
 
 def test_what_killed_passes_left_behind_is_removed_after_a_while(tmp_path: Path, parquet: ParquetFolder) -> None:
