@@ -27,13 +27,14 @@ from app.settings import Settings
 from app.stores.opening import make_snapshots
 from app.stores.snapshots import NoSnapshot, Snapshots
 from app.stores.traces_parquet import TracesError
+from app.stores.traces_schema import since_sql
 from routers.learned import LearnedRouter
 
 if TYPE_CHECKING:
     from routers.base import Router
 
 WEIGHTS = "weights"
-_RECORDS = "SELECT record FROM traces WHERE created_s >= ? AND route IS NOT NULL ORDER BY created_s DESC LIMIT ?"
+_RECORDS = "SELECT record FROM traces WHERE {since} AND route IS NOT NULL ORDER BY created_s DESC LIMIT ?"
 _COLUMNS = ("estimate", "per decision", "95 %")
 
 
@@ -71,7 +72,7 @@ async def _records(settings: Settings, begin_s: float, most: int) -> list[Mappin
 
     async with open_traces(settings) as db:
         try:
-            rows = db.execute(_RECORDS, [begin_s, most]).fetchall()
+            rows = db.execute(_RECORDS.format(since=since_sql(begin_s)), [most]).fetchall()
         except duckdb.Error as error:
             raise TracesError(f"traces could not be read: {error}") from error
     return [msgspec.json.decode(record) for (record,) in rows]

@@ -267,19 +267,25 @@ class Worker:
         body, after = pack_belief(belief, self._base, down), self._aftermath
         if self._before is None or not after.is_open:
             after = Aftermath(parent=self._head.current, since_s=now_s)
+
+        def state(number: int) -> bytes:  # in one with the snapshot: it must not be tried on what it was told
+            # A clock that was set back must not keep calls from judging until it is where it was.
+            after.number, after.since_s = number, min(after.since_s, now_s)
+            learner.published(number, left_out=left_out)
+            self._note_trial(learner, trial, now_s)
+            return self._packed(learner, after)
+
         made = await self._snapshots.publish(
-            snapshot, body, head=self._head, keep=self._rules.keep, spared=after.parent
-        )  # fmt: skip
+            snapshot, body, head=self._head, keep=self._rules.keep, spared=after.parent, state=state
+        )
         facts = {"snapshot": made.number, "labels": made.labels, "held_out": trial.labels, "loss": trial.loss}
         log.info("a snapshot was published", quarantined=len(down), **facts)
         if after is not self._aftermath:
             self._aftermath, self._before = after, in_force
-        # A clock that was set back must not keep calls from judging until it is where it was.
-        after.number, after.since_s = made.number, min(after.since_s, now_s)
         self._in_force, self._down = belief, down
-        learner.published(made.number, left_out=left_out)
-        self._head = msgspec.structs.replace(self._head, current=made.number, moves=self._head.moves + 1)
-        self._note_trial(learner, trial, now_s)
+        was = self._head
+        self._head = msgspec.structs.replace(was, current=made.number, moves=was.moves + 1, epoch=was.epoch + 1)
+        self._saved_s, self._unsaved = now_s, False
         return made
 
     async def _put_off(self, learner: Learner, trial: Trial, now_s: float) -> Snapshot:
@@ -302,12 +308,15 @@ class Worker:
         self._unsaved = True
 
     async def _save(self, learner: Learner, now_s: float) -> None:
+        self._head = await self._snapshots.save(self._packed(learner, self._aftermath), head=self._head)
+        self._saved_s, self._unsaved = now_s, False
+
+    def _packed(self, learner: Learner, after: Aftermath) -> bytes:
         kept = Checkpoint(
             pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._tried_s, self._tried,
-            self._short, msgspec.json.encode(self.watching.state()), self._aftermath,
+            self._short, msgspec.json.encode(self.watching.state()), after,
         )  # fmt: skip
-        self._head = await self._snapshots.save(msgspec.msgpack.encode(kept), head=self._head)
-        self._saved_s, self._unsaved = now_s, False
+        return msgspec.msgpack.encode(kept)
 
 
 def _tell(event: Event) -> None:

@@ -8,6 +8,7 @@ still takes itself for it is refused (`Overtaken`), since state and snapshots ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import msgspec
@@ -70,6 +71,10 @@ class Head(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
+State = Callable[[int], bytes]
+"""The learner's state once the snapshot of this number is in force; it may be called in another thread."""
+
+
 class Snapshots(Protocol):
     """Where snapshots are. Every method raises SnapshotsUnavailable."""
 
@@ -86,10 +91,18 @@ class Snapshots(Protocol):
         """The content of one. Raises NoSnapshot."""
 
     async def publish(
-        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+        self,
+        snapshot: Snapshot,
+        body: bytes | None,
+        *,
+        head: Head,
+        keep: int,
+        spared: int = 0,
+        state: State | None = None,
     ) -> Snapshot:
         """Number and record it; with a body it is in force from now on, and the last `keep` bodies remain, and that of
-        `spared`. `head` is what its maker believed to be so: Overtaken where its epoch or its rollbacks are not."""
+        `spared`. `state`: the learner's, given that number, is saved with it, or neither is. `head` is what its maker
+        believed to be so: Overtaken where its epoch or its rollbacks are not."""
 
     async def rollback(self, number: int | None) -> Head:
         """Bring an earlier one into force: this one (0: the weights alone), or the one before that which is. Later ones

@@ -15,6 +15,7 @@ from app.stores.snapshots import (
     Overtaken,
     Snapshot,
     SnapshotsUnavailable,
+    State,
     rolled_back,
 )
 
@@ -34,6 +35,11 @@ _SCRIPT = Script(
         return found[3] ~= tonumber(ARGV[2]) or found[4] ~= tonumber(ARGV[3])
     end
 
+    local function save(bytes)
+        redis.call('SET', state, bytes)
+        redis.call('HINCRBY', head, 'epoch', 1)
+    end
+
     if verb == 'head' then return now() end
     if verb == 'told' then return {now(), redis.call('HVALS', told), redis.call('HKEYS', bodies)} end
     if verb == 'body' then return redis.call('HGET', bodies, ARGV[2]) end
@@ -50,6 +56,7 @@ _SCRIPT = Script(
             redis.call('HSET', head, 'current', number)
         end
         redis.call('HINCRBY', head, 'moves', 1)
+        if ARGV[10] ~= '' then save(ARGV[10]) end
         local kept = redis.call('HKEYS', bodies)
         table.sort(kept, function(a, b) return tonumber(a) > tonumber(b) end)
         for i = keep + 1, #kept do
@@ -74,8 +81,7 @@ _SCRIPT = Script(
 
     if verb == 'save' then
         if overtaken() then return 'overtaken' end
-        redis.call('SET', state, ARGV[4])
-        redis.call('HINCRBY', head, 'epoch', 1)
+        save(ARGV[4])
         return now()
     end
 
@@ -117,11 +123,18 @@ class RedisSnapshots:
         return bytes(found)
 
     async def publish(
-        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+        self,
+        snapshot: Snapshot,
+        body: bytes | None,
+        *,
+        head: Head,
+        keep: int,
+        spared: int = 0,
+        state: State | None = None,
     ) -> Snapshot:
         made = msgspec.structs.replace(snapshot, number=int(await self._call("number")))
         told = msgspec.msgpack.encode(made)
-        kept: Sequence[Arg] = (max(keep, 1), KEEP_TOLD, spared)
+        kept: Sequence[Arg] = (max(keep, 1), KEEP_TOLD, spared, b"" if state is None else state(made.number))
         carried: Sequence[Arg] = (head.rollbacks, head.epoch, made.number, told, body or b"", *kept)
         _unless_overtaken(await self._call("publish", *carried))
         return made

@@ -18,6 +18,7 @@ from app.stores.snapshots import (
     Overtaken,
     Snapshot,
     SnapshotsUnavailable,
+    State,
     rolled_back,
 )
 from app.stores.sqlite_file import SqliteFile
@@ -31,6 +32,7 @@ CREATE TABLE head (
 );
 INSERT INTO head VALUES (1, 0, 0, 0, 0, NULL, NULL, 0)
 """
+_SAVE = "UPDATE head SET state = ?, epoch = epoch + 1"
 _HEAD = "SELECT current, moves, rollbacks, epoch FROM head"
 _told = msgspec.msgpack.Decoder(Snapshot)
 
@@ -62,7 +64,14 @@ class SqliteSnapshots:
         return await self._run(read)
 
     async def publish(
-        self, snapshot: Snapshot, body: bytes | None, *, head: Head, keep: int, spared: int = 0
+        self,
+        snapshot: Snapshot,
+        body: bytes | None,
+        *,
+        head: Head,
+        keep: int,
+        spared: int = 0,
+        state: State | None = None,
     ) -> Snapshot:
         def write(db: sqlite3.Connection) -> Snapshot:
             _check(db, head)
@@ -73,6 +82,8 @@ class SqliteSnapshots:
             db.execute("UPDATE head SET moves = moves + 1")
             if body is not None:
                 db.execute("UPDATE head SET current = ?", (number,))
+            if state is not None:
+                db.execute(_SAVE, (state(number),))
             oldest = "SELECT number FROM snapshots WHERE body IS NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
             forget = f"UPDATE snapshots SET body = NULL WHERE number != ? AND number IN ({oldest})"  # noqa: S608
             db.execute(forget, (spared, max(keep, 1)))
@@ -101,7 +112,7 @@ class SqliteSnapshots:
     async def save(self, state: bytes, *, head: Head) -> Head:
         def write(db: sqlite3.Connection) -> Head:
             _check(db, head)
-            db.execute("UPDATE head SET state = ?, epoch = epoch + 1", (state,))
+            db.execute(_SAVE, (state,))
             return _head(db)
 
         return await self._change(write)

@@ -1,6 +1,7 @@
-"""Traces at rest: Parquet files by day under a URL, `day=2026-11-20/part-NAME.parquet`.
+"""Traces at rest: Parquet files by day under a URL, `day=2026-11-20/part-NAME.SHAPE.parquet`.
 
-A part is there whole or not at all, and its name says what was compacted into it: done again, it replaces itself.
+A part is there whole or not at all, and its name says what was compacted into it: done again, it replaces itself. SHAPE
+says which columns it has.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
+from app.stores.traces_schema import SHAPE
+
 SUFFIX = ".parquet"
 MAKING = ".making"
 """A folder, on the same disk, for files that are not complete; readers of Parquet pass over names with a dot."""
 STALE_S = 6 * 3600.0
-_PART = re.compile(r"day=(\d{4}-\d\d-\d\d)/part-([\w-]+)\.parquet")
+_PART = re.compile(r"day=(\d{4}-\d\d-\d\d)/part-([\w-]+)(?:\.([0-9a-f]{8}))?\.parquet")
 _WHOLE_PUTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
 """File systems on which a file that is put becomes visible whole, or not at all."""
 
@@ -34,11 +37,13 @@ class TracesError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file: where it is, which day's records it holds, and from what (`name`) it was made."""
+    """One file: where it is, which day's records it holds, from what (`name`) it was made, and of which shape it is
+    ("": not known)."""
 
     path: str
     day: dt.date
     name: str
+    shape: str
 
 
 class ParquetFolder:
@@ -67,9 +72,10 @@ class ParquetFolder:
             yield Path(folder)
 
     def publish(self, made: Path, day: dt.date, name: str) -> None:
-        """Let a complete local file be the part of this day and name; durable on return. Raises TracesError."""
+        """Let a complete local file of this version's shape be the part of this day and name; durable on return. Raises
+        TracesError."""
         folder = f"{self.root}/day={day.isoformat()}"
-        path = f"{folder}/part-{name}{SUFFIX}"
+        path = f"{folder}/part-{name}.{SHAPE}{SUFFIX}"
         with told("written"):
             if self.local:
                 _move_durably(made, Path(path))
@@ -79,18 +85,27 @@ class ParquetFolder:
                 self.fs.makedirs(folder, exist_ok=True)
                 self.fs.put_file(str(made), f"{folder}/.part-{name}")
                 self.fs.mv(f"{folder}/.part-{name}", path)
+            self._remove_twins(folder, name)
+
+    def _remove_twins(self, folder: str, name: str) -> None:
+        """The same records as another version wrote them before it was killed."""
+        self.fs.invalidate_cache()
+        for other in self.fs.ls(folder, detail=False):
+            part = self._part(other)
+            if part is not None and part.name == name and part.shape != SHAPE:
+                self.fs.rm(part.path)
 
     def parts(self) -> list[Part]:
         """All parts, oldest day first. Raises TracesError."""
         with told("listed"):
             self.fs.invalidate_cache()
             paths = sorted(self.fs.find(self.root))
-        found = []
-        for path in paths:
-            part = _PART.fullmatch(path[len(self.root) + 1 :])
-            if part is not None:
-                found.append(Part(path, dt.date.fromisoformat(part[1]), part[2]))
-        return found
+        return [part for path in paths if (part := self._part(path)) is not None]
+
+    def _part(self, path: str) -> Part | None:
+        """What a path under the root names; None for what is no part."""
+        found = _PART.fullmatch(path[len(self.root) + 1 :])
+        return None if found is None else Part(path, dt.date.fromisoformat(found[1]), found[2], found[3] or "")
 
     def expire(self, before: dt.date) -> int:
         """Remove the parts of earlier days; how many. Raises TracesError."""

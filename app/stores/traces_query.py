@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,7 +31,7 @@ _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE
 
 _LOOKS = 5
 _ZONED = "TIMESTAMP WITH TIME ZONE"
-_READ = "union_by_name = true, hive_partitioning = true, hive_types = {'day': DATE}"
+_READ = "hive_partitioning = true, hive_types = {'day': DATE}"
 
 
 class QueryError(Exception):
@@ -95,18 +96,27 @@ async def _standing_still(stream: TraceStream, parquet: ParquetFolder) -> tuple[
 def make_view(
     db: duckdb.DuckDBPyConnection, parquet: ParquetFolder, parts: Sequence[Part], lines: Sequence[Path]
 ) -> None:
-    """Define `traces` over these parts and these files of records as JSON lines, and `steps`. Raises TracesError."""
+    """Define `traces` over these parts and these files of records as JSON lines, and `steps`. Raises TracesError.
+
+    Parts of one shape are opened as they are read, those of days that a question leaves out not at all; but the first,
+    here the latest, tells the columns of all. Parts whose shape is not known are all asked first.
+    """
     rows = rows_sql(lines_sql([str(path) for path in lines]))
-    if parts:
-        if not parquet.local:
-            db.register_filesystem(parquet.fs)
-        listed = ", ".join(literal(plain_path(parquet.url(part))) for part in parts)
-        rows += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], {_READ})"  # noqa: S608  (all quoted)
+    if parts and not parquet.local:
+        db.register_filesystem(parquet.fs)
+    for shape, alike in itertools.groupby(sorted(reversed(parts), key=_shape), _shape):
+        listed = ", ".join(literal(plain_path(parquet.url(part))) for part in alike)
+        how = f"union_by_name = {not shape}, {_READ}"
+        rows += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], {how})"  # noqa: S608  (all quoted)
     try:
         db.execute(f"CREATE VIEW traces AS SELECT {NAMES} FROM ({rows})")  # noqa: S608  (our own words)
         db.execute(f"CREATE VIEW steps AS {STEPS}")
     except duckdb.Error as error:
         raise TracesError(f"traces could not be read: {error}") from error
+
+
+def _shape(part: Part) -> str:
+    return part.shape
 
 
 def ask(db: duckdb.DuckDBPyConnection, sql: str) -> Answer:

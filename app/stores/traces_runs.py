@@ -22,7 +22,7 @@ from app.core.runs import CallPace, Run, run_of
 from app.stores.outcomes import Outcomes
 from app.stores.traces_compact import write_lines
 from app.stores.traces_parquet import TracesError
-from app.stores.traces_schema import literal
+from app.stores.traces_schema import literal, since_sql
 
 C = TypeVar("C", bound=CallPace)
 
@@ -61,8 +61,8 @@ PACE = f"""request_id, key, task_id, created_s, coalesce(duration_ms, 0.0), outc
 _CALLS = """
     SELECT {columns} FROM traces
     WHERE (? IS NULL OR key = ?) AND CASE WHEN task_id IS NULL
-        THEN created_s >= ? AND (task_type IS NOT NULL OR outcome <> 'completed')
-        ELSE (key, task_id) IN (SELECT (key, task_id) FROM traces WHERE task_id IS NOT NULL AND created_s >= ?) END
+        THEN {since} AND (task_type IS NOT NULL OR outcome <> 'completed')
+        ELSE (key, task_id) IN (SELECT (key, task_id) FROM traces WHERE task_id IS NOT NULL AND {since}) END
     ORDER BY key, task_id, coalesce(task_id, request_id), created_s
 """
 """An embedding that belongs to no task is no run: it has no task type, and nothing to be fast at."""
@@ -81,7 +81,8 @@ def calls_by_run(
 ) -> Iterator[list[C]]:
     """The calls of each run. `more`: the SQL of what `kind` has beyond a CallPace. Raises TracesError."""
     try:
-        db.execute(_CALLS.format(columns=", ".join(filter(None, (PACE, more)))), [key, key, since_s, since_s])
+        columns = ", ".join(filter(None, (PACE, more)))
+        db.execute(_CALLS.format(columns=columns, since=since_sql(since_s)), [key, key])
         calls = (kind(*row) for row in _rows(db))
         for _, same in itertools.groupby(calls, lambda c: (c.key, c.task_id, c.task_id or c.request_id)):
             yield list(same)

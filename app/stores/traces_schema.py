@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,9 @@ COLUMNS = (
     Column("day", "DATE", "of `created_at`: the partition", sql=f"CAST({_MOMENT} AS DATE)"),
 )
 
+SHAPE = f"{zlib.crc32(repr([(column.name, column.kind) for column in COLUMNS]).encode()):08x}"
+"""Of files with just these columns: they can be read together without a look at each one's own."""
+
 STEPS = """
     SELECT request_id, row_number() OVER (PARTITION BY key, task_id ORDER BY created_s, request_id) AS step
     FROM traces WHERE task_id IS NOT NULL
@@ -149,6 +153,11 @@ def lines_sql(paths: Iterable[str]) -> str:
     if not listed:
         return "SELECT NULL::JSON AS json WHERE false"
     return f"SELECT json FROM read_ndjson_objects([{listed}], ignore_errors = true)"  # noqa: S608  (all quoted)
+
+
+def since_sql(since_s: float) -> str:
+    """The condition that a call came at this Unix time or later; nothing is read of files of earlier days."""
+    return f"created_s >= {since_s!r}::DOUBLE AND day >= CAST(make_timestamp({int(since_s * 1e6)}) AS DATE)"
 
 
 def literal(text: str) -> str:

@@ -165,6 +165,33 @@ async def test_a_learner_that_died_loses_and_doubles_nothing(house: House, monke
     assert belief(last) == pytest.approx(p(living), abs=0.01)
 
 
+async def test_one_that_died_right_after_it_published_knows_what_it_published(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next snapshot is tried on what the one in force was told, and an honest one is refused."""
+    dying = house.worker()
+    publish = house.snapshots.publish
+
+    async def the_last_it_did(*given: Any, **more: Any) -> Any:
+        await publish(*given, **more)
+        raise ConnectionError("killed")
+
+    monkeypatch.setattr(house.snapshots, "publish", the_last_it_did)
+    await house.calls(0, 25)
+    with pytest.raises(ConnectionError):
+        await all_of(dying)
+    monkeypatch.undo()
+    other = house.worker()
+    other.owner = dying.owner
+    await house.calls(25, 48)
+    (made,) = [done.made for done in await all_of(other) if done.made is not None]
+    first = (await house.snapshots.told())[1]
+    assert (first.labels, made.parent, made.labels, made.trial.labels) == (25, first.number, 23, 23)
+    assert other.learner is not None
+    assert len(other.learner.lessons) == 48
+    assert {lesson.since for lesson in other.learner.lessons.values()} == {0, first.number}
+
+
 async def test_a_snapshot_that_is_worse_is_refused_and_said(house: House) -> None:
     made = house.worker()
     await house.calls(100, 160, "failure", held=True)

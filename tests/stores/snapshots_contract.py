@@ -96,6 +96,17 @@ class SnapshotsContract:
         assert (await store.load())[1] == b"one"
         assert await store.told() == []
 
+    async def test_a_state_is_saved_with_the_snapshot_that_it_knows_of_or_not_at_all(self, store: Snapshots) -> None:
+        await published(store, 1)
+        head = await store.head()
+        made = await store.publish(MADE, b"body", head=head, keep=3, state=lambda number: f"knows {number}".encode())
+        now, state = await store.load()
+        assert (now.current, now.epoch, state) == (made.number, head.epoch + 1, f"knows {made.number}".encode())
+        with pytest.raises(Overtaken):
+            await store.publish(MADE, b"late", head=head, keep=3, state=lambda _: b"late")
+        assert await store.load() == (now, state)
+        assert len(await store.told()) == 2
+
     async def test_a_rollback_overtakes_the_learner(self, store: Snapshots) -> None:
         await published(store, 1)
         before = await store.head()

@@ -23,8 +23,8 @@ from app.stores import traces_segments
 from app.stores.traces_compact import compact_segments
 from app.stores.traces_files import FileTraces
 from app.stores.traces_parquet import ParquetFolder, TracesError
-from app.stores.traces_query import ask, open_files
-from app.stores.traces_schema import COLUMNS, SCHEMA
+from app.stores.traces_query import QueryError, ask, open_files
+from app.stores.traces_schema import COLUMNS, SCHEMA, SHAPE, since_sql
 from app.stores.traces_segments import Segment, any_complete, waiting
 from tests.conftest import ROOT
 from tests.stores.traces_records import NOON_S, closed_segment, record, request_id
@@ -202,14 +202,50 @@ def test_old_days_are_removed(tmp_path: Path, parquet: ParquetFolder) -> None:
 
 
 def test_parts_of_other_versions_are_read(tmp_path: Path, parquet: ParquetFolder) -> None:
+    """Those whose name says of which shape they are, and those whose does not."""
     closed_segment(tmp_path, record(1))
     compact_segments(tmp_path, parquet, 0)
     (part,) = parquet.parts()
-    changed = Path(part.path).with_name("part-other.parquet")
-    columns = "* EXCLUDE (seen, cost_usd, day), 1 AS later, 2 AS cost_usd"
-    duckdb.execute(f"COPY (SELECT {columns} FROM '{part.path}') TO '{changed}'")
-    found = rows(tmp_path, parquet, "SELECT seen IS NULL, cost_usd, day FROM traces ORDER BY cost_usd")
-    assert found == [(False, 0.001, dt.date(2026, 11, 20)), (True, 2.0, dt.date(2026, 11, 20))]
+    for number, (name, columns) in enumerate((
+        ("other.00000000", "1 AS later"), ("another.00000000", "1 AS later"), ("unknown", "1 AS later"),
+        ("unknown-too", "model AS key, 1 AS latest"),
+    ), 2):  # fmt: skip
+        changed = Path(part.path).with_name(f"part-{name}.parquet")
+        left_out = "seen, cost_usd, day, key" if "key" in columns else "seen, cost_usd, day"
+        copied = f"SELECT * EXCLUDE ({left_out}), {columns}, {number} AS cost_usd FROM '{part.path}'"
+        duckdb.execute(f"COPY ({copied}) TO '{changed}'")
+    found = rows(tmp_path, parquet, "SELECT seen IS NULL, cost_usd, day, model = key FROM traces ORDER BY cost_usd")
+    day = dt.date(2026, 11, 20)
+    assert found[0] == (False, 0.001, day, False)
+    assert found[1:] == [(True, float(number), day, number == 5) for number in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("url", ["{}/parquet", "memory://{}/again"])
+def test_what_a_killed_pass_of_another_version_left_is_replaced(tmp_path: Path, url: str) -> None:
+    """It was killed before it had marked its segment, and then the gateway was updated."""
+    parquet = ParquetFolder(url.format(tmp_path))
+    path = closed_segment(tmp_path, record(1))
+    compact_segments(tmp_path, parquet, 0)
+    (part,) = parquet.parts()
+    for shape in ("", ".00000000"):
+        parquet.fs.cp_file(part.path, part.path.replace(f".{SHAPE}.", f"{shape}."))
+    parquet.fs.cp_file(part.path, part.path.replace(path.stem, path.stem + "0"))
+    path.with_suffix(".done").unlink()
+    assert len(ids(tmp_path, parquet)) == 2
+    compact_segments(tmp_path, parquet, 0)
+    assert {found.name for found in parquet.parts()} == {path.stem, path.stem + "0"}
+    assert len(parquet.parts()) == len(ids(tmp_path, parquet)) == 2
+
+
+def test_of_days_that_are_not_asked_for_nothing_is_opened(tmp_path: Path, parquet: ParquetFolder) -> None:
+    closed_segment(tmp_path, record(1), record(2, NOON_S + DAY_S))
+    compact_segments(tmp_path, parquet, 0)
+    earlier = next(part for part in parquet.parts() if part.day.day == 20)
+    Path(earlier.path).write_bytes(b"damaged")
+    asked = f"SELECT cost_usd FROM traces WHERE {since_sql(NOON_S + DAY_S / 2)}"
+    assert rows(tmp_path, parquet, asked) == [(0.002,)]
+    with pytest.raises(QueryError, match="part-"):
+        rows(tmp_path, parquet, "SELECT cost_usd FROM traces")
 
 
 def test_any_file_system(tmp_path: Path) -> None:
@@ -251,7 +287,7 @@ def test_a_file_system_without_whole_puts_is_given_another_name_first(tmp_path: 
     path = closed_segment(tmp_path, record(1))
     compact_segments(tmp_path, parquet, 0)
     assert SlowPuts.seen == [f"/host/traces/day=2026-11-20/.part-{path.stem}"]
-    assert [part.path for part in parquet.parts()] == [f"/host/traces/day=2026-11-20/part-{path.stem}.parquet"]
+    assert [part.path for part in parquet.parts()] == [f"/host/traces/day=2026-11-20/part-{path.stem}.{SHAPE}.parquet"]
     assert ids(tmp_path, parquet) == [record(1)["request_id"]]
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from app.http.dashboard.ask import MAX_CALLS, Burn, Find, Overview, Pace, Question, Record
 from app.stores.traces import arrived_ms
-from app.stores.traces_schema import literal
+from app.stores.traces_schema import literal, since_sql
 
 POINTS = 60
 """Buckets of a series over time, at most."""
@@ -50,7 +50,7 @@ def answer(db: Database, question: Question, now_s: float) -> dict[str, Any] | m
 def overview(db: Database, question: Overview, now_s: float) -> dict[str, Any]:
     """Everything that the views show of traces since a time."""
     step = step_s(now_s - question.since_s)
-    where = _since(question.since_s)
+    where = since_sql(question.since_s)
     return {
         "since_s": question.since_s,
         "until_s": now_s,
@@ -152,7 +152,7 @@ def errors(db: Database, since_s: float) -> list[dict[str, Any]]:
     rows = _all(
         db,
         f"""SELECT outcome, coalesce(model, ''), count(*) FROM traces
-        WHERE {_since(since_s)} AND outcome NOT IN ({", ".join(map(literal, NOT_ERRORS))})
+        WHERE {since_sql(since_s)} AND outcome NOT IN ({", ".join(map(literal, NOT_ERRORS))})
         GROUP BY outcome, model ORDER BY outcome, 3 DESC, 2""",  # noqa: S608
     )
     found: dict[str, dict[str, Any]] = {}
@@ -165,7 +165,7 @@ def errors(db: Database, since_s: float) -> list[dict[str, Any]]:
 
 def find(db: Database, question: Find) -> list[dict[str, Any]]:
     """The calls that were asked for: the latest first; those of one task in their order."""
-    conditions = [_since(question.since_s)]
+    conditions = [since_sql(question.since_s)]
     if question.text:
         found = literal(question.text)
         fields = ("request_id", "coalesce(task_id, '')", "coalesce(client_request_id, '')")
@@ -199,7 +199,7 @@ def _calls(db: Database, where: str, limit: int) -> list[dict[str, Any]]:
 
 def burn(db: Database, question: Burn) -> list[list[float]]:
     """[when, dollars spent by then], at most some hundreds of points."""
-    conditions = [_since(question.since_s)]
+    conditions = [since_sql(question.since_s)]
     for column, value in (("key", question.key), ("team", question.team), ("task_id", question.task)):
         if value is not None:
             conditions.append(f"{column} = {literal(value)}")
@@ -218,7 +218,7 @@ def pace(db: Database, question: Pace, owner: str) -> list[dict[str, Any]]:
     rows = _all(
         db,
         f"""SELECT {owner}, sum(cost_usd), min(created_s) FROM traces
-        WHERE {owner} IS NOT NULL AND {_since(question.since_s)} GROUP BY {owner}""",  # noqa: S608
+        WHERE {owner} IS NOT NULL AND {since_sql(question.since_s)} GROUP BY {owner}""",  # noqa: S608
     )
     return [{"name": name, "usd": usd or 0.0, "first_s": first} for name, usd, first in rows]
 
@@ -228,7 +228,7 @@ def record(db: Database, request_id: str) -> msgspec.Raw:
     came_ms = arrived_ms(request_id)
     if came_ms is None:
         return msgspec.Raw(b"null")
-    since = _since(came_ms / 1000 - 1)
+    since = since_sql(came_ms / 1000 - 1)
     rows = _all(db, f"SELECT record FROM traces WHERE request_id = {literal(request_id)} AND {since} LIMIT 1")  # noqa: S608
     return msgspec.Raw(rows[0][0].encode() if rows else b"null")
 
@@ -237,11 +237,6 @@ def decoded(text: bytes) -> Question:
     """A question from JSON. Raises msgspec.ValidationError."""
     question: Question = msgspec.json.decode(text, type=Question)
     return question
-
-
-def _since(since_s: float) -> str:
-    """Days are partitions: whole files are passed over."""
-    return f"created_s >= {since_s!r}::DOUBLE AND day >= CAST(make_timestamp({int(since_s * 1e6)}) AS DATE)"
 
 
 def _all(db: Database, sql: str) -> list[Row]:
