@@ -97,13 +97,14 @@ def make_budgets(settings: Settings) -> Budgets:
     return RedisBudgets(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
 
 
-def make_traces(settings: Settings) -> Traces:
+def make_traces(settings: Settings, metrics: Metrics) -> Traces:
     """Where records go: beside the ledger."""
+    lost = metrics.traces_lost.inc
     if settings.redis_url is None:
-        return FileTraces(settings.data_dir / "traces", keep_days=settings.traces_keep_days)
+        return FileTraces(settings.data_dir / "traces", keep_days=settings.traces_keep_days, lost=lost)
     from app.stores.traces_redis import RedisTraces  # noqa: PLC0415  (see make_budgets)
 
-    return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
+    return RedisTraces(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace, lost=lost)
 
 
 def with_spans(settings: Settings, traces: Traces, policy: Callable[[], Policy]) -> Traces:
@@ -237,7 +238,7 @@ class Gateway:
         """Open the stores, run the background loops, serve; then drain, settle and close."""
         settings, stop = self.settings, asyncio.Event()
         budgets, outcomes = make_budgets(settings), make_outcomes(settings)
-        traces = with_spans(settings, make_traces(settings), lambda: self.policies.current)
+        traces = with_spans(settings, make_traces(settings, self.metrics), lambda: self.policies.current)
         await budgets.start()
         await traces.start()
         await outcomes.start()

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from app import figures as module
 from app.figures import Figures
 from app.http.dashboard.ask import FiguresUnavailable, Find, Overview
-from app.http.dashboard.figures import _since
 from app.settings import Settings
+from app.stores.traces_schema import since_sql
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_question_holds_the_call_that_it_begins_with() -> None:
     first_s = 1796026875.1958664
     db.execute(f"CREATE TABLE traces AS SELECT {first_s!r}::DOUBLE AS created_s, DATE '2026-11-30' AS day")
     for since_s, calls in ((first_s, 1), (first_s + 1e-6, 0)):
-        assert db.execute(f"SELECT count(*) FROM traces WHERE {_since(since_s)}").fetchall() == [(calls,)]
+        assert db.execute(f"SELECT count(*) FROM traces WHERE {since_sql(since_s)}").fetchall() == [(calls,)]
 
 
 async def test_what_cannot_be_read_is_said_and_the_next_question_is_asked_all_the_same(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_receiver_that_is_away_costs_no_call(tmp_path: Path, monkeypatch: pyte
 def test_without_it_nothing_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from app.main import *; s = Settings(data_dir=Path('.'));"
-        "assert type(with_spans(s, make_traces(s), None)) is FileTraces;"
+        "assert type(with_spans(s, make_traces(s, Metrics()), None)) is FileTraces;"
         "assert not {'app.spans', 'opentelemetry.sdk', 'opentelemetry.exporter'} & sys.modules.keys()"
     )
     done = subprocess.run(

@@ -127,6 +127,9 @@ class Metrics:
             "Holds of dead processes that were charged and ended.",
             registry=registry,
         )
+        self.traces_lost = Counter(
+            "bursar_traces_lost_total", "Finished calls whose record could not be written.", registry=registry
+        )
         self.policy_swaps = Counter("bursar_policy_swaps_total", "Policies taken into force.", registry=registry)
         self.policy_failed = gauge(
             "bursar_policy_last_load_failed", "1 while the policy on disk is not the one in force.", mode="livemax"

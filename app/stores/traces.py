@@ -27,6 +27,10 @@ Make = Callable[[], Record]
 """Makes a record, now or in a moment: what it is made of changes no more."""
 
 
+Lost = Callable[[int], object]
+"""Told how many records were just lost; in any thread."""
+
+
 def is_of_task(record: Record, key: str, task_id: str) -> bool:
     """True for a record of this task: what looks like its name may stand elsewhere in a record."""
     return record.get("task_id") == task_id and record.get("key") == key

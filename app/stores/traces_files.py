@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from app.stores import traces
-from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Make, Record, arrived_ms, is_of_task
+from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Lost, Make, Record, arrived_ms, is_of_task
 from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
 from app.stores.traces_waiting import Waiting, decoded, task_needle
 
@@ -32,11 +32,11 @@ LONGEST_CALL_MS = 6 * 3_600_000
 class FileTraces:
     """A thread that owns the open segment; batches are written every FLUSH_EVERY_S while there are any."""
 
-    def __init__(self, folder: Path, *, keep_days: float = 0) -> None:
+    def __init__(self, folder: Path, *, keep_days: float = 0, lost: Lost = bool) -> None:
         """`keep_days`: what was never compacted is removed after it; 0: not for its age."""
         self._folder = folder
         self._keep_days = keep_days
-        self._waiting = Waiting()
+        self._waiting = Waiting(lost)
         self._queue: queue.SimpleQueue[list[tuple[str, bytes]] | None] = queue.SimpleQueue()
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._write_all, name="traces", daemon=True)
@@ -46,11 +46,6 @@ class FileTraces:
         """Make the folder if need be. Raises OSError where it cannot be made."""
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         self._thread.start()
-
-    @property
-    def dropped(self) -> int:
-        """How many records were lost."""
-        return self._waiting.dropped
 
     def append(self, request_id: str, make: Make) -> None:
         if self._waiting.add(request_id, make) and self._timer is None:
@@ -127,7 +122,7 @@ class FileTraces:
                 if not lost:  # said once: a full disk may hold the log, too
                     log.error("traces cannot be written, and are lost", error=str(error), folder=str(self._folder))
                 lost += len(batch)
-                self._waiting.dropped += len(batch)
+                self._waiting.lose(len(batch))
             for request_id, _ in batch:
                 self._waiting.written(request_id)
         if self._segment is not None:

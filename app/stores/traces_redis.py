@@ -13,7 +13,7 @@ import structlog
 
 from app.stores.budgets import LedgerUnavailable
 from app.stores.redis_link import Desk, Link, Script, open_server
-from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Make, Record, is_of_task
+from app.stores.traces import FLUSH_EVERY_S, KEEP_DAYS, SEEN_AFTER_S, Lost, Make, Record, is_of_task
 from app.stores.traces_stream import COMPACTORS, oldest_entry, record_prefix, stream_key
 from app.stores.traces_waiting import Waiting, decoded, task_needle
 
@@ -72,10 +72,10 @@ _SCRIPT = Script(
 class RedisTraces:
     """Records wait in memory, bounded, and go out in batches every FLUSH_EVERY_S while there are any."""
 
-    def __init__(self, url: str, *, namespace: str = "bursar") -> None:
+    def __init__(self, url: str, *, namespace: str = "bursar", lost: Lost = bool) -> None:
         self._server = open_server(url, _SCRIPT, DEADLINE_S)
         self._prefix, self._stream = record_prefix(namespace), stream_key(namespace)
-        self._waiting = Waiting()
+        self._waiting = Waiting(lost)
         self._desk = Desk(self._server, "the store of traces", LedgerUnavailable)
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
@@ -84,11 +84,6 @@ class RedisTraces:
     async def start(self) -> None:
         """Begin writing; Redis may come later."""
         self._writer = asyncio.get_running_loop().create_task(self._write_all())
-
-    @property
-    def dropped(self) -> int:
-        """How many records were lost."""
-        return self._waiting.dropped
 
     def append(self, request_id: str, make: Make) -> None:
         if self._waiting.add(request_id, make):

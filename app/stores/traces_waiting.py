@@ -12,19 +12,20 @@ import msgspec
 import structlog
 
 from app.stores import traces
-from app.stores.traces import Make, Record, is_of_task
+from app.stores.traces import Lost, Make, Record, is_of_task
 
 log = structlog.get_logger()
 
 
 class Waiting:
-    """Bounded: beyond MAX_PENDING new ones are dropped and counted. All but `written` is for the event loop only.
+    """Bounded: beyond MAX_PENDING new ones are dropped. All but `written` and `lose` is for the event loop only.
     `dropped`: how many were lost, for that, or because they could not be made or written."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Lost) -> None:
         self._unmade: dict[str, Make] = {}
         self.lines: dict[str, bytes] = {}
         self.dropped = 0
+        self._lost = lost
 
     def __len__(self) -> int:
         return len(self._unmade) + len(self.lines)
@@ -34,7 +35,7 @@ class Waiting:
         if len(self) >= traces.MAX_PENDING:
             if not self.dropped:
                 log.error("traces are written too slowly: some are dropped", waiting=len(self))
-            self.dropped += 1
+            self.lose(1)
             return False
         self._unmade[request_id] = make
         return True
@@ -44,11 +45,16 @@ class Waiting:
         made: list[tuple[str, bytes]] = []
         for request_id in list(itertools.islice(self._unmade, most)):
             if (line := self._line(request_id, self._unmade.pop(request_id))) is None:
-                self.dropped += 1
+                self.lose(1)
             else:
                 made.append((request_id, line))
         self.lines.update(made)
         return made
+
+    def lose(self, count: int) -> None:
+        """Count records that nobody will ever read; may be called from another thread."""
+        self.dropped += count
+        self._lost(count)
 
     def written(self, request_id: str) -> None:
         """It waits no more; may be called from another thread."""

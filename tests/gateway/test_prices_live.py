@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, policy, until, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, model, policy, until, usd
 from tests.gateway.test_clamp import CAP_NANO
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, ListPrice, Script, words
@@ -98,6 +98,16 @@ async def test_an_unpriced_model_without_a_cap_costs_nobody_knows_what(
             assert "x-bursar-cost-usd" not in answer.headers
             record = await live.client.decision(answer.request_id)
             assert (record["cost_usd"], record["provenance"]) == (None, "unknown")
+
+
+async def test_so_does_an_embedding(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    models = {"a": model("a", embeddings=True, **NO_PRICE["a"])}
+    async with Live(tmp_path, policy({"a": upstream}, models=models)) as live:
+        answer = await live.chat(path="/v1/embeddings", messages=None, input="some words to embed")
+        assert answer.status == 200
+        record = await live.client.decision(answer.request_id)
+        assert (record["outcome"], record["cost_usd"], record["provenance"]) == ("completed", None, "unknown")
+        assert [attempt["provenance"] for attempt in record["attempts"]] == ["unknown"]
 
 
 async def test_an_unpriced_model_whose_provider_names_the_cost_is_metered_by_it(

@@ -18,7 +18,7 @@ def record(number: int, **more: Any) -> Record:
 
 
 def waiting(*numbers: int, **more: Any) -> Waiting:
-    found = Waiting()
+    found = Waiting(bool)
     for number in numbers:
         assert found.add(f"req_{number}", partial(record, number, **more))
     return found
@@ -32,7 +32,7 @@ class TestMaking:
             made.append(number)
             return record(number)
 
-        these = Waiting()
+        these = Waiting(bool)
         for number in range(5):
             these.add(f"req_{number}", partial(make, number))
         assert made == []
@@ -70,7 +70,7 @@ class TestMaking:
 class TestReading:
     def test_made_or_not_a_record_reads_as_what_was_written_will(self) -> None:
         given = partial(record, 1, price=msgspec.Raw(b'{"input":1.5}'), pair=(1, 2))
-        these = Waiting()
+        these = Waiting(bool)
         these.add("req_1", given)
         before = these.get("req_1")
         these.make()
