@@ -20,6 +20,7 @@ from routers.learned import LearnedRouter
 
 NANO_PER_M: Final = 10**12
 """Dollars per 1,000 tokens to nano-dollars per million."""
+HELD_ONE_IN: Final = 10
 NEVER: Final = -1
 FAR: Final = 1e6
 """Coordinates are a few standard deviations; what is beyond this is none of them."""
@@ -122,6 +123,16 @@ def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
     if lesson is not None and not (isfinite(lesson.call.ended_s) and _in_reach(lesson.demand)):
         raise Malformed("numbers that are none")
     return lesson
+
+
+def is_held(request_id: str) -> bool:
+    """Whether a call's labels are held out: by its name, whose last digits are random."""
+    return int(request_id[-6:], 16) % HELD_ONE_IN == 0
+
+
+def order_of(lesson: Lesson) -> tuple[float, str]:
+    """The order of calls."""
+    return lesson.call.created_s, lesson.call.request_id
 
 
 def _in_reach(demand: Demand) -> bool:

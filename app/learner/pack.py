@@ -12,6 +12,7 @@ from app.core.feedback import Feedback
 from app.core.quarantined import Quarantined
 from app.learner.guard import Guard
 from app.learner.labels import Call, Label
+from app.learner.late import Late
 from app.learner.lesson import Lesson
 from app.learner.sources import Sources, Told
 from app.learner.step import Learner
@@ -127,7 +128,9 @@ class _Learner(msgspec.Struct):
     held: list[str]
     term: int
     labels: int
-    too_late: int
+    gone: list[int]
+    ignored: int
+    read_until_s: float
 
 
 def pack_learner(learner: Learner) -> bytes:
@@ -144,7 +147,9 @@ def pack_learner(learner: Learner) -> bytes:
             held=list(learner.held),
             term=learner.term,
             labels=learner.labels,
-            too_late=learner.too_late,
+            gone=list(learner.late.gone),
+            ignored=learner.late.ignored,
+            read_until_s=learner.late.read_until_s,
         )
     )
 
@@ -160,7 +165,8 @@ def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
             learner.attach(lesson)
         learner.belief = unpack_belief(found.belief, base)
         learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
-        learner.term, learner.labels, learner.too_late = found.term, found.labels, found.too_late
+        learner.term, learner.labels = found.term, found.labels
+        learner.late = Late(dict.fromkeys(found.gone), ignored=found.ignored, read_until_s=found.read_until_s)
         for row in found.words:
             learner.remember(_of_row(_WordRow, row, Feedback))
         learner.held = dict.fromkeys(found.held)

@@ -3,7 +3,7 @@
 What each call has taught is kept for a window of calls, so that a word that comes late, twice, or in another's place
 changes what the call teaches, and no more: its old evidence is divided out of the belief and the new one multiplied in.
 In whatever order words come the evidence is the same; only the expectation against which each was taken in differs.
-Calls that leave the window keep what they taught, and words that come after that are too late.
+Calls that leave the window keep what they taught; one on which a word comes later is looked up (`learner/late.py`).
 
 A tenth of the labels is held out: snapshots are judged by them, among others, before they are published
 (`learner/trial.py`). When newer ones take their place they are learned as well.
@@ -20,7 +20,8 @@ import numpy as np
 from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
-from app.learner.lesson import NEVER, Lesson, Malformed, lesson_of
+from app.learner.late import Late, looked_up
+from app.learner.lesson import NEVER, Lesson, Malformed, is_held, lesson_of, order_of
 from app.learner.signs import SETTLED_S, signs_of
 from app.learner.sources import SIGNS, Sources, Told
 from routers.base import Arm
@@ -33,7 +34,6 @@ WINDOW: Final = 10_000
 """Calls whose lessons can still change."""
 MAX_THINGS: Final = 10_000
 """Calls and tasks of which words are kept though their traces have not come."""
-HELD_ONE_IN: Final = 10
 MAX_HELD: Final = 400
 CONTEXT_S: Final = 3 * SETTLED_S
 """What a client did so long before and after tells the signs of a call."""
@@ -77,7 +77,7 @@ class Learner:
     held: dict[str, None] = field(default_factory=dict)
     term: int = 0
     labels: int = 0
-    too_late: int = 0
+    late: Late = field(default_factory=Late)
     malformed: int = 0
 
     def __post_init__(self) -> None:
@@ -101,18 +101,37 @@ class Learner:
                 self.malformed += 1
                 continue
             found.append(record)
-            if lesson is None or lesson.call.created_s <= self._after_s or lesson.call.request_id in self.lessons:
-                continue
-            self.keep(lesson)
+            if lesson is not None and self._is_news(lesson.call):
+                self.late.read_until_s = max(self.late.read_until_s, lesson.call.ended_s)
+                if lesson.call.completed:
+                    self.guard.saw(lesson.call)
+                if len(self.lessons) < WINDOW or not self._is_passed_over(lesson):
+                    self._keep(lesson)
         return found
 
-    def keep(self, lesson: Lesson) -> None:
+    def recall(self, asked: Iterable[str], records: Iterable[Mapping[str, Any]]) -> None:
+        """Take in calls that were looked up for the words on them."""
+        for lesson in looked_up(records, self.base):
+            if self._is_news(lesson.call):
+                self._keep(lesson)
+        for name in self.late.missing(asked, self.lessons):
+            self._strangers.pop(name, None)
+            self.words.pop(name, None)
+
+    def _is_news(self, call: Call) -> bool:
+        return call.created_s > self._after_s and call.request_id not in self.lessons
+
+    def _is_passed_over(self, lesson: Lesson) -> bool:
+        """Whether the full window waits for its calls' signs, and nobody has spoken of this one, nor will of its task."""
+        if lesson.task is not None or lesson.call.request_id in self.words:
+            return False
+        return lesson.call.ended_s < next(iter(self.lessons.values())).call.ended_s + SETTLED_S
+
+    def _keep(self, lesson: Lesson) -> None:
         """Take in one call."""
         call = lesson.call
         self.lessons[call.request_id] = lesson
         self.attach(lesson)
-        if call.completed:
-            self.guard.saw(call)
         if call.request_id in self.words:
             self._due[call.request_id] = None
         if (task := lesson.task) is not None and task in self.words:
@@ -123,6 +142,7 @@ class Learner:
         models' names stand for."""
         call = lesson.call
         self._strangers.pop(call.request_id, None)
+        self.late.wanted.pop(call.request_id, None)
         for name, arm in lesson.arms.items():
             if name not in self._behind or self._behind[name][0] <= call.created_s:
                 self._behind[name] = call.created_s, arm
@@ -135,29 +155,29 @@ class Learner:
     def said(self, words: Iterable[Feedback]) -> None:
         """Take in words, in the order in which they were stored: a later one replaces what the same speaker said."""
         for word in words:
-            known = self.remember(word)
+            self.remember(word)
             if word.thing in self.lessons:
                 self._due[word.thing] = None
             self._due.update(dict.fromkeys(self._tasks.get(word.thing, ())))
-            self.too_late += not known and not word.thing.startswith("task:") and word.matched
         while len(self._strangers) > MAX_THINGS:
             self.words.pop(name := next(iter(self._strangers)))
+            self.late.wanted.pop(name, None)
             del self._strangers[name]
 
-    def remember(self, word: Feedback) -> bool:
-        """Keep a word; whether what it is about is known."""
-        known = word.thing in self.lessons or word.thing in self._tasks
-        if not known:
+    def remember(self, word: Feedback) -> None:
+        """Keep a word, unless it is too late."""
+        if word.thing not in self.lessons and word.thing not in self._tasks:
+            if not self.late.missed(word):
+                return
             self._strangers[word.thing] = None
         self.words.setdefault(word.thing, {})[word.by, word.source] = word
-        return known
 
     def step(self, now_s: float) -> list[Learned]:
         """Learn what has come; what was learned, in the order of the calls."""
         for request_id in [name for name in self._open if self._is_settled(name, now_s)]:
             del self._open[request_id]
             self._due[request_id] = None
-        due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=_order)
+        due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=order_of)
         self._due.clear()
         if due:
             signs = signs_of(self._context(due), now_s)
@@ -365,6 +385,8 @@ class Learner:
             request_id, lesson = next(iter(self.lessons.items()))
             if request_id in self.held:
                 self._release(request_id)
+            if lesson.labels and any(word.source not in SIGNS for word in lesson.told):
+                self.late.left(request_id)
             del self.lessons[request_id]
             self._open.pop(request_id, None)
             self.words.pop(request_id, None)
@@ -374,12 +396,3 @@ class Learner:
                 if not mates:
                     del self._tasks[task]
                     self.words.pop(task, None)
-
-
-def is_held(request_id: str) -> bool:
-    """Whether a call's labels are held out: by its name, whose last digits are random."""
-    return int(request_id[-6:], 16) % HELD_ONE_IN == 0
-
-
-def _order(lesson: Lesson) -> tuple[float, str]:
-    return lesson.call.created_s, lesson.call.request_id

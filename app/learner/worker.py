@@ -157,6 +157,7 @@ class Worker:
             log.warning("traces that this version cannot read were passed over", traces=learner.malformed - malformed)
         learner.said(word for _, word in words)
         self._words = words[-1][0] if words else self._words
+        looked_up = await self._look_up(learner, now_s, all_read=not lines)
         learned = learner.step(now_s)
         self._unsaved = self.watching.forget(learner) or self._unsaved
         events = self.watching.hear(learner, learned)
@@ -164,14 +165,26 @@ class Worker:
             _tell(event)
             if not event.fell:
                 learner.forget(event.cell.model, event.cell.task_type, event.cell.since_s, event.rose_s)
-        self._unsaved = self._unsaved or bool(lines or words or learned)
+        self._unsaved = self._unsaved or bool(lines or words or learned or looked_up)
         if await self._went_back(learner, learned):
             return Done(True, len(lines), len(words), learned, None, True, events, True)
         made = await self._publish(learner, now_s) if self._is_time(learner, now_s) else None
-        more = bool(lines) or len(words) == WORDS
+        more = bool(lines) or len(words) == WORDS or looked_up
         if self._unsaved and (made or (finish and not more) or now_s - self._saved_s >= SAVE_EVERY_S):
             await self._save(learner, now_s)
         return Done(True, len(lines), len(words), learned, made, more, events)
+
+    async def _look_up(self, learner: Learner, now_s: float, *, all_read: bool) -> bool:
+        """Read calls again on which words came late; whether there were any."""
+        asked = learner.late.due(now_s, all_read=all_read)
+        if not asked:
+            return False
+        ignored = learner.late.ignored
+        found = [record for line in await self._tail.find(asked) if (record := _decoded(line)) is not None]
+        learner.recall(asked, found)
+        if learner.late.ignored > ignored:
+            log.warning("words came when the traces of their calls had gone", words=learner.late.ignored - ignored)
+        return True
 
     async def _current(self) -> Learner:
         """The learner in memory, where it is still what was saved last, else the saved one; rollbacks heeded."""

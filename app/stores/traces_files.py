@@ -18,15 +18,10 @@ import structlog
 
 from app.stores import traces
 from app.stores.traces import FLUSH_EVERY_S, SEEN_AFTER_S, Lost, Make, Record, arrived_ms, is_of_task
-from app.stores.traces_segments import Segment, any_complete, find_line, lines_with, prune, segments
+from app.stores.traces_segments import SKEW_MS, Segment, any_complete, find_record, lines_with, prune, segments
 from app.stores.traces_waiting import Waiting, decoded, task_needle
 
 log = structlog.get_logger()
-
-SKEW_MS = 2_000
-"""Clocks of file systems tick coarsely, and a record waits a moment for its batch."""
-LONGEST_CALL_MS = 6 * 3_600_000
-"""A record is written when its call ends: at most this long after the time in its id."""
 
 
 class FileTraces:
@@ -59,12 +54,12 @@ class FileTraces:
     async def get(self, request_id: str) -> Record | None:
         if (waiting := self._waiting.get(request_id)) is not None:
             return waiting
-        if (came_ms := arrived_ms(request_id)) is None:
+        if arrived_ms(request_id) is None:
             return None
         # Another worker may hold it for one flush more.
         for wait_s in (0.0, SEEN_AFTER_S, 2 * SEEN_AFTER_S):
             await asyncio.sleep(wait_s)
-            found = await asyncio.to_thread(self._read, request_id, came_ms)
+            found = await asyncio.to_thread(self._read, request_id)
             if found is not None:
                 return found
         return None
@@ -85,13 +80,9 @@ class FileTraces:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
-    def _read(self, request_id: str, arrived_ms: int) -> Record | None:
-        for path, began_ms, changed_ms in segments(self._folder):
-            if began_ms - LONGEST_CALL_MS <= arrived_ms <= changed_ms + SKEW_MS:
-                line = find_line(path, request_id)
-                if line is not None:
-                    return decoded(line)
-        return None
+    def _read(self, request_id: str) -> Record | None:
+        line = find_record(segments(self._folder), request_id)
+        return None if line is None else decoded(line)
 
     def _read_task(self, key: str, task_id: str, began_ms: int) -> tuple[dict[str, Record], bool]:
         needle = task_needle(task_id)

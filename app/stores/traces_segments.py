@@ -12,13 +12,13 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
 from app.stores.file_lock import try_lock
-from app.stores.traces import KEEP_DAYS
+from app.stores.traces import KEEP_DAYS, arrived_ms
 
 log = structlog.get_logger()
 
@@ -30,6 +30,10 @@ KEEP_BYTES = 512 * 1024 * 1024
 """What segments that are in Parquet may take; the oldest go first."""
 KEEP_WAITING_BYTES = 2 * 1024 * 1024 * 1024
 """What those may take that are not: beyond it the oldest are lost, for a full disk would lose the new ones."""
+SKEW_MS = 2_000
+"""Clocks of file systems tick coarsely, and a record waits a moment for its batch."""
+LONGEST_CALL_MS = 6 * 3_600_000
+"""A record is written when its call ends: at most this long after the time in its id."""
 _ATTEMPTS = 8
 
 
@@ -137,6 +141,18 @@ def mark_done(path: Path) -> None:
 
 def _mark(path: Path) -> Path:
     return path.with_suffix(".done")
+
+
+def find_record(known: Sequence[tuple[Path, int, int]], request_id: str) -> bytes | None:
+    """The line of this record in any of these `segments`; None where it is in none, or not whole."""
+    if (came_ms := arrived_ms(request_id)) is None:
+        return None
+    for path, began_ms, changed_ms in known:
+        if began_ms - LONGEST_CALL_MS <= came_ms <= changed_ms + SKEW_MS:
+            line = find_line(path, request_id)
+            if line is not None:
+                return line
+    return None
 
 
 def find_line(path: Path, request_id: str) -> bytes | None:

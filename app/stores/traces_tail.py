@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import structlog
 
-from app.stores.traces_segments import segments
+from app.stores.traces_segments import find_record, segments
 
 if TYPE_CHECKING:  # redis-py costs 60 ms to import
     from app.stores.traces_stream import TraceStream
@@ -34,6 +34,9 @@ class Tail(Protocol):
 
     async def new(self) -> list[bytes]:
         """The records since the last question, as JSON."""
+
+    async def find(self, request_ids: Sequence[str]) -> list[bytes]:
+        """The records of these calls, wherever they are, as JSON; of some there may be none, or none any more."""
 
 
 class SegmentTail:
@@ -69,6 +72,11 @@ class SegmentTail:
             if left <= 0:
                 break
         return found
+
+    async def find(self, request_ids: Sequence[str]) -> list[bytes]:
+        known = segments(self._folder)
+        found = (find_record(known, request_id) for request_id in request_ids)
+        return [line for line in found if line is not None]
 
     def _lines(self, path: Path, most: int = -1) -> list[bytes]:
         start = self._read.get(path.name, 0)
@@ -121,3 +129,6 @@ class StreamTail:
         """The records since the last question; LedgerUnavailable where Redis does not answer."""
         self._last, request_ids = await self._stream.since(self._last)
         return await self._stream.bodies(request_ids)
+
+    async def find(self, request_ids: Sequence[str]) -> list[bytes]:
+        return await self._stream.bodies([request_id.encode() for request_id in request_ids])

@@ -14,10 +14,11 @@ from app.core.feedback import Correction, Feedback
 from app.core.seen import Seen
 from app.learner import step
 from app.learner.labels import TASK_CREDIT, Call, spoken
+from app.learner.lesson import is_held
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS, Told
-from app.learner.step import Learner, is_held
+from app.learner.step import Learner
 from routers.belief import Belief
 from routers.kinds import extended
 from tests.learner.calls import BASE, call_id, of_task, record, word
@@ -270,7 +271,7 @@ def test_the_window_is_bounded_and_keeps_what_was_taught(monkeypatch: pytest.Mon
     made.said([word(call_id(3), "failure")])
     assert made.step(NOW_S) == []
     assert p(made) == before
-    assert made.too_late > 0
+    assert made.late.ignored == 1
 
 
 def test_a_tenth_is_held_out_and_learned_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.core.feedback import Feedback
-from app.learner import worker
+from app.learner import step, worker
+from app.learner.late import LOOK_AFTER_S
 from app.learner.step import Learner
 from app.learner.trial import LEAST
 from app.learner.worker import Checkpoint, Done, Rules, Worker
@@ -344,6 +346,36 @@ async def test_lines_that_are_no_records_are_passed_over(house: House) -> None:
     assert made.learner is not None
     assert list(made.learner.lessons) == [call_id(1)]
     segment.close()
+
+
+async def test_a_late_word_is_learned_though_its_call_has_left(
+    house: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Calls are read again, wherever traces are kept; after a restart, too."""
+    monkeypatch.setattr(step, "WINDOW", 10)
+    came_ms = int(time.time() * 1000)
+    names = [f"req_{came_ms:011x}{n:015x}1" for n in range(40)]
+    calls = [record(n, task_id="job") for n in range(40)]
+    for one, name in zip(calls, names, strict=True):
+        one["request_id"] = name
+        await house.write([one])
+    made = house.worker()
+    await all_of(made)
+    assert made.learner is not None
+    assert list(made.learner.lessons) == names[30:]
+    await house.say(word(names[3], "failure", said_s=house.now_s), word(call_id(999), said_s=house.now_s))
+    assert sum(len(done.learned) for done in await all_of(made)) == 0
+    await made.leave()
+    house.now_s += LOOK_AFTER_S
+    other = house.worker()
+    (learned,) = [one for done in await all_of(other) for one in done.learned]
+    assert (learned.request_id, learned.source) == (names[3], "verifier")
+    assert "words came when the traces of their calls had gone" in "".join(capfd.readouterr())
+    assert (await all_of(other))[-1].more is False
+    assert other.learner is not None
+    assert other.learner.late.wanted == {}
+    await house.say(word(names[3], "failure", said_s=house.now_s + 1))
+    assert sum(len(done.learned) for done in await all_of(other)) == 0  # it says the same
 
 
 async def test_segments_that_cannot_be_read_are_passed_over_and_said(
