@@ -122,7 +122,7 @@ class Learner:
         return call.created_s > self._after_s and call.request_id not in self.lessons
 
     def _is_passed_over(self, lesson: Lesson) -> bool:
-        """Whether the full window waits for its calls' signs, and nobody has spoken of this one, nor will of its task."""
+        """Whether the full window waits for its calls' signs, and nobody speaks of this one, nor will of its task."""
         if lesson.task is not None or lesson.call.request_id in self.words:
             return False
         return lesson.call.ended_s < next(iter(self.lessons.values())).call.ended_s + SETTLED_S
