@@ -24,7 +24,7 @@ from app.dialects.gemini.parse import count_reply as gemini_reply
 from app.dialects.gemini.parse import counted as gemini_counted
 from app.dialects.gemini.parse import parse_count as gemini_count
 from app.dialects.gemini.patch import patch_count as gemini_ask
-from app.dialects.registry import CHAT, COMPLETIONS, GEMINI, MESSAGES, RESPONSES
+from app.dialects.registry import CHAT, COMPLETIONS, GEMINI, MESSAGES
 from app.figures import Figures, Rehearsals
 from app.gateway.circuits import ToldCircuits
 from app.gateway.ledger import Ledger
@@ -46,6 +46,7 @@ from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
 from app.http.replays import Replays, tend
 from app.http.reply_cache import ReplyCache
+from app.http.responses import ResponsesRoute, forget
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
@@ -53,7 +54,15 @@ from app.replaying import ReplayCheck
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
-from app.stores.opening import make_memory, make_outcomes, make_replays, make_snapshots, make_words, workers_folder
+from app.stores.opening import (
+    make_memory,
+    make_outcomes,
+    make_replays,
+    make_responses,
+    make_snapshots,
+    make_words,
+    workers_folder,
+)
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
@@ -174,7 +183,7 @@ def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
     return {
         "/v1/chat/completions": route(CHAT),
         "/v1/completions": route(COMPLETIONS),
-        "/v1/responses": route(RESPONSES),
+        "/v1/responses": ResponsesRoute(services, max_body_bytes=max_body_bytes),
         "/v1/messages": route(MESSAGES),
         "/v1/messages/count_tokens": count(messages),
         ":countTokens": count(contents),
@@ -245,7 +254,8 @@ class Gateway:
         follower = await self._follower(snapshots := make_snapshots(settings))
         view, ledger = View(self.policies.current, self.routers, self.book.current), Ledger(budgets, self.metrics)
         upstreams, memory = BridgedUpstreams(make_upstreams(os.environ)), make_memory(settings)
-        services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory)
+        responses = make_responses(settings)
+        services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory, responses)
         self.history.note(self.policies.current.version, (), time.time())
         aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)
@@ -269,6 +279,7 @@ class Gateway:
                     services.explore_budget.keep,
                     lambda: tend(shared),
                     lambda: tend(cached),
+                    lambda: forget(responses),
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     WindowsUsed(services).keep,
                     dashboard.live.run,
@@ -291,7 +302,7 @@ class Gateway:
         finally:
             await _close(figures, dashboard.others, circuits)
             await services.give_back()
-            await _close(upstreams, traces, outcomes, shared, cached, memory, snapshots, budgets)
+            await _close(upstreams, traces, outcomes, shared, cached, responses, memory, snapshots, budgets)
 
     def _dashboard(self, services: Services, figures: Figures) -> Dashboard:
         settings = self.settings

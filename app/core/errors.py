@@ -89,6 +89,12 @@ class ContextTooLong(BadRequest):
     code, label = "context_length_exceeded", "context_length"
 
 
+class PreviousNotFound(BadRequest):
+    """The response that the request goes on from is not stored for this key, or not any more."""
+
+    code, label = "previous_response_not_found", "previous_not_found"
+
+
 class NoCandidate(BadRequest):
     """Every candidate lacks a capability that the request needs."""
 
@@ -218,6 +224,12 @@ class FeedbackDown(BursarError):
     """The store of outcomes does not answer: nothing is known to have been stored."""
 
     status, type, code, blame, label = 503, "server_error", "outcomes_unavailable", "gateway", "outcomes_down"
+
+
+class ResponsesDown(BursarError):
+    """The store of responses does not answer: what is in it is not known."""
+
+    status, type, code, blame, label = 503, "server_error", "responses_unavailable", "gateway", "responses_down"
 
 
 class TracesDown(BursarError):

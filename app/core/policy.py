@@ -15,6 +15,7 @@ from typing import Literal
 from app.core.heard import WRITING_TOOLS
 from app.core.landing import Landing
 from app.core.money import Price
+from app.core.stored import StoreRules
 from app.core.windows import CHARS, Window
 
 OnCut = Literal["error", "length"]
@@ -336,7 +337,8 @@ class Policy:
     """Everything the operator decides. `version` is a digest of the source text, for decisions and traces;
     `source` is the path it was read from; `keys` is keyed by the SHA-256 that is looked up for a request, of which a
     key may have two; `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters;
-    `cache_s`: how long replies are kept for requests that come again, None: not at all;
+    `cache_s`: how long replies are kept for requests that come again, `stored_responses`: how responses are for those
+    that refer to them, None: not at all;
     `targets`: where measures of success (MEASURES) should stay below, or above where more is better."""
 
     version: str
@@ -351,6 +353,7 @@ class Policy:
     unknown_model: str | None = None
     on_cut: OnCut = "error"
     cache_s: float | None = None
+    stored_responses: StoreRules | None = None
     ledger: LedgerRules = LedgerRules()
     targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     require_replay: ReplayRules | None = None

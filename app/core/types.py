@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from app.core.money import Usage
+from app.core.stored import Stored
 
 SERVER_TOOLS = ("web_search", "file_search", "code_execution", "image_generation", "maps", "advisor")
 """Tools that providers run themselves, under whatever name, and bill by the piece; they name the fees of a policy.
@@ -76,7 +77,7 @@ class ChatRequest(msgspec.Struct):
     client's headers that an upstream of the same dialect must see (`anthropic-beta`). `array`: the stream is a JSON
     array instead of server-sent events (Gemini without `alt=sse`). `session`: what a client's body says of itself
     unasked; `task_id`, which it says on purpose, beats it. `others`: whom to ask, in turn, where `model` fails.
-    `whole`: the answer cannot be streamed.
+    `whole`: the answer cannot be streamed. `stored`: what it has to do with responses that are stored here.
     """
 
     members: dict[str, msgspec.Raw]
@@ -95,6 +96,7 @@ class ChatRequest(msgspec.Struct):
     session: str | None = None
     others: tuple[str, ...] = ()
     whole: bool = False
+    stored: Stored | None = None
 
     @property
     def talk(self) -> msgspec.Raw | None:

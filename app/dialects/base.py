@@ -132,7 +132,7 @@ class Dialect(Protocol):
         `told`: of a stream of the same dialect the data of the events that begin it, end it or report usage, whose
         members are the reply's too, whatever they are."""
 
-    def with_cost(self, body: bytes, counts: Counts) -> bytes:
+    def with_cost(self, request: ChatRequest, body: bytes, counts: Counts) -> bytes:
         """An upstream's whole reply of this dialect, with the cost added to its usage."""
 
     def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:

@@ -350,7 +350,7 @@ class EventRelay:
                 self._pass(item, out)
         counts = self._counts(cost_nano)
         if self._same and self.unstreamed and cut is None:
-            return self._client.with_cost(self._told[0], counts)
+            return self._client.with_cost(self._request, self._told[0], counts)
         events: list[Event] = [*(self._folded or []), *self._finished.values(), Done()]
         return self._client.whole(self._request, events, counts, cut, self._told)
 

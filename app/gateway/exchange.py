@@ -366,7 +366,7 @@ class EventExchange(Mended):
     def shown(self, body: bytes, meter: Meter, cost_nano: int | None) -> bytes:
         counts = counts_of(meter, cost_nano)
         if self._same:
-            return self._upstream.with_cost(body, counts)
+            return self._upstream.with_cost(self._request, body, counts)
         return self._client.whole(self._request, self._whole, counts, None)
 
 

@@ -70,6 +70,11 @@ class Metrics:
         )
         self.cache_hits = counter("bursar_cache_hits_total", "Requests answered by the policy's cache of replies.", [])
         self.cache_saved = counter("bursar_cache_saved_usd_total", "What their first calls cost, as far as known.", [])
+        self.responses_stored = counter(
+            "bursar_responses_stored_total",
+            "Responses that were to be stored: stored, too_large, or failed where the store did not answer.",
+            ["result"],
+        )
         self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
         self.attempts = counter(
             "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]

@@ -27,6 +27,7 @@ from app.gateway.sent_again import SentAgain
 from app.gateway.tally import Kind, Tally
 from app.gateway.upstream import Upstreams
 from app.gateway.view import View
+from app.stores.responses import StoredResponses
 from app.stores.task_memory import TaskMemory
 from app.stores.traces import Traces
 
@@ -47,6 +48,7 @@ class Services:
     traces: Traces
     metrics: Metrics
     memory: TaskMemory
+    responses: StoredResponses
     tally: Tally = field(init=False)
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)

@@ -12,6 +12,7 @@ from app.core.errors import (
     LedgerDown,
     MethodNotAllowed,
     NotFound,
+    ResponsesDown,
 )
 from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
@@ -23,12 +24,14 @@ from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.keys import serve_keys
 from app.http.models import serve_models
+from app.http.stored_responses import serve_stored_responses
 from app.http.success_metrics import serve_success_metrics
 from app.http.tasks import caps_now, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
+from app.stores.responses import ResponsesUnavailable
 
-_MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, "}
+_MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, ", "/v1/responses/": "DELETE, "}
 
 
 def error_response(error: BursarError) -> Response:
@@ -41,6 +44,7 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     api = FastAPI(title="Bursar", openapi_url=None)
     _errors(api, services.metrics)
     serve_models(api, services)
+    serve_stored_responses(api, services)
     serve_tasks(api, services, outcomes)
     serve_budgets(api, services)
     serve_keys(api, services, dashboard.policies, editable=dashboard.editable)
@@ -88,6 +92,10 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
     @api.exception_handler(LedgerUnavailable)
     async def ledger(_: Request, __: LedgerUnavailable) -> Response:
         return reply(LedgerDown("The ledger does not answer."))
+
+    @api.exception_handler(ResponsesUnavailable)
+    async def responses(_: Request, __: ResponsesUnavailable) -> Response:
+        return reply(ResponsesDown("The store of responses does not answer."))
 
     @api.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:

@@ -41,7 +41,16 @@ class GenerateRoute(HotRoute):
         path: Mapping[str, str],
     ) -> OwnedCall:
         """The call for a request that passed the gate."""
-        request = self._parse(body, headers, path)
+        return self._call(self._parse(body, headers, path), headers, key, downstream, path_task)
+
+    def _call(
+        self,
+        request: ChatRequest,
+        headers: dict[str, str],
+        key: Key | None,
+        downstream: AsgiDownstream,
+        path_task: str | None,
+    ) -> OwnedCall:
         task = task_of(headers, request, path_task)
         caps = client_caps(headers, request.max_cost_nano)
         record = self.new_record(headers, key, task, model=request.model, stream=request.stream)

@@ -114,6 +114,8 @@ class WireDownstream(AsgiDownstream):
         await self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data)
 
     async def finish(self, data: bytes) -> None:
+        if self.before_end is not None:
+            await self.before_end(data)
         self.finished = True
         if self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
@@ -122,6 +124,8 @@ class WireDownstream(AsgiDownstream):
             self._cycle.end()
 
     async def reply(self, status: int, headers: Head, body: bytes) -> None:
+        if self.before_end is not None:
+            await self.before_end(body)
         self.finished = True
         await self._write(self._cycle.begin(status, headers, b"content-length: %d\r\n" % len(body)) + body)
         if not self._cycle.disconnected:

@@ -11,6 +11,8 @@ from app.stores.outcomes import Outcomes
 from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.replays import SharedReplays
 from app.stores.replays_sqlite import SqliteReplays
+from app.stores.responses import StoredResponses
+from app.stores.responses_sqlite import SqliteResponses
 from app.stores.snapshots import Snapshots
 from app.stores.snapshots_sqlite import SqliteSnapshots
 from app.stores.task_memory import TaskMemory
@@ -46,6 +48,15 @@ def make_replays(settings: Settings, about: str) -> SharedReplays:
     from app.stores.replays_redis import RedisReplays  # noqa: PLC0415  (see make_outcomes)
 
     return RedisReplays(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace, about=about)
+
+
+def make_responses(settings: Settings) -> StoredResponses:
+    """Where responses are that the policy has stored: beside the ledger."""
+    if settings.redis_url is None:
+        return SqliteResponses(settings.data_dir / "responses.sqlite")
+    from app.stores.responses_redis import RedisResponses  # noqa: PLC0415  (see make_outcomes)
+
+    return RedisResponses(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
 
 
 def make_memory(settings: Settings) -> TaskMemory:

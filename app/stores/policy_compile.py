@@ -26,7 +26,6 @@ from app.core.policy import (
     ModelBudget,
     Policy,
     Provider,
-    ReplayRules,
     Secret,
 )
 from app.stores.policy_caps import caps_of, keys_of, teams_of
@@ -37,7 +36,6 @@ from app.stores.policy_model import (
     ModelSpec,
     PolicySpec,
     ProviderSpec,
-    ReplaySpec,
 )
 from app.stores.policy_model_pricing import PricingSpec, RatesSpec
 from app.stores.policy_routes import compile_route, landing_of, pins_of
@@ -124,6 +122,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         unknown_model=spec.unknown_model if spec.unknown_model in routes else None,
         on_cut=spec.on_cut,
         cache_s=None if spec.cache is None else spec.cache.ttl_secs,
+        stored_responses=None if spec.stored_responses is None else spec.stored_responses.rules,
         ledger=LedgerRules(
             on_failure=spec.ledger.on_failure,
             open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),
@@ -132,7 +131,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         landing=landing_of(spec.landing),
         writing_tools=_writing_tools(spec.writing_tools),
         targets=MappingProxyType(dict(spec.targets)),
-        require_replay=_replay_rules(spec.require_replay),
+        require_replay=None if spec.require_replay is None else spec.require_replay.rules,
         prices_version=catalogue.version,
     )
     return replace(policy, warnings=tuple(_warnings(spec, policy, dropped, catalogue)))
@@ -331,14 +330,6 @@ def _capabilities(given: ModelSpec, known: Capabilities) -> Capabilities:
         hidden_reasoning=_first(given.hidden_reasoning, known.hidden_reasoning),
         embeddings=_first(given.embeddings, known.embeddings),
         searches=_first(given.searches, known.searches),
-    )
-
-
-def _replay_rules(given: ReplaySpec | None) -> ReplayRules | None:
-    if given is None:
-        return None
-    return ReplayRules(
-        given.since, given.max_cost_increase, given.max_success_drop, given.too_little_data, given.max_secs
     )
 
 

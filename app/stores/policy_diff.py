@@ -18,6 +18,8 @@ _SETTINGS = (
     "aliases",
     "unknown_model",
     "on_cut",
+    "cache_s",
+    "stored_responses",
     "targets",
     "require_replay",
 )

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.core.policy import MEASURES
+from app.core.policy import MEASURES, ReplayRules
+from app.stores.policy_model_kept import CacheSpec, StoredResponsesSpec
 from app.stores.policy_model_pricing import Pricing
 from app.stores.policy_model_routes import LandingSpec, RouteSpec
 from app.stores.policy_types import (
@@ -296,14 +297,6 @@ class BillsAfterCancelSpec(Spec):
     hosts: list[str] = Field(description="In place of the built-in list.")
 
 
-class CacheSpec(Spec):
-    """Whole replies are kept, and given again for nothing to requests that are the same byte for byte, of one key."""
-
-    ttl_secs: Annotated[float, Field(gt=0, le=30 * 86_400), NotBool] = Field(
-        description="How long each is good. An edit of the policy makes all of them void."
-    )
-
-
 class ReplaySpec(Spec):
     """An edited policy is replayed on recorded traffic before it is taken into force (`bursar replay`)."""
 
@@ -320,6 +313,13 @@ class ReplaySpec(Spec):
     max_secs: Annotated[float, Field(gt=0, le=600), NotBool] = Field(
         default=30.0, description="After this long it cannot be told."
     )
+
+    @property
+    def rules(self) -> ReplayRules:
+        """As the policy in force has it."""
+        return ReplayRules(
+            self.since, self.max_cost_increase, self.max_success_drop, self.too_little_data, self.max_secs
+        )
 
 
 class PolicySpec(Spec):
@@ -344,6 +344,9 @@ class PolicySpec(Spec):
     on_cut: OnCut = Field(default="error", description="How a cut stream ends: an error, or finish_reason `length`.")
     cache: CacheSpec | None = Field(
         default=None, description="A cache of replies (which are then stored, beside the ledger). Default: none."
+    )
+    stored_responses: StoredResponsesSpec | None = Field(
+        default=None, description="Prompts and answers of the Responses API are stored, to be referred to. Default: no."
     )
     ledger: LedgerSpec = Field(default=LedgerSpec(), description="What happens while money cannot be counted.")
     landing: LandingSpec | None = Field(

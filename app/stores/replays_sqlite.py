@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from app.stores.replays import IN_ALL_BYTES, KEPT_S, LEASE_S, Claim, Kept, ReplaysUnavailable, decode, encode
-from app.stores.sqlite_file import SqliteFile
+from app.stores.sqlite_file import SqliteFile, bytes_in
 
 log = structlog.get_logger()
 
@@ -78,18 +77,12 @@ class SqliteReplays:
                 reply = (encode(kept), now_s + keep_s)
                 db.execute("UPDATE replays SET reply = ?, until_s = ? WHERE name = ? AND owner = ?", (*reply, *mine))
             db.execute(LET_GO, (now_s,))
-            while _bytes_in(db) > IN_ALL_BYTES and db.execute(MAKE_ROOM).rowcount:
+            while bytes_in(db) > IN_ALL_BYTES and db.execute(MAKE_ROOM).rowcount:
                 pass
 
     def _renew(self) -> None:
         until = (time.time() + LEASE_S, self._owner)
         self._file.open().execute("UPDATE replays SET until_s = ? WHERE owner = ? AND reply IS NULL", until)
-
-
-def _bytes_in(db: sqlite3.Connection) -> int:
-    """What is in the file, without the room that was made in it."""
-    said = [db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count", "page_size")]
-    return int((said[0] - said[1]) * said[2])
 
 
 def _told(done: Future[None]) -> None:

@@ -91,6 +91,12 @@ def opened(path: Path, schema: str, version: int) -> sqlite3.Connection:
     return db
 
 
+def bytes_in(db: sqlite3.Connection) -> int:
+    """What is in the file, without the room that was made in it."""
+    said = [db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count", "page_size")]
+    return int((said[0] - said[1]) * said[2])
+
+
 def patiently(action: Callable[[], T], timeout_s: float) -> T:
     """Try again while the file is locked: SQLite does not wait where processes switch a new file to WAL at once."""
     until = time.monotonic() + timeout_s

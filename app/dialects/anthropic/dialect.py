@@ -55,7 +55,7 @@ class AnthropicDialect:
     ) -> bytes:
         return whole_message(request, events, counts, cut, told)
 
-    def with_cost(self, body: bytes, counts: Counts) -> bytes:
+    def with_cost(self, request: ChatRequest, body: bytes, counts: Counts) -> bytes:
         return with_cost(body, counts)
 
     def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:

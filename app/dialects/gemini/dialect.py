@@ -56,7 +56,7 @@ class GeminiDialect:
     ) -> bytes:
         return whole_reply(request, events, counts, cut, told)
 
-    def with_cost(self, body: bytes, counts: Counts) -> bytes:
+    def with_cost(self, request: ChatRequest, body: bytes, counts: Counts) -> bytes:
         return with_cost_in(body, counts)
 
     def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:

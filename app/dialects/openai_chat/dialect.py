@@ -65,7 +65,7 @@ class ChatDialect:
     ) -> bytes:
         return completion(request, events, counts, cut)
 
-    def with_cost(self, body: bytes, counts: Counts) -> bytes:
+    def with_cost(self, request: ChatRequest, body: bytes, counts: Counts) -> bytes:
         return with_counts(body, counts)
 
     def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:

@@ -56,8 +56,8 @@ class ResponsesDialect:
     ) -> bytes:
         return whole(request, events, counts, cut, told)
 
-    def with_cost(self, body: bytes, counts: Counts) -> bytes:
-        return with_cost(body, counts)
+    def with_cost(self, request: ChatRequest, body: bytes, counts: Counts) -> bytes:
+        return with_cost(body, counts, request.stored)
 
     def error_reply(self, error: BursarError, *, array: bool = False) -> tuple[int, bytes]:
         return errors.error_reply(error)

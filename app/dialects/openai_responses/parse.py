@@ -12,6 +12,7 @@ import msgspec
 
 from app.core.errors import BadRequest
 from app.core.raw import NULL
+from app.core.stored import Stored
 from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.parse import MAX_LIMIT, _positive, max_cost_of, members_of, task_id_of
@@ -31,10 +32,16 @@ _Members = dict[str, msgspec.Raw]
 
 def parse_responses(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     """One request body as a ChatRequest. Raises BadRequest naming the parameter at fault."""
-    members = members_of(body)
+    return parse_members(members_of(body), headers)
+
+
+def parse_members(members: _Members, headers: Mapping[str, str], stored: Stored | None = None) -> ChatRequest:
+    """The same, of its members; `stored`: what it has to do with responses that are stored here."""
     model, others = read_models(members)
     if "background" in members and field_of(shapes.flag, members, "background"):
-        raise BadRequest("The parameter background is not supported: replies are not kept here.", param="background")
+        raise BadRequest(
+            "The parameter background is not supported: a reply is made while its client waits.", param="background"
+        )
     limit = _positive(members, LIMIT_FIELD, MAX_LIMIT)
     return ChatRequest(
         members=members,
@@ -51,6 +58,7 @@ def parse_responses(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
         forward={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
         session=_string(members, "prompt_cache_key"),
         others=others,
+        stored=stored,
     )
 
 

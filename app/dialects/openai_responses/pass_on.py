@@ -10,10 +10,13 @@ import msgspec
 from app.core.events import Event, Said
 from app.core.raw import is_whole
 from app.core.sse import Frame
+from app.core.stored import Stored
 from app.dialects.openai_chat.chunks import one_line
+from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses.compose import Composer, Message
-from app.dialects.openai_responses.frames import Frames
+from app.dialects.openai_responses.frames import Frames, framed
 from app.dialects.openai_responses.reply import Reply
+from app.dialects.openai_responses.stored import told_object
 
 CALLS = frozenset(("function_call", "custom_tool_call"))
 
@@ -52,12 +55,15 @@ class _Passing(msgspec.Struct):
 
 _passing = msgspec.json.Decoder(_Passing)
 _item = msgspec.json.Decoder(OutItem)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Passage:
-    """Follows passing frames. The end of a half tool call is kept back: clients would run it."""
+    """Follows passing frames. The end of a half tool call is kept back: clients would run it. `stored`: the names that
+    the response has here."""
 
-    def __init__(self, frames: Frames, reply: Reply, items: Composer) -> None:
+    def __init__(self, frames: Frames, reply: Reply, items: Composer, stored: Stored | None) -> None:
+        self._stored = stored
         self._frames = frames
         self._reply = reply
         self._items = items
@@ -72,17 +78,25 @@ class Passage:
         """A frame on its way: what to send now."""
         if frame.data is None:
             return frame.raw
-        number = self._frames.number
+        number, raw = self._frames.number, frame.raw
         try:
-            half = self._follow(_passing.decode(frame.data), events)
+            seen = _passing.decode(frame.data)
+            half = self._follow(seen, events)
+            if seen.response and self._stored is not None:
+                raw = self._as_stored(frame.data, seen.type)
         except msgspec.MsgspecError:
             half = False  # the reader has judged it already; what it lets pass needs no following
         if half or (self._kept and not events):
-            self._kept.append(frame.raw)
+            self._kept.append(raw)
             self._frames.number = number  # an end made here goes on from what the client has seen
             return b""
         # The model has gone on: the call before was not broken off, it is only no JSON.
-        return self.kept() + frame.raw
+        return self.kept() + raw
+
+    def _as_stored(self, data: bytes, kind: str) -> bytes:
+        members = _members.decode(data)
+        members["response"] = msgspec.Raw(told_object(bytes(members["response"]), self._stored))
+        return framed(kind, one_line(object_bytes(members)))
 
     def _follow(self, seen: _Passing, events: Sequence[Event]) -> bool:
         number = seen.sequence_number

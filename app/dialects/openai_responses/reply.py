@@ -15,6 +15,7 @@ from app.core.raw import NULL
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.chunks import one_line
 from app.dialects.openai_chat.render import object_bytes, strip_task_id
+from app.dialects.openai_responses.stored import told_as
 
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -48,7 +49,9 @@ class Reply:
     """The response object of one reply. `id`, `model` and `created`: the provider's, as far as it has said them."""
 
     def __init__(self, request: ChatRequest) -> None:
-        self.id = "resp_bursar"
+        self._stored = request.stored
+        self._named = self._stored is not None and self._stored.reply_id is not None
+        self.id = (self._stored.reply_id if self._stored is not None else None) or "resp_bursar"
         self.model = request.model
         self.created = 0
         self._request = request
@@ -61,8 +64,8 @@ class Reply:
         return self.id.removeprefix("resp_")
 
     def begin(self, reply_id: str, model: str, created: int) -> None:
-        """Name the reply after the provider's, whatever dialect that speaks."""
-        if reply_id:
+        """Name the reply after the provider's, whatever dialect that speaks, unless it is stored here."""
+        if reply_id and not self._named:
             self.id = "resp_" + _FOREIGN.sub("", _PREFIX.sub("", reply_id))[:_ID_CHARS]
         self.model = model or self.model
         self.created = created or self.created
@@ -98,7 +101,7 @@ class Reply:
         }
         if cut is not None:
             members["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
-        return msgspec.Raw(object_bytes(members))
+        return msgspec.Raw(object_bytes(told_as(members, self._stored)))
 
     def _echo(self) -> _Members:
         if self._echoed is None:

@@ -16,6 +16,8 @@ from app.dialects.openai_responses import shapes
 _CODE = b"invalid_encrypted_content"
 _WORDS = (b"encrypted content", b"could not be verified")
 """OpenAI says the code; Azure the words alone: https://github.com/openai/openai-agents-python/issues/2063."""
+_UNKNOWN = (b"Item with id 'rs_", b"not found")
+"""Without encrypted content it must know the item: https://github.com/anomalyco/opencode/issues/7724."""
 
 
 class _Item(msgspec.Struct):
@@ -26,8 +28,8 @@ _item = msgspec.json.Decoder(_Item)
 
 
 def refuses_thoughts(body: bytes) -> bool:
-    """Whether this error reply says that reasoning items could not be decrypted."""
-    return _CODE in body or all(words in body for words in _WORDS)
+    """Whether this error reply says that reasoning items could not be decrypted, or are not known."""
+    return _CODE in body or any(all(words in body for words in told) for told in (_WORDS, _UNKNOWN))
 
 
 def without_thoughts(request: ChatRequest) -> ChatRequest | None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from app.core.events import Done, Event, Failed, Finished, Used
+from app.core.stored import Stored
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses import usage
+from app.dialects.openai_responses.stored import told_as
 from app.dialects.openai_responses.write import ResponsesWriter
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -24,7 +26,7 @@ def whole(
     finished = [event for event in events if isinstance(event, Finished)]
     said = next((event.reply for event in finished if event.reply is not None), None)
     if said is not None and cut is None:
-        return with_cost(said, counts)
+        return with_cost(said, counts, request.stored)
     writer = ResponsesWriter(request)
     writer.write([event for event in events if not isinstance(event, Finished | Used | Done | Failed)])
     return bytes(writer.whole(finished, counts, cut, _own(told)))
@@ -36,8 +38,9 @@ def _own(told: Sequence[bytes]) -> msgspec.Raw | None:
     return found[-1] if found else None
 
 
-def with_cost(body: bytes, counts: Counts) -> bytes:
-    """An upstream's response object with `usage.cost` in dollars (null: unknown); every other value keeps its bytes."""
-    members = _members.decode(body)
+def with_cost(body: bytes, counts: Counts, stored: Stored | None = None) -> bytes:
+    """An upstream's response object with `usage.cost` in dollars (null: unknown), as it is `stored`; every other value
+    keeps its bytes."""
+    members = told_as(_members.decode(body), stored)
     members["usage"] = usage.with_cost(members.get("usage"), counts)
     return object_bytes(members)

@@ -9,6 +9,7 @@ import msgspec
 from app.core.errors import BursarError, ContextTooLong, UpstreamRejected, UpstreamTooLong
 from app.core.events import Begin, CallBegins, CallEnds, CallPiece, Event, Finished, Said, Thought
 from app.core.sse import Frame
+from app.core.stored import Stored
 from app.core.types import ChatRequest
 from app.dialects.base import Counts
 from app.dialects.openai_chat.chunks import one_line
@@ -20,6 +21,7 @@ from app.dialects.openai_responses.frames import Frames, framed
 from app.dialects.openai_responses.names import ToolNames
 from app.dialects.openai_responses.pass_on import Passage
 from app.dialects.openai_responses.reply import Reply
+from app.dialects.openai_responses.stored import told_as
 from app.dialects.openai_responses.usage import usage_bytes, with_cost
 
 CUT_CODE = "invalid_prompt"
@@ -38,7 +40,7 @@ class ResponsesWriter:
         self._frames = Frames()
         self._reply = Reply(request)
         self._items = Composer(self._frames)
-        self._passage = Passage(self._frames, self._reply, self._items)
+        self._passage = Passage(self._frames, self._reply, self._items, request.stored)
         self._names: ToolNames | None = None
         self._begun = False
 
@@ -54,7 +56,8 @@ class ResponsesWriter:
     def complete(self, finished: Sequence[Event], counts: Counts, held: Sequence[Frame]) -> bytes:
         """The ordinary end, incomplete where the output limit or a filter made it."""
         if held:
-            return self._passage.kept() + b"".join([_with_cost(frame, counts) for frame in held])
+            stored = self._request.stored
+            return self._passage.kept() + b"".join([_with_cost(frame, counts, stored) for frame in held])
         reason = _reason(finished)
         out = self._begin() + self._items.close("incomplete" if reason else "completed", limited=reason is not None)
         return out + self._last(reason, counts, None)
@@ -152,11 +155,11 @@ def _reason(finished: Sequence[Event]) -> str | None:
     return next((reason for reason in found if reason is not None), None)
 
 
-def _with_cost(frame: Frame, counts: Counts) -> bytes:
-    """A held frame as it came, but for the last one's usage."""
+def _with_cost(frame: Frame, counts: Counts, stored: Stored | None) -> bytes:
+    """A held frame as it came, but for the last one's usage, and for what is `stored`."""
     try:
         members = _members.decode(frame.data or b"")
-        response = _members.decode(members["response"])
+        response = told_as(_members.decode(members["response"]), stored)
         kind = _string.decode(members["type"])
     except (msgspec.MsgspecError, KeyError):
         return frame.raw

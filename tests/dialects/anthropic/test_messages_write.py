@@ -435,7 +435,10 @@ class TestPassed:
 
 def test_the_cost_of_a_whole_reply_as_it_came() -> None:
     body = b'{"id":"m",  "content": [ {"x":1.0} ],"usage": {"input_tokens" : 3, "speed":"fast"},"zz":[ ]}'
-    assert DIALECT.with_cost(body, COUNTS) == (
+    assert DIALECT.with_cost(parsed(), body, COUNTS) == (
         b'{"id":"m","content":[ {"x":1.0} ],"usage":{"input_tokens":3,"speed":"fast","cost":0.0000015},"zz":[ ]}'
     )
-    assert json.loads(DIALECT.with_cost(b'{"id":"m"}', Counts(Usage(1, 2), False, None)))["usage"]["estimated"] is True
+    assert (
+        json.loads(DIALECT.with_cost(parsed(), b'{"id":"m"}', Counts(Usage(1, 2), False, None)))["usage"]["estimated"]
+        is True
+    )

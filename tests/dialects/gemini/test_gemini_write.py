@@ -337,10 +337,10 @@ def test_feedback_without_a_refusal_stands_beside_the_candidates() -> None:
 def test_the_cost_is_added_to_a_reply_as_it_came() -> None:
     body = b'{\n "candidates": [ ],\n "usageMetadata": { "promptTokenCount": 1.0 },\n "x": "\\u00e9"}'
     expected = body.replace(b"1.0 }", b'1.0,"cost":0.0000015}')
-    assert DIALECT.with_cost(body, COUNTS) == expected
-    again = json.loads(DIALECT.with_cost(expected, Counts(Usage(1, 1), True, None)))
+    assert DIALECT.with_cost(parsed(), body, COUNTS) == expected
+    again = json.loads(DIALECT.with_cost(parsed(), expected, Counts(Usage(1, 1), True, None)))
     assert again["usageMetadata"] == {"promptTokenCount": 1.0, "cost": None}
-    none = json.loads(DIALECT.with_cost(b'{"candidates":[]}', COUNTS))
+    none = json.loads(DIALECT.with_cost(parsed(), b'{"candidates":[]}', COUNTS))
     assert none["usageMetadata"]["totalTokenCount"] == 17
 
 

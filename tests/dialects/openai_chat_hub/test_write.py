@@ -245,8 +245,8 @@ def test_whole_replies_that_say_little_or_were_cut() -> None:
 
 def test_a_whole_reply_of_chat_gains_its_cost() -> None:
     body = b'{"id":"x",  "choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
-    assert DIALECT.with_cost(body, COUNTS) == body.replace(b":2}", b':2,"cost":0.0000015}')
-    assert json.loads(DIALECT.with_cost(b'{"choices":[]}', ESTIMATE))["usage"]["estimated"] is True
+    assert DIALECT.with_cost(request(), body, COUNTS) == body.replace(b":2}", b':2,"cost":0.0000015}')
+    assert json.loads(DIALECT.with_cost(request(), b'{"choices":[]}', ESTIMATE))["usage"]["estimated"] is True
 
 
 def test_errors() -> None:

@@ -55,14 +55,14 @@ def test_a_reply_at_the_clients_own_limit() -> None:
 
 def test_a_cost_is_added_and_nothing_else_changes() -> None:
     body = b'{"id": "r", "output" : [ 1.50 ],"usage":{"input_tokens" : 3,"output_tokens":2}, "z":null}'
-    assert DIALECT.with_cost(body, COUNTS) == (
+    assert DIALECT.with_cost(request_of(), body, COUNTS) == (
         b'{"id":"r","output":[ 1.50 ],"usage":{"input_tokens":3,"output_tokens":2,"cost":0.0000015},"z":null}'
     )
 
 
 @pytest.mark.parametrize("body", [b'{"output":[]}', b'{"output":[],"usage":null}'])
 def test_an_estimate_is_added_where_there_is_no_usage(body: bytes) -> None:
-    usage = json.loads(DIALECT.with_cost(body, Counts(Usage(3, 2), exact=False, cost_nano=None)))["usage"]
+    usage = json.loads(DIALECT.with_cost(request_of(), body, Counts(Usage(3, 2), exact=False, cost_nano=None)))["usage"]
     assert (usage["input_tokens"], usage["estimated"], usage["cost"]) == (3, True, None)
 
 

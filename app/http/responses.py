@@ -1,0 +1,171 @@
+"""`POST /v1/responses`, which may go on from what is stored here, and is stored where the policy says so.
+
+A request that names stored responses or items becomes the whole conversation before it is decided: what follows knows
+no difference. Its response is stored before its last bytes go out, for the next request may come at once, elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from app.core.errors import ContextTooLong, NotFound, PreviousNotFound, ResponsesDown
+from app.core.policy import Key
+from app.core.stored import Stored, StoreRules
+from app.core.types import ChatRequest
+from app.dialects.openai_chat.parse import members_of
+from app.dialects.openai_responses.parse import parse_members
+from app.dialects.openai_responses.stored import (
+    OURS,
+    REPLY_ID,
+    Asked,
+    by_id,
+    going_on,
+    items_in,
+    kept_in,
+    listed,
+    own_items,
+    said_in,
+    wants_stored,
+)
+from app.dialects.registry import RESPONSES
+from app.gateway.owned import OwnedCall
+from app.gateway.services import Services
+from app.http.asgi import AsgiDownstream
+from app.http.generate import GenerateRoute
+from app.http.hot import key_name, new_request_id
+from app.stores.responses import FORGET_S, ResponsesUnavailable, StoredResponse, StoredResponses, TooMuch
+
+log = structlog.get_logger()
+
+_Members = dict[str, msgspec.Raw]
+
+
+class _Found(NamedTuple):
+    """What a request refers to, as far as it is here. `before`: all that was said until the response that it goes on
+    from, None: it goes on from none; `of`: the responses that hold it; `all_here`: nothing of it is elsewhere."""
+
+    before: list[msgspec.Raw] | None
+    items: dict[str, msgspec.Raw]
+    of: list[str]
+    all_here: bool
+
+
+class ResponsesRoute(GenerateRoute):
+    """One per process."""
+
+    def __init__(self, services: Services, *, max_body_bytes: int) -> None:
+        super().__init__(services, RESPONSES, max_body_bytes=max_body_bytes)
+
+    async def serve(
+        self,
+        headers: dict[str, str],
+        body: bytes,
+        key: Key | None,
+        downstream: AsgiDownstream,
+        path_task: str | None,
+        path: Mapping[str, str],
+    ) -> OwnedCall:
+        view = self.services.view
+        rules = view.policy.stored_responses
+        if rules is None:
+            return await super().serve(headers, body, key, downstream, path_task, path)
+        members = members_of(body)
+        request = parse_members(members, headers)  # what is wrong is told of what the client has sent
+        owner, asked = key_name(key), Asked(members)
+        found = await self._found(owner, asked)
+        own = own_items(members, found.items)
+        keeps = found.all_here and wants_stored(members)
+        reply_id = REPLY_ID + new_request_id().removeprefix("req_") if keeps else None
+        stored = Stored(reply_id, asked.previous_id if found.before is not None else None)
+        if found.of:
+            request = parse_members(going_on(members, found.before, own), headers, stored)
+        else:
+            request.stored = stored
+        if reply_id is not None:
+            keeper = _Keeper(self.services, rules, owner, request, own, found.of)
+            downstream.before_end = keeper.keep
+        if self.services.view is not view:  # the policy was edited meanwhile
+            key = self._gate(headers)
+        return self._call(request, headers, key, downstream, path_task)
+
+    async def _found(self, owner: str, asked: Asked) -> _Found:
+        """Raises PreviousNotFound or NotFound for what can only be here and is not, ContextTooLong, ResponsesDown."""
+        previous, names = asked.previous_id, asked.references
+        store = self.services.responses
+        chain: list[StoredResponse] = []
+        holders: list[StoredResponse] = []
+        try:
+            if previous is not None and previous.startswith(REPLY_ID):
+                chain = await store.chain(owner, previous, self._max_body_bytes)
+                if not chain:
+                    raise PreviousNotFound(
+                        "The previous response was not found: no such response of this key is stored, or a part of the"
+                        " conversation is not any more.",
+                        param="previous_response_id",
+                    )
+            if names:
+                holders = await store.holding(owner, names, self._max_body_bytes)
+        except TooMuch:
+            raise ContextTooLong("The conversation, as it is stored, is larger than this gateway accepts.") from None
+        except ResponsesUnavailable as error:
+            log.warning("a stored conversation could not be read", error=str(error))
+            raise ResponsesDown("The store of responses does not answer.", headers={"retry-after": "1"}) from None
+        said = by_id(item for holder in holders for item in said_in(holder.body))
+        items = {name: said[name] for name in names if name in said}
+        missing = [name for name in names if name not in items]
+        if any(f"_{OURS}" in name for name in missing):
+            raise NotFound(
+                "An item that the parameter input names was not found: no such item of this key is stored, or not any"
+                " more.",
+                param="input",
+            )
+        before = [item for one in chain for item in (*items_in(one.input), *said_in(one.body))]
+        of = list(dict.fromkeys(one.id for one in (*chain, *holders)))
+        all_here = not missing and not asked.elsewhere and (previous is None or bool(chain))
+        return _Found(before if chain else None, items, of, all_here)
+
+
+class _Keeper:
+    """Stores one reply, where it is one that is kept."""
+
+    def __init__(
+        self,
+        services: Services,
+        rules: StoreRules,
+        owner: str,
+        request: ChatRequest,
+        own: Sequence[msgspec.Raw],
+        of: Sequence[str],
+    ) -> None:
+        self._services, self._rules = services, rules
+        self._owner, self._request, self._own, self._of = owner, request, own, of
+
+    async def keep(self, end: bytes) -> None:
+        """With the last bytes of a reply. The answer is paid for: whatever becomes of this, it goes out."""
+        stored = self._request.stored
+        body = kept_in(end, streamed=self._request.stream)
+        if body is None or stored is None or stored.reply_id is None:
+            return
+        response = StoredResponse(stored.reply_id, stored.previous_id, bytes(listed(self._own)), body)
+        items, result = list(by_id(said_in(body))), "failed"
+        try:
+            fits = await self._services.responses.put(self._owner, response, items, self._of, self._rules)
+            result = "stored" if fits else "too_large"
+        except ResponsesUnavailable as error:
+            log.warning("a response could not be stored: nobody can go on from it", error=str(error))
+        self._services.metrics.responses_stored.labels(result).inc()
+
+
+async def forget(store: StoredResponses) -> None:
+    """Delete what is over, until cancelled: also where the policy stores nothing any more."""
+    while True:
+        try:
+            await store.forget()
+        except ResponsesUnavailable as error:
+            log.warning("stored responses that are over could not be deleted", error=str(error))
+        await asyncio.sleep(FORGET_S)
