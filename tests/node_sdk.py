@@ -21,7 +21,7 @@ NODE = WHEEL / ("node.exe" if os.name == "nt" else "bin/node")
 NPM = WHEEL / ("node_modules" if os.name == "nt" else "lib/node_modules") / "npm" / "bin" / "npm-cli.js"
 
 STEERING = ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_")
-SCRIPTS = ("chat.mjs", "sdks.mjs")
+SCRIPTS = ("chat.mjs", "sdks.mjs", "stored.mjs")
 Mode = Literal["plain", "stream", "stream-usage", "tools", "cut", "denied"]
 
 
@@ -67,6 +67,16 @@ def calls(base_url: str, sdk: str, asked: list[dict[str, Any]], *, timeout_s: fl
     if done.returncode != 0:
         raise RuntimeError(f"sdks.mjs failed: {done.stderr.strip()}")
     seen: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+def stored(base_url: str, models: list[str], *, timeout_s: float = 120.0) -> dict[str, Any]:
+    """Conversations of the openai SDK and of the AI SDK that the gateway stores, by model; `base_url` without /v1."""
+    command = [str(NODE), str(installed() / "stored.mjs"), base_url, json.dumps(models)]
+    done = _run(command, SOURCE, timeout_s)
+    if done.returncode != 0:
+        raise RuntimeError(f"stored.mjs failed: {done.stderr.strip()}")
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
 
 

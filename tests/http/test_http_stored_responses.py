@@ -264,7 +264,9 @@ async def test_without_the_policys_word_nothing_is_stored(upstream: ScriptedUpst
 
 async def test_another_keys_response_is_none(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     names = ("alice", "bob")
-    keys: list[dict[str, Any]] = [{"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "team": "t"} for name in names]
+    keys: list[dict[str, Any]] = [
+        {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "team": "t"} for name in names
+    ]
     keys.append({"name": "root", "sha256": hashlib.sha256(b"root").hexdigest(), "admin": True})
     async with Live(tmp_path, policy({"a": upstream}, keys=keys, teams={"t": {}}, **STORED)) as live:
         first = await sdk(live, "alice").responses.create(model="a", input="One")
@@ -351,24 +353,24 @@ async def test_what_a_repeated_request_gets_again_is_stored_once(live: Live, ups
     assert await live.client.metric("bursar_responses_stored_total", 'result="stored"') == 1
 
 
-async def test_the_whole_conversation_is_what_is_decided_and_billed(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    small = {"context_tokens": 2_000}
-    two = policy({"a": upstream, "b": upstream}, models={"a": small}, **STORED)
-    two["routes"]["auto"] = {"candidates": ["a", "b"], "adequacy": 0}
+async def test_the_whole_conversation_is_what_is_decided_and_capped(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    dear = {"pricing": {"input_per_1k": 0.01, "output_per_1k": 0.02}}
+    models = {"a": {"context_tokens": 8_000}, "b": dear}
+    two = policy({"a": upstream, "b": upstream}, models=models, **STORED)
+    two["routes"]["auto"]["candidates"] = ["a", "b"]
     async with Live(tmp_path, two) as live:
         client = sdk(live)
-        raw = await client.responses.with_raw_response.create(model="auto", input="word " * 1_500)
-        assert raw.headers["x-bursar-model"] == "a"
-        first = raw.parse()
-        raw = await client.responses.with_raw_response.create(
-            model="auto", input="word " * 1_500, previous_response_id=first.id
-        )
-        assert raw.headers["x-bursar-model"] == "b", "it does not fit into the small one's window any more"
-        dear: Any = {"model": "auto", "input": "x", "extra_body": {"max_cost_usd": 0.001}}
-        await client.responses.create(**dear)
+        long = await client.responses.create(model="b", input="word " * 20_000)
+        asked: Any = {"model": "auto", "input": "x"}
+        for previous, model in ((None, "a"), (long.id, "b")):
+            raw = await client.responses.with_raw_response.create(**asked, previous_response_id=previous)
+            assert raw.headers["x-bursar-model"] == model, "it does not fit into the small one's window"
+        asked["extra_body"] = {"max_cost_usd": 0.001}
+        await client.responses.create(**asked)
         with pytest.raises(openai.BadRequestError) as refused:
-            await client.responses.create(**dear, previous_response_id=raw.parse().id)
+            await client.responses.create(**asked, previous_response_id=long.id)
         assert refused.value.code == "budget_exceeded"
+        assert len(upstream.requests) == 4
 
 
 async def test_a_tool_loop_keeps_its_model(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -390,7 +392,7 @@ async def test_a_tool_loop_keeps_its_model(upstream: ScriptedUpstream, tmp_path:
 async def test_a_conversation_that_has_grown_too_large_is_told_as_such(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    settings = {"max_body_bytes": 20_000}
+    settings = {"max_body_bytes": 16_000}
     async with Live(tmp_path, policy({"a": upstream}, **STORED), settings=settings) as live:
         client, previous = sdk(live), None
         for _ in range(2):
