@@ -14,7 +14,7 @@ from app.commands.policy import Refused, read_settings
 from app.commands.terminal import complain, say
 
 PASSING = ("replays.sqlite", "cache.sqlite")
-"""Replies for who repeats a request: good for a while, and the only files that hold what models said."""
+"""Replies for who repeats a request: good for a while."""
 BUSY_S = 10.0
 
 

@@ -1,6 +1,6 @@
 """Responses that are stored here, without I/O: what a request refers to, and how a response is told and kept.
 
-An id of ours tells that it is: with no other one the store need be asked, and none of ours is sent to a provider.
+The id of a response of ours tells that it is: no other is looked for, and one that is not here is asked of nobody.
 Sources: https://platform.openai.com/docs/guides/conversation-state (`instructions` are not carried over) and
 https://platform.openai.com/docs/api-reference/responses/input-items
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from app.core.errors import BadRequest
-from app.core.raw import NULL
+from app.core.raw import NULL, UNREADABLE
 from app.core.stored import Stored
 from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.render import object_bytes
@@ -66,10 +66,10 @@ class Asked:
     """What of a request's conversation is elsewhere. `previous_id`: the response that it goes on from, `references`:
     the items that it names, in order, each once; `elsewhere`: there is more, and at OpenAI."""
 
-    def __init__(self, members: Mapping[str, msgspec.Raw]) -> None:
-        """Of a request that was parsed. Raises BadRequest for an item that is named twice, as OpenAI does."""
-        said = _value.decode(members[PREVIOUS]) if PREVIOUS in members else None
-        self.previous_id: str | None = said if isinstance(said, str) and said else None
+    def __init__(self, members: _Members) -> None:
+        """Of a request that was parsed. Raises BadRequest, too for an item that is named twice, as OpenAI does."""
+        said = field_of(shapes.optional_string, members, PREVIOUS) if PREVIOUS in members else None
+        self.previous_id: str | None = said or None
         self.elsewhere = any(bytes(members.get(name, NULL)) != NULL for name in _ELSEWHERE)
         given = bytes(members.get("input", b""))
         listed = b'"id"' in given and given.lstrip().startswith(b"[")
@@ -135,7 +135,7 @@ def kept_in(end: bytes, *, streamed: bool) -> bytes | None:
         try:
             found = bytes(_last.decode(line[len(_DATA) :]).response) if streamed else end
             response = _response.decode(found) if found else None
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             continue
         if response is not None and response.object == "response":
             return found if response.status in _KEPT else None
