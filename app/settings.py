@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, description="gateway processes on this port")
     data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
     redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
-    redis_namespace: str = Field(default="bursar", description="the hash tag of all keys there")
+    redis_namespace: str = Field(default="bursar", pattern="^[^{}]+$", description="the hash tag of all keys there")
     traces_url: SecretStr | None = Field(
         default=None,
         description="where traces are kept as Parquet, any URL that fsspec knows; default: DATA_DIR/traces/parquet",

@@ -238,7 +238,7 @@ def test_spending_of_a_team(ledger: dict[str, str]) -> None:
     told = json.loads(bursar("spend", "--team", "lab", "--json", env=ledger).stdout)
     assert (told["team"], told["windows"]["day"]["limit_usd"]) == ("lab", 20)
     nobody = bursar("spend", "--team", "nobody", env=ledger)
-    assert (nobody.exit_code, "Nothing is on record for a team 'nobody'." in nobody.stderr) == (1, True)
+    assert (nobody.exit_code, "nothing is on record for the team 'nobody'" in nobody.stderr) == (1, True)
 
 
 def test_what_nobody_has_spent(ledger: dict[str, str]) -> None:

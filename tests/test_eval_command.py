@@ -189,5 +189,5 @@ def test_without_a_name_every_source_has_new_models_from_its_weakest_to_its_best
 def test_a_new_model_that_is_not_there_is_named_with_others_like_it(data: Path) -> None:
     done = bursar("new-model", "--data", str(data), "--model", "dear-405")
     assert done.exit_code == 2
-    assert "Close: dear-405b" in done.output
+    assert "similar names: dear-405b" in done.output
     assert bursar("new-model", "--data", str(data), "--model", "dear-405b", "--labels", "many").exit_code == 2

@@ -56,7 +56,7 @@ def test_experiments_print_tables_and_marks(folder: Path, tmp_path: Path, monkey
 
 def test_what_is_not_there_is_said(folder: Path) -> None:
     done = bursar("loop", "--data", str(folder), "--experiment", "luck")
-    assert (done.exit_code, "no experiment named 'luck'" in done.output) == (2, True)
+    assert (done.exit_code, "no experiment is called 'luck'" in done.output) == (2, True)
     assert bursar("loop", "--data", str(folder / "nowhere")).exit_code == 2
     assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay"}
 

@@ -70,7 +70,7 @@ def test_learning_once_and_looking_at_it(folder: Path) -> None:
 
 
 def test_a_snapshot_that_was_taken_back_is_said() -> None:
-    assert "; a snapshot was taken back" in told_of(Done(went_back=True))
+    assert "; the snapshot was taken back" in told_of(Done(went_back=True))
     assert "taken back" not in told_of(Done())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.commands.agents import Way, outfit_for
-from app.commands.policy import Refused
+from app.commands.ending import Refused
 from app.commands.run import receipt, status_line
 from tests.conftest import Served
 from tests.upstream import ScriptedUpstream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from app.settings import DEFAULT_POLICY, Settings, misspelt
 
@@ -12,6 +13,13 @@ def test_an_empty_variable_is_as_if_left_out(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"BURSAR_{name}", "")
     settings = Settings()
     assert (settings.policy, settings.port, settings.redis_url, settings.learn) == (DEFAULT_POLICY, 8080, None, True)
+
+
+@pytest.mark.parametrize("name", ["a{b", "{}"])
+def test_a_namespace_that_redis_could_not_hash_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BURSAR_REDIS_NAMESPACE", name)
+    with pytest.raises(ValidationError, match="redis_namespace"):
+        Settings()
 
 
 def test_a_name_that_is_nearly_a_setting_is_told_and_others_may_be_a_policys_own() -> None:

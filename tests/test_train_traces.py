@@ -77,7 +77,7 @@ def test_a_gateway_teaches_its_own_weights_and_serves_them(tmp_path: Path) -> No
             data_dir = gateway.data_dir
         early = train(data_dir, out)
         assert (early.returncode, out.exists()) == (1, False), early.stderr
-        assert "nothing was written. 20 calls with 20 labels: fewer than 50" in early.stderr
+        assert "nothing was written: 20 calls with 20 labels: fewer than 50" in early.stderr
         with LiveGateway(policy, home, learn=False) as gateway:
             use(gateway, CALLS)
         of_the_future(data_dir / "traces")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.commands.policy import Refused
+from app.commands.ending import Refused
 
 PROVIDER = "bursar"
 KEY_VARIABLE = "BURSAR_API_KEY"
@@ -119,9 +119,9 @@ def _settings(given: str) -> dict[str, Any]:
     try:
         found = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text())
     except (OSError, ValueError):
-        raise Refused(f"--settings: {given} cannot be read as settings") from None
+        raise Refused(f"--settings: {given} cannot be read: neither a file nor JSON") from None
     if not isinstance(found, dict):
-        raise Refused(f"--settings: {given} holds no settings")
+        raise Refused(f"--settings: {given} must hold a JSON object")
     return found
 
 

@@ -10,7 +10,8 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from app.commands.policy import Refused, read_settings
+from app.commands.ending import ending
+from app.commands.policy import read_settings
 from app.commands.terminal import complain, say
 
 PASSING = ("replays.sqlite", "cache.sqlite")
@@ -18,24 +19,21 @@ PASSING = ("replays.sqlite", "cache.sqlite")
 BUSY_S = 10.0
 
 
+@ending()
 def backup(out: Path) -> int:
     """Copy the data folder of the environment into an empty or new folder; the exit code."""
-    try:
-        settings = read_settings()
-    except Refused as problem:
-        complain(str(problem))
-        return 2
+    settings = read_settings()
     data = settings.data_dir
     if not data.is_dir():
         complain(f"there is no data at {data}; BURSAR_DATA_DIR says where to look")
         return 1
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        complain(f"{out} is there already, and not empty")
+        complain(f"{out} exists already and is not empty; name a new folder")
         return 2
     try:
         copied = _copy(data, out)
     except (OSError, sqlite3.Error) as error:
-        complain(f"{data} could not be copied whole, {out} is not to be used: {error}")
+        complain(f"{data} could not be copied whole, so do not use {out}: {error}")
         return 1
     say(f"{out}: {', '.join(copied) or 'nothing was there'}")
     if settings.redis_url is not None:

@@ -7,8 +7,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused
 from app.commands.terminal import say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.efficiency import GROUPS, Group, group_of, grouped
@@ -35,7 +35,7 @@ def efficiency(*, by: str, since: str, key: str | None, judged: bool, as_json: b
     """Print the efficiency of runs; the exit code."""
     names, begin_s = [name.strip() for name in by.split(",")], begin_of(since)
     if unknown := [name for name in names if name not in GROUPS]:
-        raise Refused(f"--by: there is no {unknown[0]!r}; one or more of {', '.join(GROUPS)}")
+        raise Refused(f"--by: {unknown[0]!r} is not known; must be one or more of {', '.join(GROUPS)}")
     runs = asyncio.run(read_runs(settings_for_asking(), begin_s, key))
     if judged:
         runs = [run for run in runs if run.judged]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from app.commands.policy import Refused, read_catalogue
+from app.commands.ending import Refused
+from app.commands.policy import read_catalogue
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.money import NANO_PER_USD
 from app.settings import installed_version
@@ -118,7 +119,7 @@ def write(whole: dict[str, Any], to: str | None, writers: list[tuple[Path | None
             if path is not None:
                 write(path)
     except OSError as error:
-        complain(f"could not be written: {error}")
+        complain(f"the report could not be written: {error}")
         return 1
     return 0
 

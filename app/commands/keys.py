@@ -15,23 +15,23 @@ def new(name: str, *, admin: bool, team: str | None, expires: str | None) -> int
     for what, given in (("key", name), ("team", team)):
         if given is not None and not re.fullmatch(NAME_PATTERN, given):
             complain(
-                f"A {what}'s name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`."
+                f"the name of a {what} starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`"
             )
             return 2
     try:
         passed = expires is not None and epoch_s(expires) <= time.time()
     except ValueError:
-        complain("--expires is a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z.")
+        complain("--expires: must be a day or a time, such as 2026-12-31 or 2026-12-31T18:00Z")
         return 2
     if passed:
-        complain("Such a key would have expired already.")
+        complain(f"--expires: {expires} has passed already")
         return 2
     secret, sha256 = new_key()
     say(f"The key of {name}, shown this once and kept nowhere:")
     say()
     say(f"  {secret}")
     say()
-    say("Put this line into the policy; the gateway takes it into force within a second:")
+    say("Put this line into the policy; it is in force within a second:")
     say()
     say("keys:")
     more = "".join(

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from app.commands.policy import Refused, read_settings
+from app.commands.ending import Refused
+from app.commands.policy import read_settings
 from app.commands.terminal import complain, say
 from app.learner.worker import Done, Rules, Worker
 from app.logs import configure_logging
@@ -103,7 +104,7 @@ async def _always(settings: Settings, base: LearnedRouter, every_s: float | None
                 await worker.run(stop, every_s or settings.learn_every_s)
             return 0
         except FAILURES as error:
-            log.warning("a store does not answer: the learner waits", error=str(error))
+            log.warning("a store does not answer, so the learner waits", error=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), AGAIN_S)
             if stop.is_set():
@@ -112,10 +113,10 @@ async def _always(settings: Settings, base: LearnedRouter, every_s: float | None
 
 def _told(done: Done) -> str:
     if not done.leads:
-        return "another learner is at work: nothing was done"
+        return "another learner is at work, so nothing was done"
     made = "" if done.made is None else f"; snapshot {done.made.number} {done.made.status}"
     if done.made is not None and done.made.why:
         made += f": {done.made.why}"
     if done.went_back:
-        made = f"; a snapshot was taken back: the one before foresees live outcomes better{made}"
+        made = f"; the snapshot was taken back, because the one before predicts live outcomes better{made}"
     return f"{done.records} calls and {done.words} words read, {len(done.learned)} labels learned{made}"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.commands.ending import Refused, ending
 from app.commands.evaluate import NEEDS_EXTRA, prices_of, read_data
-from app.commands.policy import Refused
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.settings import installed_version
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from routers.eval_loop import Experiment
 
 
+@ending()
 def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, to: str | None, out: Path | None) -> int:
     """Run experiments on the rows of a folder and print their tables and marks; the exit code."""
     try:
@@ -26,15 +27,11 @@ def loop(data: Path, names: Sequence[str], *, seeds: int, prices: Path | None, t
     except ImportError as error:
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
-    try:
-        wanted = list(names) or list(EXPERIMENTS)
-        if unknown := [name for name in wanted if name not in EXPERIMENTS]:
-            raise Refused(f"no experiment named '{unknown[0]}'. There are: {', '.join(EXPERIMENTS)}.")
-        notes, rows = read_data(data)
-        setting = Setting(rows, prices_of(prices), seeds, complain)
-    except Refused as problem:
-        complain(str(problem))
-        return 2
+    wanted = list(names) or list(EXPERIMENTS)
+    if unknown := [name for name in wanted if name not in EXPERIMENTS]:
+        raise Refused(f"no experiment is called '{unknown[0]}'; there are {', '.join(EXPERIMENTS)}")
+    notes, rows = read_data(data)
+    setting = Setting(rows, prices_of(prices), seeds, complain)
     with one_thread():
         if not setting.worlds():
             complain(f"{data}: no source has two models with a price (--prices) and outcomes on nearly all rows")
@@ -81,6 +78,6 @@ def _write(whole: dict[str, Any], to: str | None, out: Path | None, text: str) -
         if out is not None:
             out.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        complain(f"could not be written: {error}")
+        complain(f"the report could not be written: {error}")
         return 1
     return 0

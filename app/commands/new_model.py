@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.commands.ending import Refused, ending
 from app.commands.evaluate import NEEDS_EXTRA, Outputs, prices_of, read_data, show, write
-from app.commands.policy import Refused
 from app.commands.terminal import complain
 from app.settings import installed_version
 
@@ -33,6 +33,7 @@ class AskedOfNew:
     apart: bool
 
 
+@ending()
 def new_model(data: Path, asked: AskedOfNew, *, prices: Path | None, outputs: Outputs) -> int:
     """Evaluate models of the data as if each were new, and print the tables; the exit code."""
     try:
@@ -43,16 +44,12 @@ def new_model(data: Path, asked: AskedOfNew, *, prices: Path | None, outputs: Ou
         complain(f"{NEEDS_EXTRA} ({error})")
         return 1
     model = asked.model
-    try:
-        notes, rows = read_data(data)
-        names = sorted({name for row in rows for name in row.outcomes})
-        if model is not None and model not in names:
-            close = difflib.get_close_matches(model, names, n=3)
-            raise Refused(f"{data}: no outcomes of '{model}'." + (f" Close: {', '.join(close)}." if close else ""))
-        price = prices_of(prices)
-    except Refused as problem:
-        complain(str(problem))
-        return 2
+    notes, rows = read_data(data)
+    names = sorted({name for row in rows for name in row.outcomes})
+    if model is not None and model not in names:
+        close = difflib.get_close_matches(model, names, n=3)
+        raise Refused(f"{data}: no outcomes of '{model}'" + (f"; similar names: {', '.join(close)}" if close else ""))
+    price = prices_of(prices)
     with one_thread():
         found = _newcomers(rows, asked, price, notes)
     if not found:

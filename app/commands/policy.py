@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from app.commands.ending import Refused
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.money import usd_text
 from app.core.policy import Candidate, Policy, Windows
@@ -17,10 +18,6 @@ from app.stores.policy_file import load_policy
 from app.stores.policy_model import json_schema
 from app.stores.policy_yaml import PolicyError
 from app.stores.prices import Catalogue, CatalogueError, load_bundled
-
-
-class Refused(Exception):
-    """Settings, policy or catalogue cannot be used; the message says why, a line for each problem."""
 
 
 def read_settings() -> Settings:

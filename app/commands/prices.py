@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.commands.policy import Refused, per_1k, read_catalogue, read_policy, read_settings
+from app.commands.ending import Refused
+from app.commands.policy import per_1k, read_catalogue, read_policy, read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.money import Price, usd_float, usd_text
 from app.core.policy import Policy
@@ -118,6 +119,6 @@ def _json(found: Found) -> dict[str, Any]:
 
 def _nothing(catalogue: Catalogue, model: str | None) -> str:
     if model is None:
-        return "The policy lists no models."
+        return "the policy lists no models"
     close = difflib.get_close_matches(model, catalogue.names(), n=3)
-    return f"No model's name holds '{model}'." + (f" Close: {', '.join(close)}." if close else "")
+    return f"no model's name contains '{model}'" + (f"; similar names: {', '.join(close)}" if close else "")

@@ -59,14 +59,14 @@ async def _release(settings: Settings, snapshots: Snapshots, model: str, task_ty
             if not await _released(settings, snapshots, model, task_type):
                 names = ", ".join(f"{one.model} {one.task_type}" for one in await _down(snapshots))
                 complain(
-                    f"'{model}' is not in quarantine for '{task_type}'" + (f"; there are: {names}" if names else "")
+                    f"'{model}' is not in quarantine for '{task_type}'" + (f"; these are: {names}" if names else "")
                 )
                 return 1
         except Overtaken:  # the learner saved meanwhile
             continue
-        say(f"{model} is let back to {task_type}; gateways follow within seconds")
+        say(f"{model} may do {task_type} again; gateways follow within seconds")
         return 0
-    complain("the learner is saving all the time: try again")
+    complain("the learner saved its state meanwhile, each time: try again")
     return 1
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_catalogue, read_policy
+from app.commands.policy import read_catalogue, read_policy
 from app.commands.terminal import heading, say, say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.policy import HEURISTIC, LEARNED
@@ -90,10 +91,10 @@ async def routers_of(settings: Settings, name: str | None, routers: dict[str, Ro
         routers = {**routers, LEARNED: LiveRouter(base, base.house.belief, "0")}
     if name == WEIGHTS or not isinstance(base, LearnedRouter):
         if name not in (None, WEIGHTS):
-            raise Refused(f"--router {name}: there are no weights that a snapshot could belong to")
+            raise Refused(f"--router {name}: there are no weights here for a snapshot to build on")
         return routers
     if name is not None and not name.isdecimal():
-        raise Refused(f"--router {name}: a snapshot's number, {WEIGHTS} or {HEURISTIC}")
+        raise Refused(f"--router: {name!r} must be a snapshot's number, {WEIGHTS} or {HEURISTIC}")
     from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415
     from routers.live import LiveRouter  # noqa: PLC0415
 
@@ -131,12 +132,12 @@ def _print(found: Replay, since: str, *, cut: bool) -> None:
     for why, count in found.left_out.items():
         say(f"left out: {count} {why}")
     if found.unread:
-        say(f"{found.unread} were read by other weights: it is as if nobody had read their text")
+        say(f"{found.unread} were made with other weights and are replayed without what those read in the text")
     _print_group("all", found.all)
     for name, group in found.by_task_type.items():
         _print_group(name, group)
     if found.missing:
-        heading("would go where they never could")
+        heading("decisions that would go to a model the recorded ones could never reach")
         rows = [(kind, model, f"{share:.1%}") for kind, model, share in found.missing]
         table(("task type", "model", "share"), rows, right={"share"})
 
@@ -150,8 +151,8 @@ def _print_group(name: str, group: Group) -> None:
     )
     for what, one, form in (("dollars", group.cost, "{:.6f}"), ("success", group.success, "{:.4f}")):
         say(
-            f"{what}: told by {one.known} of {one.rows}, {one.units} tasks, effective sample {one.ess:.0f}, "
-            f"{one.unsupported:.1%} unsupported"
+            f"{what}: known for {one.known} of {one.rows} decisions ({one.units} tasks); effective sample {one.ess:.0f}; "
+            f"{one.unsupported:.1%} could never have gone this way"
         )
         if one.refusal is not None:
             say(f"  not estimated: {one.refusal}")
@@ -159,7 +160,7 @@ def _print_group(name: str, group: Group) -> None:
         table(_COLUMNS, _rows(one, form), right={"per decision", "95 %"})
     cost, success = group.expected_cost_usd, group.expected_success
     say(
-        f"as the router expects, which no outcome vouches for: dollars {cost[0]:.6f} -> {cost[1]:.6f}, "
+        f"by the router's own expectation, checked against no outcome: dollars {cost[0]:.6f} -> {cost[1]:.6f}, "
         f"success {success[0]:.3f} -> {success[1]:.3f}"
     )
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from app.commands.policy import Refused, read_settings
-from app.commands.terminal import complain, heading, say, say_json, table
+from app.commands.ending import Refused, ending
+from app.commands.policy import read_settings
+from app.commands.terminal import heading, say, say_json, table
 from app.learner.pack import Unreadable, unpack_belief
 from app.settings import Settings
 from app.stores.opening import make_snapshots
@@ -38,6 +39,7 @@ def rollback(number: int | None) -> int:
     return in_stores(lambda _, snapshots: _rollback(snapshots, number))
 
 
+@ending(NoSnapshot, Unreadable, SnapshotsUnavailable, OSError)
 def in_stores(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
     """Do some work on opened snapshots; the exit code, with what went wrong told."""
 
@@ -49,14 +51,7 @@ def in_stores(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
         finally:
             await snapshots.close()
 
-    try:
-        return asyncio.run(answered(read_settings()))
-    except Refused as problem:
-        complain(str(problem))
-        return 2
-    except (NoSnapshot, Unreadable, SnapshotsUnavailable, OSError) as error:
-        complain(str(error))
-        return 1
+    return asyncio.run(answered(read_settings()))
 
 
 async def _list(snapshots: Snapshots, limit: int, as_json: bool) -> int:
@@ -93,7 +88,7 @@ async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as
     if as_json:
         say_json({"snapshot": number, "weights": base.version, "models": models})
         return 0
-    heading(f"snapshot {number}, on the weights {base.version}")
+    heading(f"Snapshot {number}, on the weights {base.version}")
     say("P(success) of each model on each kind of work, and the standard deviation of its log odds")
     rows = [
         [model["model"], f"{model['labels']:.1f}", *(f"{p:.2f} ±{sd:.1f}" for p, sd in model["kinds"].values())]

@@ -21,7 +21,8 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 from app.commands.agents import KEY_VARIABLE, NO_KEY, Way, outfit_for
-from app.commands.policy import Refused, read_settings
+from app.commands.ending import Refused, ending
+from app.commands.policy import read_settings
 from app.commands.serve import free_port
 from app.commands.terminal import complain
 
@@ -68,22 +69,19 @@ class Gateway:
         return found if status == 200 and isinstance(found, dict) else None
 
 
+@ending()
 def run(command: list[str], *, cap: float | None, task: str | None, url: str | None, model: str) -> int:
     """Run the program; its exit code, or 1 or 2 where it was not run."""
     task = task or f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     program = shutil.which(command[0])
     if program is None:
-        complain(f"there is no program {command[0]!r} here")
+        complain(f"there is no program {command[0]!r} on the PATH")
         return NOT_FOUND
     key = os.environ.get(KEY_VARIABLE) or None
-    try:
-        with _on_signals(_leave), _gateway(url, key) as gateway:
-            if cap is not None:
-                _set_cap(gateway, task, cap)
-            return _run(gateway, program, command, task, key, model)
-    except Refused as problem:
-        complain(str(problem))
-        return 2
+    with _on_signals(_leave), _gateway(url, key) as gateway:
+        if cap is not None:
+            _set_cap(gateway, task, cap)
+        return _run(gateway, program, command, task, key, model)
 
 
 @contextlib.contextmanager
@@ -111,7 +109,7 @@ def _gateway(url: str | None, key: str | None) -> Iterator[Gateway]:
         yield gateway
         return
     if url is not None:
-        raise Refused(f"no gateway answers at {url}")
+        raise Refused(f"no gateway answers at {url}; is `bursar serve` running?")
     port = free_port()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with (settings.data_dir / "run.log").open("ab") as log:
@@ -127,7 +125,7 @@ def _gateway(url: str | None, key: str | None) -> Iterator[Gateway]:
         give_up = time.monotonic() + START_S
         while not gateway.alive():
             if served.poll() is not None or time.monotonic() > give_up:
-                raise Refused(f"a gateway could not be started: see {settings.data_dir / 'run.log'}")
+                raise Refused(f"no gateway could be started; its log says why: {settings.data_dir / 'run.log'}")
             time.sleep(0.05)
         yield gateway
     finally:

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app import local_model
+from app.commands.ending import Refused, ending
 from app.commands.greeting import greet_when_ready
-from app.commands.policy import Refused, read_catalogue, read_policy, read_settings
+from app.commands.policy import read_catalogue, read_policy, read_settings
 from app.commands.server import allow_many_files, bound_socket, missing_parts, run
 from app.commands.terminal import complain
 from app.core.policy import Policy
@@ -27,26 +28,23 @@ PORTS = range(20_000, 32_000)
 """Below what kernels give to connections (Linux from 32,768 on): no connection takes one before its server does."""
 
 
+@ending()
 def serve(*, policy: Path | None, host: str | None, port: int | None, workers: int | None) -> int:
     """Serve until told to stop; the exit code: 0 stopped, 1 could not go on, 2 wrong settings or policy."""
     # Workers read the environment, so what was said on the command line goes there.
     for name, value in (("POLICY", policy), ("HOST", host), ("PORT", port), ("WORKERS", workers)):
         if value is not None:
             os.environ[f"BURSAR_{name}"] = str(value)
-    try:
-        settings = read_settings()
-        for name, meant in misspelt(os.environ).items():
-            complain(f"note: {name} is not a setting; did you mean {meant}?")
-        if missing := missing_parts():
-            raise Refused(f"not installed: {', '.join(missing)}. Without them the gateway would be far slower.")
-        if settings.otel and find_spec("opentelemetry.exporter") is None:
-            raise Refused("BURSAR_OTEL is set, and OpenTelemetry is not installed: pip install 'bursar[otel]'")
-        if not os.environ.get(LOCAL_PORT):
-            os.environ[LOCAL_PORT] = str(free_port())
-        checked = _servable(read_policy(settings.policy, read_catalogue()), settings)
-    except Refused as problem:
-        complain(str(problem))
-        return 2
+    settings = read_settings()
+    for name, meant in misspelt(os.environ).items():
+        complain(f"note: {name} is not a setting; did you mean {meant}?")
+    if missing := missing_parts():
+        raise Refused(f"{', '.join(missing)} is not installed, and without it the gateway would be far slower")
+    if settings.otel and find_spec("opentelemetry.exporter") is None:
+        raise Refused("BURSAR_OTEL is set, and OpenTelemetry is not installed: pip install 'bursar[otel]'")
+    if not os.environ.get(LOCAL_PORT):
+        os.environ[LOCAL_PORT] = str(free_port())
+    checked = _servable(read_policy(settings.policy, read_catalogue()), settings)
     try:
         sock = bound_socket(settings.host, settings.port)
     except socket.gaierror:

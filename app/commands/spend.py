@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from app.commands.policy import Refused, read_settings
+from app.commands.ending import ending
+from app.commands.policy import read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
@@ -23,6 +24,9 @@ from app.stores.budgets import Budgets, LedgerUnavailable
 
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
+
+of_the_ledger = ending(LedgerUnavailable, sqlite3.Error, what="the ledger does not answer: ")
+"""For a command that asks the ledger."""
 
 Rows = list[tuple[str, Balance]]
 
@@ -41,18 +45,10 @@ class _SqliteReading:
         return sqlite_tables.list_scopes(self._db, prefix, limit)
 
 
+@of_the_ledger
 def spend(*, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:
     """Print the money of a task, of a key, of a team, or of everybody; the exit code."""
-    try:
-        settings = read_settings()
-    except Refused as problem:
-        complain(str(problem))
-        return 2
-    try:
-        return asyncio.run(_spend(settings, task, key, team, as_json))
-    except (LedgerUnavailable, sqlite3.Error, ValueError) as error:
-        complain(f"The ledger does not answer: {error}")
-        return 1
+    return asyncio.run(_spend(read_settings(), task, key, team, as_json))
 
 
 @contextlib.asynccontextmanager
@@ -91,8 +87,8 @@ async def _show_task(ledger: Reading, task: str, key: str | None, as_json: bool)
     found = [(name, b) for name, b in zip(names, await ledger.balances(names), strict=True) if b is not None]
     if not found:
         complain(
-            f"No task '{task}' is on record. A call without a task id is a task of its own: ask the gateway for it,"
-            " GET /v1/decisions/REQUEST_ID."
+            f"no task '{task}' is on record; a call without a task id is a task of its own, which the gateway shows:"
+            " GET /v1/decisions/REQUEST_ID"
         )
         return 1
     parts = [await ledger.scopes(name + MODEL_PART, MODELS_OF_TASK) for name, _ in found]
@@ -110,7 +106,7 @@ async def _show_key(ledger: Reading, key: str, as_json: bool) -> int:
     windows = await _windows(ledger, f"key:{key}")
     tasks = await _tasks(ledger, f"task:{key}:")
     if not windows and not tasks:
-        complain(f"Nothing is on record for a key '{key}'.")
+        complain(f"nothing is on record for the key '{key}'")
         return 1
     if as_json:
         say_json({"key": key, "windows": _windows_json(windows), "tasks": [_task_json(*t, []) for t in tasks]})
@@ -124,7 +120,7 @@ async def _show_key(ledger: Reading, key: str, as_json: bool) -> int:
 async def _show_team(ledger: Reading, team: str, as_json: bool) -> int:
     windows = await _windows(ledger, f"team:{team}")
     if not windows:
-        complain(f"Nothing is on record for a team '{team}'.")
+        complain(f"nothing is on record for the team '{team}'")
         return 1
     if as_json:
         say_json({"team": team, "windows": _windows_json(windows)})
@@ -151,7 +147,7 @@ async def _show_all(ledger: Reading, as_json: bool) -> int:
         )
         return 0
     if not windows:
-        say("Nothing has been spent yet.")
+        say("nothing has been spent yet")
         return 0
     heading("Everybody, windows in UTC")
     _table("window", windows)

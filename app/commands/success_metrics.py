@@ -7,8 +7,8 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused
 from app.commands.terminal import say, say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.efficiency import GROUPS
@@ -24,7 +24,7 @@ _COLUMNS = ("measure", "value", "95 %", "of", "target", "status")
 def success_metrics(*, by: str, since: str, key: str | None, target: Sequence[str], as_json: bool) -> int:
     """Print the measures; the exit code."""
     if by not in GROUPS:
-        raise Refused(f"--by: there is no {by!r}; one of {', '.join(GROUPS)}")
+        raise Refused(f"--by: {by!r} is not known; must be one of {', '.join(GROUPS)}")
     targets, begin_s = read_targets(target), begin_of(since)
     runs = asyncio.run(_read(settings_for_asking(), begin_s, key))
     told = answer(runs, by, begin_s, targets)
@@ -41,7 +41,7 @@ def read_targets(given: Iterable[str]) -> dict[str, float]:
     for text in given:
         name, _, value = text.partition("=")
         if name not in MEASURES:
-            raise Refused(f"--target: there is no measure {name!r}; one of {', '.join(MEASURES)}")
+            raise Refused(f"--target: {name!r} is no measure; must be one of {', '.join(MEASURES)}")
         try:
             found[name] = float(value)
         except ValueError:
@@ -87,7 +87,7 @@ def _group_json(runs: Sequence[Judged], targets: Mapping[str, float]) -> dict[st
 def _print(runs: Sequence[Judged], by: str, targets: Mapping[str, float]) -> None:
     groups = [("all", list(runs)), *_grouped(runs, by)[:MAX_GROUPS]]
     for name, members in groups:
-        say(f"{name}: {len(members)} runs, {sum(one.told for one in members)} told")
+        say(f"{name}: {len(members)} runs, {sum(one.told for one in members)} of them with feedback")
         rows = [_row(measure_name, measure) for measure_name, measure in measured(members, targets).items()]
         table(_COLUMNS, rows, right={"value", "95 %", "of", "target"})
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
-from app.commands.policy import Refused, read_settings
-from app.commands.spend import MODELS_OF_TASK, key_names, open_reading
+from app.commands.ending import Refused
+from app.commands.policy import read_settings
+from app.commands.spend import MODELS_OF_TASK, key_names, of_the_ledger, open_reading
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.amend import Amend, Amended
 from app.core.budget import Balance
@@ -20,7 +20,7 @@ from app.core.terms import PLAIN, State
 from app.gateway.limits import MODEL_PART, in_ms, task_scope
 from app.http.task_json import balance_json, limits_json, task_json, task_of
 from app.settings import Settings
-from app.stores.budgets import Budgets, LedgerUnavailable
+from app.stores.budgets import Budgets
 from app.stores.budgets_sqlite import SqliteBudgets
 
 LOOKED_AT = 5_000
@@ -51,23 +51,12 @@ def amend(task: str, key: str | None, *, limits: Raise | None = None, state: Sta
     return _run(lambda settings: _amend(settings, task, key, limits or Raise(), state))
 
 
+@of_the_ledger
 def _run(work: Callable[[Settings], Awaitable[int]]) -> int:
     async def answered(settings: Settings) -> int:
         return await work(settings)
 
-    try:
-        settings = read_settings()
-    except Refused as problem:
-        complain(str(problem))
-        return 2
-    try:
-        return asyncio.run(answered(settings))
-    except (LedgerUnavailable, sqlite3.Error) as error:
-        complain(f"The ledger does not answer: {error}")
-        return 1
-    except ValueError as error:
-        complain(str(error))
-        return 2
+    return asyncio.run(answered(read_settings()))
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +80,7 @@ async def _show(settings: Settings, task: str, key: str | None, as_json: bool) -
         found = [(n, b) for n, b in zip(names, await ledger.balances(names), strict=True) if b is not None]
         parts = {name: await ledger.scopes(name + MODEL_PART, MODELS_OF_TASK) for name, _ in found}
     if not found:
-        complain(f"No task '{task}' is on record.")
+        complain(f"no task '{task}' is on record")
         return 1
     if as_json:
         models = {s: {n.rpartition(MODEL_PART)[2]: balance_json(b) for n, b in rows} for s, rows in parts.items()}
@@ -132,7 +121,7 @@ async def _list(settings: Settings, state: str | None, limit: int, as_json: bool
         say_json([task_json(name, balance) for name, balance in kept])
         return 0
     if not kept:
-        say("No such tasks are on record.")
+        say("no such task is on record")
         return 0
     columns = ("task", "key", "state", "spent $", "limit $", "calls", "tokens", "parent")
     table(columns, [_row(name, balance) for name, balance in kept], right=columns[3:7])
@@ -154,16 +143,19 @@ def _row(scope: str, balance: Balance) -> tuple[str, ...]:
 
 
 async def _amend(settings: Settings, task: str, key: str | None, limits: Raise, state: State | None) -> int:
+    try:
+        nano = None if limits.usd is None else nano_from_usd(limits.usd)
+    except ValueError as error:
+        raise Refused(f"--max-cost: {error}") from None
     async with open_ledger(settings) as ledger:
         keys = [key] if key is not None else await key_names(ledger)
         names = [task_scope(name, task) for name in keys]
         known = [n for n, b in zip(names, await ledger.balances(names), strict=True) if b is not None]
         if key is None and len(known) != 1:
-            problem = "Several keys have a task of that name" if known else f"No task '{task}' is on record"
-            complain(f"{problem}: --key says whose is meant ('-' where the policy sets no keys), begun or not.")
+            problem = f"several keys have a task '{task}'" if known else f"no task '{task}' is on record"
+            complain(f"{problem}; say with --key whose task is meant ('-' where the policy sets no keys)")
             return 1
         scope = names[0] if key is not None else known[0]
-        nano = None if limits.usd is None else nano_from_usd(limits.usd)
         ms = in_ms(limits.seconds)
         op = Amend(
             f"amend {secrets.token_hex(8)}",

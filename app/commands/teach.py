@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused
 from app.commands.terminal import complain, say
 from app.commands.traces_open import asking, open_traces, settings_for_asking
 from app.learner.teach import Taught, TooLittle, teach, with_house
@@ -37,18 +37,18 @@ def teach_command(out: Path) -> int:
     try:
         taught = asyncio.run(_teach(settings, base))
     except TooLittle as error:
-        complain(f"nothing was written. {error}")
+        complain(f"nothing was written: {error}")
         return 1
     made = with_house(weights, taught.house)
     try:
         file = save(made, out)
         (out / CARD).write_text(card(taught, base, LearnedRouter(made)), encoding="utf-8")
     except OSError as error:
-        complain(f"could not be written: {error}")
+        complain(f"the weights could not be written: {error}")
         return 1
     say(f"{taught.calls} calls, {taught.labels} labels: {_figure(taught)}")
     if not taught.helps:
-        say("not shown to foresee better than the weights before: within chance")
+        say("note: they may be no better than the weights before; the difference is within chance")
     say(f"{file}: version {made.version}; serve it with BURSAR_ROUTER_WEIGHTS={out}")
     return 0
 

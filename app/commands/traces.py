@@ -13,8 +13,9 @@ from enum import StrEnum
 import msgspec
 import structlog
 
+from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import Refused, read_settings
+from app.commands.policy import read_settings
 from app.commands.terminal import complain, say, table, visible
 from app.commands.traces_open import FAILURES, asking, open_traces, parquet_of, settings_for_asking, stream_of
 from app.settings import Settings
@@ -144,7 +145,7 @@ def _print_table(answer: Answer) -> None:
     }
     table(answer.columns, shown, right=numbers)
     if len(rows) > SHOWN:
-        complain(f"The first {SHOWN} rows; LIMIT, --csv or --json for others.")
+        complain(f"note: these are the first {SHOWN:,} rows; LIMIT, --csv or --json give others")
 
 
 def _print_csv(answer: Answer) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, ParamSpec
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import duckdb
 
-from app.commands.policy import Refused, read_settings
-from app.commands.terminal import complain
+from app.commands.ending import Refused, ending
+from app.commands.policy import read_settings
 from app.core.since import since_s
 from app.logs import configure_logging
 from app.settings import Settings
@@ -28,25 +27,8 @@ if TYPE_CHECKING:
 FAILURES = (TracesError, LedgerUnavailable, OutcomesUnavailable, SnapshotsUnavailable, OSError)
 """What is raised where traces, or what was said of them, cannot be read."""
 
-P = ParamSpec("P")
-
-
-def asking(command: Callable[P, int]) -> Callable[P, int]:
-    """A command whose failures are told on stderr: its exit code is 2 for Refused (it was asked in a wrong way), 1 for
-    FAILURES."""
-
-    @functools.wraps(command)
-    def told(*args: P.args, **options: P.kwargs) -> int:
-        try:
-            return command(*args, **options)
-        except Refused as problem:
-            complain(str(problem))
-            return 2
-        except FAILURES as error:
-            complain(str(error))
-            return 1
-
-    return told
+asking = ending(*FAILURES)
+"""For a command that asks traces."""
 
 
 def settings_for_asking() -> Settings:
