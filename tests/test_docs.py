@@ -28,6 +28,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "app/ARCHITECTURE.md"
          *sorted((ROOT / "routers/weights").glob("*.md"))]  # fmt: skip
 FOR_USERS = [page for page in PAGES if page.name == "README.md" or page.parent.name in ("docs", "deploy")]
 MAX_README_LINES = 200
+MAX_PROSE_CHARS = 120
 NO_SETTINGS = {"KEY_SHA256", "CUSTOM_BASE_URL", "CUSTOM_MODEL", "LOCAL_PORT", KEY_VARIABLE.removeprefix("BURSAR_")}
 """Variables that the shipped policies or `bursar run` read."""
 LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
@@ -80,6 +81,13 @@ def linked_from_docs() -> str:
     """What pages of docs/ link to, as seen from the README."""
     pages = (ROOT / "docs").glob("*.md")
     return " ".join(f"docs/{target.partition('#')[0]}" for page in pages for target in LINK.findall(page.read_text()))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "weights"], ids=ids)
+def test_prose_is_wrapped(page: Path) -> None:
+    """Tables may be wider, whether written by hand or from the code, and so may a command alone on its line."""
+    lines = doc_tables.MARKED.sub("", prose(page)).splitlines()
+    assert not [line for line in lines if len(line) > MAX_PROSE_CHARS and not line.startswith(("|", "![", "`bursar "))]
 
 
 def test_nothing_is_said_twice() -> None:
