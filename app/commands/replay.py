@@ -151,8 +151,8 @@ def _print_group(name: str, group: Group) -> None:
     )
     for what, one, form in (("dollars", group.cost, "{:.6f}"), ("success", group.success, "{:.4f}")):
         say(
-            f"{what}: known for {one.known} of {one.rows} decisions ({one.units} tasks); effective sample {one.ess:.0f}; "
-            f"{one.unsupported:.1%} could never have gone this way"
+            f"{what}: known for {one.known} of {one.rows} decisions ({one.units} tasks), effective sample "
+            f"{one.ess:.0f}, {one.unsupported:.1%} could never have gone this way"
         )
         if one.refusal is not None:
             say(f"  not estimated: {one.refusal}")
