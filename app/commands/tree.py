@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.kernels import pin_kernels
 from app.commands.tree_eval import eval_commands
 from app.commands.tree_router import EXIT_CODES as LEARN_CODES
 from app.commands.tree_router import learn, router_commands
@@ -276,6 +277,7 @@ def train(
     """
     if traces == (data is not None):
         raise typer.BadParameter("one of --data and --traces", param_hint="--data")
+    pin_kernels()
     if data is not None:
         from app.commands.train import train as run  # noqa: PLC0415
 

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from app.commands.kernels import pin_kernels
+
 EXIT_CODES = "Exit codes: 0 done; 1 it could not go on; 2 wrong usage, data or router."
 
-eval_commands = typer.Typer(no_args_is_help=True, help="Evaluate routers on recorded outcomes.")
+eval_commands = typer.Typer(no_args_is_help=True, help="Evaluate routers on recorded outcomes.", callback=pin_kernels)
 
 
 class CvChoice(StrEnum):
