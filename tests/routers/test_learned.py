@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from routers.facts import arm_of_name
 from routers.features import Features, extract
 from routers.learned import LearnedRouter, load
 from routers.tasks import TaskType, classify
+from tests.conftest import ROOT
 from tests.routers import outcomes
 
 SHIPPED = Path(routers.__path__[0]) / "weights"
@@ -125,12 +128,52 @@ def test_weights_for_other_features_are_refused() -> None:
 
 
 def test_the_shipped_weights_load_fast() -> None:
-    load(SHIPPED)
-    start = time.process_time()
-    router = load(SHIPPED)
-    assert time.process_time() - start < 0.2
+    """20 ms of CPU are usual; the best of a few loads says what the machine's other work does to one of them."""
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        router = load(SHIPPED)
+        spent.append(time.process_time() - start)
+    assert min(spent) < 0.1
     assert router.name == "learned"
     assert len(router.version) == 12
+
+
+SERVED_WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[2].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from app.learner import worker
+from app.main import load_routers
+from pathlib import Path
+from routers.base import RequestView
+from routers.facts import arm_of_name
+from routers.features import extract
+from routers.live import LiveRouter, prior_of
+
+learned = load_routers(Path(sys.argv[1]))["learned"]
+features = extract(RequestView("Write a python function that merges two lists.", "Write one."))
+for router in (learned, LiveRouter(learned, prior_of(learned).start(), "1")):
+    (score,) = router.score(features, [arm_of_name("gpt-4o")])
+    print(f"{score.p_success:.3f}")
+"""
+
+
+def test_to_serve_and_to_learn_nothing_of_training_is_needed() -> None:
+    """As `make run` installs it: scikit-learn and what comes with it are not there, nor torch."""
+    absent = "sklearn,scipy,joblib,threadpoolctl,matplotlib,pandas,torch,onnxruntime"
+    command = [sys.executable, "-c", SERVED_WITHOUT, str(SHIPPED), absent]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    by_weights, by_snapshot = done.stdout.split()
+    assert 0.5 < float(by_weights) < 1.0
+    assert by_snapshot == by_weights
 
 
 def test_the_shipped_router_knows_strong_from_weak() -> None:
