@@ -26,6 +26,10 @@ STYLE = (
     "th{border-bottom:1px solid #888}tr:nth-child(even){background:#f4f4f4}.n{text-align:right}img{max-width:100%}"
     "div.wide{overflow-x:auto}"
 )
+LINE_INCHES, DOTS = 5.0, 110.0
+"""Height of a line of plots, and its dots an inch."""
+MOST_DOTS = 60_000.0
+"""Height of a picture: matplotlib draws less than 2^16."""
 
 
 def write_png(report: Report, path: Path) -> None:
@@ -95,16 +99,17 @@ def _newcomers_png(found: Sequence[Newcomer]) -> bytes:
 
 
 def _drawn(lines: Sequence[Any], left: Callable[[Any, Any], None], right: Callable[[Any, Any], None]) -> bytes:
-    """Two plots for each line, one below another."""
+    """Two plots for each line, one below another; of very many lines smaller ones."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (half a second that tables do not need)
 
-    figure = Figure(figsize=(13, 5 * max(len(lines), 1)), layout="constrained")
+    high = LINE_INCHES * max(len(lines), 1)
+    figure = Figure(figsize=(13, high), layout="constrained")
     axes = figure.subplots(max(len(lines), 1), 2, squeeze=False)
     for (first, second), one in zip(axes, lines, strict=False):
         left(first, one)
         right(second, one)
     made = io.BytesIO()
-    figure.savefig(made, format="png", dpi=110)
+    figure.savefig(made, format="png", dpi=min(DOTS, MOST_DOTS / high))
     return made.getvalue()
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from routers import eval_plots
 from routers.eval_bootstrap import Estimate
 from routers.eval_contenders import Readings, UnknownRouter, plugged_in
 from routers.eval_newcomer import newcomer
@@ -125,6 +127,18 @@ def test_plots_are_written(report: Report, tmp_path: Path) -> None:
     text = (tmp_path / "plot.html").read_text()
     assert text.count("data:image/png;base64,") == 2
     assert "Against the static mix" in text
+
+
+def test_a_picture_of_very_many_sources_is_drawn(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 lines at full size would be twice as high as matplotlib draws; here its limit comes sooner, for speed."""
+    write_png(report, tmp_path / "few.png")
+    monkeypatch.setattr(eval_plots, "MOST_DOTS", 300.0)
+    write_png(report, tmp_path / "many.png")
+    few, many = (Image.open(tmp_path / f"{name}.png").size for name in ("few", "many"))
+    assert few == (1430, 1100)
+    assert many == (390, 300)
 
 
 @pytest.mark.parametrize(
