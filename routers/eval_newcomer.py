@@ -26,6 +26,8 @@ KNOWN_ROWS: Final = 300
 """Rows whose outcomes of the other models are known: the candidates that are not new have a history."""
 MIN_FAMILY_ROWS: Final = 10
 """A family with fewer tested rows has no success rate worth comparing with."""
+MIN_QUESTIONS: Final = 2 * MIN_FAMILY_ROWS
+"""Of half of the questions outcomes are drawn, and the other half is tested."""
 SPREAD_MODELS: Final = 6
 MIN_OUTCOMES: Final = 40
 BEST_COSTS: Final = (0.0, 0.05, 0.2)
@@ -92,7 +94,7 @@ def newcomer(
         return None
     j = table.models.index(model)
     known = np.flatnonzero(~np.isnan(table.score[:, j]))
-    if len(np.unique(table.group[known])) < 2 * MIN_FAMILY_ROWS or len(table.models) < 2:
+    if len(np.unique(table.group[known])) < MIN_QUESTIONS or len(table.models) < 2:
         return None
     notes = list(table.notes)
     priced = bool(table.dollars[j]) and table.dollars.sum() > 1

@@ -186,6 +186,13 @@ def test_without_a_name_every_source_has_new_models_from_its_weakest_to_its_best
     assert bursar("new-model", *options, "--retrain").exit_code == 2
 
 
+def test_a_new_model_needs_different_questions(tmp_path: Path) -> None:
+    write_rows(tmp_path / "again.jsonl", [replace(row, prompt="Why?") for row in made_rows(60)])
+    done = bursar("new-model", "--data", str(tmp_path))
+    assert done.exit_code == 1
+    assert "too few outcomes beside other models: 20 different questions are needed" in done.output
+
+
 def test_a_new_model_that_is_not_there_is_named_with_others_like_it(data: Path) -> None:
     done = bursar("new-model", "--data", str(data), "--model", "dear-405")
     assert done.exit_code == 2
