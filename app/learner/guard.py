@@ -15,7 +15,8 @@ Two bounds, both for one model on one task type (a cell), where routes would be 
   out has nothing left in force of what it said before, either, and what was said by one who is cleared counts whole,
   within its share.
 * The crowd. Keys that have called less than YOUNG times are too many to be found out one by one. They are bound and
-  judged as one key as well: together they weigh no more in a cell than their share of all calls in all cells.
+  judged as one key as well, word by word and looking back: together they weigh no more in a cell than their share of
+  all calls in all cells.
 
 An admin's words are the operator's own: they are neither bound nor judged, and where there are enough of them in a
 cell, they are what others are compared with.
@@ -116,7 +117,7 @@ class Guard:
 
     def sort_out(self) -> set[str]:
         """Look back at who is found out and who is cleared; the keys of which that has changed."""
-        look = looked_back(self._cells.values(), lambda key: not self._is_young(key), (CROWD, ADMIN))
+        look = looked_back(self._cells.values(), lambda key: key != CROWD and not self._is_young(key), (ADMIN,))
         out, cleared = set(), set()
         for key in self._tenure:
             found, trust = look.get(key, Honesty()), self.trust(key)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.learner.guard import FREE, HALF_LIFE_S, TRIM, Guard
+from app.learner.guard import CROWD, FREE, HALF_LIFE_S, TRIM, Guard
 from app.learner.labels import CORRECTION, Call, Label
 from app.learner.sources import USER
 
@@ -88,11 +89,11 @@ def test_who_was_cleared_and_turns_is_found_out_as_soon_as_others() -> None:
         for kind in kinds:
             for key in ("a", "b", "c", "d"):
                 one(key, kind, GOOD if turn or kind != "kind-0" else BAD)
-    assert guard.cleared == {"a", "b", "c", "d"}
+    assert guard.cleared == {"a", "b", "c", "d", CROWD}
     lies = [one("d", kind, BAD) for kind in kinds]
     assert max(lies[12:]) < 0.1
     assert guard.turned == {"d"}
-    assert guard.cleared == {"a", "b", "c"}
+    assert guard.cleared == {"a", "b", "c", CROWD}
     again = Guard.of_state(json.loads(json.dumps(guard.state())))
     assert (again.turned, again.cleared, again.out) == (guard.turned, guard.cleared, guard.out)
     for kind in kinds:
@@ -186,3 +187,36 @@ def test_many_small_keys_alone_are_the_house() -> None:
         guard.saw(call(word.key))
         admitted += guard.admit(word).weight
     assert admitted == pytest.approx(sum(word.weight for word in words))
+
+
+@given(st.integers(0, 200))
+def test_new_keys_that_chance_spoke_against_are_cleared_by_looking_back(seed: int) -> None:
+    """Honest keys' first words, in 12 kinds of work: whatever trust word by word made of them, those that together fit
+    what is known by now are believed."""
+    rng, guard = Random(seed), Guard()
+    kinds = {f"kind-{n}": rng.choice((0.15, 0.85)) for n in range(12)}
+
+    def one(key: str) -> None:
+        kind = rng.choice(list(kinds))
+        guard.saw(replace(call(key), task_type=kind))
+        guard.admit(replace(label(key, GOOD if rng.random() < kinds[kind] else BAD), task_type=kind))
+
+    for turn in range(400):
+        one(f"key-{turn % 8}")
+    for number in range(40):
+        one(f"new-{number % 20}")
+    guard.sort_out()
+    assert CROWD in guard.cleared
+    assert guard.trust("never seen") == 1.0
+    assert not guard.out
+
+
+def test_new_keys_that_lie_together_are_not_cleared() -> None:
+    guard = Guard()
+    for key in ("a", "b", "c"):
+        speak(guard, key, GOOD, 30)
+    for number in range(30):
+        speak(guard, f"new-{number}", BAD)
+    guard.sort_out()
+    assert CROWD in guard.out
+    assert guard.trust("never seen") < 0.1
