@@ -91,15 +91,19 @@ def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:
 
 
 def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment_poisoned, "CALLS", 300)
+    from app.learner.experiment_poisoned import ARMS, LEFT, OTHERS
+
+    monkeypatch.setattr(experiment_poisoned, "LENGTHS", (100, 400))
     monkeypatch.setattr(experiment_poisoned, "MIN_TYPE", 20)
     found = experiment_poisoned.poisoned(world, [0, 1])
     compared = found.compared
-    assert set(compared) == set(experiment_poisoned.ARMS)
+    assert set(compared) == {(length, name) for length in (100, 400) for name in (*ARMS, OTHERS, LEFT)}
     routes = {of.routes for of in compared.values()}
     assert len(routes) == 1
     assert routes.pop() > 0
-    assert compared["honest, in order"].changed == 0
+    assert compared[400, LEFT].changed == 0, "whoever is found out has nothing left in force"
+    assert all(0 < since <= 400 and since % experiment_poisoned.EVERY == 0 for since in found.found_out)
+    assert (len(found.found_out), found.suspected) == (2, 0)
     for of in compared.values():
         assert of.sure <= of.flipped <= of.changed - of.better
     lost = experiment_poisoned._lost(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.5]]), 0, 1)

@@ -4,19 +4,22 @@ The whole chain is the gateway's: records and words go through `learner/step.py`
 control hears the same calls of the same keys, with three words in ten late and out of order, from honest keys. Beside
 it: a tenth of the keys turns every word round (injected); the same keys say nothing, which is what a guard that knew
 them at once would leave; a tenth of all keys' words is turned round (injected), which no guard can tell; all words come
-in order; and another draw of calls, all honest, which is what chance does to routes after so few calls.
+in order; and another draw of calls, all honest, which is what chance does to routes. The liar is also held against his
+own silence: what is left of his words in force. All are looked at after several lengths of the same stream, for how far
+routes can be known depends on how many calls there were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from app.core.feedback import Feedback, Speaker, Turned
+from app.learner.guard import CROWD
 from app.learner.step import Learner
 from routers.eval_bootstrap import Estimate
 from routers.eval_loop import Experiment, Mark
@@ -26,9 +29,10 @@ from routers.eval_table import Floats
 from routers.eval_told import predicted
 from routers.kinds import extended
 
-CALLS: Final = 800
+LENGTHS: Final = (800, 2_000, 5_000)
+"""Calls after which routes are looked at, in rising order."""
 KEYS: Final = 10
-LIARS: Final = 1
+LIARS: Final = frozenset({"key-0"})
 LATE_SHARE, LATEST = 0.3, 300
 """Of the words, and calls that come in between at most."""
 RATE: Final = 0.2
@@ -36,7 +40,7 @@ MIN_TYPE: Final = 50
 SMALL: Final = 0.01
 """A route is flipped where another model is taken than in the control, and more than this is lost by it, in
 successes."""
-EVERY: Final = 20
+EVERY: Final = 50
 """Calls between two passes of the learner."""
 SOURCES: Final = ("mmlu_pro", "llmrouter9", "routellm_mmlu")
 """Where they are among the data; else all."""
@@ -44,24 +48,33 @@ SOURCES: Final = ("mmlu_pro", "llmrouter9", "routellm_mmlu")
 
 @dataclass(frozen=True)
 class Words:
-    """How one learner's words differ from the control's. `draw` is added to the seed of the calls."""
+    """How one learner's words differ from the control's."""
 
     lies: bool = False
     silent: bool = False
     scattered: float = 0.0
     late: bool = True
-    draw: int = 0
 
 
 LIARS_IN: Final = "a tenth of the keys lies"
 SILENT: Final = "these keys are silent"
+OTHERS: Final = "honest, other calls"
+LEFT: Final = "they lie, against their silence"
 ARMS: Final = {
     LIARS_IN: Words(lies=True),
     SILENT: Words(silent=True),
     "a tenth of all words is turned round": Words(scattered=0.1),
     "honest, in order": Words(late=False),
-    "honest, other calls": Words(draw=1_000),
 }
+
+
+class Route(NamedTuple):
+    """One kind of work in one seed: what is lost per call against another learner's choice, the low end of its
+    interval, and whether another model is taken."""
+
+    lost: float
+    at_least: float
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -81,41 +94,48 @@ class Compared:
 
 @dataclass(frozen=True)
 class Poisoned:
-    """One source. `trust`: the guard's in the liar at the end; `found_out`: in how many of the seeds."""
+    """One source: by length of the stream and by how words differed. `found_out`: calls after which the liar was found
+    out for good, a number a seed; none where he was not by the end. `suspected`: honest keys that are found out at the
+    end, of all seeds and learners."""
 
     source: str
-    compared: dict[str, Compared]
-    trust: Estimate
-    found_out: int
+    compared: dict[tuple[int, str], Compared]
+    found_out: tuple[int, ...]
+    suspected: int
 
 
 def poisoned(world: World, seeds: Sequence[int]) -> Poisoned:
     """All learners in each seed."""
+    found: dict[tuple[int, str], list[list[Route]]] = {}
+    found_out, suspected = [], 0
+    controls = [_looked_at(world, seed, Words()).chosen for seed in seeds]
     worth = _worth(world)
-    found: dict[str, list[list[tuple[float, float, bool]]]] = {name: [] for name in ARMS}
-    trusts, found_out = [], 0
-    for seed in seeds:
-        control = _chosen(world, _learned(world, seed, Words()))
-        for name, how in ARMS.items():
-            learner = _learned(world, seed, how)
-            after = _chosen(world, learner)
-            found[name].append(
-                [(*_lost(worth[task], control[task], after[task]), control[task] != after[task]) for task in worth]
-            )
-            if how.lies:
-                liars = [f"key-{n}" for n in range(LIARS)]
-                trusts.append(float(np.mean([learner.guard.trust(key) for key in liars])))
-                found_out += learner.guard.out.issuperset(liars)
-    return Poisoned(world.source, {name: _compared(of) for name, of in found.items()}, over_seeds(trusts), found_out)
+    for seed, control, other in zip(seeds, controls, [*controls[1:], *controls[:1]], strict=True):
+        looked = {name: _looked_at(world, seed, how) for name, how in ARMS.items()}
+        pairs = {name: (control, one.chosen) for name, one in looked.items()}
+        pairs[OTHERS] = control, other
+        pairs[LEFT] = looked[SILENT].chosen, looked[LIARS_IN].chosen
+        for name, (before, after) in pairs.items():
+            for length, routes in before.items():
+                found.setdefault((length, name), []).append(_routes(worth, routes, after[length]))
+        suspected += sum(len(one.out - LIARS - {CROWD}) for one in looked.values())
+        if (since := looked[LIARS_IN].since) is not None:
+            found_out.append(since)
+    compared = {of: _compared(every) for of, every in sorted(found.items())}
+    return Poisoned(world.source, compared, tuple(found_out), suspected)
 
 
-def _compared(seeds: list[list[tuple[float, float, bool]]]) -> Compared:
+def _routes(worth: dict[int, Floats], before: dict[int, int], after: dict[int, int]) -> list[Route]:
+    return [Route(*_lost(worth[task], before[task], after[task]), before[task] != after[task]) for task in worth]
+
+
+def _compared(seeds: list[list[Route]]) -> Compared:
     every = [route for routes in seeds for route in routes]
-    flipped = [route for route in every if route[0] > SMALL]
+    flipped = [route for route in every if route.lost > SMALL]
     return Compared(
-        len(every), sum(changed for _, _, changed in every), sum(lost < -SMALL for lost, _, _ in every), len(flipped),
-        sum(low > 0.0 for _, low, _ in flipped),
-        over_seeds([float(np.mean([lost for lost, _, _ in routes])) for routes in seeds]),
+        len(every), sum(route.changed for route in every), sum(route.lost < -SMALL for route in every), len(flipped),
+        sum(route.at_least > 0.0 for route in flipped),
+        over_seeds([float(np.mean([route.lost for route in routes])) for routes in seeds]),
     )  # fmt: skip
 
 
@@ -127,31 +147,50 @@ def _lost(worth: Floats, before: int, after: int) -> tuple[float, float]:
     return mean, mean - 1.96 * float(apart.std()) / sqrt(max(len(apart), 1))
 
 
-def _learned(world: World, seed: int, how: Words) -> Learner:
-    """A learner after CALLS calls of arms drawn at random."""
-    rng = np.random.default_rng([seed + how.draw, 41])
-    rows = rng.integers(0, len(world.table.rows), CALLS)
-    learner, waiting = Learner(world.base), list[tuple[int, Feedback]]()
+@dataclass
+class _Looked:
+    """`chosen`: each kind of work's arm, by length; `out`: who is found out at the end; `since`: calls after which
+    all liars were from then on."""
+
+    chosen: dict[int, dict[int, int]]
+    out: frozenset[str] = frozenset()
+    since: int | None = None
+
+
+def _looked_at(world: World, seed: int, how: Words) -> _Looked:
+    found = _Looked({})
+    for calls, learner in _passes(world, seed, how):
+        if not learner.guard.out >= LIARS:
+            found.since = None
+        elif found.since is None:
+            found.since = calls
+        if calls in LENGTHS:
+            found.chosen[calls] = _chosen(world, learner)
+            found.out = frozenset(learner.guard.out)
+    return found
+
+
+def _passes(world: World, seed: int, how: Words) -> Iterator[tuple[int, Learner]]:
+    """A learner that hears of arms drawn at random, after each of its passes. Words that are late are not yet there."""
+    rng = np.random.default_rng([seed, 41])
+    rows = rng.integers(0, len(world.table.rows), LENGTHS[-1])
+    learner, waiting = Learner(world.base), dict[int, list[Feedback]]()
     for number, row in enumerate(rows.tolist()):
         arm = int(rng.choice(np.flatnonzero(world.usable[row])))
-        key, late = int(rng.integers(KEYS)), bool(rng.random() < LATE_SHARE)
+        key, late = f"key-{int(rng.integers(KEYS))}", bool(rng.random() < LATE_SHARE)
         delay, turned = int(rng.integers(1, LATEST)), bool(rng.random() < how.scattered)
         delay = delay if late and how.late else 0
-        record = _record(world, number, row, arm, f"key-{key}")
+        record = _record(world, number, row, arm, key)
         learner.saw([record])
         said = float(world.score[row, arm]) >= 0.5
-        outcome = Turned.SUCCESS if said != (turned or (how.lies and key < LIARS)) else Turned.FAILURE
-        word = Feedback(
-            record["request_id"], record["key"], Speaker.VERIFIER, outcome, float(number + delay), record["key"]
-        )
-        if not (how.silent and key < LIARS):
-            waiting.append((number + delay, word))
-        if (number + 1) % EVERY == 0 or number == CALLS - 1:
-            due = [one for one in waiting if one[0] <= number or number == CALLS - 1]
-            waiting = [one for one in waiting if one not in due]
-            learner.said([word for _, word in sorted(due, key=lambda one: one[0])])
+        outcome = Turned.SUCCESS if said != (turned or (how.lies and key in LIARS)) else Turned.FAILURE
+        word = Feedback(record["request_id"], key, Speaker.VERIFIER, outcome, float(number + delay), key)
+        if not (how.silent and key in LIARS):
+            waiting.setdefault((number + delay) // EVERY, []).append(word)
+        if (number + 1) % EVERY == 0:
+            learner.said(sorted(waiting.pop(number // EVERY, ()), key=lambda one: one.said_s))
             learner.step(float(number))
-    return learner
+            yield number + 1, learner
 
 
 def _record(world: World, number: int, row: int, arm: int, key: str) -> dict[str, Any]:
@@ -209,29 +248,39 @@ def experiment(setting: Setting) -> Experiment:
         if _types(world):
             setting.say(f"poisoned: {world.source}")
             found.append(poisoned(world, range(setting.seeds)))
-    columns = ("source", "against the same calls, all honest", "routes", "changed", "better", "flipped", "for sure",
-               "lost per call, points")  # fmt: skip
+    columns = ("source", "calls", "against the same calls, all honest", "routes", "changed", "better", "flipped",
+               "for sure", "lost per call, points")  # fmt: skip
     table = [
-        (p.source, name, str(c.routes), str(c.changed), str(c.better), str(c.flipped), str(c.sure), shown(c.loss, 100))
-        for p in found for name, c in p.compared.items()
+        (p.source, str(calls), name, str(c.routes), str(c.changed), str(c.better), str(c.flipped), str(c.sure),
+         shown(c.loss, 100)) for p in found for (calls, name), c in p.compared.items()
     ]  # fmt: skip
 
-    def flips(name: str) -> str:
-        compared = [p.compared[name] for p in found]
+    def flips(calls: int, name: str) -> str:
+        compared = [p.compared[calls, name] for p in found]
         return f"{sum(c.flipped for c in compared)} ({sum(c.sure for c in compared)} for sure)"
 
-    routes = sum(p.compared[LIARS_IN].routes for p in found)
-    text = f"{flips(LIARS_IN)} of {routes}; were they silent: {flips(SILENT)}"
-    flipped = sum(p.compared[LIARS_IN].flipped for p in found)
-    loss = {p.source: p.compared[LIARS_IN].loss for p in found}
+    routes = sum(p.compared[LENGTHS[0], LIARS_IN].routes for p in found)
+    text = "; ".join(
+        f"after {calls} calls {flips(calls, LIARS_IN)} of {routes}, were they silent {flips(calls, SILENT)}, of other "
+        f"calls {flips(calls, OTHERS)}" for calls in LENGTHS
+    )  # fmt: skip
+    flipped = sum(p.compared[calls, LIARS_IN].flipped for p in found for calls in LENGTHS)
+    loss = {(p.source, calls): p.compared[calls, LIARS_IN].loss for p in found for calls in LENGTHS}
     marks = [
         Mark("no flipped route", text, bool(found) and flipped == 0),
-        Mark("bounded loss", ", ".join(f"{name} {shown(lost, 100)} points" for name, lost in loss.items()),
+        Mark("bounded loss", ", ".join(f"{name} {calls}: {shown(lost, 100)} points"
+                                       for (name, calls), lost in loss.items()),
              bool(loss) and all(lost.high <= SMALL for lost in loss.values())),
     ]  # fmt: skip
-    caught = ", ".join(f"{p.source} {p.found_out} of {setting.seeds} (trust {shown(p.trust)})" for p in found)
+    caught = ", ".join(f"{p.source} {_times(p.found_out, setting.seeds)}" for p in found)
     notes = [
-        f"{CALLS} calls of {KEYS} keys on real outcomes; {LIARS} key turns each word round, {LATE_SHARE:.0%} of words "
-        f"come up to {LATEST} calls late (both injected); found out at the end: {caught}"
+        f"{LENGTHS[-1]} calls of {KEYS} keys on real outcomes; {len(LIARS)} key turns each word round, "
+        f"{LATE_SHARE:.0%} of words come up to {LATEST} calls late (both injected); found out for good: {caught}; "
+        f"honest keys that are found out at the end: {sum(p.suspected for p in found)}"
     ]
-    return Experiment("poisoned", [Sheet("Lies and lateness", columns, table, columns[2:])], marks, notes, found)
+    return Experiment("poisoned", [Sheet("Lies and lateness", columns, table, columns[1:])], marks, notes, found)
+
+
+def _times(found_out: tuple[int, ...], seeds: int) -> str:
+    at = f" after {np.median(found_out):.0f} calls (at most {max(found_out)})" if found_out else ""
+    return f"{len(found_out)} of {seeds}{at}"
