@@ -1,7 +1,8 @@
 """Rows of real outcomes: one question, and how each of many models did on it. Read for training and evaluation only.
 
 The format is one JSON object a line, gzipped or not: `{id, source, family, prompt, tools?, outcomes: {model:
-{score, in_tokens?, out_tokens?, out_chars?, cost_usd?}}}`, `score` in [0, 1]; a key that is missing was not recorded.
+{score, in_tokens?, out_tokens?, out_chars?, cost_usd?}}}`, `score` in [0, 1]; a key that is missing, `null` or `NaN`
+was not recorded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -272,7 +274,7 @@ def _whole(text: Any) -> str:
 
 def _outcome(recorded: Any, where: str) -> Outcome | None:
     """The outcome of one model, which may be its score alone; None where it has no score."""
-    if isinstance(recorded, int | float):
+    if recorded is None or isinstance(recorded, int | float):
         recorded = {"score": recorded}
     if not isinstance(recorded, dict):
         raise RowsError(f"{where}: an outcome must be an object, or a score")
@@ -292,7 +294,7 @@ def _outcome(recorded: Any, where: str) -> Outcome | None:
 
 def _number(recorded: Mapping[str, Any], name: str, where: str) -> float | None:
     value = recorded.get(name)
-    if value is None:
+    if value is None or (isinstance(value, float) and isnan(value)):  # what tables write for a number that is missing
         return None
     if not isinstance(value, int | float) or not 0.0 <= value <= sys.float_info.max:
         raise RowsError(f"{where}: `{name}` must be a number, 0 or more")

@@ -190,7 +190,7 @@ def test_a_new_model_needs_different_questions(tmp_path: Path) -> None:
     write_rows(tmp_path / "again.jsonl", [replace(row, prompt="Why?") for row in made_rows(60)])
     done = bursar("new-model", "--data", str(tmp_path))
     assert done.exit_code == 1
-    assert "too few outcomes beside other models: 20 different questions are needed" in done.output
+    assert "too few outcomes of any model beside other models: 40 are needed, on 20 questions" in done.output
 
 
 def test_a_new_model_that_is_not_there_is_named_with_others_like_it(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -81,9 +82,15 @@ def test_kernels_are_pinned_only_where_they_can_run(
     said = tmp_path / "cpuinfo"
     if flags is not None:
         said.write_text(flags)
+    if numpy_is_there:
+        importlib.import_module("numpy")
     monkeypatch.setattr(kernels, "PROCESSOR", said)
-    monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
-    monkeypatch.setattr(kernels.sys, "modules", {"numpy": None} if numpy_is_there else {})
-    monkeypatch.setattr(kernels.os, "environ", {})
-    pin_kernels()
-    assert kernels.os.environ == ({CHOSEN_BY: KERNELS} if pinned else {})
+    monkeypatch.setattr("app.commands.kernels.platform.machine", lambda: machine)
+    monkeypatch.delenv(CHOSEN_BY, raising=False)
+    if not numpy_is_there:
+        monkeypatch.delitem(sys.modules, "numpy", raising=False)
+    try:
+        pin_kernels()
+        assert os.environ.get(CHOSEN_BY) == (KERNELS if pinned else None)
+    finally:
+        os.environ.pop(CHOSEN_BY, None)

@@ -37,7 +37,7 @@ class AskedOfNew:
 def new_model(data: Path, asked: AskedOfNew, *, prices: Path | None, outputs: Outputs) -> int:
     """Evaluate models of the data as if each were new, and print the tables; the exit code."""
     try:
-        from routers.eval_newcomer import MIN_QUESTIONS  # noqa: PLC0415
+        from routers.eval_newcomer import MIN_OUTCOMES, MIN_QUESTIONS  # noqa: PLC0415
         from routers.eval_plots import write_newcomers_html, write_newcomers_png  # noqa: PLC0415
         from routers.eval_report import as_json, newcomer_sheets, newcomers_sheets  # noqa: PLC0415
         from routers.one_thread import one_thread  # noqa: PLC0415  (scikit-learn is an extra)
@@ -54,8 +54,8 @@ def new_model(data: Path, asked: AskedOfNew, *, prices: Path | None, outputs: Ou
     with one_thread():
         found = _newcomers(rows, asked, price, notes)
     if not found:
-        of = f" of '{model}'" if model else ""
-        complain(f"{data}: too few outcomes{of} beside other models: {MIN_QUESTIONS} different questions are needed")
+        of, least = (f" of '{model}'", MIN_QUESTIONS) if model else (" of any model", MIN_OUTCOMES)
+        complain(f"{data}: too few outcomes{of} beside other models: {least} are needed, on {MIN_QUESTIONS} questions")
         return 1
     sheets = [*(sheet for one in found if model for sheet in newcomer_sheets(one)), *newcomers_sheets(found)]
     if outputs.json != "-":

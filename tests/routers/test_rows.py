@@ -41,6 +41,14 @@ def test_what_is_missing_is_not_recorded_and_never_0(tmp_path: Path) -> None:
     assert read.outcomes == {"m": Outcome(0.5, None, None, 8.0, None)}
 
 
+def test_what_a_table_writes_for_missing_is_not_recorded_and_costs_no_other_outcome(tmp_path: Path) -> None:
+    file = tmp_path / "table.jsonl"
+    outcomes = '{"a": null, "b": NaN, "c": {"score": NaN}, "d": {"score": 1, "cost_usd": NaN, "out_tokens": null}}'
+    file.write_text(f'{{"prompt": "Why?", "tools": null, "family": null, "outcomes": {outcomes}}}')
+    (read,) = read_rows(file)
+    assert (read.family, read.outcomes) == ("table", {"d": Outcome(1.0)})
+
+
 def test_one_line_in_another_encoding_costs_that_line_alone(tmp_path: Path) -> None:
     file = tmp_path / "mixed.jsonl"
     good = json.dumps(GOOD).encode()
@@ -80,7 +88,7 @@ def test_half_a_surrogate_pair_is_read_as_a_mark(tmp_path: Path) -> None:
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 2}}}), "between 0 and 1"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": "yes"}}}), "`score` must be a number"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 1, "cost_usd": -1}}}), "`cost_usd` must be a number"),
-        ('{"prompt": "a", "outcomes": {"m": {"score": NaN}}}', "`score` must be a number"),
+        ('{"prompt": "a", "outcomes": {"m": {"score": Infinity}}}', "`score` must be"),
         (json.dumps({**GOOD, "outcomes": {"m": {"score": 1, "in_tokens": 10**400}}}), "`in_tokens` must be a number"),
         ('{"prompt": "a", "outcomes": {"m": {"score": ' + "9" * 5000 + "}}}", "not JSON"),
     ],
