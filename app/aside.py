@@ -66,7 +66,9 @@ class Aside:
     async def ask(self, *arguments: str) -> bytes:
         """What `bursar ARGUMENTS` prints. Raises TracesDown."""
         if self._waiting >= MAX_WAITING:
-            raise TracesDown("Too many questions on traces are waiting.", headers={"retry-after": "10"})
+            raise TracesDown(
+                "Too many questions on traces are waiting; try again in some seconds.", headers={"retry-after": "10"}
+            )
         self._waiting += 1
         try:
             async with self._turn:
@@ -80,7 +82,7 @@ class Aside:
             answer = await run_aside(self._settings, (*BURSAR, *arguments), limit_s=ASKED_S, keep=True)
         except (OSError, TimeoutError) as error:
             log.error("a command aside failed", command=" ".join(arguments[:2]), error=str(error))
-            raise TracesDown("Traces cannot be read at the moment.") from None
+            raise TracesDown("Traces cannot be read at the moment; the gateway's log says why.") from None
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
         self._kept[arguments] = time.monotonic(), answer

@@ -345,7 +345,7 @@ class Gateway:
         self.metrics.policy_loaded.set(time.time())
         self.metrics.policy_failed.set(0)
         for warning in policy.warnings:
-            log.debug("policy", note=warning)
+            log.debug("the policy has a weak point", warning=warning)
         for route in policy.routes.values():
             if missing := {route.router, *route.split} - {None, *self.routers}:
                 log.warning(

@@ -59,7 +59,7 @@ class ReplayCheck:
             verdict = untold(f"traces could not be replayed ({type(error).__name__})", rules)
         self._show(verdict)
         log.info(
-            "policy_replayed",
+            "a policy was replayed on recorded traffic",
             version=new.version,
             since=rules.since,
             cost_rise=verdict.cost_rise,

@@ -273,7 +273,7 @@ def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     kind, reset = scope_kind(denied.scope), ends_at(denied.scope)
     if denied.reason == "parallel":
         headers = {"retry-after": "1", **_rate_headers(denied), "x-bursar-scope": kind}
-        return TooManyAtOnce("As many requests run as may at a time; one of them has to end first.", headers=headers)
+        return TooManyAtOnce("Too many requests run at a time; one of them has to end first.", headers=headers)
     if denied.reason != "budget":
         if reset is not None:
             return rate_error(denied, reset, now)
@@ -286,7 +286,7 @@ def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
     wait_s = (reset - now).total_seconds() if reset else None
     if wait_s is not None and wait_s <= WAIT_HELPS_S:
         return BudgetContended(
-            "This budget's window is used up and refills shortly.",
+            "This budget's window is used up; it begins anew shortly.",
             headers={**headers, "retry-after": _wait(wait_s)},
         )
     error = budget_error(kind, headers)

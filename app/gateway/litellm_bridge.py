@@ -206,7 +206,7 @@ async def _failed(reply: BridgedReply, error: Exception) -> Exception | None:
         return error
     for cause in causes_of(error):
         if isinstance(cause, ImportError):
-            log.error("litellm needs a package that is not installed to ask this provider", package=cause.name)
+            log.error("litellm lacks a package to ask this provider: install it", package=cause.name)
     names = {type(cause).__name__ for cause in causes_of(error)}
     if names & {"ConnectError", "ClientConnectorError", "ConnectTimeout"}:
         return NotConnected(unreachable(error))

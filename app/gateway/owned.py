@@ -169,7 +169,7 @@ class OwnedCall(ABC):
         assert record.task_id is not None
         scopes = [task_scope(record.key_name, task) for task in (record.task_id, parent_id)]
         if await self.services.ledger.hang(*scopes) == "depth":
-            raise BadRequest("This task would hang too far below the first of its family.", param="parent")
+            raise BadRequest("This task has too many tasks above it: the chain of parents is too long.", param="parent")
 
     def note_denial(self, candidate: Candidate, error: BursarError) -> None:
         """A budget stood in the way of this candidate: the record says which, and how it stood."""

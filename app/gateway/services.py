@@ -110,7 +110,7 @@ class Services:
             if state is Circuit.OPEN and name not in self._left_out:
                 self._left_out.add(name)
                 why = breaker.left_out_for
-                log.warning("a model is left out, for its provider fails", model=name, provider=provider, why=why)
+                log.warning("a model is left out because its provider fails", model=name, provider=provider, why=why)
             elif state is Circuit.CLOSED and name in self._left_out:
                 self._left_out.remove(name)
                 log.warning("a model answers again", model=name, provider=provider)
@@ -197,7 +197,7 @@ class Services:
             record.slow += (kind,)
             self.metrics.slow.labels(*label_of(attempt.candidate), kind).inc()
             log.warning(
-                "slower than expected",
+                "a call is slower than expected",
                 kind=kind,
                 expected_s=expected_s,
                 request_id=record.request_id,

@@ -84,7 +84,9 @@ def resolve(view: View, name: str, key: Key | None = None) -> Target:
         return _of_tier(view, name)
     candidate = view.find(name)
     if candidate is None:
-        raise ModelNotFound("The policy has no route or model of that name.", param="model")
+        raise ModelNotFound(
+            "The policy has no route or model of that name; GET /v1/models lists what it has.", param="model"
+        )
     return _target(view, None, (candidate,), fixed="the client named this model")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from fastapi import Request, Response
 
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, Forbidden
 from app.core.policy import Key
 from app.gateway.services import Services
 from app.http.auth import KeyRing
@@ -27,9 +27,17 @@ def may_see(key: Key | None, owner: str) -> bool:
     return is_operator(key) or key_name(key) == owner
 
 
-def asked_owner(request: Request, key: Key | None) -> str | None:
-    """Whose things the query asks for: those of `?key=`, else the caller's own; an operator's "own" are all (None)."""
+def named_owner(request: Request, key: Key | None) -> str | None:
+    """Whose things the query names: those of `?key=`, else the caller's own; an operator's "own" are all (None)."""
     return request.query_params.get("key", None if is_operator(key) else key_name(key))
+
+
+def asked_owner(request: Request, key: Key | None) -> str | None:
+    """The same where the caller may see them. Raises Forbidden."""
+    owner = named_owner(request, key)
+    if owner is not None and not may_see(key, owner):
+        raise Forbidden("This key may look at its own calls only.", param="key")
+    return owner
 
 
 def asked_limit(request: Request, otherwise: int, most: int) -> int:

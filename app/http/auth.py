@@ -38,7 +38,7 @@ class KeyRing:
                     if key.expires_s is not None and time.time() >= key.expires_s:
                         raise Unauthorized("This key has expired.", headers=CHALLENGE)
                     return key
-        raise Unauthorized("No key, or not one that this gateway knows.", headers=CHALLENGE)
+        raise Unauthorized("The API key is missing, or this gateway does not know it.", headers=CHALLENGE)
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:

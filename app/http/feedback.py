@@ -73,7 +73,10 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
         key = caller(services, request)
         wait_s = pace.take(key_name(key), time.monotonic())
         if wait_s:
-            raise SaidTooOften("This key sends feedback too fast.", headers={"retry-after": str(int(wait_s) + 1)})
+            raise SaidTooOften(
+                "This key sends feedback too fast; wait for the time in Retry-After.",
+                headers={"retry-after": str(int(wait_s) + 1)},
+            )
         raw = await bounded_body(request, MAX_BODY_BYTES)
         repeat_key = _repeat_key(request)
         word = await _word(services, key, _decoded(raw), _asked_owner(request, key))
@@ -82,7 +85,9 @@ def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None
         try:
             put = await outcomes.put(word, repeat_key=repeat_key, digest=hashlib.sha256(raw).digest())
         except OtherWord:
-            raise BadRequest("That Idempotency-Key belongs to another request.", param="Idempotency-Key") from None
+            raise BadRequest(
+                "This Idempotency-Key was used for other feedback; use a new one.", param="Idempotency-Key"
+            ) from None
         except OutcomesUnavailable:
             raise _down() from None
         services.metrics.feedback.labels(word.source, word.outcome).inc(put is not Put.REPEATED)
@@ -104,7 +109,7 @@ def _decoded(raw: bytes) -> _Body:
     """The body, checked. Raises BadRequest naming what is wrong."""
     body = read_json(_body, raw, _CHOICES)
     if (body.request_id is None) == (body.task_id is None):
-        raise BadRequest("Give request_id or task_id: one of them, and not both.", param="request_id")
+        raise BadRequest("Give either request_id or task_id, not both.", param="request_id")
     if body.request_id is not None and arrived_ms(body.request_id) is None:
         raise _bad_request_id()
     if body.task_id is not None:
@@ -117,7 +122,9 @@ def _decoded(raw: bytes) -> _Body:
 
 
 def _bad_request_id() -> BadRequest:
-    return BadRequest("A request_id is what a reply's x-bursar-request-id header says.", param="request_id")
+    return BadRequest(
+        "The parameter request_id must be what a reply's X-Bursar-Request-Id header says.", param="request_id"
+    )
 
 
 def _repeat_key(request: Request) -> str | None:
@@ -132,9 +139,9 @@ def _asked_owner(request: Request, key: Key | None) -> str:
     own = key_name(key)
     owner = request.query_params.get("key", own)
     if owner != own and not is_operator(key):
-        raise Forbidden("This key may speak of its own calls only.", param="key")
+        raise Forbidden("This key may give feedback on its own calls only.", param="key")
     if len(owner) > MAX_KEY_NAME_CHARS:
-        raise BadRequest("No key has a name that long.", param="key")
+        raise BadRequest("The name of the key is too long.", param="key")
     return owner
 
 
@@ -186,7 +193,7 @@ async def _things(services: Services, key: Key | None, request: Request) -> list
     """What is asked about: a call with its task, or a task."""
     request_id, task_id = request.query_params.get("request_id"), request.query_params.get("task_id")
     if (request_id is None) == (task_id is None):
-        raise BadRequest("Give request_id or task_id: one of them, and not both.", param="request_id")
+        raise BadRequest("Give either request_id or task_id, not both.", param="request_id")
     if task_id is not None:
         return [task_thing(_asked_owner(request, key), checked_task_id(task_id, "task_id"))]
     assert request_id is not None

@@ -56,7 +56,7 @@ def serve_keys(api: FastAPI, services: Services, policies: Policies, *, editable
         if key is None:
             raise Conflict(UNKEYED)
         if not is_operator(key):
-            raise Forbidden("Keys are for admin keys.")
+            raise Forbidden("Only admin keys may list, make or delete keys.")
         return key
 
     def ours() -> str:

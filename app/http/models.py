@@ -41,7 +41,9 @@ def serve_models(api: FastAPI, services: Services) -> None:
             known = _choice(meant, [candidate.name for candidate in of_tier(view, meant)])
         candidate = view.find(meant) if known is None else None
         if not _may_use(key, meant) or (known is None and candidate is None):
-            raise ModelNotFound("The policy has no route or model of that name.", param="model")
+            raise ModelNotFound(
+                "The policy has no route or model of that name; GET /v1/models lists what it has.", param="model"
+            )
         return (known if known is not None else _model(candidate)) | {"id": name}  # type: ignore[arg-type]
 
     @api.get("/v1/models")

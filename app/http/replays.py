@@ -218,7 +218,7 @@ async def tend(shared: SharedReplays) -> None:
 
 
 def _used() -> BadRequest:
-    return BadRequest("That Idempotency-Key belongs to another request.", param="Idempotency-Key")
+    return BadRequest("This Idempotency-Key was used for another request; use a new one.", param="Idempotency-Key")
 
 
 async def replay(reply: Reply, downstream: AsgiDownstream, mark: Head = REPLAYED) -> None:

@@ -20,7 +20,7 @@ from app.core.terms import State, TaskCaps
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
-from app.http.asking import asked_limit, asked_owner, caller, is_operator, may_see
+from app.http.asking import asked_limit, caller, is_operator, may_see, named_owner
 from app.http.bodies import bounded_body, read_json
 from app.http.caps import MAX_COUNT, MAX_PARALLEL, MAX_SECONDS
 from app.http.hot import key_name
@@ -75,7 +75,7 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
     @api.get("/v1/tasks")
     async def tasks(request: Request) -> dict[str, Any]:
         key = caller(services, request)
-        owner = asked_owner(request, key)
+        owner = named_owner(request, key)
         if owner is not None and not may_see(key, owner):
             raise NotFound("No such key is on record.")
         limit = asked_limit(request, 20, MAX_LISTED)
@@ -123,7 +123,7 @@ def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Am
     if parallel is not None and not 1 <= parallel <= MAX_PARALLEL:
         raise BadRequest(f"max_parallel_requests must be from 1 to {MAX_PARALLEL}.", param="max_parallel_requests")
     if change.state is not None and (change.frozen, change.closed) != (None, None):
-        raise BadRequest("Say either state, or frozen and closed.", param="state")
+        raise BadRequest("Give either state, or frozen and closed.", param="state")
     parent = None
     if change.parent is not None:
         parent = task_scope(scope.split(":", 2)[1], checked_task_id(change.parent, "parent"))

@@ -11,9 +11,9 @@ Two bounds, both for one model on one task type (a cell), where routes would be 
   believed, and after a dozen hardly at all; it is believed again when its words fit again. The means forget within
   WINDOW words, so that where a model really gets worse and all keys say so, the median follows them.
 * Looking back. Trust goes word by word, and where cells are many and words few it takes an honest key for a liar, and a
-  liar for honest for long. `sort_out` looks at all that is remembered at once (`learner/second_look.py`): who is found
-  out has nothing left in force of what it said before, either, and what was said by one who is cleared counts whole,
-  within its share.
+  liar for honest for long. So `sort_out` looks at all that is remembered at once (`learner/second_look.py`). When a key
+  is found out, nothing that it said before stays in force; what a key said that is cleared counts whole, within its
+  share.
 * The crowd. Keys that have called less than YOUNG times are too many to be found out one by one. They are bound and
   judged as one key as well, word by word and looking back: together they weigh no more in a cell than their share of
   all calls in all cells.

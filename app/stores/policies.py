@@ -169,7 +169,11 @@ class Policies:
             try:
                 await self._watch_folders(ended)
             except (OSError, RuntimeError) as error:
-                log.warning("policy_watch_failed", reason=type(error).__name__, looking_every_s=LOOK_EVERY_S)
+                log.warning(
+                    "the policy's files cannot be watched and are looked at instead",
+                    reason=type(error).__name__,
+                    looking_every_s=LOOK_EVERY_S,
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
                 await self._look()
@@ -246,7 +250,9 @@ class Policies:
             return self._reject(error.problems)
         except Exception as error:
             # A defect of ours: the file changes nothing then either, and the next edit is looked at like any other.
-            log.error("policy_defect", kind=type(error).__name__, at=_place_of(error))
+            log.error(
+                "the policy could not be read because of a defect", kind=type(error).__name__, at=_place_of(error)
+            )
             return self._reject((Problem(str(self.path), 1, 1, "", "cannot be compiled: a defect of the gateway's"),))
         old, mended = self._current, bool(self.last_error) and sources == self._seen
         if sources != self._good:
@@ -257,10 +263,10 @@ class Policies:
         changes = diff_policies(old, new)
         self._current = new
         if changes or mended or old.version != new.version:
-            log.info("policy_swapped", old=old.version, new=new.version, changes=changes)
+            log.info("a policy is in force", old=old.version, new=new.version, changes=changes)
             for warning in new.warnings:
                 if warning not in old.warnings:
-                    log.warning("policy_warning", warning=warning)
+                    log.warning("the policy has a weak point", warning=warning)
             if self._on_swap is not None:
                 self._on_swap(old, new, changes)
         return True
@@ -269,14 +275,14 @@ class Policies:
         self.last_error = problems
         for problem in problems[:LOGGED_PROBLEMS]:
             log.error(
-                "policy_rejected",
+                "the policy on disk has an error",
                 file=problem.file,
                 line=problem.line,
                 column=problem.column,
                 where=problem.where,
                 problem=problem.message,
             )
-        log.error("policy_kept", version=self._current.version, problems=len(problems))
+        log.error("the policy before stays in force", version=self._current.version, problems=len(problems))
         if self._on_error is not None:
             self._on_error(problems)
         return False

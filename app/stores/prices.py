@@ -324,12 +324,16 @@ class PriceBook:
             new = await refresh(self.url, self.current)
         except CatalogueError as error:
             self.last_error = str(error)
-            log.warning("prices_kept", reason=self.last_error, version=self.version)
+            log.warning(
+                "prices could not be refreshed: those before stay in force",
+                reason=self.last_error,
+                version=self.version,
+            )
             return False
         self.last_error = None
         if new is self.current:
             return False
-        log.info("prices_refreshed", old=self.version, new=new.version, models=len(new))
+        log.info("prices are refreshed", old=self.version, new=new.version, models=len(new))
         self._current = new
         if self.on_change is not None:
             await self.on_change()

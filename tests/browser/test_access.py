@@ -22,7 +22,7 @@ def test_an_admin_key_is_asked_for_and_kept_in_the_tab(screens: Callable[..., Sc
     page.get_by_label("Admin key").wait_for()
     screen.faults.clear()  # a browser calls 401 an error
     screen.check()
-    for wrong, said in (("nonsense", "No key, or not one"), ("alice", "The dashboard is for admin keys.")):
+    for wrong, said in (("nonsense", "The API key is missing, or"), ("alice", "The dashboard needs an admin key.")):
         page.get_by_label("Admin key").fill(wrong)
         page.keyboard.press("Enter")
         page.get_by_text(said).wait_for()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,8 @@ def extra(path: str) -> str:
     return f"{path}: Extra inputs are not permitted"
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture
 async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    upstream.requests.clear()
     models = {"a": {"upstream_model": "claude-sonnet-5"}}
     async with Live(tmp_path, policy({"a": upstream}, providers={"a": {"dialect": "anthropic"}}, models=models)) as it:
         yield it

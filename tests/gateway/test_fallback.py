@@ -296,7 +296,7 @@ async def test_a_model_that_is_left_out_is_logged_once_with_the_reason_and_so_is
             for _ in range(4):
                 await live.chat(model="auto")
                 live.services.show_circuits()
-        (said,) = [line for line in logs if line["event"] == "a model is left out, for its provider fails"]
+        (said,) = [line for line in logs if line["event"] == "a model is left out because its provider fails"]
         assert (said["model"], said["provider"]) == ("a", live.services.view.policy.models["a"].provider.name)
         account = "The provider refused the gateway's own account: its key or its credit."
         assert said["why"] == f"{account} (status 401, invalid_api_key)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ MESSAGE = Script(
     ).encode(),
     headers={"content-type": "application/json"},
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
 
 
 async def ask(live: Live, path: str, **body: Any) -> Answer:

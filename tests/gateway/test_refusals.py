@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,8 @@ class TestKept:
         assert kept.known(who("1"), 0.0)
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture
 async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    upstream.requests.clear()
     upstream.source = refusing({"stream_options": USAGE, "temperature": SAMPLED})
     async with Live(tmp_path, policy({"a": upstream})) as running:
         yield running

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,8 @@ SAID: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture
 async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    upstream.requests.clear()
     providers = {"a": {"dialect": "openai_responses"}}
     async with Live(tmp_path, policy({"a": upstream}, providers=providers)) as running:
         yield running

@@ -30,27 +30,11 @@ from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S, DrainingServer
 from app.main import Gateway
 from app.settings import Settings
+from tests.stores.policy_texts import CONTRACT
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 T = TypeVar("T")
 SAY = [{"role": "user", "content": "Say hello."}]
-
-CONTRACT = """\
-version: 1
-providers:
-  a: {dialect: openai_chat, base_url: "http://127.0.0.1:9001/v1", api_key: "${A_KEY:-none}"}
-  b: {dialect: openai_chat, base_url: "http://127.0.0.1:9002/v1"}
-models:
-  small:   {provider: a, upstream_model: small-v1, tier: 1, pricing: {input_per_1k: 0.0001, output_per_1k: 0.0004}}
-  small-b: {provider: b, upstream_model: small-v1, tier: 1, pricing: {input_per_1k: 0.0002, output_per_1k: 0.0006}}
-  large:   {provider: b, upstream_model: large-v1, tier: 4, pricing: {input_per_1k: 0.015, output_per_1k: 0.075},
-            budgets: {max_cost_usd: 0.30, hard_timeout_secs: 600}}
-routes:
-  auto: {candidates: [small, small-b, large], adequacy: 0.8, min_confidence: 0.7, fallback: [small-b, large]}
-caps:
-  task: {max_cost_usd: 1.00}
-keys: []          # none: open, on loopback only; serving elsewhere without keys is refused
-"""
 
 
 def contract(upstream: ScriptedUpstream, other: ScriptedUpstream | None = None) -> str:

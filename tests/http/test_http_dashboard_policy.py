@@ -73,7 +73,7 @@ def test_a_bad_edit_writes_nothing(gateway: LiveGateway) -> None:
     before = gateway.policy_path.read_bytes()
     answer = draft(gateway, ("tier: 4", "tier: 99"), write=True)
     assert answer.status == 400
-    assert "It was not written: " in answer.error["message"]
+    assert "The draft was not written: " in answer.error["message"]
     assert gateway.policy_path.read_bytes() == before
 
 

@@ -136,7 +136,7 @@ async def test_a_bad_edit_changes_nothing_and_is_logged_with_its_line(file: Path
     assert (problem.file, problem.line, problem.where) == (str(file), 8, "models.large.tier")
     assert policies.last_error == (problem,)
     assert hooks.swaps.empty()
-    rejected = next(entry for entry in logs if entry["event"] == "policy_rejected")
+    rejected = next(entry for entry in logs if entry["event"] == "the policy on disk has an error")
     assert (rejected["file"], rejected["line"], rejected["log_level"]) == (str(file), 8, "error")
 
 
@@ -378,7 +378,9 @@ async def test_a_defect_in_reading_an_edit_does_not_end_the_watching(
             replace_file(file, BAD)
             (problem,) = await hooks.error()
         assert "a defect of the gateway's" in problem.message
-        assert [entry["kind"] for entry in logs if entry["event"] == "policy_defect"] == ["TypeError"]
+        assert [
+            entry["kind"] for entry in logs if entry["event"] == "the policy could not be read because of a defect"
+        ] == ["TypeError"]
         assert "the-secret" not in str(logs)
         assert policies.current.version == version
         replace_file(file, DEARER)

@@ -196,7 +196,7 @@ def _file(raw: msgspec.Raw, param: str) -> Media:
     try:
         parsed = urlsplit(address)
     except ValueError:
-        raise BadRequest(f"The parameter {param}.fileUri is not an address.", param=f"{param}.fileUri") from None
+        raise BadRequest(f"The parameter {param}.fileUri must be an address.", param=f"{param}.fileUri") from None
     host = parsed.hostname or ""
     if parsed.scheme not in ("http", "https") or any(host == h or host.endswith(f".{h}") for h in _GOOGLES_HOSTS):
         raise refusal(f"{param}.fileUri", REFUSED["parts.fileData"])

@@ -30,4 +30,6 @@ def check_model(model: str) -> None:
     if not model:
         raise BadRequest("The parameter model must name a route, a tier or a model.", param="model")
     if len(model) > MAX_MODEL_CHARS:
-        raise ModelNotFound("The policy has no route or model of that name.", param="model")
+        raise ModelNotFound(
+            "The policy has no route or model of that name; GET /v1/models lists what it has.", param="model"
+        )

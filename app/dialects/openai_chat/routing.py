@@ -49,7 +49,7 @@ def read_models(members: dict[str, msgspec.Raw]) -> tuple[str, tuple[str, ...]]:
         named = field_of(_names, members, "models") or []
         del members["models"]
         if len(named) > MAX_NAMED:
-            raise BadRequest("The parameter models names too many.", param="models")
+            raise BadRequest(f"The parameter models must not name more than {MAX_NAMED} models.", param="models")
     if "model" in members:
         named = [field_of(_string, members, "model"), *named]
     if not named:

@@ -70,7 +70,9 @@ def _read_shape(request: ChatRequest, talk: Conversation) -> None:
     elif wanted.type == "json_schema" and given(wanted.schema):
         talk.shape = Shape(wanted.schema, wanted.name, wanted.strict)
     else:
-        raise BadRequest("The parameter text.format is wrong.", param="text.format")
+        raise BadRequest(
+            "The parameter text.format must be an object of type text, json_object or json_schema.", param="text.format"
+        )
 
 
 def _read_tools(request: ChatRequest, talk: Conversation, names: ToolNames) -> None:
@@ -115,7 +117,9 @@ def _read_choice(request: ChatRequest, talk: Conversation, names: ToolNames) -> 
         else:
             raise BadRequest("The parameter tool_choice names a tool that only OpenAI runs.", param="tool_choice")
     if choice is not None and choice not in _WORDS:
-        raise BadRequest("The parameter tool_choice is wrong.", param="tool_choice")
+        raise BadRequest(
+            "The parameter tool_choice must be auto, none or required, or name a tool.", param="tool_choice"
+        )
     talk.tool_choice = None if choice is None else _WORDS[choice]
     if talk.tool_choice == "required" and not talk.tools:
         raise BadRequest("The parameter tool_choice asks for a tool that only OpenAI runs.", param="tool_choice")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import Forbidden
 from app.core.policy import Key
@@ -28,8 +28,16 @@ class Gate:
             raise Forbidden("The dashboard's data is for its own page.")
         key = caller(self.services, request)
         if not is_operator(key):
-            raise Forbidden("The dashboard is for admin keys.")
+            raise Forbidden("The dashboard needs an admin key.")
         return key
+
+    def router(self) -> APIRouter:
+        """Routes below API that answer operators only."""
+
+        async def operators(request: Request) -> None:
+            self.operator(request)
+
+        return APIRouter(prefix=API, dependencies=[Depends(operators)])
 
 
 def as_json(value: object) -> Response:

@@ -26,7 +26,10 @@ class Kept:
         self._kept = {asked: kept for asked, kept in self._kept.items() if now_s - kept[0] < self._kept_s}
         if (kept := self._kept.get(question)) is None:
             if len(self._kept) >= MAX_KEPT:
-                raise TracesDown("Too many different questions at once.", headers={"retry-after": "5"})
+                raise TracesDown(
+                    "Too many different questions are being asked; try again in some seconds.",
+                    headers={"retry-after": "5"},
+                )
             kept = self._kept[question] = now_s, asyncio.get_running_loop().create_future()
             await self._find(question, kept[1])
         try:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.core.errors import BadRequest, Conflict, Forbidden, TracesDown
 from app.core.raw import UNREADABLE
 from app.http.bodies import bounded_body
 from app.http.dashboard.ask import FiguresUnavailable, Replay
-from app.http.dashboard.gate import API, Gate, as_json, raw_json
+from app.http.dashboard.gate import Gate, as_json, raw_json
 from app.http.hot import key_name
 from app.stores.policies import Policies, StaleEdit
 from app.stores.policy_diff import diff_policies
@@ -40,34 +40,31 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def serve_policy(
-    api: FastAPI, gate: Gate, policies: Policies, history: PolicyHistory, replay: Replay, *, editable: bool
+    guarded: APIRouter, gate: Gate, policies: Policies, history: PolicyHistory, replay: Replay, *, editable: bool
 ) -> None:
-    """Add the routes."""
+    """Add the routes to those for operators."""
 
-    @api.post(f"{API}/policy/replay")
+    @guarded.post("/policy/replay")
     async def rehearse(request: Request) -> Response:
-        gate.operator(request)
         draft = await _draft(request)
         data = _text(policies, draft).encode()
         try:
             await asyncio.to_thread(policies.draft, draft.file, data)
             return raw_json(await replay(policies.with_text(draft.file, data), REPLAYED))
         except PolicyError:
-            raise BadRequest("Only a good draft can be replayed.", param="text") from None
+            raise BadRequest("Only a draft without errors can be replayed.", param="text") from None
         except FiguresUnavailable as error:
             raise TracesDown(str(error), headers={"retry-after": "10"}) from None
 
-    @api.get(f"{API}/policy")
-    async def policy(request: Request) -> Response:
-        gate.operator(request)
+    @guarded.get("/policy")
+    async def policy() -> Response:
         return as_json({**await asyncio.to_thread(shown, policies, history), "editable": editable})
 
-    @api.post(f"{API}/policy/check")
+    @guarded.post("/policy/check")
     async def check(request: Request) -> Response:
-        gate.operator(request)
         return as_json(await asyncio.to_thread(checked, policies, await _draft(request)))
 
-    @api.put(f"{API}/policy")
+    @guarded.put("/policy")
     async def write(request: Request) -> Response:
         key = gate.operator(request)
         if not editable:
@@ -80,7 +77,7 @@ def serve_policy(
             raise Conflict("The policy has changed since this draft was begun; nothing was written.") from None
         except PolicyError as error:
             reason = _safe(str(error.problems[0]), policies, draft)
-            raise BadRequest(f"It was not written: {reason}", param="text") from None
+            raise BadRequest(f"The draft was not written: {reason}", param="text") from None
         except OSError as error:
             raise Conflict(f"The file cannot be written: {error.strerror or type(error).__name__}.") from None
         log.info("the policy was edited on the dashboard", key=key_name(key), version=new.version)

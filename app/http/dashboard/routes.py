@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
@@ -17,7 +17,7 @@ from app.http.dashboard.ask import LONGEST_S, MAX_CALLS, Ask, Burn, Find, Learni
 from app.http.dashboard.assets import FOR_EVER, GUARDED, MOUNT, Asset, assets, index, version
 from app.http.dashboard.budgets import budgets_json
 from app.http.dashboard.explained import explained
-from app.http.dashboard.gate import API, Gate, as_json, raw_json
+from app.http.dashboard.gate import Gate, as_json, raw_json
 from app.http.dashboard.kept import Kept
 from app.http.dashboard.live import Broadcast, TooManyViewers
 from app.http.dashboard.now import Whose, moment, own_word
@@ -59,10 +59,12 @@ class Dashboard:
 def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
     """Add the routes."""
     _serve_page(api)
-    _serve_live(api, dashboard)
-    _serve_figures(api, dashboard)
+    guarded = dashboard.gate.router()
+    _serve_live(guarded, dashboard)
+    _serve_figures(guarded, dashboard)
     of = dashboard
-    serve_policy(api, of.gate, of.policies, of.history, of.replay, editable=of.editable)
+    serve_policy(guarded, of.gate, of.policies, of.history, of.replay, editable=of.editable)
+    api.include_router(guarded)
 
 
 def _serve_page(api: FastAPI) -> None:
@@ -97,8 +99,8 @@ def _file(request: Request, found: Asset, headers: dict[str, str]) -> Response:
     return Response(found.data, headers=headers, media_type=found.kind)
 
 
-def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
-    @api.get(f"{API}/session")
+def _serve_live(guarded: APIRouter, dashboard: Dashboard) -> None:
+    @guarded.get("/session")
     async def session(request: Request) -> Response:
         key = dashboard.gate.operator(request)
         policy = dashboard.services.view.policy
@@ -114,57 +116,51 @@ def _serve_live(api: FastAPI, dashboard: Dashboard) -> None:
                     return
                 yield frame
 
-    @api.get(f"{API}/live")
+    @guarded.get("/live")
     async def live(request: Request) -> Response:
-        dashboard.gate.operator(request)
         try:
             frames = dashboard.live.join()
         except TooManyViewers:
-            raise TooManyWatch("As many dashboards are open as may be.", headers={"retry-after": "30"}) from None
+            raise TooManyWatch(
+                "Too many dashboards are open; close one and try again.", headers={"retry-after": "30"}
+            ) from None
         headers = {**GUARDED, "cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(while_allowed(frames, request), headers=headers, media_type="text/event-stream")
 
-    @api.get(f"{API}/budgets")
-    async def budgets(request: Request) -> Response:
-        dashboard.gate.operator(request)
+    @guarded.get("/budgets")
+    async def budgets() -> Response:
         return as_json(await budgets_json(dashboard.services, dashboard.answer))
 
 
-def _serve_figures(api: FastAPI, dashboard: Dashboard) -> None:
-    @api.get(f"{API}/overview")
+def _serve_figures(guarded: APIRouter, dashboard: Dashboard) -> None:
+    @guarded.get("/overview")
     async def overview(request: Request) -> Response:
-        dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Overview(_since(request))))
 
-    @api.get(f"{API}/speed")
+    @guarded.get("/speed")
     async def speed(request: Request) -> Response:
-        dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Speed(_since(request))))
 
-    @api.get(f"{API}/learning")
+    @guarded.get("/learning")
     async def learning(request: Request) -> Response:
-        dashboard.gate.operator(request)
         return raw_json(await dashboard.answer(Learning(_since(request))))
 
-    @api.get(f"{API}/calls")
+    @guarded.get("/calls")
     async def calls(request: Request) -> Response:
-        dashboard.gate.operator(request)
         asked = request.query_params
         limit = asked_limit(request, 50, MAX_CALLS)
         words = {name: _text(asked.get(name), name) for name in ("text", "key", "task", "model", "outcome")}
         return raw_json(await dashboard.answer(Find(_since(request), limit, **words)))
 
-    @api.get(f"{API}/record/{{request_id}}")
-    async def record(request_id: str, request: Request) -> Response:
-        dashboard.gate.operator(request)
+    @guarded.get("/record/{request_id}")
+    async def record(request_id: str) -> Response:
         found = await explained(dashboard.services, dashboard.answer, _text(request_id, "request_id") or "")
         if found is None:
             raise NotFound("No such request is on record.")
         return as_json(found)
 
-    @api.get(f"{API}/burn")
+    @guarded.get("/burn")
     async def burn(request: Request) -> Response:
-        dashboard.gate.operator(request)
         asked = request.query_params
         whose = {name: _text(asked.get(name), name) for name in ("key", "team", "task")}
         question = Burn(_since(request), **whose)
@@ -178,9 +174,9 @@ def _since(request: Request) -> float:
     try:
         since_s = float(asked["from"]) if "from" in asked else now_s - float(asked.get("since", "86400"))
     except ValueError:
-        raise BadRequest("since and from are numbers of seconds.", param="since") from None
+        raise BadRequest("since and from must be numbers of seconds.", param="since") from None
     if not now_s - LONGEST_S <= since_s <= now_s:
-        raise BadRequest("since lies outside of the last year.", param="since")
+        raise BadRequest("since must lie within the last year.", param="since")
     return since_s // SINCE_STEP_S * SINCE_STEP_S
 
 
