@@ -25,6 +25,7 @@ from app.dialects.openai_responses.stored import (
     Asked,
     by_id,
     going_on,
+    gone_on_from,
     items_in,
     kept_in,
     listed,
@@ -78,7 +79,7 @@ class ResponsesRoute(GenerateRoute):
         request = parse_members(members, headers)  # what is wrong is told of what the client has sent
         owner, asked = key_name(key), Asked(members)
         found = await self._found(owner, asked)
-        own = own_items(members, found.items)
+        own = own_items(members, found.items, found.before or ())
         keeps = found.all_here and wants_stored(members)
         reply_id = REPLY_ID + new_request_id().removeprefix("req_") if keeps else None
         stored = Stored(reply_id, asked.previous_id if found.before is not None else None)
@@ -124,7 +125,7 @@ class ResponsesRoute(GenerateRoute):
                 " more.",
                 param="input",
             )
-        before = [item for one in chain for item in (*items_in(one.input), *said_in(one.body))]
+        before = [item for one in chain for item in (*items_in(one.input), *gone_on_from(one.body))]
         of = list(dict.fromkeys(one.id for one in (*chain, *holders)))
         all_here = not missing and not asked.elsewhere and (previous is None or bool(chain))
         return _Found(before if chain else None, items, of, all_here)

@@ -20,6 +20,15 @@ from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import CLOSE, Gate, Script, reasoning, text, tool, words
 
+ITS_OWN: dict[str, Any] = {
+    "id": "resp_up",
+    "object": "response",
+    "status": "completed",
+    "output": [
+        {"type": "message", "id": "msg_up", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
+    ],
+    "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
+}
 STORED: dict[str, Any] = {"stored_responses": {"ttl_secs": 3600, "max_mb": 64}}
 WEATHER: Any = {
     "type": "function",
@@ -431,13 +440,44 @@ async def test_ids_that_are_none(live: Live, upstream: ScriptedUpstream, id_: An
     assert (await sdk(live).responses.retrieve(first.id)).id == first.id
 
 
-async def test_an_item_is_named_once(live: Live, upstream: ScriptedUpstream) -> None:
-    first = await sdk(live).responses.create(model="a", input="One")
-    twice: Any = [{"type": "item_reference", "id": first.output[0].id}] * 2
-    with pytest.raises(openai.BadRequestError) as refused:
-        await sdk(live).responses.create(model="a", input=twice)
-    assert refused.value.param == "input"
-    assert len(upstream.requests) == 1
+async def test_an_item_is_said_once(live: Live, upstream: ScriptedUpstream) -> None:
+    client = sdk(live)
+    first = await client.responses.create(model="a", input="One")
+    named: Any = {"type": "item_reference", "id": first.output[0].id}
+    await client.responses.create(model="a", input=[named, named, {"role": "user", "content": "Two"}])
+    assert said(upstream.requests[1]) == [("assistant", "Hello there."), ("user", "Two")]
+    await client.responses.create(model="a", input=[named, named], previous_response_id=first.id)
+    assert said(upstream.requests[2]) == [("user", "One"), ("assistant", "Hello there.")]
+
+
+def reasoned(number: int, **changed: Any) -> Script:
+    """What a provider of Responses answers whose model has thought."""
+    thought = {"type": "reasoning", "id": f"rs_{number}", "summary": [], "encrypted_content": f"sealed {number}"}
+    answer = {**ITS_OWN, "id": f"resp_{number}", "output": [thought, *ITS_OWN["output"]], **changed}
+    return Script.replay(json.dumps(answer).encode(), "application/json")
+
+
+async def test_a_provider_of_responses_stores_nothing_and_gets_its_thoughts_back(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gone = {"message": "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false."}
+    refusal = Script.replay(json.dumps({"error": gone}).encode(), "application/json", status=404)
+    spoken = policy({"a": upstream}, providers={"a": {"dialect": "openai_responses"}}, **STORED)
+    spoken["models"]["a"]["upstream_model"] = "gpt-5"
+    async with Live(tmp_path, spoken) as live:
+        client = sdk(live)
+        upstream.source = [reasoned(1), reasoned(2), refusal, reasoned(3)]
+        first = await client.responses.create(model="a", input="One")
+        second = await client.responses.create(model="a", input="Two", previous_response_id=first.id)
+        sent = upstream.requests[1].body
+        assert (sent["store"], sent["include"]) == (False, ["reasoning.encrypted_content"])
+        assert "previous_response_id" not in sent
+        assert [item.get("encrypted_content") for item in sent["input"]] == [None, "sealed 1", None, None]
+        named: Any = {"type": "item_reference", "id": "rs_2"}
+        third = await client.responses.create(model="a", input=[named], previous_response_id=first.id)
+        assert upstream.requests[2].body["input"][-1]["encrypted_content"] == "sealed 2"
+        assert not [item for item in upstream.requests[3].body["input"] if item["type"] == "reasoning"]
+        assert [reply.id[:12] for reply in (first, second, third)] == ["resp_bursar_"] * 3
 
 
 async def test_wrong_input_is_told_by_its_own_place(live: Live) -> None:
@@ -446,17 +486,6 @@ async def test_wrong_input_is_told_by_its_own_place(live: Live) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await sdk(live).responses.create(model="a", input=wrong, previous_response_id=first.id)
     assert (refused.value.param or "").startswith("input[0]")
-
-
-ITS_OWN = {
-    "id": "resp_up",
-    "object": "response",
-    "status": "completed",
-    "output": [
-        {"type": "message", "id": "msg_up", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
-    ],
-    "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
-}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from app.dialects.openai_responses.shapes import ToolShape
 
 MAX_NAME_CHARS = 64
 DEFAULT_NAMESPACE = "functions"
+OFFERING = ("additional_tools", "tool_search_output")
+"""Items whose tools are on offer; `mcp_list_tools` only tells of some, in a shape of its own."""
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 _HASH_CHARS = 8
 
@@ -57,10 +59,12 @@ def offered_tools(request: ChatRequest) -> Iterator[Offered]:
     if "tools" in request.members:
         yield from _unfolded(field_of(shapes.tools, request.members, "tools") or [], "tools")
     given = bytes(request.members.get("input", b""))
-    if b'"additional_tools"' in given or b'"tool_search_output"' in given:
+    if any(b'"%b"' % kind.encode() in given for kind in OFFERING):
         items = field_of(shapes.items, request.members, "input")
         for place, item in enumerate(items if isinstance(items, list) else ()):
-            yield from _unfolded(item.tools or [], f"input[{place}].tools")
+            if item.kind in OFFERING and shapes.given(item.tools):
+                param = f"input[{place}].tools"
+                yield from _unfolded(field_of(shapes.tools, {param: item.tools}, param), param)
 
 
 def _unfolded(tools: list[ToolShape], param: str) -> Iterator[Offered]:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from app.core.events import Event, Said
-from app.core.raw import is_whole
 from app.core.sse import Frame
 from app.core.stored import Stored
 from app.dialects.openai_chat.chunks import one_line
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses.compose import Composer, Message
 from app.dialects.openai_responses.frames import Frames, framed
+from app.dialects.openai_responses.out_item import OutItem
 from app.dialects.openai_responses.reply import Reply
 from app.dialects.openai_responses.stored import told_object
-
-CALLS = frozenset(("function_call", "custom_tool_call"))
-
-
-class OutItem(msgspec.Struct):
-    """An item of `output`, as far as its kind and its completeness go."""
-
-    type: str = ""
-    id: str | None = None
-    status: str | None = None
-    arguments: Any = None
-
-    @property
-    def half(self) -> bool:
-        """A tool call that its provider broke off; llama.cpp calls such a one completed."""
-        if self.type not in CALLS:
-            return False
-        if self.status == "incomplete":
-            return True
-        arguments = self.arguments
-        return self.type == "function_call" and isinstance(arguments, str) and not is_whole(arguments or "{}")
 
 
 class _Part(msgspec.Struct):

@@ -9,7 +9,7 @@ import msgspec
 
 from app.core.events import CallBegins, CallEnds, CallPiece, Event, Said, Thought
 from app.dialects.openai_responses.names import flat_name
-from app.dialects.openai_responses.pass_on import CALLS, OutItem
+from app.dialects.openai_responses.out_item import CALLS, OutItem
 from app.dialects.openai_responses.proofs import ORIGIN
 from app.dialects.server_tools import CODE, RESPONSES_CALLS
 

@@ -46,7 +46,7 @@ class Item(msgspec.Struct):
     output: msgspec.Raw = ABSENT
     summary: list[Part] | None = None
     encrypted_content: str | None = None
-    tools: list[ToolShape] | None = None
+    tools: msgspec.Raw = ABSENT
 
     @property
     def kind(self) -> str:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.core.errors import BadRequest
 from app.core.raw import NULL, UNREADABLE
 from app.core.stored import Stored
 from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_responses import shapes
+from app.dialects.openai_responses.out_item import OutItem
 
 OURS = "bursar_"
 REPLY_ID = f"resp_{OURS}"
@@ -60,27 +60,29 @@ _items = msgspec.json.Decoder(list[_Item])
 _item = msgspec.json.Decoder(_Item)
 _response = msgspec.json.Decoder(_Response)
 _last = msgspec.json.Decoder(_Last)
+_out = msgspec.json.Decoder(OutItem)
 
 
 class Asked:
     """What of a request's conversation is elsewhere. `previous_id`: the response that it goes on from, `references`:
-    the items that it names, in order, each once; `elsewhere`: there is more, and at OpenAI."""
+    the items that it names, each once; `elsewhere`: there is more, and at OpenAI."""
 
     def __init__(self, members: _Members) -> None:
-        """Of a request that was parsed. Raises BadRequest, too for an item that is named twice, as OpenAI does."""
+        """Of a request that was parsed. Raises BadRequest."""
         said = field_of(shapes.optional_string, members, PREVIOUS) if PREVIOUS in members else None
         self.previous_id: str | None = said or None
         self.elsewhere = any(bytes(members.get(name, NULL)) != NULL for name in _ELSEWHERE)
         given = bytes(members.get("input", b""))
         listed = b'"id"' in given and given.lstrip().startswith(b"[")
         names = [item.refers_to for item in _items.decode(given)] if listed else []
-        self.references = [name for name in names if name is not None]
-        if len(set(self.references)) < len(self.references):
-            raise BadRequest("The parameter input names an item twice: send each once.", param="input")
+        self.references = list(dict.fromkeys(name for name in names if name is not None))
 
 
-def own_items(members: Mapping[str, msgspec.Raw], found: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
-    """The items of a request's `input`, with those that were `found` in place of their names."""
+def own_items(
+    members: Mapping[str, msgspec.Raw], found: Mapping[str, msgspec.Raw], before: Iterable[msgspec.Raw] = ()
+) -> list[msgspec.Raw]:
+    """The items of a request's `input`, with those that were `found` in place of their names; one that is named again,
+    or is among those `before`, is said once."""
     given = members.get("input", msgspec.Raw(b"[]"))
     if not bytes(given).lstrip().startswith(b"["):
         text = {"type": "input_text", "text": _value.decode(given)}
@@ -88,7 +90,15 @@ def own_items(members: Mapping[str, msgspec.Raw], found: Mapping[str, msgspec.Ra
     items = items_in(given)
     if not found:
         return items
-    return [found.get(_item.decode(item).refers_to or "", item) for item in items]
+    said, own = set(by_id(before)), []
+    for item in items:
+        name = _item.decode(item).refers_to
+        if name is None or name not in found:
+            own.append(item)
+        elif name not in said:
+            said.add(name)
+            own.append(found[name])
+    return own
 
 
 def wants_stored(members: _Members) -> bool:
@@ -109,6 +119,18 @@ def listed(items: Iterable[msgspec.Raw]) -> msgspec.Raw:
 def said_in(response: bytes) -> list[msgspec.Raw]:
     """The items of a response object's `output`."""
     return _response.decode(response).output
+
+
+def gone_on_from(response: bytes) -> list[msgspec.Raw]:
+    """The same, as the next request's input: without a call that the output limit broke off, which has no answer."""
+    return [item for item in said_in(response) if not _is_half(item)]
+
+
+def _is_half(item: msgspec.Raw) -> bool:
+    try:
+        return _out.decode(item).half
+    except UNREADABLE:  # of a kind that is not known here
+        return False
 
 
 def by_id(items: Iterable[msgspec.Raw]) -> dict[str, msgspec.Raw]:

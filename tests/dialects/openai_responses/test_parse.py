@@ -9,6 +9,7 @@ import pytest
 
 from app.core.errors import BadRequest, ModelNotFound
 from app.dialects.openai_responses.dialect import DIALECT
+from app.dialects.openai_responses.names import offered_tools
 from tests.dialects.openai_responses.replies import request_of
 
 PICTURE = "data:image/png;base64," + "A" * 4000
@@ -129,3 +130,10 @@ def test_a_body_that_is_no_request(body: bytes) -> None:
 def test_an_endless_name_is_no_model() -> None:
     with pytest.raises(ModelNotFound):
         request_of(model="m" * 300)
+
+
+def test_a_list_of_a_servers_tools_offers_none() -> None:
+    """What OpenAI has said of an MCP server, which clients send back."""
+    told = {"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": [{"name": "a", "input_schema": {}}]}
+    request = request_of(input=[told, {"role": "user", "content": "hi"}])
+    assert (request.prompt.tools, list(offered_tools(request))) == (0, [])

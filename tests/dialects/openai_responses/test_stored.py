@@ -20,6 +20,7 @@ from app.dialects.openai_responses.stored import (
     Asked,
     by_id,
     going_on,
+    gone_on_from,
     items_in,
     kept_in,
     listed,
@@ -66,10 +67,19 @@ def test_what_is_elsewhere(given: Any, previous: str | None, references: list[st
     assert (asked.previous_id, asked.references, asked.elsewhere) == (previous, references, elsewhere)
 
 
-def test_an_item_is_named_once() -> None:
-    with pytest.raises(BadRequest) as refused:
-        Asked(members(input=[{"id": "a"}, {"type": "item_reference", "id": "a"}]))
-    assert refused.value.param == "input"
+def test_an_item_is_said_once_however_often_it_is_named() -> None:
+    given = members(input=[{"id": "a"}, {"id": "b"}, {"type": "item_reference", "id": "a"}, {"id": "nowhere"}])
+    assert Asked(given).references == ["a", "b", "nowhere"]
+    found = by_id(raws({"type": "reasoning", "id": "a"}, {"type": "reasoning", "id": "b"}))
+    assert own_items(given, found) == [found["a"], found["b"], *raws({"id": "nowhere"})]
+    assert own_items(given, found, [found["a"]]) == [found["b"], *raws({"id": "nowhere"})]
+
+
+def test_half_a_call_is_not_gone_on_from() -> None:
+    call = {"type": "function_call", "id": "c", "call_id": "c", "name": "look", "arguments": "{}"}
+    output = [ANSWER, call, {**call, "arguments": '{"a'}, {**call, "status": "incomplete"}, {"type": "odd", "id": 5}]
+    found = gone_on_from(json.dumps({**REPLY, "output": output}).encode())
+    assert [json.loads(bytes(item)) for item in found] == [ANSWER, call, {"type": "odd", "id": 5}]
 
 
 @pytest.mark.parametrize(("given", "wanted"), [({}, True), ({"store": None}, True), ({"store": True}, True)])
