@@ -50,6 +50,18 @@ def test_a_label_that_was_learned_is_foreseen_as_if_it_had_not_been(good: list[b
     assert tried(whole, untaught(whole)).labels == len(good)
 
 
+def test_who_is_tried_on_a_label_was_not_told_it() -> None:
+    """Of one label what is left is what was known before it; told it, it would foresee it better."""
+    for outcome in ("failure", "success"):
+        made = learner([record(1)], [word(call_id(1), outcome)])
+        trial = tried(made, untaught(made))
+        assert trial.labels == 1
+        assert trial.loss == pytest.approx(trial.before, rel=1e-6)
+        (lesson,) = made.lessons.values()
+        told, before = compared(made, made.belief, untaught(made), lesson)[:2]
+        assert told < 0.95 * before
+
+
 @pytest.mark.parametrize(("truth", "status"), [("failure", "refused"), ("success", "published")])
 def test_a_belief_that_predicts_what_was_held_out_worse_is_refused(truth: str, status: str) -> None:
     count = 3 * LEAST
