@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -72,7 +73,7 @@ def opened(path: Path, schema: str, version: int) -> sqlite3.Connection:
     """The file, with its tables, made with its folders where it is not there. Raises OSError, sqlite3.Error,
     NewerFile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    make_private(path)
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), BUSY_TIMEOUT_S)
@@ -95,6 +96,14 @@ def bytes_in(db: sqlite3.Connection) -> int:
     """What is in the file, without the room that was made in it."""
     said = [db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count", "page_size")]
     return int((said[0] - said[1]) * said[2])
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that its owner only may read, where there is none. One that is there is not touched: to close
+    it would end all locks that this process has on it, and others would take the file for theirs alone
+    (https://www.sqlite.org/howtocorrupt.html, 2.2). Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def patiently(action: Callable[[], T], timeout_s: float) -> T:

@@ -8,7 +8,6 @@ steps and not one or two for each verb.
 # ruff: noqa: S608 (what is formatted into statements are placeholders and the column lists below)
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from bisect import bisect_left
@@ -23,7 +22,7 @@ import msgspec
 from app.core.budget import Balance, Hold
 from app.core.terms import Terms
 from app.stores.budgets import TASK_RETENTION_S, LedgerUnavailable
-from app.stores.sqlite_file import patiently
+from app.stores.sqlite_file import make_private, patiently
 
 SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 2.0
@@ -135,7 +134,7 @@ def connect(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection
 def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
     """Make the file (readable by its owner only) and its tables, unless they are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    make_private(path)
     db = patiently(lambda: connect(path, timeout_s), timeout_s)
     try:
         db.execute("BEGIN IMMEDIATE")

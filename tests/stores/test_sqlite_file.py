@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app.stores.sqlite_file import SqliteFile, opened
+from app.stores.sqlite_tables import connect, create
 
 SCHEMA = "CREATE TABLE things (name TEXT); CREATE TABLE more (name TEXT)"
 
@@ -63,3 +66,34 @@ async def test_a_damaged_file_and_a_newer_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(Down, match=r"a\.sqlite was written by a newer version"):
         await file.ask(file.open)
     await file.close()
+
+
+LOOK = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(*db.execute(sys.argv[2]).fetchone()); db.close()"
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+def test_who_opens_a_file_again_leaves_it_to_those_who_have_it_open(tmp_path: Path, ledger: bool) -> None:
+    """Else another process that looks at it takes itself for the only one, and removes the log that is written to."""
+    path = tmp_path / "a.sqlite"
+
+    def opened_again() -> sqlite3.Connection:
+        if not ledger:
+            return opened(path, SCHEMA, 1)
+        create(path)
+        return connect(path)
+
+    def others_see(sql: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", LOOK, path, sql], check=True, capture_output=True, text=True
+        ).stdout
+
+    db = opened_again()
+    db.execute("CREATE TABLE seen (n INTEGER)")
+    log = path.with_name("a.sqlite-wal").stat().st_ino
+    opened_again().close()
+    assert others_see("SELECT count(*) FROM seen") == "0\n"
+    assert path.with_name("a.sqlite-wal").stat().st_ino == log
+    db.execute("INSERT INTO seen VALUES (7)")
+    assert others_see("SELECT n FROM seen") == "7\n"
+    assert others_see("PRAGMA integrity_check") == "ok\n"
+    db.close()
