@@ -112,6 +112,9 @@ def test_a_unit_is_always_treated_alike() -> None:
         assert call(f"k:{n}").order == call(f"k:{n}").order
 
 
+ROOM_FOR_TWO = Limits((), 1_200 * NEAR, "request")
+QUALITY = replace(RULES, objective="quality", max_expected_nano=10**12)
+"""Takes `dear`."""
 SHARED = Limits((Claim("task:k:t", 10**15),), None, "request")
 
 
@@ -136,6 +139,8 @@ def poor(scope: str) -> Explorer:
         {"open_": ("cheap", "mid")},
         {"rules": replace(RULES, explore=Explore(0.3, 0))},
         {"on": view_on(RULES, FixedRouter(SCORES, "learned"))},
+        {"rules": replace(RULES, candidates=("cheap",), fallback=("mid", "dear")), "open_": ("cheap",)},
+        {"rules": QUALITY, "limits": ROOM_FOR_TWO},
     ],
 )
 def test_what_is_risky_is_not_explored(never: dict[str, Any]) -> None:
@@ -146,9 +151,25 @@ def test_what_is_risky_is_not_explored(never: dict[str, Any]) -> None:
 
 def test_candidates_too_dear_for_what_is_left_are_not_drawn() -> None:
     """Where the cap leaves room for two of them, it is drawn among these."""
-    limits = Limits((), 1_200 * NEAR, "request")
-    names = {call(f"k:{n}", limits=limits).chosen.name for n in range(400)}
+    names = {call(f"k:{n}", limits=ROOM_FOR_TWO).chosen.name for n in range(400)}
     assert names == {"cheap", "mid"}
+
+
+def test_a_model_near_its_own_cap_is_not_drawn() -> None:
+    near = model("mid", 10**7, tier=2, cap=1_100 * NEAR - 1)
+    routers = {HEURISTIC: FixedRouter(SCORES), LEARNED: Unsure(SCORES, "learned")}
+    view = View(policy([CHEAP, near, DEAR], [RULES]), routers, Catalogue(b"{}"))
+    assert {call(f"k:{n}", on=view).chosen.name for n in range(400)} == {"cheap", "dear"}
+
+
+def test_one_in_quarantine_is_not_drawn_though_it_changed_nothing() -> None:
+    learned = Unsure(SCORES, "learned")
+    fell = {"mid": (0.95, 0.7)}
+    learned.down = {"chat": fell, "question": fell}  # type: ignore[attr-defined]
+    view = view_on(RULES, learned)
+    decisions = [call(f"k:{n}", on=view) for n in range(400)]
+    assert {decision.chosen.name for decision in decisions} == {"cheap", "dear"}
+    assert any(decision.instead_of for decision in decisions)
 
 
 def test_the_budget_ends_it() -> None:

@@ -131,6 +131,17 @@ async def test_each_day_and_each_route_has_its_own(opened: Open) -> None:
         assert (await balance(store))[0] == DAY
 
 
+async def test_what_is_left_of_a_lease_at_midnight_is_not_the_next_days(opened: Open) -> None:
+    async with opened() as store:
+        budget, tomorrow = budget_of(store), TODAY + dt.timedelta(days=1)
+        assert await explore(budget, 10)
+        assert budget.allows("auto", DAY, 10, TODAY)
+        assert not budget.allows("auto", DAY, 10, tomorrow)
+        await budget.renew()
+        assert budget.allows("auto", DAY, 10, tomorrow)
+        assert (await balance(store))[0] == 10
+
+
 async def test_a_call_dearer_than_a_whole_day_asks_for_nothing(opened: Open) -> None:
     async with opened() as store:
         assert not await explore(budget_of(store), DAY + 1)

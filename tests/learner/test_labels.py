@@ -83,6 +83,24 @@ def test_what_each_word_says() -> None:
     assert told_of(replace(WORD, correction=Correction.TOOL_NOT_NEEDED)) == told_of(WORD)
 
 
+@pytest.mark.parametrize("outcome", Turned)
+def test_every_outcome_moves_what_is_expected_its_own_way(outcome: Turned) -> None:
+    """A failure, however it is called, lowers it; of what is blocked the model is blamed least."""
+    label = label_of(CALL, [told_of(replace(WORD, outcome=outcome))], Sources(), 0.0)
+    assert label is not None
+    good, weight = label.told(0.75)
+    clear = label_of(CALL, [told_of(replace(WORD, outcome=Turned.FAILURE))], Sources(), 0.0)
+    assert clear is not None
+    if outcome is Turned.SUCCESS:
+        assert good == 1.0
+    elif outcome is Turned.PARTIAL_SUCCESS:
+        assert 0.0 < good < 0.75
+    else:
+        assert good == 0.0
+        by_blame = {Turned.BLOCKED: (0.01, 0.6), Turned.ESCALATED_HUMAN: (0.6, 0.99)}.get(outcome, (1.0, 1.0))
+        assert by_blame[0] <= weight / clear.told(0.75)[1] <= by_blame[1]
+
+
 def test_only_who_may_speak_is_heard() -> None:
     stranger = replace(WORD, by="bob", key="bob", matched=False)
     assert spoken([CALL], [stranger]) == {}

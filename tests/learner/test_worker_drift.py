@@ -47,6 +47,13 @@ async def test_a_fall_is_published_at_once_and_outlives_the_learner(house: House
     assert [event.fell for pass_ in done for event in pass_.events] == [False]
     head = await house.snapshots.head()
     assert unpack_down(await house.snapshots.body(head.current)) == ()
+    # What it taught while it was down is forgotten, and what it taught before is not.
+    assert other.learner is not None
+    taught = {bool(lesson.labels): [] for lesson in other.learner.lessons.values()}
+    for lesson in other.learner.lessons.values():
+        taught[bool(lesson.labels)].append(lesson.call.created_s + 1.0)
+    assert min(taught[False]) >= down.since_s
+    assert [said_s for said_s in taught[True] if down.since_s <= said_s < 3_000.0] == []
 
 
 async def test_after_a_rollback_who_is_in_quarantine_stays_there(house: House) -> None:

@@ -35,6 +35,8 @@ async def test_what_was_said_is_there_after_a_restart_and_for_nobody_else_to_rea
     await again.start()
     assert await again.about([WORD.thing]) == [now]
     assert path.stat().st_mode & 0o077 == 0
+    # Nor does a power cut lose it, once it was answered: FULL.
+    assert await again._file.ask(lambda: again._file.open().execute("PRAGMA synchronous").fetchone()) == (2,)
     await again.close()
     await store.close()
 
