@@ -139,7 +139,7 @@ def _curves(axes: Any, source: SourceReport) -> None:
     axes.set(xlabel="dollars a call", ylabel="quality", title=f"{_plain(source.source)}: cost and quality")
     if axes.lines:
         axes.set_xscale("log")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: inside it would hide models
 
 
 def _reliability(axes: Any, source: SourceReport) -> None:

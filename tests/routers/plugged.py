@@ -37,6 +37,19 @@ class RouteLlmLike:
         return needed(prompt)
 
 
+made = RouteLlmLike()
+
+
+def hard(prompt: str) -> float:
+    """Knows the word that says so."""
+    return float("hard" in prompt)
+
+
+def easy(prompt: str) -> float:
+    """Takes it the wrong way."""
+    return 1.0 - hard(prompt)
+
+
 class GatewayLike:
     """A router of the gateway's own protocol."""
 

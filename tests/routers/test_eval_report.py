@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,40 @@ def test_a_router_that_answers_amiss_is_an_error() -> None:
 
 
 def test_routellms_method_is_known() -> None:
-    assert not plugged_in(f"{HERE}:RouteLlmLike", Readings()).calibrated
+    """An object with it measures the same as its scores by themselves, at RouteLLM's metrics and everywhere else."""
+    options = Options(routers=(f"{HERE}:needed", f"{HERE}:RouteLlmLike", f"{HERE}:made"), resamples=5, fitted=False)
+    (source,) = evaluate(made_rows(60), options, no_price).sources
+    function, of_class, instance = source.routers
+    assert {"APGR", "CPT50", "CPT80"} <= function.values.keys()
+    for other in (of_class, instance):
+        assert (other.values, other.points, other.curve) == (function.values, function.points, function.curve)
     assert plugged_in(f"{HERE}:GatewayLike", Readings()).version == GatewayLike.version
+
+
+def test_a_router_that_knows_who_needs_the_strong_model_has_the_best_apgr() -> None:
+    rows = [
+        Row(str(i), "s", "f", f"{'hard' if i % 4 == 0 else 'easy'} question {i} of many", (),
+            {"weak": Outcome(float(i % 4 > 0), cost_usd=0.01), "strong": Outcome(1.0, cost_usd=0.1)})
+        for i in range(80)
+    ]  # fmt: skip
+    options = Options(routers=(f"{HERE}:hard", f"{HERE}:easy"), resamples=0, fitted=False)
+    (source,) = evaluate(rows, options, no_price).sources
+    knows, errs = (measured.values for measured in source.routers)
+    assert source.pair == ("strong", "weak")
+    assert knows["CPT80"].value == pytest.approx(0.2, abs=0.01)
+    assert knows["APGR"].value > 0.8
+    assert errs["APGR"].value < 0.3
+    assert errs["CPT80"].value == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_pair_can_be_named() -> None:
+    options = Options(routers=("heuristic",), resamples=0, fitted=False, strong="middle-70b", weak="dear-405b")
+    (source,) = evaluate(made_rows(60), options, no_price).sources
+    assert source.pair == ("middle-70b", "dear-405b")
+    assert source.best == "dear-405b"
+    found = evaluate(made_rows(60), replace(options, strong="absent", weak="middle-70b"), no_price)
+    assert found.sources[0].pair == ("dear-405b", "middle-70b")
+    assert "no outcomes of a model named 'absent'" in found.notes
 
 
 def test_too_little_is_a_note() -> None:
