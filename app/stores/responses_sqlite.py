@@ -132,4 +132,6 @@ class SqliteResponses:
         return bool(self._open().execute(gone, (owner, id_, time.time())).rowcount)
 
     def _forget(self) -> None:
-        self._open().execute(LET_GO, (time.time(),))
+        db = self._open()
+        db.execute(LET_GO, (time.time(),))
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log beside the file holds what was deleted from it

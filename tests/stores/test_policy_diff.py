@@ -49,6 +49,8 @@ def changes(old: str, new: str, **env: str) -> list[str]:
         ),
         ("keys: []", "on_cut: length", "on_cut error -> length"),
         ("keys: []", "aliases: {claude-*: auto, gpt-5: large}", "aliases none -> claude-*: auto, gpt-5: large"),
+        ("keys: []", "cache: {ttl_secs: 60}", "cache_s none -> 60.0"),
+        ("keys: []", "stored_responses: {max_mb: 1}", "stored_responses.ttl_s none -> 2592000.0"),
         ("keys: []", "unknown_model: auto", "unknown_model none -> auto"),
         ("keys: []", "ledger: {on_failure: open}", "ledger.on_failure closed -> open"),
         ("keys: []", "keys: [{name: ci, sha256: '" + "a" * 64 + "'}]", "key ci: added"),
