@@ -49,7 +49,7 @@ async def test_a_fall_is_published_at_once_and_outlives_the_learner(house: House
     assert unpack_down(await house.snapshots.body(head.current)) == ()
     # What it taught while it was down is forgotten, and what it taught before is not.
     assert other.learner is not None
-    taught = {bool(lesson.labels): [] for lesson in other.learner.lessons.values()}
+    taught: dict[bool, list[float]] = {True: [], False: []}
     for lesson in other.learner.lessons.values():
         taught[bool(lesson.labels)].append(lesson.call.created_s + 1.0)
     assert min(taught[False]) >= down.since_s
