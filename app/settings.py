@@ -36,45 +36,55 @@ class Settings(BaseSettings):
 
     policy: Path = Field(default=DEFAULT_POLICY, description="policy file or folder")
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     workers: int = Field(default=1, ge=1, description="gateway processes on this port")
     data_dir: Path = Field(default=Path(".bursar"), description="where the embedded ledger and traces live")
     redis_url: SecretStr | None = Field(default=None, description="share the ledger: redis://, rediss://, unix://")
-    redis_namespace: str = Field(default="bursar", pattern="^[^{}]+$", description="the hash tag of all keys there")
+    redis_namespace: str = Field(
+        default="bursar", pattern="^[^{}]+$", description="the hash tag of all of Bursar's keys in Redis"
+    )
     traces_url: SecretStr | None = Field(
         default=None,
         description="where traces are kept as Parquet, any URL that fsspec knows; default: DATA_DIR/traces/parquet",
     )
     traces_keep_days: float = Field(default=90.0, ge=0, description="remove traces of older days; 0: never")
     traces_compact: bool = Field(
-        default=True, description="bring traces into Parquet while serving, in a process aside"
+        default=True, description="compact traces into Parquet while serving, in a separate process"
     )
     router_weights: Path = Field(
-        default=SHIPPED_WEIGHTS, description="what `bursar train` wrote for the learned router"
+        default=SHIPPED_WEIGHTS, description="the learned router's weights, as `bursar train` writes them"
     )
     learn: bool = Field(
         default=True,
-        description="learn from traces and feedback while serving, in a process aside; with Redis `bursar learn` does",
+        description=(
+            "learn from traces and feedback while serving, in a separate process (with Redis, `bursar learn` does that)"
+        ),
     )
-    learn_every_s: float = Field(default=30.0, gt=0, description="how often the learner looks for what is new")
-    snapshot_labels: int = Field(default=50, ge=1, description="labels after which a snapshot is published")
-    snapshot_every_s: float = Field(default=300.0, gt=0, description="and after so long, where there are any labels")
-    snapshots_keep: int = Field(default=10, ge=1, description="snapshots that can be rolled back to")
+    learn_every_s: float = Field(
+        default=30.0, gt=0, description="how often the learner looks for new traces and feedback"
+    )
+    snapshot_labels: int = Field(default=50, ge=1, description="a snapshot is made after this many labels")
+    snapshot_every_s: float = Field(default=300.0, gt=0, description="or after this long, if there are any labels")
+    snapshots_keep: int = Field(default=10, ge=1, description="how many snapshots are kept to roll back to")
     prices_url: str | None = Field(default=None, description="refresh the price catalogue from here, in the background")
     prices_every_s: float = Field(default=6 * 3600.0, gt=0, description="how often")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0, description="larger requests get 413")
-    body_idle_s: float = Field(default=30.0, gt=0, description="a body of which nothing comes for so long is refused")
-    body_s: float = Field(default=120.0, gt=0, description="and so is one that is not there after this long")
+    body_idle_s: float = Field(
+        default=30.0, gt=0, description="a request of whose body nothing arrives for this long is refused"
+    )
+    body_s: float = Field(default=120.0, gt=0, description="and so is one that has not arrived whole after this long")
     drain_notice_s: float = Field(
-        default=0.0, ge=0, description="after SIGTERM, how long to serve on while /readyz fails: balancers notice"
+        default=0.0,
+        ge=0,
+        description="how long to go on serving after SIGTERM while /readyz fails, so that balancers notice",
     )
     drain_s: float = Field(default=30.0, ge=0, description="how long streams may finish after that")
     policy_edit: bool = Field(
-        default=False, description="let operators write the policy's files on the dashboard, and make keys over HTTP"
+        default=False, description="let operators edit the policy's files on the dashboard, and make keys over HTTP"
     )
-    keep_comments: bool = Field(default=False, description="store the comments of feedback; they may hold anything")
+    keep_comments: bool = Field(default=False, description="store comments of feedback, which may contain anything")
     otel: bool = Field(
-        default=False, description="send a span of each call by OTLP; OTEL_* say where (pip install bursar[otel])"
+        default=False, description="send a span of each call by OTLP, to where OTEL_* say (needs bursar[otel])"
     )
     log_level: str = Field(default="info", description="debug, info, warning, error or critical")
     log_format: str = Field(

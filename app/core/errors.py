@@ -54,7 +54,7 @@ class ModelNotFound(NotFound):
 
 
 class Conflict(BursarError):
-    """What was to be changed is not what it was any more."""
+    """What was to be changed has changed meanwhile, or cannot be changed here."""
 
     status, type, code, blame, label = 409, "invalid_request_error", "conflict", "client", "conflict"
 
@@ -90,7 +90,7 @@ class ContextTooLong(BadRequest):
 
 
 class PreviousNotFound(BadRequest):
-    """The response that the request goes on from is not stored for this key, or not any more."""
+    """The response that the request continues is not stored for this key, or no longer."""
 
     code, label = "previous_response_not_found", "previous_not_found"
 
@@ -108,7 +108,8 @@ class Unpriced(BadRequest):
 
 
 class UnpricedTool(Unpriced):
-    """A cap applies and nobody has declared what a tool costs that the provider would run and bill by the piece."""
+    """A cap applies, and neither policy nor catalogue says what a tool costs that the provider runs and bills by the
+    use."""
 
     code, label = "unpriced_tool", "unpriced_tool"
 
@@ -154,14 +155,14 @@ class RateLimited(BudgetContended):
 
 
 class TooManyAtOnce(RateLimited):
-    """As many requests of the task, the key, its team or everybody run as may at a time, and none has ended while this
-    one waited."""
+    """Too many requests of the task, the key, its team or everybody run at a time, and none ended while this one
+    waited."""
 
     code, label = "too_many_parallel_requests", "parallel"
 
 
 class LedgerDown(BursarError):
-    """The ledger does not answer and the policy says: closed."""
+    """The ledger does not answer, and the policy says `on_failure: closed`."""
 
     status, type, code, blame, label = 503, "server_error", "ledger_unavailable", "gateway", "ledger_down"
 
@@ -173,7 +174,7 @@ class Draining(BursarError):
 
 
 class UpstreamError(BursarError):
-    """Every candidate failed, or the chosen one did in a way that no other can mend."""
+    """Every candidate failed, or the chosen one failed in a way that no other could help with."""
 
     status, type, code, blame, label = 502, "server_error", "upstream_error", "provider", "upstream"
 
@@ -215,19 +216,19 @@ class UpstreamTooLong(UpstreamRejected):
 
 
 class SaidTooOften(BursarError):
-    """This key says more than the gateway takes; `Retry-After` says when it takes more."""
+    """This key sends feedback too fast; `Retry-After` says when to send more."""
 
     status, type, code, blame, label = 429, "rate_limit_exceeded", "rate_limit_exceeded", "client", "feedback_rate"
 
 
 class FeedbackDown(BursarError):
-    """The store of outcomes does not answer: nothing is known to have been stored."""
+    """The store of feedback does not answer; the feedback may not have been stored."""
 
     status, type, code, blame, label = 503, "server_error", "outcomes_unavailable", "gateway", "outcomes_down"
 
 
 class ResponsesDown(BursarError):
-    """The store of responses does not answer: what is in it is not known."""
+    """The store of responses does not answer."""
 
     status, type, code, blame, label = 503, "server_error", "responses_unavailable", "gateway", "responses_down"
 
@@ -239,6 +240,6 @@ class TracesDown(BursarError):
 
 
 class TooManyWatch(BursarError):
-    """As many dashboards are open as may be."""
+    """Too many dashboards are open."""
 
     status, type, code, blame, label = 503, "server_error", "too_many_viewers", "gateway", "viewers"

@@ -57,7 +57,7 @@ class Metrics:
             registry=registry,
         )
         self.inflight = gauge("bursar_requests_in_flight", "Calls under way.")
-        self.workers = gauge("bursar_workers", "Processes that serve here.")
+        self.workers = gauge("bursar_workers", "Worker processes of this gateway.")
         self.cuts = counter("bursar_cuts_total", "Calls cut at a cap.", ["scope"])
         self.denials = counter(
             "bursar_denials_total", "Calls denied before the upstream was asked.", ["scope", "reason"]
@@ -69,10 +69,14 @@ class Metrics:
             mode="livemostrecent",
         )
         self.cache_hits = counter("bursar_cache_hits_total", "Requests answered by the policy's cache of replies.", [])
-        self.cache_saved = counter("bursar_cache_saved_usd_total", "What their first calls cost, as far as known.", [])
+        self.cache_saved = counter(
+            "bursar_cache_saved_usd_total",
+            "What the replies given from the cache cost the first time, as far as known.",
+            [],
+        )
         self.responses_stored = counter(
             "bursar_responses_stored_total",
-            "Responses that were to be stored: stored, too_large, or failed where the store did not answer.",
+            "Responses to be stored, by result: stored, too_large, or failed (the store did not answer).",
             ["result"],
         )
         self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
@@ -80,7 +84,9 @@ class Metrics:
             "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]
         )
         self.fallbacks = counter("bursar_fallbacks_total", "Attempts that went on to another candidate.", model)
-        self.slow = counter("bursar_slow_total", "Calls past an expected time, which only warns.", [*model, "kind"])
+        self.slow = counter(
+            "bursar_slow_total", "Calls that took longer than expected; this only warns.", [*model, "kind"]
+        )
         self.circuit = gauge("bursar_circuit_state", "0 closed, 1 half-open, 2 open.", model, mode="livemax")
         self.decisions = counter(
             "bursar_decisions_total",
@@ -97,7 +103,7 @@ class Metrics:
             "bursar_split_calls_total", "Calls of split routes, by router.", [*router, "outcome"]
         )
         self.split_cost = counter("bursar_split_cost_usd_total", "Dollars settled on split routes, by router.", router)
-        self.feedback = counter("bursar_feedback_total", "Words of feedback taken.", ["source", "outcome"])
+        self.feedback = counter("bursar_feedback_total", "Feedback received.", ["source", "outcome"])
         of_success = ["measure", "task_type", "window"]
         self.success = gauge(
             "bursar_success_metric",
@@ -113,7 +119,7 @@ class Metrics:
         )
         self.success_target = gauge(
             "bursar_success_metric_target",
-            "Where a measure should stay below, or above where more is better.",
+            "The value that a measure should stay below (or above, if more is better).",
             ["measure"],
             mode="livemostrecent",
         )
@@ -125,7 +131,7 @@ class Metrics:
         )
         self.ledger_owed = gauge("bursar_ledger_owed_settlements", "Settlements waiting for the ledger.")
         self.reservations_lost = Counter(
-            "bursar_reservations_lost_total", "Holds that expired before they were settled.", registry=registry
+            "bursar_reservations_lost_total", "Holds that expired before their calls were settled.", registry=registry
         )
         self.reservations_expired = Counter(
             "bursar_reservations_expired_total",
@@ -141,12 +147,13 @@ class Metrics:
         )
         self.policy_replays = counter(
             "bursar_policy_replays_total",
-            "Edited policies that were replayed on recorded traffic before they were taken, by what became of them.",
+            "Edited policies that were replayed on recorded traffic, by what became of them.",
             ["result"],
         )
         self.policy_replay_change = gauge(
             "bursar_policy_replay_change",
-            "What the last replayed policy would change: dollars per decision as a share, success. NaN: not told.",
+            "What the last replayed policy would change: dollars per decision (as a share), success. NaN: not "
+            "estimated.",
             ["what"],
             mode="livemostrecent",
         )
@@ -154,9 +161,13 @@ class Metrics:
             "bursar_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", mode="livemax"
         )
         self.explored = counter(
-            "bursar_explored_total", "Calls that sampling sent elsewhere, to learn.", ["route", "model"]
+            "bursar_explored_total", "Calls for which exploring chose another candidate.", ["route", "model"]
         )
-        self.explored_cost = counter("bursar_explored_cost_usd_total", "Dollars settled on such calls.", ["route"])
+        self.explored_cost = counter(
+            "bursar_explored_cost_usd_total",
+            "Dollars settled on calls for which exploring chose another candidate.",
+            ["route"],
+        )
         self.snapshot = gauge(
             "bursar_router_snapshot",
             "The snapshot of the learned router in force; 0: its weights alone.",
@@ -177,7 +188,7 @@ class Metrics:
         )
         self.quarantined = gauge(
             "bursar_quarantine_drop",
-            "Success that a model lost at one kind of work, while it is kept from it; 0: no more.",
+            "Success that a model in quarantine has lost at one kind of work; 0: it is back.",
             ["model", "task_type", "cause"],
             mode="livemax",
         )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from app.core.money import nano_from_usd
 from app.core.policy import Caps, Key, Route, Team, Windows
-from app.stores.policy_model import CapSpec, CapsSpec, KeySpec, PolicySpec, TaskCapSpec, WindowsSpec
+from app.stores.policy_model import PolicySpec
+from app.stores.policy_model_caps import CapSpec, CapsSpec, KeySpec, TaskCapSpec, WindowsSpec
 from app.stores.policy_routes import usd_nano
 from app.stores.policy_types import epoch_s
 

@@ -29,14 +29,7 @@ from app.core.policy import (
     Secret,
 )
 from app.stores.policy_caps import caps_of, keys_of, teams_of
-from app.stores.policy_model import (
-    BridgeSpec,
-    BudgetsSpec,
-    DeadlinesSpec,
-    ModelSpec,
-    PolicySpec,
-    ProviderSpec,
-)
+from app.stores.policy_model import BridgeSpec, BudgetsSpec, DeadlinesSpec, ModelSpec, PolicySpec, ProviderSpec
 from app.stores.policy_model_pricing import PricingSpec, RatesSpec
 from app.stores.policy_routes import compile_route, landing_of, pins_of
 from app.stores.prices import Catalogue, Entry

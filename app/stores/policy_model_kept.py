@@ -13,22 +13,26 @@ MB = 1024 * 1024
 
 
 class CacheSpec(Spec):
-    """Whole replies are kept, and given again for nothing to requests that are the same byte for byte, of one key."""
+    """Whole replies are kept, and given again, free of charge, to requests of the same key that are the same byte for
+    byte."""
 
     ttl_secs: Annotated[float, Field(gt=0, le=30 * 86_400), NotBool] = Field(
-        description="How long each is good. An edit of the policy makes all of them void."
+        description="How long each is kept. An edit of the policy empties the cache."
     )
 
 
 class StoredResponsesSpec(Spec):
-    """Responses are stored, with what they answer, unless their request says `store: false`: so `previous_response_id`
-    and `item_reference` work with every provider. Each key refers to its own alone."""
+    """Responses and their requests are stored, unless the request says `store: false`, so that `previous_response_id`
+    and `item_reference` work with every provider. A key can refer to its own only."""
 
     ttl_secs: Annotated[float, Field(gt=0, le=365 * 86_400), NotBool] = Field(
-        default=30 * 86_400.0, description="How long after it was made, or a later one went on from it."
+        default=30 * 86_400.0, description="How long each is kept after it was made, or after a later one continued it."
     )
     max_mb: Annotated[int, Field(ge=1, le=1_000_000), NotBool] = Field(
-        default=256, description="Of all of them, compressed. Those that would be forgotten first make room."
+        default=256,
+        description=(
+            "The size of all of them, compressed. If it is reached, those that would be forgotten first are removed."
+        ),
     )
 
     @property

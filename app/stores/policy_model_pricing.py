@@ -16,17 +16,20 @@ class RatesSpec(Spec):
     output_per_1k: Rate = Field(description="Output.")
     cache_read_per_1k: Rate | None = Field(default=None, description="Input that is read from the provider's cache.")
     cache_write_per_1k: Rate | None = Field(default=None, description="Input that is written to it.")
-    cache_write_1h_per_1k: Rate | None = Field(default=None, description="Input that is written to it for an hour.")
+    cache_write_1h_per_1k: Rate | None = Field(
+        default=None, description="Input that is written to it to be kept for an hour."
+    )
     reasoning_per_1k: Rate | None = Field(default=None, description="Thinking.")
-    audio_input_per_1k: Rate | None = Field(default=None, description="Sound that is heard.")
-    audio_output_per_1k: Rate | None = Field(default=None, description="Sound that is spoken.")
-    image_output_per_1k: Rate | None = Field(default=None, description="Images that are made.")
+    audio_input_per_1k: Rate | None = Field(default=None, description="Sound in the input.")
+    audio_output_per_1k: Rate | None = Field(default=None, description="Sound in the answer.")
+    image_output_per_1k: Rate | None = Field(default=None, description="Images in the answer.")
 
 
 class TierSpec(RatesSpec):
-    """Rates for the whole request once its input passes `above_tokens`; cache rates left out are the base's."""
+    """Rates for the whole request if its input exceeds `above_tokens`. Cache rates that are left out are the ordinary
+    ones."""
 
-    above_tokens: Tokens = Field(description="Of input, cached tokens included.")
+    above_tokens: Tokens = Field(description="Input tokens, cached ones included.")
 
 
 ServerTool = Literal["web_search", "file_search", "code_execution", "image_generation", "maps", "advisor"]
@@ -43,20 +46,26 @@ class PricingSpec(RatesSpec):
     tiers: list[TierSpec] = Field(default_factory=list, description="Long-context rates.")
     tool_fees: dict[ServerTool, Budget] = Field(
         default_factory=dict,
-        description="Dollars for one use of a tool that the provider runs itself; of `code_execution`, for one "
-        "container, however often code runs in it. Default: the catalogue's. "
-        "Under a cost cap a tool without a fee is refused; 0: it costs nothing but tokens.",
+        description=(
+            "Dollars for one use of a tool that the provider runs itself; for `code_execution`, for one container, "
+            "however often code runs in it. 0: it costs only tokens. Default: the catalogue's. Under a cost cap a tool "
+            "without a fee is refused."
+        ),
     )
     tool_uses: dict[ServerTool, Uses] = Field(
         default_factory=dict,
-        description="How many uses of such a tool a call is taken to make at most, where its provider says only at the "
-        "end (Gemini, Chat): so many are set aside under a cap, and more can pass it. Default: 10 searches (1 of "
-        "Gemini before 3, which bills one), 1 of all else.",
+        description=(
+            "For providers that report uses only at the end (Gemini, Chat): for how many uses of each tool a cap sets "
+            "money aside. More uses can exceed the cap. Default: 10 searches (1 for Gemini before 3, which bills one), "
+            "1 of any other tool."
+        ),
     )
     service_tiers: dict[ServiceTier, Budget] = Field(
         default_factory=dict,
-        description="By how much another tier of the provider's service multiplies these rates. "
-        "Under a cost cap a tier without a factor is refused.",
+        description=(
+            "By what factor another tier of the provider's service multiplies these rates. Under a cost cap a tier "
+            "without a factor is refused."
+        ),
     )
 
 

@@ -12,9 +12,9 @@ from routers.tasks import TaskType
 
 
 class RetriesSpec(Spec):
-    """Before the first event: how often one candidate is asked again."""
+    """How often one candidate is asked again, before the first event."""
 
-    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = Field(default=1, description="Beside the first one.")
+    attempts: Annotated[int, Field(ge=0, le=10), NotBool] = Field(default=1, description="Beyond the first one.")
     base_secs: Seconds = Field(default=0.25, description="The longest pause before the second; it doubles each time.")
     max_wait_secs: Seconds = Field(
         default=2.0,
@@ -32,12 +32,17 @@ Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=known_
 
 
 class ExploreSpec(Spec):
-    """Calls that go where the learned router draws from what it believes, so that it learns of every candidate. Never
-    where a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
+    """Calls whose model Thompson sampling chooses, so that the learned router learns about every candidate. Never where
+    a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
 
-    share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(default=0.05, description="Of calls, or of tasks.")
+    share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(
+        default=0.05, description="The share of tasks (of calls, where there are none) that explore."
+    )
     max_usd_per_day: Budget = Field(
-        description="What such calls may cost in a day (UTC), in all workers and gateways; then none are made."
+        description=(
+            "What these calls may cost in a day (UTC), all workers and gateways together. Beyond it nothing is "
+            "explored."
+        )
     )
 
 
@@ -45,20 +50,23 @@ class LandingSpec(Spec):
     """What changes for a task near its cap."""
 
     at: Annotated[float, Field(gt=0, lt=1), NotBool] = Field(
-        default=0.8, description="From this part of any limit of the task (dollars, calls, tokens, time) on it lands."
+        default=0.8,
+        description="The share of any of its limits (dollars, calls, tokens, time) from which a task lands.",
     )
     step_share: Annotated[float, Field(gt=0, le=1), NotBool] = Field(
-        default=0.5, description="The part of what is left that one call may take."
+        default=0.5, description="The share of what is left that one call may spend."
     )
-    min_output_tokens: Tokens = Field(default=1024, description="No call's output is cut below this for landing.")
+    min_output_tokens: Tokens = Field(
+        default=1024, description="A call may always write this many tokens, as far as the cap itself allows."
+    )
     cheaper: bool = Field(
         default=True, description="Ask the cheapest adequate candidate, whatever the objective of the route."
     )
     adequacy: Share | None = Field(
-        default=None, description="The P(success) that is good enough then. Default: the route's."
+        default=None, description="The P(success) that is good enough while landing. Default: the route's."
     )
     switch_in_tool_loop: bool = Field(
-        default=False, description="May change the model while the client is answering its tool calls."
+        default=False, description="The model may change while the client is answering its tool calls."
     )
     note: bool = Field(default=False, description="Tell the model what is left, at the end of the request.")
 
@@ -80,11 +88,13 @@ class RouteSpec(Spec):
         default=None, description="For objective utility: what an answer that succeeds is worth."
     )
     min_confidence: Share = Field(
-        default=0.7, description="Where the learned router trusts its choice less, the heuristic decides."
+        default=0.7, description="If the learned router is less sure of its choice, the heuristic decides."
     )
     pin: Pin | None = Field(
         default=None,
-        description="A model, or one by task type, that is asked whatever the scores; only `fallback` follows it.",
+        description=(
+            "A model (or one for each task type) that is asked whatever the scores; after it only `fallback` is asked."
+        ),
     )
     router: Literal["learned", "heuristic"] | None = Field(
         default=None, description="Whose scores decide. Default: learned, where its weights are there."
@@ -92,11 +102,11 @@ class RouteSpec(Spec):
     split: Split | None = Field(
         default=None, description="An A/B test: the share of tasks that each router decides, together 1."
     )
-    explore: ExploreSpec | None = Field(default=None, description="Trying, to learn. Default: nothing is tried.")
+    explore: ExploreSpec | None = Field(default=None, description="Trying other candidates, to learn. Default: no.")
     fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
     switch_in_tool_loop: bool = Field(
-        default=False, description="May change the model while the client is answering its tool calls."
+        default=False, description="The model may change while the client is answering its tool calls."
     )
-    retries: RetriesSpec = Field(default=RetriesSpec(), description="Before the next candidate is asked.")
+    retries: RetriesSpec = Field(default=RetriesSpec(), description="Tries before the next candidate is asked.")
     on_cut: OnCut | None = Field(default=None, description="Default: the policy's.")
     landing: LandingSpec | None = Field(default=None, description="For this route's calls, in place of the policy's.")

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,16 +78,30 @@ QUESTIONS = "?since=x&by=x&limit=x&from=x&until=x&model=%00&window=x&name=x&at=x
 BODIES = [b"", b"{", b"[]", b"null", b'{"max_cost_usd": "x", "request_id": 5, "policy": 7, "outcome": []}', b"\xff"]
 
 
+def routes_of(router: Any) -> Iterator[Any]:
+    """The routes of a router, and of those that it includes."""
+    for route in router.routes:
+        included = getattr(route, "original_router", None)
+        yield from [route] if included is None else routes_of(included)
+
+
 def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) -> None:
     """The framework's own words for what is wrong (422, `detail`) reach nobody."""
     front: Any = gateway.gateway.front
     asked = [
         (method, re.sub(r"\{[^}]*\}", "x", route.path))
-        for route in front._api.routes
+        for route in routes_of(front._api)
         for method in sorted(route.methods - {"HEAD"})
         if not route.path.endswith("/live")
     ]
-    assert {path for _, path in asked} >= {"/v1/tasks/x", "/v1/feedback", "/v1/efficiency", "/v1/decisions/x"}
+    assert {path for _, path in asked} >= {
+        "/v1/tasks/x",
+        "/v1/feedback",
+        "/v1/efficiency",
+        "/v1/decisions/x",
+        "/dashboard/api/record/x",
+        "/dashboard/api/policy",
+    }
     for method, path in [*asked, ("POST", CHAT), ("POST", "/v1/embeddings")]:
         for body in [None] if method == "GET" else BODIES:
             answer = gateway.ask(method, path + QUESTIONS, body)

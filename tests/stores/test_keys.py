@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from app.stores.keys import hash_key, new_key
-from app.stores.policy_model import KeySpec
+from app.stores.policy_model_caps import KeySpec
 
 
 def test_a_new_key_is_recognisable_and_random_and_comes_with_its_digest() -> None:
