@@ -12,16 +12,22 @@ be found within m labels a moving window of m is the test of least misses among 
 the least mean delay (Shiryaev's), it finds 5 of 100 points lost at a success of .9 within 600 labels in 0.71 for 0.55
 of (synthetic) runs.
 
+Requests that come again tell more (`routers/paired`): they are streams of their own beside the one of requests that are
+new, and a fall is the same share of right answers lost in all of them. Where none comes again nothing is different.
+
 Arrays may have any number of leading axes: many cells, or many runs of a simulation, are one call.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from routers import paired
+from routers.paired import KIND, LEARNED, NEW, Pairs, Streams
 
 Floats = NDArray[np.float64]
 
@@ -29,9 +35,9 @@ BUCKET: Final = 10
 """Labels that are kept as one sum."""
 WINDOWS: Final = np.array([3, 6, 15, 30, 60])
 """Lengths in buckets."""
-LIMITS: Final = np.array([4.4, 4.2, 3.9, 3.8, 3.1])
-"""Standard deviations, by window: together one false alarm in about 25 runs of 4,000 labels at successes of .6 to .98.
-Chosen on synthetic labels without a fall, 1,000 runs each; the loop card's table of synthetic runs has these."""
+LIMITS: Final = np.array([4.7, 4.5, 4.1, 4.0, 3.5])
+"""Standard deviations, by window: together a false alarm in 1.5 of 100 runs of 4,000 labels at most, so that two in
+twenty such runs are rare. Chosen on synthetic labels without a fall at successes of .6 to .98, 1,000 runs each."""
 FIRST: Final = 10
 """Buckets that tell of the base alone, before anything is compared with it."""
 OFFSET_PRECISION: Final = 1.0
@@ -51,7 +57,7 @@ class Cell:
     `labels`: how many. `offset`, `precision` (S): the base, in logits; `noise` (S, 2): squared residuals and what they
     should be. `open` (S, 5): the sums of the bucket that is being filled; `closed` (S, 60, 5): of those
     before it, the latest first. The sums: weight, weight x outcome, weight x expected, information, offset x
-    information.
+    information. `pairs`: of requests that came before, which are in none of these; None until one does.
     """
 
     labels: int
@@ -60,6 +66,7 @@ class Cell:
     noise: Floats
     open: Floats
     closed: Floats
+    pairs: Pairs | None = None
 
 
 def new_cell(*shape: int) -> Cell:
@@ -72,11 +79,17 @@ def new_cell(*shape: int) -> Cell:
     )
 
 
-def heard(cell: Cell, expected: Any, outcome: Any, weight: Any = 1.0) -> Cell:
+def heard(cell: Cell, expected: Any, outcome: Any, weight: Any = 1.0, history: Any = NEW) -> Cell:
     """What is known after one label of each cell. `expected` (S): logits; `outcome` (S) in [0, 1]; `weight` (S): how
-    many clear outcomes it stands for."""
+    many clear outcomes it stands for; `history` (S): of its request, as `routers.paired` has it."""
+    y, w, kind = np.asarray(outcome, np.float64), np.asarray(weight, np.float64), KIND[history]
+    pairs = cell.pairs
+    if pairs is None and np.any(kind):
+        pairs = paired.new_pairs(cell.offset.shape, int(WINDOWS[-1]))
+    if pairs is not None:
+        pairs = paired.heard(pairs, kind, y, w, at_once=cell.labels < FIRST * BUCKET)
+        w = np.where(kind == 0, w, 0.0)
     q = logistic(np.asarray(expected) + cell.offset)
-    y, w = np.asarray(outcome, np.float64), np.asarray(weight, np.float64)
     information = w * q * (1.0 - q)
     residual = w * (y - q)
     noise = cell.noise + np.stack(np.broadcast_arrays(residual**2, w * information), axis=-1)
@@ -84,12 +97,13 @@ def heard(cell: Cell, expected: Any, outcome: Any, weight: Any = 1.0) -> Cell:
     labels = cell.labels + 1
     if labels <= FIRST * BUCKET:  # all for the base, each at once: the expectation may be far off
         precision = cell.precision + information
-        return Cell(labels, cell.offset + residual / precision, precision, noise, cell.open, cell.closed)
+        return Cell(labels, cell.offset + residual / precision, precision, noise, cell.open, cell.closed, pairs)
     if labels % BUCKET:
-        return Cell(labels, cell.offset, cell.precision, noise, sums, cell.closed)
+        return Cell(labels, cell.offset, cell.precision, noise, sums, cell.closed, pairs)
     offset, precision = (of[..., 0] for of in _based(cell, cell.closed[..., -1:, :]))
     closed = np.concatenate([sums[..., None, :], cell.closed[..., :-1, :]], axis=-2)
-    return Cell(labels, offset, precision, noise, np.zeros_like(sums), closed)
+    pairs = pairs and paired.turned(pairs, MEMORY)
+    return Cell(labels, offset, precision, noise, np.zeros_like(sums), closed, pairs)
 
 
 def _based(cell: Cell, sums: Floats) -> tuple[Floats, Floats]:
@@ -102,8 +116,18 @@ def _based(cell: Cell, sums: Floats) -> tuple[Floats, Floats]:
     return before + residual / precision, np.minimum(precision, np.maximum(most, OFFSET_PRECISION))
 
 
-def evidence(cell: Cell) -> tuple[Floats, Floats]:
-    """Of each window (S, W): standard deviations by which it is worse than the base, and the share of answers lost."""
+class Evidence(NamedTuple):
+    """Of each window (S, W): standard deviations by which it is worse than the base, the share of answers lost, the
+    success expected, and the part of the evidence that requests gave which had come before."""
+
+    root: Floats
+    drop: Floats
+    level: Floats
+    paired: Floats
+
+
+def evidence(cell: Cell) -> Evidence:
+    """Whether each window is worse than the base."""
     sums = np.cumsum(cell.closed, axis=-2)
     offset, precision = _based(cell, sums[..., -1:, :] - sums[..., WINDOWS - 1, :])
     weight, good, expected, information, then = (sums[..., WINDOWS - 1, at] for at in range(5))
@@ -111,15 +135,47 @@ def evidence(cell: Cell) -> tuple[Floats, Floats]:
     level = np.clip((expected + information * offset - then) / seen, 1e-4, 1.0 - 1e-4)
     rate = np.clip(good / seen, 0.0, 1.0)
     ratio = 2.0 * weight * (_entropy(rate, rate) - _entropy(rate, level))
-    root = np.sign(level - rate) * np.sqrt(np.maximum(ratio, 0.0))
     # Requests that differ in what is expected vary less than their mean suggests; the base is uncertain itself; and
     # labels may be noisier than their weights say.
     known = np.maximum(information, LEAST)
     spread = known + known**2 / precision
     noise = (cell.noise[..., 0] / cell.noise[..., 1])[..., None]
-    root = root * np.sqrt(seen * level * (1.0 - level) / spread / np.clip(noise, *NOISE_BOUNDS))
+    share = seen * level * (1.0 - level) / spread / np.clip(noise, *NOISE_BOUNDS)
+    root = np.sign(level - rate) * np.sqrt(np.maximum(ratio, 0.0)) * np.sqrt(share)
+    found = Evidence(root, level - rate, level, np.zeros_like(root))
+    if cell.pairs is not None:
+        found = _with_pairs(found, Streams(*(of[..., None] for of in (weight, good, level, share))), cell.pairs)
     filled = max(cell.labels // BUCKET - FIRST, 0)
-    return np.where(filled >= WINDOWS, root, -np.inf), np.where(filled >= WINDOWS, level - rate, 0.0)
+    there = filled >= WINDOWS
+    return Evidence(np.where(there, found.root, -np.inf), *(np.where(there, of, 0.0) for of in found[1:]))
+
+
+def _with_pairs(alone: Evidence, new: Streams, pairs: Pairs) -> Evidence:
+    """The evidence together with that of requests which had come before; `alone`, and nothing else, where there are
+    none."""
+    again = paired.streams(pairs, WINDOWS)
+    both = paired.joined(new, again)
+    gone, ratios = paired.lost(both)
+    ratio, of_pairs = np.maximum(ratios.sum(axis=-1), 0.0), ratios[..., 1:].sum(axis=-1)
+    counts = np.where(both.share > 0.0, both.weight, 0.0)
+    level = (counts * both.level).sum(axis=-1) / np.maximum(counts.sum(axis=-1), LEAST)
+    part = np.clip(of_pairs / np.maximum(ratio, LEAST), 0.0, 1.0)
+    any_again = (again.weight * again.share).sum(axis=-1) > 0.0
+    together = Evidence(np.sqrt(ratio), gone * level, level, part)
+    return Evidence(*(np.where(any_again, x, y) for x, y in zip(together, alone, strict=True)))
+
+
+def knows(cell: Cell, history: int) -> bool:
+    """Whether it is known of one cell how requests with such a history turn out."""
+    kind = int(KIND[history])
+    return cell.pairs is not None and kind > 0 and bool(cell.pairs.base[kind - 1, 0] >= LEARNED)
+
+
+def expectation(cell: Cell, expected: float, history: int = NEW) -> float:
+    """P(success) of the next label of one cell: `expected` in logits, `history` of its request."""
+    if cell.pairs is not None and knows(cell, history):
+        return float(paired.rates(cell.pairs.base)[KIND[history] - 1])
+    return float(logistic(expected + float(cell.offset)))
 
 
 def most_found(level: float, drop: float, within: int, *, false_alarms: float, labels: int) -> float:

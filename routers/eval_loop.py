@@ -12,7 +12,19 @@ from math import isnan
 from typing import Any, Final
 
 from routers.eval_bootstrap import Estimate
-from routers.eval_loop_drift import MIN_ARMS, MIN_ROWS, QUIET, RUNS, cell_report, cells, saved
+from routers.eval_loop_drift import (
+    ALL_AGAIN,
+    MIN_ARMS,
+    MIN_ROWS,
+    QUIET,
+    RUNS,
+    SYNTHETIC,
+    SYNTHETIC_RUNS,
+    CellReport,
+    cell_report,
+    cells,
+    saved,
+)
 from routers.eval_loop_new import CHECKPOINTS, CONVERGED, FITTED, OURS, Appeared, Joined, appeared, joined
 from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, regrets, summed_up, total
 from routers.eval_loop_regret import OURS as LEARNER
@@ -84,38 +96,23 @@ def regret(setting: Setting) -> Experiment:
 def drift(setting: Setting) -> Experiment:
     """Falls found, false alarms, and what quarantine saves."""
     seeds = setting.seeds
-    found = []
+    new, again, synthetic = [], [], []
     for world, arm, rows in cells(setting):
         setting.say(f"drift: {world.source}")
-        found.append(cell_report(world, arm, rows, seeds))
-    columns = ("source", "model", "work", "success", "false alarms", "points lost", "within", "found", "share", "most",
-               "least", "delay")  # fmt: skip
-    table = [
-        (c.source, c.model, c.task_type, f"{c.level:.3f}", f"{c.alarms_of_seeds}/{seeds}; {shown(c.alarms)}",
-         f"{fall.drop * 100:.0f}", str(fall.within), f"{fall.of_seeds}/{seeds}", shown(fall.share), _bound(fall.most),
-         str(fall.least or "graded"), f"{fall.delay:.0f}")
-        for c in found for fall in c.falls
-    ]  # fmt: skip
-    marks = []
-    for at, drop, within in ((0, 5, 600), (1, 15, 150)):
-        done = [c for c in found if len(c.falls) > at and c.falls[at].of_seeds == seeds]
-        text = ", ".join(f"{c.falls[at].of_seeds}/{seeds} at {c.level:.2f}" for c in found if len(c.falls) > at)
-        marks.append(
-            Mark(f"{drop} points found {seeds}/{seeds} within {within} labels", text, len(done) == len(found) > 0)
-        )
-    alarms = max((c.alarms_of_seeds for c in found), default=0)
-    marks.append(
-        Mark(
-            f"at most 1 false alarm in {seeds} quiet runs of {QUIET}",
-            f"at most {alarms} in a cell",
-            bool(found) and alarms <= 1,
-        )
-    )
+        new.append(cell_report(world, arm, rows, seeds))
+        again.append(cell_report(world, arm, rows, seeds, ALL_AGAIN))
+        synthetic += [cell_report(world, arm, rows, seeds, repeats, SYNTHETIC_RUNS) for repeats in SYNTHETIC]
+    marks = [*_marks_of(new, seeds, "each request new"), *_marks_of(again, seeds, "rows come again as recorded")]
     notes = [
         "the fall is injected into real outcomes drawn with repetition, 2,000 labels after the start; "
         f"share: of {max(RUNS, seeds)} runs; most: what no detector with 5 % false alarms in {QUIET} labels can "
-        "pass, were it told when, from where and how far the model falls, of yes or no; least: labels within which "
-        f"that one finds {seeds} of {seeds} as likely as not; delay: median labels"
+        "pass, were it told when, from where and how far the model falls, of yes or no of requests that are new; "
+        f"least: labels within which that one finds {seeds} of {seeds} as likely as not; delay: median labels",
+        "rows that come again have exactly the outcome that was recorded, which is an artefact of the replay: no model "
+        "repeats itself so well",
+        f"synthetic repeats: {SYNTHETIC_RUNS} runs a line; a share of the labels is of so many fixed requests, "
+        "the others are new; two answers to a request differ by synthetic chance as often as it says; the injected "
+        "fall loses answers by chance, or the same requests' each time",
     ]
     savings = []
     for world in setting.worlds():
@@ -128,11 +125,53 @@ def drift(setting: Setting) -> Experiment:
          f"{s.quarantined:.0%}") for s in savings
     ]  # fmt: skip
     sheets = [
-        Sheet("Falls of a model, found", columns, table, columns[3:]),
+        _falls("Falls of a model, found: each request held to be new", new, seeds),
+        _falls("Falls of a model, found: rows of the source come again, as they were recorded", again, seeds),
+        _synthetic(synthetic),
         Sheet("Saved by quarantine per 1,000 requests of that work, after an injected fall", columns_2, table_2,
               columns_2[3:]),
     ]  # fmt: skip
-    return Experiment("drift", sheets, marks, notes, {"cells": found, "saved": savings})
+    return Experiment(
+        "drift", sheets, marks, notes, {"cells": new, "again": again, "synthetic": synthetic, "saved": savings}
+    )
+
+
+def _falls(title: str, found: list[CellReport], seeds: int) -> Sheet:
+    columns = ("source", "model", "work", "success", "false alarms", "points lost", "within", "found", "share", "most",
+               "least", "delay")  # fmt: skip
+    table = [
+        (c.source, c.model, c.task_type, f"{c.level:.3f}", f"{c.alarms_of_seeds}/{seeds}; {shown(c.alarms)}",
+         f"{fall.drop * 100:.0f}", str(fall.within), f"{fall.of_seeds}/{seeds}", shown(fall.share), _bound(fall.most),
+         str(fall.least or "graded"), f"{fall.delay:.0f}")
+        for c in found for fall in c.falls
+    ]  # fmt: skip
+    return Sheet(title, columns, table, columns[3:])
+
+
+def _synthetic(found: list[CellReport]) -> Sheet:
+    """By how requests come again: each cell's share of falls found, and its false alarms."""
+    columns = ("source", "success", "of labels again", "fixed requests", "differ by chance", "a fall loses",
+               "false alarms", "5 points", "15 points", "30 points")  # fmt: skip
+    table = [
+        (c.source, f"{c.level:.3f}", f"{c.repeats.share:.0%}", str(c.repeats.probes or c.rows),
+         f"{c.repeats.flips:.0%}", "the same" if c.repeats.same else "by chance", shown(c.alarms),
+         *(shown(fall.share) for fall in c.falls))
+        for c in found
+    ]  # fmt: skip
+    title = "Falls of a model, found: synthetic repeats"
+    return Sheet(title, columns, [(*line, *("" for _ in columns[len(line) :])) for line in table], columns[1:])
+
+
+def _marks_of(found: list[CellReport], seeds: int, how: str) -> list[Mark]:
+    marks = []
+    for at, drop, within in ((0, 5, 600), (1, 15, 150)):
+        done = [c for c in found if len(c.falls) > at and c.falls[at].of_seeds == seeds]
+        text = ", ".join(f"{c.falls[at].of_seeds}/{seeds} at {c.level:.2f}" for c in found if len(c.falls) > at)
+        asked = f"{drop} points found {seeds}/{seeds} within {within} labels; {how}"
+        marks.append(Mark(asked, text, len(done) == len(found) > 0))
+    alarms = max((c.alarms_of_seeds for c in found), default=0)
+    asked = f"at most 1 false alarm in {seeds} quiet runs of {QUIET}; {how}"
+    return [*marks, Mark(asked, f"at most {alarms} in a cell", bool(found) and alarms <= 1)]
 
 
 def newcomer(setting: Setting) -> Experiment:

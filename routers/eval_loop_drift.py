@@ -1,7 +1,10 @@
 """A model that silently becomes worse at one kind of work: found how soon, and what quarantine then saves.
 
 Outcomes are real ones of one model on one task type, drawn anew with repetition; the fall is injected: from one label
-on, an answer that was right is taken for wrong with the chance that makes so many points of all answers.
+on, an answer that was right is taken for wrong with the chance that makes so many points of all answers. Rows of a
+source come again in such a stream, and with exactly the outcome that was recorded, which no model does: so falls are
+looked for with every request held to be new as well, and with requests that come again seldom and turn out differently
+by (synthetic) chance.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -18,6 +22,7 @@ from routers.eval_bootstrap import Estimate
 from routers.eval_loop_contenders import Online, best_of
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
 from routers.eval_table import Bools, Floats
+from routers.paired import AFTERWARDS, GOOD, NEW
 from routers.probes import PROBE_SHARE
 from routers.quarantine import MIN_DROP, Fallen, Watch, hear, new_watch
 from routers.rows import Indices
@@ -56,8 +61,33 @@ class FoundIn:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """How requests come again in a stream. `share` of the labels are of `probes` fixed requests (0: of all rows there
+    are), each of the others is new; of two answers to the same request `flips` differ by chance. `same`: a fall loses
+    the same requests each time, where they come again."""
+
+    share: float = 1.0
+    probes: int = 0
+    flips: float = 0.0
+    same: bool = False
+
+
+ALL_NEW: Final = Repeats(share=0.0)
+ALL_AGAIN: Final = Repeats()
+PROBES: Final = 100
+SYNTHETIC: Final = (
+    *(Repeats(flips=flips) for flips in (0.02, 0.05, 0.1)),
+    *(Repeats(share, PROBES, 0.05) for share in (0.05, 0.1, 0.2)),
+    Repeats(1.0, 2 * PROBES, 0.02),
+    Repeats(1.0, 2 * PROBES, 0.02, same=True),
+)
+SYNTHETIC_RUNS: Final = 100
+
+
+@dataclass(frozen=True)
 class CellReport:
-    """One cell: the model's success there, false alarms in quiet runs, falls found."""
+    """One cell: the model's success there, false alarms in quiet runs, falls found. `repeats`: how its requests came
+    again."""
 
     source: str
     model: str
@@ -67,6 +97,7 @@ class CellReport:
     alarms_of_seeds: int
     alarms: Estimate
     falls: list[FoundIn]
+    repeats: Repeats = ALL_NEW
 
 
 def cells(setting: Setting) -> list[tuple[World, int, Indices]]:
@@ -80,23 +111,25 @@ def cells(setting: Setting) -> list[tuple[World, int, Indices]]:
     return found
 
 
-def cell_report(world: World, arm: int, rows: Indices, seeds: int, runs: int = RUNS) -> CellReport:
+def cell_report(
+    world: World, arm: int, rows: Indices, seeds: int, repeats: Repeats = ALL_NEW, runs: int = RUNS
+) -> CellReport:
     """The detector on one cell's outcomes."""
     score = world.score[rows, arm]
     ability = world.base.ability(world.arms[arm])
     expected = np.array([world.demands[row].u @ ability.mean for row in rows])
+    turned = _turned(repeats.flips)
     level = float(score.mean())
+    level += repeats.share * turned * (1.0 - 2.0 * level)
     runs = max(runs, seeds)
 
     def alarmed(labels: int, drop: float) -> Bools:
         """(labels / BUCKET, runs): whether an alarm is up."""
-        y, x = np.empty((labels, runs)), np.empty((labels, runs))
-        for run in range(runs):
-            rng = np.random.default_rng([run, 21])
-            at = rng.integers(0, len(rows), labels)
-            lost = rng.random(labels) < drop / level * (np.arange(labels) >= BEFORE)
-            y[:, run], x[:, run] = score[at] * ~lost, expected[at]
-        return _alarms(y, x)
+        made = [
+            _streamed(np.random.default_rng([run, 21]), score, labels, drop / level, repeats) for run in range(runs)
+        ]
+        at, y, history = (np.stack(of, axis=1) for of in zip(*made, strict=True))
+        return _alarms(y, expected[at], history)
 
     quiet = np.any(alarmed(QUIET, 0.0), axis=0)
     falls = []
@@ -124,16 +157,51 @@ def cell_report(world: World, arm: int, rows: Indices, seeds: int, runs: int = R
         )
     alarms = share_found(int(quiet.sum()), runs)
     arm_name, task = world.arms[arm].name, world.tasks[int(world.task[rows[0]])]
-    return CellReport(world.source, arm_name, task, len(rows), level, int(quiet[:seeds].sum()), alarms, falls)
+    alarmed_of_seeds = int(quiet[:seeds].sum())
+    return CellReport(world.source, arm_name, task, len(rows), level, alarmed_of_seeds, alarms, falls, repeats)
 
 
-def _alarms(y: Floats, expected: Floats) -> Bools:
+def _turned(flips: float) -> float:
+    """The chance with which each of two answers is turned round, so that they differ with this one."""
+    return (1.0 - sqrt(1.0 - 2.0 * flips)) / 2.0
+
+
+def _streamed(
+    rng: np.random.Generator, score: Floats, labels: int, lost: float, repeats: Repeats
+) -> tuple[Indices, Floats, Indices]:
+    """Labels drawn from a cell's rows: their rows, outcomes, and the histories of their requests. From label BEFORE on
+    a right answer is `lost` with this chance."""
+    at = rng.integers(0, len(score), labels)
+    falls = (rng.random(labels) < lost) & (np.arange(labels) >= BEFORE)
+    y = score[at]
+    if repeats.share:
+        again = rng.random(labels) < repeats.share
+        asked = np.arange(len(score))
+        if repeats.probes:
+            asked = rng.choice(len(score), min(repeats.probes, len(score)), replace=False)
+            at = np.where(again, asked[at % len(asked)], at)
+            y = score[at]
+        turned = again & (rng.random(labels) < _turned(repeats.flips))
+        y = np.where(turned, 1.0 - y, y)
+        if repeats.same:
+            right = rng.permutation(asked[score[asked] >= GOOD])
+            gone = np.isin(at, right[: round(lost * len(right))])
+            falls = np.where(again, gone & (np.arange(labels) >= BEFORE), falls)
+    y = y * ~falls
+    history, known, afterwards = np.full(labels, NEW), [NEW] * len(score), AFTERWARDS.tolist()
+    for number in np.flatnonzero(again).tolist() if repeats.share else ():
+        history[number] = before = known[at[number]]
+        known[at[number]] = afterwards[before][int(y[number] >= GOOD)]
+    return at, y, history
+
+
+def _alarms(y: Floats, expected: Floats, history: Indices) -> Bools:
     cell, found = new_cell(y.shape[1]), []
-    for number, (row, logits) in enumerate(zip(y, expected, strict=True), 1):
-        cell = heard(cell, logits, row)
+    for number, (row, logits, before) in enumerate(zip(y, expected, history, strict=True), 1):
+        cell = heard(cell, logits, row, 1.0, before)
         if number % BUCKET == 0:
-            root, drop = evidence(cell)
-            found.append(((root > LIMITS) & (drop >= MIN_DROP)).any(axis=-1))
+            of = evidence(cell)
+            found.append(((of.root > LIMITS) & (of.drop >= MIN_DROP)).any(axis=-1))
     return np.array(found)
 
 

@@ -8,15 +8,16 @@ back when it reaches RECOVERED, and its cell is watched again from the base that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import log
 from typing import Any, Final
 
 import numpy as np
 
-from routers.abilities import logistic
-from routers.drift import BUCKET, FIRST, LIMITS, WINDOWS, Cell, evidence, heard, new_cell
+from routers import paired
+from routers.drift import BUCKET, FIRST, LIMITS, WINDOWS, Cell, evidence, expectation, heard, new_cell
+from routers.paired import NEW
 
 MIN_DROP: Final = 0.025
 """A loss that is sure but less than half of the 5 points that an alarm is for is none."""
@@ -25,6 +26,8 @@ MIN_TESTED: Final = 0.05
 RECOVERED: Final = log(300.0)
 """A model that is still down is let back by chance after some 4,900 probes where it lost 15 points of 90, 2,100 where
 it lost 30; one that is as it was after about 70 and 23 (means of 300 synthetic runs)."""
+DOUBTS: Final = 2.0
+"""Labels' worth of belief that a request which failed since the fall fails no more than others do."""
 LEANS: Final = 0.6
 """Share of a limit from which a cell speaks for a common cause, where another has passed its own."""
 
@@ -35,7 +38,8 @@ Name = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Fallen:
     """A fall that was found. `level`: success expected before; `drop`: of it, what is gone; `recovered`: evidence of
-    recovery, in log odds, and `rising_s`, when the first of it came; `probes`: labels since."""
+    recovery, in log odds, and `rising_s`, when the first of it came; `probes`: labels since; `paired`: the part of the
+    evidence of the fall that requests gave which had come before."""
 
     since_s: float
     level: float
@@ -43,6 +47,7 @@ class Fallen:
     recovered: float = 0.0
     probes: int = 0
     rising_s: float = 0.0
+    paired: float = 0.0
 
     @property
     def left(self) -> float:
@@ -62,7 +67,7 @@ class Watch:
         """The evidence of a fall as a share of its limit: 1 or more when it is found."""
         if self.fallen is not None:
             return 1.0
-        return max(float((evidence(self.cell)[0] / LIMITS).max()), 0.0)
+        return max(float((evidence(self.cell).root / LIMITS).max()), 0.0)
 
 
 def new_watch() -> Watch:
@@ -70,30 +75,47 @@ def new_watch() -> Watch:
     return Watch(new_cell())
 
 
-def hear(watch: Watch, expected: float, outcome: float, weight: float, now_s: float) -> Watch:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of a label's request. `history`: as `routers.paired` has it, in quarantine as it was before;
+    `right` of `since` outcomes: in quarantine."""
+
+    history: int = NEW
+    right: int = 0
+    since: int = 0
+
+
+UNKNOWN: Final = Past()
+
+
+def hear(watch: Watch, expected: float, outcome: float, weight: float, now_s: float, past: Past = UNKNOWN) -> Watch:
     """The watch after one label; `expected` in logits, from a reference that does not learn from these labels."""
     if watch.fallen is not None:
-        return _probed(watch, watch.fallen, expected, outcome, weight, now_s)
-    cell = heard(watch.cell, expected, outcome, weight)
+        return _probed(watch, watch.fallen, expected, outcome, weight, now_s, past)
+    cell = heard(watch.cell, expected, outcome, weight, past.history)
     if cell.labels % BUCKET:
         return Watch(cell)
-    return Watch(cell, _found(cell, now_s))
+    return _looked_at(cell, now_s)
 
 
-def _found(cell: Cell, now_s: float) -> Fallen | None:
-    root, drop = evidence(cell)
-    over = np.where(drop >= MIN_DROP, root - LIMITS, -np.inf)
+def _looked_at(cell: Cell, now_s: float) -> Watch:
+    """Whether a cell fell; what its repeats were until then is what its probes are held against."""
+    found = evidence(cell)
+    over = np.where(found.drop >= MIN_DROP, found.root - LIMITS, -np.inf)
     at = int(over.argmax())
     if over[at] <= 0.0:
-        return None
-    sums = cell.closed[: int(WINDOWS[at])].sum(axis=0)
-    level = float(sums[1] / sums[0] + drop[at])
-    return Fallen(now_s, level, float(drop[at]))
+        return Watch(cell)
+    fallen = Fallen(now_s, float(found.level[at]), float(found.drop[at]), paired=float(found.paired[at]))
+    return Watch(replace(cell, pairs=cell.pairs and paired.settled(cell.pairs, int(WINDOWS[at]))), fallen)
 
 
-def _probed(watch: Watch, fallen: Fallen, expected: float, outcome: float, weight: float, now_s: float) -> Watch:
-    up = min(max(logistic(expected + float(watch.cell.offset)), 1e-4), 1.0 - 1e-4)
+def _probed(
+    watch: Watch, fallen: Fallen, expected: float, outcome: float, weight: float, now_s: float, past: Past
+) -> Watch:
+    up = min(max(expectation(watch.cell, expected, past.history), 1e-4), 1.0 - 1e-4)
     down = up * (1.0 - min(max(fallen.drop, MIN_TESTED) / max(fallen.level, MIN_TESTED), 0.95))
+    # Where it fell it may fail at the same requests each time, or now at one and now at another.
+    down = min((down * DOUBTS + past.right) / (DOUBTS + past.since), up)
     change = weight * (outcome * log(up / down) + (1.0 - outcome) * log((1.0 - up) / (1.0 - down)))
     recovered = max(fallen.recovered + change, 0.0)
     if recovered >= RECOVERED:
@@ -105,7 +127,8 @@ def _probed(watch: Watch, fallen: Fallen, expected: float, outcome: float, weigh
 def released(watch: Watch) -> Watch:
     """Out of quarantine, with the base that it had."""
     new, old = new_cell(), watch.cell
-    return Watch(replace(new, labels=FIRST * BUCKET, offset=old.offset, precision=old.precision, noise=old.noise))
+    labels = FIRST * BUCKET
+    return Watch(Cell(labels, old.offset, old.precision, old.noise, new.open, new.closed, old.pairs))
 
 
 class Cause(StrEnum):
@@ -148,8 +171,8 @@ def state_of(watch: Watch) -> dict[str, Any]:
         "base": [float(cell.offset), float(cell.precision), *cell.noise.tolist()],
         "open": cell.open.tolist(),
         "closed": [[round(x, 6) for x in bucket] for bucket in cell.closed[:filled].tolist()],
-        "fallen": fallen
-        and {name: getattr(fallen, name) for name in ("since_s", "level", "drop", "recovered", "probes", "rising_s")},
+        "pairs": cell.pairs and paired.state_of(cell.pairs),
+        "fallen": fallen and asdict(fallen),
     }
 
 
@@ -166,5 +189,6 @@ def watch_of(state: Mapping[str, Any]) -> Watch:
         np.array(noise),
         np.array(state["open"]),
         new.closed,
+        paired.pairs_of(kept, len(new.closed)) if (kept := state.get("pairs")) else None,
     )
     return Watch(cell, Fallen(**state["fallen"]) if state["fallen"] else None)

@@ -14,6 +14,7 @@ from app.learner.experiments import EXPERIMENTS
 from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
 from routers.eval_loop_contenders import BetaThompson, LinUcb, Online, Static
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
+from routers.paired import NEW
 from routers.rows import Outcome
 from tests.routers.made_rows import made_rows, write_rows
 from tests.test_eval_command import bursar
@@ -88,6 +89,22 @@ def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:
     deep = report.falls[-1]
     assert (deep.drop, deep.of_seeds) == (0.30, 2)
     assert deep.share.low <= deep.share.value <= deep.share.high
+
+
+@pytest.mark.parametrize("repeats", [eval_loop_drift.ALL_AGAIN, *eval_loop_drift.SYNTHETIC])
+def test_requests_come_again_as_the_report_says(repeats: eval_loop_drift.Repeats) -> None:
+    score, labels = (np.arange(400) % 10 < 9).astype(np.float64), 4_000
+    at, y, history = eval_loop_drift._streamed(np.random.default_rng(0), score, labels, 0.3, repeats)
+    again = history != NEW
+    requests = repeats.probes or len(score)
+    assert again.sum() == pytest.approx(repeats.share * labels - requests, abs=0.05 * labels)
+    assert len(set(at[again].tolist())) <= requests
+    quiet = np.arange(labels) < eval_loop_drift.BEFORE
+    turned = (y != score[at])[quiet & again].mean()
+    assert turned == pytest.approx(repeats.flips / 2.0, abs=0.01 + 0.5 / (quiet & again).sum() ** 0.5)
+    assert y[quiet].mean() - y[~quiet].mean() == pytest.approx(0.27, abs=0.05)
+    lost = [y[~quiet & (at == row)] for row in np.flatnonzero(score) if repeats.same]
+    assert all(not 0.3 < of.mean() < 0.7 for of in lost if len(of) > 5)
 
 
 def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from app.learner.worker import Checkpoint
 from app.settings import Settings
 from app.stores.snapshots import Overtaken, Snapshot, Snapshots
 
-COLUMNS = ("model", "work", "since (UTC)", "success before", "lost", "laid to")
+COLUMNS = ("model", "work", "since (UTC)", "success before", "lost", "from repeats", "laid to")
 TRIES = 5
 
 
@@ -42,14 +42,14 @@ async def _list(snapshots: Snapshots, as_json: bool) -> int:
     elif not down:
         say("no model is in quarantine")
     else:
-        table(COLUMNS, [_row(one) for one in down], right={"success before", "lost"})
+        table(COLUMNS, [_row(one) for one in down], right={"success before", "lost", "from repeats"})
     return 0
 
 
 def _row(one: Quarantined) -> list[str]:
     since = dt.datetime.fromtimestamp(one.since_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     cause = f"{one.cause} (not kept from it)" if one.cause == TRAFFIC else one.cause
-    return [one.model, one.task_type, since, f"{one.level:.1%}", f"{one.drop:.1%}", cause]
+    return [one.model, one.task_type, since, f"{one.level:.1%}", f"{one.drop:.1%}", f"{one.paired:.0%}", cause]
 
 
 async def _release(settings: Settings, snapshots: Snapshots, model: str, task_type: str) -> int:

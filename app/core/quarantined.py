@@ -12,7 +12,7 @@ MODEL, PROVIDER, TRAFFIC = "model", "provider", "traffic"
 class Quarantined(msgspec.Struct, frozen=True):
     """`level`: its success there before, `drop`: how much of it is gone. `cause`: what that is laid to: the MODEL, its
     PROVIDER (whose other models fell as well), or TRAFFIC: the work has become harder for all, and nothing is kept
-    from it."""
+    from it. `paired`: the part of the evidence that requests gave which had come before."""
 
     model: str
     task_type: str
@@ -20,6 +20,7 @@ class Quarantined(msgspec.Struct, frozen=True):
     level: float
     drop: float
     cause: str = MODEL
+    paired: float = 0.0
 
     @property
     def left(self) -> float:

@@ -70,13 +70,16 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
 
 def salted_by(policy: Policy) -> hashlib.blake2b:
     """A hash that goes on from a salt: the same for all gateways of one policy, and not to be known from outside, for
-    it is made of its secrets."""
+    it is made of its secrets. Of providers' secrets, where there are any: clients' keys come and go, and what is asked
+    again is to be known again."""
     made = hashlib.blake2b(digest_size=16)
-    for key in sorted(policy.keys):
-        made.update(key.encode())
-    for provider in sorted(policy.providers):
-        secret = policy.providers[provider].api_key
-        made.update(provider.encode() + b"\0" + (secret.value.encode() if secret is not None else b""))
+    secrets = [
+        provider.encode() + b"\0" + secret.value.encode()
+        for provider in sorted(policy.providers)
+        if (secret := policy.providers[provider].api_key) is not None
+    ]
+    for said in secrets or [key.encode() for key in sorted(policy.keys)]:
+        made.update(said)
     return hashlib.blake2b(key=made.digest(), digest_size=8)
 
 

@@ -106,6 +106,12 @@ class Label:
         """How many clear outcomes it stands for, against what was expected at the time."""
         return self.told(self.expected)[1]
 
+    @property
+    def said(self) -> float:
+        """How good the answer was by what was said, in [0, 1], as it stands: for one who compares it with what the same
+        speaker said before, whose errors are then as likely as ever."""
+        return self.share if self.high > 0.0 > self.low else float(self.high > 0.0)
+
     def told(self, expected: float) -> tuple[float, float]:
         """Outcome in [0, 1] and weight in [0, 1] for one who expects success with this probability: what it changes in
         that belief, in each direction, as a share of the most that it could."""

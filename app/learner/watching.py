@@ -1,8 +1,8 @@
 """Drift in live traffic: every label moves the watch on its model and task type. Pure.
 
 What is expected of a call is what the weights say of the model, and never what was learned from these labels: that
-would follow a model down. Hints about models that did not answer count for nothing here, and what is learned of a call
-a second time neither.
+would follow a model down. Of a request that came before, what is expected is how the model did then (`learner/again`).
+Hints about models that did not answer count for nothing here, and what is learned of a call a second time neither.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.core.quarantined import Quarantined
+from app.learner.again import IN_ALL, MOST, Requests, name_of
 from app.learner.labels import CORRECTION
 from app.learner.step import Learned, Learner
-from routers.abilities import logistic
+from routers.drift import expectation, knows
+from routers.paired import NEW
 from routers.quarantine import Name, Watch, cause, hear, new_watch, released, state_of, watch_of
 
 MAX_CELLS: Final = 2_000
@@ -32,10 +34,12 @@ class Event:
 
 @dataclass
 class Watching:
-    """The watches on all cells, each model's provider, and what it stands for (`behind`). `let_back`: cells that an
+    """The watches on all cells, their requests that may come again, each model's provider, and what it stands for
+    (`behind`). `let_back`: cells that an
     operator has let back, since when and until when they were down: what they taught meanwhile is to be forgotten."""
 
     watches: dict[Name, Watch] = field(default_factory=dict)
+    requests: dict[Name, Requests] = field(default_factory=dict)
     providers: dict[str, str] = field(default_factory=dict)
     behind: dict[str, str] = field(default_factory=dict)
     let_back: list[tuple[str, str, float, float]] = field(default_factory=list)
@@ -49,6 +53,7 @@ class Watching:
             if self.behind.setdefault(model, stands_for) != stands_for:
                 self.behind[model] = stands_for
                 self.watches = {name: watch for name, watch in self.watches.items() if name[0] != model}
+                self.requests = {name: known for name, known in self.requests.items() if name[0] != model}
 
     def hear(self, learner: Learner, learned: Sequence[Learned]) -> list[Event]:
         """Take in what was learned; who fell, and who is back."""
@@ -64,8 +69,20 @@ class Watching:
                 continue
             before = self.watches.get(name) or new_watch()
             expected = float(one.demand.u @ learner.base.ability(arm).mean)
-            outcome, weight = label.told(logistic(expected + float(before.cell.offset)))
-            after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s)
+            requests, request = self.requests.setdefault(name, Requests()), name_of(lesson.call, label)
+            past = requests.past(request)
+            if past.history != NEW and (before.fallen is None or knows(before.cell, past.history)):
+                outcome, weight = label.said, label.scale
+            else:
+                outcome, weight = label.told(expectation(before.cell, expected))
+            after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s, past)
+            most = min(MOST, IN_ALL // len(self.watches))
+            if before.fallen is None:
+                requests.heard(request, label.said, most)
+            else:
+                requests.probed(request, label.said, most)
+            if after.fallen is None:
+                requests.since.clear()
             if (after.fallen is None) != (before.fallen is None):
                 rose_s = 0.0 if before.fallen is None else before.fallen.rising_s or one.said_s
                 fell = after.fallen is not None
@@ -81,7 +98,9 @@ class Watching:
         assert fallen is not None
         leaning = {other: w.leaning for other, w in self.watches.items()}
         laid_to = cause(name, leaning, self.providers).value
-        return Quarantined(*name, fallen.since_s, round(fallen.level, 4), round(fallen.drop, 4), laid_to)
+        return Quarantined(
+            *name, fallen.since_s, round(fallen.level, 4), round(fallen.drop, 4), laid_to, round(fallen.paired, 3)
+        )
 
     def release(self, model: str, task_type: str, now_s: float) -> bool:
         """Let a model back by the operator's word; False where it was not in quarantine."""
@@ -89,6 +108,7 @@ class Watching:
         if watch is None or watch.fallen is None:
             return False
         self.watches[model, task_type] = released(watch)
+        self.requests.setdefault((model, task_type), Requests()).since.clear()
         self.let_back.append((model, task_type, watch.fallen.since_s, now_s))
         return True
 
@@ -102,14 +122,22 @@ class Watching:
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
         cells = [[*name, state_of(watch)] for name, watch in sorted(self.watches.items())]
-        return {"cells": cells, "providers": self.providers, "behind": self.behind, "let_back": self.let_back}
+        requests = [[*name, known.state()] for name, known in sorted(self.requests.items())]
+        return {
+            "cells": cells,
+            "requests": requests,
+            "providers": self.providers,
+            "behind": self.behind,
+            "let_back": self.let_back,
+        }
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Watching:
         """What `state` gave; nothing, for nothing."""
         watches = {(model, task): watch_of(kept) for model, task, kept in state.get("cells", ())}
+        requests = {(model, task): Requests.of_state(kept) for model, task, kept in state.get("requests", ())}
         let_back = [tuple(one) for one in state.get("let_back", ())]
-        return cls(watches, dict(state.get("providers", {})), dict(state.get("behind", {})), let_back)
+        return cls(watches, requests, dict(state.get("providers", {})), dict(state.get("behind", {})), let_back)
 
 
 def differ(one: Iterable[Quarantined], other: Iterable[Quarantined]) -> bool:

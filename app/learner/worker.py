@@ -336,7 +336,7 @@ def _tell(event: Event) -> None:
     cell = event.cell
     facts = {"model": cell.model, "task_type": cell.task_type, "level": cell.level, "drop": cell.drop}
     if event.fell:
-        log.warning("a model became worse at one kind of work", cause=cell.cause, **facts)
+        log.warning("a model became worse at one kind of work", cause=cell.cause, paired=cell.paired, **facts)
     else:
         log.info("a model is back from quarantine: probes succeed as before", **facts)
 

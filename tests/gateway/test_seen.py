@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.gateway.seen import _REFUSAL
+from app.core.policy import Key, Secret
+from app.gateway.seen import _REFUSAL, salted_by
+from tests.gateway.policy_values import model, policy, provider
 from tests.http.live import SAY, Answer, LiveGateway, contract
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, text, tool, words
@@ -155,3 +157,15 @@ def test_what_a_call_that_did_not_complete_showed_is_nobodys(gateway: LiveGatewa
     answer = gateway.chat()
     assert answer.status >= 500
     assert gateway.decision(answer)["seen"] is None
+
+
+def test_a_new_key_changes_no_hash_and_a_new_secret_changes_all() -> None:
+    """Else requests would not be known again where keys come and go."""
+
+    def salted(secret: str | None, *names: str) -> str:
+        of = provider(api_key=None if secret is None else Secret(secret))
+        keys = {name: Key(name, name) for name in names}
+        return salted_by(policy([model("small", at=of)], keys=keys)).hexdigest()
+
+    assert salted("s", "alice") == salted("s", "alice", "bob")
+    assert len({salted("s", "alice"), salted("t", "alice"), salted(None, "alice"), salted(None, "bob")}) == 4

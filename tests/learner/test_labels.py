@@ -39,6 +39,14 @@ def label(**changes: Any) -> Label:
     return replace(plain, **changes)
 
 
+@pytest.mark.parametrize(
+    ("high", "low", "share", "said"),
+    [(0.1, 0.1, 1.0, 1.0), (-0.1, -0.1, 1.0, 0.0), (2.0, -2.0, 0.4, 0.4), (3.0, 1.0, 0.4, 1.0), (-1.0, -3.0, 0.4, 0.0)],
+)
+def test_what_was_said_stands_as_it_is(high: float, low: float, share: float, said: float) -> None:
+    assert label(high=high, low=low, share=share).said == said
+
+
 def test_nobody_is_answerable_for_a_call_that_did_not_complete() -> None:
     for outcome in Outcome:
         record = {"request_id": "req_1", "key": "alice", "created_s": 1.0, "outcome": outcome, "model": "small"}

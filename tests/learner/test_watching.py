@@ -110,6 +110,65 @@ def test_hints_and_second_words_count_for_nothing() -> None:
     assert watching.watches["large", "chat"].cell.labels == 1
 
 
+def asked(watching: Watching, rounds: int, first: int, *, fails: int = 0) -> list[Event]:
+    """Rounds of 60 requests, the same in each, of which 54 are right by the operator's program, so many of them no
+    more; until something happens."""
+    learner = Learner(BASE)
+    for number in range(first, first + 60 * rounds):
+        probe = number * 37 % 60
+        seen = {"began": "b", "asked": f"a{probe}"}
+        learner.saw([record(number, seen=seen)])
+        outcome = "success" if fails <= probe < 54 else "failure"
+        learner.said([word(call_id(number), outcome, source="program")])
+        if events := watching.hear(learner, learner.step(5_000.0)):
+            return events
+    return []
+
+
+def test_a_few_probe_requests_show_a_small_fall_and_its_end() -> None:
+    """Six probes of sixty fail from one round to the next; and are right again."""
+    watching = Watching()
+    assert asked(watching, 12, 0) == []
+    (event,) = asked(watching, 6, 10_020, fails=6)
+    assert (event.fell, event.cell.model) == (True, "small")
+    assert event.cell.paired > 0.9
+    assert watching.requests["small", "chat"].since == {}
+    assert asked(watching, 2, 20_040, fails=6) == []
+    known = watching.requests["small", "chat"]
+    assert len(known.since) == 60
+    before = dict(known.again)
+    (back,) = asked(watching, 30, 30_060)
+    assert not back.fell
+    assert (known.again, known.since) == (before, {})
+
+
+def test_other_speakers_and_signs_are_no_repeats() -> None:
+    watching = Watching()
+    assert asked(watching, 3, 0) == []
+    known = watching.requests["small", "chat"]
+    assert (len(known.once), len(known.again)) == (0, 60)
+    learner = Learner(BASE)
+    seen = {"began": "b", "asked": "a1"}
+    for number, source in enumerate(("user", "verifier"), 50_000):
+        learner.saw([record(number, seen=seen)])
+        learner.said([word(call_id(number), source=source)])
+    learner.saw([record(60_000, seen=seen, key="bob"), record(60_001, seen=seen)])
+    learner.said([word(call_id(60_000), by="bob", source="program")])
+    assert watching.hear(learner, learner.step(900_000.0)) == []
+    assert watching.watches["small", "chat"].cell.labels == 184
+    assert (len(known.once), len(known.again)) == (3, 60)  # of a call with signs alone nothing is remembered
+
+
+def test_another_model_under_an_old_name_has_no_past() -> None:
+    watching = Watching()
+    watching.saw(record(1))
+    asked(watching, 2, 0)
+    renamed = record(2)
+    renamed["decision"]["candidates"][0]["stands_for"] = "small-v2"
+    watching.saw(renamed)
+    assert watching.requests == {}
+
+
 def test_state_survives_json() -> None:
     watching = Watching()
     watching.saw(record(1))
@@ -118,6 +177,11 @@ def test_state_survives_json() -> None:
     again = Watching.of_state(json.loads(json.dumps(watching.state())))
     assert again.down() == watching.down() != ()
     assert again.providers == {"small": "a", "large": "a"}
+    asked(watching, 2, 10_020)
+    watching.requests["small", "chat"].probed("x", 1.0, 10)
+    again = Watching.of_state(json.loads(json.dumps(watching.state())))
+    assert again.requests == watching.requests
+    assert list(again.requests["small", "chat"].again) == list(watching.requests["small", "chat"].again)
     assert [state_of(w) for w in again.watches.values()] == [state_of(w) for w in watching.watches.values()]
     assert Watching.of_state({}).down() == ()
 

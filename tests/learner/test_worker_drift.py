@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from app.learner import worker
 from app.learner.aftermath import Aftermath
@@ -54,6 +55,35 @@ async def test_a_fall_is_published_at_once_and_outlives_the_learner(house: House
         taught[bool(lesson.labels)].append(lesson.call.created_s + 1.0)
     assert min(taught[False]) >= down.since_s
     assert [said_s for said_s in taught[True] if down.since_s <= said_s < 3_000.0] == []
+
+
+async def probed(house: House, made: Worker, first: int, rounds: int, wrong: int = 0) -> list[worker.Done]:
+    """Rounds of 60 probe requests, pinned to `small` by name; 54 are right by a program's word, but for `wrong`."""
+    calls = range(first, first + 60 * rounds)
+    await house.write(
+        [record(n, requested_model="small", seen={"began": "b", "asked": f"a{n * 37 % 60}"}) for n in calls]
+    )
+    await house.say(*(
+        word(call_id(n), "success" if wrong <= n * 37 % 60 < 54 else "failure", source="program", said_s=1_001.0 + n)
+        for n in calls
+    ))  # fmt: skip
+    return await all_of(made)
+
+
+async def test_probe_requests_are_remembered_across_learners(house: House) -> None:
+    """The model falls while no learner runs; the next one knows what the first had heard."""
+    one = house.worker(labels=10_000, every_s=1e9)
+    await probed(house, one, 0, 10)
+    await one.leave()
+    other = house.worker(labels=10_000, every_s=1e9)
+    with capture_logs() as logs:
+        done = await probed(house, other, 1_200, 4, wrong=6)
+    assert [event.cell.model for pass_ in done for event in pass_.events] == ["small"]
+    (told,) = [log for log in logs if log["event"] == "a model became worse at one kind of work"]
+    assert told["paired"] > 0.9
+    head = await house.snapshots.head()
+    (down,) = unpack_down(await house.snapshots.body(head.current))
+    assert down.paired == told["paired"]
 
 
 async def test_after_a_rollback_who_is_in_quarantine_stays_there(house: House) -> None:

@@ -169,6 +169,7 @@ function driftTable(drift) {
       columns: [
         { label: "Model", head: true, class: "name", cell: (r) => [r.model, h("span", { class: "sub" }, `${r.task_type.replaceAll("_", " ")}, since ${moment(r.since_s)}`)] },
         { label: "Success", right: true, class: "nowrap", cell: (r) => [percent(Math.max(r.level - r.drop, 0)), h("span", { class: "sub" }, `${percent(r.level)} before`)] },
+        { label: "Shown by repeats", right: true, class: "nowrap", cell: (r) => percent(r.paired ?? 0) },
         { label: "What is done", class: "nowrap", cell: (r) => [mark(...(CAUSES[r.cause] ?? [r.cause, ""])), h("span", { class: "sub" }, { model: "laid to the model", provider: "laid to its provider", traffic: "the work got harder for all" }[r.cause] ?? r.cause)] },
       ],
     },
