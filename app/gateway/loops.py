@@ -54,8 +54,9 @@ class Loops:
 
 def loop_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
     """A conversation, the same in every process: whose, in which task, and how it began (a task's sub-agents begin
-    differently)."""
+    differently). One that is stored here need not be told its instructions again with each step."""
     prompt = request.prompt
-    opening = prompt.first_user[:OPENING_CHARS], prompt.system[:OPENING_CHARS], str(prompt.tools)
+    system = prompt.system[:OPENING_CHARS] if request.stored is None else ""
+    opening = prompt.first_user[:OPENING_CHARS], system, str(prompt.tools)
     told = "\0".join((key_name, task_id or "", *opening))
     return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).digest()

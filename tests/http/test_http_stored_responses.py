@@ -389,7 +389,9 @@ async def test_a_tool_loop_keeps_its_model(upstream: ScriptedUpstream, tmp_path:
     with ScriptedUpstream([call, Script.of(words("It rains."))]) as other:
         async with Live(tmp_path, policy({"a": upstream, "b": other}, **STORED)) as live:
             client = sdk(live)
-            first = await client.responses.with_raw_response.create(model="auto", input="Weather?", tools=[WEATHER])
+            first = await client.responses.with_raw_response.create(
+                model="auto", input="Weather?", tools=[WEATHER], instructions="Be brief."
+            )
             assert first.headers["x-bursar-model"] == "b"
             result: Any = {"type": "function_call_output", "call_id": "call_x", "output": "rain"}
             asked: Any = {"model": "auto", "input": [result], "previous_response_id": first.parse().id}

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.core.errors import BadRequest
 from app.core.events import Finished
@@ -111,6 +113,50 @@ def test_a_text_is_an_item_and_nothing_is_none() -> None:
     given = members(previous_response_id="r")
     del given["input"]
     assert own_items(given, {}) == []
+
+
+TURNS: st.SearchStrategy[list[Any]] = st.lists(
+    st.one_of(
+        st.text(min_size=1).map(lambda text: {"role": "user", "content": text}),
+        st.text(min_size=1).map(
+            lambda text: {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": text, "annotations": []}],
+            }
+        ),
+        st.integers(0, 99).map(
+            lambda number: {
+                "type": "function_call",
+                "call_id": f"c{number}",
+                "name": "look",
+                "arguments": json.dumps({"n": number}),
+            }
+        ),
+        st.integers(0, 99).map(
+            lambda number: {"type": "function_call_output", "call_id": f"c{number}", "output": str(number)}
+        ),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(TURNS, st.data())
+@settings(deadline=None)
+def test_a_conversation_in_parts_is_the_conversation(turns: list[Any], data: st.DataObject) -> None:
+    """Wherever it is stored, and whatever of it is only named."""
+    items = [{**item, "id": f"i{place}"} for place, item in enumerate(turns)]
+    cut = data.draw(st.integers(0, len(items) - 1))
+    is_named = data.draw(st.lists(st.booleans(), min_size=len(items), max_size=len(items)))
+    rest = [{"id": item["id"]} if named else item for item, named in zip(items[cut:], is_named[cut:], strict=True)]
+    sent = members(input=rest, previous_response_id="r")
+    before, found = raws(*items[:cut]), by_id(raws(*items))
+    request = parse_members(going_on(sent, before, own_items(sent, found, before)), {}, STORED)
+    whole = parse_members({**members(), "input": listed(raws(*items))}, {})
+    assert DIALECT.conversation(request) == DIALECT.conversation(whole)
+    assert request.prompt == whole.prompt
+    assert json.loads(bytes(request.members["input"])) == items
 
 
 REPLY = {"id": "r", "object": "response", "status": "completed", "output": [{"id": "a"}, {"type": "x"}, {"id": 5}]}
