@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from app.core.money import TOKENS_PER_PRICE, Price, Rates, Usage, added, cost_nano, tokens_cost, tools_cost
@@ -88,14 +90,18 @@ class Meter:
     def serve(self, tier: str) -> None:
         """The provider says in which tier of its service it served the call, which may be another than was asked for:
         it bills that one (https://platform.openai.com/docs/api-reference/chat/object, `service_tier`). Where nobody has
-        declared its price, that of the one asked for stays."""
+        declared its price, that of the one asked for stays. Of models that may answer in its place, each its own."""
         price = self.price
-        if price is None or not price.service_tiers or price.others:
+        if price is None or not (price.service_tiers or price.others):
             return
-        served = price.served(tier)
-        if served is not None and served is not price:
+        served = price.served(tier) or price
+        if price.others:
+            others = tuple((name, other.served(tier) or other) for name, other in price.others)
+            served = dataclasses.replace(served, others=others)
+        if served is not price:
             self.price = served
-            self._rate = served.rates(self.input_tokens).dearest_output
+            every = (served, *(other for _, other in served.others))
+            self._rate = max(one.rates(self.input_tokens).dearest_output for one in every)
 
     def handed_over(self) -> None:
         """The model declined, and another reads the input again to answer in its place: what both read is billed."""

@@ -187,8 +187,8 @@ class Price:
 
     def served(self, service_tier: str) -> Price | None:
         """The price of a call in this tier of service, which knows those of the others; None: undeclared. What is free
-        is so in any, and every price but one of a tier's is that of the ordinary one."""
-        if self.free:
+        in the ordinary one is so in any, and every price but one of a tier's is that of the ordinary one."""
+        if self.free and not self._of_a_tier:
             return self
         found = next((price for name, price in self.service_tiers if name == service_tier), None)
         if found is None:

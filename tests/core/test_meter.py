@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.core.meter import MOST_TOKENS, RESULT_TOKENS, Meter
@@ -202,7 +202,11 @@ def test_a_long_prompt_is_metered_at_the_rates_of_its_tier() -> None:
     assert (short.running_nano, long.running_nano) == (110, 202 + 30)
 
 
+FREE_TIER, PRICED = Price(Rates(0, 0)), Price(Rates(0, 1))
+
+
 @given(prices, prices, prices, permilles, deltas, usages, st.permutations(["flex", "priority", "default"]))
+@example(PRICED, FREE_TIER, PRICED, 1000, [], Usage(0, 1), ["flex", "priority", "default"])
 def test_it_costs_what_the_tier_costs_in_which_it_was_served(
     plain: Price, flex: Price, priority: Price, permille: int, added: list[int], usage: Usage, order: list[str]
 ) -> None:

@@ -166,3 +166,34 @@ async def test_fallbacks_that_are_none_are_refused(
         answer = await ask(live, fallbacks=fallbacks)
         assert answer.status == 400
         assert param in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize(
+    ("asked", "served", "factor"), [("fast", "standard", 1), (None, "fast", 6), ("fast", "fast", 6)]
+)
+async def test_each_is_charged_in_the_tier_in_which_it_was_served(
+    upstream: ScriptedUpstream,
+    tmp_path: Path,
+    turn: str,
+    stream: bool,
+    asked: str | None,
+    served: str,
+    factor: int,
+) -> None:
+    """Which is one for all of the turn; a model without a price of its own there stays at the one asked for."""
+    iterations, charged = TURNS[turn]
+    reply = answered(*iterations)
+    reply["usage"]["speed"] = served
+    plain = Script(body=json.dumps(reply).encode(), headers={"content-type": "application/json"})
+    upstream.source = lambda request: streamed(reply) if request.body.get("stream") else plain
+    spec = spec_of(upstream, caps={"task": {"max_cost_usd": 1}})
+    for model in spec["models"].values():
+        model["pricing"]["service_tiers"] = {"fast": 6}
+    async with Live(tmp_path, spec) as live:
+        answer = await ask(live, fallbacks=BOTH, stream=stream, **({"speed": asked} if asked else {}))
+        assert answer.status == 200, answer.body
+        assert round((await live.task("t"))["spent_usd"] * 10**9) == factor * charged
+        (attempt,) = await live.attempts(answer)
+        assert attempt["provenance"] == "metered"
