@@ -194,7 +194,7 @@ class Candidate:
 
     @property
     def circuit(self) -> str:
-        return f"{self.name}@{self.provider.name}" if self.is_copy else self.name
+        return f"{self.name} at {self.provider.name}" if self.is_copy else self.name  # no model is called that
 
     def is_named(self, model: str) -> bool:
         """Whether a client that asks for this has the provider's own name in mind."""

@@ -37,10 +37,10 @@ def everywhere(_: str) -> bool:
     return True
 
 
-@given(st.text(max_size=20), st.sets(st.sampled_from([f"m@{name}" for name in PLACES])))
+@given(st.text(max_size=20), st.sets(st.sampled_from([f"m at {name}" for name in PLACES])))
 def test_each_that_is_up_is_asked_once_and_all_where_none_is(unit: str, down: set[str]) -> None:
     asked = [copy.circuit for copy in in_turn(copied(), unit, lambda name: name not in down)]
-    every = {f"m@{name}" for name in PLACES}
+    every = {f"m at {name}" for name in PLACES}
     assert len(asked) == len(set(asked))
     assert set(asked) == ((every - down) or every)
 
@@ -55,7 +55,7 @@ def test_a_unit_moves_only_where_its_copy_goes(unit: str) -> None:
 
 def test_units_are_spread_evenly() -> None:
     first = Counter(in_turn(copied(), f"alice:job {n}", everywhere)[0].circuit for n in range(3_000))
-    assert all(850 < first[f"m@{name}"] < 1_150 for name in PLACES)
+    assert all(850 < first[f"m at {name}"] < 1_150 for name in PLACES)
 
 
 def test_without_copies_it_is_the_candidate_itself() -> None:
@@ -92,6 +92,23 @@ async def test_calls_are_spread_and_tasks_and_conversations_stay(
         spent = sum(upstream.bill(PRICE) for upstream in both.values())
         assert balances["global:total"].spent_nano == spent
         assert "task:-:t|model:a" in balances
+
+
+async def test_a_model_called_like_a_copy_has_a_circuit_of_its_own(
+    tmp_path: Path, both: dict[str, ScriptedUpstream]
+) -> None:
+    both["b"].source = Script.failure(503)
+    names = ("a@b", "a:b", "a/b", "a+b")
+    made = rules(both)
+    made["models"] |= {name: {**made["models"]["a"], "also_at": []} for name in names}
+    async with Live(tmp_path, made) as live:
+        for _ in range(24):
+            await live.chat()
+        assert {row["provider"]: row["state"] for row in circuits(live)} == {"a": "closed", "b": "open"}
+        for name in names:
+            assert (await live.chat(model=name)).status == 200
+        breakers = live.services.health.breakers
+        assert all(breakers[name].failures == 0 for name in names)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -208,7 +225,7 @@ async def test_a_copy_that_costs_too_much_stands_in_no_others_way(
         assert not both["b"].requests
         both["a"].source = Script.failure(503)
         for number in range(8):
-            live.services.health.of("a@a").succeeded()
+            live.services.health.of("a at a").succeeded()
             assert (await live.chat(task=f"f{number}")).status == 502, "it may answer again: no 402, which is final"
 
 
@@ -234,7 +251,7 @@ async def test_counts_are_asked_of_one_that_is_up(tmp_path: Path, both: dict[str
     counted = Script(body=b'{"input_tokens": 4711}', headers={"content-type": "application/json"})
     both["a"].source, both["b"].source = Script.failure(503), counted
     async with Live(tmp_path, rules(both, providers={name: {"dialect": "anthropic"} for name in both})) as live:
-        breaker = live.services.health.of("a@a")
+        breaker = live.services.health.of("a at a")
         for _ in range(3):
             breaker.failed(asyncio.get_running_loop().time())
         assert (await live.chat(path="/v1/messages/count_tokens")).json == {"input_tokens": 4711}

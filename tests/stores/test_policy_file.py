@@ -285,10 +285,10 @@ def test_a_model_is_on_while_one_of_its_providers_is(here: str, also: str) -> No
     assert (off.provider.name, off.copies) == ("p", ())
     on = build(text, {"Q_URL": "https://q.test/v1", "Q_KEY": "k", "O_MODEL": "oo"})
     assert [(one.circuit, one.provider.name) for one in on.models["n"].copies] == [
-        (f"n@{here}", here),
-        (f"n@{also}", also),
+        (f"n at {here}", here),
+        (f"n at {also}", also),
     ]
-    assert set(on.circuits()) == {"m", "n@p", "n@q", "o"}
+    assert set(on.circuits()) == {"m", "n at p", "n at q", "o"}
 
 
 def test_with_its_variables_everything_is_there() -> None:
