@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from app.core.budget import Balance, Claim, Granted, Settle, Settled
+from app.stores import replays
 from app.stores.budgets import LedgerUnavailable
 from app.stores.budgets_redis import RedisBudgets
+from app.stores.replays_redis import RedisReplays
 from tests.gateway.live import PRICE, Live, policy
 from tests.redis_server import RedisServer, options_of
 from tests.stores.ledger_tools import balance, granted, reserve
 from tests.stores.test_budgets_redis import answered, eventually, opened
 from tests.stores.test_redis_link import one_call
+from tests.stores.test_replays import ONE, settled
 from tests.tools import ROOT
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, words
@@ -124,6 +127,23 @@ async def test_a_cluster_that_loses_the_ledgers_master(cluster: Cluster) -> None
         await spend(store, first=CALLS)
         assert await balance(store, "task:t") == Balance(2 * CALLS * COST, 0, 2 * CALLS, 10**6)
     assert b"role:master" in cluster.replica.command("INFO", "replication")
+
+
+async def test_replies_of_a_cluster_make_room_for_newer_ones(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of those that go are in the index only, and in the slot of all others."""
+    replies = [replays.Kept(200, [], bytes([65 + n]) * 1000) for n in range(3)]
+    monkeypatch.setattr("app.stores.replays_redis.IN_REDIS_BYTES", 2500)
+    stores = [RedisReplays(cluster.url), RedisReplays(cluster.url)]
+    try:
+        for number, reply in enumerate(replies):
+            assert await stores[0].claim(f"k{number}", ONE) is replays.Claim.MINE
+            stores[0].keep(f"k{number}", reply)
+            assert await settled(stores[1], f"k{number}") == reply
+        assert await stores[1].claim("k0", ONE) is replays.Claim.MINE
+        assert [await stores[1].claim(f"k{number}", ONE) for number in (1, 2)] == replies[1:]
+    finally:
+        for store in stores:
+            await store.close()
 
 
 class Watched:
