@@ -31,7 +31,7 @@ from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Dialect, Reader, UpstreamRequest
 from app.dialects.event_relay import EventRelay, counts_of, date
-from app.dialects.openai_chat.chunks import choices_in, with_finishes
+from app.dialects.openai_chat.chunks import choices_in, counts_one_choice, with_finishes
 from app.dialects.openai_chat.decode import decode_event, decode_whole
 from app.dialects.openai_chat.dialect import ChatDialect
 from app.dialects.openai_chat.finishes import OWN, is_failure, own_word
@@ -205,7 +205,8 @@ class ChatExchange(Mended):
             meter.serve(event.served)
         # llama.cpp reports one choice of several (tests/wire): then what was seen stands.
         usage = event.usage
-        told = usage is not None and 2 * usage.output >= meter.pieces and meter.report(usage)
+        believed = usage is not None and not (several and counts_one_choice(body))
+        told = usage is not None and believed and 2 * usage.output >= meter.pieces and meter.report(usage)
         if not told and not several:
             meter.add(decode_event(body).pieces)
         if several or self.heard.finish not in _KNOWN:

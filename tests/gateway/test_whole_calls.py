@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, model, policy, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, PROMPT, Live, model, policy, read, usd
 from tests.gateway.test_clamp import AFFORDABLE, CAP_NANO
 from tests.gateway.test_cut import CALL, STORY, assert_denied
+from tests.tools import ROOT
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, hidden, reasoning, text, tool, words
 
@@ -408,3 +409,25 @@ async def test_a_call_that_its_model_got_wrong_is_no_end_of_a_turn(
         alone = await live.chat(headers=headers, **{**asked, "model": "a"})
         assert (alone.status, alone.json["error"]["type"]) == (502, "api_error")
         assert "not JSON" in alone.json["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1beta/models/a:generateContent"])
+async def test_usage_of_one_choice_of_two_that_are_as_long_is_not_that_of_both(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str, stream: bool
+) -> None:
+    """llama.cpp counts the first only; a server may also answer so where a stream was asked for."""
+    body = (ROOT / "tests" / "wire" / "llamacpp_n2_whole.body.json").read_bytes()
+    upstream.source = Script.replay(body, "application/json")
+    chat = path.endswith("completions")
+    if not chat and stream:
+        path = path.replace("generateContent", "streamGenerateContent?alt=sse")
+    asked = {"model": "a", "messages": PROMPT, "n": 2, "stream": stream}
+    other = {"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": {"candidateCount": 2}}
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        async with live.client.session.post(live.url + path, json=asked if chat else other) as response:
+            answer = await read(response)
+        assert answer.status == 200, answer.body
+        record = await live.client.decision(answer.request_id)
+        assert [attempt["provenance"] for attempt in record["attempts"]] == ["estimated"]
+        assert record["usage"]["output_tokens"] >= 6, "4 are told, 8 were made"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from app.core.raw import UNREADABLE
 from app.dialects.openai_chat.render import object_bytes
 
 
@@ -15,10 +16,25 @@ class _Indexed(msgspec.Struct):
     choices: list[_Choice] | None = None
 
 
+class _Counts(msgspec.Struct):
+    completion_tokens: int | None = None
+
+
+class _Timings(msgspec.Struct):
+    predicted_n: int | None = None
+
+
+class _Timed(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: _Counts | None = None
+    timings: _Timings | None = None
+
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _optional = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _indexed = msgspec.json.Decoder(_Indexed, strict=False)  # some servers write numbers as text
+_timed = msgspec.json.Decoder(_Timed)
 _NULL, _EMPTY, _NO_TEXT = msgspec.Raw(b"null"), msgspec.Raw(b"{}"), msgspec.Raw(b'""')
 _SAYING = frozenset(("delta", "logprobs", "text"))
 
@@ -31,6 +47,20 @@ def one_line(data: bytes) -> bytes:
 def choices_in(data: bytes) -> list[int]:
     """The indexes of the choices of a chunk, or of a completion."""
     return [choice.index or 0 for choice in _indexed.decode(data).choices or ()]
+
+
+def counts_one_choice(body: bytes) -> bool:
+    """Whether the usage of a completion with several choices is that of one: llama.cpp tells with it what it timed,
+    which is one (tests/wire)."""
+    if b'"timings"' not in body:
+        return False
+    try:
+        found = _timed.decode(body)
+    except UNREADABLE:
+        return False
+    if found.timings is None or found.usage is None or len(found.choices or ()) < 2:
+        return False
+    return found.timings.predicted_n is not None and found.timings.predicted_n == found.usage.completion_tokens
 
 
 def without_usage(data: bytes) -> bytes | None:

@@ -18,6 +18,7 @@ from app.core.raw import NO_ERROR, UNREADABLE
 from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.dialects.base import BadEvent
+from app.dialects.openai_chat.chunks import counts_one_choice
 from app.dialects.openai_chat.decode import summed, usage_of
 from app.dialects.openai_chat.errors import error_words
 from app.dialects.openai_chat.finishes import FAILED, FAILURES, FINISHES
@@ -90,7 +91,7 @@ class ChatReader:
         for choice in sorted(self._seen - self._finished):
             self._add(self._finish("stop", choice, None), events)
         events += self._end()
-        return _without_partial_usage(events) if len(self._seen) > 1 else events
+        return _without_partial_usage(events, body) if len(self._seen) > 1 else events
 
     def _end(self) -> list[Event]:
         self._done = True
@@ -248,7 +249,8 @@ def _complete(arguments: str) -> bool:
     return True
 
 
-def _without_partial_usage(events: list[Event]) -> list[Event]:
+def _without_partial_usage(events: list[Event], body: bytes) -> list[Event]:
     """llama.cpp's whole reply of several choices counts one of them (tests/wire): then nothing was said of usage."""
     seen = sum(pieces(event.text) for event in events if isinstance(event, Said | Thought | CallPiece))
-    return [event for event in events if not isinstance(event, Used) or 2 * event.usage.output >= seen]
+    one_only = counts_one_choice(body)
+    return [e for e in events if not isinstance(e, Used) or (2 * e.usage.output >= seen and not one_only)]
