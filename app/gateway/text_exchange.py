@@ -8,7 +8,7 @@ from app.core.meter import Meter
 from app.core.policy import Candidate
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, UpstreamRequest
-from app.dialects.openai_chat.chunks import choices_in
+from app.dialects.openai_chat.chunks import choices_in, counts_one_choice
 from app.dialects.openai_chat.finishes import is_failure
 from app.dialects.openai_chat.refused import without
 from app.dialects.openai_chat.relay import ChatRelay
@@ -73,7 +73,8 @@ class TextExchange(ChatExchange):
             meter.serve(event.served)
         meter.add(event.pieces)
         # A server that counts one answer of several tells less than was seen, which of a prompt in tokens is too much.
-        if event.usage is not None and (echo.in_tokens or 2 * event.usage.output >= meter.pieces):
+        one_only = 2 * (event.usage.output if event.usage else 0) < meter.pieces or counts_one_choice(body)
+        if event.usage is not None and (echo.in_tokens or not one_only):
             meter.report(event.usage)
         return self._request.choices if self._request.whole else len(choices_in(body))
 

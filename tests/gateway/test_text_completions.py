@@ -228,6 +228,24 @@ async def test_the_best_of_several_is_held_and_clamped_whole(
         assert (await live.balance("task:t")).held_nano == 0
 
 
+@pytest.mark.parametrize("limit", [20, 300])
+async def test_answers_that_nobody_sees_and_nobody_counts_cost_what_was_set_aside(
+    tmp_path: Path, upstream: ScriptedUpstream, limit: int
+) -> None:
+    reply = {
+        "id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "text": "best", "logprobs": None, "finish_reason": "stop"}],
+    }  # fmt: skip
+    upstream.source = Script(body=json.dumps(reply).encode(), headers={"content-type": "application/json"})
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await complete(live, best_of=5, max_tokens=limit)
+        record = await record_of(live, answer)
+        (attempt,) = record["attempts"]
+        assert attempt["provenance"] == "conservative"
+        assert nano_from_usd(record["cost_usd"]) == nano_from_usd(attempt["budget"]["held_usd"])
+        assert nano_from_usd(record["cost_usd"]) >= 5 * limit * OUTPUT_NANO
+
+
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
