@@ -238,7 +238,11 @@ class Attempt:
         if self.exchange.misspoken:
             return await self.failed(verdict.misspoken())
         self.pace.all_at_once()
-        await self.settle(self.meter.cost_nano, self.provenance())
+        if self.purse.plan.whole and self.purse.plan.output_rate and not self.meter.exact:
+            # What answers that nobody sees have cost is not told: all that they may cost was set aside.
+            await self.settle(self.purse.conservative_nano(goes_on=False), Provenance.CONSERVATIVE)
+        else:
+            await self.settle(self.meter.cost_nano, self.provenance())
         self.record.outcome = Outcome.COMPLETED
         await self.answer(200, self.exchange.shown(body, self.meter, self.call_cost_nano))
         return None
@@ -308,13 +312,15 @@ class Attempt:
         cost = self.meter.cost_nano
         if not self._sent:
             return 0, Provenance.METERED
-        over, plan = self.relay.ended or self.relay.done, self.purse.plan
-        told_all = over or not (self.candidate.provider.bills_after_cancel or plan.unseen_nano)
+        relay, plan = self.relay, self.purse.plan
+        # An error of its own ends what it generates: nothing goes on that was cancelled.
+        goes_on = self.candidate.provider.bills_after_cancel and relay.error is None
+        told_all = relay.ended or relay.done or not (goes_on or plan.unseen_nano)
         if cost is None or (self.meter.exact and told_all):
             return cost, self.provenance()
-        if plan.output_rate and (plan.blind or plan.mode is Mode.PLAIN):
+        unseen = goes_on or self.candidate.capabilities.hidden_reasoning or plan.mode is Mode.PLAIN
+        if plan.output_rate and unseen:
             # It goes on billing, or generates unseen: all that it may cost was set aside, and nothing comes back.
-            goes_on = self.candidate.provider.bills_after_cancel
             return self.purse.conservative_nano(goes_on=goes_on), Provenance.CONSERVATIVE
         if plan.unseen_nano:  # tools may have run, and nobody will say so any more
             more_nano = unseen_fee_nano(self.session.request, self.candidate, self.meter.tools)

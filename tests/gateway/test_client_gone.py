@@ -15,7 +15,7 @@ import pytest
 from app.core.budget import Settle
 from tests.gateway.live import OUTPUT_NANO, PRICE, PROMPT, Live, model, policy, until, usd
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import HANG, Gate, Script, Wait, hidden, text, words
+from tests.upstream_script import HANG, Gate, Script, Wait, error_event, hidden, text, words
 
 PIECES = 4_000
 """More than the buffers of a connection take."""
@@ -213,6 +213,30 @@ async def test_what_cannot_be_seen_is_charged_in_full(
         await leave(live, upstream, ready, stream=True, max_tokens=200)
         spent = await check(live, upstream, settlements)
         assert spent >= 200 * OUTPUT_NANO
+
+
+@pytest.mark.parametrize("kind", ["bills_after_cancel", "hidden_reasoning"])
+@pytest.mark.parametrize("after", [0, 3])
+async def test_an_error_of_the_provider_ends_what_it_bills(
+    tmp_path: Path, upstream: ScriptedUpstream, kind: str, after: int
+) -> None:
+    """Nothing was cancelled, so nothing goes on: what came is charged. What was generated unseen may be billed."""
+    upstream.source = Script.of(words("One two three.")[:after], error_event())
+    more: dict[str, Any] = {"caps": ROOMY}
+    if kind == "bills_after_cancel":
+        more["providers"] = {"a": {"bills_after_cancel": True}}
+    else:
+        more["models"] = {"a": model("a", hidden_reasoning=True)}
+    async with Live(tmp_path, policy({"a": upstream}, **more)) as live:
+        answer = await live.chat(task="t1", stream=True, max_tokens=200)
+        assert answer.error is not None
+        spent_nano = (await live.balance("task:t1")).spent_nano
+        if not after:
+            assert spent_nano == 0
+        elif kind == "hidden_reasoning":
+            assert spent_nano >= 200 * OUTPUT_NANO
+        else:
+            assert upstream.bill(PRICE) <= spent_nano < 100 * OUTPUT_NANO
 
 
 async def test_what_an_sdk_sends_again_is_another_call_and_neither_is_charged_twice(
