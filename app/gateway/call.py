@@ -35,12 +35,13 @@ from app.gateway.metrics import label_of
 from app.gateway.owned import OwnedCall
 from app.gateway.placement import placed
 from app.gateway.plan import plan_attempt
-from app.gateway.purse import Purse, refuse_unpriced
+from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.sent_again import name_of, tries_of
 from app.gateway.services import Services
 from app.gateway.streamed import EVENT_STREAM
 from app.gateway.target import Target, followed_by, resolve
+from app.gateway.unpriced import refuse_unpriced
 from app.gateway.verdict import Move, Verdict
 from routers.base import Arm
 

@@ -24,10 +24,11 @@ from app.gateway.fees import unpriced_error
 from app.gateway.limits import ClientCaps
 from app.gateway.owned import OwnedCall
 from app.gateway.plan import Mode, Plan
-from app.gateway.purse import Purse, refuse_unpriced
+from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.gateway.target import resolve
+from app.gateway.unpriced import refuse_unpriced
 from app.gateway.upstream import ConnectionBroken, NotConnected
 from app.gateway.verdict import Move, Verdict
 

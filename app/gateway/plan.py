@@ -84,6 +84,11 @@ class Plan(msgspec.Struct, frozen=True):
         tokens_nano = tokens_cost(STEP_TOKENS, self.output_rate)
         return tokens_nano if self.uses is None else tokens_nano + self.uses.dearest_nano
 
+    def begun_nano(self, tokens: int) -> int:
+        """What a stream holds to begin with, to have so much output of each choice."""
+        nano = self.input_nano + tokens_cost(tokens * self.choices, self.output_rate)
+        return max(min(nano, self.want_nano), self.need_nano)
+
     @property
     def share(self) -> int:
         """How the ledger is asked to divide what is left."""

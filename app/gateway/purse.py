@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,12 +15,10 @@ from app.core.errors import BudgetContended, BudgetExceeded, LedgerDown
 from app.core.landing import Approach
 from app.core.meter import Meter
 from app.core.money import tokens_cost
-from app.core.policy import Candidate, LedgerRules
+from app.core.policy import LedgerRules
 from app.core.terms import tighter
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
-from app.gateway.fallbacks import unpriced_fallbacks_error
-from app.gateway.fees import unpriced_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
 from app.gateway.plan import STEP_TOKENS, Plan, clamps, folded, landing_clamp, token_clamp
@@ -113,7 +112,7 @@ class Purse:
                 clamped = self.clamp_tokens is not None or self.clamp_uses is not None
                 if clamped and not self.plan.strict and self._grant.remaining_nano is not None:
                     # What others hold may come back: a clamp that ignored it would cut this call for good.
-                    shared = await self._shared_nano()
+                    shared = await self._unheld_nano()
                     if shared is not None:
                         grant = msgspec.structs.replace(self._grant, remaining_nano=shared - self._grant.held_nano)
                         self.clamp_tokens, self.clamp_uses = clamps(self.plan, request, limits, grant)
@@ -129,7 +128,7 @@ class Purse:
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
         plan, owner = self.plan, self._ledger.budgets.owner
         ledger, least = self._ledger, plan.need_nano
-        need, want = (least, plan.want_nano) if plan.strict else (self._start_nano, self._window_nano)
+        need, want = (least, plan.want_nano) if plan.strict else map(plan.begun_nano, (START_TOKENS, STEP_TOKENS))
         share = 1 if plan.strict else PLENTY
         now_ms, tokens = time.time_ns() // 1_000_000, plan.input_tokens + plan.least_tokens
         op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share, now_ms, tokens)
@@ -164,19 +163,6 @@ class Purse:
         return self._approach is not None
 
     @property
-    def _start_nano(self) -> int:
-        return self._at_first(START_TOKENS)
-
-    @property
-    def _window_nano(self) -> int:
-        return self._at_first(STEP_TOKENS)
-
-    def _at_first(self, tokens: int) -> int:
-        plan = self.plan
-        nano = plan.input_nano + tokens_cost(tokens * plan.choices, plan.output_rate)
-        return max(min(nano, plan.want_nano), plan.need_nano)
-
-    @property
     def left(self) -> tuple[int, str] | None:
         """What the tightest cap has left, and the ledger's scope that it is of, or the word for the call's own: once
         settled, beyond what all calls hold; until then when money was last set aside, this call's own hold included."""
@@ -201,11 +187,29 @@ class Purse:
     @property
     def binding_scope(self) -> str:
         """The ledger's scope that binds this call now, or the word for its own cap."""
-        call, grant = self.limits.call_nano, self._grant
-        if grant.remaining_nano is None or grant.scope is None:
+        call, shared = self.limits.call_nano, self._shared_nano
+        if shared is None or self._grant.scope is None:
             return self.limits.call_scope
-        shared = self._recorded_nano + grant.held_nano + max(grant.remaining_nano, 0)
-        return self.limits.call_scope if call is not None and call <= shared else grant.scope
+        return self.limits.call_scope if call is not None and call <= shared else self._grant.scope
+
+    @property
+    def _shared_nano(self) -> int | None:
+        """How far the running cost could go under the caps that others share, by the ledger's last word."""
+        grant = self._grant
+        if grant.remaining_nano is None:
+            return None
+        return self._recorded_nano + grant.held_nano + grant.remaining_nano
+
+    async def payable_nano(self) -> int | None:
+        """How far the caps pay for a call that is cut, whether that was set aside for it or not; None: all of it. What
+        other calls hold is theirs."""
+        call, left = self.limits.call_nano, self._grant.remaining_nano
+        if left is not None and left > 0 and self.meter.running_nano > self._recorded_nano:
+            with contextlib.suppress(LedgerUnavailable):  # others may have it by now
+                while self._flush is not None:
+                    await asyncio.wait({self._flush})
+                await self.flush()
+        return tighter(call, self._shared_nano)
 
     def runs_short(self, running_nano: int) -> bool:
         """True when it is time to write, before the stream has to wait."""
@@ -217,11 +221,12 @@ class Purse:
         idle = self._guarded and self._flush is None and not self.closed
         return idle and self.meter.running_nano > self._recorded_nano
 
-    def flush(self) -> None:
+    def flush(self) -> asyncio.Future[Result]:
         """Write the running cost without waiting for the answer; one write is under way at a time."""
         self._flush_spent_nano = self.meter.running_nano
-        self._flush = self._ledger.advance(self._advance())
-        self._flush.add_done_callback(self._flushed)
+        written = self._flush = self._ledger.advance(self._advance())
+        written.add_done_callback(self._flushed)
+        return written
 
     def _advance(self) -> Advance:
         plan, running = self.plan, self.meter.running_nano
@@ -276,34 +281,37 @@ class Purse:
         window = self.allowance_nano - began
         self._short_nano = began + (-(-3 * window // 4) if window >= self.plan.step_nano else -(-window // 2))
 
-    async def extend(self) -> bool:
-        """Ask for more until the running cost fits; False where there is no more to have now.
+    async def extend(self, *, ended: bool = False) -> bool:
+        """Ask for more until the running cost fits; False where there is no more to have now: nothing for the next
+        event, unless the stream has `ended`.
 
         It does not wait for what other calls hold: the provider goes on generating meanwhile, and bills that. Raises
         LedgerDown where the ledger does not answer, or knows no such hold.
         """
         running, call = self.meter.running_nano, self.limits.call_nano
-        if call is not None and running >= call:
+        if call is not None and running + (not ended) > call:
             return False
-        if self._dry and not self._grant.contended and self._flush is None and not self._fits(running):
+        if self._dry and not self._grant.contended and self._flush is None and not self._fits(running, ended):
             return False  # said before: asking again would only let the provider generate more
         while self._flush is not None:  # it knows less than the present cost; its answer may do all the same
             await asyncio.wait({self._flush})
-        if self._fits(running):
+        if self._fits(running, ended):
             return True
-        self.flush()
-        assert self._flush is not None
         try:
-            result = await self._flush
+            result = await self.flush()
         except LedgerUnavailable:
             self._borrow(running)
             return True
         if not isinstance(result, Granted):
             raise LedgerDown("The reservation of this call has expired, so nothing more may be spent.")
-        return self._fits(running)
+        return self._fits(running, ended)
 
-    def _fits(self, running: int) -> bool:
-        return self.allowance_nano is None or (running <= self.allowance_nano and self._grant.held_nano > 0)
+    def _fits(self, running: int, ended: bool) -> bool:
+        if self.allowance_nano is None:
+            return True
+        shared = self._shared_nano
+        more = self._grant.held_nano > 0 or (ended and (shared is None or running <= shared))
+        return more and running <= self.allowance_nano
 
     def overruns(self, running_nano: int) -> bool:
         """Called after each read: True when this call is out of tokens, or no more money is to be had and another read
@@ -370,7 +378,7 @@ class Purse:
         raised = (balance.room_nano or 0) >= tokens_cost(STEP_AHEAD_TOKENS, self.plan.output_rate) > 0
         return found if spent >= limit or not (others_nano or raised) else ()
 
-    async def _shared_nano(self) -> int | None:
+    async def _unheld_nano(self) -> int | None:
         """What this call could have if all others gave back what they hold; None where no scope has a limit."""
         try:
             found = await self._ledger.budgets.balances([claim.scope for claim in self.limits.claims])
@@ -387,14 +395,3 @@ class Purse:
             allowed_nano = uses.cost_nano(uses.wanted if self.clamp_uses is None else self.clamp_uses)
             held_nano -= max(allowed_nano - self.meter.ran_nano - uses.dearest_nano, 0)
         return max(self.meter.running_nano, held_nano)
-
-
-async def refuse_unpriced(
-    purse: Purse, candidate: Candidate, tools: Sequence[str], fallbacks: tuple[str, ...] = ()
-) -> None:
-    """Raise Unpriced where a cap binds and the model, these tools of its provider's or these models that may answer in
-    its place have no price. The decision has refused what it could see: an amended cap, or that of a task above, only
-    the ledger knows."""
-    if purse.capped and (candidate.price is None or tools or fallbacks):
-        await purse.settle(0)
-        raise unpriced_fallbacks_error(fallbacks) if fallbacks else unpriced_error(tools)

@@ -55,9 +55,12 @@ class Streamed:
                     await self._pump()
                 if not relay.blocked:
                     break
-                if self._purse.overrun or not await self._purse.extend():
+                if not self._purse.overrun and await self._purse.extend(ended=relay.ended):
+                    continue
+                if self._purse.out_of_tokens or not await self._pays_for_all():
                     await self._cut("tokens" if self._purse.out_of_tokens else "budget")
                     return None
+                break
         except SseOverflow:
             relay.broken = "an event is too large"
         except ConnectionBroken:
@@ -165,11 +168,21 @@ class Streamed:
         except (ConnectionBroken, Stopped):
             self._reply.close()
 
+    async def _pays_for_all(self) -> bool:
+        """No more is to be had: send on what is paid for of all that came at once. True where that is a whole reply."""
+        relay = self._relay
+        if not (relay.done or relay.ended):
+            self._cancel()
+        relay.allowance_nano = await self._purse.payable_nano()
+        self._late += relay.resume()
+        return not relay.blocked and relay.broken is None and (relay.done or relay.whole)
+
     async def _cut(self, why: str = "budget") -> None:
         """The cap is reached: stop the upstream at once, settle, tell the client as its protocol wants it told."""
         purse, session = self._purse, self._session
         if not (self._relay.done or self._relay.ended):
             self._cancel()
+        shows = session.started or bool(self._late)
         scope = purse.binding_scope if why == "budget" else None
         word = "task" if scope is None else scope_word(scope)
         cost_nano, provenance = self._attempt.stopped_cost()
@@ -184,12 +197,12 @@ class Streamed:
             "in_tool_call": self._relay.in_tool,
         }
         error = stopped_error(why) if scope is None else budget_error(scope_kind(scope), purse.cut_headers)
-        soft = session.soft_cut and not self._relay.in_tool and (self._record.ttft_s is not None or self._folds)
+        soft = session.soft_cut and not self._relay.in_tool and (shows or self._folds)
         killed_at = self._record.cut["killed_at_usd"]
         cut = f'{{"scope":"{word}","killed_at_usd":{killed_at}}}'.encode()
         if self._folds and soft:
             await self._attempt.answer(200, self._relay.folded(call_nano, cut))
-        elif not session.started:
+        elif not shows:
             await session.fail(error)
         elif soft:
             await self._end(self._relay.end_cut_softly(cut, call_nano))
@@ -285,6 +298,6 @@ class Streamed:
             )
         if self._late:  # events are numbered in some dialects: none may be missing
             await self._attempt.unless_gone(session.downstream.write(self._late))
-        if began and tail.startswith(b'{"error"'):
+        if tail.startswith(b'{"error"'):
             await self._attempt.unless_gone(asyncio.sleep(ALONE_S))
         await self._attempt.unless_gone(session.downstream.finish(tail))

@@ -157,10 +157,22 @@ def test_what_passes_the_allowance_waits_and_nothing_is_lost() -> None:
     assert stream.resume() == b""
     assert stream.feed(frames(says("e"))) == b""
     stream.allowance_nano = 4
-    assert stream.resume() == b""
+    assert stream.resume() == sse(says("c"), says("d"))
+    assert stream.blocked
     stream.allowance_nano = 5
-    assert stream.resume() == sse(says("c"), says("d"), says("e"))
+    assert stream.resume() == sse(says("e"))
     assert not stream.blocked
+
+
+def test_no_end_is_sent_of_what_fits_in_part_only() -> None:
+    """Thinking that only usage shows: the text fits by itself, and the whole does not."""
+    stream = relay()
+    stream.allowance_nano = 1
+    out = stream.feed(frames(says("a"), says("b"), says("c"), ends(), chunk(usage=usage(0, 9)), DONE))
+    stream.allowance_nano = 8
+    assert out + stream.resume() == sse(says("a"), says("b"), says("c"))
+    assert stream.blocked
+    assert told(stream.end_cut(ERROR, 9))[-1] == "[DONE]"
 
 
 def test_exact_usage_in_the_same_read_lifts_the_block() -> None:
@@ -409,14 +421,20 @@ def test_blocks_and_resumes_in_any_order_lose_and_reorder_nothing(
 
 
 @settings(max_examples=60, deadline=None)
-@given(events, st.integers(0, 12))
-def test_what_goes_out_is_always_covered_by_the_allowance(said: list[str], allowance: int) -> None:
+@given(events, st.integers(0, 12), st.integers(0, 12))
+def test_what_goes_out_is_always_covered_by_the_allowance(said: list[str], allowance: int, more: int) -> None:
+    """And all that it covers goes out, whenever it was given."""
     stream = relay()
     stream.allowance_nano = allowance
     out = stream.feed(frames(*map(says, said)))
     sent = relay()
     sent.feed(SseParser().feed(out))
     assert sent.meter.running_nano <= allowance
+    stream.allowance_nano = allowance + more
+    out += stream.resume()
+    at_once = relay()
+    at_once.allowance_nano = allowance + more
+    assert out == at_once.feed(frames(*map(says, said)))
 
 
 def test_what_is_no_json_by_the_letter_is_read_all_the_same() -> None:

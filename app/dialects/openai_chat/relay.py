@@ -22,6 +22,7 @@ from app.core.types import StreamEvent
 from app.dialects.base import BadEvent
 from app.dialects.openai_chat.chunks import (
     choices_in,
+    counts_one_choice,
     one_line,
     said_and_finish,
     usage_members,
@@ -45,13 +46,15 @@ NOTHING_SAID: Mapping[str, object] = {"delta": {}}
 
 
 class _Item(NamedTuple):
-    """One frame on its way to the client, with what it holds: pieces, finish reasons, a part of a tool call."""
+    """One frame on its way to the client, with what it holds: pieces, finish reasons, a part of a tool call; and the
+    running cost with it."""
 
     raw: bytes
     data: bytes
     pieces: int
     finished: dict[int, str]
     in_tool: bool
+    running_nano: int
 
 
 class ChatRelay:
@@ -158,16 +161,17 @@ class ChatRelay:
         return b"".join(out)
 
     def resume(self) -> bytes:
-        """Send what was waiting, if the running cost now fits (more was allowed, or exact usage is lower)."""
-        running = self.meter.running_nano
-        over = self.allowance_nano is not None and running > self.allowance_nano
+        """Send what was waiting: all, if the running cost now fits (more was allowed, or exact usage is lower); else
+        what came before the first event that does not fit, and no end."""
+        running, allowed = self.meter.running_nano, self.allowance_nano
         reached = self.kill_nano is not None and running >= self.kill_nano
-        if over or (reached and not self.ended):
-            return b""
-        self.blocked = False
+        self.blocked = (allowed is not None and running > allowed) or (reached and not self.ended)
         out: list[bytes] = []
         pending, self._pending = self._pending, []
-        for item in pending:
+        for place, item in enumerate(pending):
+            if self.blocked and (item.finished or (allowed is not None and item.running_nano > allowed)):
+                self._pending = pending[place:]
+                break
             self._emit(item, out)
         return b"".join(out)
 
@@ -211,7 +215,7 @@ class ChatRelay:
                 self._last_data = data
             out.append(raw)
         elif raw:
-            item = _Item(raw, data, event.pieces, event.finished, event.in_tool)
+            item = _Item(raw, data, event.pieces, event.finished, event.in_tool, running)
             if self.blocked:
                 self._pending.append(item)
             else:
@@ -238,7 +242,7 @@ class ChatRelay:
             self.finished[choice] = reason
             ending = {"index": choice, **self._nothing, "logprobs": None, "finish_reason": reason}
             data = object_bytes({**self._envelope(), "choices": msgspec.Raw(_encode([ending]))})
-            item = _Item(sse_event(data), data, 0, {choice: reason}, False)
+            item = _Item(sse_event(data), data, 0, {choice: reason}, False, self.meter.running_nano)
             if self.blocked:
                 self._pending.append(item)
             else:
@@ -251,8 +255,8 @@ class ChatRelay:
         if item.finished and self._may_be_ours(item):
             if item.pieces:
                 said, data = said_and_finish(item.data)
-                self._emit(_Item(sse_event(said), said, item.pieces, {}, item.in_tool), out)
-                item = _Item(sse_event(data), data, 0, item.finished, False)
+                self._emit(_Item(sse_event(said), said, item.pieces, {}, item.in_tool, item.running_nano), out)
+                item = _Item(sse_event(data), data, 0, item.finished, False, item.running_nano)
             self._held.append(item)
             self.opened = True
             return
@@ -281,7 +285,7 @@ class ChatRelay:
                 self._alone.append(usage)
             if alone and self.ended:
                 data = self._accept(usage, data)
-            else:
+            elif not counts_one_choice(data):
                 self._early = usage, data
         if self._folder is not None:
             return raw, data
