@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.commands.run import Gateway, settled
+from app.commands.run import Gateway, _wait_for, settled
 from tests.conftest import ROOT
 from tests.http.live import until
 from tests.upstream import PATIENCE_S, ScriptedUpstream
@@ -127,6 +128,33 @@ def test_a_signal_is_the_programs_and_leaves_no_gateway(environment: dict[str, s
     assert (running.returncode, out) == (5, "it goes on\n"), err
     assert "task job" in err
     assert not answers(port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent is gone")
+def test_killed_it_leaves_no_gateway(environment: dict[str, str]) -> None:
+    program = f'{ASK}\nprint("begun", os.environ["OPENAI_BASE_URL"], flush=True)\nreply.read()\n'
+    running = subprocess.Popen(command(program), env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert running.stdout is not None
+        port = int(running.stdout.readline().split(":")[-1].split("/")[0])
+        assert answers(port)
+    finally:
+        running.kill()
+    assert running.wait(PATIENCE_S) == -signal.SIGKILL
+    assert running.stdout.read() == "", "the program ends with its stream"
+    until(lambda: not answers(port))
+
+
+def test_a_signal_while_the_program_begins_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = subprocess.Popen
+
+    def interrupted(argv: list[str], **more: Any) -> subprocess.Popen[bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begin(argv, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    asleep = [sys.executable, "-c", "import signal\nsignal.pause()"]
+    assert _wait_for(asleep, dict(os.environ), Gateway("http://127.0.0.1:9", None), "job") == -signal.SIGTERM
 
 
 def test_told_to_end_while_its_gateway_begins_it_leaves_none(environment: dict[str, str], tmp_path: Path) -> None:

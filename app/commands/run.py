@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -30,6 +32,8 @@ ASK_S = 5.0
 START_S = 60.0
 LOOK_EVERY_S = 1.0
 SETTLE_LOOK_S = 0.05
+PR_SET_PDEATHSIG = 1
+"""Linux' word for a signal that comes when the parent is gone (https://man7.org/linux/man-pages/man2/prctl.2.html)."""
 NOT_FOUND = 127
 """What a shell exits with where there is no such program."""
 _open = build_opener(ProxyHandler({})).open
@@ -100,6 +104,13 @@ def _leave(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _leave_with(parent: int) -> None:
+    """This process is to end in order when its parent is gone, however that ended: `kill -9` tells nobody else."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 @contextlib.contextmanager
 def _gateway(url: str | None, key: str | None) -> Iterator[Gateway]:
     """The gateway that runs, or one for as long as the program does. Raises Refused."""
@@ -119,6 +130,7 @@ def _gateway(url: str | None, key: str | None) -> Iterator[Gateway]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=partial(_leave_with, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
         )
     try:
         gateway = Gateway(f"http://127.0.0.1:{port}", key)
@@ -147,22 +159,38 @@ def _run(gateway: Gateway, program: str, command: list[str], task: str, key: str
         way = Way(base, key or NO_KEY, model, Path(folder), words)
         outfit = outfit_for(program, way)
         environment = {**outfit.over(os.environ), "BURSAR_TASK_ID": task}
-        child = subprocess.Popen([program, *outfit.arguments, *outfit.words], env=environment)  # noqa: S603  (asked for)
+        code = _wait_for([program, *outfit.arguments, *outfit.words], environment, gateway, task)
+    for line in receipt(task, settled(gateway, task)):
+        print(line, file=sys.stderr)
+    return code if code >= 0 else 128 - code
+
+
+def _wait_for(command: list[str], environment: dict[str, str], gateway: Gateway, task: str) -> int:
+    """Start the program; its exit code (-N: it died of signal N). Signals are its affair from its first moment on."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    with _on_signals(pass_on):
+        child = subprocess.Popen(command, env=environment)  # noqa: S603  (asked for)
+        for number in early:
+            child.send_signal(number)
         ended = threading.Event()
         status = threading.Thread(target=_show, args=(gateway, task, ended), daemon=True)
         status.start()
-        # Ctrl-C reaches the program too, which decides what to do with it; of other signals it is told.
+        # Ctrl-C reaches the program too, which decides what to do with it.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with _on_signals(lambda number, _: child.send_signal(number)):
-                code = child.wait()
+            return child.wait()
         finally:
             signal.signal(signal.SIGINT, previous)
             ended.set()
             status.join(ASK_S + LOOK_EVERY_S)
-    for line in receipt(task, settled(gateway, task)):
-        print(line, file=sys.stderr)
-    return code if code >= 0 else 128 - code
 
 
 def settled(gateway: Gateway, task: str) -> dict[str, Any] | None:
