@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from importlib.util import find_spec
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,6 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from app.settings import Settings
+from app.stores.file_lock import try_lock
 
 if TYPE_CHECKING:
     from app.main import Gateway
@@ -39,6 +41,7 @@ FIRST_WITHIN_S = 30.0
 LOOK_EVERY_S = 0.1
 """How soon it is seen that the gateway is to stop meanwhile."""
 MOST_FILES = 65_536
+METRICS, OWNED = "bursar-metrics-", "owned"
 LOOP = "asyncio" if sys.platform == "win32" else "uvloop"
 
 
@@ -231,13 +234,28 @@ class _Workers(multiprocess.Multiprocess):
         super().terminate_all()
 
 
+@contextlib.contextmanager
+def _metrics_folder() -> Iterator[Path]:
+    """Where the workers' metrics are. Folders that killed gateways left behind go: nobody has their `OWNED` locked."""
+    for left in Path(tempfile.gettempdir()).glob(f"{METRICS}*/{OWNED}"):
+        with contextlib.suppress(OSError), left.open("rb+") as file:
+            if try_lock(file.fileno()):
+                shutil.rmtree(left.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=METRICS, ignore_cleanup_errors=True) as made:
+        begun = Path(made, "begun")
+        with begun.open("wb") as file:
+            try_lock(file.fileno())
+            begun.rename(begun.with_name(OWNED))  # only now: it was never there unlocked
+            yield Path(made)
+
+
 def _run_workers(config: uvicorn.Config, sock: socket.socket, first: threading.Event | None) -> int:
     if first is not None:
         first.wait(FIRST_WITHIN_S)
     # uvicorn makes its workers by this name, in four places; it offers no other way to say what a worker is.
     multiprocess.Process = _Worker  # type: ignore[misc]
-    with tempfile.TemporaryDirectory(prefix="bursar-metrics-", ignore_cleanup_errors=True) as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        workers = _Workers(config, [sock], Path(folder))
+    with _metrics_folder() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        workers = _Workers(config, [sock], folder)
         workers.run()
     return 1 if any(process.exitcode == STARTUP_FAILURE for process in workers.processes) else 0

@@ -170,3 +170,33 @@ models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budg
         until(lambda: now(served, "bursar_policy_last_load_failed") == 0, 60)
         for number in range(2):
             assert b'"other"' in served.get_on(number, "/v1/models")
+
+
+def test_what_killed_gateways_leave_behind_goes_when_one_begins(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    policy = f"""
+version: 1
+providers: {{p: {{base_url: "{upstream.url}"}}}}
+models: {{m: {{provider: p, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0}}}}}}
+"""
+    places = [tmp_path / name for name in ("tmp", "a", "b", "c")]
+    for place in places:
+        place.mkdir()
+    shared, a, b, c = places
+
+    def folders() -> set[Path]:
+        return set(shared.glob("bursar-metrics-*"))
+
+    with Served(policy, a, workers=2, TMPDIR=shared) as killed:
+        (left,) = folders()
+        orphans = killed.workers()
+        killed.process.kill()
+        killed.process.wait()
+        until(lambda: not any(Path("/proc", str(pid)).exists() for pid in orphans), 60)
+    assert folders() == {left}
+    with Served(policy, b, workers=2, TMPDIR=shared) as one:
+        (of_one,) = folders()
+        assert of_one != left
+        with Served(policy, c, workers=2, TMPDIR=shared):
+            assert of_one in folders(), "another one's, who lives"
+            assert len(folders()) == 2
+        until(lambda: one.get("/metrics")[0] == 200)
