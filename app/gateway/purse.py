@@ -315,14 +315,17 @@ class Purse:
 
     def overruns(self, running_nano: int) -> bool:
         """Called after each read: True when this call is out of tokens, or no more money is to be had and another read
-        like this one would pass the allowance. A busy gateway reads more at a time, so this keeps the overshoot small
-        just when it would grow."""
+        like this one would pass the allowance, where no clamp keeps it within. A busy gateway reads more at a time."""
         read_nano, self._read_nano = running_nano - self._read_nano, running_nano
         if self.tokens_left is not None and self.out_of_tokens:
             return True
         if not self._dry or self.allowance_nano is None or self._grant.contended:
             return False
-        return running_nano + read_nano > self.allowance_nano
+        if running_nano + read_nano <= self.allowance_nano:
+            return False
+        plan = self.plan
+        worst_nano = plan.input_nano + tokens_cost((self.clamp_tokens or 0) * plan.choices, plan.output_rate)
+        return self.clamp_tokens is None or plan.uses is not None or worst_nano > self.allowance_nano
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""

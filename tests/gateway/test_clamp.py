@@ -11,7 +11,7 @@ from app.core.tokens import Calibration, estimate_input
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, model, policy, usd
 from tests.gateway.test_cut import CALL, STORY, assert_cut, assert_denied
 from tests.upstream import ScriptedUpstream
-from tests.upstream_script import Script, hidden, text, tool, words
+from tests.upstream_script import Pause, Script, hidden, text, tool, words
 
 CAP_NANO = 200_000
 INPUT_TOKENS = Calibration.fresh().input_tokens(
@@ -161,3 +161,19 @@ async def test_a_whole_tool_call_that_ends_at_the_clamp_is_not_lost(tmp_path: Pa
     async with Live(tmp_path, policy({"a": upstream})) as live:
         answer = await live.chat(stream=True, max_cost_usd=usd(CAP_NANO))
         assert (answer.error, answer.finishes, answer.done) == (None, ["tool_calls"], True)
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+@pytest.mark.parametrize("second", range(6, 9))
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_within_its_clamp_is_whole_however_it_is_read(
+    tmp_path: Path, upstream: ScriptedUpstream, first: int, second: int, stream: bool
+) -> None:
+    """Another read like its last would pass the cap; the provider, which obeys the clamp, has ended."""
+    said = words("a b c d e f g h i j")
+    reads = (said[:first], Pause(0.02), said[first:second], Pause(0.02), said[second:], Pause(0.02))
+    upstream.source = Script.of(*reads, input_tokens=INPUT_TOKENS * 4 // 5)
+    caps = {"task": {"max_cost_usd": usd(INPUT_TOKENS * INPUT_NANO + (len(said) + 2) * OUTPUT_NANO)}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps)) as live:
+        answer = await live.chat(task="t1", stream=stream)
+        assert (answer.status, answer.error) == (200, None)
