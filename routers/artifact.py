@@ -13,6 +13,8 @@ import numpy as np
 
 FORMAT: Final = 2
 FILE: Final = "router.npz"
+CARD: Final = "MODEL_CARD.md"
+"""What a folder of weights says of them, for people."""
 HASH_CHARS: Final = 12
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]

@@ -51,7 +51,7 @@ def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
 
     `own`: the rows are of the traffic that the weights will serve, so that all they tell of a model is believed there.
     """
-    rows = [row for row in _of_models(deduplicated(rows)) if row.outcomes]
+    rows = taught_by(rows)
     if not rows:
         raise ValueError("there are no outcomes to train on")
     features = [extract(view_of(row)) for row in rows]
@@ -82,6 +82,11 @@ def train(rows: Sequence[Row], *, seed: int = 0, own: bool = False) -> Weights:
     arrays["tried/tasks"] = _tried(rows, features)
     arrays |= {f"length/{name}": np.asarray(value) for name, value in _lengths(rows, features).items()}
     return Weights({name: _stored(array) for name, array in arrays.items()})
+
+
+def taught_by(rows: Sequence[Row]) -> list[Row]:
+    """The rows that training learns from, with the outcomes that it does: each question of a source once, no agents."""
+    return [row for row in _of_models(deduplicated(rows)) if row.outcomes]
 
 
 def _of_models(rows: Sequence[Row]) -> list[Row]:

@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -19,12 +19,11 @@ from app.commands.traces_open import asking, open_traces, settings_for_asking
 from app.learner.teach import Taught, TooLittle, teach, with_house
 from app.settings import Settings
 from app.stores.traces_parquet import TracesError
-from routers.artifact import Weights, read, save
+from routers.artifact import CARD, Weights, read, save
 from routers.belief import Belief
 from routers.learned import LearnedRouter
 from routers.live import LiveRouter, prior_of
 
-CARD: Final = "MODEL_CARD.md"
 _RECORDS = "SELECT record FROM traces WHERE created_s > ? AND created_s <= ? ORDER BY created_s, request_id"
 
 

@@ -270,8 +270,9 @@ def train(
 ) -> None:
     """Train the learned router from outcomes of models on questions, or from this gateway's own traffic; write weights.
 
-    From traces the weights in force learn what a snapshot would, of all history; a model card is written beside them.
-    Serve them with BURSAR_ROUTER_WEIGHTS. The same traces and feedback give the same bytes.
+    From traces the weights in force learn what a snapshot would, of all history. A model card is written beside them,
+    unless there is one of these very weights. Serve them with BURSAR_ROUTER_WEIGHTS. The same traces and feedback give
+    the same bytes.
 
     Examples: bursar train --data ours/ --own --out weights/ ; bursar train --traces --out weights/
     """

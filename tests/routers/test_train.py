@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.commands import train as command
-from routers.artifact import read
+from routers.artifact import CARD, read
 from routers.base import RequestView
 from routers.facts import arm_of_name
 from routers.features import extract
@@ -18,6 +18,7 @@ from routers.learned import LearnedRouter
 from routers.rows import Outcome, Row
 from routers.train import train
 from tests.routers import outcomes
+from tests.routers.made_rows import made_rows, write_rows
 
 
 def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
@@ -90,3 +91,34 @@ def test_weights_of_ones_own_traffic_are_marked(tmp_path: Path) -> None:
     assert float(read(tmp_path / "own").part("serve")["trust"]) == 1.0
     assert command.train(tmp_path, tmp_path / "other", seed=0) == 0
     assert float(read(tmp_path / "other").part("serve")["trust"]) < 1.0
+
+
+def test_a_card_is_written_beside_the_weights(tmp_path: Path) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows = [*made_rows(60), *made_rows(30, source="a|b", families=["only"])]
+    agents = [replace(row, source="agents", outcomes={f"20240402_agent_{m}": o for m, o in row.outcomes.items()})
+              for row in made_rows(5, source="x")]  # fmt: skip
+    write_rows(file, [*rows, *rows[:7], *agents])
+    assert command.train(file, out, seed=3) == 0
+    card, version = (out / CARD).read_text(), read(out).version
+    assert card.startswith(f"# Weights {version}\n")
+    assert "`bursar train --data DIR --seed 3`" in card
+    assert "| made | 60 | 3 | 3 | 180 | 0." in card
+    assert "| a\\|b | 30 | 1 | 3 | 90 | 0." in card
+    assert "| agents |" not in card
+    assert "trust 0.4" in card
+    assert rows[0].prompt not in card
+
+
+def test_a_card_is_of_the_weights_beside_it(tmp_path: Path) -> None:
+    """One that says more of the very same weights stays; one of others goes."""
+    file, out = write_rows(tmp_path / "rows.jsonl", made_rows(40)), tmp_path / "out"
+    assert command.train(file, out, seed=0) == 0
+    said = f"Weights {read(out).version} reach 0.9 of what they should.\n"
+    (out / CARD).write_text(said)
+    assert command.train(file, out, seed=0) == 0
+    assert (out / CARD).read_text() == said
+    assert command.train(file, out, seed=0, own=True) == 0
+    card = (out / CARD).read_text()
+    assert read(out).version in card
+    assert "all they tell of a model is believed" in card
