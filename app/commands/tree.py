@@ -10,8 +10,7 @@ import typer
 
 from app.commands.kernels import pin_kernels
 from app.commands.tree_eval import eval_commands
-from app.commands.tree_router import EXIT_CODES as LEARN_CODES
-from app.commands.tree_router import learn, router_commands
+from app.commands.tree_router import LEARN_CODES, learn, router_commands
 from app.commands.tree_task import task_commands
 from app.commands.tree_traces import traces_commands
 
@@ -32,11 +31,9 @@ keys_commands = typer.Typer(no_args_is_help=True, help="Make keys for clients.")
 cli.add_typer(policy_commands, name="policy")
 cli.add_typer(keys_commands, name="keys")
 cli.add_typer(eval_commands, name="eval")
-cli.add_typer(router_commands, name="router")
-cli.add_typer(task_commands, name="task")
-cli.add_typer(traces_commands, name="traces")
-
-cli.command("learn", epilog=LEARN_CODES)(learn)
+cli.add_typer(router_commands, name="router", short_help="Show what was learned, or roll it back.")
+cli.add_typer(task_commands, name="task", short_help="Show, raise, freeze, thaw or close tasks.")
+cli.add_typer(traces_commands, name="traces", short_help="Query, watch or compact finished calls.")
 
 PolicyOption = Annotated[
     Path | None,
@@ -45,7 +42,7 @@ PolicyOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(short_help="Serve the gateway.", epilog=EXIT_CODES)
 def serve(
     policy: PolicyOption = None,
     host: Annotated[
@@ -71,6 +68,7 @@ def serve(
 
 
 @cli.command(
+    short_help="Run an agent under a cap.",
     epilog="The exit code is the program's own; 2 wrong usage or no gateway; 127 no such program.",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
@@ -79,23 +77,27 @@ def run(
     cap: Annotated[
         float | None, typer.Option(min=0, help="Dollars that this run may spend, all calls together.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="The task's name. [default: one of its own]")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's name. [default: a new name]")] = None,
     gateway: Annotated[
-        str | None, typer.Option(help="URL of a gateway that runs. [default: the one here, or one for this run]")
+        str | None,
+        typer.Option(help="URL of a running gateway. [default: the one on this machine, or one for this run]"),
     ] = None,
-    model: Annotated[str, typer.Option(help="Route or model, for programs that must be told one.")] = "auto",
+    model: Annotated[str, typer.Option(help="Route or model, for programs that need one.")] = "auto",
 ) -> None:
     """Run an agent under a cap: it goes through the gateway as one task, and a receipt comes at the end.
 
-    claude, codex, gemini, opencode and pi are set up by themselves, any other program by the usual variables
-    (OPENAI_BASE_URL, ANTHROPIC_BASE_URL, GOOGLE_GEMINI_BASE_URL). BURSAR_API_KEY is the key, where the gateway
-    wants one. The terminal's title shows the cost so far.
+    claude, codex, gemini, opencode, pi, qwen, cline, cn, aider and mini are configured automatically, any other program
+    by the usual variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL, GOOGLE_GEMINI_BASE_URL). If the gateway has keys, put
+    yours into BURSAR_API_KEY. The terminal's title shows the cost so far.
 
     Examples: bursar run --cap 0.50 -- claude -p "fix the tests" ; bursar run --cap 2 -- python agent.py
     """
     from app.commands.run import run as start  # noqa: PLC0415
 
     raise typer.Exit(start(program, cap=cap, task=task, url=gateway, model=model))
+
+
+cli.command("learn", short_help="Learn from traces and feedback.", epilog=LEARN_CODES)(learn)
 
 
 @policy_commands.command("check", epilog="Exit codes: 0 the policy is good; 1 it is not.")
@@ -117,7 +119,7 @@ def policy_schema() -> None:
     schema()
 
 
-@cli.command(epilog="Exit codes: 0 found; 1 no model of that name.")
+@cli.command(short_help="Show prices.", epilog="Exit codes: 0 found; 1 no model of that name.")
 def prices(
     model: Annotated[str | None, typer.Argument(help="Part of a model's name. [default: the policy's models]")] = None,
     policy: PolicyOption = None,
@@ -132,7 +134,10 @@ def prices(
     raise typer.Exit(show(model, policy=policy, as_json=as_json))
 
 
-@cli.command(epilog="Exit codes: 0 found; 1 nothing on record, or the ledger does not answer.")
+@cli.command(
+    short_help="Show what was spent and what the limits leave.",
+    epilog="Exit codes: 0 found; 1 nothing on record, or the ledger does not answer.",
+)
 def spend(
     task: Annotated[str | None, typer.Option(help="Show this task, model by model.")] = None,
     key: Annotated[str | None, typer.Option(help="Show this key's windows and tasks; with --task, whose task.")] = None,
@@ -150,20 +155,23 @@ def spend(
     raise typer.Exit(show(task=task, key=key, team=team, as_json=as_json))
 
 
-@cli.command(epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage or settings.")
+@cli.command(
+    short_help="Show how fast and how cheaply runs succeed.",
+    epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage or settings.",
+)
 def efficiency(
     by: Annotated[
         str, typer.Option(help="What to tell apart: model, harness, task_type, key, day, or several with commas.")
     ] = "model",
     since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
     key: Annotated[str | None, typer.Option(help="Only this key's runs.")] = None,
-    judged: Annotated[bool, typer.Option("--judged", help="Only runs that feedback was given on.")] = False,
+    judged: Annotated[bool, typer.Option("--judged", help="Only runs with feedback.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show how fast and how cheap runs succeed: a run is a task, or a call that belongs to none.
 
-    Medians are over runs that passed: feedback says so, or, where nobody spoke, the last call completed and shows no
-    sign of failure. `--judged` leaves out what nobody spoke of.
+    Medians are over runs that passed: feedback says so, or, without feedback, the last call completed and shows no
+    sign of failure. `--judged` leaves out runs without feedback.
 
     Examples: bursar efficiency ; bursar efficiency --by harness,model --since 30d --json
     """
@@ -172,17 +180,23 @@ def efficiency(
     raise typer.Exit(show(by=by, since=since, key=key, judged=judged, as_json=as_json))
 
 
-@cli.command("success-metrics", epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage.")
+@cli.command(
+    "success-metrics",
+    short_help="Show the ten measures of success.",
+    epilog="Exit codes: 0 answered; 1 traces or feedback cannot be read; 2 wrong usage.",
+)
 def success_metrics(
     by: Annotated[str, typer.Option(help="What to tell apart: task_type, model, harness, key or day.")] = "task_type",
     since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
     key: Annotated[str | None, typer.Option(help="Only this key's runs.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for a measure; again for others.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: a target for a measure; may be repeated.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the ten measures of success, each with its 95 % interval and its target.
 
-    Where too little is known "not enough data" stands in a number's place. What each measure counts is in
+    Where too little is known it says "not enough data". What each measure counts is in
     app/learner/measures.py.
 
     Examples: bursar success-metrics ; bursar success-metrics --since 30d --target task_success_rate=0.9
@@ -192,7 +206,10 @@ def success_metrics(
     raise typer.Exit(show(by=by, since=since, key=key, target=target or [], as_json=as_json))
 
 
-@cli.command(epilog="Exit codes: 0 estimated; 1 refused, or nothing can be read; 2 wrong usage, settings or policy.")
+@cli.command(
+    short_help="Estimate another policy or router on recorded traffic.",
+    epilog="Exit codes: 0 estimated; 1 refused, or nothing can be read; 2 wrong usage, settings or policy.",
+)
 def replay(
     policy: Annotated[
         Path | None, typer.Option("--policy", help="The other policy. [default: the one in force]")
@@ -201,15 +218,15 @@ def replay(
     router: Annotated[
         str | None, typer.Option(help="A snapshot's number, `weights` or `heuristic`. [default: what is in force]")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="Only the latest so many traces.")] = 50_000,
+    most: Annotated[int, typer.Option(min=1, help="Only this many of the latest traces.")] = 50_000,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate what another policy or router would have cost and scored on recorded traffic.
 
     Each recorded decision is made again with the code that makes live ones. What would have come of it is estimated
     from those that went the same way by chance (a split, exploration), by inverse propensities, self-normalised, and
-    doubly robust, with 95 % intervals; where nothing could ever go that way it is refused. Caps, retries and providers'
-    health are not replayed.
+    doubly robust, with 95 % intervals; if none of them could have gone that way, it refuses. Caps, retries and the
+    health of providers are not replayed.
 
     Examples: bursar replay --policy new.yaml --since 7d ; bursar replay --router 12 --json
     """
@@ -219,7 +236,8 @@ def replay(
 
 
 @cli.command(
-    epilog="Exit codes: 0 written; 1 traces not readable, or the file not writable; 2 wrong usage or settings."
+    short_help="Write the dashboard's charts into one HTML file.",
+    epilog="Exit codes: 0 written; 1 traces not readable, or the file not writable; 2 wrong usage or settings.",
 )
 def report(
     since: Annotated[str, typer.Option(help="A span (24h, 7d), a date, a moment, or all.")] = "7d",
@@ -237,7 +255,10 @@ def report(
     raise typer.Exit(write(since=since, out=out, as_json=as_json))
 
 
-@cli.command(epilog="Exit codes: 0 copied; 1 not copied whole; 2 wrong usage or settings.")
+@cli.command(
+    short_help="Copy the data folder while gateways serve.",
+    epilog="Exit codes: 0 copied; 1 not copied whole; 2 wrong usage or settings.",
+)
 def backup(
     out: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
 ) -> None:
@@ -253,7 +274,10 @@ def backup(
     raise typer.Exit(copy(out))
 
 
-@cli.command(epilog="Exit codes: 0 written; 1 the data cannot be used, or teach too little; 2 wrong usage.")
+@cli.command(
+    short_help="Train the learned router.",
+    epilog="Exit codes: 0 written; 1 the data cannot be used, or teach too little; 2 wrong usage.",
+)
 def train(
     data: Annotated[
         Path | None, typer.Option(help="A folder of rows with outcomes (*.jsonl, *.jsonl.gz), or one file.")
@@ -265,7 +289,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the weights. [default: the installed router's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and rows give the same bytes.")] = 0,
     own: Annotated[
-        bool, typer.Option("--own", help="The outcomes are of the traffic that is served: all they tell is believed.")
+        bool, typer.Option("--own", help="The outcomes come from your own traffic, and are trusted fully.")
     ] = False,
 ) -> None:
     """Train the learned router from outcomes of models on questions, or from this gateway's own traffic; write weights.
@@ -293,9 +317,13 @@ def train(
 @keys_commands.command("new")
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],
-    admin: Annotated[bool, typer.Option("--admin", help="May look at everybody's spending.")] = False,
-    team: Annotated[str | None, typer.Option(help="The team of the policy whose caps it draws on as well.")] = None,
-    expires: Annotated[str | None, typer.Option(help="A day or a time (UTC) from which it is refused.")] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="May see everybody's calls and spending, and use the dashboard.")
+    ] = False,
+    team: Annotated[
+        str | None, typer.Option(help="The team, one of the policy's, whose caps it draws on as well.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When it stops working: a day or a time (UTC).")] = None,
 ) -> None:
     """Make a key: print the secret, once, and the line that lets the policy know it.
 

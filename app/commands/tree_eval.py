@@ -54,8 +54,8 @@ def eval_router(
     seed: SeedOption = 0,
     prices: PricesOption = None,
     models: Annotated[str, typer.Option(help="Only these models, with commas between. [default: all]")] = "",
-    strong: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the best single model]")] = None,
-    weak: Annotated[str | None, typer.Option(help="Of RouteLLM's pair. [default: the cheapest model]")] = None,
+    strong: Annotated[str | None, typer.Option(help="The strong model of RouteLLM's pair. [default: the best]")] = None,
+    weak: Annotated[str | None, typer.Option(help="The weak model of RouteLLM's pair. [default: the cheapest]")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of question groups for intervals.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Fit the baselines that must be fitted, too.")] = True,
 ) -> None:

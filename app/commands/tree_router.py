@@ -8,9 +8,10 @@ import typer
 
 router_commands = typer.Typer(
     no_args_is_help=True,
-    help="What was learned from live traffic: look at snapshots, roll back; in BURSAR_DATA_DIR or BURSAR_REDIS_URL.",
+    help="What was learned from live traffic: show snapshots, roll back; in BURSAR_DATA_DIR or BURSAR_REDIS_URL.",
 )
 EXIT_CODES = "Exit codes: 0 done; 1 no such snapshot, or the store does not answer; 2 wrong settings."
+LEARN_CODES = "Exit codes: 0 done; 1 a store does not answer; 2 wrong settings."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -8,12 +8,15 @@ import typer
 
 task_commands = typer.Typer(
     no_args_is_help=True,
-    help="Look at tasks; raise, freeze, close them, in the ledger of BURSAR_DATA_DIR or BURSAR_REDIS_URL.",
+    help="Show tasks; raise, freeze, thaw or close them, in the ledger of BURSAR_DATA_DIR or BURSAR_REDIS_URL.",
 )
 EXIT_CODES = "Exit codes: 0 done; 1 no such task, or the ledger does not answer; 2 wrong usage."
 
 TaskArgument = Annotated[str, typer.Argument(help="The task's id.")]
-KeyOption = Annotated[str | None, typer.Option(help="Whose task; '-' where the policy sets no keys. [default: found]")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(help="Whose task; '-' where the policy sets no keys. [default: whoever has one of that name]"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -51,9 +54,9 @@ def task_raise(
     ] = None,
     key: KeyOption = None,
 ) -> None:
-    """Set limits of a task in the place of the policy's: a task that was cut goes on below a higher one.
+    """Set limits of a task in place of the policy's: a task that was cut goes on once its limit is higher.
 
-    Works for a task that has not begun, if --key says whose it will be. A lower limit is taken, too.
+    Works for a task that has not begun, if --key says whose it will be. Limits can be lowered, too.
 
     Examples: bursar task raise run-17 --max-cost 5 ; bursar task raise run-18 --max-calls 50 --key ci
     """
@@ -85,7 +88,7 @@ def task_thaw(task: TaskArgument, key: KeyOption = None) -> None:
 
 @task_commands.command("close", epilog=EXIT_CODES)
 def task_close(task: TaskArgument, key: KeyOption = None) -> None:
-    """End a task: no further calls, not even by its own key's word."""
+    """End a task: no further calls. Its own key cannot open it again."""
     from app.commands.task import amend  # noqa: PLC0415
 
     raise typer.Exit(amend(task, key, state="closed"))

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-traces_commands = typer.Typer(no_args_is_help=True, help="Finished calls: ask about them, bring them into Parquet.")
+traces_commands = typer.Typer(no_args_is_help=True, help="Finished calls: query them in SQL, watch them, compact them.")
 
 
 @traces_commands.command("query", epilog="Exit codes: 0 answered; 1 traces cannot be read; 2 the SQL is wrong.")
 def traces_query(
-    sql: Annotated[str, typer.Argument(help="One SELECT, in DuckDB's SQL, of `traces` or `runs`.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT from `traces` or `runs`, in DuckDB's SQL.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all rows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all rows.")] = False,
 ) -> None:
