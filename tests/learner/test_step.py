@@ -17,7 +17,7 @@ from app.learner.labels import TASK_CREDIT, Call, spoken
 from app.learner.lesson import is_held
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
 from app.learner.signs import SETTLED_S
-from app.learner.sources import SIGNS, Told
+from app.learner.sources import SIGNS, Told, prior_of
 from app.learner.step import Learner
 from routers.belief import Belief
 from routers.kinds import extended
@@ -145,6 +145,32 @@ def test_who_is_believed_again_counts_again() -> None:
     assert "key-0" not in made.guard.out
     assert len(told) == 80
     assert sum(made.lessons[name].labels[0].scale > 0.0 for name in told) == 80
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_how_far_a_speaker_is_believed_is_learned_where_a_better_one_spoke_too(right: bool) -> None:
+    """And then counts on calls of which nobody else says anything; once a call, however often it is heard."""
+    calls, truth = [record(n) for n in range(40)], ["success", "failure"]
+    said = [word(call_id(n), truth[n % 2]) for n in range(40)]
+    said += [word(call_id(n), truth[n % 2 if right else n // 2 % 2], source="user") for n in range(40)]
+    made = learner(calls, said)
+    before, after = prior_of("user").informed, made.sources.reliability("user", "alice").informed
+    assert after > before if right else after < before - 0.1
+    assert made.sources.reliability("user", "bob").informed == before
+    state = made.sources.state()
+    made.said([word(call_id(n), truth[(n + 1) % 2], said_s=6_000.0) for n in range(40)])
+    made.step(NOW_S)
+    assert made.sources.state() == state
+    (learned,) = alone(made, word(call_id(50), "failure", source="user"))
+    (newcomer,) = alone(learner(), word(call_id(50), "failure", source="user"))
+    assert learned.weight > newcomer.weight if right else learned.weight < newcomer.weight
+
+
+def alone(made: Learner, said: Feedback) -> list[step.Learned]:
+    """What the one word on another call teaches."""
+    made.saw([record(50)])
+    made.said([said])
+    return made.step(NOW_S)
 
 
 def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it() -> None:
