@@ -14,13 +14,14 @@ import msgspec
 import pytest
 
 from app.commands.learn import _told as told_of
-from app.learner.worker import Done
+from app.commands.learn import _worker as opened_worker
+from app.learner.worker import Done, Rules
 from app.settings import Settings
 from app.stores.opening import make_outcomes
 from app.stores.traces_segments import Segment
 from tests.conftest import ROOT
 from tests.http.live import environment
-from tests.learner.calls import call_id, record, word
+from tests.learner.calls import BASE, call_id, record, word
 
 
 def bursar(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +68,14 @@ def test_learning_once_and_looking_at_it(folder: Path) -> None:
     assert model["labels"] > 15
     assert model["kinds"]["chat"][0] > model["kinds"]["math"][0]
     assert "small" in bursar(folder, "router", "show", "1").stdout
+
+
+async def test_it_learns_by_the_rules_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LABELS", "7"), ("EVERY_S", "8.5")):
+        monkeypatch.setenv(f"BURSAR_SNAPSHOT_{name}", value)
+    monkeypatch.setenv("BURSAR_SNAPSHOTS_KEEP", "3")
+    async with opened_worker(Settings(data_dir=tmp_path), BASE) as made:
+        assert made._rules == Rules(labels=7, every_s=8.5, keep=3)
 
 
 def test_a_snapshot_that_was_taken_back_is_said() -> None:
