@@ -34,6 +34,7 @@ LEARNED: Final = 10.0
 """Labels of a kind, from which on it is compared with what it was."""
 SUREST: Final = 0.995
 """However often requests were right again: one that is wrong is never taken for more than this allows."""
+LEAST_SPREAD: Final = 0.2
 HALVINGS: Final = 16
 
 
@@ -70,8 +71,9 @@ def then(history: Any, outcome: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What is known of each kind in cells of shape S. The last axis: weight, weight x outcome. `base` (S, KINDS, 2): of
-    all labels before those in `closed`; `open` (S, KINDS, 2), `closed` (S, buckets, KINDS, 2): as in a cell."""
+    """What is known of each kind in cells of shape S. The last axis: weight, weight x outcome, weight x its square.
+    `base` (S, KINDS, 3): of all labels before those in `closed`; `open` (S, KINDS, 3), `closed` (S, buckets, KINDS, 3):
+    as in a cell."""
 
     base: Floats
     open: Floats
@@ -80,8 +82,8 @@ class Pairs:
 
 def new_pairs(shape: tuple[int, ...], buckets: int) -> Pairs:
     """Nothing came again yet."""
-    of_kind = np.zeros((*shape, KINDS, 2))
-    return Pairs(of_kind, of_kind, np.zeros((*shape, buckets, KINDS, 2)))
+    of_kind = np.zeros((*shape, KINDS, 3))
+    return Pairs(of_kind, of_kind, np.zeros((*shape, buckets, KINDS, 3)))
 
 
 def heard(pairs: Pairs, kind: Kinds, outcome: Any, weight: Any, *, at_once: bool) -> Pairs:
@@ -89,7 +91,8 @@ def heard(pairs: Pairs, kind: Kinds, outcome: Any, weight: Any, *, at_once: bool
     it is one of those that tell of the base alone."""
     is_it = np.asarray(kind)[..., None] == np.arange(1, KINDS + 1)
     w = is_it * np.asarray(weight, np.float64)[..., None]
-    more = np.stack([w, w * np.asarray(outcome, np.float64)[..., None]], axis=-1)
+    y = np.asarray(outcome, np.float64)[..., None]
+    more = np.stack([w, w * y, w * y * y], axis=-1)
     if at_once:
         return replace(pairs, base=pairs.base + more)
     return replace(pairs, open=pairs.open + more)
@@ -118,6 +121,13 @@ def rates(base: Floats) -> Floats:
     return np.clip((base[..., 1] + 0.5) / (base[..., 0] + 1.0), 1.0 - SUREST, SUREST)
 
 
+def spread(base: Floats) -> Floats:
+    """How much the outcomes of each kind vary, as a share of what yes or no would vary at their mean."""
+    weight, good, squares = (base[..., at] for at in range(3))
+    mean_square = good**2 / np.maximum(weight, LEARNED)
+    return np.clip((squares - mean_square + 0.5) / (good - mean_square + 0.5), LEAST_SPREAD, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
     """Labels of windows in streams that are expected alike, all (S, W, streams): their `weight`, how much of it was
@@ -140,8 +150,8 @@ def streams(pairs: Pairs, windows: NDArray[np.int64]) -> Streams:
     inside = sums[..., windows - 1, :, :]
     base = pairs.base[..., None, :, :] + sums[..., -1:, :, :] - inside
     told, weight = base[..., 0], inside[..., 0]
-    # The base is uncertain itself, by as much as its labels are few.
-    share = np.where(told >= LEARNED, told / np.maximum(told + weight, LEARNED), 0.0)
+    # The base is uncertain itself, by as much as its labels are few; and graded outcomes vary less than yes or no.
+    share = np.where(told >= LEARNED, told / np.maximum(told + weight, LEARNED), 0.0) / spread(base)
     return Streams(weight, inside[..., 1], rates(base), share)
 
 
@@ -169,7 +179,7 @@ def state_of(pairs: Pairs) -> dict[str, Any]:
 
 def pairs_of(state: Mapping[str, Any], buckets: int) -> Pairs:
     """What `state_of` gave."""
-    held = np.zeros((buckets + 1, KINDS, 2))
+    held = np.zeros((buckets + 1, KINDS, 3))
     for bucket, kind, *sums in state["held"]:
         held[bucket, kind] = sums
     return Pairs(np.array(state["base"]), held[0], held[1:])

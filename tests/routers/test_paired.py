@@ -145,6 +145,17 @@ def test_kinds_that_are_hardly_known_say_nothing() -> None:
     assert not (evidence(fell).root > LIMITS).any()
 
 
+def test_graded_outcomes_tell_more_than_yes_or_no() -> None:
+    """Those of one kind, around .8, that lose a tenth."""
+    history = history_of("111")
+    rng, clear, graded = np.random.default_rng(9), new_cell(), new_cell()
+    for number in range(1200):
+        level = 0.8 if number < 1000 else 0.7
+        clear = heard(clear, 1.0, float(rng.random() < level), 1.0, history)
+        graded = heard(graded, 1.0, level + rng.uniform(-0.2, 0.2), 1.0, history)
+    assert evidence(graded).root.max() > 1.7 * evidence(clear).root.max()
+
+
 def fallen(seed: int = 6) -> Watch:
     """A watch on requests that come again, after it fell by half."""
     outcomes, histories = (of[:, 0] for of in streamed(seed, 2400, drop=0.45))
