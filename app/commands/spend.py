@@ -25,7 +25,7 @@ from app.stores.budgets import Budgets, LedgerUnavailable
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
 
-of_the_ledger = ending(LedgerUnavailable, sqlite3.Error, what="the ledger does not answer: ")
+of_the_ledger = ending(LedgerUnavailable, sqlite3.Error, what="the ledger cannot be used: ")
 """For a command that asks the ledger."""
 
 Rows = list[tuple[str, Balance]]
