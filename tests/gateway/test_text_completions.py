@@ -228,6 +228,22 @@ async def test_the_best_of_several_is_held_and_clamped_whole(
         assert (await live.balance("task:t")).held_nano == 0
 
 
+@pytest.mark.parametrize("prompt", [None, "one", ["one", "two"]])
+async def test_prompts_as_vectors_are_set_aside_for_and_answered_each(
+    tmp_path: Path, upstream: ScriptedUpstream, prompt: Any
+) -> None:
+    vectors, tokens = ["A" * 40_960, "B" * 4096], 44
+    answers = 2 + (0 if prompt is None else 1 if isinstance(prompt, str) else len(prompt))
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 1}})) as live:
+        answer = await complete(live, prompt=prompt, prompt_embeds=vectors, max_tokens=10)
+        assert upstream.requests[0].body["prompt_embeds"] == vectors
+        (attempt,) = (await record_of(live, answer))["attempts"]
+        held_nano = nano_from_usd(attempt["budget"]["held_usd"])
+        assert held_nano >= tokens * INPUT_NANO + answers * 10 * OUTPUT_NANO
+        wrong = await complete(live, prompt_embeds=7)
+        assert (wrong.status, wrong.json["error"]["param"]) == (400, "prompt_embeds")
+
+
 @pytest.mark.parametrize("limit", [20, 300])
 async def test_answers_that_nobody_sees_and_nobody_counts_cost_what_was_set_aside(
     tmp_path: Path, upstream: ScriptedUpstream, limit: int

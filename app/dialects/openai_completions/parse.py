@@ -36,6 +36,10 @@ MAX_CHOICES: Final = 128
 MAX_ANSWERS: Final = 4096
 """Prompts times answers to each."""
 
+EMBEDS: Final = "prompt_embeds"
+LEAST_EMBEDDING_CHARS: Final = 1024
+"""What one token takes in base64 at the least: the vectors of small models have some 400 numbers of two bytes."""
+
 _flag = msgspec.json.Decoder(bool | None)
 _integer = msgspec.json.Decoder(int | None)
 _optional_string = msgspec.json.Decoder(str | None)
@@ -116,10 +120,34 @@ def parse_completion(body: bytes) -> ChatRequest:
 
 
 def prompts_of(members: dict[str, msgspec.Raw]) -> Prompts:
-    """A text, several, tokens, or several lists of tokens. Raises BadRequest."""
-    raw = members.get("prompt")
+    """A text, several, tokens, or several lists of tokens, and vLLM's vectors before them. Raises BadRequest."""
+    raw, embedded = members.get("prompt"), _embedded(members)
     if raw is None or bytes(raw) == b"null":
-        return Prompts("", 0, (0,))
+        return embedded or Prompts("", 0, (0,))
+    prompts = _prompts_in(raw, members)
+    if embedded is not None:
+        prompts.bytes_ += embedded.bytes_
+        prompts.lengths = embedded.lengths + prompts.lengths
+    return prompts
+
+
+def _embedded(members: dict[str, msgspec.Raw]) -> Prompts | None:
+    """Prompts as vectors, each in base64: how many tokens only vLLM knows, so as many as there can be.
+
+    Source: https://docs.vllm.ai/en/latest/features/prompt_embeds.html
+    """
+    raw = members.get(EMBEDS)
+    if raw is None or bytes(raw) == b"null":
+        return None
+    several = bytes(memoryview(raw)[:64]).lstrip().startswith(b"[")
+    given: list[str] = field_of(_texts, members, EMBEDS) if several else [field_of(_optional_string, members, EMBEDS)]
+    if not given:
+        return None
+    tokens = sum(len(text) // LEAST_EMBEDDING_CHARS + 1 for text in given)
+    return Prompts("", math.ceil(tokens * BYTES_PER_INPUT_TOKEN), tuple(0 for _ in given))
+
+
+def _prompts_in(raw: msgspec.Raw, members: dict[str, msgspec.Raw]) -> Prompts:
     first = bytes(memoryview(raw)[:64]).lstrip()
     inner = first[1:].lstrip()[:1]
     if not first.startswith(b"["):
