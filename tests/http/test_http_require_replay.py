@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from app.core.policy import HEURISTIC, LEARNED, ReplayRules
+from app.gateway.metrics import Metrics
 from app.gateway.view import View
-from app.replaying import judged, untold
+from app.replaying import ReplayCheck, judged, untold
+from app.settings import Settings
 from app.stores.prices import Catalogue
 from tests.gateway.policy_values import policy
 from tests.http.live import LiveGateway
@@ -108,3 +110,18 @@ def test_what_cannot_be_told_is_as_the_policy_says() -> None:
     assert judged(dollars_alone, strict).refused is not None
     dollars_alone["all"]["cost_usd"]["change"]["value"] = 1.0
     assert "+50.0%" in (judged(dollars_alone, RULES).refused or "")
+
+
+async def test_an_edit_cannot_do_away_with_the_check_that_it_must_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def takes_too_long(*_: object) -> dict[str, Any]:
+        raise TimeoutError
+
+    monkeypatch.setattr(ReplayCheck, "_replayed", takes_too_long)
+    check = ReplayCheck(Settings(data_dir=tmp_path), Metrics())
+    with_it = policy([CHEAP, DEAR], [SPLIT], require_replay=ReplayRules(untold="refuse"))
+    without = policy([CHEAP, DEAR], [SPLIT])
+    for old, new in ((with_it, without), (without, with_it), (with_it, with_it)):
+        assert "it took longer than" in (await check(old, new) or "")
+    assert await check(without, without) is None

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.core.quarantined import Quarantined
+from app.gateway.choose import IN_QUARANTINE
 from app.learner.pack import pack_belief
 from app.settings import SHIPPED_WEIGHTS, Settings
 from app.stores.opening import make_snapshots
@@ -23,6 +25,7 @@ from routers import artifact
 from routers.belief import Belief
 from routers.learned import load
 from routers.live import prior_of
+from routers.probes import PROBE_SHARE
 from tests.http.live import LiveGateway, contract
 from tests.upstream import ScriptedUpstream
 
@@ -161,6 +164,28 @@ def test_what_cannot_be_used_or_was_refused_changes_nothing(gateway: LiveGateway
     number = published(gateway, pack_belief(taught(gateway, "small"), BASE))
     gateway.until(lambda: in_force(gateway, number))
     assert "bursar_router_snapshot_swaps_total 2.0" in gateway.metrics()
+
+
+def test_who_is_in_quarantine_is_shown_and_passed_over_until_it_is_back(gateway: LiveGateway) -> None:
+    belief = taught(gateway, "small")
+    down = (Quarantined("small", "chat", 1_000.0, 0.9, 0.4), Quarantined("large", "math", 1_000.0, 0.9, 0.2, "traffic"))
+    number = published(gateway, pack_belief(belief, BASE, down))
+    gateway.until(lambda: in_force(gateway, number))
+    of_small = 'bursar_quarantine_drop{cause="model",model="small",task_type="chat"}'
+    of_large = 'bursar_quarantine_drop{cause="traffic",model="large",task_type="math"}'
+    assert f"{of_small} 0.4" in gateway.metrics()
+    assert f"{of_large} 0.2" in gateway.metrics()
+    decisions = [decided(gateway) for _ in range(8)]
+    assert {one["task_type"] for one in decisions} == {"chat"}
+    assert {one["propensity"] for one in decisions} <= {PROBE_SHARE, 1.0 - PROBE_SHARE}
+    passed_over = [one for one in decisions if one["chosen"] != "small"]
+    assert passed_over  # all eight are probes once in 4e10
+    assert all(IN_QUARANTINE in one["reason"] for one in passed_over)
+    back = published(gateway, pack_belief(belief, BASE))
+    gateway.until(lambda: in_force(gateway, back))
+    assert f"{of_small} 0.0" in gateway.metrics()
+    assert f"{of_large} 0.0" in gateway.metrics()
+    assert decided(gateway)["chosen"] == "small"
 
 
 def test_a_policy_edit_keeps_what_was_learned(gateway: LiveGateway) -> None:
