@@ -15,10 +15,8 @@ from routers.features import (
     EFFORTS,
     FEATURES,
     HEAD_CHARS,
-    INSTRUCTIONS,
     OPENING_CHARS,
     TAIL_CHARS,
-    TOPICS,
     Features,
     Instructions,
     Topics,
@@ -26,6 +24,7 @@ from routers.features import (
     extract,
     of_counts,
 )
+from routers.lexicon import INSTRUCTIONS, TOPICS
 
 
 def of(text: str) -> Features:

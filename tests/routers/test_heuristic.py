@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from routers.base import Arm, RequestView, Router, Score
-from routers.features import INSTRUCTIONS, TOPICS, Features, Instructions, Topics, extract
+from routers.features import Features, Instructions, Topics, extract
 from routers.heuristic import EASIEST, HARDEST, HeuristicRouter, demand_of, p_success
+from routers.lexicon import INSTRUCTIONS, TOPICS
 
 ROUTER: Router = HeuristicRouter()
 TIERS = [Arm(f"tier-{tier}", tier) for tier in range(1, 10)]
