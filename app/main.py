@@ -221,12 +221,12 @@ class Gateway:
     def _accept(self, policy: Policy) -> str | None:
         return NO_KEYS if policy.open_access and not is_loopback(self.settings.host) else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: the lifespan builds the front, which serves the rest."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """ASGI: the lifespan builds the front, which serves the rest; its own coroutine, and none around it."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif self.front is not None:
-            await self.front(scope, receive, send)
+            return self._lifespan(receive, send)
+        assert self.front is not None
+        return self.front(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

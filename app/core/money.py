@@ -51,7 +51,7 @@ def usd_text(nano: int) -> str:
     whole, part = divmod(nano, NANO_PER_USD)
     if not part:
         return f"{sign}{whole}"
-    return f"{sign}{whole}.{part:09d}".rstrip("0")
+    return f"{sign}{whole}.{str(NANO_PER_USD + part)[1:].rstrip('0')}"  # padding by format takes twice as long
 
 
 def usd_json(nano: int | None) -> bytes:

@@ -8,6 +8,7 @@ is `2026-11-30`, the hour `2026-11-30T17`.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from typing import Literal
 
@@ -22,6 +23,17 @@ _SCOPE = re.compile(
 def moment_of(now: dt.datetime) -> str:
     """The minute that it is; not by `isoformat`, which takes three times as long."""
     return f"{now.year:04}-{now.month:02}-{now.day:02}T{now.hour:02}:{now.minute:02}"
+
+
+def moment_at(unix_s: float) -> str:
+    """The minute at a Unix time."""
+    return _moment_in(int(unix_s // 60))
+
+
+@functools.lru_cache(maxsize=4)
+def _moment_in(minute: int) -> str:
+    """All calls of a minute share it."""
+    return moment_of(dt.datetime.fromtimestamp(60 * minute, dt.UTC))
 
 
 def scope_in(owner: str, window: Window, moment: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -15,7 +14,7 @@ from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarE
 from app.core.money import usd_text
 from app.core.policy import Candidate, Key
 from app.core.types import Outcome
-from app.core.windows import moment_of
+from app.core.windows import moment_at
 from app.dialects.base import Dialect
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.approach import landing_headers
@@ -72,7 +71,7 @@ class OwnedCall(ABC):
         self.moment = self._moment()
 
     def _moment(self) -> str:
-        return moment_of(dt.datetime.now(dt.UTC))[: self.view.moment_chars]
+        return moment_at(time.time())[: self.view.moment_chars]
 
     @property
     def dialect(self) -> Dialect:

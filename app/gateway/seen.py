@@ -50,9 +50,9 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
     """What showed in an answer that is complete."""
     salted = view.once(("salted", ""), lambda: salted_by(view.policy))
     prompt, price = request.prompt, candidate.price
-    first, last, system = _ends(prompt.first_user), _ends(prompt.last_user), _ends(prompt.system)
-    began = _digest(salted, f"{first}\0{system}\0{prompt.tools}")
-    asked = _digest(salted, f"{last}\0{system}\0{prompt.messages}\0{prompt.history_chars}\0{prompt.text_bytes}")
+    began = _digest(salted, f"{_ends(prompt.first_user)}\0{_ends(prompt.system)}\0{prompt.tools}")
+    later = "" if prompt.last_user is prompt.first_user else _ends(prompt.last_user)
+    asked = _digest(salted, f"{began}\0{later}\0{prompt.messages}\0{prompt.history_chars}\0{prompt.text_bytes}")
     calls = heard.calls
     return Seen(
         began=began,

@@ -11,7 +11,6 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -50,8 +49,7 @@ class Cycle(RequestResponseCycle):
         """The reply's head, for a body that `framing` tells the length of. Raises RuntimeError for a header that
         would end its line, or for a reply that has begun."""
         every = [*self.default_headers, *headers]
-        lines = b"%b: %b\r\n" * len(every) % tuple(chain.from_iterable(every))
-        head = b"".join((STATUS_LINE[status], lines, framing))
+        head = b"%b%b\r\n%b" % (STATUS_LINE[status], b"\r\n".join(map(b": ".join, every)), framing)
         if self.response_started or head.count(b"\n") != len(every) + 1 + framing.count(b"\n"):
             raise RuntimeError("a reply begins once, and no header has a line break")
         self.response_started = True

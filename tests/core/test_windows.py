@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.windows import CHARS, Window, began_at, ends_at, moment_of, refills_at, scope_in, window_of
+from app.core.windows import CHARS, Window, began_at, ends_at, moment_at, moment_of, refills_at, scope_in, window_of
 
 LAST = dt.datetime(2026, 12, 31, 23, 59, 50, 123, tzinfo=dt.UTC)
 NEW_YEAR = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
@@ -28,7 +28,7 @@ def test_what_never_refills_never_began() -> None:
 
 
 def test_a_window_is_named_by_the_beginning_of_a_moment() -> None:
-    assert moment_of(LAST) == "2026-12-31T23:59"
+    assert moment_of(LAST) == moment_at(LAST.timestamp()) == "2026-12-31T23:59"
     assert scope_in("key:a", "minute", moment_of(LAST)) == "key:a:minute:2026-12-31T23:59"
     assert scope_in("team:a", "hour", moment_of(LAST)) == "team:a:hour:2026-12-31T23"
     assert scope_in("global", "month", moment_of(LAST)) == "global:month:2026-12"

@@ -39,9 +39,11 @@ def _spliced(body: bytes, cost_nano: int | None) -> bytes | None:
     An object's bytes cannot stand in a JSON string, whose quotes are escaped; found once, they are the usage.
     """
     usage = bytes(_usage.decode(body).usage)
-    if usage[:1] != b"{" or usage.find(b'"') < 0 or usage.find(b'"cost"') >= 0 or body.count(usage) != 1:
+    if usage[:1] != b"{" or usage.find(b'"') < 0 or usage.find(b'"cost"') >= 0:
         return None
     before, _, after = body.partition(usage)
+    if after.find(usage) >= 0:
+        return None
     return b'%b%b,"cost":%b}%b' % (before, usage[:-1].rstrip(), usd_json(cost_nano), after)
 
 
