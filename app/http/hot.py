@@ -36,7 +36,6 @@ from app.http.wire import WIRE, Cycle, WireDownstream
 log = structlog.get_logger()
 
 NO_PATH: Mapping[str, str] = {}
-NO_EXTENSIONS: Mapping[str, Cycle] = {}
 TRACEPARENT_CHARS = 55
 """https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
 READ_AWAY_S = 5.0
@@ -99,7 +98,8 @@ class HotRoute(ABC):
         path: Mapping[str, str] = NO_PATH,
     ) -> None:
         """One request."""
-        cycle: Cycle | None = scope.get("extensions", NO_EXTENSIONS).get(WIRE)
+        # Taken out: a cycle has its scope, and each would keep the other for the garbage collector to find.
+        cycle: Cycle | None = scope["extensions"].pop(WIRE, None) if "extensions" in scope else None
         downstream = AsgiDownstream(send) if cycle is None else WireDownstream(cycle)
         kept: Reply | None = None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import math
 from collections.abc import AsyncIterator
@@ -44,6 +45,11 @@ async def whole_reply(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head, await reader.readexactly(length)
 
 
+def cycles() -> int:
+    """How many requests are in memory."""
+    return sum(isinstance(known, Cycle) for known in gc.get_objects())
+
+
 async def test_a_connection_serves_one_request_after_the_other(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(words("One two three."))
     async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
@@ -53,6 +59,25 @@ async def test_a_connection_serves_one_request_after_the_other(tmp_path: Path, u
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
             assert head.lower().count(b"content-length") == 1
             assert json.loads(body)["choices"][0]["message"]["content"] == "One two three."
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_request_leaves_nothing_to_the_garbage_collector(
+    tmp_path: Path, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream})) as live, connected(live) as (reader, writer):
+        gc.collect()
+        gc.disable()
+        before = cycles()
+        try:
+            for _ in range(6):
+                writer.write(asked(stream=stream))
+                await (reader.readuntil(b"\r\n0\r\n\r\n") if stream else whole_reply(reader))
+            left = cycles() - before
+        finally:
+            gc.enable()
+    assert left <= 2  # the connection's latest, and one whose task is about to end
 
 
 async def test_a_pipeline_is_answered_in_order(tmp_path: Path, upstream: ScriptedUpstream) -> None:
