@@ -171,8 +171,6 @@ class Balance:
     @property
     def room_nano(self) -> int | None:
         """Limit minus spent minus held; None without a limit."""
-        if self.limit_nano is None and self.own_limit_nano is None:
-            return None  # the common case: a scope that only counts
         limit = self.effective_limit_nano
         return None if limit is None else limit - self.spent_nano - self.held_nano
 
@@ -230,7 +228,7 @@ class Book:
         if op.call_id in self.holds:
             return self._granted(self.holds[op.call_id], now_ms=op.now_ms)
         scopes = [self._claimed(claim) for claim in op.claims]
-        names = tuple(claim.scope for claim in op.claims)
+        names = tuple([claim.scope for claim in op.claims])
         has_terms = False
         for scope, balance in zip(names, scopes, strict=True):
             if balance.killed_at_nano is not None and balance.exhausted and not op.forced:
@@ -368,10 +366,11 @@ class Book:
         tightest, least = "", None
         for scope in scopes:
             balance = self.balances[scope]
-            if balance.limit_nano is None and balance.own_limit_nano is None:
-                continue  # the common case, seen without a call
-            room = balance.room_nano
-            if room is not None and (least is None or room < least):
+            limit = balance.limit_nano if balance.own_limit_nano is None else balance.effective_limit_nano
+            if limit is None:
+                continue
+            room = limit - balance.spent_nano - balance.held_nano  # `room_nano`: every scope of every verb is asked
+            if least is None or room < least:
                 tightest, least = scope, room
         return tightest, least
 

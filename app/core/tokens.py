@@ -43,7 +43,7 @@ def pieces(text: str) -> int:
     # A run of spaces counts with the word behind it: an indent is one token however wide.
     words = text.split()
     signs = len(text.encode().translate(None, _ORDINARY))
-    letters = sum(map(len, words)) - signs
+    letters = len("".join(words)) - signs
     return max(len(words), letters // _LETTERS_PER_PIECE) + (signs + 1) // 2 or 1
 
 

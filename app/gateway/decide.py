@@ -45,6 +45,22 @@ class Opinion(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What deciding again would need of a request: its features, and what stands behind them. `input_tokens`:
+    estimated, of the first candidate."""
+
+    features: Features
+    input_tokens: int
+    choices: int
+    wants_schema: bool
+    server_tools: tuple[str, ...]
+    searches: bool
+    service_tier: str | None
+    dialect: str
+    others: tuple[str, ...]
+    placement: Placement | None
+
+
 class Decision(msgspec.Struct, frozen=True):
     """Where to go, in order, and why. `usable` are all who could serve, `considered` those who cannot as well.
 
@@ -53,8 +69,6 @@ class Decision(msgspec.Struct, frozen=True):
     its opinion is among `others`, if it had one. `propensity`: the probability, over all assignments of this call,
     that `chosen` is chosen. `demand`: what the request asks for, as the learned router reads it.
     `explored`: whether this call was one of those to be drawn (None: no call like it may be), `instead_of` which was.
-    `features`, `input_tokens` (estimated, of the first candidate) and what stands behind them: what deciding again
-    would need.
     """
 
     requested: str
@@ -67,6 +81,7 @@ class Decision(msgspec.Struct, frozen=True):
     retries: Retries
     task_type: str
     router: str
+    asked: Asked
     assigned: str | None = None
     share: float | None = None
     deferred: bool = False
@@ -75,16 +90,6 @@ class Decision(msgspec.Struct, frozen=True):
     explored: bool | None = None
     instead_of: str | None = None
     demand: Demand | None = None
-    features: Features | None = None
-    input_tokens: int = 0
-    choices: int = 1
-    wants_schema: bool = False
-    server_tools: tuple[str, ...] = ()
-    searches: bool = False
-    service_tier: str | None = None
-    dialect: str = "openai_chat"
-    others_named: tuple[str, ...] = ()
-    placement: Placement | None = None
 
     @property
     def chosen(self) -> Candidate:
@@ -142,23 +147,22 @@ def decide(
         retries=target.retries,
         task_type=task_type,
         router=opinion.router,
+        asked=_asked(request, features, tokens[0]),
         assigned=assigned,
         share=share,
         deferred=deferred,
         others=tuple(other for other in scoring.opinions.values() if other is not opinion),
         propensity=propensity,
         demand=_demand(view, target.rules, features),
-        features=features,
-        input_tokens=tokens[0],
-        choices=request.choices,
-        wants_schema=request.prompt.wants_schema,
-        server_tools=request.prompt.server_tools,
-        searches=request.prompt.searches,
-        service_tier=request.prompt.service_tier,
-        dialect=request.dialect,
-        others_named=request.others,
-        placement=request.prompt.placement,
     )
+
+
+def _asked(request: ChatRequest, features: Features, input_tokens: int) -> Asked:
+    prompt = request.prompt
+    return Asked(
+        features, input_tokens, request.choices, prompt.wants_schema, prompt.server_tools, prompt.searches,
+        prompt.service_tier, request.dialect, request.others, prompt.placement,
+    )  # fmt: skip
 
 
 def _task_type(view: View, target: Target, features: Features) -> str:

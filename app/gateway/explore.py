@@ -75,7 +75,7 @@ def explored(
     """The decision, or the one that sampling makes of it; with the probability of its choice over both. `arms` are the
     routers' view of what was considered, candidates first."""
     rules = decision.rules
-    if rules is None or rules.explore is None or in_tool_loop or rules.split or decision.features is None:
+    if rules is None or rules.explore is None or in_tool_loop or rules.split:
         return decision
     if decision.propensity < 1.0:  # a model is in quarantine: its probes are exploration enough
         return decision
@@ -87,7 +87,7 @@ def explored(
     if not explorer.budget.allows(rules.name, rules.explore.day_nano, dearest, today):
         return decision
     live: LiveRouter = router  # type: ignore[assignment]
-    mean, variance = live.drawn(decision.features, arms)
+    mean, variance = live.drawn(decision.asked.features, arms)
     every, squares = mean.tolist(), variance.tolist()
     means, spreads = [every[place] for place, _ in options], [sqrt(squares[place]) for place, _ in options]
     seen = [option for _, option in options]

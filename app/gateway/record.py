@@ -15,7 +15,7 @@ from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.choose import Considered
-from app.gateway.decide import Decision, Opinion
+from app.gateway.decide import Asked, Decision, Opinion
 from app.gateway.limits import Limits
 from app.gateway.purse import Purse
 from app.gateway.view import View
@@ -148,7 +148,7 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
         "order": [c.name for c in decision.order],
         "task_type": decision.task_type,
         "item": None if decision.demand is None else demand_json(decision.demand, view),
-        "asked": None if decision.route is None else asked_json(decision),
+        "asked": None if decision.route is None else asked_json(decision.asked),
         "objective": rules and rules.objective,
         "adequacy": rules and rules.adequacy,
         "min_confidence": rules and rules.min_confidence,
@@ -169,23 +169,23 @@ def decision_json(decision: Decision, view: View) -> dict[str, Any]:
     return found
 
 
-def asked_json(decision: Decision) -> dict[str, Any]:
+def asked_json(asked: Asked) -> dict[str, Any]:
     """What deciding again would need of the request, and no word of it."""
     found: dict[str, Any] = {
-        "input_tokens": decision.input_tokens,
-        "choices": decision.choices,
-        "wants_schema": decision.wants_schema,
-        "dialect": decision.dialect,
-        "features": None if decision.features is None else counts(decision.features),
+        "input_tokens": asked.input_tokens,
+        "choices": asked.choices,
+        "wants_schema": asked.wants_schema,
+        "dialect": asked.dialect,
+        "features": counts(asked.features),
     }
-    if decision.server_tools:
-        found["server_tools"], found["searches"] = decision.server_tools, decision.searches
-    if decision.service_tier is not None:
-        found["service_tier"] = decision.service_tier
-    if decision.others_named:
-        found["models"] = decision.others_named
-    if decision.placement is not None:
-        found["placement"] = decision.placement
+    if asked.server_tools:
+        found["server_tools"], found["searches"] = asked.server_tools, asked.searches
+    if asked.service_tier is not None:
+        found["service_tier"] = asked.service_tier
+    if asked.others:
+        found["models"] = asked.others
+    if asked.placement is not None:
+        found["placement"] = asked.placement
     return found
 
 

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,18 +125,16 @@ class StoredBook:
 
     def _apply(self, ops: Sequence[Op]) -> list[Result]:
         book = self._book
-        self._load([op.call_id for op in ops], (scope for op in ops for scope in _claimed_by(op)))
+        claimed = [_claimed_by(op) for op in ops]
+        self._load([op.call_id for op in ops], chain.from_iterable(claimed))
         results: list[Result] = []
         calls: dict[str, None] = {}
         scopes: dict[str, None] = {}
-        for op in ops:
+        for op, names in zip(ops, claimed, strict=True):
             hold = book.holds.get(op.call_id)
             results.append(book.apply(op))
             calls[op.call_id] = None
-            if hold is not None:
-                scopes.update(dict.fromkeys(hold.scopes))
-            else:
-                scopes.update(dict.fromkeys(_claimed_by(op)))
+            scopes.update(dict.fromkeys(names if hold is None else hold.scopes))
         self._save(calls, scopes)
         return results
 
@@ -201,13 +200,13 @@ class StoredBook:
             self._db.execute("DELETE FROM owners WHERE owner = ?", (self._owner,))
 
 
-def _claimed_by(op: Op) -> list[str]:
+def _claimed_by(op: Op) -> Sequence[str]:
     """The scopes that a verb names."""
     if type(op) is Reserve:
         return [claim.scope for claim in op.claims]
     if type(op) is Amend:
         return [op.scope] if op.parent is None else [op.scope, op.parent]
-    return []
+    return ()
 
 
 def inode(path: Path) -> int | None:
