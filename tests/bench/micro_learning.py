@@ -106,7 +106,6 @@ def learning_parts(batch_s: float) -> Iterator[Part]:
 
 def _works(of: Exploring) -> Iterator[tuple[str, str, Callable[[], object]]]:
     features, demand, belief = of.decision.asked.features, of.decision.demand, of.belief
-    assert features is not None
     assert demand is not None
     yield "scores by the weights alone, the text read", "request", lambda: BASE.score(features, of.arms)
     yield "scores by a snapshot, the text read", "request", lambda: of.live.score(features, of.arms)
