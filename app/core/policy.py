@@ -73,8 +73,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Network deadlines of one provider, in seconds: connecting, first event, silence between reads,
-    and one stalled write to the client."""
+    """Network deadlines of a provider, in seconds: connecting, first event, silence between reads, a stalled write."""
 
     connect_s: float = 10.0
     ttft_s: float = 120.0
@@ -109,10 +108,10 @@ class ChatHabits:
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who is paid. `any_model`: `NAME/whatever` is served without being listed. `query` is sent behind every path.
-    `also`: further dialects below its base URL; text completions are one where it speaks Chat.
-    `openai`: it is OpenAI itself, which knows every member of its dialects; `openrouter`: it is OpenRouter.
-    `bridge`: it is asked through litellm, in chat; its base URL may be empty. `responses_least_tokens`: the smallest
-    output limit that it takes in Responses."""
+    `also`: further dialects below its base URL; text completions are one where it speaks Chat. `bills`: it wants money,
+    and has not a list price alone. `openai`: it is OpenAI itself, which knows every member of its dialects;
+    `openrouter`: it is OpenRouter. `bridge`: it is asked through litellm, in chat; its base URL may be empty.
+    `responses_least_tokens`: the smallest output limit that it takes in Responses."""
 
     name: str
     dialect: str
@@ -120,6 +119,7 @@ class Provider:
     api_key: Secret | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     query: Secret | None = None
+    bills: bool = True
     bills_after_cancel: bool = False
     chat: ChatHabits = ChatHabits()
     any_model: bool = False

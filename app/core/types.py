@@ -143,10 +143,12 @@ class Outcome(StrEnum):
 
 
 class Provenance(StrEnum):
-    """Where a figure in dollars comes from; unknown is None in the record, never zero."""
+    """Where a figure in dollars comes from; unknown is None in the record, never zero. LIST_PRICE: nobody bills
+    it, so it is what that much costs by the list."""
 
     METERED = "metered"
     ESTIMATED = "estimated"
     CONSERVATIVE = "conservative"
+    LIST_PRICE = "list_price"
     FREE = "free"
     UNKNOWN = "unknown"

@@ -336,7 +336,7 @@ class Attempt:
         if self.meter.pieces or self.meter.usage is not None:
             self.record.generation_s = self.pace.generation_s()
         await self.purse.settle(cost_nano or 0, killed=killed)
-        self.record.charged_nano, self.record.provenance = cost_nano, provenance
+        self.record.charge(cost_nano, provenance)
         if self.purse.lands and self.purse.plan.mode is not Mode.PLAIN:
             self.relay.left_nano = self.purse.remaining_nano
         usage, meter = self.meter.usage, self.meter

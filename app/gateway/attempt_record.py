@@ -65,6 +65,15 @@ class AttemptRecord(msgspec.Struct):
             told = [(name, headers[name]) for name in limits[:MOST_RATE_LIMITS]]
             self.rate_limits = [(n.encode(), v.encode()) for n, v in told if _fits_header(n) and _fits_header(v)]
 
+    def charge(self, cost_nano: int | None, provenance: Provenance) -> None:
+        """Note what it was charged (None: unknown) and where that comes from: by the list alone, where its provider
+        bills nothing."""
+        self.charged_nano, self.provenance = cost_nano, provenance
+        if cost_nano is None:
+            self.provenance = Provenance.UNKNOWN
+        elif cost_nano and not self.candidate.provider.bills:
+            self.provenance = Provenance.LIST_PRICE
+
     @property
     def tokens_per_sec(self) -> float | None:
         """Output over the time that it took; None where nothing came."""

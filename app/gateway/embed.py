@@ -185,8 +185,7 @@ class EmbeddingsCall(OwnedCall):
 
     @staticmethod
     async def _settle(purse: Purse, record: AttemptRecord, cost_nano: int | None, provenance: Provenance) -> None:
-        record.charged_nano = cost_nano
-        record.provenance = provenance if cost_nano is not None else Provenance.UNKNOWN
+        record.charge(cost_nano, provenance)
         usage = purse.meter.usage
         record.usage = {"input_tokens": usage.input if usage else purse.meter.input_tokens, "output_tokens": 0}
         await purse.settle(cost_nano or 0)

@@ -29,6 +29,7 @@ _CERTAINTY = (
     Provenance.METERED,
     Provenance.ESTIMATED,
     Provenance.CONSERVATIVE,
+    Provenance.LIST_PRICE,
     Provenance.UNKNOWN,
 )
 

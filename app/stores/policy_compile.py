@@ -167,6 +167,7 @@ def _provider(name: str, given: ProviderSpec, billing_hosts: Iterable[str]) -> P
         api_key=Secret(given.api_key) if given.api_key else None,
         headers=MappingProxyType(dict(given.headers)),
         query=Secret(urlencode(given.query)) if given.query else None,
+        bills=given.bills,
         bills_after_cancel=bills,
         chat=_chat_habits(given, host),
         any_model=given.any_model,

@@ -95,6 +95,11 @@ class ProviderSpec(Spec):
     optional: bool = Field(
         default=False, description="If one of its variables is not set, the provider and its models are left out."
     )
+    bills: bool = Field(
+        default=True,
+        description="False if it sends no bill for what is used (your own hardware, a flat rate) and its models have "
+        "a price all the same: caps hold for it, and records say `list_price` of where the cost comes from.",
+    )
     bills_after_cancel: bool | None = Field(
         default=None, description="It goes on billing after a stream is cancelled. Default: by host."
     )

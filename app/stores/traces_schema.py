@@ -97,7 +97,12 @@ COLUMNS = (
     _of("error", "error", _TEXT, "what went wrong"),
     _of("denied_scope", "denied_scope", _TEXT, "whose budget refused it"),
     _of("cost_usd", "cost_usd", _REAL, "all attempts together; NULL: unknown, never 0"),
-    _of("provenance", "provenance", _TEXT, "where that figure comes from: metered, estimated, free, ..."),
+    _of(
+        "provenance",
+        "provenance",
+        _TEXT,
+        "of that figure: metered, estimated, conservative, list_price, free, unknown",
+    ),
     _of("usage.input_tokens", "input_tokens", _WHOLE, "of the last attempt, cached ones included"),
     _of("usage.output_tokens", "output_tokens", _WHOLE, "of the last attempt, reasoning included"),
     _of("usage.cache_read_tokens", "cache_read_tokens", _WHOLE, "of the input"),

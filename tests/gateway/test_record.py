@@ -16,6 +16,7 @@ BY_CERTAINTY = (
     Provenance.METERED,
     Provenance.ESTIMATED,
     Provenance.CONSERVATIVE,
+    Provenance.LIST_PRICE,
     Provenance.UNKNOWN,
 )
 

@@ -25,10 +25,14 @@ MEMBERS = {
 def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     policy = f"""
 version: 1
-providers: {{a: {{base_url: "{upstream.url}"}}, b: {{base_url: "{upstream.url}"}}}}
+providers:
+  a: {{base_url: "{upstream.url}"}}
+  b: {{base_url: "{upstream.url}"}}
+  own: {{base_url: "{upstream.url}", bills: false}}
 models:
   small: {{provider: a, tier: 1, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0.5}}}}
   large: {{provider: b, tier: 4, pricing: {{input_per_1k: 0, output_per_1k: 2}}, budgets: {{max_cost_usd: 0.5}}}}
+  mine: {{provider: own, tier: 1, pricing: {{input_per_1k: 0, output_per_1k: 1}}, budgets: {{max_cost_usd: 0.5}}}}
 routes:
   auto: {{candidates: [small, large], adequacy: 0.1, fallback: [large], retries: {{attempts: 0}}}}
   no-way-back: {{candidates: [small, large], adequacy: 0.1, retries: {{attempts: 0}}}}
@@ -233,3 +237,18 @@ def test_an_unknown_model_is_on_record(gateway: LiveGateway) -> None:
     record: dict[str, Any] = gateway.decision(gateway.chat(TASK, model="nothing"))
     assert (record["outcome"], record["decision"], record["attempts"]) == ("bad_request", None, [])
     assert json.dumps(record["caps"]) == "[]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_bills_is_told_and_capped_by_the_list(
+    gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    answer = gateway.chat(model="mine", stream=stream)
+    record = gateway.decision(answer)
+    assert (record["cost_usd"], record["provenance"]) == (0.005, "list_price")
+    assert [attempt["provenance"] for attempt in record["attempts"]] == ["list_price"]
+    upstream.source = Script.of(words("w " * 300))
+    cut = gateway.decision(gateway.chat(model="mine", stream=True))
+    assert (cut["outcome"], cut["provenance"]) == ("cost_killed", "list_price")
+    upstream.source = Script.failure(400)
+    assert gateway.decision(gateway.chat(model="mine", stream=stream))["provenance"] == "metered"  # it cost nothing
