@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from app.core.errors import ContextTooLong, NotFound, PreviousNotFound, ResponsesDown
+from app.core.errors import BadRequest, ContextTooLong, NotFound, PreviousNotFound, ResponsesDown
 from app.core.policy import Key
-from app.core.stored import Stored, StoreRules
+from app.core.stored import Stored
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import members_of
 from app.dialects.openai_responses.parse import parse_members
@@ -43,6 +43,8 @@ from app.stores.responses import FORGET_S, ResponsesUnavailable, StoredResponse,
 
 log = structlog.get_logger()
 
+MOST_REFERENCES = 10_000
+"""Items that one request may name: in Redis they are looked up in one go, for which the ledger waits."""
 _Members = dict[str, msgspec.Raw]
 
 
@@ -78,6 +80,8 @@ class ResponsesRoute(GenerateRoute):
         members = members_of(body)
         request = parse_members(members, headers)  # what is wrong is told of what the client has sent
         owner, asked = key_name(key), Asked(members)
+        if len(asked.references) > MOST_REFERENCES:
+            raise BadRequest(f"The parameter input names more than {MOST_REFERENCES} items.", param="input")
         found = await self._found(owner, asked)
         own = own_items(members, found.items, found.before or ())
         keeps = found.all_here and wants_stored(members)
@@ -88,7 +92,7 @@ class ResponsesRoute(GenerateRoute):
         else:
             request.stored = stored
         if reply_id is not None:
-            keeper = _Keeper(self.services, rules, owner, request, own, found.of)
+            keeper = _Keeper(self.services, owner, request, own, found.of)
             downstream.before_end = keeper.keep
         if self.services.view is not view:  # the policy was edited meanwhile
             key = self._gate(headers)
@@ -137,29 +141,37 @@ class _Keeper:
     def __init__(
         self,
         services: Services,
-        rules: StoreRules,
         owner: str,
         request: ChatRequest,
         own: Sequence[msgspec.Raw],
         of: Sequence[str],
     ) -> None:
-        self._services, self._rules = services, rules
+        self._services = services
         self._owner, self._request, self._own, self._of = owner, request, own, of
 
     async def keep(self, end: bytes) -> None:
         """With the last bytes of a reply. The answer is paid for: whatever becomes of this, it goes out."""
-        stored = self._request.stored
-        body = kept_in(end, streamed=self._request.stream)
-        if body is None or stored is None or stored.reply_id is None:
-            return
-        response = StoredResponse(stored.reply_id, stored.previous_id, bytes(listed(self._own)), body)
-        items, result = list(by_id(said_in(body))), "failed"
         try:
-            fits = await self._services.responses.put(self._owner, response, items, self._of, self._rules)
-            result = "stored" if fits else "too_large"
+            result = await self._kept(end)
         except ResponsesUnavailable as error:
+            result = "failed"
             log.warning("a response could not be stored: nobody can go on from it", error=str(error))
-        self._services.metrics.responses_stored.labels(result).inc()
+        except Exception:
+            result = "failed"
+            log.exception("a response could not be stored: nobody can go on from it")
+        if result is not None:
+            self._services.metrics.responses_stored.labels(result).inc()
+
+    async def _kept(self, end: bytes) -> str | None:
+        """What became of it; None where it is not one that is kept, or the policy stores nothing any more."""
+        stored, rules = self._request.stored, self._services.view.policy.stored_responses
+        if rules is None or stored is None or stored.reply_id is None:
+            return None
+        if (body := kept_in(end, streamed=self._request.stream)) is None:
+            return None
+        response = StoredResponse(stored.reply_id, stored.previous_id, bytes(listed(self._own)), body)
+        fits = await self._services.responses.put(self._owner, response, list(by_id(said_in(body))), self._of, rules)
+        return "stored" if fits else "too_large"
 
 
 async def forget(store: StoredResponses) -> None:

@@ -66,11 +66,10 @@ def serve_stored_responses(api: FastAPI, services: Services) -> None:
 
 def _input_of(chain: list[StoredResponse]) -> list[Listed]:
     """All that the last of these was asked with: what led to it, and its own input."""
-    found: list[Listed] = []
+    found, taken = list[Listed](), set[str]()
     for each in chain:
-        found += named(items_in(each.input), each.id)
-        if each is not chain[-1]:
-            found += named(said_in(each.body), each.id)
+        said = said_in(each.body) if each is not chain[-1] else []
+        found += named([*items_in(each.input), *said], each.id, taken)
     return found
 
 

@@ -88,6 +88,13 @@ _SCRIPT = Script(
             redis.call('ZADD', index, now + ttl - 1, entry(use, counted))
         end
     end
+    -- The policy may have kept them longer, or the clock was set back; room is made by this order.
+    for _, longer in ipairs(redis.call('ZRANGEBYSCORE', index, '(' .. (now + ttl), '+inf', 'LIMIT', 0, 500)) do
+        local other = string.match(longer, '^%d+:(.*)$')
+        redis.call('PEXPIRE', other, ttl)
+        for item in held(other) do redis.call('PEXPIRE', item, ttl) end
+        redis.call('ZADD', index, now + ttl - 1, longer)
+    end
     local bytes = tonumber(redis.call('GET', counter) or '0')
     -- An entry of before is counted already: the server made room by itself.
     if redis.call('ZADD', index, now + ttl, entry(key, size)) == 1 then bytes = bytes + tonumber(size) end

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from app.core.stored import StoreRules
 from app.stores.responses import ResponsesUnavailable, StoredResponse, TooMuch, packed, unpacked
 from app.stores.sqlite_file import SqliteFile, bytes_in
 
+WAIT_S = 5.0
+"""How long an asker waits in all, however many are in line before him: replies wait for this store."""
 VERSION = 1
 SCHEMA = """
 CREATE TABLE responses (
@@ -27,8 +31,10 @@ CREATE INDEX items_response ON items (owner, response)
 FIND = "SELECT previous, size, body FROM responses WHERE owner = ? AND id = ? AND until_s > ?"
 HOLDER = "SELECT response FROM items WHERE owner = ? AND item = ?"
 LET_GO = "DELETE FROM responses WHERE until_s < ?"
+NOT_LONGER = "UPDATE responses SET until_s = ? WHERE until_s > ?"
 MAKE_ROOM = "DELETE FROM responses WHERE rowid = (SELECT rowid FROM responses ORDER BY until_s, rowid LIMIT 1)"
 _Row = tuple[str | None, int, bytes]
+T = TypeVar("T")
 
 
 class SqliteResponses:
@@ -42,19 +48,19 @@ class SqliteResponses:
     async def put(
         self, owner: str, response: StoredResponse, items: Sequence[str], of: Sequence[str], rules: StoreRules
     ) -> bool:
-        return await self._file.ask(lambda: self._put(owner, response, items, of, rules))
+        return await self._ask(lambda: self._put(owner, response, items, of, rules))
 
     async def chain(self, owner: str, last: str, most_bytes: int) -> list[StoredResponse]:
-        return await self._file.ask(lambda: self._chain(owner, last, most_bytes))
+        return await self._ask(lambda: self._chain(owner, last, most_bytes))
 
     async def holding(self, owner: str, items: Sequence[str], most_bytes: int) -> list[StoredResponse]:
-        return await self._file.ask(lambda: self._holding(owner, items, most_bytes))
+        return await self._ask(lambda: self._holding(owner, items, most_bytes))
 
     async def get(self, owner: str, id_: str) -> StoredResponse | None:
-        return await self._file.ask(lambda: self._get(owner, id_))
+        return await self._ask(lambda: self._get(owner, id_))
 
     async def delete(self, owner: str, id_: str) -> bool:
-        return await self._file.ask(lambda: self._delete(owner, id_))
+        return await self._ask(lambda: self._delete(owner, id_))
 
     async def forget(self) -> None:
         if self._db is not None or self._path.exists():
@@ -62,6 +68,14 @@ class SqliteResponses:
 
     async def close(self) -> None:
         await self._file.close()
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        """What has not begun by then is never done; what has may be done all the same."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                return await self._file.ask(work)
+        except TimeoutError:
+            raise ResponsesUnavailable(f"the store of responses ({self._path}) is too busy") from None
 
     def _open(self) -> sqlite3.Connection:
         db = self._file.open()
@@ -82,11 +96,13 @@ class SqliteResponses:
         with db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(LET_GO, (now_s,))
+            # The policy may have kept them longer, or the clock was set back; room is made by this order.
+            db.execute(NOT_LONGER, (until_s, until_s))
             row = (owner, response.id, response.previous, until_s, response.size, body)
             db.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?)", row)
             held = [(owner, item, response.id) for item in items]
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", held)
-            longer = "UPDATE responses SET until_s = max(until_s, ?) WHERE owner = ? AND id = ?"
+            longer = "UPDATE responses SET until_s = ? WHERE owner = ? AND id = ?"
             db.executemany(longer, [(until_s, owner, id_) for id_ in of])
             while bytes_in(db) > rules.max_bytes and db.execute(MAKE_ROOM).rowcount:
                 pass

@@ -18,6 +18,7 @@ from app.stores import responses_sqlite
 from app.stores.responses import ResponsesUnavailable, StoredResponse, StoredResponses, TooMuch
 from app.stores.responses_redis import RedisResponses
 from app.stores.responses_sqlite import SqliteResponses
+from tests.gateway.live import until
 from tests.redis_server import RedisServer, shared_server
 
 RULES = StoreRules(3600.0, 64 * 1024 * 1024)
@@ -121,13 +122,6 @@ async def test_each_is_forgotten_in_its_time_and_lives_as_long_as_what_was_made_
     assert await a.holding("k", ["m-gone"], MOST) == []
     assert await ids_in(a, "next") == ["kept", "next"]
     assert [one.id for one in await a.holding("k", ["m-kept"], MOST)] == ["kept"]
-    assert await a.put("k", response("brief", "next"), [], ["kept", "next"], brief)
-    assert await a.put("k", response("other"), [], [], RULES)
-    await a.forget()
-    async with asyncio.timeout(20):
-        while await a.get("k", "brief") is not None:
-            await asyncio.sleep(0.02)
-    assert await ids_in(a, "next") == ["kept", "next"], "none lives shorter for what was made of it"
 
 
 async def test_no_more_is_read_than_may_be(make: Make) -> None:
@@ -169,6 +163,43 @@ async def test_one_that_goes_on_keeps_what_it_is_made_of(make: Make) -> None:
             assert await a.put("k", response(name, last), [], [one.id for one in await a.chain("k", last, MOST)], rules)
             last = name
     assert (await ids_in(a, last))[0] == "first"
+
+
+async def test_a_shorter_time_holds_for_what_is_there(make: Make) -> None:
+    """Or what was to stay longer would take all the room, and what comes now would be the first to go."""
+    a = make()
+    for number in range(10):
+        long = StoreRules(3600.0, 300_000)
+        assert await a.put("k", response(f"long{number}", body=noise(30_000)), [f"m{number}"], [], long)
+    short = StoreRules(60.0, 300_000)
+    for number in range(20):
+        assert await a.put("k", response(f"r{number}", body=noise(30_000)), [], [], short)
+        assert await a.get("k", f"r{number}") is not None
+    assert await a.get("k", "r16") is not None, "not only the last one"
+    brief = StoreRules(0.3, 300_000)
+    assert await a.put("k", response("brief"), [], [], brief)
+    await until(lambda: _is_gone(a, "r19"))
+
+
+async def _is_gone(store: StoredResponses, id_: str) -> bool:
+    return await store.get("k", id_) is None
+
+
+async def test_nobody_waits_long_however_many_are_in_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "responses.sqlite"
+    store = SqliteResponses(path)
+    assert await store.put("k", response("r0"), [], [], RULES)
+    monkeypatch.setattr(responses_sqlite, "WAIT_S", 0.05)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        puts = [store.put("k", response(f"r{number}"), [], [], RULES) for number in range(1, 9)]
+        found = await asyncio.gather(*puts, return_exceptions=True)
+        assert [type(one) for one in found] == [ResponsesUnavailable] * 8
+        other.execute("ROLLBACK")
+    monkeypatch.setattr(responses_sqlite, "WAIT_S", 30.0)
+    assert await ids_in(store, "r0") == ["r0"]
+    assert [await store.get("k", f"r{number}") for number in range(2, 9)] == [None] * 7, "given up is not done later"
+    await store.close()
 
 
 async def test_stored_again_it_is_there_once(make: Make) -> None:
@@ -237,7 +268,7 @@ async def test_nothing_is_found_by_a_look_at_all_there_is(tmp_path: Path) -> Non
     assert await store.put("k", response("r1"), ["m1"], [], RULES)
     await store.close()
     with contextlib.closing(sqlite3.connect(path)) as db:
-        for name in ("FIND", "HOLDER", "LET_GO", "MAKE_ROOM"):
+        for name in ("FIND", "HOLDER", "LET_GO", "NOT_LONGER", "MAKE_ROOM"):
             statement = getattr(responses_sqlite, name)
             plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", (0,) * statement.count("?"))]
             found = [step for step in plan if step.startswith(("SCAN", "SEARCH"))]

@@ -198,11 +198,14 @@ class Listed(NamedTuple):
         return shown
 
 
-def named(items: Sequence[msgspec.Raw], reply_id: str) -> list[Listed]:
-    """Items that one response was asked with, or said; those without a name get one of its."""
-    base = reply_id.removeprefix("resp_")
-    found = [(_item.decode(item).id, item) for item in items]
-    return [
-        Listed(name if isinstance(name, str) else f"msg_{base}_in_{place}", item)
-        for place, (name, item) in enumerate(found)
-    ]
+def named(items: Sequence[msgspec.Raw], reply_id: str, taken: set[str]) -> list[Listed]:
+    """All that one response was asked with, and said. Items without a name get one of its, and those whose name is
+    `taken` by one before, as some servers' are: by its name a list is gone on from."""
+    base, found = reply_id.removeprefix("resp_"), list[Listed]()
+    for place, item in enumerate(items):
+        name = _item.decode(item).id
+        if not isinstance(name, str) or name in taken:
+            name = f"msg_{base}_in_{place}"
+        taken.add(name)
+        found.append(Listed(name, item))
+    return found

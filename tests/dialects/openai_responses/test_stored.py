@@ -199,7 +199,7 @@ def test_items_are_listed_by_their_names() -> None:
     items = raws(
         {"role": "user", "content": "One"}, {"type": "message", "id": "a", "role": "assistant", "content": "1"}
     )
-    found = [item.shown() for item in named(items, "resp_bursar_1")]
+    found = [item.shown() for item in named(items, "resp_bursar_1", set())]
     assert found == [
         {
             "role": "user",
