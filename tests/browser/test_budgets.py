@@ -126,8 +126,8 @@ def test_the_burn_down_of_a_window(screens: Callable[..., Screen], kept: Seeded)
 def test_how_full_this_minute_is(
     screens: Callable[..., Screen], upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("app.gateway.owned", "app.http.dashboard.budgets"):  # else a minute might end meanwhile
-        monkeypatch.setattr(f"{place}.moment_of", lambda _: "2026-11-30T17:44")
+    for name in ("gateway.owned.moment_at", "http.dashboard.budgets.moment_of"):  # else a minute might end meanwhile
+        monkeypatch.setattr(f"app.{name}", lambda _: "2026-11-30T17:44")
     policy = RATED.format(url=upstream.url, alice=sha256("alice"), boss=sha256("boss"))
     with LiveGateway(policy, tmp_path) as gateway:
         statuses = [gateway.chat({"authorization": "Bearer alice"}).status for _ in range(4)]

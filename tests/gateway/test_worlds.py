@@ -237,7 +237,7 @@ def watch_at_a_time(live: Live) -> set[asyncio.Task[None]]:
 async def test_a_random_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None, odd: bool
 ) -> None:
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     world = make(seed)
 
     def answering(provider: str) -> Callable[[Received], Script]:

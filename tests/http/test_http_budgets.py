@@ -61,9 +61,8 @@ def test_a_key_sees_its_own_windows_and_its_teams(gateway: LiveGateway) -> None:
 def test_a_rate_is_shown_with_what_is_used_of_it(
     upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("owned", "windows_used"):
-        monkeypatch.setattr(f"app.gateway.{module}.moment_of", lambda _: "2026-11-30T17:44")
-    monkeypatch.setattr("app.http.budgets.moment_of", lambda _: "2026-11-30T17:44")
+    for name in ("gateway.owned.moment_at", "gateway.windows_used.moment_of", "http.budgets.moment_of"):
+        monkeypatch.setattr(f"app.{name}", lambda _: "2026-11-30T17:44")
     caps = "{hour: {max_cost_usd: 3}, minute: {max_calls: 7}}"
     limited = f"[{{name: bob, sha256: {sha256('sk-bob')}, caps: {caps}}}]"
     with LiveGateway(policy(upstream, limited), tmp_path) as gateway:
@@ -80,8 +79,8 @@ def test_a_rate_is_shown_with_what_is_used_of_it(
 def test_rates_of_a_team_and_of_everybody(
     upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("app.gateway.owned", "app.http.budgets"):
-        monkeypatch.setattr(f"{place}.moment_of", lambda _: "2026-11-30T17:44")
+    for name in ("app.gateway.owned.moment_at", "app.http.budgets.moment_of"):
+        monkeypatch.setattr(name, lambda _: "2026-11-30T17:44")
     rules = policy(upstream, KEYS).replace("{day: {max_cost_usd: 10}}", "{minute: {max_calls: 9}}")
     rules = rules.replace("month: {max_cost_usd: 4}", "minute: {max_tokens: 5000}")
     with LiveGateway(rules, tmp_path) as gateway:

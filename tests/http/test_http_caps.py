@@ -338,7 +338,7 @@ def test_a_misspelt_header_is_no_missing_cap(
 def test_windows_of_keys_and_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps: str, scope: str, resets: bool
 ) -> None:
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: LATER)
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: LATER)
     keys = f"keys: [{{name: alice, sha256: {sha256('sk-a')}}}, {{name: bob, sha256: {sha256('sk-b')}}}]"
     alice, bob = {"authorization": "Bearer sk-a"}, {"x-api-key": "sk-b"}
     with (
@@ -386,7 +386,7 @@ keys:
 
 def test_a_rate_of_calls_is_a_429_until_the_next_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = [MOMENT]
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: moments[-1])
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: moments[-1])
     more = f"""
 caps: {{key: {{minute: {{max_calls: 2}}}}}}
 keys: [{{name: alice, sha256: {sha256("sk-a")}}}, {{name: bob, sha256: {sha256("sk-b")}}}]
@@ -455,7 +455,7 @@ def test_embeddings_that_cost_nothing_and_tell_no_usage_are_tokens_all_the_same(
 def test_a_rate_of_tokens_counts_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of agents are long in what they send, and last a minute: counted at their end, they would be counted in one
     that is over."""
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     gate = Gate()
     with (
         ScriptedUpstream(Script.of([*words("One"), Wait(gate), *words(" two.")], input_tokens=5)) as upstream,
@@ -476,7 +476,7 @@ def test_a_further_attempt_is_of_the_minute_in_which_it_is_made(
 ) -> None:
     """The first one may have taken minutes to fail."""
     with ScriptedUpstream(Script.failure(503)) as upstream:
-        monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: f"2026-11-30T17:{44 + len(upstream.requests):02}")
+        monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: f"2026-11-30T17:{44 + len(upstream.requests):02}")
         retried = "routes: {auto: {candidates: [m], retries: {attempts: 2, base_secs: 0.01}}}"
         more = "caps: {global: {minute: {max_calls: 1}}}"
         rules = policy(upstream, more).replace("routes: {auto: {candidates: [m]}}", retried)
@@ -487,7 +487,7 @@ def test_a_further_attempt_is_of_the_minute_in_which_it_is_made(
 
 def test_a_rate_is_told_where_a_model_was_too_dear_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting helps: the other model can be asked in the next minute."""
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     with ScriptedUpstream(Script.of(words(FIVE))) as upstream:
         rules = policy(upstream, "caps: {global: {minute: {max_calls: 1}}}")
         rules = rules.replace("candidates: [m]", "candidates: [dear], fallback: [m]")
@@ -501,7 +501,7 @@ def test_a_rate_is_told_where_a_model_was_too_dear_before(tmp_path: Path, monkey
 
 
 def test_a_rate_of_tokens_lets_what_has_begun_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.gateway.owned.moment_of", lambda _: MOMENT)
+    monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     more = "caps: {global: {minute: {max_tokens: 3}}}"
     with (
         ScriptedUpstream(Script.of(words(FIVE))) as upstream,
