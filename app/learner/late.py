@@ -60,18 +60,14 @@ class Late:
         found = [name for name, said_s in self.wanted.items() if said_s <= long_ago_s or said_s > now_s + LOOK_AFTER_S]
         return found[:MOST]
 
-    def missing(self, asked: Iterable[str], found: Container[str]) -> list[str]:
-        """They were looked up; those of which there is no trace, so that the words on them are too late."""
-        gone = []
+    def looked_up(self, asked: Iterable[str], found: Container[str]) -> None:
+        """They are wanted no more. Words on those of which no trace was `found` are too late."""
         for name in asked:
             self.wanted.pop(name, None)
-            if name not in found:
-                gone.append(name)
-        self.ignored += len(gone)
-        return gone
+            self.ignored += name not in found
 
 
-def looked_up(records: Iterable[Mapping[str, Any]], base: LearnedRouter) -> Iterator[Lesson]:
+def lessons_late(records: Iterable[Mapping[str, Any]], base: LearnedRouter) -> Iterator[Lesson]:
     """The lessons of calls that were looked up. What they have shown they have taught, or never will."""
     for record in records:
         with contextlib.suppress(Malformed):

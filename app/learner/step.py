@@ -11,7 +11,7 @@ A tenth of the labels is held out: snapshots are judged by them, among others, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import numpy as np
 from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
-from app.learner.late import Late, looked_up
+from app.learner.late import Late, lessons_late
 from app.learner.lesson import NEVER, Lesson, Malformed, is_held, lesson_of, order_of
 from app.learner.signs import SETTLED_S, signs_of
 from app.learner.sources import SIGNS, Sources, Told
@@ -109,14 +109,17 @@ class Learner:
                     self._keep(lesson)
         return found
 
-    def recall(self, asked: Iterable[str], records: Iterable[Mapping[str, Any]]) -> None:
-        """Take in calls that were looked up for the words on them."""
-        for lesson in looked_up(records, self.base):
+    def recall(self, asked: Iterable[str], records: Sequence[Mapping[str, Any]]) -> None:
+        """Take in calls that were looked up for the words on them; those words are forgotten whose calls are gone, or
+        can teach nothing."""
+        for lesson in lessons_late(records, self.base):
             if self._is_news(lesson.call):
                 self._keep(lesson)
-        for name in self.late.missing(asked, self.lessons):
-            self._strangers.pop(name, None)
-            self.words.pop(name, None)
+        self.late.looked_up(asked, {record["request_id"] for record in records})
+        for name in asked:
+            if name not in self.lessons:
+                self._strangers.pop(name, None)
+                self.words.pop(name, None)
 
     def _is_news(self, call: Call) -> bool:
         return call.created_s > self._after_s and call.request_id not in self.lessons

@@ -124,6 +124,7 @@ class RedisTraces:
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=2 * DEADLINE_S)
             self._writer.cancel()
+        self._waiting.give_up()
         await self._server.close()
 
     async def _write_all(self) -> None:

@@ -56,6 +56,14 @@ class Waiting:
         self.dropped += count
         self._lost(count)
 
+    def give_up(self) -> None:
+        """Nothing is written any more: what still waits is lost."""
+        if left := len(self):
+            log.error("traces could not be written before the end, and are lost", lost=left)
+            self._unmade.clear()
+            self.lines.clear()
+            self.lose(left)
+
     def written(self, request_id: str) -> None:
         """It waits no more; may be called from another thread."""
         self.lines.pop(request_id, None)

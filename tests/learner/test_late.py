@@ -101,8 +101,23 @@ def test_a_word_whose_trace_is_gone_is_forgotten() -> None:
     asked = made.late.due(1e9, all_read=True)
     assert asked == ["req_" + "0" * 27, "req_" + "1" * 27]  # of the others there was nothing when they were said
     made.recall(asked, [{"request_id": "req_" + "1" * 27}])
-    assert (made.late.ignored, made.late.wanted) == (2, {})
+    assert (made.late.ignored, made.late.wanted) == (1, {}), (
+        "the trace of the other is there, though nobody can read it"
+    )
     assert set(made.words) == {call_id(9), "task:alice:job"}
+
+
+def test_a_word_on_a_call_that_teaches_nothing_is_forgotten_and_is_not_late() -> None:
+    """Such as an embedding, or one to a model that the policy does not list."""
+    made = Learner(BASE)
+    plain = call(1)
+    plain["decision"] = {**plain["decision"], "candidates": None}
+    made.saw([plain])
+    made.said([word(call_id(1))])
+    asked = made.late.due(1e9, all_read=True)
+    assert asked == [call_id(1)]
+    made.recall(asked, [plain])
+    assert (made.late.ignored, made.late.wanted, made.words) == (0, {}, {})
 
 
 def test_what_is_wanted_survives_a_restart_and_goes_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

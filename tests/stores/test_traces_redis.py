@@ -78,13 +78,19 @@ async def test_while_redis_is_away_records_are_made_all_the_same(monkeypatch: py
         await store.close()
 
 
-async def test_closing_while_redis_is_away_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_while_redis_is_away_does_not_hang_and_says_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost = list[int]()
     monkeypatch.setattr(traces_redis, "AGAIN_S", 30.0)
     with RedisServer() as server:
-        store = RedisTraces(server.url)
+        store = RedisTraces(server.url, lost=lost.append)
         await store.start()
         server.kill()
         store.append("req_1", partial(record, 1))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(6):
             await store.close()
+        await store.close()
+    assert lost == [1]
+    assert "could not be written before the end" in "".join(capfd.readouterr())
