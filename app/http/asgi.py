@@ -14,7 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Head = list[tuple[bytes, bytes]]
-BeforeEnd = Callable[[bytes], Awaitable[None]]
+BeforeEnd = Callable[[bytes], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,13 @@ def in_time(receive: Receive, patience: Patience) -> Receive:
 class AsgiDownstream:
     """The client's side of a call over ASGI. The server ignores what is sent after the client has left."""
 
-    __slots__ = ("_send", "before_end", "finished", "opened")
+    __slots__ = ("_send", "before_end", "finished", "opened", "sound")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.finished = self.opened = False
         self.before_end: BeforeEnd | None = None  # awaited with a reply's last bytes, before they go out
+        self.sound = True  # what it said: whether the reply may be given again to others
 
     @property
     def writable(self) -> bool:
@@ -81,7 +82,7 @@ class AsgiDownstream:
 
     async def finish(self, data: bytes) -> None:
         if self.before_end is not None:
-            await self.before_end(data)
+            self.sound = await self.before_end(data)
         self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 

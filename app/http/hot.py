@@ -186,13 +186,13 @@ class HotRoute(ABC):
         finally:  # cancelled or not: whoever waits for this reply must not wait for ever
             cycle.on_left = None
             if kept is not None:
-                kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked)
+                _end(kept, call, downstream)
 
     async def _listen(self, call: OwnedCall, receive: Receive, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """Under another server: the call is a task of its own, and this one listens for the client to leave."""
         task = self.services.calls.spawn(call)
         if kept is not None:
-            task.add_done_callback(lambda _: kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked))
+            task.add_done_callback(lambda _: _end(kept, call, downstream))
         while (await receive())["type"] != "http.disconnect":
             pass
         if not downstream.finished:
@@ -292,6 +292,11 @@ async def refuse(
     headers = [(b"content-type", b"application/json"), *id_headers()]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(status, headers, body)
+
+
+def _end(kept: Reply, call: OwnedCall, downstream: AsgiDownstream) -> None:
+    """The call is over whose reply is recorded."""
+    kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked and downstream.sound)
 
 
 def _asked_at(url_path: str, path: Mapping[str, str]) -> str:

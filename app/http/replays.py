@@ -66,7 +66,7 @@ class Reply:
 
     def end(self, outcome: Outcome, cost_nano: int | None = None, *, as_asked: bool = True) -> None:
         """The call is over: its reply stands, or the next request has to try again. One whose client left while its
-        end was settled has no end. `as_asked`: no lack of money has shaped it."""
+        end was settled has no end. `as_asked`: no lack of money has shaped it, and what it says holds."""
         stands = outcome is Outcome.COMPLETED and as_asked if self._for_all else outcome in _KEPT_OUTCOMES
         self.good = stands and self.whole and self.size <= MAX_KEPT_BYTES
         self.ended.set()

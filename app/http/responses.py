@@ -149,8 +149,9 @@ class _Keeper:
         self._services = services
         self._owner, self._request, self._own, self._of = owner, request, own, of
 
-    async def keep(self, end: bytes) -> None:
-        """With the last bytes of a reply. The answer is paid for: whatever becomes of this, it goes out."""
+    async def keep(self, end: bytes) -> bool:
+        """With the last bytes of a reply; whether it is stored, as it says. The answer is paid for: whatever becomes of
+        this, it goes out."""
         try:
             result = await self._kept(end)
         except ResponsesUnavailable as error:
@@ -161,6 +162,7 @@ class _Keeper:
             log.exception("a response could not be stored: nobody can go on from it")
         if result is not None:
             self._services.metrics.responses_stored.labels(result).inc()
+        return result == "stored"
 
     async def _kept(self, end: bytes) -> str | None:
         """What became of it; None where it is not one that is kept, or the policy stores nothing any more."""

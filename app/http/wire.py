@@ -113,7 +113,7 @@ class WireDownstream(AsgiDownstream):
 
     async def finish(self, data: bytes) -> None:
         if self.before_end is not None:
-            await self.before_end(data)
+            self.sound = await self.before_end(data)
         self.finished = True
         if self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
@@ -123,7 +123,7 @@ class WireDownstream(AsgiDownstream):
 
     async def reply(self, status: int, headers: Head, body: bytes) -> None:
         if self.before_end is not None:
-            await self.before_end(body)
+            self.sound = await self.before_end(body)
         self.finished = True
         await self._write(self._cycle.begin(status, headers, b"content-length: %d\r\n" % len(body)) + body)
         if not self._cycle.disconnected:

@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from app.http.responses import MOST_REFERENCES
+from app.stores.responses import ResponsesUnavailable
 from tests.gateway.live import Answer, Live, policy, until
 from tests.http.test_http_dialects import PATHS
 from tests.upstream import ScriptedUpstream
@@ -544,6 +545,32 @@ async def test_a_store_that_fails_takes_no_answer_away(
     assert reply.output_text == "Hello there."
     await live.idle()
     assert await live.client.metric("bursar_responses_stored_total", 'result="failed"') == 1
+
+
+@streamed
+async def test_a_reply_that_could_not_be_stored_is_nobody_elses(
+    upstream: ScriptedUpstream, tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache everybody who asks the same would get a name that leads nowhere; its own repeat is paid once."""
+    cached = policy({"a": upstream}, cache={"ttl_secs": 600}, **STORED)
+    async with Live(tmp_path, cached) as live:
+        client, store = sdk(live), live.services.responses
+        again: Any = {"stream": stream, "model": "a", "extra_headers": {"Idempotency-Key": "k"}}
+
+        async def put(*_: Any) -> bool:
+            raise ResponsesUnavailable("away")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(store, "put", put)
+            lost = await respond(client, stream=stream, model="a", input="One")
+            repeated = await respond(client, input="Two", **again)
+        assert (await respond(client, input="Two", **again)).id == repeated.id
+        assert len(upstream.requests) == 2
+        found = await respond(client, stream=stream, model="a", input="One")
+        assert found.id != lost.id
+        cached_one = await respond(client, stream=stream, model="a", input="One")
+        assert (cached_one.id, len(upstream.requests)) == (found.id, 3)
+        await respond(client, stream=stream, model="a", input="Go on", previous_response_id=cached_one.id)
 
 
 async def test_what_ends_after_the_policys_word_is_withdrawn_is_not_stored(
