@@ -60,11 +60,17 @@ class Late:
         found = [name for name, said_s in self.wanted.items() if said_s <= long_ago_s or said_s > now_s + LOOK_AFTER_S]
         return found[:MOST]
 
-    def looked_up(self, asked: Iterable[str], found: Container[str]) -> None:
-        """They are wanted no more. Words on those of which no trace was `found` are too late."""
+    def looked_up(
+        self, asked: Iterable[str], records: Iterable[Mapping[str, Any]], kept: Container[str]
+    ) -> Iterator[str]:
+        """They are wanted no more; those that are not `kept`. Words on calls of which there is no record are too
+        late."""
+        found = {record["request_id"] for record in records}
         for name in asked:
             self.wanted.pop(name, None)
             self.ignored += name not in found
+            if name not in kept:
+                yield name
 
 
 def lessons_late(records: Iterable[Mapping[str, Any]], base: LearnedRouter) -> Iterator[Lesson]:

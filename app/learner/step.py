@@ -110,16 +110,13 @@ class Learner:
         return found
 
     def recall(self, asked: Iterable[str], records: Sequence[Mapping[str, Any]]) -> None:
-        """Take in calls that were looked up for the words on them; those words are forgotten whose calls are gone, or
-        can teach nothing."""
+        """Take in calls that were looked up for the words on them; words on what is gone or teaches nothing go."""
         for lesson in lessons_late(records, self.base):
             if self._is_news(lesson.call):
                 self._keep(lesson)
-        self.late.looked_up(asked, {record["request_id"] for record in records})
-        for name in asked:
-            if name not in self.lessons:
-                self._strangers.pop(name, None)
-                self.words.pop(name, None)
+        for name in self.late.looked_up(asked, records, self.lessons):
+            self._strangers.pop(name, None)
+            self.words.pop(name, None)
 
     def _is_news(self, call: Call) -> bool:
         return call.created_s > self._after_s and call.request_id not in self.lessons
