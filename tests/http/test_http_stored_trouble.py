@@ -1,5 +1,5 @@
-"""Stored responses when something is amiss: a store that fails, a policy that changes its mind, lists and names that are
-longer or odder than they should be."""
+"""Stored responses when something is amiss: a store that fails, a policy that changes its mind, lists and names that
+are longer or odder than they should be."""
 
 from __future__ import annotations
 
