@@ -47,12 +47,14 @@ _CALL = CallBegins | CallPiece | CallEnds
 
 
 class _Item(NamedTuple):
-    """One frame on its way to the client, and what of it the client sees as it comes; the running cost with it."""
+    """One frame on its way to the client, and what of it the client sees as it comes; the running cost with it.
+    `last`: no choice is without an end after it."""
 
     frame: Frame
     events: list[Event]
     pieces: int
     ends: bool
+    last: bool
     running_nano: int
 
 
@@ -172,14 +174,14 @@ class EventRelay:
 
     def resume(self) -> bytes:
         """Send what was waiting: all, if the running cost now fits (more was allowed, or exact usage is lower); else
-        what came before the first event that does not fit, and no end."""
+        what came before the first event that does not fit, and not the last choice's end."""
         running, allowed = self.meter.running_nano, self.allowance_nano
         over = allowed is not None and running > allowed
         self.blocked = over or (self._reached(running) and not self.ended)
         out: list[bytes] = []
         pending, self._pending = self._pending, []
         for place, item in enumerate(pending):
-            if self.blocked and (item.ends or (allowed is not None and item.running_nano > allowed)):
+            if self.blocked and (item.last or (allowed is not None and item.running_nano > allowed)):
                 self._pending = pending[place:]
                 break
             self._emit(item, out)
@@ -237,7 +239,8 @@ class EventRelay:
         growing = seen > 0 or not self.ended
         if growing and self.allowance_nano is not None and running > self.allowance_nano:
             self.blocked = True
-        item = _Item(frame, [event for event in events if not isinstance(event, _OURS)], seen, ends, running)
+        last = ends and (self.ended or self.done)
+        item = _Item(frame, [event for event in events if not isinstance(event, _OURS)], seen, ends, last, running)
         if self.blocked:
             self._pending.append(item)
         else:

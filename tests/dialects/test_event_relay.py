@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from app.core.meter import Meter
 from app.core.money import Usage
 from app.core.sse import SseParser
 from app.dialects.event_relay import EventRelay
+from app.dialects.registry import CHAT, GEMINI
 from tests.dialects.pairs import PAIRS, read, relaying, spoken
 from tests.gateway.policy_values import price
 
@@ -50,3 +52,22 @@ def test_what_fits_goes_on_whenever_it_is_allowed_and_never_an_end(upstream: str
         assert not [event for event in events if isinstance(event, Finished)]
         said = [event.text for event in events if isinstance(event, Said) and event.text]
         assert said == [f"w{number} " for number in range(len(said))]
+
+
+def test_a_choice_that_ends_earlier_ends_no_other() -> None:
+    """Of two choices the first has its end among what waits; what the other says is paid for all the same."""
+    candidates: list[dict[str, object]] = [
+        *({"index": 0, "content": {"parts": [{"text": f"a{number} "}]}} for number in range(8)),
+        {"index": 0, "finishReason": "STOP"},
+        *({"index": 1, "content": {"parts": [{"text": f"b{number} "}]}} for number in range(30)),
+        {"index": 1, "finishReason": "STOP"},
+    ]
+    stream = b"".join(b"data: %b\n\n" % json.dumps({"candidates": [one]}).encode() for one in candidates)
+    relay = relaying(GEMINI, CHAT, choices=2)
+    relay.meter, relay.allowance_nano = Meter(price(0, 1_000_000), 5, 1000), 4
+    out = relay.feed(SseParser().feed(stream))
+    relay.allowance_nano = 20
+    out += relay.resume()
+    assert relay.blocked
+    said = [event.text for event in read(CHAT, out) if isinstance(event, Said) and event.text]
+    assert said == [*(f"a{number} " for number in range(8)), *(f"b{number} " for number in range(12))]

@@ -107,11 +107,38 @@ async def test_whatever_it_says(tmp_path: Path, upstream: ScriptedUpstream, repl
         assert record["cut"]["in_tool_call"] == ("tool" in reply)
 
 
+PROMPT_OF_GEMINI = [{"role": "user", "parts": [{"text": "Tell me"}]}]
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"max_tokens": 2000},
     "/v1/responses": {"input": "Tell me a story.", "messages": None},
-    "/v1beta/models/a:streamGenerateContent?alt=sse": {"contents": [{"role": "user", "parts": [{"text": "Tell me"}]}]},
+    "/v1beta/models/a:streamGenerateContent?alt=sse": {"contents": PROMPT_OF_GEMINI},
 }
+
+
+SHORT, LONG = 80, 400
+
+
+@pytest.mark.parametrize("gemini", [False, True], ids=["chat", "to Gemini"])
+async def test_a_choice_that_ends_earlier_ends_no_other(
+    tmp_path: Path, upstream: ScriptedUpstream, gemini: bool
+) -> None:
+    cap_nano = 300_000
+    first = [*(chunk({"content": f" s{number}"}) for number in range(SHORT)), chunk({}, finish="stop")]
+    second = [*(chunk({"content": f" w{number}"}, 1) for number in range(LONG)), chunk({}, 1, "stop")]
+    upstream.source = Script.replay(b"".join([*first, *second, *ended(SHORT + LONG)[1:]]))
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": usd(cap_nano)}})) as live:
+        if gemini:
+            path = "/v1beta/models/a:streamGenerateContent?alt=sse"
+            asked = {"contents": PROMPT_OF_GEMINI, "generationConfig": {"candidateCount": 2}}
+            async with live.client.session.post(live.url + path, json=asked) as response:
+                got = (await response.read()).decode()
+        else:
+            answer = await live.chat(stream=True, task="t1", n=2)
+            assert (answer.error_code, answer.finishes) == ("budget_exceeded", ["stop"])
+            got = answer.body.decode()
+        words = re.findall(r'" [sw](\d+)"', got)
+        assert len(words) in affordable_tokens(cap_nano)
+        assert "out of budget" in got
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -162,14 +162,15 @@ class ChatRelay:
 
     def resume(self) -> bytes:
         """Send what was waiting: all, if the running cost now fits (more was allowed, or exact usage is lower); else
-        what came before the first event that does not fit, and no end."""
+        what came before the first event that does not fit, and not the last choice's end."""
         running, allowed = self.meter.running_nano, self.allowance_nano
         reached = self.kill_nano is not None and running >= self.kill_nano
         self.blocked = (allowed is not None and running > allowed) or (reached and not self.ended)
         out: list[bytes] = []
         pending, self._pending = self._pending, []
         for place, item in enumerate(pending):
-            if self.blocked and (item.finished or (allowed is not None and item.running_nano > allowed)):
+            ends = item.finished and self._all_told(len(item.finished))
+            if self.blocked and (ends or (allowed is not None and item.running_nano > allowed)):
                 self._pending = pending[place:]
                 break
             self._emit(item, out)
@@ -249,7 +250,7 @@ class ChatRelay:
                 self._emit(item, out)
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
-        if self._held and len(self._told) + sum(len(held.finished) for held in self._held) >= self._choices:
+        if self._held and self._all_told():
             self._held.append(item)  # it came after the end: it stays after it
             return
         if item.finished and self._may_be_ours(item):
@@ -268,6 +269,10 @@ class ChatRelay:
         if self._preamble:
             self._flush_preamble(out)
         self._pass(item, out)
+
+    def _all_told(self, more: int = 0) -> bool:
+        """Whether the ends of all choices but so many were passed on, or are held."""
+        return len(self._told) + sum(len(held.finished) for held in self._held) + more >= self._choices
 
     def _may_be_ours(self, item: _Item) -> bool:
         """Our clamp may have caused this finish: `length`, or any word for the end of a tool call."""
