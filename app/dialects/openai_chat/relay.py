@@ -84,8 +84,7 @@ class ChatRelay:
         self.allowance_nano: int | None = None
         self.kill_nano: int | None = None
         self.left_nano: int | None = None
-        self.opened = self.blocked = self.done = False
-        self.in_tool = False
+        self.opened = self.blocked = self.done = self.in_tool = False
         self.broken: str | None = None
         self.error: bytes | None = None
         self.heard: Heard | None = None
@@ -169,8 +168,9 @@ class ChatRelay:
         out: list[bytes] = []
         pending, self._pending = self._pending, []
         for place, item in enumerate(pending):
-            ends = item.finished and self._all_told(len(item.finished))
-            if self.blocked and (ends or (allowed is not None and item.running_nano > allowed)):
+            if self.blocked and (
+                self._all_told(item.finished) or (allowed is not None and item.running_nano > allowed)
+            ):
                 self._pending = pending[place:]
                 break
             self._emit(item, out)
@@ -250,7 +250,7 @@ class ChatRelay:
                 self._emit(item, out)
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
-        if self._held and self._all_told():
+        if self._held and self._all_told({}):
             self._held.append(item)  # it came after the end: it stays after it
             return
         if item.finished and self._may_be_ours(item):
@@ -267,12 +267,12 @@ class ChatRelay:
                 self._preamble.append(item)
                 return
         if self._preamble:
-            self._flush_preamble(out)
+            out += self._opening()
         self._pass(item, out)
 
-    def _all_told(self, more: int = 0) -> bool:
-        """Whether the ends of all choices but so many were passed on, or are held."""
-        return len(self._told) + sum(len(held.finished) for held in self._held) + more >= self._choices
+    def _all_told(self, more: Mapping[int, str]) -> bool:
+        """Whether, with these, the ends of all choices were passed on or are held."""
+        return len(self._told) + sum(len(held.finished) for held in self._held) + len(more) >= self._choices
 
     def _may_be_ours(self, item: _Item) -> bool:
         """Our clamp may have caused this finish: `length`, or any word for the end of a tool call."""
@@ -309,11 +309,6 @@ class ChatRelay:
             self._usage_data = with_counts(data, self._counts())
         return data
 
-    def _flush_preamble(self, out: list[bytes]) -> None:
-        preamble, self._preamble = self._preamble, []
-        for item in preamble:
-            self._pass(item, out)
-
     def _pass(self, item: _Item, out: list[bytes]) -> None:
         if item.pieces or self._last_data is None:
             self._last_data = item.data
@@ -328,25 +323,27 @@ class ChatRelay:
         else:
             out.append(item.raw)
 
+    def _opening(self) -> list[bytes]:
+        out: list[bytes] = []
+        preamble, self._preamble = self._preamble, []
+        for item in preamble:
+            self._pass(item, out)
+        return out
+
     def end_complete(self, cost_nano: int | None) -> bytes:
         """The ordinary end: what was held back, usage with cost for those who asked, `[DONE]`."""
-        out: list[bytes] = []
-        self._flush_preamble(out)
+        out = self._opening()
         for item in (*self._held, *self._pending):
             self._pass(item, out)
         return b"".join([*out, self._usage_chunk(cost_nano), DONE])
 
     def end_cut(self, error: BursarError, cost_nano: int | None) -> bytes:
         """The cut: usage for those who asked, the error object, `[DONE]`; no finish reason."""
-        out: list[bytes] = []
-        self._flush_preamble(out)
-        return b"".join([*out, self._usage_chunk(cost_nano), sse_event(error_body(error)), DONE])
+        return b"".join([*self._opening(), self._usage_chunk(cost_nano), sse_event(error_body(error)), DONE])
 
     def end_cut_softly(self, cut: bytes, cost_nano: int | None) -> bytes:
         """The opt-in cut: finish reason `length` on every open choice, with what happened under `bursar`."""
-        out: list[bytes] = []
-        self._flush_preamble(out)
-        chunk = self._envelope()
+        opening, chunk = self._opening(), self._envelope()
         cut_choices: list[dict[str, object]] = [
             {"index": index, **self._nothing, "logprobs": None, "finish_reason": "length"}
             for index in range(self._choices)
@@ -354,14 +351,12 @@ class ChatRelay:
         ]
         chunk["choices"] = msgspec.Raw(_encode(cut_choices))
         chunk["bursar"] = msgspec.Raw(b'{"cut":' + cut + b"}")
-        return b"".join([*out, sse_event(object_bytes(chunk)), self._usage_chunk(cost_nano), DONE])
+        return b"".join([*opening, sse_event(object_bytes(chunk)), self._usage_chunk(cost_nano), DONE])
 
     def end_broken(self, error: BursarError) -> bytes:
         """A dead upstream: an error event (its own, where it sent one), and no `[DONE]`, so that nobody takes it for
         the end."""
-        out: list[bytes] = []
-        self._flush_preamble(out)
-        return b"".join([*out, sse_event(b'{"error":' + (self.error or error_object(error)) + b"}")])
+        return b"".join([*self._opening(), sse_event(b'{"error":' + (self.error or error_object(error)) + b"}")])
 
     def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes:
         """The whole reply, for a call that was streamed upstream only so that it could be metered."""
