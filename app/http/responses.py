@@ -7,6 +7,7 @@ no difference. Its response is stored before its last bytes go out, for the next
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from app.dialects.openai_responses.stored import (
     wants_stored,
 )
 from app.dialects.registry import RESPONSES
+from app.gateway.calls import Waits
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
 from app.http.asgi import AsgiDownstream
@@ -91,12 +93,12 @@ class ResponsesRoute(GenerateRoute):
             request = parse_members(going_on(members, found.before, own), headers, stored)
         else:
             request.stored = stored
-        if reply_id is not None:
-            keeper = _Keeper(self.services, owner, request, own, found.of)
-            downstream.before_end = keeper.keep
         if self.services.view is not view:  # the policy was edited meanwhile
             key = self._gate(headers)
-        return self._call(request, headers, key, downstream, path_task)
+        call = self._call(request, headers, key, downstream, path_task)
+        if reply_id is not None:
+            downstream.before_end = _Keeper(self.services, owner, request, own, found.of, call.waits).keep
+        return call
 
     async def _found(self, owner: str, asked: Asked) -> _Found:
         """Raises PreviousNotFound or NotFound for what can only be here and is not, ContextTooLong, ResponsesDown."""
@@ -145,13 +147,16 @@ class _Keeper:
         request: ChatRequest,
         own: Sequence[msgspec.Raw],
         of: Sequence[str],
+        waits: Waits,
     ) -> None:
-        self._services = services
+        self._services, self._waits = services, waits
         self._owner, self._request, self._own, self._of = owner, request, own, of
 
     async def keep(self, end: bytes) -> bool:
         """With the last bytes of a reply; whether it is stored, as it says. The answer is paid for: whatever becomes of
-        this, it goes out."""
+        this, it goes out; how long a client may take to read it is counted from then on."""
+        now_s, until_s = asyncio.get_running_loop().time, self._waits.deadline_s
+        began_s, self._waits.deadline_s = now_s(), math.inf
         try:
             result = await self._kept(end)
         except ResponsesUnavailable as error:
@@ -160,6 +165,8 @@ class _Keeper:
         except Exception:
             result = "failed"
             log.exception("a response could not be stored: nobody can go on from it")
+        finally:
+            self._waits.deadline_s = until_s + now_s() - began_s
         if result is not None:
             self._services.metrics.responses_stored.labels(result).inc()
         return result == "stored"

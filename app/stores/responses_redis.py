@@ -19,7 +19,7 @@ DEADLINE_S = 2.0
 _SCRIPT = Script(
     """
     local op, index, counter = ARGV[1], KEYS[1], KEYS[2]
-    local function held(key) return string.gmatch(redis.call('HGET', key, 'items') or '', '%S+') end
+    local function held(key) return string.gmatch(redis.call('HGET', key, 'items') or '', '[^\\n]+') end
     local function drop(key)
         for item in held(key) do
             if redis.call('GET', item) == key then redis.call('DEL', item) end
@@ -75,7 +75,7 @@ _SCRIPT = Script(
         redis.call('SET', KEYS[place], key, 'PX', ttl)
         names[#names + 1] = KEYS[place]
     end
-    local told = table.concat(names, ' ')
+    local told = table.concat(names, '\\n')
     local size = string.format('%d', #body + 2 * #told)
     redis.call('HSET', key, 'body', body, 'read', read, 'previous', previous, 'items', told, 'size', size)
     redis.call('PEXPIRE', key, ttl)

@@ -3,6 +3,7 @@ are longer or odder than they should be."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.gateway.calls import WATCH_EVERY_S
 from app.http.responses import MOST_REFERENCES
 from app.stores.responses import ResponsesUnavailable
 from tests.gateway.live import Live, policy, until
@@ -52,6 +54,24 @@ async def test_a_store_that_fails_takes_no_answer_away(
     assert reply.output_text == "Hello there."
     await live.idle()
     assert await live.client.metric("bursar_responses_stored_total", 'result="failed"') == 1
+
+
+@streamed
+async def test_a_slow_store_is_not_taken_for_a_slow_client(
+    upstream: ScriptedUpstream, tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = policy({"a": upstream}, providers={"a": {"deadlines": {"write_secs": 0.05}}}, **STORED)
+    async with Live(tmp_path, hasty) as live:
+        put = live.services.responses.put
+
+        async def slowly(*given: Any) -> bool:
+            await asyncio.sleep(4 * WATCH_EVERY_S)  # deadlines are looked at meanwhile
+            return await put(*given)
+
+        monkeypatch.setattr(live.services.responses, "put", slowly)
+        reply = await respond(sdk(live), stream=stream, model="a", input="One")
+        assert reply.output_text == "Hello there."
+        assert rows(live) == [reply.id]
 
 
 @streamed

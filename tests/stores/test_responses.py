@@ -31,7 +31,7 @@ Make = Callable[[], StoredResponses]
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     """Gateways that share one store."""
     made: list[StoredResponses] = []
-    namespace = f"t{secrets.token_hex(6)}"
+    namespace = f"t {secrets.token_hex(6)}"
 
     def one() -> StoredResponses:
         store: Any
@@ -200,6 +200,15 @@ async def test_nobody_waits_long_however_many_are_in_line(tmp_path: Path, monkey
     assert await ids_in(store, "r0") == ["r0"]
     assert [await store.get("k", f"r{number}") for number in range(2, 9)] == [None] * 7, "given up is not done later"
     await store.close()
+
+
+async def test_what_it_said_is_found_as_long_as_it_is(make: Make) -> None:
+    a, brief = make(), StoreRules(1.0, RULES.max_bytes)
+    assert await a.put("k", response("r1"), ["m1", "m2"], [], brief)
+    assert await a.put("k", response("gone"), [], [], brief)
+    assert await a.put("k", response("r2", "r1"), ["m3"], ["r1"], RULES)
+    await until(lambda: _is_gone(a, "gone"))
+    assert [one.id for one in await a.holding("k", ["m1", "m2"], MOST)] == ["r1"]
 
 
 async def test_stored_again_it_is_there_once(make: Make) -> None:
