@@ -34,6 +34,7 @@ def main(port: int, lease_s: float) -> None:
     gateway = app.main.Gateway(Settings())
     uvicorn.run(
         gateway,
+        interface="asgi3",
         host="127.0.0.1",
         port=port,
         http="app.http.wire:WireProtocol",
