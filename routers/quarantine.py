@@ -115,7 +115,8 @@ def _probed(
     up = min(max(expectation(watch.cell, expected, past.history), 1e-4), 1.0 - 1e-4)
     down = up * (1.0 - min(max(fallen.drop, MIN_TESTED) / max(fallen.level, MIN_TESTED), 0.95))
     # Where it fell it may fail at the same requests each time, or now at one and now at another.
-    down = min((down * DOUBTS + past.right) / (DOUBTS + past.since), up)
+    # However often it was right since: few requests that are right each time must be able to let a model back.
+    down = min((down * DOUBTS + past.right) / (DOUBTS + past.since), up * (1.0 - MIN_TESTED))
     change = weight * (outcome * log(up / down) + (1.0 - outcome) * log((1.0 - up) / (1.0 - down)))
     recovered = max(fallen.recovered + change, 0.0)
     if recovered >= RECOVERED:

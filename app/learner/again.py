@@ -29,8 +29,9 @@ what is said of a whole task is said of other calls too."""
 
 
 def name_of(call: Call, label: Label) -> str:
-    """The name of a labelled call's request, the same whenever it comes again; "" where it cannot be known."""
-    if call.seen is None or label.source not in SPEAKERS:
+    """The name of a labelled call's request, the same whenever it comes again; "" where it cannot be known, and where
+    what was said is no evidence, for its speaker is no better than chance."""
+    if call.seen is None or label.source not in SPEAKERS or label.high == label.low == 0.0:
         return ""
     said = "\0".join((label.key, label.source, call.seen.began, call.seen.asked))
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
@@ -62,11 +63,17 @@ class Requests:
             self.once[name] = history
         else:
             self.again[name] = history
+        self.bound(most)
+
+    def bound(self, most: int) -> None:
+        """Forget all but `most` requests, and as many of those since the fall."""
         while len(self.again) > most // 2:
             oldest = next(iter(self.again))
             self.once[oldest] = self.again.pop(oldest)
         while len(self.once) + len(self.again) > most:
             del self.once[next(iter(self.once))]
+        while len(self.since) > most:
+            del self.since[next(iter(self.since))]
 
     def probed(self, name: str, outcome: float, most: int) -> None:
         """Remember an outcome while the cell is in quarantine: what was known before stays as it was."""
@@ -74,8 +81,7 @@ class Requests:
             return
         right, since = self.since.pop(name, (0, 0))
         self.since[name] = right + (outcome >= 0.5), since + 1
-        if len(self.since) > most:
-            del self.since[next(iter(self.since))]
+        self.bound(most)
 
     def state(self) -> list[dict[str, Any]]:
         """JSON-ready."""

@@ -67,7 +67,11 @@ class Watching:
                 continue
             if name not in self.watches and len(self.watches) >= MAX_CELLS:
                 continue
-            before = self.watches.get(name) or new_watch()
+            before = self.watches.get(name)
+            if before is None:  # each remembers fewer: those too that are not heard of any more
+                before = self.watches[name] = new_watch()
+                for known in self.requests.values():
+                    known.bound(self._most())
             expected = float(one.demand.u @ learner.base.ability(arm).mean)
             requests, request = self.requests.setdefault(name, Requests()), name_of(lesson.call, label)
             past = requests.past(request)
@@ -76,7 +80,7 @@ class Watching:
             else:
                 outcome, weight = label.told(expectation(before.cell, expected))
             after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s, past)
-            most = min(MOST, IN_ALL // len(self.watches))
+            most = self._most()
             if before.fallen is None:
                 requests.heard(request, label.said, most)
             else:
@@ -88,6 +92,10 @@ class Watching:
                 fell = after.fallen is not None
                 events.append(Event(fell, self._told(name, after if fell else before), rose_s))
         return events
+
+    def _most(self) -> int:
+        """Requests that each cell may remember."""
+        return min(MOST, IN_ALL // len(self.watches))
 
     def down(self) -> tuple[Quarantined, ...]:
         """All that have fallen and are not back, with what it is laid to by now."""

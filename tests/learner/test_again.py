@@ -44,6 +44,12 @@ def test_what_is_not_clearly_of_one_answer_has_no_name(source: str) -> None:
     assert name_of(replace(CALL, seen=None), LABEL) == ""
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_what_is_no_evidence_has_no_name(share: float) -> None:
+    """A speaker who is no better than chance: his good words must not be taken for failures."""
+    assert name_of(CALL, replace(LABEL, high=0.0, low=0.0, share=share)) == ""
+
+
 def test_histories_grow_and_nameless_requests_are_always_new() -> None:
     known = Requests()
     for outcome in (1.0, 0.0, 1.0):

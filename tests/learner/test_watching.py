@@ -159,6 +159,19 @@ def test_other_speakers_and_signs_are_no_repeats() -> None:
     assert (len(known.once), len(known.again)) == (3, 60)  # of a call with signs alone nothing is remembered
 
 
+def test_all_cells_together_remember_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those too that are not heard of any more when others come."""
+    monkeypatch.setattr("app.learner.watching.IN_ALL", 60)
+    watching = Watching()
+    asked(watching, 1, 0)
+    known = watching.requests["small", "chat"]
+    for name in map(str, range(60)):
+        known.probed(name, 1.0, 60)
+    assert (len(known.once), len(known.since)) == (60, 60)
+    assert heard(watching, 1.0, 20_000, 1, model="large") == []
+    assert (len(known.once), len(known.since)) == (30, 30)
+
+
 def test_another_model_under_an_old_name_has_no_past() -> None:
     watching = Watching()
     watching.saw(record(1))

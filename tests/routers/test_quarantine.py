@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from routers.quarantine import Cause, Watch, cause, hear, new_watch, released, state_of, watch_of
+from routers.quarantine import Cause, Past, Watch, cause, hear, new_watch, released, state_of, watch_of
 
 
 def after(watch: Watch, rate: float, labels: int, seed: int) -> Watch:
@@ -44,6 +44,17 @@ def test_probes_of_one_that_recovered_let_it_back_and_it_can_fall_again() -> Non
     assert back.fallen is None
     assert after(back, 0.92, 400, seed=5).fallen is None
     assert after(back, 0.6, 200, seed=6).fallen is not None
+
+
+@pytest.mark.parametrize("requests", [1, 5])
+def test_few_requests_that_are_right_again_let_a_model_back(requests: int) -> None:
+    watch, right = fallen(), 0
+    for since in range(300):
+        past = Past(right=right // requests, since=since // requests)
+        watch, right = hear(watch, 1.5, float(since % 20 != 10), 1.0, 9.0, past), right + (since % 20 != 10)
+        if watch.fallen is None:
+            break
+    assert watch.fallen is None
 
 
 def test_what_speaks_for_a_recovery_has_a_beginning() -> None:
