@@ -171,6 +171,7 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
         "bursar.task_type": decision.get("task_type"),
         "bursar.cost_usd": record["cost_usd"],
         "bursar.provenance": str(record["provenance"]),
+        "bursar.cached.request_id": (record.get("cached") or {}).get("request_id"),
         "bursar.cut.scope": cut.get("scope"),
         "bursar.denied.scope": record["denied_scope"],
         "bursar.overhead_ms": record["timings"]["overhead_ms"],
@@ -186,8 +187,9 @@ def failed_attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _operation(record: Record, dialect: str | None) -> str:
-    """Every call but an embedding has a decision, unless it was refused before there was one."""
-    if record["decision"] is None and record["attempts"]:
+    """Every call but an embedding has a decision, unless it was refused, or the cache had its answer, before."""
+    cached = record.get("cached")
+    if record["decision"] is None and (record["attempts"] or (cached and cached["task_type"] is None)):
         return "embeddings"
     return "generate_content" if dialect == GEMINI else "chat"
 

@@ -147,6 +147,21 @@ def test_calls_become_spans(receiver: Receiver, tmp_path: Path) -> None:
     assert not any(SECRET.encode() in request.SerializeToString() for request in receiver.requests)
 
 
+def test_what_the_cache_answered_is_told_and_names_no_provider(receiver: Receiver, tmp_path: Path) -> None:
+    with (
+        ScriptedUpstream(Script.of(words("one"))) as upstream,
+        LiveGateway(f"{policy(upstream)}cache: {{ttl_secs: 60}}\n", tmp_path, otel=True) as gateway,
+    ):
+        answers = [gateway.chat(model="first")]
+        while "x-bursar-cache" not in answers[-1].headers:  # a client hears the end before the reply is kept
+            answers.append(gateway.chat(model="first"))
+            assert len(answers) < 200
+    (told,) = [found for span in receiver.spans() if "bursar.cached.request_id" in (found := said(span))]
+    assert told["bursar.cached.request_id"] == answers[-1].headers["x-bursar-cache-from"]
+    assert (told["gen_ai.operation.name"], told["bursar.cost_usd"]) == ("chat", 0.0)
+    assert not {"bursar.model", "server.address", "gen_ai.usage.input_tokens"} & told.keys()
+
+
 def test_cached_and_reasoning_tokens_and_several_answers_are_told(receiver: Receiver, tmp_path: Path) -> None:
     usage = {
         "prompt_tokens_details": {"cached_tokens": 6},

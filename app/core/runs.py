@@ -85,6 +85,7 @@ def pace_of(record: Mapping[str, Any]) -> CallPace:
     """What a run needs of a stored trace."""
     timings, usage = record.get("timings") or {}, record.get("usage") or {}
     decision, seen = record.get("decision"), record.get("seen") or {}
+    task_type = (decision or record.get("cached") or {}).get("task_type")
     return CallPace(
         request_id=record["request_id"],
         key=record["key"],
@@ -94,7 +95,7 @@ def pace_of(record: Mapping[str, Any]) -> CallPace:
         outcome=record["outcome"],
         model=record.get("model") or "",
         harness=record.get("harness") or "",
-        task_type=(decision or {}).get("task_type") or "",
+        task_type=task_type or "",
         ttft_ms=timings.get("ttft_ms") or 0.0,
         first_attempt_ms=timings.get("first_attempt_ms") or 0.0,
         generation_ms=timings.get("generation_ms") or 0.0,
@@ -104,7 +105,7 @@ def pace_of(record: Mapping[str, Any]) -> CallPace:
         failed_signs=bool(seen.get("refused") or seen.get("empty"))
         or seen.get("shape_ok") is False
         or seen.get("arguments_ok") is False,
-        generates=decision is not None,
+        generates=decision is not None or task_type is not None,
     )
 
 

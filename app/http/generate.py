@@ -16,7 +16,7 @@ from app.gateway.services import Services
 from app.http.asgi import AsgiDownstream
 from app.http.caps import client_caps
 from app.http.hot import HotRoute
-from app.http.whose import task_of
+from app.http.whose import Whose, task_of
 
 
 class GenerateRoute(HotRoute):
@@ -42,6 +42,13 @@ class GenerateRoute(HotRoute):
     ) -> OwnedCall:
         """The call for a request that passed the gate."""
         return self._call(self._parse(body, headers, path), headers, key, downstream, path_task)
+
+    def whose(self, headers: dict[str, str], body: bytes, path_task: str | None, path: Mapping[str, str]) -> Whose:
+        try:
+            request = self._parse(body, headers, path)
+        except BadRequest:  # it was answered before: here only its task is asked for
+            request = None
+        return task_of(headers, request, path_task)
 
     def _call(
         self,

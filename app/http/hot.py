@@ -9,6 +9,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from app.dialects.base import Dialect
 from app.dialects.gemini.paths import wants_array
 from app.dialects.openai_chat.fields import MAX_MODEL_CHARS
 from app.dialects.registry import CHAT, dialect_named
+from app.gateway.cached import cached_trace, origin_of
 from app.gateway.calls import Stop
 from app.gateway.limits import ANONYMOUS
 from app.gateway.owned import OwnedCall
@@ -29,8 +31,8 @@ from app.http.auth import KeyRing
 from app.http.caps import join_repeated
 from app.http.encodings import decoded
 from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
-from app.http.reply_cache import CACHED, ReplyCache
-from app.http.whose import Whose
+from app.http.reply_cache import CACHED, FROM, ReplyCache
+from app.http.whose import Whose, task_of
 from app.http.wire import WIRE, Cycle, WireDownstream
 
 log = structlog.get_logger()
@@ -114,7 +116,10 @@ class HotRoute(ABC):
             if may_repeat and (before := await self._came_before(headers, key, _asked_at(scope["path"], path), body)):
                 reply, is_new, mark = before
                 if not is_new:
-                    await replay(reply, downstream, mark)
+                    if mark is CACHED:
+                        await self._give_again(reply, headers, key, body, downstream, path_task, path)
+                    else:
+                        await replay(reply, downstream, mark)
                     return
                 kept = reply
                 downstream = RecordingDownstream(send, kept) if cycle is None else RecordingWire(cycle, kept)
@@ -170,6 +175,34 @@ class HotRoute(ABC):
             return None
         found = await self.cache.find(key_name(key), headers, path, body)
         return None if found is None else (*found, CACHED)
+
+    def whose(self, headers: dict[str, str], body: bytes, path_task: str | None, path: Mapping[str, str]) -> Whose:
+        """Whose a request is that another's reply answers. Raises BadRequest."""
+        return task_of(headers, None, path_task)
+
+    async def _give_again(
+        self,
+        reply: Reply,
+        headers: dict[str, str],
+        key: Key | None,
+        body: bytes,
+        downstream: AsgiDownstream,
+        path_task: str | None,
+        path: Mapping[str, str],
+    ) -> None:
+        """Answer with a reply of the cache. It is a call of its own, and has its record. Raises BadRequest."""
+        origin = reply.origin
+        if origin is None:  # tokens were counted: that is no call
+            await replay(reply, downstream, [*id_headers(), *CACHED])
+            return
+        whose = self.whose(headers, body, path_task, path)
+        record = self.new_record(headers, key, whose, model=origin.requested_model, stream=reply.is_stream)
+        record.created_s -= time.monotonic() - reply.began_s
+        request_id = record.request_id.encode()
+        ids = [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id), (FROM, origin.request_id.encode())]
+        await replay(reply, downstream, [*ids, *CACHED])
+        record.outcome, record.duration_s = Outcome.COMPLETED, time.monotonic() - reply.began_s
+        self.services.traces.append(record.request_id, partial(cached_trace, record, origin))
 
     async def _run(self, call: OwnedCall, cycle: Cycle, downstream: AsgiDownstream, kept: Reply | None) -> None:
         """In this task, which outlives its client: the connection tells when that one leaves."""
@@ -296,7 +329,8 @@ async def refuse(
 
 def _end(kept: Reply, call: OwnedCall, downstream: AsgiDownstream) -> None:
     """The call is over whose reply is recorded."""
-    kept.end(call.record.outcome, call.cost_nano, as_asked=call.as_asked and downstream.sound)
+    origin = origin_of(call.record, call.attempts, call.cost_nano)
+    kept.end(call.record.outcome, origin, as_asked=call.as_asked and downstream.sound)
 
 
 def _asked_at(url_path: str, path: Mapping[str, str]) -> str:

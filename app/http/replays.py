@@ -18,7 +18,16 @@ from app.core.errors import BadRequest
 from app.core.types import Outcome
 from app.http.asgi import AsgiDownstream, Head, Send
 from app.http.wire import Cycle, WireDownstream
-from app.stores.replays import KEPT_S, MAX_KEPT_BYTES, RENEW_S, Claim, Kept, ReplaysUnavailable, SharedReplays
+from app.stores.replays import (
+    KEPT_S,
+    MAX_KEPT_BYTES,
+    RENEW_S,
+    Claim,
+    Kept,
+    Origin,
+    ReplaysUnavailable,
+    SharedReplays,
+)
 
 log = structlog.get_logger()
 
@@ -56,22 +65,28 @@ class Reply:
         self.parts: list[bytes] = []
         self.size = 0
         self.claim: str | None = None
+        self.origin: Origin | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it was sent without its length."""
+        return not any(name == b"content-length" for name, _ in self.headers)
 
     def fill(self, kept: Kept) -> None:
         """With what was answered elsewhere, or before."""
         self.status, self.headers = kept.status, kept.headers
-        self.parts, self.size = [kept.body], len(kept.body)
+        self.parts, self.size, self.origin = [kept.body], len(kept.body), kept.origin
         self.good = True
         self.ended.set()
 
-    def end(self, outcome: Outcome, cost_nano: int | None = None, *, as_asked: bool = True) -> None:
+    def end(self, outcome: Outcome, origin: Origin | None = None, *, as_asked: bool = True) -> None:
         """The call is over: its reply stands, or the next request has to try again. One whose client left while its
         end was settled has no end. `as_asked`: no lack of money has shaped it, and what it says holds."""
         stands = outcome is Outcome.COMPLETED and as_asked if self._for_all else outcome in _KEPT_OUTCOMES
         self.good = stands and self.whole and self.size <= MAX_KEPT_BYTES
         self.ended.set()
         if self.claim is not None and self._shared is not None:
-            kept = Kept(self.status, self.headers, b"".join(self.parts), cost_nano) if self.good else None
+            kept = Kept(self.status, self.headers, b"".join(self.parts), origin) if self.good else None
             self._shared.keep(self.claim, kept, self._keep_s)
             self.claim = None
 
@@ -222,11 +237,10 @@ def _used() -> BadRequest:
 
 
 async def replay(reply: Reply, downstream: AsgiDownstream, mark: Head = REPLAYED) -> None:
-    """Send a reply again, marked as such; its request id is the first one's, for there was one call."""
+    """Send a reply again, marked as such. `mark` goes before the reply's own headers."""
     marked = {b"content-length", *(name for name, _ in mark)}
     headers = [*((name, value) for name, value in reply.headers if name not in marked), *mark]
-    whole = any(name == b"content-length" for name, _ in reply.headers)
-    if whole:
+    if not reply.is_stream:
         await downstream.reply(reply.status, headers, b"".join(reply.parts))
         return
     await downstream.start(reply.status, headers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import structlog
 
@@ -22,9 +23,13 @@ from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
 log = structlog.get_logger()
 
 CACHED: Head = [(b"x-bursar-cache", b"hit"), (b"x-bursar-cost-usd", b"0")]
+FROM: Final = b"x-bursar-cache-from"
+"""Names the call that made the reply."""
 _SPEAKING = frozenset(("anthropic-beta", "anthropic-version", "openai-beta"))
 _WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id"))
 _PASSING = (
+    b"x-request-id",
+    b"x-bursar-request-id",
     b"x-bursar-task-id",
     b"x-bursar-remaining-usd",
     b"x-bursar-scope",
@@ -45,7 +50,7 @@ class ReplyCache:
     async def find(self, whose: str, headers: Mapping[str, str], path: str, body: bytes) -> tuple[Reply, bool] | None:
         """The reply that came before, and False; a new one to be recorded and `end`ed, and True; or None: this request
         is none of the cache's business."""
-        policy = self._services.view.policy
+        policy, began_s = self._services.view.policy, time.monotonic()
         if policy.cache_s is None or _wants_anew(headers.get("cache-control", "").lower()):
             return None
         asked = "\0".join([policy.version, path, *sorted(_spoken(headers)), ""]).encode() + body
@@ -56,14 +61,15 @@ class ReplyCache:
         except ReplaysUnavailable as error:
             log.warning("the cache of replies does not answer: all are served anew", error=str(error))
             return None
-        reply = Reply(fingerprint, time.monotonic(), self._shared, for_all=True, keep_s=policy.cache_s)
+        reply = Reply(fingerprint, began_s, self._shared, for_all=True, keep_s=policy.cache_s)
         if isinstance(found, Kept):
             reply.fill(found)
             reply.headers = [header for header in reply.headers if not header[0].startswith(_PASSING)]
             if name := headers.get("x-request-id", "")[:200]:
                 reply.headers.append((b"x-client-request-id", name.encode("latin-1")))
             self._services.metrics.cache_hits.inc()
-            self._services.metrics.cache_saved.inc(usd_float(found.cost_nano or 0))
+            if found.origin is not None:
+                self._services.metrics.cache_saved.inc(usd_float(found.origin.cost_nano or 0))
             return reply, False
         if found is not Claim.MINE:
             return None

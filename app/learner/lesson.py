@@ -113,11 +113,11 @@ class Malformed(ValueError):
 
 
 def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
-    """What is kept of a trace; None where it can teach nothing: no candidates were seen, or the client named a model
-    that the policy does not list. Raises Malformed."""
+    """What is kept of a trace; None where it can teach nothing: no candidates were seen, the client named a model that
+    the policy does not list, or the cache answered. Raises Malformed."""
     try:
         msgspec.convert(record, _Trace)
-        lesson = _lesson(record, base)
+        lesson = None if record.get("cached") else _lesson(record, base)
     except (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise Malformed(str(error)) from None
     if lesson is not None and not (isfinite(lesson.call.ended_s) and _in_reach(lesson.demand)):

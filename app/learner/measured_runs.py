@@ -19,7 +19,8 @@ _MORE = f"""
     list_max([c.tier for c in candidates if c.verdict IN ({_COULD_SERVE})]),
     coalesce(input_tokens, 0), coalesce(cache_read_tokens, 0),
     coalesce(seen->>'$.began', ''), coalesce(seen->>'$.calls', ''), coalesce(seen->>'$.tool_failed' = 'true', false),
-    seen->>'$.arguments_ok' = 'true', coalesce(seen->>'$.finish' = 'length', false)
+    seen->>'$.arguments_ok' = 'true', coalesce(seen->>'$.finish' = 'length', false),
+    coalesce(cached.input_tokens, 0)
 """
 
 
@@ -27,5 +28,5 @@ def judged_since(
     db: duckdb.DuckDBPyConnection, since_s: float, words: Mapping[str, Sequence[Feedback]], *, key: str | None = None
 ) -> Iterator[Judged]:
     """The runs of a key (None: of all) since then, over the view `traces`. Raises TracesError."""
-    for steps in calls_by_run(db, since_s, Step, more=_MORE, key=key):
+    for steps in calls_by_run(db, since_s, Step, more=_MORE, key=key, cached=True):
         yield Judged.of(steps, words)

@@ -33,7 +33,8 @@ _DONE: Final = frozenset({Turned.SUCCESS, Turned.PARTIAL_SUCCESS, Turned.FALSE_D
 class Step(CallPace, frozen=True):
     """A finished call with what the measures need of it. `routed`: a route chose, not the client. `tier`: of the model
     that was asked, `top_tier`: the highest among candidates that could have served; None where no record tells.
-    `input_tokens`: cached ones included. `began`: its conversation; `tools`: what tools were called with, "" none."""
+    `input_tokens`: cached ones included; `saved_tokens`: those of a request that the policy's cache answered, of which
+    nothing was sent. `began`: its conversation; `tools`: what tools were called with, "" none."""
 
     routed: bool = False
     tier: int | None = None
@@ -45,6 +46,7 @@ class Step(CallPace, frozen=True):
     tool_failed: bool = False
     arguments_ok: bool | None = None
     truncated: bool = False
+    saved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +149,18 @@ def missed_escalation_rate(one: Judged) -> Part | None:
 
 
 def cache_hit_rate(one: Judged) -> Part | None:
-    """Share of tokens. Above: input tokens that the provider read from its prompt cache. Below: all input tokens of
-    completed calls."""
+    """Share of tokens. Above: input tokens that the provider read from its prompt cache, or that the policy's cache of
+    replies answered. Below: all input tokens of completed calls."""
     steps = [step for step in one.steps if step.outcome == Outcome.COMPLETED]
-    below = sum(step.input_tokens for step in steps)
-    return (float(sum(step.cache_read_tokens for step in steps)), float(below)) if below else None
+    below = sum(step.input_tokens + step.saved_tokens for step in steps)
+    return (float(sum(step.cache_read_tokens + step.saved_tokens for step in steps)), float(below)) if below else None
 
 
 def calls_with_input(one: Judged) -> float:
     """Completed calls of which it is known what was sent."""
-    return float(sum(step.outcome == Outcome.COMPLETED and step.input_tokens > 0 for step in one.steps))
+    return float(
+        sum(step.outcome == Outcome.COMPLETED and step.input_tokens + step.saved_tokens > 0 for step in one.steps)
+    )
 
 
 def tool_call_efficiency(one: Judged) -> Part | None:

@@ -39,14 +39,26 @@ class Claim(Enum):
     """The key belongs to another request."""
 
 
+class Origin(msgspec.Struct, array_like=True, frozen=True):
+    """The call that a reply was made by, as far as records of those who get it again tell. `task_type`: None for an
+    embedding. `cost_nano`: what it cost in all, None where that is not known."""
+
+    request_id: str
+    requested_model: str
+    model: str
+    provider: str
+    task_type: str | None
+    input_tokens: int
+    cost_nano: int | None
+
+
 class Kept(msgspec.Struct, array_like=True):
-    """A reply as it was sent."""
+    """A reply as it was sent. `origin`: where no call made it there is none."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-    cost_nano: int | None = None
-    """What its call cost in all, where that is known."""
+    origin: Origin | None = None
 
 
 class SharedReplays(Protocol):

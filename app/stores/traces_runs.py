@@ -55,34 +55,46 @@ _NUMBERS = ("ttft_ms", "first_attempt_ms", "generation_ms", "output_tokens")
 _SIGNS = """coalesce(seen->>'$.refused' = 'true' OR seen->>'$.empty' = 'true' OR seen->>'$.shape_ok' = 'false'
     OR seen->>'$.arguments_ok' = 'false', false)"""
 PACE = f"""request_id, key, task_id, created_s, coalesce(duration_ms, 0.0), outcome, coalesce(model, ''),
-    coalesce(harness, ''), coalesce(task_type, ''), {", ".join(f"coalesce({name}, 0)" for name in _NUMBERS)},
-    cost_usd, cost_killed_at_usd, {_SIGNS}, task_type IS NOT NULL"""
+    coalesce(harness, ''), coalesce(task_type, cached.task_type, ''),
+    {", ".join(f"coalesce({name}, 0)" for name in _NUMBERS)},
+    cost_usd, cost_killed_at_usd, {_SIGNS}, coalesce(task_type, cached.task_type) IS NOT NULL"""
 """What makes a CallPace."""
 _CALLS = """
     SELECT {columns} FROM traces
     WHERE (? IS NULL OR key = ?) AND CASE WHEN task_id IS NULL
-        THEN {since} AND (task_type IS NOT NULL OR outcome <> 'completed')
+        THEN {since} AND ({kinds} OR outcome <> 'completed')
         ELSE (key, task_id) IN (SELECT (key, task_id) FROM traces WHERE task_id IS NOT NULL AND {since}) END
     ORDER BY key, task_id, coalesce(task_id, request_id), created_s
 """
 """An embedding that belongs to no task is no run: it has no task type, and nothing to be fast at."""
+_ASKED = "task_type IS NOT NULL"
+_ASKED_OR_CACHED = "coalesce(task_type, cached.task_type) IS NOT NULL"
 
 
 def runs_since(
     db: duckdb.DuckDBPyConnection, since_s: float, words: Mapping[str, Sequence[Feedback]], *, key: str | None = None
 ) -> Iterator[Run]:
-    """The runs of a key (None: of all), over the view `traces` (`stores/traces_query.py`). Raises TracesError."""
+    """The runs of a key (None: of all), over the view `traces` (`stores/traces_query.py`). Raises TracesError. A call
+    alone that the cache answered is none: it says nothing of how fast a model is."""
     for calls in calls_by_run(db, since_s, CallPace, key=key):
         yield run_of(calls, words)
 
 
 def calls_by_run(
-    db: duckdb.DuckDBPyConnection, since_s: float, kind: type[C], *, more: str = "", key: str | None = None
+    db: duckdb.DuckDBPyConnection,
+    since_s: float,
+    kind: type[C],
+    *,
+    more: str = "",
+    key: str | None = None,
+    cached: bool = False,
 ) -> Iterator[list[C]]:
-    """The calls of each run. `more`: the SQL of what `kind` has beyond a CallPace. Raises TracesError."""
+    """The calls of each run. `more`: the SQL of what `kind` has beyond a CallPace; `cached`: with those that belong to
+    no task and that the cache answered. Raises TracesError."""
     try:
         columns = ", ".join(filter(None, (PACE, more)))
-        db.execute(_CALLS.format(columns=columns, since=since_sql(since_s)), [key, key])
+        kinds = _ASKED_OR_CACHED if cached else _ASKED
+        db.execute(_CALLS.format(columns=columns, since=since_sql(since_s), kinds=kinds), [key, key])
         calls = (kind(*row) for row in _rows(db))
         for _, same in itertools.groupby(calls, lambda c: (c.key, c.task_id, c.task_id or c.request_id)):
             yield list(same)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 5
+SCHEMA = 6
 """Written into every file, as `bursar_schema` among its key-value metadata."""
 
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
@@ -47,6 +47,14 @@ _CANDIDATE = {
 }
 _CUT = {"scope": _TEXT, "by": _TEXT, "killed_at_usd": _REAL, "in_tool_call": _BOOL}
 _LANDING = {"limit": _TEXT, "used_share": _REAL, "noted": _BOOL, "clamped": _BOOL}
+_CACHED = {
+    "request_id": _TEXT,
+    "model": _TEXT,
+    "provider": _TEXT,
+    "task_type": _TEXT,
+    "input_tokens": _WHOLE,
+    "saved_usd": _REAL,
+}
 _CAP = {"scope": _TEXT, "name": _TEXT, "limit_usd": _REAL, "by": _TEXT}
 
 
@@ -107,6 +115,7 @@ COLUMNS = (
     _of("usage.output_tokens", "output_tokens", _WHOLE, "of the last attempt, reasoning included"),
     _of("usage.cache_read_tokens", "cache_read_tokens", _WHOLE, "of the input"),
     _of("usage.reasoning_tokens", "reasoning_tokens", _WHOLE, "of the output"),
+    _of("cached", "cached", _CACHED, "whose reply it got from the policy's cache, with what was saved; NULL: nobody's"),
     _of("cut", "cut", _CUT, "where and how it was cut; NULL where it was not"),
     _of(
         "cost_killed_at_usd",

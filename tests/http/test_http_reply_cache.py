@@ -46,13 +46,66 @@ async def test_the_same_again_costs_nothing(tmp_path: Path, upstream: ScriptedUp
         assert (second.status, second.body) == (first.status, first.body)
         assert (second.headers["x-bursar-cache"], second.headers["x-bursar-cost-usd"]) == ("hit", "0")
         assert second.headers["content-type"] == first.headers["content-type"]
-        assert second.request_id == first.request_id, "there was one call, and its record says why"
+        assert second.headers["x-bursar-cache-from"] == first.request_id
         assert len(upstream.requests) == 1
         balances = await live.balances()
         assert balances["global:total"].spent_nano == upstream.bill(PRICE)
         assert "task:-:u" not in balances
         assert await live.client.metric("bursar_cache_hits_total") == 1
         assert await live.client.metric("bursar_cache_saved_usd_total") == pytest.approx(upstream.bill(PRICE) / 1e9)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_hit_is_a_call_of_its_own_on_record(tmp_path: Path, upstream: ScriptedUpstream, stream: bool) -> None:
+    """Of whoever asked, in their task, for nothing; what it saved stands beside."""
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        first = await live.chat(model="auto", task="t", stream=stream)
+        second = await again(live, model="auto", task="u", stream=stream)
+        assert second.request_id == second.headers["x-request-id"] != first.request_id
+        before, hit = [await live.client.decision(answer.request_id) for answer in (first, second)]
+        assert "cached" not in before
+        assert hit["cached"] == {
+            "request_id": first.request_id,
+            "model": "a",
+            "provider": "a",
+            "task_type": before["decision"]["task_type"],
+            "input_tokens": before["usage"]["input_tokens"],
+            "saved_usd": before["cost_usd"],
+        }
+        told = {name: hit[name] for name in ("task_id", "outcome", "cost_usd", "provenance", "model", "usage")}
+        assert told == {
+            "task_id": "u",
+            "outcome": "completed",
+            "cost_usd": 0.0,
+            "provenance": "metered",
+            "model": None,
+            "usage": {},
+        }
+        assert (hit["requested_model"], hit["stream"], hit["attempts"]) == ("auto", stream, [])
+        assert hit["created_s"] > before["created_s"]
+        assert hit["timings"]["duration_ms"] > 0
+
+
+async def test_the_task_of_a_hit_is_the_one_that_its_request_names(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """In its body, too; and a name that is none is refused as ever."""
+    upstream.source = Script.of(words(SAID))
+    named = {"metadata": {"task_id": "in-the-body"}}
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        first = await live.chat(**named)
+        assert (await live.client.decision(first.request_id))["task_id"] == "in-the-body"
+        hit = await live.client.decision((await again(live, **named)).request_id)
+        assert (hit["cached"]["request_id"], hit["task_id"]) == (first.request_id, "in-the-body")
+        assert (await live.chat(task="x" * 2_000, **named)).status == 400
+
+
+async def test_a_reply_to_the_same_idempotency_key_is_the_same_call(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words(SAID))
+    async with Live(tmp_path, policy({"a": upstream}, cache=CACHE)) as live:
+        answers = [await live.chat(headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        assert "x-bursar-replayed" in answers[1].headers
+        assert answers[0].request_id == answers[1].request_id
+        assert "cached" not in await live.client.decision(answers[1].request_id)
 
 
 async def test_what_differs_is_asked(tmp_path: Path, upstream: ScriptedUpstream) -> None:
@@ -120,7 +173,7 @@ async def test_gateways_that_share_a_ledger_share_it(tmp_path: Path, upstream: S
         first = await one.chat()
         await one.idle()
         second = await again(two)
-        assert (second.body, second.request_id) == (first.body, first.request_id)
+        assert (second.body, second.headers["x-bursar-cache-from"]) == (first.body, first.request_id)
 
 
 async def test_an_answer_that_takes_longer_than_a_claim_lasts_is_kept(

@@ -113,6 +113,7 @@ def test_missed_escalations_are_of_those_that_needed_one() -> None:
 def test_cache_hits_are_tokens() -> None:
     steps = [step(input_tokens=100, cache_read_tokens=60), step(2, input_tokens=300), step(3, outcome="api_error")]
     assert part("cache_hit_rate", steps) == (60.0, 400.0)
+    assert part("cache_hit_rate", [*steps, step(4, saved_tokens=100)]) == (160.0, 500.0), "the policy's own cache"
     assert part("cache_hit_rate", [step()]) is None
 
 

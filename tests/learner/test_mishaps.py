@@ -47,6 +47,20 @@ def test_a_record_that_is_none_is_passed_over(broken: dict[str, Any]) -> None:
     assert (made.labels, made.malformed) == (2, 1)
 
 
+def test_what_the_cache_answered_teaches_nothing_and_takes_no_place() -> None:
+    """Whatever is said of it: its answer is that of a call which was learned of."""
+    made = Learner(BASE)
+    told = {"request_id": call_id(1), "model": "small", "provider": "a", "task_type": "chat", "input_tokens": 9}
+    hit = record(2, model=None, decision=None, cached={**told, "saved_usd": None})  # type: ignore[arg-type]
+    assert made.saw([record(1), hit]) == [record(1), hit]
+    made.said([word(call_id(1)), word(call_id(2), "failure")])
+    made.step(NOW_S + 2 * SETTLED_S)
+    assert (set(made.lessons), made.labels, made.malformed) == ({call_id(1)}, 1, 0)
+    asked = made.late.due(NOW_S + 2 * SETTLED_S, all_read=True)
+    made.recall(asked, [hit])
+    assert (asked, made.late.ignored, set(made.words)) == ([call_id(2)], 0, {call_id(1)})
+
+
 @given(st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.stores import replays, replays_redis, replays_sqlite
-from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
+from app.stores.replays import Claim, Kept, Origin, ReplaysUnavailable, SharedReplays
 from app.stores.replays_redis import RedisReplays
 from app.stores.replays_sqlite import SqliteReplays
 from tests.redis_server import RedisServer, shared_server
@@ -109,12 +109,12 @@ async def test_replies_are_forgotten_each_in_its_time(make: Make) -> None:
     assert await settled(a, "long") == REPLY
 
 
-async def test_what_a_call_cost_is_kept_with_its_reply(make: Make) -> None:
+async def test_whose_reply_it_was_is_kept_with_it(make: Make) -> None:
     a, b = make(), make()
-    priced = msgspec.structs.replace(REPLY, cost_nano=12_345)
+    told = msgspec.structs.replace(REPLY, origin=Origin("req_1", "auto", "a", "p", "code", 900, 12_345))
     assert await a.claim("k", ONE) is Claim.MINE
-    a.keep("k", priced)
-    assert await settled(b, "k") == priced
+    a.keep("k", told)
+    assert await settled(b, "k") == told
 
 
 async def test_a_file_of_replies_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,15 @@ import pytest
 
 from app.core.efficiency import efficiency_of
 from app.core.feedback import Feedback, Speaker, Turned, task_thing
-from app.core.runs import NOT_MEASURED, Run
+from app.core.runs import NOT_MEASURED, Run, pace_of
+from app.learner.measured_runs import judged_since
+from app.learner.measures import cache_hit_rate
 from app.stores.outcomes_sqlite import SqliteOutcomes
 from app.stores.traces_compact import compact_segments
 from app.stores.traces_parquet import ParquetFolder
 from app.stores.traces_query import open_files
 from app.stores.traces_runs import COLUMNS, every_word, make_runs, runs_since
-from tests.stores.traces_records import NOON_S, closed_segment, record
+from tests.stores.traces_records import NOON_S, closed_segment, record, request_id
 
 TIMES = {
     "duration_ms": 2000.0,
@@ -34,9 +36,8 @@ TIMES = {
 
 def done(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
     """A call that completed, with all that is measured."""
-    return record(
-        number, at_s, **{"outcome": "completed", "cut": None, "cost_killed_at_usd": None, "timings": TIMES, **more}
-    )
+    usual = {"outcome": "completed", "cut": None, "cached": None, "cost_killed_at_usd": None, "timings": TIMES}
+    return record(number, at_s, **{**usual, **more})
 
 
 def read(folder: Path, since_s: float = 0.0, key: str | None = None, words: Any = None) -> list[Run]:
@@ -59,6 +60,28 @@ def test_runs_are_a_table_beside_traces(tmp_path: Path) -> None:
         assert row["time_to_success_ms"] == run.time_to_success_ms
         assert row["began_at"] == dt.datetime.fromtimestamp(run.began_s, dt.UTC).replace(tzinfo=None)
     assert (task["success_ms"], lone["success_ms"], lone["judged"]) == (20_000, NOT_MEASURED, False)
+
+
+def test_a_call_that_the_cache_answered_is_measured_and_no_run(tmp_path: Path) -> None:
+    """Alone it says nothing of a model's speed; in a task it is one of the task's calls."""
+    told = {"request_id": request_id(1, NOON_S), "model": "small", "provider": "a", "task_type": "code",
+            "input_tokens": 900, "saved_usd": 0.01}  # fmt: skip
+    nobody = {"model": None, "provider": None, "decision": None, "usage": {}, "attempts": [], "cost_usd": 0.0}
+    hits = [done(n, NOON_S + n, task_id=task, cached=told, **nobody) for n, task in ((2, "run-1"), (3, None))]
+    embedded = done(4, NOON_S + 4, task_id=None, cached={**told, "task_type": None}, **nobody)
+    closed_segment(tmp_path, done(1), *hits, embedded)
+    (run,) = read(tmp_path)
+    assert (run.task_id, run.calls, run.turns, run.model, run.task_type) == ("run-1", 2, 2, "small", "code")
+    with open_files(tmp_path, ParquetFolder(str(tmp_path / "parquet"))) as db:
+        columns = "request_id, cached.request_id, cached.saved_usd"
+        asked = f"SELECT {columns} FROM traces WHERE cached IS NOT NULL ORDER BY ALL"
+        expected = [(hit["request_id"], told["request_id"], 0.01) for hit in (*hits, embedded)]
+        assert db.execute(asked).fetchall() == expected
+        judged = sorted(judged_since(db, 0.0, {}), key=lambda one: len(one.steps))
+    assert [len(one.steps) for one in judged] == [1, 2]
+    assert [cache_hit_rate(one) for one in judged] == [(900.0, 900.0), (910.0, 1_900.0)]
+    assert pace_of(hits[1]).answered
+    assert not pace_of(embedded).answered
 
 
 def test_without_traces_the_table_is_empty(tmp_path: Path) -> None:

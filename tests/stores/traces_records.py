@@ -68,6 +68,14 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "denials": [],
         "decision": decision,
         "landing": {"limit": "budget", "used_share": 0.9, "noted": True, "clamped": False},
+        "cached": {
+            "request_id": "req_0",
+            "model": "small",
+            "provider": "a",
+            "task_type": "code",
+            "input_tokens": 9,
+            "saved_usd": 0.5,
+        },
         "caps": [{"scope": "task", "name": "task:ci:run-1", "limit_usd": 1.0, "by": "client"}],
         "attempts": [{"model": "small"}, {"model": "large"}],
         "timings": {

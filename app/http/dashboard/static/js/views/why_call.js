@@ -59,7 +59,8 @@ function extraTokens(usage) {
   return parts.join(", ");
 }
 
-function route({ decision }) {
+function route({ decision, cached }) {
+  if (cached) return sheet("Route", {}, h("p", { class: "empty" }, "Nothing was asked: the policy's cache gave the reply of ", h("a", { href: `#/why/${encodeURIComponent(cached.request_id)}` }, cached.request_id), `, by ${cached.model}.`));
   if (decision === null) return sheet("Route", {}, h("p", { class: "empty" }, "No decision was made: the request was refused before that."));
   const rules = [
     decision.objective ? `objective: ${decision.objective.replaceAll("_", " ")}` : "no choice: a model was named",
