@@ -11,8 +11,7 @@ from app.commands.router import in_stores
 from app.commands.terminal import complain, say, say_json, table
 from app.core.quarantined import TRAFFIC, Quarantined
 from app.learner.pack import unpack_down, without
-from app.learner.watching import Watching
-from app.learner.worker import Checkpoint
+from app.learner.worker import checkpoint_of
 from app.settings import Settings
 from app.stores.snapshots import Overtaken, Snapshot, Snapshots
 
@@ -71,20 +70,24 @@ async def _release(settings: Settings, snapshots: Snapshots, model: str, task_ty
 
 
 async def _released(settings: Settings, snapshots: Snapshots, model: str, task_type: str) -> bool:
+    """Nothing is written before all that is to be changed could be read. Raises Unreadable."""
     head, saved = await snapshots.load()
+    body = await snapshots.body(head.current) if head.current else None
+    down = () if body is None else unpack_down(body)
+    rest = None
+    if body is not None and any((q.model, q.task_type) == (model, task_type) for q in down):
+        rest = without(body, model, task_type)
     known = False
     if saved is not None:
-        kept = msgspec.msgpack.decode(saved, type=Checkpoint)
-        watching = Watching.of_state(msgspec.json.decode(kept.watching))
+        kept, watching = checkpoint_of(saved)
         if known := watching.release(model, task_type, time.time()):
             kept.watching = msgspec.json.encode(watching.state())
             head = await snapshots.save(msgspec.msgpack.encode(kept), head=head)
-    body = await snapshots.body(head.current) if head.current else None
-    if body is None or not any((q.model, q.task_type) == (model, task_type) for q in unpack_down(body)):
+    if rest is None:
         return known
-    told = {one.number: one for one in await snapshots.told()}[head.current]
+    told = {one.number: one for one in await snapshots.told()}.get(head.current, Snapshot(0, 0.0, ""))
     made = Snapshot(
         0, time.time(), told.weights, head.current, models=told.models, why=f"{model} let back to {task_type}"
     )
-    await snapshots.publish(made, without(body, model, task_type), head=head, keep=settings.snapshots_keep)
+    await snapshots.publish(made, rest, head=head, keep=settings.snapshots_keep)
     return True

@@ -11,7 +11,7 @@ import msgspec
 
 from app.commands.ending import Refused, ending
 from app.commands.policy import read_settings
-from app.commands.terminal import heading, say, say_json, table
+from app.commands.terminal import complain, heading, say, say_json, table
 from app.learner.pack import Unreadable, unpack_belief
 from app.settings import Settings
 from app.stores.opening import make_snapshots
@@ -36,7 +36,7 @@ def show(number: int | None, *, as_json: bool) -> int:
 
 def rollback(number: int | None) -> int:
     """Bring an earlier one into force; the exit code."""
-    return in_stores(lambda _, snapshots: _rollback(snapshots, number))
+    return in_stores(lambda settings, snapshots: _rollback(settings, snapshots, number))
 
 
 @ending(NoSnapshot, Unreadable, SnapshotsUnavailable, OSError)
@@ -79,10 +79,7 @@ def _row(one: Snapshot, head: Head) -> list[str]:
 
 async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as_json: bool) -> int:
     number = (await snapshots.head()).current if number is None else number
-    try:
-        base = load(settings.router_weights)
-    except (OSError, ValueError) as error:
-        raise Refused(f"the learned router's weights cannot be used: {error}") from None
+    base = _base(settings)
     belief = unpack_belief(await snapshots.body(number), base)
     models = [_model(base, belief, name) for name in sorted(belief.own)]
     if as_json:
@@ -98,6 +95,28 @@ async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as
     return 0
 
 
+def _base(settings: Settings) -> LearnedRouter:
+    try:
+        return load(settings.router_weights)
+    except (OSError, ValueError) as error:
+        raise Refused(f"the learned router's weights cannot be used: {error}") from None
+
+
+async def _usable(snapshots: Snapshots, base: LearnedRouter, before: int) -> int:
+    """The latest one before that can be used here, 0 where there is none; each that is passed over is told."""
+    for one in await snapshots.told():
+        if one.number < before and one.status == "published":
+            try:
+                unpack_belief(await snapshots.body(one.number), base)
+            except NoSnapshot:
+                continue
+            except Unreadable as error:
+                complain(f"snapshot {one.number} is passed over: {error}")
+                continue
+            return one.number
+    return 0
+
+
 def _model(base: LearnedRouter, belief: Belief, name: str) -> dict[str, Any]:
     live = LiveRouter(base, belief, "shown")
     return {
@@ -108,7 +127,14 @@ def _model(base: LearnedRouter, belief: Belief, name: str) -> dict[str, Any]:
     }
 
 
-async def _rollback(snapshots: Snapshots, number: int | None) -> int:
+async def _rollback(settings: Settings, snapshots: Snapshots, number: int | None) -> int:
+    """To one that gateways can take into force: of another version, or of other weights, none would be."""
+    base = None if number == 0 else _base(settings)
+    if number:
+        assert base is not None
+        unpack_belief(await snapshots.body(number), base)
+    elif base is not None and (current := (await snapshots.head()).current):
+        number = await _usable(snapshots, base, current)
     head = await snapshots.rollback(number)
     now = f"snapshot {head.current} is in force" if head.current else "the weights alone decide"
     say(f"{now}; gateways follow within seconds, and the learner forgets what it learned since")

@@ -22,8 +22,9 @@ from routers.kinds import N_TYPES, TYPES, extended
 from routers.learned import LearnedRouter
 
 FORMAT: Final = 2
-DAMAGED: Final = (msgspec.MsgspecError, ValueError)
-"""What reading bytes raises that are none of ours: the second where text is no UTF-8, or sizes do not fit."""
+DAMAGED: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading bytes raises that are none of ours: ValueError where text is no UTF-8, or sizes do not fit; the rest
+where values that are read without a type are none of theirs."""
 T = TypeVar("T")
 _types: Final = [kind.value for kind in TYPES]
 
@@ -55,12 +56,7 @@ def pack_belief(belief: Belief, base: LearnedRouter, down: tuple[Quarantined, ..
 def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
     """What `pack_belief` gave. Raises Unreadable where it was another version's, or other weights were in force: what
     coordinates mean is theirs."""
-    try:
-        found = msgspec.msgpack.decode(packed, type=_Belief)
-    except DAMAGED as error:
-        raise Unreadable(f"not a belief that this version reads: {error}") from None
-    if found.format != FORMAT or found.types != _types:
-        raise Unreadable("a belief of another version")
+    found = _read(packed)
     if found.weights != base.version:
         raise Unreadable(f"a belief for the weights {found.weights}, and {base.version} are in force")
     size = base.ability_weights.coef.shape[1] + base.places + N_TYPES + 1
@@ -72,6 +68,16 @@ def unpack_belief(packed: bytes, base: LearnedRouter) -> Belief:
         return Belief(_array(found.mean, size), _cov(found.cov, size), own)
     except ValueError as error:
         raise Unreadable(f"a belief that was damaged: {error}") from None
+
+
+def _read(packed: bytes) -> _Belief:
+    try:
+        found = msgspec.msgpack.decode(packed, type=_Belief)
+    except DAMAGED as error:
+        raise Unreadable(f"not a belief that this version reads: {error}") from None
+    if found.format != FORMAT or found.types != _types:
+        raise Unreadable("a belief of another version")
+    return found
 
 
 class _Down(msgspec.Struct):
@@ -87,8 +93,9 @@ def unpack_down(packed: bytes) -> tuple[Quarantined, ...]:
 
 
 def without(packed: bytes, model: str, task_type: str) -> bytes:
-    """A snapshot's body with one model let back from quarantine."""
-    found = msgspec.msgpack.decode(packed, type=_Belief)
+    """A snapshot's body with one model let back from quarantine. Raises Unreadable: of another version's it would not
+    keep all."""
+    found = _read(packed)
     found.down = tuple(one for one in found.down if (one.model, one.task_type) != (model, task_type))
     return msgspec.msgpack.encode(found)
 
@@ -159,11 +166,12 @@ def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
     learner = Learner(base)
     try:
         found = msgspec.msgpack.decode(packed, type=_Learner)
+        belief = unpack_belief(found.belief, base)  # first: what all else means depends on its weights
         for one in found.lessons:
             lesson = _unpacked(one, found.arms, base)
             learner.lessons[lesson.call.request_id] = lesson
             learner.attach(lesson)
-        learner.belief = unpack_belief(found.belief, base)
+        learner.belief = belief
         learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
         learner.term, learner.labels = found.term, found.labels
         learner.late = Late(dict.fromkeys(found.gone), ignored=found.ignored, read_until_s=found.read_until_s)
@@ -172,7 +180,7 @@ def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
         learner.held = dict.fromkeys(found.held)
     except Unreadable:
         raise
-    except (*DAMAGED, LookupError, TypeError) as error:
+    except DAMAGED as error:
         raise Unreadable(f"not a learner that this version reads: {error}") from None
     return learner
 

@@ -8,6 +8,7 @@ nothing twice. Of several learners one leads; one that was overtaken throws its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -36,6 +37,8 @@ WORDS: Final = 2_000
 """Words read in one go."""
 LEASE_S: Final = 10.0
 """A learner that has not been heard of for so long, and for twice its pause, leads no more."""
+FORMAT: Final = 1
+"""Of a Checkpoint."""
 SAVE_EVERY_S: Final = 15.0
 """What is learned in between is learned again by whoever goes on after a crash."""
 
@@ -55,6 +58,7 @@ class Checkpoint(msgspec.Struct):
     tried last, how many labels there were by then that the one in force does not hold, and how many were missing."""
 
     learner: bytes
+    format: int = FORMAT
     traces: str = ""
     words: int = 0
     rollbacks: int = 0
@@ -63,6 +67,19 @@ class Checkpoint(msgspec.Struct):
     short: int = 0
     watching: bytes = b"{}"
     aftermath: Aftermath = msgspec.field(default_factory=Aftermath)
+
+
+def checkpoint_of(saved: bytes) -> tuple[Checkpoint, Watching]:
+    """A learner's state as it was saved, the learner itself still packed. Raises Unreadable."""
+    try:
+        kept = msgspec.msgpack.decode(saved, type=Checkpoint)
+        if kept.format != FORMAT:
+            raise Unreadable("a learner's state of another version")
+        return kept, Watching.of_state(msgspec.json.decode(kept.watching))
+    except Unreadable:
+        raise
+    except DAMAGED as error:
+        raise Unreadable(f"not a learner's state that this version reads: {error}") from None
 
 
 @dataclass(slots=True)
@@ -193,7 +210,7 @@ class Worker:
             if (head.epoch, head.rollbacks) == (self._head.epoch, self._head.rollbacks):
                 return self.learner
         self._head, saved = await self._snapshots.load()
-        kept, learner = self._restored(saved)
+        kept, learner, self.watching = await self._restored(saved)
         self._tail, self._words = self._make_tail(kept.traces), kept.words
         self._tried_s, self._tried, self._short, self._unsaved = kept.tried_s, kept.tried, kept.short, False
         self._aftermath = kept.aftermath
@@ -210,17 +227,28 @@ class Worker:
         self.learner = learner
         return learner
 
-    def _restored(self, saved: bytes | None) -> tuple[Checkpoint, Learner]:
+    async def _restored(self, saved: bytes | None) -> tuple[Checkpoint, Learner, Watching]:
+        """The learner that was saved. One that cannot be read here (of another version, or of other weights) is set
+        aside for whoever can, and an earlier one that was set aside and can be read is taken up again."""
         if saved is not None:
             try:
-                kept = msgspec.msgpack.decode(saved, type=Checkpoint)
-                self.watching = Watching.of_state(msgspec.json.decode(kept.watching))
-                return kept, unpack_learner(kept.learner, self._base)
-            except (Unreadable, *DAMAGED, LookupError, TypeError) as error:
-                log.warning("the learner's state cannot be used: it begins anew", reason=str(error))
-        self.watching = Watching()
+                return self._read(saved)
+            except Unreadable as error:
+                await self._snapshots.set_aside(saved)
+                reason = str(error)
+            for other in await self._snapshots.aside():
+                with contextlib.suppress(Unreadable):
+                    kept, learner, watching = self._read(other)
+                    log.warning("the learner's state is set aside: one set aside before is taken up", reason=reason)
+                    kept.rollbacks = self._head.rollbacks  # they were of the other's snapshots
+                    return kept, learner, watching
+            log.warning("the learner's state cannot be used: it is set aside, and all begins anew", reason=reason)
         # Nothing was learned yet, so no rollback concerns it.
-        return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base)
+        return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base), Watching()
+
+    def _read(self, saved: bytes) -> tuple[Checkpoint, Learner, Watching]:
+        kept, watching = checkpoint_of(saved)
+        return kept, unpack_learner(kept.learner, self._base), watching
 
     async def _belief(self, number: int) -> tuple[Belief | None, tuple[Quarantined, ...]]:
         """What a snapshot holds; None for the weights alone, or where it can no longer be used."""
@@ -326,8 +354,8 @@ class Worker:
 
     def _packed(self, learner: Learner, after: Aftermath) -> bytes:
         kept = Checkpoint(
-            pack_learner(learner), self._tail.place, self._words, self._head.rollbacks, self._tried_s, self._tried,
-            self._short, msgspec.json.encode(self.watching.state()), after,
+            pack_learner(learner), FORMAT, self._tail.place, self._words, self._head.rollbacks, self._tried_s,
+            self._tried, self._short, msgspec.json.encode(self.watching.state()), after,
         )  # fmt: skip
         return msgspec.msgpack.encode(kept)
 

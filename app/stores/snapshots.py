@@ -19,7 +19,10 @@ KEEP_TOLD = 200
 LONGEST_LEASE_S = 600.0
 """A lease that ends later than this from now was taken before the clock was set back, and is none."""
 
-Status = Literal["published", "postponed", "refused", "rolled_back"]
+KEEP_ASIDE = 3
+"""States that a learner could not read."""
+
+Status = Literal["published", "postponed", "refused", "rolled_back", "unreadable"]
 
 
 class SnapshotsUnavailable(Exception):
@@ -48,7 +51,8 @@ class Trial(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """What is told of one. `labels` were learned since the one it follows (`parent`, 0: the weights alone); `weights`
     is the version of the learned router that it belongs to; `why`: what became of it. One that is postponed has too
-    little to be tried by, one that is refused failed; neither has a body."""
+    little to be tried by, one that is refused failed; neither has a body. Of one that is unreadable nothing is known
+    but its number."""
 
     number: int
     created_s: float
@@ -70,6 +74,8 @@ class Head(msgspec.Struct, frozen=True):
     rollbacks: int = 0
     epoch: int = 0
 
+
+_told = msgspec.msgpack.Decoder(Snapshot)
 
 State = Callable[[int], bytes]
 """The learner's state once the snapshot of this number is in force; it may be called in another thread."""
@@ -114,12 +120,27 @@ class Snapshots(Protocol):
     async def save(self, state: bytes, *, head: Head) -> Head:
         """Save it. Raises Overtaken where another has saved since, or somebody rolled back."""
 
+    async def set_aside(self, state: bytes) -> None:
+        """Keep a learner's state that cannot be read here, beside the one that takes its place: the last few."""
+
+    async def aside(self) -> list[bytes]:
+        """What was set aside, the latest first."""
+
     async def lead(self, owner: str, seconds: float) -> bool:
         """True where `owner` is the one to learn, for so long from now; it asks again before that.
         0: it leads no more."""
 
     async def close(self) -> None:
         """Close it."""
+
+
+def told_of(number: int, entry: bytes) -> Snapshot:
+    """An entry of the list, as it was stored."""
+    try:
+        return _told.decode(entry)
+    except (msgspec.MsgspecError, ValueError):  # the second where text is no UTF-8
+        why = "this entry was written by another version, or damaged"
+        return Snapshot(number, 0.0, "", status="unreadable", why=why)
 
 
 def rolled_back(told: list[Snapshot], head: Head, number: int | None, kept: set[int]) -> tuple[int, list[Snapshot]]:

@@ -9,6 +9,7 @@ import msgspec
 
 from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.snapshots import (
+    KEEP_ASIDE,
     KEEP_TOLD,
     Head,
     NoSnapshot,
@@ -17,12 +18,14 @@ from app.stores.snapshots import (
     SnapshotsUnavailable,
     State,
     rolled_back,
+    told_of,
 )
 
 DEADLINE_S = 5.0
 _SCRIPT = Script(
     """
     local verb, head, told, bodies, state, leader = ARGV[1], KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+    local aside = KEYS[6]
 
     local function now()
         local found = redis.call('HMGET', head, 'current', 'moves', 'rollbacks', 'epoch')
@@ -41,7 +44,7 @@ _SCRIPT = Script(
     end
 
     if verb == 'head' then return now() end
-    if verb == 'told' then return {now(), redis.call('HVALS', told), redis.call('HKEYS', bodies)} end
+    if verb == 'told' then return {now(), redis.call('HGETALL', told), redis.call('HKEYS', bodies)} end
     if verb == 'body' then return redis.call('HGET', bodies, ARGV[2]) end
     if verb == 'load' then return {now(), redis.call('GET', state)} end
 
@@ -85,6 +88,15 @@ _SCRIPT = Script(
         return now()
     end
 
+    if verb == 'set_aside' then
+        redis.call('LREM', aside, 0, ARGV[2])
+        redis.call('LPUSH', aside, ARGV[2])
+        redis.call('LTRIM', aside, 0, ARGV[3] - 1)
+        return 'ok'
+    end
+
+    if verb == 'aside' then return redis.call('LRANGE', aside, 0, -1) end
+
     if verb == 'lead' then
         local leads = redis.call('GET', leader)
         if leads and leads ~= ARGV[2] then return 0 end
@@ -97,7 +109,9 @@ _SCRIPT = Script(
     end
     """
 )
-_told = msgspec.msgpack.Decoder(Snapshot)
+
+
+_KEYS = ("head", "told", "bodies", "state", "leader", "aside")
 
 
 class RedisSnapshots:
@@ -105,7 +119,7 @@ class RedisSnapshots:
 
     def __init__(self, url: str, *, namespace: str = "bursar") -> None:
         self._desk = Desk(open_server(url, _SCRIPT, DEADLINE_S), "the store of snapshots", SnapshotsUnavailable)
-        self._keys = [f"{{{namespace}}}:snapshots:{name}" for name in ("head", "told", "bodies", "state", "leader")]
+        self._keys = [f"{{{namespace}}}:snapshots:{name}" for name in _KEYS]
 
     async def start(self) -> None:
         """Redis may come later."""
@@ -155,6 +169,12 @@ class RedisSnapshots:
     async def save(self, state: bytes, *, head: Head) -> Head:
         return Head(*_unless_overtaken(await self._call("save", head.rollbacks, head.epoch, state)))
 
+    async def set_aside(self, state: bytes) -> None:
+        await self._call("set_aside", state, KEEP_ASIDE)
+
+    async def aside(self) -> list[bytes]:
+        return [bytes(state) for state in await self._call("aside")]
+
     async def lead(self, owner: str, seconds: float) -> bool:
         return bool(await self._call("lead", owner, int(seconds * 1000)))
 
@@ -163,7 +183,8 @@ class RedisSnapshots:
 
     async def _everything(self) -> tuple[Head, list[Snapshot], set[int]]:
         head, told, bodies = await self._call("told")
-        found = sorted((_told.decode(one) for one in told), key=lambda one: -one.number)
+        entries = zip(told[::2], told[1::2], strict=True)
+        found = sorted((told_of(int(number), entry) for number, entry in entries), key=lambda one: -one.number)
         return Head(*head), found, {int(number) for number in bodies}
 
     async def _call(self, verb: str, *args: Arg) -> Any:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from app.stores.snapshots import (
+    KEEP_ASIDE,
     KEEP_TOLD,
     LONGEST_LEASE_S,
     Head,
@@ -20,6 +21,7 @@ from app.stores.snapshots import (
     SnapshotsUnavailable,
     State,
     rolled_back,
+    told_of,
 )
 from app.stores.sqlite_file import SqliteFile
 
@@ -34,7 +36,8 @@ INSERT INTO head VALUES (1, 0, 0, 0, 0, NULL, NULL, 0)
 """
 _SAVE = "UPDATE head SET state = ?, epoch = epoch + 1"
 _HEAD = "SELECT current, moves, rollbacks, epoch FROM head"
-_told = msgspec.msgpack.Decoder(Snapshot)
+_ASIDE = "CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY AUTOINCREMENT, state BLOB NOT NULL UNIQUE)"
+"""Made when it is needed: versions before have none."""
 
 T = TypeVar("T")
 
@@ -117,6 +120,22 @@ class SqliteSnapshots:
 
         return await self._change(write)
 
+    async def set_aside(self, state: bytes) -> None:
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(_ASIDE)
+            db.execute("INSERT OR REPLACE INTO aside (state) VALUES (?)", (state,))
+            latest = "SELECT number FROM aside ORDER BY number DESC LIMIT ?"
+            db.execute(f"DELETE FROM aside WHERE number NOT IN ({latest})", (KEEP_ASIDE,))  # noqa: S608
+
+        await self._change(write)
+
+    async def aside(self) -> list[bytes]:
+        def read(db: sqlite3.Connection) -> list[bytes]:
+            db.execute(_ASIDE)
+            return [bytes(row[0]) for row in db.execute("SELECT state FROM aside ORDER BY number DESC")]
+
+        return await self._change(read)
+
     async def lead(self, owner: str, seconds: float) -> bool:
         def take(db: sqlite3.Connection) -> bool:
             now_s = time.time()
@@ -148,7 +167,7 @@ def _head(db: sqlite3.Connection) -> Head:
 
 
 def _all_told(db: sqlite3.Connection) -> list[Snapshot]:
-    return [_told.decode(row[0]) for row in db.execute("SELECT told FROM snapshots ORDER BY number DESC")]
+    return [told_of(*row) for row in db.execute("SELECT number, told FROM snapshots ORDER BY number DESC")]
 
 
 def _tell(db: sqlite3.Connection, told: list[Snapshot]) -> None:

@@ -117,6 +117,26 @@ class SnapshotsContract:
             await store.save(b"state", head=before)
         await store.publish(MADE, b"again", head=await store.head(), keep=3)
 
+    async def test_an_entry_of_another_version_is_told_as_such_and_hinders_nothing(self, store: Snapshots) -> None:
+        (first,) = await published(store, 1)
+        odd = msgspec.structs.replace(MADE, status="of next year")
+        other = await store.publish(odd, b"other", head=await store.head(), keep=3)
+        (third,) = await published(store, 1)
+        told = await store.told()
+        assert [(one.number, one.status) for one in told] == [
+            (third.number, "published"), (other.number, "unreadable"), (first.number, "published"),
+        ]  # fmt: skip
+        assert "another version" in told[1].why
+        assert (await store.rollback(None)).current == first.number
+        assert (await store.told())[1] == told[1]
+
+    async def test_states_that_were_set_aside_are_the_last_few(self, store: Snapshots) -> None:
+        assert await store.aside() == []
+        for state in (b"1", b"2", b"3", b"2", b"4"):
+            await store.set_aside(state)
+        assert await store.aside() == [b"4", b"2", b"3"]
+        assert await store.load() == (Head(), None)
+
     async def test_one_leads_until_its_time_is_over(self, store: Snapshots) -> None:
         assert await store.lead("one", 0.15)
         assert not await store.lead("other", 0.15)

@@ -66,7 +66,14 @@ def test_a_call_that_the_cache_answered_is_measured_and_no_run(tmp_path: Path) -
     """Alone it says nothing of a model's speed; in a task it is one of the task's calls."""
     told = {"request_id": request_id(1, NOON_S), "model": "small", "provider": "a", "task_type": "code",
             "input_tokens": 900, "saved_usd": 0.01}  # fmt: skip
-    nobody = {"model": None, "provider": None, "decision": None, "usage": {}, "attempts": [], "cost_usd": 0.0}
+    nobody: dict[str, Any] = {
+        "model": None,
+        "provider": None,
+        "decision": None,
+        "usage": {},
+        "attempts": [],
+        "cost_usd": 0.0,
+    }
     hits = [done(n, NOON_S + n, task_id=task, cached=told, **nobody) for n, task in ((2, "run-1"), (3, None))]
     embedded = done(4, NOON_S + 4, task_id=None, cached={**told, "task_type": None}, **nobody)
     closed_segment(tmp_path, done(1), *hits, embedded)
