@@ -124,6 +124,7 @@ class Follower:
         told = await self._snapshots.told()
         refused = [one for one in told if one.status == "refused" and one.number > head.current]
         self._metrics.snapshots_refused.set(len(refused))
+        self._metrics.unheard.set(told[0].unheard if told else 0)
         self._metrics.held_out.set(told[0].trial.labels if told else 0)
 
     async def _serve(self, router: LiveRouter, number: int) -> None:

@@ -181,6 +181,11 @@ class Metrics:
             "Snapshots since the one in force that predicted held-out outcomes worse, and were not published.",
             mode="livemax",
         )
+        self.unheard = gauge(
+            "bursar_router_unheard_calls",
+            "Calls between the two latest entries on record that the learner let go before all their signs had spoken.",
+            mode="livemax",
+        )
         self.held_out = gauge(
             "bursar_router_held_out_labels",
             "Held-out labels by which the latest snapshot was tried; with less than 20 it is postponed.",

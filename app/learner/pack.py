@@ -138,6 +138,7 @@ class _Learner(msgspec.Struct):
     gone: list[int]
     ignored: int
     read_until_s: float
+    unheard: int = 0
 
 
 def pack_learner(learner: Learner) -> bytes:
@@ -157,6 +158,7 @@ def pack_learner(learner: Learner) -> bytes:
             gone=list(learner.late.gone),
             ignored=learner.late.ignored,
             read_until_s=learner.late.read_until_s,
+            unheard=learner.unheard,
         )
     )
 
@@ -173,7 +175,7 @@ def unpack_learner(packed: bytes, base: LearnedRouter) -> Learner:
             learner.attach(lesson)
         learner.belief = belief
         learner.sources, learner.guard = Sources.of_state(found.sources), Guard.of_state(found.guard)
-        learner.term, learner.labels = found.term, found.labels
+        learner.term, learner.labels, learner.unheard = found.term, found.labels, found.unheard
         learner.late = Late(dict.fromkeys(found.gone), ignored=found.ignored, read_until_s=found.read_until_s)
         for row in found.words:
             learner.remember(_of_row(_WordRow, row, Feedback))

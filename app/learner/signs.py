@@ -36,6 +36,15 @@ LOOP: Final = 3
 """Answers in a row with the same tool calls, or whose tools all failed, that make a loop."""
 SETTLED_S: Final = max(AGAIN_S, MOVE_S)
 """After this long every sign of a call has spoken."""
+CONTEXT_S: Final = 3 * SETTLED_S
+"""What a client did so long before and after tells the signs of a call."""
+
+
+def around(due: Sequence[Call], calls: Iterable[Call]) -> list[Call]:
+    """The calls around those that are due: what clients did before and after."""
+    first = min(call.created_s for call in due) - CONTEXT_S
+    last = max(call.ended_s for call in due) + CONTEXT_S
+    return [call for call in calls if first <= call.created_s <= last]
 
 
 def signs_of(calls: Iterable[Call], now_s: float) -> dict[str, list[Told]]:

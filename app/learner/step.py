@@ -11,6 +11,7 @@ A tenth of the labels is held out: snapshots are judged by them, among others, b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -22,7 +23,7 @@ from app.learner.guard import Guard
 from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
 from app.learner.late import Late, lessons_late
 from app.learner.lesson import NEVER, Lesson, Malformed, is_held, lesson_of, order_of
-from app.learner.signs import SETTLED_S, signs_of
+from app.learner.signs import SETTLED_S, around, signs_of
 from app.learner.sources import SIGNS, Sources, Told
 from routers.base import Arm
 from routers.belief import Belief, same_model
@@ -35,8 +36,6 @@ WINDOW: Final = 10_000
 MAX_THINGS: Final = 10_000
 """Calls and tasks of which words are kept though their traces have not come."""
 MAX_HELD: Final = 400
-CONTEXT_S: Final = 3 * SETTLED_S
-"""What a client did so long before and after tells the signs of a call."""
 FAINT: Final = 0.001
 """Of a task's word, a call is told nothing whose credit is less."""
 MAX_JUDGED: Final = 3
@@ -66,7 +65,7 @@ class Learned:
 @dataclass
 class Learner:
     """All that is known and kept. `base` gives items and priors; `term` is the snapshot in force; `labels` counts what
-    was learned that it does not hold."""
+    was learned that it does not hold; `unheard` counts calls that were not kept until all their signs had spoken."""
 
     base: LearnedRouter
     belief: Belief = field(init=False)
@@ -79,6 +78,7 @@ class Learner:
     labels: int = 0
     late: Late = field(default_factory=Late)
     malformed: int = 0
+    unheard: int = 0
 
     def __post_init__(self) -> None:
         self.prior = prior_of(self.base)
@@ -107,6 +107,8 @@ class Learner:
                     self.guard.saw(lesson.call)
                 if len(self.lessons) < WINDOW or not self._is_passed_over(lesson):
                     self._keep(lesson)
+                else:
+                    self.unheard += 1
         return found
 
     def recall(self, asked: Iterable[str], records: Sequence[Mapping[str, Any]]) -> None:
@@ -174,16 +176,21 @@ class Learner:
 
     def step(self, now_s: float) -> list[Learned]:
         """Learn what has come; what was learned, in the order of the calls."""
-        for request_id in [name for name in self._open if self._is_settled(name, now_s)]:
+        # In a busy house calls of tasks leave before their signs are final: those that have spoken by then are heard.
+        leaving = set(itertools.islice(self.lessons, max(len(self.lessons) - WINDOW, 0)))
+        for request_id in [name for name in self._open if name in leaving or self._is_settled(name, now_s)]:
             del self._open[request_id]
             self._due[request_id] = None
+            self.unheard += not self._is_settled(request_id, now_s)
         due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=order_of)
         self._due.clear()
         if due:
-            signs = signs_of(self._context(due), now_s)
+            known = (lesson.call for lesson in self.lessons.values())
+            signs = signs_of(around([lesson.call for lesson in due], known), now_s)
             for lesson in due:
                 lesson.signs = tuple(signs.get(lesson.call.request_id, lesson.signs))
-                lesson.settled = self._is_settled(lesson.call.request_id, now_s)
+                name = lesson.call.request_id
+                lesson.settled = name in leaving or self._is_settled(name, now_s)
         of_tasks: dict[str, dict[str, list[Told]]] = {}
         found = [learned for lesson in due for learned in self._hear(lesson, of_tasks)]
         if due:
@@ -225,12 +232,6 @@ class Learner:
 
     def _is_settled(self, request_id: str, now_s: float) -> bool:
         return now_s >= self.lessons[request_id].call.ended_s + SETTLED_S
-
-    def _context(self, due: list[Lesson]) -> list[Call]:
-        """The calls around those that are due: what clients did before and after."""
-        first = min(lesson.call.created_s for lesson in due) - CONTEXT_S
-        last = max(lesson.call.ended_s for lesson in due) + CONTEXT_S
-        return [lesson.call for lesson in self.lessons.values() if first <= lesson.call.created_s <= last]
 
     def _told(
         self, lesson: Lesson, of_tasks: dict[str, dict[str, list[Told]]]

@@ -303,7 +303,8 @@ class Worker:
             why = f"who is in quarantine has changed; what was learned is left out, for {why}"
             belief, labels = in_force, 0
         snapshot = Snapshot(
-            0, now_s, self._base.version, self._head.current, labels, len(belief.own), trial, why=why
+            0, now_s, self._base.version, self._head.current, labels, len(belief.own), trial, why=why,
+            unheard=learner.unheard,
         )  # fmt: skip
         body, after = pack_belief(belief, self._base, down), self._aftermath
         if self._before is None or not after.is_open:
@@ -334,7 +335,8 @@ class Worker:
         status, why = verdict(trial)
         models = len(learner.belief.own)
         snapshot = Snapshot(
-            0, now_s, self._base.version, self._head.current, learner.labels, models, trial, status, why
+            0, now_s, self._base.version, self._head.current, learner.labels, models, trial, status, why,
+            learner.unheard,
         )  # fmt: skip
         made = await self._snapshots.publish(
             snapshot, None, head=self._head, keep=self._rules.keep, spared=self._aftermath.parent
@@ -346,6 +348,7 @@ class Worker:
 
     def _note_trial(self, learner: Learner, trial: Trial, now_s: float) -> None:
         self._tried_s, self._tried, self._short = now_s, learner.labels, max(LEAST - trial.labels, 0)
+        learner.unheard = 0
         self._unsaved = True
 
     async def _save(self, learner: Learner, now_s: float) -> None:

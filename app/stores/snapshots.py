@@ -50,9 +50,10 @@ class Trial(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """What is told of one. `labels` were learned since the one it follows (`parent`, 0: the weights alone); `weights`
-    is the version of the learned router that it belongs to; `why`: what became of it. One that is postponed has too
-    little to be tried by, one that is refused failed; neither has a body. Of one that is unreadable nothing is known
-    but its number."""
+    is the version of the learned router that it belongs to; `why`: what became of it; `unheard`: calls since the entry
+    before that the learner let go before all their signs had spoken, for there were too many a second. One that is
+    postponed has too little to be tried by, one that is refused failed; neither has a body. Of one that is unreadable
+    nothing is known but its number."""
 
     number: int
     created_s: float
@@ -63,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     trial: Trial = Trial()
     status: Status = "published"
     why: str = ""
+    unheard: int = 0
 
 
 class Head(msgspec.Struct, frozen=True):

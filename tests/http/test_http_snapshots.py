@@ -155,9 +155,10 @@ def test_snapshots_come_and_go_while_two_gateways_serve(
 def test_what_cannot_be_used_or_was_refused_changes_nothing(gateway: LiveGateway) -> None:
     published(gateway, None, status="refused", why="worse")
     gateway.until(lambda: "bursar_router_snapshots_refused 1.0" in gateway.metrics())
-    published(gateway, None, status="postponed", trial=Trial(7))
+    published(gateway, None, status="postponed", trial=Trial(7), unheard=3)
     gateway.until(lambda: "bursar_router_held_out_labels 7.0" in gateway.metrics())
     assert "bursar_router_snapshots_refused 1.0" in gateway.metrics()
+    assert "bursar_router_unheard_calls 3.0" in gateway.metrics()
     published(gateway, b"not a belief")
     swaps = "bursar_router_snapshot_swaps_total 1.0"  # the weights alone, at the start
     assert swaps in gateway.metrics()

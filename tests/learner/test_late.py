@@ -13,7 +13,7 @@ from app.learner.late import LOOK_AFTER_S, Late
 from app.learner.pack import pack_learner, unpack_learner
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
-from app.learner.step import Learner
+from app.learner.step import Learned, Learner
 from tests.learner.calls import BASE, call_id, of_task, record, word
 
 SEEN = msgspec.to_builtins(Seen("b", "a", empty=True))
@@ -23,6 +23,11 @@ WINDOW = 50
 def call(number: int, **more: Any) -> dict[str, Any]:
     """An answer with nothing in it, a second after the one before it."""
     return record(number, seen={**SEEN, "asked": f"a{number}", "began": f"b{number}"}, **more)
+
+
+def spoken(learned: list[Learned]) -> list[Learned]:
+    """What somebody said, without the signs of calls that leave."""
+    return [one for one in learned if one.source not in SIGNS]
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +48,37 @@ def test_signs_of_a_busy_house_are_heard() -> None:
     assert WINDOW * (stretches - 1) <= len(found) <= WINDOW * (stretches + 1)
 
 
+def test_signs_of_a_busy_house_of_tasks_are_heard_before_its_calls_leave() -> None:
+    """Words on tasks come later, so that their calls are kept as long as they can be; what shows by then is heard."""
+    made = Learner(BASE)
+    found = []
+    for first in range(0, 1_000, 20):
+        made.saw([call(n, task_id=f"job-{n // 7}") for n in range(first, first + 20)])
+        found += made.step(1_000.0 + first + 20)
+        assert len(made.lessons) <= WINDOW
+    assert [one.request_id for one in found] == [call_id(n) for n in range(1_000 - WINDOW)]
+    assert {one.source for one in found} <= set(SIGNS)
+    assert made.unheard == 1_000 - WINDOW
+    assert unpack_learner(pack_learner(made), BASE).unheard == made.unheard
+    # What is said of a task whose calls have left is too late; of one that is there it is heard as ever.
+    made.said([of_task("job-0"), of_task("job-142")])
+    assert {one.request_id for one in made.step(2_001.0)} == {call_id(n) for n in range(142 * 7, 1_000)}
+
+
+def test_calls_that_are_passed_over_are_counted() -> None:
+    made = Learner(BASE)
+    made.saw(call(n) for n in range(WINDOW + 30))
+    made.step(1_080.0)
+    assert made.unheard == 30
+
+
 def test_who_is_spoken_of_is_kept_however_busy_it_is() -> None:
     made = Learner(BASE)
     made.saw(call(n) for n in range(WINDOW))
     made.said([word(call_id(60)), of_task("job")])
     made.saw([call(n) for n in range(WINDOW, 70)] + [call(n, task_id="job") for n in (70, 71)])
     assert {name for name in made.lessons if name >= call_id(WINDOW)} == {call_id(n) for n in (60, 70, 71)}
-    assert {one.request_id for one in made.step(1_080.0)} == {call_id(n) for n in (60, 70, 71)}
+    assert {one.request_id for one in spoken(made.step(1_080.0))} == {call_id(n) for n in (60, 70, 71)}
 
 
 def test_a_call_that_was_passed_over_is_learned_once_it_is_looked_up() -> None:
@@ -62,7 +91,7 @@ def test_a_call_that_was_passed_over_is_learned_once_it_is_looked_up() -> None:
     assert asked == [call_id(70)]
     calls = made.guard.state()["tenure"]
     made.recall(asked, [call(70)])
-    (learned,) = made.step(1_200.0)
+    (learned,) = spoken(made.step(1_200.0))
     assert (learned.request_id, learned.source, learned.outcome < 0.1) == (call_id(70), "verifier", True)
     assert (made.late.wanted, made.late.ignored) == ({}, 0)
     # It was counted when it was seen, and its signs are nobody's: they may have been heard before it left.
@@ -91,7 +120,7 @@ def test_what_left_with_what_was_said_of_it_is_not_learned_twice() -> None:
     assert (list(made.late.wanted), made.late.ignored) == ([call_id(2)], 1)
     assert call_id(1) not in made.words
     made.recall([call_id(2)], [call(2)])
-    assert [one.request_id for one in made.step(1_010.0)] == [call_id(2)]
+    assert [one.request_id for one in spoken(made.step(1_010.0))] == [call_id(2)]
     assert made.belief is not belief
 
 

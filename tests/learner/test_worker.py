@@ -234,6 +234,20 @@ async def test_where_there_are_few_labels_time_makes_a_snapshot(house: House) ->
     assert sum(one.labels for one in await house.snapshots.told() if one.status == "published") == 42
 
 
+async def test_calls_whose_signs_were_not_all_heard_are_told_with_each_entry(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "WINDOW", 30)
+    made = house.worker()
+    await house.write([record(n) for n in range(100, 140)])  # nobody speaks of these: ten too many
+    await all_of(made)
+    monkeypatch.undo()
+    for first in (0, 200):
+        await house.calls(first, first + 25)
+        await all_of(made)
+    assert [one.unheard for one in reversed(await house.snapshots.told())] == [10, 0]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Calls that end between two passes, and how they turned out."""
