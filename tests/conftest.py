@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import structlog
-from fastapi.dependencies import models as dependencies
 from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
+from tests import collector, worker_deaths
 
 ROOT = Path(__file__).resolve().parent.parent
 STEERING = ("BURSAR_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_MULTIPROC_DIR")
@@ -27,23 +26,24 @@ settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """No test may spend the operator's money, nor find the operator's settings where it expects the defaults."""
     for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
         del os.environ[name]
+    worker_deaths.register(config)
+    collector.rests()
+
+
+def pytest_collection_finish() -> None:
+    """All tests are imported."""
+    collector.works()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _gateways_are_forgotten() -> Iterator[None]:
-    """A gateway keeps what is loaded when it begins from the collector, older gateways too, and FastAPI remembers each
-    endpoint that it has looked at: 4 MB a gateway. After each module they are collected, and the rest is kept again."""
+def _what_a_module_leaves_stays() -> Iterator[None]:
+    """Its own gateways are gone by then."""
     yield
-    for remembered in vars(dependencies).values():
-        if hasattr(remembered, "cache_clear"):
-            remembered.cache_clear()
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
+    collector.keep()
 
 
 @pytest.fixture(autouse=True)

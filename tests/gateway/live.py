@@ -36,6 +36,7 @@ from app.core.budget import Balance
 from app.gateway.services import Services
 from app.main import Gateway
 from app.settings import Settings
+from tests import collector
 from tests.readers import reading
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import ListPrice
@@ -298,6 +299,7 @@ class Live:
     async def __aenter__(self) -> Self:
         self._unretrieved: list[str] = []
         asyncio.get_running_loop().set_exception_handler(self._note)
+        collector.keep()
         self.gateway = Gateway(make_settings(self.folder, self.policy, self.redis_url, self.namespace, self.settings))
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -322,6 +324,7 @@ class Live:
         self._reading.__enter__()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.client = Client(self.url, self._session)
+        collector.gateway_began()
         return self
 
     def _ledger_owes(self) -> bool:
@@ -349,8 +352,10 @@ class Live:
             self._reading.__exit__(None, None, None)
             self._server.stop()
             await self._serving
+            collector.gateway_ended()
         gc.collect()
         await asyncio.sleep(0)
+        asyncio.get_running_loop().set_exception_handler(None)
         if error is None:
             assert not self._unretrieved, self._unretrieved
 

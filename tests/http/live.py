@@ -30,6 +30,7 @@ from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S, DrainingServer
 from app.main import Gateway
 from app.settings import Settings
+from tests import collector
 from tests.stores.policy_texts import CONTRACT
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 
@@ -122,6 +123,7 @@ class LiveGateway:
         self.data_dir = folder / "data"
         # Without weights the heuristic decides: what these tests see does not change with the next training.
         fixed = {"drain_s": 1.0, "router_weights": folder / "no-weights"}
+        collector.keep()
         self.gateway = Gateway(Settings(policy=self._policy(), data_dir=self.data_dir, **{**fixed, **settings}))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
@@ -154,11 +156,13 @@ class LiveGateway:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._server.ready.wait(PATIENCE_S)
+        collector.gateway_began()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(PATIENCE_S)
+        collector.gateway_ended()
         self._socket.close()
         assert not self._thread.is_alive()
 
