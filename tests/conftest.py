@@ -15,7 +15,7 @@ import structlog
 from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
-from tests import collector, worker_deaths
+from tests import certificates, collector, worker_deaths
 
 ROOT = Path(__file__).resolve().parent.parent
 STEERING = ("BURSAR_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_MULTIPROC_DIR")
@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
         del os.environ[name]
     worker_deaths.register(config)
+    certificates.read_once()
     collector.rests()
 
 
