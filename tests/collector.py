@@ -11,10 +11,10 @@ import gc
 from fastapi.dependencies import models as dependencies
 
 FORGET = [found.cache_clear for found in vars(dependencies).values() if hasattr(found, "cache_clear")]
+ALL_AFTER = 48
+"""After so many gateways all is walked again: some were kept, for they still ran, or something still held them."""
 _freeze = gc.freeze
-ALL_AFTER = 64
-"""So many gateways may have been kept by mistake, for something still held them, until all is walked again."""
-_running = _ended = 0
+_ended = 0
 
 
 def rests() -> None:
@@ -30,10 +30,8 @@ def works() -> None:
 
 
 def keep() -> None:
-    """What lives by now stays, unless a gateway is among it."""
+    """What lives by now stays: called before a gateway is made, and after each module."""
     global _ended  # noqa: PLW0603
-    if _running:
-        return
     if _ended >= ALL_AFTER:
         gc.unfreeze()
         _ended = 0
@@ -41,16 +39,9 @@ def keep() -> None:
     _freeze()
 
 
-def gateway_began() -> None:
-    """One serves in this process; `keep` was called before it was made."""
-    global _running  # noqa: PLW0603
-    _running += 1
-
-
 def gateway_ended() -> None:
-    """One has ended, and may go: FastAPI remembers each endpoint that it has looked at."""
-    global _running, _ended  # noqa: PLW0603
-    _running -= 1
+    """It may go: FastAPI remembers each endpoint that it has looked at."""
+    global _ended  # noqa: PLW0603
     _ended += 1
     for forget in FORGET:
         forget()

@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _what_a_module_leaves_stays() -> Iterator[None]:
-    """Its own gateways are gone by then."""
+    """Not to be walked again for each test of the next."""
     yield
     collector.keep()
 

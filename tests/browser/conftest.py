@@ -3,6 +3,7 @@ in CI that is a failure."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -152,6 +153,13 @@ class Screen:
 @pytest.fixture
 def screens(browser: Any) -> Iterator[Callable[..., Screen]]:
     """Makes pages: `screens(gateway, theme="dark", phone=True, key="boss")`."""
+    with opened(browser) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def opened(browser: Any) -> Iterator[Callable[..., Screen]]:
+    """What makes pages, which are there until the end of the `with` block."""
     contexts = []
 
     def make(

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Screen, Seeded
+from tests.browser.conftest import Screen, Seeded, opened
+
+Pages = Callable[..., Screen]
+
+
+@pytest.fixture(scope="module")
+def pages(browser: Any, kept: Seeded) -> Iterator[Pages]:
+    """A page for each zone of time: nothing that is asked here changes it."""
+    with opened(browser) as make:
+
+        @functools.cache
+        def page(zone: str | None = None) -> Screen:
+            screen = make(kept.gateway, key="boss", zone=zone)
+            screen.go("policy")
+            return screen
+
+        yield page
 
 
 def module(screen: Screen, name: str) -> str:
@@ -30,17 +47,15 @@ def module(screen: Screen, name: str) -> str:
     ],
 )
 def test_an_amount_is_never_written_as_a_zero_that_it_is_not(
-    screens: Callable[..., Screen], kept: Seeded, amount: Any, decimals: Any, written: str
+    pages: Pages, amount: Any, decimals: Any, written: str
 ) -> None:
-    screen = screens(kept.gateway, key="boss")
-    screen.go("policy")
+    screen = pages()
     ask = "([url, amount, decimals]) => import(url).then((format) => format.usd(amount, decimals))"
     assert screen.page.evaluate(ask, [module(screen, "format"), amount, decimals]) == written
 
 
-def test_labels_of_an_axis_do_not_run_into_one_another(screens: Callable[..., Screen], kept: Seeded) -> None:
-    screen = screens(kept.gateway, key="boss", phone=True)
-    screen.go("policy")
+def test_labels_of_an_axis_do_not_run_into_one_another(pages: Pages) -> None:
+    screen = pages()
     ask = """([url, width]) => import(url).then(({ logAxis }) => {
       const axis = logAxis([1e-5, 1e-4], (value) => `$${value.toFixed(6)}`, () => [1e-5, 2e-5, 5e-5, 1e-4]);
       const scale = { width, isHorizontal: () => true };
@@ -57,12 +72,9 @@ def test_labels_of_an_axis_do_not_run_into_one_another(screens: Callable[..., Sc
     [(0, "0 ms"), (0.4, "0.40 ms"), (417, "417 ms"), (57_000, "57 s"), (105_000, "1.8 min"), (120_000, "2 min"),
      (2_700_000, "45 min"), (7_200_000, "2.0 h")],
 )  # fmt: skip
-def test_a_duration_is_told_as_exactly_as_it_is_compared(
-    screens: Callable[..., Screen], kept: Seeded, milliseconds: float, written: str
-) -> None:
+def test_a_duration_is_told_as_exactly_as_it_is_compared(pages: Pages, milliseconds: float, written: str) -> None:
     """Two minutes were told for 105 s, beside 57 s and "84 % slower"."""
-    screen = screens(kept.gateway, key="boss")
-    screen.go("policy")
+    screen = pages()
     ask = "([url, value]) => import(url).then((format) => format.ms(value))"
     assert screen.page.evaluate(ask, [module(screen, "format"), milliseconds]) == written
 
@@ -81,10 +93,9 @@ def test_a_duration_is_told_as_exactly_as_it_is_compared(
     ],
 )  # fmt: skip
 def test_ticks_of_time_are_where_people_look_for_them(
-    screens: Callable[..., Screen], kept: Seeded, zone: str, since: str, hours: float, width: int, written: list[str]
+    pages: Pages, zone: str, since: str, hours: float, width: int, written: list[str]
 ) -> None:
-    screen = screens(kept.gateway, key="boss", zone=zone)
-    screen.go("policy")
+    screen = pages(zone)
     ask = """([url, since, hours, width]) => import(url).then(({ timeAxis }) => {
       const from = Date.parse(since) / 1000;
       const axis = timeAxis(from, from + hours * 3600);
@@ -95,9 +106,8 @@ def test_ticks_of_time_are_where_people_look_for_them(
     assert screen.page.evaluate(ask, [module(screen, "charts"), since, hours, width]) == written
 
 
-def test_the_first_hour_of_a_day_is_0(screens: Callable[..., Screen], kept: Seeded) -> None:
-    screen = screens(kept.gateway, key="boss", zone="UTC")
-    screen.go("policy")
+def test_the_first_hour_of_a_day_is_0(pages: Pages) -> None:
+    screen = pages("UTC")
     ask = (
         "([url, at]) => import(url).then((format) => format.moment(Date.parse(at) / 1000, Date.parse(at) / 1000 + 60))"
     )
@@ -107,9 +117,8 @@ def test_the_first_hour_of_a_day_is_0(screens: Callable[..., Screen], kept: Seed
     assert said == "until 00:00:00, then from 0 again"
 
 
-def test_a_name_too_long_for_its_place_keeps_both_its_ends(screens: Callable[..., Screen], kept: Seeded) -> None:
-    screen = screens(kept.gateway, key="boss")
-    screen.go("policy")
+def test_a_name_too_long_for_its_place_keeps_both_its_ends(pages: Pages) -> None:
+    screen = pages()
     ask = "([url, name, most]) => import(url).then((format) => format.short(name, most))"
     for most, written in ((8, "gpt…i-v2"), (20, "gpt-4.1-mini-v2")):
         assert screen.page.evaluate(ask, [module(screen, "format"), "gpt-4.1-mini-v2", most]) == written

@@ -324,7 +324,6 @@ class Live:
         self._reading.__enter__()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.client = Client(self.url, self._session)
-        collector.gateway_began()
         return self
 
     def _ledger_owes(self) -> bool:

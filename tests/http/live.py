@@ -156,7 +156,6 @@ class LiveGateway:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._server.ready.wait(PATIENCE_S)
-        collector.gateway_began()
         return self
 
     def __exit__(self, *_: object) -> None:
