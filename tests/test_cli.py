@@ -511,7 +511,8 @@ def test_a_bad_policy_is_not_served(tmp_path: Path, policy: Path) -> None:
 
 def test_workers_that_cannot_start_end_the_gateway_as_soon_as_they_do(tmp_path: Path, policy: Path) -> None:
     (tmp_path / "data").touch()
-    done = refused(tmp_path, "--policy", str(policy), "--workers", "2", env={"BURSAR_DATA_DIR": str(tmp_path / "data")})
+    options = ("--policy", str(policy), "--port", "0", "--workers", "2")
+    done = refused(tmp_path, *options, env={"BURSAR_DATA_DIR": str(tmp_path / "data")})
     assert done.returncode == 1
     assert "the gateway cannot run" in done.stderr
     assert "Traceback" not in done.stderr
