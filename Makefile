@@ -46,7 +46,7 @@ stack: $(TESTED)
 test: $(TESTED)
 	$(BIN)/python -m ruff check app routers scripts tests
 	$(BIN)/python -m ruff format --check app routers scripts tests
-	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy -n auto
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist worksteal)
 
