@@ -25,8 +25,7 @@ from app.gateway.limits import task_scope
 from app.gateway.services import Services
 from app.gateway.target import resolve
 from app.gateway.upstream import ConnectionBroken, NotConnected
-from app.http.asgi import AsgiDownstream
-from app.http.hot import HotRoute, id_headers, key_name
+from app.http.hot import HotRoute, Incoming, id_headers, key_name
 from app.http.whose import Whose, task_of
 from app.stores.budgets import LedgerUnavailable
 
@@ -66,18 +65,11 @@ class CountRoute(HotRoute):
     def dialect(self) -> Dialect:
         return dialect_named(self._counting.dialect)
 
-    async def serve(
-        self,
-        headers: dict[str, str],
-        body: bytes,
-        key: Key | None,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-        path: Mapping[str, str],
-    ) -> None:
+    async def serve(self, incoming: Incoming) -> None:
         """Answer at once, or as soon as the provider has."""
-        request = self._counting.parse(body, headers, path)
-        whose = task_of(headers, request, path_task)
+        headers, key = incoming.headers, incoming.key
+        request = self._counting.parse(incoming.body, headers, incoming.path)
+        whose = task_of(headers, request, incoming.path_task)
         try:
             candidate = resolve(self.services.view, request.model, key).every[0]
         except BursarError:
@@ -90,7 +82,7 @@ class CountRoute(HotRoute):
             reply = await self._asked(request, at, key, whose)
         if reply is None:
             reply = self._counting.reply(self._estimate(request, candidate))
-        await downstream.reply(200, [JSON, *id_headers()], reply)
+        await incoming.downstream.reply(200, [JSON, *id_headers()], reply)
 
     def _estimate(self, request: ChatRequest, candidate: Candidate | None) -> int:
         prompt = request.prompt

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from app.core.errors import BadRequest
-from app.core.policy import Key
 from app.core.types import ChatRequest
 from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import parse_chat
@@ -13,9 +10,8 @@ from app.dialects.registry import CHAT, dialect_named
 from app.gateway.call import ChatCall
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
-from app.http.asgi import AsgiDownstream
 from app.http.caps import client_caps
-from app.http.hot import HotRoute
+from app.http.hot import HotRoute, Incoming
 from app.http.whose import Whose, task_of
 
 
@@ -31,42 +27,33 @@ class GenerateRoute(HotRoute):
         """Loaded when the first client speaks it."""
         return dialect_named(self._name)
 
-    async def serve(
-        self,
-        headers: dict[str, str],
-        body: bytes,
-        key: Key | None,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-        path: Mapping[str, str],
-    ) -> OwnedCall:
-        """The call for a request that passed the gate."""
-        return self._call(self._parse(body, headers, path), headers, key, downstream, path_task)
+    async def serve(self, incoming: Incoming) -> OwnedCall:
+        return self._call(incoming, self._parse(incoming))
 
-    def whose(self, headers: dict[str, str], body: bytes, path_task: str | None, path: Mapping[str, str]) -> Whose:
+    def whose(self, incoming: Incoming) -> Whose:
         try:
-            request = self._parse(body, headers, path)
+            request = self._parse(incoming)
         except BadRequest:  # it was answered before: here only its task is asked for
             request = None
-        return task_of(headers, request, path_task)
+        return task_of(incoming.headers, request, incoming.path_task)
 
-    def _call(
-        self,
-        request: ChatRequest,
-        headers: dict[str, str],
-        key: Key | None,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-    ) -> OwnedCall:
-        task = task_of(headers, request, path_task)
-        caps = client_caps(headers, request.max_cost_nano)
-        record = self.new_record(headers, key, task, model=request.model, stream=request.stream)
+    def _call(self, incoming: Incoming, request: ChatRequest) -> OwnedCall:
+        headers = incoming.headers
+        whose = task_of(headers, request, incoming.path_task)
         return ChatCall(
-            self.services, request, downstream, key=key, caps=caps, soft_cut=softness_of(headers), record=record
+            self.services,
+            request,
+            incoming.downstream,
+            key=incoming.key,
+            caps=client_caps(headers, request.max_cost_nano),
+            soft_cut=softness_of(headers),
+            record=self.new_record(incoming, whose, model=request.model, stream=request.stream),
         )
 
-    def _parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
-        return parse_chat(body) if self._name == CHAT else self.dialect.parse(body, headers, path)
+    def _parse(self, incoming: Incoming) -> ChatRequest:
+        if self._name == CHAT:
+            return parse_chat(incoming.body)
+        return self.dialect.parse(incoming.body, incoming.headers, incoming.path)
 
 
 def softness_of(headers: dict[str, str]) -> bool | None:

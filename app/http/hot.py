@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 
+import msgspec
 import structlog
 
 from app.core.errors import BursarError, Draining, TooLarge
@@ -42,6 +43,17 @@ TRACEPARENT_CHARS = 55
 """https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
 READ_AWAY_S = 5.0
 """How long a body that is too large may go on arriving before its connection is closed."""
+
+
+class Incoming(msgspec.Struct):
+    """A request that passed the gate. `path_task`: the task that its base URL names; `path`: what else its URL says."""
+
+    headers: dict[str, str]
+    body: bytes
+    key: Key | None
+    downstream: AsgiDownstream
+    path_task: str | None
+    path: Mapping[str, str]
 
 
 class ClientLeft(Exception):
@@ -79,17 +91,8 @@ class HotRoute(ABC):
         return dialect_named(CHAT)
 
     @abstractmethod
-    async def serve(
-        self,
-        headers: dict[str, str],
-        body: bytes,
-        key: Key | None,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-        path: Mapping[str, str],
-    ) -> OwnedCall | None:
-        """A request that passed the gate: the call it begins, None where it is answered. `path` is what its URL
-        says. Raises BadRequest."""
+    async def serve(self, incoming: Incoming) -> OwnedCall | None:
+        """The call that a request begins, None where it is answered. Raises BadRequest."""
 
     async def __call__(
         self,
@@ -117,7 +120,7 @@ class HotRoute(ABC):
                 reply, is_new, mark = before
                 if not is_new:
                     if mark is CACHED:
-                        await self._give_again(reply, headers, key, body, downstream, path_task, path)
+                        await self._give_again(reply, Incoming(headers, body, key, downstream, path_task, path))
                     else:
                         await replay(reply, downstream, mark)
                     return
@@ -125,7 +128,7 @@ class HotRoute(ABC):
                 downstream = RecordingDownstream(send, kept) if cycle is None else RecordingWire(cycle, kept)
             if self.services.view is not view:  # or while it was looked for
                 key = self._gate(headers)
-            call = await self.serve(headers, body, key, downstream, path_task, path)
+            call = await self.serve(Incoming(headers, body, key, downstream, path_task, path))
         except BursarError as error:
             if kept is not None:
                 kept.end(Outcome.BAD_REQUEST)
@@ -176,27 +179,18 @@ class HotRoute(ABC):
         found = await self.cache.find(key_name(key), headers, path, body)
         return None if found is None else (*found, CACHED)
 
-    def whose(self, headers: dict[str, str], body: bytes, path_task: str | None, path: Mapping[str, str]) -> Whose:
+    def whose(self, incoming: Incoming) -> Whose:
         """Whose a request is that another's reply answers. Raises BadRequest."""
-        return task_of(headers, None, path_task)
+        return task_of(incoming.headers, None, incoming.path_task)
 
-    async def _give_again(
-        self,
-        reply: Reply,
-        headers: dict[str, str],
-        key: Key | None,
-        body: bytes,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-        path: Mapping[str, str],
-    ) -> None:
+    async def _give_again(self, reply: Reply, incoming: Incoming) -> None:
         """Answer with a reply of the cache. It is a call of its own, and has its record. Raises BadRequest."""
-        origin = reply.origin
+        origin, downstream = reply.origin, incoming.downstream
         if origin is None:  # tokens were counted: that is no call
             await replay(reply, downstream, [*id_headers(), *CACHED])
             return
-        whose = self.whose(headers, body, path_task, path)
-        record = self.new_record(headers, key, whose, model=origin.requested_model, stream=reply.is_stream)
+        whose = self.whose(incoming)
+        record = self.new_record(incoming, whose, model=origin.requested_model, stream=reply.is_stream)
         record.created_s -= time.monotonic() - reply.began_s
         request_id = record.request_id.encode()
         ids = [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id), (FROM, origin.request_id.encode())]
@@ -239,10 +233,9 @@ class HotRoute(ABC):
             self._keys = KeyRing(policy)
         return self._keys.authenticate(headers)
 
-    def new_record(
-        self, headers: dict[str, str], key: Key | None, whose: Whose, *, model: str, stream: bool
-    ) -> CallRecord:
+    def new_record(self, incoming: Incoming, whose: Whose, *, model: str, stream: bool) -> CallRecord:
         """The record of a call that begins now, on the view in force."""
+        headers, key = incoming.headers, incoming.key
         return CallRecord(
             request_id=new_request_id(),
             created_s=time.time(),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from app.core.errors import BadRequest, ContextTooLong, NotFound, PreviousNotFound, ResponsesDown
-from app.core.policy import Key
 from app.core.stored import Stored
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import members_of
@@ -38,9 +37,8 @@ from app.dialects.registry import RESPONSES
 from app.gateway.calls import Waits
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
-from app.http.asgi import AsgiDownstream
 from app.http.generate import GenerateRoute
-from app.http.hot import key_name, new_request_id
+from app.http.hot import Incoming, key_name, new_request_id
 from app.stores.responses import FORGET_S, ResponsesUnavailable, StoredResponse, StoredResponses, TooMuch
 
 log = structlog.get_logger()
@@ -66,22 +64,14 @@ class ResponsesRoute(GenerateRoute):
     def __init__(self, services: Services, *, max_body_bytes: int) -> None:
         super().__init__(services, RESPONSES, max_body_bytes=max_body_bytes)
 
-    async def serve(
-        self,
-        headers: dict[str, str],
-        body: bytes,
-        key: Key | None,
-        downstream: AsgiDownstream,
-        path_task: str | None,
-        path: Mapping[str, str],
-    ) -> OwnedCall:
+    async def serve(self, incoming: Incoming) -> OwnedCall:
         view = self.services.view
         rules = view.policy.stored_responses
         if rules is None:
-            return await super().serve(headers, body, key, downstream, path_task, path)
-        members = members_of(body)
+            return await super().serve(incoming)
+        headers, members = incoming.headers, members_of(incoming.body)
         request = parse_members(members, headers)  # what is wrong is told of what the client has sent
-        owner, asked = key_name(key), Asked(members)
+        owner, asked = key_name(incoming.key), Asked(members)
         if len(asked.references) > MOST_REFERENCES:
             raise BadRequest(f"The parameter input names more than {MOST_REFERENCES} items.", param="input")
         found = await self._found(owner, asked)
@@ -94,10 +84,10 @@ class ResponsesRoute(GenerateRoute):
         else:
             request.stored = stored
         if self.services.view is not view:  # the policy was edited meanwhile
-            key = self._gate(headers)
-        call = self._call(request, headers, key, downstream, path_task)
+            incoming.key = self._gate(headers)
+        call = self._call(incoming, request)
         if reply_id is not None:
-            downstream.before_end = _Keeper(self.services, owner, request, own, found.of, call.waits).keep
+            incoming.downstream.before_end = _Keeper(self.services, owner, request, own, found.of, call.waits).keep
         return call
 
     async def _found(self, owner: str, asked: Asked) -> _Found:
