@@ -81,6 +81,11 @@ class PooledReply:
         return connection.take() if connection is not None and connection.parts else b""
 
     async def read_all(self) -> bytes:
+        connection = self._connection
+        if connection is not None and not connection.asked and connection.error is None:
+            body = connection.take()  # nearly all: it came with its head
+            self.release()
+            return body
         try:
             return await all_reads(self)
         except BaseException:

@@ -16,6 +16,7 @@ from app.gateway.pool_origin import Origin
 from app.gateway.upstream import READ_BUFFER_BYTES, Take
 
 MAX_HEAD_BYTES = 64 * 1024
+"""Of a head, and of trailers; one that comes in many reads may be larger by the last of them."""
 JOINED_BYTES = 16 * 1024
 """Up to here copying a body behind its head is cheaper than a second buffer to write."""
 
@@ -34,7 +35,6 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_everyone",
-        "_head_bytes",
         "_keep",
         "_news",
         "_parser",
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: dict[str, str] = {}
         self.error: str | None = None
-        self._head_bytes = self._silent_bytes = 0
+        self._silent_bytes = 0
         self._keep = False
         self._news = False
 
@@ -131,8 +131,13 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         try:
+            if len(data) > MAX_HEAD_BYTES and not self.status:
+                self._parser.feed_data(data[:MAX_HEAD_BYTES])
+                data = data[MAX_HEAD_BYTES:]
+                if not self.status:
+                    raise _Refused("its head is too large")
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, _Refused) as error:
             why = error.__context__ if isinstance(error.__context__, _Refused) else error
             self._broken(f"the provider's reply is malformed: {why}")
             self.abort()
@@ -214,11 +219,8 @@ class Connection(asyncio.Protocol):
         """httptools: a header, or a trailer."""
         if self.status:
             return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise _Refused("its head is too large")
-        key, text = _name(name), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        headers, key, text = self.headers, _name(name), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
         """httptools: the end of a head, which may be an interim one (RFC 9110, section 15.2)."""

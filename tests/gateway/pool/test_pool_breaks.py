@@ -190,8 +190,17 @@ async def test_a_cancelled_read_loses_nothing(pool: PooledUpstreams) -> None:
 
 async def test_a_reply_that_is_too_large_is_refused(pool: PooledUpstreams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_module, "MAX_REPLY_BYTES", 1)
-    async with RawServer(saying(OK)) as server:
+    opened = asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        await opened.wait()  # what comes with its head is no larger than one read
+        await peer.say(b"ok")
+
+    async with RawServer(answer) as server:
         reply = await pool.open(server.provider(), PATH, WHOLE)
+        opened.set()
         with pytest.raises(ConnectionBroken, match="larger"):
             await reply.read_all()
         await until(lambda: not pool._everyone)
