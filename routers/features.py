@@ -65,6 +65,8 @@ _UNIT: Final = tuple(INSTRUCTIONS).index("unit")
 _DIGITS: Final = b"0123456789"
 _SYMBOLS: Final = b"{}()[]<>;=_&|#@\\/*+"
 _UNMARKED: Final = bytes(set(range(256)) - set(b"\n?^`" + _DIGITS + _SYMBOLS))  # passes over a whole text are dear
+_MARK_BYTES: Final = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+"""Every digit a 0, so that one count has them all."""
 _CJK_LEADS: Final = bytes(range(0xE3, 0xEE))
 _OTHER_LEADS: Final = bytes(range(0xCD, 0xE2))
 """UTF-8 lead bytes: U+0340 to U+1FFF (Greek to Ethiopic and beyond), U+3000 to U+DFFF (kana, Han, Hangul).
@@ -75,7 +77,7 @@ _WORD_BYTES: Final = bytes(
 )
 _TERM_BYTES: Final = bytes(48 if 48 <= byte <= 57 else byte for byte in _WORD_BYTES)
 
-_TICK, _BACKSLASH, _CLOSING = b"`\\)"  # as numbers: for bytes in bytes an error is made first (core/sse.py)
+_BACKSLASH, _CLOSING = b"\\)"  # as numbers: for bytes in bytes an error is made first (core/sse.py)
 _LISTED: Final = re.compile(rb"\n[ \t]*(?:(\(?[A-J][).:])|(?:[-*]|\d{1,2}[.)]) )")
 """Lines that begin as lettered answers (the group), or as items of lists."""
 _CODE_ENDS: Final = ((b";\n", b";\n"), (b"{\n", b"{\n"), (b"}\n", b"}\n"), (b")\n", b"):\n"))
@@ -190,8 +192,10 @@ def extract(view: RequestView) -> Features:
         excerpt = f"{view.first_user[:OPENING_CHARS]}\n{excerpt}"
     system = view.system[:SYSTEM_CHARS]
     raw = b"\n" + excerpt.encode("utf-8", "replace")
-    marks = raw.translate(None, _UNMARKED)
-    size, lines = len(raw), marks.count(b"\n")
+    marks = raw.translate(_MARK_BYTES, _UNMARKED)
+    size, lines, digits = len(raw), marks.count(b"\n"), marks.count(b"0")
+    questions, powers, ticks = marks.count(b"?"), marks.count(b"^"), marks.count(b"`")
+    symbols = len(marks) - lines - digits - questions - powers - ticks  # what `_UNMARKED` leaves beside these
     words = raw.translate(_WORD_BYTES).split()
     distinct = set(words)
     asked = words if len(words) <= LEADING_WORDS + TRAILING_WORDS else words[:LEADING_WORDS] + words[-TRAILING_WORDS:]
@@ -210,15 +214,15 @@ def extract(view: RequestView) -> Features:
         lines,
         non_latin,
         cjk,
-        (len(marks) - len(marks.translate(None, _DIGITS))) / size,
-        (len(marks) - len(marks.translate(None, _SYMBOLS))) / size,
+        digits / size,
+        symbols / size,
         len([1 for word in distinct if len(word) >= LONG_WORD]) / (len(distinct) or 1),
-        raw.count(b"```") if _TICK in marks else 0,
+        raw.count(b"```") if ticks else 0,
         sum([raw.count(end) for mark, end in _CODE_ENDS if marks.find(mark) >= 0]) if lines > 1 else 0,
-        symbols_of_math + marks.count(b"^") + (len(_LATEX.findall(raw)) if _BACKSLASH in marks else 0),
+        symbols_of_math + powers + (len(_LATEX.findall(raw)) if _BACKSLASH in marks else 0),
         options,
         items,
-        marks.count(b"?") + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
+        questions + (raw.count(b"\xef\xbc\x9f") if cjk else 0),
         _topics(distinct),
         instructions,
         asked_words,

@@ -121,7 +121,8 @@ class ChatCall(OwnedCall):
         if self.record.retry_count not in NO_RETRY:
             self._tries = tries_of(self.record.retry_count or "")
             self.before = await self.services.sent_again.spent(self._name, self._tries)
-        await self._refuse_circles()
+        if self.view.policy.caps.task_repeats is not None:
+            await self._refuse_circles(self.view.policy.caps.task_repeats)
         target = await self._target()
         if len(self.services.calls) > 1:
             await asyncio.sleep(0)  # calls that decide one after another find code and tables in the processor's caches
@@ -149,13 +150,12 @@ class ChatCall(OwnedCall):
         assert ending is not None
         raise ending
 
-    async def _refuse_circles(self) -> None:
+    async def _refuse_circles(self, most: int) -> None:
         """A task that keeps sending the same request is stopped; what an SDK sends again by itself is not counted."""
-        record, caps = self.record, self.view.policy.caps
-        most = caps.task_repeats
-        if most is None or record.task_id is None or record.retry_count not in NO_RETRY:
+        record = self.record
+        if record.task_id is None or record.retry_count not in NO_RETRY:
             return
-        scope, keep_s = task_scope(record.key_name, record.task_id), caps.task_idle_days * 86_400
+        scope, keep_s = task_scope(record.key_name, record.task_id), self.view.policy.caps.task_idle_days * 86_400
         if await self.services.repeats.count(scope, self.request, keep_s) > most:
             raise stopped_error("repeats")
 
@@ -301,7 +301,7 @@ class ChatCall(OwnedCall):
         attempt.record.unpriced_tools = unpriced
         self.attempts.append(attempt.record)
         # Noted before it answers: the next step may come, elsewhere, as soon as it has.
-        verdict = await attempt.run(self._note_loop(candidate) if len(self.attempts) == 1 else None)
+        verdict = await attempt.run(self._note_loop(candidate) if prompt.tools and len(self.attempts) == 1 else None)
         outcome = attempt.record.outcome
         if verdict is not None and verdict.unhealthy:
             breaker.failed(now_s(), verdict.retry_after_s, verdict.why)
@@ -327,9 +327,8 @@ class ChatCall(OwnedCall):
         return loop_of(self.request, self.record.key_name, self.record.task_id)
 
     async def _note_loop(self, candidate: Candidate) -> None:
-        """Whoever answers keeps a tool loop."""
-        if self.request.prompt.tools:
-            await self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
+        """Whoever answers keeps a tool loop; there is none without tools."""
+        await self.services.loops.note(self._loop, candidate.name, open_=self.request.prompt.in_tool_loop)
 
     async def note_failure(self) -> None:
         limits = self.record.limits
@@ -340,7 +339,7 @@ class ChatCall(OwnedCall):
 
     async def _learn(self, attempt: Attempt) -> None:
         """Exact usage teaches the estimates of the next call; who answered in another's place keeps a tool loop."""
-        if len(self.attempts) > 1:
+        if len(self.attempts) > 1 and self.request.prompt.tools:
             await self._note_loop(attempt.candidate)
         usage = attempt.meter.usage
         if usage is not None and attempt.meter.exact:

@@ -37,10 +37,11 @@ _UNASKED = "; the heuristic decided, for the router cannot be as sure of such a 
 
 
 class Opinion(msgspec.Struct, frozen=True):
-    """What one router (`name@version`) made of the candidates, and what it would choose."""
+    """What one router (`name@version`) made of the candidates, and what it would choose of those that could serve."""
 
     router: str
     considered: tuple[Considered, ...]
+    usable: tuple[Considered, ...]
     chosen: Considered
     reason: str
 
@@ -131,7 +132,7 @@ def decide(
     scoring = _Scoring(request, features, target, view, tokens, verdicts, serviceable, task_type, unit)
     opinion, assigned, share, propensity = _turn(view, target.rules, scoring, unit)
     chosen = opinion.chosen
-    usable = tuple([c for c in opinion.considered if c.verdict == serviceable])
+    usable = opinion.usable
     backups = _backups(target, usable, chosen)
     _name_verdicts(target.rules, usable, chosen, backups)
     scoring.name_spares(usable, chosen)
@@ -151,7 +152,7 @@ def decide(
         assigned=assigned,
         share=share,
         deferred=deferred,
-        others=tuple(other for other in scoring.opinions.values() if other is not opinion),
+        others=tuple([other for other in scoring.opinions.values() if other is not opinion]),
         propensity=propensity,
         demand=_demand(view, target.rules, features),
     )
@@ -216,7 +217,8 @@ class _Scoring:
     """Scores of one request by as many routers as are asked, each asked once."""
 
     __slots__ = (
-        "_features", "_request", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions", "spares",
+        "_all_serve", "_features", "_request", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions",
+        "spares",
     )  # fmt: skip
 
     def __init__(
@@ -236,6 +238,7 @@ class _Scoring:
         self.opinions: dict[str, Opinion] = {}
         self._request, self._features, self._target, self._view = request, features, target, view
         self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
+        self._all_serve = verdicts.count(serviceable) == len(verdicts)
 
     def decided(self, router: str) -> Opinion:
         """The opinion that decides where it is a router's turn: its own, or the heuristic's if it does not trust it."""
@@ -272,17 +275,22 @@ class _Scoring:
                 for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True)
             ]
         )
-        usable = [c for c in considered if c.verdict == self._serviceable]
+        usable = self._usable(considered)
         if target.rules is None:
             chosen, reason = usable[0], target.fixed
         else:
-            primaries = len(target.candidates)  # they stand first in `every`
-            primary = [c for c in considered[:primaries] if c.verdict == self._serviceable]
+            primary = self._usable(considered[: len(target.candidates)])  # they stand first in `every`
             chosen, reason = choose(target.rules, primary or usable)
             if self.spares:
                 name = f"{router.name}@{router.version}"
                 chosen, reason = self.spares.choose(name, target.rules, primary or usable, chosen, reason)
-        return Opinion(f"{router.name}@{router.version}", considered, chosen, reason)
+        return Opinion(f"{router.name}@{router.version}", considered, usable, chosen, reason)
+
+    def _usable(self, considered: tuple[Considered, ...]) -> tuple[Considered, ...]:
+        """Those of them that could serve: as a rule all."""
+        if self._all_serve:
+            return considered
+        return tuple([seen for seen in considered if seen.verdict == self._serviceable])
 
 
 def _expected(request: ChatRequest, candidate: Candidate, input_tokens: int, output_tokens: float) -> int | None:

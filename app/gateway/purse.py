@@ -41,6 +41,14 @@ class Purse:
     limit is tighter than the cap itself would have it, for the task is to have another call (`core/landing.py`).
     `clamp_uses`: how often the provider may use its own tools, where the cap pays for less than the client allows."""
 
+    __slots__ = (
+        "_approach", "_dry", "_flush", "_flush_spent_nano", "_grant", "_guarded", "_ledger", "_read_nano",
+        "_recorded_nano", "_reserve", "_rules", "_short_nano", "allowance_nano", "answered", "call_id",
+        "charged_nano", "clamp_tokens", "clamp_uses", "clamped_by_tokens", "clamped_to_land", "closed",
+        "counted_tokens", "cut_headers", "granted", "limits", "meter", "ms_left", "overrun", "plan", "settled",
+        "tokens_left",
+    )  # fmt: skip
+
     def __init__(
         self,
         ledger: Ledger,
@@ -51,10 +59,8 @@ class Purse:
         call_id: str,
         approach: Approach | None = None,
     ) -> None:
-        self.plan = plan
-        self.limits = limits
-        self.meter = meter
-        self.call_id = call_id
+        self.plan, self.limits, self.call_id = plan, limits, call_id
+        self.meter, self._approach = meter, approach
         self.clamp_tokens: int | None = None
         self.clamp_uses: int | None = None
         self.allowance_nano: int | None = None
@@ -62,23 +68,17 @@ class Purse:
         self.charged_nano = self.counted_tokens = 0
         self.granted: Granted | None = None
         self.settled: Settled | None = None
-        self.closed = False
+        self.closed = self.overrun = self._dry = False
         self.answered = False  # said where neither usage nor pieces tell it
         self.cut_headers: dict[str, str] = {}
-        self._ledger = ledger
-        self._rules = rules
-        self.tokens_left = limits.call_tokens
-        self.ms_left = limits.call_ms
+        self._ledger, self._rules = ledger, rules
+        self.tokens_left, self.ms_left = limits.call_tokens, limits.call_ms
         self.clamped_by_tokens = self.clamped_to_land = False
-        self._approach = approach
         self._reserve: Reserve | None = None
         self._grant = Granted(0, None, None)
         self._flush: asyncio.Future[Result] | None = None
-        self._dry = False
         self._read_nano = meter.running_nano  # the input is none of a read
-        self.overrun = False
-        self._flush_spent_nano = 0
-        self._recorded_nano = 0
+        self._flush_spent_nano = self._recorded_nano = 0
         self._guarded = meter.price is not None and bool(plan.output_rate or plan.uses is not None)
 
     async def reserve(self, request: ChatRequest | None, *, stopped: Callable[[], bool]) -> None:

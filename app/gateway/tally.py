@@ -6,8 +6,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import msgspec
 from prometheus_client import Histogram
 
 from app.core.money import usd_float
@@ -15,7 +15,7 @@ from app.core.types import Outcome
 from app.gateway.metrics import Metrics
 
 
-class Kind(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
     """What is the same of all calls that are counted together: the labels of everything that they count. `router`,
     `task_type`, `chosen`: None where nothing was decided."""
 

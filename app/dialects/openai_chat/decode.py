@@ -318,11 +318,13 @@ def _tools_of(shape: UsageShape) -> tuple[tuple[str, int], ...]:
 
 def _with_media(usage: Usage, given: _InputDetails | None, made: _OutputDetails | None) -> Usage:
     """Sound and pictures, which have prices of their own; OpenAI counts sound in the input before its cache."""
-    heard = count_of(given.audio_tokens) if given is not None else 0
-    spoken, drawn = (count_of(made.audio_tokens), count_of(made.image_tokens)) if made is not None else (0, 0)
+    heard = given.audio_tokens if given is not None else None
+    spoken, drawn = (made.audio_tokens, made.image_tokens) if made is not None else (None, None)
     if not (heard or spoken or drawn):
         return usage
-    return msgspec.structs.replace(usage, audio_input=heard, audio_output=spoken, image_output=drawn)
+    return msgspec.structs.replace(
+        usage, audio_input=count_of(heard), audio_output=count_of(spoken), image_output=count_of(drawn)
+    )
 
 
 def summed(reports: list[Usage]) -> Usage:
