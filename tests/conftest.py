@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import structlog
 from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
+from app.stores import prices
 from tests import certificates, collector, worker_deaths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker_deaths.register(config)
     certificates.read_once()
     collector.rests()
+    # Each gateway reads 3 MB of prices, and never changes them.
+    prices.load_bundled = functools.cache(prices.load_bundled)
 
 
 def pytest_collection_finish() -> None:
