@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import fields
 
@@ -156,9 +157,10 @@ def test_graded_outcomes_tell_more_than_yes_or_no() -> None:
     assert evidence(graded).root.max() > 1.7 * evidence(clear).root.max()
 
 
-def fallen(seed: int = 6) -> Watch:
+@functools.cache
+def fallen() -> Watch:
     """A watch on requests that come again, after it fell by half."""
-    outcomes, histories = (of[:, 0] for of in streamed(seed, 2400, drop=0.45))
+    outcomes, histories = (of[:, 0] for of in streamed(6, 2400, drop=0.45))
     watch = new_watch()
     for number, (outcome, before) in enumerate(zip(outcomes, histories, strict=True)):
         watch = hear(watch, 1.0, outcome, 1.0, float(number), Past(int(before)))
