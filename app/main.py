@@ -386,6 +386,7 @@ async def _tend_ledger(services: Services) -> None:
                 services.metrics.reservations_expired.inc()
                 log.warning("a dead process's reservation was charged and ended", call_id=expired.call_id)
             await ledger.pay_owed()
+            await ledger.end_ghosts()
         except LedgerUnavailable as error:
             ledger.is_down(error)
         await asyncio.sleep(HEARTBEAT_S)

@@ -25,6 +25,7 @@ from app.core.money import usd_text
 from app.core.policy import LedgerRules
 from app.core.windows import ends_at, window_of
 from app.dialects.openai_chat.errors import budget_error, stopped_error
+from app.gateway.ghosts import Alive
 from app.gateway.limits import below, is_task_scope, scope_kind, scope_word
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Budgets, LedgerUnavailable
@@ -71,6 +72,7 @@ class Ledger:
         self._unsure: deque[str] = deque(maxlen=MAX_OWED)
         self._above: dict[str, tuple[str, ...]] = {}
         self._serial = itertools.count()
+        self._alive = Alive()
         self.up = True
 
     def above(self, scope: str) -> tuple[str, ...]:
@@ -104,36 +106,45 @@ class Ledger:
         BudgetExceeded, BudgetContended, LedgerDown or BelowOthers; then nothing is held.
         """
         give_up, pause = math.inf, FIRST_WAIT_S
-        while True:
-            try:
-                result = await self.budgets.apply(op)
-            except LedgerUnavailable as error:
-                return self._without_store(op, rules, error)
-            self._is_up()
-            if isinstance(result, Granted):
-                return result
-            if isinstance(result, Moved):
-                self._remember(result.scope, result.above)
-                raise BelowOthers(result.scope)
-            assert isinstance(result, Denied)
-            waiting = result.contended and (wait or result.reason == "parallel") and not stopped()
-            now_s = asyncio.get_running_loop().time()
-            give_up = min(give_up, now_s + rules.contention_wait_s)  # from the first denial on
-            if not waiting or now_s + pause > give_up:
-                raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
-            pause = min(pause * 2, LAST_WAIT_S)
+        self._alive.calls.add(op.call_id)
+        try:
+            while True:
+                try:
+                    result = await self.budgets.apply(op)
+                except LedgerUnavailable as error:
+                    return self._without_store(op, rules, error)
+                self._is_up()
+                if isinstance(result, Granted):
+                    return result
+                if isinstance(result, Moved):
+                    self._remember(result.scope, result.above)
+                    raise BelowOthers(result.scope)
+                assert isinstance(result, Denied)
+                waiting = result.contended and (wait or result.reason == "parallel") and not stopped()
+                now_s = asyncio.get_running_loop().time()
+                give_up = min(give_up, now_s + rules.contention_wait_s)  # from the first denial on
+                if not waiting or now_s + pause > give_up:
+                    raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+                pause = min(pause * 2, LAST_WAIT_S)
+        except BaseException:
+            self._alive.calls.discard(op.call_id)
+            raise
 
     async def hold(self, op: Reserve) -> Granted | None:
         """Set money aside for no call, at once or not at all: None where it is refused or the store does not answer."""
+        self._alive.calls.add(op.call_id)
+        result: Result | None = None
         try:
             result = await self.budgets.apply(op)
+            self._is_up()
         except LedgerUnavailable as error:
             self.is_down(error)
             self._unsure.append(op.call_id)
-            return None
-        self._is_up()
-        return result if isinstance(result, Granted) else None
+        if isinstance(result, Granted):
+            return result
+        self._alive.calls.discard(op.call_id)
+        return None
 
     def advance(self, op: Advance) -> asyncio.Future[Result]:
         """Record the running cost and renew the hold; the future raises LedgerUnavailable."""
@@ -175,14 +186,17 @@ class Ledger:
         lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
         if self._unheld.pop(op.call_id, None) is not None:
             self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))
+            self._alive.calls.discard(op.call_id)
             return None
         try:
             result = await self.budgets.apply(op)
         except LedgerUnavailable as error:
             self.is_down(error)
             self._owe(Owed(reserve, op, unheld=False, lent_nano=lent))
+            self._alive.calls.discard(op.call_id)
             return None
         self._is_up()
+        self._alive.ended(op)
         if isinstance(result, Lost):
             # The lease ran out while this process was asleep: the hold was charged for what it risked.
             self._metrics.reservations_lost.inc()
@@ -200,6 +214,7 @@ class Ledger:
                     await self._charge_from_nothing(owed)
                 else:
                     await self.budgets.apply(owed.settle)
+                self._alive.ended(owed.settle)
                 self._owed.popleft()
                 self._owed_lent_nano -= owed.lent_nano
                 self._metrics.ledger_owed.set(len(self._owed))
@@ -211,6 +226,25 @@ class Ledger:
             self.is_down(error)
             return
         self._is_up()
+
+    async def end_ghosts(self) -> int:
+        """End the holds in this process's name that none of its calls has (`ghosts.py`): each as its call was settled,
+        or as a dead process's where that is not remembered. How many. Raises LedgerUnavailable."""
+        known = self._known()
+        held = await self.budgets.held()  # a call may begin or end meanwhile
+        ghosts = [call_id for call_id in held if call_id not in known]
+        if not ghosts or not (ghosts := [call_id for call_id in ghosts if call_id not in self._known()]):
+            return 0
+        settlements = self._alive.settlements(ghosts)
+        log.warning("the ledger had forgotten settlements", holds=len(ghosts), remembered=len(settlements))
+        await asyncio.gather(*[self.budgets.apply(op) for op in settlements.values()])
+        await self.budgets.abandon([call_id for call_id in ghosts if call_id not in settlements])
+        self._metrics.settlements_forgotten.inc(len(ghosts))
+        return len(ghosts)
+
+    def _known(self) -> set[str]:
+        """The calls whose holds will be settled: under way, owed, or unsure."""
+        return {*self._alive.calls, *(owed.settle.call_id for owed in self._owed), *self._unsure}
 
     async def _charge_from_nothing(self, owed: Owed) -> None:
         """A call without a hold gets one of nothing, and is settled: no limit may refuse what is spent already."""

@@ -138,6 +138,11 @@ class Metrics:
             "Holds of dead processes that were charged and ended.",
             registry=registry,
         )
+        self.settlements_forgotten = Counter(
+            "bursar_settlements_forgotten_total",
+            "Settlements that the ledger had acknowledged and forgotten, and that were made again.",
+            registry=registry,
+        )
         self.traces_lost = Counter(
             "bursar_traces_lost_total", "Finished calls whose record could not be written.", registry=registry
         )

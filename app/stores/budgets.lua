@@ -411,15 +411,15 @@ function verbs.settle(op)
     'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
 end
 
--- Only for an owner whose lease has run out by this server's clock at this moment: whoever asks, and however
--- many ask at once, a hold is ended once and a living owner's never.
+-- Only for an owner whose lease has run out by this server's clock at this moment, or that asks itself: whoever asks,
+-- and however many ask at once, a hold is ended once and another living owner's never.
 function verbs.expire(op)
   local hold = find_hold(op.call_id)
   if not hold then
     redis.call('SREM', owner_key(op.owner), op.call_id)
     return lost(op.call_id)
   end
-  if not lapsed(hold.owner) then return lost(op.call_id) end
+  if hold.owner ~= op.owner or not (op.own or lapsed(hold.owner)) then return lost(op.call_id) end
   local charge = hold.spent + math.min(hold.held, hold.risk)
   end_hold(hold, charge, {}, 0, 0)
   return '\133' .. cmsgpack.pack('type', 'expired', 'call_id', op.call_id, 'owner', hold.owner,
@@ -537,6 +537,11 @@ function modes.beat()
   redis.call('ZREMRANGEBYSCORE', WINDOWS, '-inf', now - WINDOW_S * 1000000)
   local came_back = till and tonumber(till) <= now
   return {came_back and 1 or 0, redis.call('ZRANGEBYSCORE', OWNERS, '-inf', now, 'LIMIT', 0, payload.most)}
+end
+
+-- The calls that the owner whose set is the fifth key has a hold for.
+function modes.held()
+  return redis.call('SMEMBERS', KEYS[FIRST_KEY])
 end
 
 -- For each owner (its set in KEYS from the fifth on): some calls whose holds are to be expired. An owner that

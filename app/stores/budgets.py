@@ -67,5 +67,11 @@ class Budgets(Protocol):
     async def beat(self) -> list[Expired]:
         """Renew this process's lease and end the holds of owners whose lease has run out."""
 
+    async def held(self) -> list[str]:
+        """The calls that this process has a hold for, verbs that were applied before included."""
+
+    async def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
+        """End these holds of this process as `beat` ends those of a dead one: no call will settle them any more."""
+
     async def close(self) -> None:
         """Finish what was applied, give up the owner's lease, close."""

@@ -39,10 +39,11 @@ TASKS, WINDOWS, TOTALS = 2, 3, 4
 
 
 class Expire(msgspec.Struct, frozen=True, tag="expire"):
-    """End the hold of a dead owner; the script makes sure that it is dead."""
+    """End the hold of a dead owner; the script makes sure that it is dead, unless the hold is the asker's `own`."""
 
     call_id: str
     owner: str
+    own: bool
 
 
 class Ended(msgspec.Struct, frozen=True, tag="expired"):
@@ -172,10 +173,20 @@ class RedisBudgets:
             keys = [self._prefix + "o:" + owner for owner in owners]
             abandoned = await self._ask("lapsed", keys, {"owners": owners, "most": MAX_BATCH})
             pairs = zip(owners, abandoned, strict=True)
-            ends = [Expire(call.decode(), owner) for owner, calls in pairs for call in calls]
+            ends = [Expire(call.decode(), owner, own=False) for owner, calls in pairs for call in calls]
             if not ends:
                 break
             await self._expire(ends)
+        reported, self._unreported = self._unreported, []
+        return reported
+
+    async def held(self) -> list[str]:
+        """The calls that this process has a hold for."""
+        return [name.decode() for name in await self._ask("held", [self._prefix + "o:" + self.owner])]
+
+    async def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
+        """End these holds of this process as `beat` ends those of a dead one; reported as there."""
+        await self._expire([Expire(call_id, self.owner, own=True) for call_id in call_ids])
         reported, self._unreported = self._unreported, []
         return reported
 

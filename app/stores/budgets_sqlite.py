@@ -102,6 +102,16 @@ class SqliteBudgets:
         expired, self._expired = self._expired, []
         return expired
 
+    async def held(self) -> list[str]:
+        """The calls that this process has a hold for."""
+        self._check_open()
+        return await self._in_thread(self._book.held)
+
+    async def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
+        """End these holds of this process as `beat` ends those of a dead one."""
+        self._check_open()
+        return await self._in_thread(lambda: self._book.abandon(call_ids))
+
     async def close(self) -> None:
         """Finish what was applied, give up the owner's lease, close."""
         if not self._open:

@@ -70,6 +70,14 @@ class StoredBook:
         self._gone = self._gone or inode(self._path) != self._inode
         return self._transact(self._beat)
 
+    def held(self) -> list[str]:
+        """The calls that this owner has a hold for."""
+        return self._held_by(self._owner)
+
+    def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
+        """End these holds of this owner, each charged as a dead one's."""
+        return self._transact(lambda: self._end([call_id for call_id in self.held() if call_id in call_ids]))
+
     def close(self) -> None:
         """Give up the lease and close; holds that are still there are anyone's to expire."""
         try:
@@ -169,18 +177,20 @@ class StoredBook:
             for owner, where, pid, lease_until_ms in self._db.execute("SELECT * FROM owners").fetchall()
             if owner != self._owner and (lease_until_ms < lapsed_ms or (where == here and not alive(pid)))
         ]
-        abandoned = [
-            call_id
-            for owner in dead
-            for (call_id,) in self._db.execute("SELECT call_id FROM holds WHERE owner = ?", (owner,)).fetchall()
-        ]
+        expired = self._end([call_id for owner in dead for call_id in self._held_by(owner)])
+        self._db.executemany("DELETE FROM owners WHERE owner = ?", [(owner,) for owner in dead])
+        return expired
+
+    def _held_by(self, owner: str) -> list[str]:
+        return [name for (name,) in self._db.execute("SELECT call_id FROM holds WHERE owner = ?", (owner,)).fetchall()]
+
+    def _end(self, abandoned: Sequence[str]) -> list[Expired]:
         self._load(abandoned, ())
         holds = [self._book.holds[call_id] for call_id in abandoned]
         expired = [
             Expired(hold.call_id, hold.owner, hold.scopes, self._book.expire(hold.call_id) or 0) for hold in holds
         ]
         self._save(abandoned, dict.fromkeys(scope for hold in holds for scope in hold.scopes))
-        self._db.executemany("DELETE FROM owners WHERE owner = ?", [(owner,) for owner in dead])
         return expired
 
     def _renew(self) -> None:

@@ -291,6 +291,27 @@ class LedgerContract(TaskContract):
             assert await silent.apply(advance("risky", 60)) == Lost("risky")
             assert await silent.apply(Settle("small", 3)) == Lost("small")
 
+    async def test_an_owner_tells_its_holds_and_ends_those_that_nobody_will_settle(self, make_store: MakeStore) -> None:
+        p = fresh()
+        t, g = p + "t", p + "g"
+        async with make_store() as one, make_store() as two:
+            assert await one.held() == []
+            await granted(one, reserve(one, p + "a", Claim(t, 1000), Claim(g), need=100, risk=7))
+            await granted(one, advance(p + "a", 40, need=100, risk=9))
+            await granted(one, reserve(one, p + "b", Claim(t, 1000), need=3, risk=50))
+            await granted(two, reserve(two, p + "c", Claim(t, 1000), need=20, risk=5))
+            assert (sorted(await one.held()), await two.held()) == ([p + "a", p + "b"], [p + "c"])
+            assert await one.abandon([]) == []
+            ended = await one.abandon([p + "a", p + "c", p + "never"])
+            assert ended == [Expired(p + "a", one.owner, (t, g), 49)], "another's is not its to end"
+            assert await one.abandon([p + "a"]) == []
+            assert (await one.held(), await two.held()) == ([p + "b"], [p + "c"])
+            assert await one.balances([t, g]) == [Balance(49, 23, 3, 1000, running=2), Balance(49, 0, 1)]
+            assert await one.apply(Settle(p + "a", 60)) == Lost(p + "a")
+            assert isinstance(await one.apply(Settle(p + "b", 3)), Settled)
+            assert isinstance(await two.apply(Settle(p + "c", 3)), Settled)
+            assert await one.held() == await two.held() == []
+
     async def test_an_owner_taken_for_dead_comes_back(self, make_store: MakeStore) -> None:
         scope = fresh() + "t"
         async with make_store(lease_s=SHORT_LEASE_S) as silent, make_store() as survivor:
