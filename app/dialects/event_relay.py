@@ -37,6 +37,7 @@ from app.core.sse import Frame
 from app.core.tokens import pieces
 from app.core.types import ChatRequest
 from app.dialects.base import BadEvent, Counts, Dialect, Reader, Writer
+from app.dialects.registry import GEMINI
 from app.dialects.unended import HALF_A_CALL, reason_of
 
 _OURS = (Finished, Used, Done, Ran, HandedOver)
@@ -44,6 +45,7 @@ _OURS = (Finished, Used, Done, Ran, HandedOver)
 _TOLD = (Begin, Used, Finished)
 """What comes with members of the reply that no event holds."""
 _CALL = CallBegins | CallPiece | CallEnds
+_TEXT = Said | Thought
 
 
 class _Item(NamedTuple):
@@ -271,7 +273,8 @@ class EventRelay:
         ]
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
-        if self._held or item.ends:
+        # What other choices say passes by an end that is not the last.
+        if item.ends or (self._held and (not item.pieces or any(held.last for held in self._held))):
             self._hold(item, out)
             return
         if not self.opened:
@@ -335,11 +338,11 @@ class EventRelay:
 
     def end_cut(self, error: BursarError, cost_nano: int | None) -> bytes:
         """The cut: the error that nobody retries."""
-        return self._opening() + self._writer.cut(error, self._counts(cost_nano))
+        return self._opening() + self._said_with_ends() + self._writer.cut(error, self._counts(cost_nano))
 
     def end_cut_softly(self, cut: bytes, cost_nano: int | None) -> bytes:
         """The opt-in cut: as if the output limit had been reached."""
-        return self._opening() + self._writer.cut_softly(cut, self._counts(cost_nano))
+        return self._opening() + self._said_with_ends() + self._writer.cut_softly(cut, self._counts(cost_nano))
 
     def end_broken(self, error: BursarError) -> bytes:
         """A dead upstream: an honest error, in the provider's words where it has said some."""
@@ -366,6 +369,13 @@ class EventRelay:
         for item in preamble:
             self._pass(item, out)
         return b"".join(out)
+
+    def _said_with_ends(self) -> bytes:
+        """The text that came in one frame with an end, as Gemini's does, which waits as it came: it is paid for."""
+        if not self._same or self._client.name != GEMINI or self.unstreamed or self._folded is not None:
+            return b""
+        said = [event for item in self._held for event in item.events if item.pieces and isinstance(event, _TEXT)]
+        return self._writer.write(said) if said else b""
 
     def _counts(self, cost_nano: int | None) -> Counts:
         counts = counts_of(self.meter, cost_nano)

@@ -238,6 +238,8 @@ class Streamed:
             waits.clear_late()
             await self._cut("time")
             return None
+        for _ in range(2):  # the event loop looks at its sockets, then reads them: what has come by now is billed
+            await asyncio.sleep(0)
         self._cancel()
         if not self._session.started:
             return await self._attempt.stopped_early()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from app.core.budget import Settle
+from app.gateway.calls import Stop
 from tests.gateway.live import OUTPUT_NANO, PRICE, PROMPT, Live, model, policy, until, usd
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Gate, Script, Wait, error_event, hidden, text, words
@@ -263,3 +265,21 @@ async def test_after_the_answer_it_changes_nothing(tmp_path: Path, upstream: Scr
         await live.idle()
         assert await check(live, upstream, settlements) == upstream.bill(PRICE)
         assert live.services.metrics is not None
+
+
+async def test_what_has_come_before_it_left_is_metered(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """The gateway hears of the client first, and of what its provider has sent by then right after."""
+    gate = Gate()
+    upstream.source = Script.of(STORY, gate=gate)
+    async with Live(tmp_path, policy({"a": upstream}, caps=ROOMY)) as live:
+        gate.release(1)
+        async with live.client.open(task="t1", stream=True) as response:
+            await response.content.readany()
+            (call,) = live.services.calls.under_way()
+            gate.release(100)
+            while upstream.requests[0].deltas_sent < 101:
+                time.sleep(0.001)  # the gateway, in this thread, hears nothing
+            call.waits.stop(Stop.CLIENT_GONE)
+            await live.idle()
+            spent = (await live.balance("task:t1")).spent_nano
+        assert spent >= 101 * OUTPUT_NANO
