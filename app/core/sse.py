@@ -106,6 +106,11 @@ def _data_of(block: bytes) -> bytes | None:
     return b"\n".join(found) if found else None
 
 
+def is_stream(body: bytes) -> bool:
+    """Whether this is a stream rather than JSON or a text, whatever it is called: by its first field or comment."""
+    return body.removeprefix(BOM).lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+
+
 def sse_event(data: bytes) -> bytes:
     """One `data:` event on the wire; `data` must hold no line end."""
     return b"data: " + data + b"\n\n"

@@ -16,6 +16,7 @@ from app.core.mend import in_utf8, readable
 from app.core.meter import Meter
 from app.core.money import usd_text
 from app.core.policy import Candidate
+from app.core.sse import is_stream
 from app.core.types import ChatRequest, Outcome, Provenance
 from app.dialects.base import BadEvent, UpstreamRequest
 from app.dialects.openai_chat.errors import stopped_error
@@ -132,13 +133,14 @@ class Attempt:
                 return await self.failed(verdict.of_status(reply.status, reply.headers, body, time.time()))
             if self._refusals:
                 self.session.refusals.note(self._whose, self._refusals, self._now_s())
-            kind = reply.headers.get("content-type", "")
+            kind = reply.headers.get("content-type", "").lower()
             if self.purse.plan.mode is Mode.PLAIN and "event-stream" not in kind:
                 return await self._whole(reply)
             if "json" in kind:
                 body = in_utf8(await self.session.waits.io(reply.read_all()))
                 reply.release()
-                reply = UnstreamedReply(reply.status, reply.headers, self.exchange.as_stream(self.relay, body))
+                stream = body if is_stream(body) else self.exchange.as_stream(self.relay, body)
+                reply = UnstreamedReply(reply.status, reply.headers, stream)
             return await Streamed(self, reply).run()
         except BadRequest as error:
             return await self.failed(verdict.not_carried(error))
@@ -226,6 +228,8 @@ class Attempt:
         """One JSON reply: exact usage, one settlement, one answer."""
         body = in_utf8(await self.session.waits.io(reply.read_all()))
         reply.release()
+        if is_stream(body):
+            return await Streamed(self, UnstreamedReply(reply.status, reply.headers, body)).run()
         try:
             came = self.exchange.read_whole(body, self.meter)
         except BadEvent:

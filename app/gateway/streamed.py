@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from app.core.errors import LedgerDown, UpstreamError
 from app.core.money import usd_text
-from app.core.sse import SseOverflow, SseParser
+from app.core.sse import Frame, SseOverflow, SseParser
 from app.core.types import Outcome
+from app.dialects.base import BadEvent
 from app.dialects.openai_chat.errors import budget_error, stopped_error
 from app.gateway import verdict
 from app.gateway.calls import Stop, Stopped
@@ -105,7 +106,7 @@ class Streamed:
         def take(data: bytes) -> bool:
             """One read; True where the next can come without waiting for anyone."""
             nonlocal timing, over
-            out = relay.feed(parser.feed(data) if data else parser.close())
+            out = relay.feed(parser.feed(data) if data else self._last_frames())
             if relay.blocked:
                 out += relay.resume()  # exact usage in the same read may have lowered the cost
             if timing:
@@ -134,6 +135,15 @@ class Streamed:
             if over or relay.done or relay.blocked:
                 return
             await self._reply.pour(take)
+
+    def _last_frames(self) -> list[Frame]:
+        """What ended without its blank line. Where it is the whole reply as JSON, by whatever name it came, as the
+        stream that would have said it."""
+        frames = self._parser.close()
+        if not self._relay.opened and frames and frames[0].data is None and frames[0].raw.startswith(b"{"):
+            with contextlib.suppress(BadEvent):
+                return self._parser.feed(self._attempt.exchange.as_stream(self._relay, frames[0].raw))
+        return frames
 
     async def _send(self) -> None:
         """Forward to the client what is late; the head goes out with the first real event."""

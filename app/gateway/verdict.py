@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -76,6 +75,8 @@ _CLIENTS = re.compile(
 """By what an error in a stream says that it is the request that is wrong."""
 _DELAY = re.compile(rb'"retrydelay":\s*"(\d{1,6}(?:\.\d{1,9})?)s"')
 """Google says in the body how long to wait (https://cloud.google.com/apis/design/errors, `RetryInfo`)."""
+MOST_WAIT_S = 31 * 24 * 3600.0
+"""No window of a provider's is longer, and there are clients that sleep for as long as they are told."""
 MOST_READ = 16 * 1024
 """How much of an error reply is searched."""
 
@@ -178,7 +179,8 @@ def too_late() -> Verdict:
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """`retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); None if absent or unreadable."""
+    """`retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); None if absent, unreadable or
+    beyond MOST_WAIT_S."""
     try:
         if "retry-after-ms" in headers:
             wait_s = float(headers["retry-after-ms"]) / 1000
@@ -188,7 +190,7 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
             wait_s = float(value) if plain else email.utils.parsedate_to_datetime(value).timestamp() - now_s
     except (ValueError, TypeError, OverflowError):
         return None
-    return max(wait_s, 0.0) if math.isfinite(wait_s) else None
+    return max(wait_s, 0.0) if wait_s <= MOST_WAIT_S else None  # not for what is no number, either
 
 
 def _plain(message: str, kind: str) -> bytes:

@@ -14,7 +14,6 @@ from app.core.errors import (
     NotFound,
     ResponsesDown,
 )
-from app.dialects.openai_chat.errors import error_body
 from app.gateway.metrics import Metrics
 from app.gateway.services import Services
 from app.http.asking import as_json, caller, may_see
@@ -24,6 +23,7 @@ from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.keys import serve_keys
 from app.http.models import serve_models
+from app.http.speaking import spoken_at
 from app.http.stored_responses import serve_stored_responses
 from app.http.success_metrics import serve_success_metrics
 from app.http.tasks import caps_now, serve_tasks
@@ -34,9 +34,10 @@ from app.stores.responses import ResponsesUnavailable
 _MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, ", "/v1/responses/": "DELETE, "}
 
 
-def error_response(error: BursarError) -> Response:
-    """An error in the OpenAI shape."""
-    return Response(error_body(error), error.status, error.headers, media_type="application/json")
+def error_response(error: BursarError, request: Request) -> Response:
+    """An error in the client's dialect, as far as the request tells it."""
+    status, body = spoken_at(request.url.path, request.headers.keys()).error_reply(error)
+    return Response(body, status, error.headers, media_type="application/json")
 
 
 def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard: Dashboard) -> FastAPI:
@@ -81,21 +82,21 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
 
 
 def _errors(api: FastAPI, metrics: Metrics) -> None:
-    def reply(error: BursarError) -> Response:
+    def reply(error: BursarError, request: Request) -> Response:
         metrics.errors.labels(error.label).inc()
-        return error_response(error)
+        return error_response(error, request)
 
     @api.exception_handler(BursarError)
-    async def ours(_: Request, error: BursarError) -> Response:
-        return reply(error)
+    async def ours(request: Request, error: BursarError) -> Response:
+        return reply(error, request)
 
     @api.exception_handler(LedgerUnavailable)
-    async def ledger(_: Request, __: LedgerUnavailable) -> Response:
-        return reply(LedgerDown("The ledger does not answer."))
+    async def ledger(request: Request, _: LedgerUnavailable) -> Response:
+        return reply(LedgerDown("The ledger does not answer."), request)
 
     @api.exception_handler(ResponsesUnavailable)
-    async def responses(_: Request, __: ResponsesUnavailable) -> Response:
-        return reply(ResponsesDown("The store of responses does not answer."))
+    async def responses(request: Request, _: ResponsesUnavailable) -> Response:
+        return reply(ResponsesDown("The store of responses does not answer."), request)
 
     @api.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:
@@ -104,10 +105,10 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
             allowed = {"allow": f"GET, HEAD, {more}OPTIONS"}
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=allowed)
-            return reply(MethodNotAllowed("This path does not take that method.", headers=allowed))
-        return reply(NotFound("There is nothing at this path."))
+            return reply(MethodNotAllowed("This path does not take that method.", headers=allowed), request)
+        return reply(NotFound("There is nothing at this path."), request)
 
     @api.exception_handler(Exception)
-    async def unexpected(_: Request, __: Exception) -> Response:
+    async def unexpected(request: Request, _: Exception) -> Response:
         # The server logs it: the exception goes on after this answer.
-        return reply(BursarError("The gateway failed to serve the request."))
+        return reply(BursarError("The gateway failed to serve the request."), request)

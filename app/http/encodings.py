@@ -22,13 +22,24 @@ def decoded(encoding: str, body: bytes, max_bytes: int) -> bytes:
             "The body is compressed in a way that is not read here: send it plain, or as gzip.",
             headers={"accept-encoding": "gzip, deflate"},
         )
-    inflating = zlib.decompressobj(_ANY_HEADER)
-    try:
-        found = inflating.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise BadRequest("The body is not compressed as its Content-Encoding says.") from None
-    if len(found) > max_bytes:
-        raise TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
-    if not inflating.eof:
-        raise BadRequest("The body is not compressed as its Content-Encoding says.")
-    return found
+    parts: list[bytes] = []
+    size = 0
+    while True:  # gzip may come in several members, one after the other (RFC 1952, section 2.2)
+        inflating = zlib.decompressobj(_ANY_HEADER)
+        try:
+            found = inflating.decompress(body, max_bytes + 1 - size)
+        except zlib.error:
+            raise _not_so() from None
+        parts.append(found)
+        size += len(found)
+        if size > max_bytes:
+            raise TooLarge("The body is larger than this gateway accepts.", headers={"connection": "close"})
+        if not inflating.eof:
+            raise _not_so()
+        body = inflating.unused_data.lstrip(b"\0")
+        if not body:
+            return b"".join(parts)
+
+
+def _not_so() -> BadRequest:
+    return BadRequest("The body is not compressed as its Content-Encoding says.")

@@ -9,15 +9,19 @@ from urllib.parse import parse_qsl, unquote
 from app.core.errors import BursarError, MethodNotAllowed, NotFound
 from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import checked_task_id
-from app.dialects.registry import CHAT, dialect_named
+from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.metrics import Metrics
 from app.http.asgi import PATIENT, AsgiDownstream, Message, Patience, Receive, Scope, Send, in_time
-from app.http.hot import NO_PATH, HotRoute, id_headers, refuse
+from app.http.hot import DEPLOYMENT, NO_PATH, HotRoute, id_headers, refuse
+from app.http.speaking import spoken_at
 
 ALLOW = b"POST, OPTIONS"
 TASK_PREFIX = b"/t/"
 _GEMINI = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/(?P<model>.+):(?P<verb>[A-Za-z]+)")
 """https://ai.google.dev/api/generate-content: the method is part of the last segment."""
+_AZURE = re.compile(r"/(?:openai|v1)(?:/deployments/(?P<deployment>[^/]+))?(?P<rest>/[a-z]+(?:/[a-z]+)?)")
+"""How Azure's own clients ask, below whatever URL they are given; a deployment is asked for like a model:
+https://learn.microsoft.com/azure/ai-foundry/openai/reference"""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -45,18 +49,15 @@ class Front:
             try:
                 task, raw_path = split_task(scope["raw_path"])
             except BursarError as error:
-                return self._refuse(send, error, dialect_named(CHAT))
+                return self._refuse(send, error, spoken_at(path, ()))
             path = unquote(raw_path.decode("ascii"))
             scope = {**scope, "path": path, "raw_path": raw_path}
         hot, said = self._hot.get(path), NO_PATH
-        if hot is None and ":" in path and (named := _GEMINI.fullmatch(path)) is not None:
-            hot = self._hot.get(":" + named["verb"])
-            said = {**dict(parse_qsl(scope["query_string"].decode("latin-1"))), **named.groupdict()}
         if hot is None:
-            if scope["method"] == "POST" and (meant := self._meant(path)) is not None:
-                known, route = meant
-                lost = NotFound(f"There is nothing at this path, but at {known}: the client's base URL is another.")
-                return self._refuse(send, lost, route.dialect)
+            hot, said = self._by_pattern(path, scope)
+        if hot is None:
+            if scope["method"] == "POST" and (error := self._lost(path)) is not None:
+                return self._refuse(send, *error)
             return self._serve_api(scope, receive, send)
         if scope["method"] == "POST":
             return hot(scope, receive, send, task, said)
@@ -65,12 +66,34 @@ class Front:
         wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
         return self._refuse(send, wrong, hot.dialect)
 
+    def _by_pattern(self, path: str, scope: Scope) -> tuple[HotRoute | None, Mapping[str, str]]:
+        """The hot route of a path that names a model, and what the URL says."""
+        if ":" in path and (named := _GEMINI.fullmatch(path)) is not None:
+            hot = self._hot.get(":" + named["verb"])
+            return hot, {**dict(parse_qsl(scope["query_string"].decode("latin-1"))), **named.groupdict()}
+        if path.startswith(("/openai/", "/v1/deployments/")) and (named := _AZURE.fullmatch(path)) is not None:
+            deployment = named["deployment"]
+            return self._hot.get("/v1" + named["rest"]), NO_PATH if deployment is None else {DEPLOYMENT: deployment}
+        return None, NO_PATH
+
+    def _lost(self, path: str) -> tuple[BursarError, Dialect] | None:
+        """What to tell a client whose base URL is wrong, or who asks for a method of Gemini's that is not here."""
+        if (meant := self._meant(path)) is not None:
+            known, route = meant
+            why = f"There is nothing at this path, but at {known}: the client's base URL is another."
+            return NotFound(why), route.dialect
+        if _GEMINI.fullmatch(path) is not None:
+            return NotFound("There is no such method of models here."), dialect_named(GEMINI)
+        return None
+
     def _meant(self, path: str) -> tuple[str, HotRoute] | None:
         """What a client with a wrong base URL looks for: its path has a `/v1` too many or too few, a slash too many."""
         asked = "/" + "/".join(filter(None, path.split("/")))
-        route = self._hot.get(":" + asked.rpartition(":")[2])
-        if route is not None and (named := _GEMINI.search(asked)) is not None:
-            return named[0], route
+        model, _, verb = asked.rpartition(":")
+        route = self._hot.get(":" + verb)
+        if route is not None and model:
+            named = _GEMINI.search(asked)
+            return named[0] if named is not None else f"/v1beta/models/{model.rpartition('/')[2]}:{verb}", route
         found = self._hot.items()
         return next(((known, route) for known, route in found if asked.endswith(known) or "/v1" + asked == known), None)
 

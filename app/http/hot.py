@@ -20,6 +20,7 @@ from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.gemini.paths import wants_array
 from app.dialects.openai_chat.fields import MAX_MODEL_CHARS
+from app.dialects.openai_chat.parse import asking_for
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.cached import cached_trace, origin_of
 from app.gateway.calls import Stop
@@ -39,6 +40,8 @@ from app.http.wire import WIRE, Cycle, WireDownstream
 log = structlog.get_logger()
 
 NO_PATH: Mapping[str, str] = {}
+DEPLOYMENT = "deployment"
+"""What of a path names the model, in the place of the body."""
 TRACEPARENT_CHARS = 55
 """https://www.w3.org/TR/trace-context/#traceparent-header (version 00)"""
 READ_AWAY_S = 5.0
@@ -114,6 +117,8 @@ class HotRoute(ABC):
             if "key" in path:
                 headers.setdefault("x-goog-api-key", path["key"])
             key, body = await self._key_and_body(headers, receive, cycle)
+            if DEPLOYMENT in path:
+                body = asking_for(path[DEPLOYMENT], body)
             view = self.services.view
             may_repeat = "idempotency-key" in headers or view.policy.cache_s is not None
             if may_repeat and (before := await self._came_before(headers, key, _asked_at(scope["path"], path), body)):

@@ -42,6 +42,11 @@ def serve_stored_responses(api: FastAPI, services: Services) -> None:
             raise _not_found()
         return Response(found.body, media_type="application/json")
 
+    @api.post("/v1/responses/compact")
+    @api.post("/v1/responses/input_tokens")
+    async def nothing() -> Response:
+        raise NotFound("There is nothing at this path.")  # nor a response of that name, which takes other methods
+
     @api.delete("/v1/responses/{response_id}")
     async def delete(response_id: str, request: Request) -> Response:
         if not await store.delete(owner_of(request), response_id):

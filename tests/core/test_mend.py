@@ -49,6 +49,12 @@ def test_numbers_that_json_has_not_are_null() -> None:
     assert readable(b'{"a":"NaN"}') is None
 
 
+def test_numbers_that_nobody_can_hold_are_null() -> None:
+    given = b'{"a":1e400,"b":[-1E+999,1e308,-12.5e-400,"1e400"],"c":%b,"d":0.1}' % (b"9" * 400)
+    assert readable(given) == b'{"a":null,"b":[null,1e308,-12.5e-400,"1e400"],"c":null,"d":0.1}'
+    assert readable(b'{"a":1.,"b":1e,"c":-}') is None
+
+
 def test_what_is_cut_off_is_looked_through_once() -> None:
     """A body of 60 KB would take seconds, in which nobody else is served, and one of 3 MB hours."""
     cut_off = b'{"content":"' + rb"abc \"" * 500_000

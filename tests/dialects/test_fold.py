@@ -37,6 +37,13 @@ def test_texts_of_each_choice_are_joined_in_order(said: list[tuple[int, str]]) -
     assert [c["index"] for c in completion["choices"]] == sorted({index for index, _ in said})
 
 
+def test_a_number_that_only_text_can_hold_costs_no_answer() -> None:
+    """Elsewhere its bytes go on as they came."""
+    completion = fold(says("Hi").replace(b'"created":17', b'"created":17,"score":1e400'), ends())
+    assert completion["choices"][0]["message"]["content"] == "Hi"
+    assert completion["score"] is None
+
+
 def test_the_envelope_is_a_completions() -> None:
     first = {"id": "", "model": "", "created": 0, "object": "", "choices": [], "prompt_filter_results": [1]}
     completion = fold(json.dumps(first).encode(), says("Hi", obfuscation="xx"), ends(service_tier="default"))

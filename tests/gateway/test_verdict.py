@@ -188,6 +188,9 @@ def test_a_prompt_cannot_talk_a_provider_ill() -> None:
         ({"retry-after-ms": "inf"}, None),
         ({"retry-after-ms": "1e400"}, None),
         ({"retry-after-ms": "x"}, None),
+        ({"retry-after-ms": "1e99"}, None),
+        ({"retry-after": "99999999999999999999"}, None),
+        ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, None),
     ],
 )
 def test_retry_after_in_all_its_forms(headers: dict[str, str], expected: float | None) -> None:

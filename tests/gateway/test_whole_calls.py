@@ -14,6 +14,7 @@ from tests.gateway.test_cut import CALL, STORY, assert_denied
 from tests.tools import ROOT
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Script, hidden, reasoning, text, tool, words
+from tests.wire_cases import wire_case
 
 
 async def test_a_plain_call_settles_what_the_provider_says(
@@ -431,3 +432,22 @@ async def test_usage_of_one_choice_of_two_that_are_as_long_is_not_that_of_both(
         record = await live.client.decision(answer.request_id)
         assert [attempt["provenance"] for attempt in record["attempts"]] == ["estimated"]
         assert record["usage"]["output_tokens"] >= 6, "4 are told, 8 were made"
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json", "Text/Event-Stream", "text/html"])
+@pytest.mark.parametrize("says", ["stream", "whole"])
+@pytest.mark.parametrize("asked", ["stream", "whole"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_reply_is_what_it_is_by_whatever_name_it_comes(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str, asked: str, says: str, kind: str
+) -> None:
+    """The answer is paid for: its content type may be wrong, or missing."""
+    case = wire_case("openai_plain" if says == "stream" else "openai_whole")
+    headers = {"content-type": kind} if kind else {}
+    upstream.source = Script(body=case.body, headers=headers)
+    async with Live(tmp_path, policy({"a": upstream})) as live:
+        answer = await live.chat(path=path, stream=asked == "stream", max_tokens=50)
+        assert answer.status == 200
+        assert case.choices[0].text[:2] in answer.body.decode()
+        assert b'"error"' not in answer.body
+        assert len(upstream.requests) == 1

@@ -23,6 +23,8 @@ ZIPPED = gzip.compress(BODY, mtime=0)
         ("gzip", ZIPPED),
         ("x-gzip", ZIPPED),
         (" GZIP ", ZIPPED),
+        ("gzip", gzip.compress(BODY[:9], mtime=0) + gzip.compress(BODY[9:], mtime=0)),
+        ("gzip", ZIPPED + bytes(512)),
         ("deflate", zlib.compress(BODY)),
         ("identity", BODY),
         ("", BODY),
@@ -47,6 +49,9 @@ def test_what_python_reads_is_read(
         ("gzip", BODY, BadRequest),
         ("gzip", ZIPPED[:-9], BadRequest),
         ("gzip", b"", BadRequest),
+        ("gzip", ZIPPED + b"more", BadRequest),
+        ("gzip", ZIPPED + ZIPPED[:-9], BadRequest),
+        ("gzip", gzip.compress(b"a" * 900, mtime=0) * 2, TooLarge),
         ("gzip", gzip.compress(b"a" * 10**6, mtime=0), TooLarge),
     ],
 )

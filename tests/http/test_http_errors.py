@@ -107,7 +107,9 @@ def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) 
             answer = gateway.ask(method, path + QUESTIONS, body)
             assert answer.status < 500 or answer.error["code"] == "traces_unavailable", (method, path, body)
             assert answer.status != 422, (method, path, body)
-            if answer.status >= 400:
+            if answer.status >= 400 and path.startswith("/v1beta"):
+                assert answer.json["error"]["code"] == answer.status, (method, path, body)
+            elif answer.status >= 400:
                 assert answer.error["type"] in ("invalid_request_error", "server_error"), (method, path, body)
                 assert answer.error["message"], (method, path, body)
 
@@ -124,6 +126,11 @@ def test_whatever_is_sent_anywhere_errors_have_that_shape(gateway: LiveGateway) 
         ("/v1/v1/messages", "/v1/messages"),
         ("/v1/messages/count_tokens/", "/v1/messages/count_tokens"),
         ("/v1beta/v1beta/models/small:generateContent", "/v1beta/models/small:generateContent"),
+        ("/models/small:generateContent", "/v1beta/models/small:generateContent"),
+        (
+            "/v1/projects/p/locations/l/publishers/google/models/small:streamGenerateContent",
+            "/v1beta/models/small:streamGenerateContent",
+        ),
         ("/v1/edits", None),
     ],
 )
@@ -133,6 +140,74 @@ def test_whose_base_url_is_wrong_is_told_the_path(gateway: LiveGateway, asked: s
     message = answer.json["error"]["message"]
     assert (f" at {meant}:" in message) == (meant is not None)
     assert "nothing at this path" in message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/v1/messages/batches", {}, 404),
+        ("GET", "/v1/models/none", {"anthropic-version": "2023-06-01"}, 404),
+        ("POST", "/t/a%7Cb/v1/messages", {}, 400),
+        ("POST", "/v1/messages", {"content-encoding": "br"}, 415),
+    ],
+)
+def test_clients_of_messages_read_errors_of_their_own_everywhere(
+    gateway: LiveGateway, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = gateway.ask(method, path, {} if method == "POST" else None, headers)
+    assert (answer.status, answer.json["type"], set(answer.json)) == (status, "error", {"type", "error"})
+    assert answer.json["error"]["type"] in ("not_found_error", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/v1beta/models/none", {}, 404),
+        ("GET", "/v1/models/none", {"x-goog-api-key": "k"}, 404),
+        ("POST", "/v1beta/cachedContents", {}, 404),
+        ("POST", "/v1beta/models/small:batchEmbedContents", {}, 404),
+        ("POST", "/v1/models/small:embedContent", {}, 404),
+        ("POST", "/t/a%7Cb/v1beta/models/small:generateContent", {}, 400),
+    ],
+)
+def test_clients_of_gemini_read_errors_of_their_own_everywhere(
+    gateway: LiveGateway, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = gateway.ask(method, path, {} if method == "POST" else None, headers)
+    assert (answer.status, answer.json["error"]["code"], set(answer.json)) == (status, status, {"error"})
+    assert answer.json["error"]["status"] in ("NOT_FOUND", "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/compact", "/v1/responses/input_tokens", "/v1/responses/x/cancel"])
+def test_what_is_not_offered_of_responses_is_not_there(gateway: LiveGateway, path: str) -> None:
+    answer = gateway.ask("POST", path, {"model": "small"})
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("base", ["/openai", "/v1", "/t/some-task/openai"])
+@pytest.mark.parametrize(
+    ("rest", "body"),
+    [
+        ("chat/completions", {"messages": SAY}),
+        ("chat/completions", {"model": "none", "messages": SAY}),
+        ("completions", {"prompt": "Say it."}),
+        ("embeddings", {"input": "Say it."}),
+    ],
+)
+def test_azures_clients_ask_for_a_deployment_in_the_path(
+    gateway: LiveGateway, upstream: ScriptedUpstream, base: str, rest: str, body: dict[str, Any]
+) -> None:
+    answer = gateway.ask("POST", f"{base}/deployments/small/{rest}?api-version=2024-10-21", body)
+    assert answer.status == 200
+    assert answer.headers["x-bursar-requested-model"] == "small"
+    assert (upstream.requests[-1].path, upstream.requests[-1].query) == (f"/v1/{rest}", "")
+
+
+def test_azures_clients_ask_for_responses_without_a_deployment(gateway: LiveGateway) -> None:
+    answer = gateway.ask("POST", "/openai/responses?api-version=2025-03-01-preview", {"model": "small", "input": "Hi"})
+    assert (answer.status, answer.json["object"]) == (200, "response")
+    wrong = gateway.ask("POST", "/openai/deployments/small/audio/speech", {})
+    assert (wrong.status, wrong.error["code"]) == (404, "not_found")
 
 
 def test_a_long_path_to_nowhere_is_looked_through_once() -> None:

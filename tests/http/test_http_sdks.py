@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
@@ -281,3 +281,19 @@ def test_curl_like_keep_alive(gateway: LiveGateway) -> None:
         assert connection.sock is sock
     connection.close()
     assert statuses == [200, 200, 404, 402, 200]
+
+
+def test_azures_client(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    """It names the model in the path, and the key in a header of its own."""
+    upstream.source = Script.of(words("Hello to Azure."))
+    endpoint = gateway.url.removesuffix("/v1")
+    with AzureOpenAI(azure_endpoint=endpoint, api_key=KEY, api_version="2024-10-21", timeout=20) as azure:
+        whole = azure.chat.completions.create(model="auto", messages=SAY)
+        assert whole.choices[0].message.content == "Hello to Azure."
+        said, error = told(azure.chat.completions.create(model="auto", messages=SAY, stream=True))
+        assert (said, error) == ("Hello to Azure.", None)
+        assert azure.embeddings.create(model="embedder", input="Say it.").data
+        assert azure.responses.create(model="auto", input="Say hello.").output_text == "Hello to Azure."
+        with pytest.raises(openai.NotFoundError) as lost:
+            azure.chat.completions.create(model="none", messages=SAY)
+        assert lost.value.code == "model_not_found"

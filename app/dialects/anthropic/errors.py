@@ -50,7 +50,8 @@ def _status(error: BursarError) -> int:
 
 def error_body(error: BursarError) -> bytes:
     """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it."""
-    kind, message = _TYPES.get(_status(error), "api_error"), error.message
+    status, message = _status(error), error.message
+    kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     if isinstance(error, UpstreamRejected):
         kind = _TYPES.get(error.upstream_status, "invalid_request_error")
         told = error_object(error.body) or _inner(error.body)

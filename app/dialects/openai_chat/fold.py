@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from app.core.mend import readable
 from app.core.money import usd_json
-from app.core.raw import is_whole
+from app.core.raw import UNREADABLE, is_whole
 
 _decode = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
@@ -30,8 +31,11 @@ class Folder:
         self._usage: dict[str, Any] | None = None
 
     def add(self, data: bytes) -> None:
-        """Take one chunk that has been decoded without error before."""
-        chunk = _decode.decode(data)
+        """Take one chunk that has been decoded without error before, as far as it had to be read for that."""
+        try:
+            chunk = _decode.decode(data)
+        except UNREADABLE:  # a number that only its text can hold
+            chunk = _decode.decode(readable(data) or data)
         for name, value in chunk.items():
             # Azure's first chunk has an empty id and model: a later value beats an empty one.
             if name not in _NOT_TOP and not self._top.get(name):

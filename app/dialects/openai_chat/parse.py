@@ -17,6 +17,7 @@ from app.core.money import nano_from_usd
 from app.core.raw import ABSENT
 from app.core.types import ChatRequest, Prompt
 from app.dialects.openai_chat.fields import field_of
+from app.dialects.openai_chat.render import object_bytes
 from app.dialects.openai_chat.routing import read_models, read_placement
 from app.dialects.server_tools import CHAT, billed_tools, service_tier
 
@@ -84,6 +85,11 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body's JSON is nested too deeply.") from None
+
+
+def asking_for(model: str, body: bytes) -> bytes:
+    """The body with another model. Raises BadRequest."""
+    return object_bytes({**members_of(body), "model": msgspec.Raw(msgspec.json.encode(model))})
 
 
 def parse_chat(body: bytes) -> ChatRequest:
