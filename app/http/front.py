@@ -56,8 +56,8 @@ class Front:
         if hot is None:
             hot, said = self._by_pattern(path, scope)
         if hot is None:
-            if scope["method"] == "POST" and (error := self._lost(path)) is not None:
-                return self._refuse(send, *error)
+            if scope["method"] == "POST" and (lost := self._lost(path)) is not None:
+                return self._refuse(send, *lost)
             return self._serve_api(scope, receive, send)
         if scope["method"] == "POST":
             return hot(scope, receive, send, task, said)

@@ -47,6 +47,14 @@ def serve_stored_responses(api: FastAPI, services: Services) -> None:
     async def nothing() -> Response:
         raise NotFound("There is nothing at this path.")  # nor a response of that name, which takes other methods
 
+    @api.api_route("/v1/conversations", methods=["GET", "POST"])
+    @api.api_route("/v1/conversations/{rest:path}", methods=["GET", "POST", "DELETE"])
+    async def conversations() -> Response:
+        raise NotFound(
+            "Conversations are not kept here: go on from a response with previous_response_id, or send the whole"
+            " conversation as input."
+        )
+
     @api.delete("/v1/responses/{response_id}")
     async def delete(response_id: str, request: Request) -> Response:
         if not await store.delete(owner_of(request), response_id):

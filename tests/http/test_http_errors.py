@@ -184,6 +184,21 @@ def test_what_is_not_offered_of_responses_is_not_there(gateway: LiveGateway, pat
     assert (answer.status, answer.error["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/conversations"),
+        ("GET", "/v1/conversations/conv_1"),
+        ("POST", "/v1/conversations/conv_1/items"),
+        ("DELETE", "/v1/conversations/conv_1/items/msg_1"),
+    ],
+)
+def test_who_wants_conversations_kept_is_told_what_there_is(gateway: LiveGateway, method: str, path: str) -> None:
+    answer = gateway.ask(method, path, {} if method == "POST" else None)
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+    assert "previous_response_id" in answer.error["message"]
+
+
 @pytest.mark.parametrize("base", ["/openai", "/v1", "/t/some-task/openai"])
 @pytest.mark.parametrize(
     ("rest", "body"),
