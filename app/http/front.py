@@ -19,7 +19,9 @@ ALLOW = b"POST, OPTIONS"
 TASK_PREFIX = b"/t/"
 _GEMINI = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/(?P<model>.+):(?P<verb>[A-Za-z]+)")
 """https://ai.google.dev/api/generate-content: the method is part of the last segment."""
-_AZURE = re.compile(r"/(?:openai|v1)(?:/deployments/(?P<deployment>[^/]+))?(?P<rest>/[a-z]+(?:/[a-z]+)?)")
+_AZURE = re.compile(
+    r"/(?:openai|v1)(?:/deployments/(?P<deployment>.+?))?(?P<rest>/(?:chat/completions|completions|embeddings|responses))"
+)
 """How Azure's own clients ask, below whatever URL they are given; a deployment is asked for like a model:
 https://learn.microsoft.com/azure/ai-foundry/openai/reference"""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -221,6 +221,8 @@ def test_azures_clients_ask_for_a_deployment_in_the_path(
 def test_azures_clients_ask_for_responses_without_a_deployment(gateway: LiveGateway) -> None:
     answer = gateway.ask("POST", "/openai/responses?api-version=2025-03-01-preview", {"model": "small", "input": "Hi"})
     assert (answer.status, answer.json["object"]) == (200, "response")
+    provider = gateway.ask("POST", "/openai/deployments/none/some-model/chat/completions", {"messages": SAY})
+    assert (provider.status, provider.error["code"]) == (404, "model_not_found")
     wrong = gateway.ask("POST", "/openai/deployments/small/audio/speech", {})
     assert (wrong.status, wrong.error["code"]) == (404, "not_found")
 
