@@ -116,9 +116,7 @@ class HotRoute(ABC):
                 join_repeated(headers, scope["headers"])
             if "key" in path:
                 headers.setdefault("x-goog-api-key", path["key"])
-            key, body = await self._key_and_body(headers, receive, cycle)
-            if DEPLOYMENT in path:
-                body = asking_for(path[DEPLOYMENT], body)
+            key, body = await self._key_and_body(headers, receive, cycle, path)
             view = self.services.view
             may_repeat = "idempotency-key" in headers or view.policy.cache_s is not None
             if may_repeat and (before := await self._came_before(headers, key, _asked_at(scope["path"], path), body)):
@@ -161,13 +159,15 @@ class HotRoute(ABC):
             await self._run(call, cycle, downstream, kept)
 
     async def _key_and_body(
-        self, headers: dict[str, str], receive: Receive, cycle: Cycle | None
+        self, headers: dict[str, str], receive: Receive, cycle: Cycle | None, path: Mapping[str, str]
     ) -> tuple[Key | None, bytes]:
         """Who asks, by the view in force once the body is here, and the body. Raises BursarError or ClientLeft."""
         view, key = self.services.view, self._gate(headers)
         body = await read_body(headers, receive, self._max_body_bytes, self.patience, cycle)
         if "content-encoding" in headers:
             body = decoded(headers["content-encoding"], body, self._max_body_bytes)
+        if DEPLOYMENT in path:
+            body = asking_for(path[DEPLOYMENT], body)
         if self.services.view is not view:  # the policy was edited meanwhile: one view a request
             key = self._gate(headers)
         return key, body
