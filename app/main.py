@@ -8,6 +8,7 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -30,6 +31,7 @@ from app.gateway.circuits import ToldCircuits
 from app.gateway.ledger import Ledger
 from app.gateway.litellm_bridge import BridgedUpstreams
 from app.gateway.metrics import Metrics
+from app.gateway.notices import Notices
 from app.gateway.pool import make_upstreams
 from app.gateway.services import Services
 from app.gateway.view import View, arm_of
@@ -158,7 +160,6 @@ def hot_routes(
 
 
 def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
-
     def route(dialect: str) -> HotRoute:
         return GenerateRoute(services, dialect, max_body_bytes=max_body_bytes)
 
@@ -277,11 +278,11 @@ class Gateway:
                     lambda: self.book.run(stop),
                     lambda: _tend_ledger(services),
                     services.explore_budget.keep,
-                    lambda: tend(shared),
-                    lambda: tend(cached),
+                    *(partial(tend, store) for store in (shared, cached)),
                     lambda: forget(responses),
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     WindowsUsed(services).keep,
+                    lambda: Notices(services, make_replays(settings, "notices")).keep(),
                     dashboard.live.run,
                     dashboard.others.run,
                     circuits.keep,

@@ -86,7 +86,11 @@ class Settings(BaseSettings):
     otel: bool = Field(
         default=False, description="send a span of each call by OTLP, to where OTEL_* say (needs bursar[otel])"
     )
-    log_level: str = Field(default="info", description="debug, info, warning, error or critical")
+    log_level: str = Field(
+        default="info",
+        pattern="^(?i:debug|info|warning|error|critical)$",
+        description="debug, info, warning, error or critical",
+    )
     log_format: str = Field(
         default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else json"
     )

@@ -94,7 +94,7 @@ def test_a_table_for_people(folder: Path) -> None:
 def test_nothing_recorded_is_refused(folder: Path) -> None:
     done = replay(folder, 0.0, since="2100-01-01")
     assert done.exit_code == 1
-    assert "too little data" in done.stdout
+    assert done.stderr == "no decision is on record since 2100-01-01: there is nothing to replay\n"
 
 
 def test_only_the_latest(folder: Path) -> None:

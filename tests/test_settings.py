@@ -22,6 +22,14 @@ def test_a_namespace_that_redis_could_not_hash_is_refused(name: str, monkeypatch
         Settings()
 
 
+def test_a_level_that_no_log_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BURSAR_LOG_LEVEL", "loud")
+    with pytest.raises(ValidationError, match="log_level"):
+        Settings()
+    monkeypatch.setenv("BURSAR_LOG_LEVEL", "WARNING")
+    assert Settings().log_level == "WARNING"
+
+
 def test_a_name_that_is_nearly_a_setting_is_told_and_others_may_be_a_policys_own() -> None:
     names = ["BURSAR_WORKER", "BURSAR_LEARM", "BURSAR_PORT", "BURSAR_LOCAL_PORT", "BURSAR_API_KEY", "BURSAR_TASK_ID"]
     names += ["BURSAR_CUSTOM_BASE_URL", "BURSAR_CUSTOM_MODEL", "BURSAR_KEY_SHA256", "WORKER"]

@@ -99,6 +99,20 @@ def test_frozen_thawed_closed(ledger: dict[str, str]) -> None:
     assert isinstance(asyncio.run(_reserve(ledger, CLAIM)), Granted)
 
 
+def test_a_wrong_folder_gets_no_ledger(tmp_path: Path) -> None:
+    for whose in ((), ("--key", "-")):
+        done = task({"BURSAR_DATA_DIR": str(tmp_path / "none")}, "raise", "new", "--max-cost", "1", *whose)
+        assert (done.exit_code, "BURSAR_DATA_DIR says where to look" in done.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_small_limits_are_written_out(ledger: dict[str, str]) -> None:
+    shown = task(ledger, "raise", "run:1", "--max-cost", "0.00002", "--max-seconds", "90").stdout
+    assert "0.00002" in shown
+    assert "e-05" not in shown
+    assert " 90 " in shown
+
+
 def test_a_task_that_has_not_begun_needs_its_keys_name(ledger: dict[str, str]) -> None:
     refused = task(ledger, "raise", "new", "--max-cost", "0.5")
     assert (refused.exit_code, "--key" in refused.stderr) == (1, True)

@@ -74,7 +74,10 @@ class TestQuery:
 
     def test_no_traces_are_no_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BURSAR_DATA_DIR", str(tmp_path / "none"))
-        assert traces("query", "SELECT count(*) AS n FROM traces").stdout == "n\n0\n"
+        asked = traces("query", "SELECT count(*) AS n FROM traces")
+        assert asked.stdout == "n\n0\n"
+        told = f"note: there are no traces at {tmp_path}/none/traces; BURSAR_DATA_DIR says where to look\n"
+        assert [asked.stderr, traces("tail").stderr] == [told, told]
         assert not (tmp_path / "none").exists()
         assert traces("compact").exit_code == 1
 

@@ -15,7 +15,7 @@ import msgspec
 from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
 from app.commands.policy import read_catalogue, read_policy
-from app.commands.terminal import heading, say, say_json, table
+from app.commands.terminal import complain, heading, say, say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.policy import HEURISTIC, LEARNED
 from app.gateway.view import View
@@ -48,6 +48,8 @@ def replay_command(*, policy: Path | None, since: str, router: str | None, most:
     since_text = dt.datetime.fromtimestamp(begin_s, dt.UTC).isoformat(timespec="seconds")
     if as_json:
         say_json({"object": "replay", "since": since_text, "records": records, "most": most, **found.as_json()})
+    elif not (found.all.decisions or found.left_out):
+        complain(f"no decision is on record since {since}: there is nothing to replay")
     else:
         _print(found, since_text, cut=records >= most)
     return 1 if found.all.cost.refusal and not as_json else 0
@@ -158,6 +160,8 @@ def _print_group(name: str, group: Group) -> None:
             say(f"  not estimated: {one.refusal}")
             continue
         table(_COLUMNS, _rows(one, form), right={"per decision", "95 %"})
+    if not group.decisions:
+        return
     cost, success = group.expected_cost_usd, group.expected_success
     say(
         f"by the router's own expectation, checked against no outcome: dollars {cost[0]:.6f} -> {cost[1]:.6f}, "

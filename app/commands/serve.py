@@ -45,6 +45,7 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
     if not os.environ.get(LOCAL_PORT):
         os.environ[LOCAL_PORT] = str(free_port())
     checked = _servable(read_policy(settings.policy, read_catalogue()), settings)
+    _make_data_folder(settings)
     try:
         sock = bound_socket(settings.host, settings.port)
     except socket.gaierror:
@@ -63,6 +64,19 @@ def _servable(policy: Policy, settings: Settings) -> Policy:
 
         raise Refused(f"{settings.policy}: {NO_KEYS} (--host {settings.host}; bursar keys new NAME)")
     return policy
+
+
+def _make_data_folder(settings: Settings) -> None:
+    """Refused where the ledger could not be kept there."""
+    if settings.redis_url is not None:
+        return
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        problem = None if os.access(settings.data_dir, os.W_OK) else "it cannot be written to"
+    except OSError as error:
+        problem = error.strerror
+    if problem is not None:
+        raise Refused(f"BURSAR_DATA_DIR: {settings.data_dir.absolute()} cannot be used: {problem}")
 
 
 def _serve(settings: Settings, policy: Policy, sock: socket.socket) -> int:

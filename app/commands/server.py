@@ -23,8 +23,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from app.commands.terminal import complain
 from app.settings import Settings
 from app.stores.file_lock import try_lock
+from app.stores.policy_yaml import PolicyError
 
 if TYPE_CHECKING:
     from app.main import Gateway
@@ -164,10 +166,22 @@ def _run_alone(config: uvicorn.Config, sock: socket.socket, first: threading.Eve
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     server = DrainingServer(config, first)
     try:
-        server.run([sock])
+        with _policy_told():
+            server.run([sock])
     except SystemExit as stop:
         return 1 if stop.code == STARTUP_FAILURE else 0
     return 0
+
+
+@contextlib.contextmanager
+def _policy_told() -> Iterator[None]:
+    """While a gateway is made: a policy that was good when the command looked at it, and was edited since, is told in
+    its lines. Raises SystemExit then."""
+    try:
+        yield
+    except PolicyError as error:
+        complain(str(error))
+        raise SystemExit(STARTUP_FAILURE) from None
 
 
 class _Worker(multiprocess.Process):
@@ -192,7 +206,8 @@ class _Worker(multiprocess.Process):
         for sock in sockets or ():
             sock.set_inheritable(False)
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
-        super().target(sockets)
+        with _policy_told():
+            super().target(sockets)
 
     @property
     def server(self) -> uvicorn.Server:

@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from app.commands.ending import ending
@@ -63,11 +64,16 @@ async def open_reading(settings: Settings) -> AsyncIterator[Reading]:
         finally:
             await budgets.close()
         return
+    with contextlib.closing(sqlite_tables.connect(embedded_ledger(settings))) as db:
+        yield _SqliteReading(db)
+
+
+def embedded_ledger(settings: Settings) -> Path:
+    """The file of the embedded ledger. Raises LedgerUnavailable where no gateway ever made one."""
     path = (settings.data_dir / "ledger.sqlite").absolute()
     if not path.is_file():
         raise LedgerUnavailable(f"there is none at {path}; BURSAR_DATA_DIR says where to look")
-    with contextlib.closing(sqlite_tables.connect(path)) as db:
-        yield _SqliteReading(db)
+    return path
 
 
 async def _spend(settings: Settings, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:

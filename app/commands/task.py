@@ -11,7 +11,7 @@ import msgspec
 
 from app.commands.ending import Refused
 from app.commands.policy import read_settings
-from app.commands.spend import MODELS_OF_TASK, key_names, of_the_ledger, open_reading
+from app.commands.spend import MODELS_OF_TASK, embedded_ledger, key_names, of_the_ledger, open_reading
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.amend import Amend, Amended
 from app.core.budget import Balance
@@ -61,9 +61,11 @@ def _run(work: Callable[[Settings], Awaitable[int]]) -> int:
 
 @contextlib.asynccontextmanager
 async def open_ledger(settings: Settings) -> AsyncIterator[Budgets]:
-    """The ledger of these settings, to write to; an embedded one is made where there is none."""
-    budgets: Budgets = SqliteBudgets(settings.data_dir / "ledger.sqlite")
-    if settings.redis_url is not None:
+    """The ledger of these settings, to write to. Raises LedgerUnavailable where there is none."""
+    budgets: Budgets
+    if settings.redis_url is None:
+        budgets = SqliteBudgets(embedded_ledger(settings))
+    else:
         from app.stores.budgets_redis import RedisBudgets  # noqa: PLC0415  (redis-py costs 60 ms to import)
 
         budgets = RedisBudgets(settings.redis_url.get_secret_value(), namespace=settings.redis_namespace)
@@ -108,8 +110,13 @@ def _describe(scope: str, balance: Balance) -> None:
     limits = limits_json(balance)
     if limits:
         who = ("binding", "policy", "client", "amended")
-        rows = [(name, *(f"{of[w]:g}" if w in of else "-" for w in who)) for name, of in limits.items()]
+        rows = [(name, *(decimal(of[w]) if w in of else "-" for w in who)) for name, of in limits.items()]
         table(("limit", *who), rows, right=who)
+
+
+def decimal(number: float) -> str:
+    """A limit as people write it: 0.00002, 1234567, 90."""
+    return str(number) if isinstance(number, int) else f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 async def _list(settings: Settings, state: str | None, limit: int, as_json: bool) -> int:

@@ -15,7 +15,6 @@ import structlog
 
 from app.commands.ending import Refused
 from app.commands.outcomes import feedback_of
-from app.commands.policy import read_settings
 from app.commands.terminal import complain, say, table, visible
 from app.commands.traces_open import FAILURES, asking, open_traces, parquet_of, settings_for_asking, stream_of
 from app.settings import Settings
@@ -74,7 +73,7 @@ def compact(*, quiet: bool) -> int:
 def tail(*, count: int, follow: bool, as_json: bool) -> int:
     """Print the last calls, and go on with new ones until interrupted; the exit code."""
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_tail(read_settings(), count, follow, as_json))
+        asyncio.run(_tail(settings_for_asking(), count, follow, as_json))
     return 0
 
 

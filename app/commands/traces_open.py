@@ -11,6 +11,7 @@ import duckdb
 
 from app.commands.ending import Refused, ending
 from app.commands.policy import read_settings
+from app.commands.terminal import complain
 from app.core.since import since_s
 from app.logs import configure_logging
 from app.settings import Settings
@@ -32,9 +33,13 @@ asking = ending(*FAILURES)
 
 
 def settings_for_asking() -> Settings:
-    """The settings of the environment, with logs as they say. Raises Refused."""
+    """The settings of the environment, with logs as they say; a note where no gateway ever kept traces. Raises
+    Refused."""
     settings = read_settings()
     configure_logging(settings)
+    folder = segments_folder(settings)
+    if settings.redis_url is None and settings.traces_url is None and not folder.is_dir():
+        complain(f"note: there are no traces at {folder}; BURSAR_DATA_DIR says where to look")
     return settings
 
 

@@ -35,6 +35,24 @@ cli.add_typer(router_commands, name="router", short_help="Show what was learned,
 cli.add_typer(task_commands, name="task", short_help="Show, raise, freeze, thaw or close tasks.")
 cli.add_typer(traces_commands, name="traces", short_help="Query, watch or compact finished calls.")
 
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from app.settings import installed_version  # noqa: PLC0415  (each command pays for its own imports)
+
+        typer.echo(f"bursar {installed_version()}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _bursar(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 PolicyOption = Annotated[
     Path | None,
     typer.Option("--policy", help="Policy file or folder. [env: BURSAR_POLICY] [default: the shipped policy]"),
@@ -100,7 +118,7 @@ def run(
 cli.command("learn", short_help="Learn from traces and feedback.", epilog=LEARN_CODES)(learn)
 
 
-@policy_commands.command("check", epilog="Exit codes: 0 the policy is good; 1 it is not.")
+@policy_commands.command("check", short_help="Check a policy.", epilog="Exit codes: 0 the policy is good; 1 it is not.")
 def policy_check(path: Annotated[Path, typer.Argument(help="A policy file, or a folder of them.")]) -> None:
     """Say all that is wrong with a policy, as file:line:column, or show what it comes to.
 
@@ -111,7 +129,7 @@ def policy_check(path: Annotated[Path, typer.Argument(help="A policy file, or a 
     raise typer.Exit(check(path))
 
 
-@policy_commands.command("schema")
+@policy_commands.command("schema", short_help="Print the JSON Schema of policies.")
 def policy_schema() -> None:
     """Print the policy file's JSON Schema, for editors. Example: bursar policy schema > policy.schema.json"""
     from app.commands.policy import schema  # noqa: PLC0415
@@ -151,6 +169,11 @@ def spend(
     Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json ; bursar spend --team research
     """
     from app.commands.spend import spend as show  # noqa: PLC0415
+
+    if team is not None and (task, key) != (None, None):
+        raise typer.BadParameter(
+            "a team has no tasks and no keys of its own here: ask for it alone", param_hint="--team"
+        )
 
     raise typer.Exit(show(task=task, key=key, team=team, as_json=as_json))
 
@@ -314,7 +337,7 @@ def train(
     raise typer.Exit(teach_command(out))
 
 
-@keys_commands.command("new")
+@keys_commands.command("new", short_help="Make a key.")
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, `.`, `_`, `-`.")],
     admin: Annotated[
@@ -337,6 +360,4 @@ def keys_new(
 @cli.command()
 def version() -> None:
     """Print the version."""
-    from app.settings import installed_version  # noqa: PLC0415
-
-    typer.echo(f"bursar {installed_version()}")
+    _say_version(asked=True)

@@ -37,7 +37,7 @@ HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write tables an
 PngOption = Annotated[Path | None, typer.Option("--png", help="Write the plots as PNG.")]
 
 
-@eval_commands.command("router", epilog=EXIT_CODES)
+@eval_commands.command("router", short_help="Evaluate routers.", epilog=EXIT_CODES)
 def eval_router(
     data: DataOption,
     router: Annotated[
@@ -78,7 +78,7 @@ def eval_router(
     raise typer.Exit(run(data, asked, prices=prices, outputs=Outputs(json, html, png)))
 
 
-@eval_commands.command("new-model", epilog=EXIT_CODES)
+@eval_commands.command("new-model", short_help="Add a model by a few of its outcomes.", epilog=EXIT_CODES)
 def eval_new_model(
     data: DataOption,
     model: Annotated[
@@ -124,7 +124,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
-@eval_commands.command("loop", epilog=EXIT_CODES)
+@eval_commands.command("loop", short_help="Put the learning loop to the test.", epilog=EXIT_CODES)
 def eval_loop(
     data: DataOption,
     experiment: Annotated[

@@ -35,7 +35,7 @@ def learn(
     raise typer.Exit(run(once=once, every_s=every, quiet=quiet))
 
 
-@router_commands.command("list", epilog=EXIT_CODES)
+@router_commands.command("list", short_help="List snapshots.", epilog=EXIT_CODES)
 def router_list(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     as_json: JsonOption = False,
@@ -46,7 +46,7 @@ def router_list(
     raise typer.Exit(listed(limit, as_json=as_json))
 
 
-@router_commands.command("show", epilog=EXIT_CODES)
+@router_commands.command("show", short_help="Show what a snapshot believes.", epilog=EXIT_CODES)
 def router_show(
     snapshot: Annotated[int | None, typer.Argument(help="Its number. [default: the one in force]")] = None,
     as_json: JsonOption = False,
@@ -57,7 +57,7 @@ def router_show(
     raise typer.Exit(show(snapshot, as_json=as_json))
 
 
-@router_commands.command("rollback", epilog=EXIT_CODES)
+@router_commands.command("rollback", short_help="Go back to an earlier snapshot.", epilog=EXIT_CODES)
 def router_rollback(
     snapshot: Annotated[
         int | None, typer.Argument(min=0, help="Its number; 0: the weights alone. [default: the one before]")
@@ -72,7 +72,7 @@ def router_rollback(
     raise typer.Exit(rollback(snapshot))
 
 
-@router_commands.command("quarantine", epilog=EXIT_CODES)
+@router_commands.command("quarantine", short_help="List models in quarantine.", epilog=EXIT_CODES)
 def router_quarantine(as_json: JsonOption = False) -> None:
     """List the models that became worse at a kind of work and are kept from it, and what that is laid to."""
     from app.commands.quarantine import quarantine  # noqa: PLC0415
@@ -80,7 +80,7 @@ def router_quarantine(as_json: JsonOption = False) -> None:
     raise typer.Exit(quarantine(as_json=as_json))
 
 
-@router_commands.command("release", epilog=EXIT_CODES)
+@router_commands.command("release", short_help="Let a model back from quarantine.", epilog=EXIT_CODES)
 def router_release(
     model: Annotated[str, typer.Argument(help="Its name in the policy.")],
     task_type: Annotated[str, typer.Argument(help="The kind of work, such as code.")],

@@ -20,7 +20,7 @@ KeyOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@task_commands.command("show", epilog=EXIT_CODES)
+@task_commands.command("show", short_help="Show a task.", epilog=EXIT_CODES)
 def task_show(task: TaskArgument, key: KeyOption = None, as_json: JsonOption = False) -> None:
     """Show a task: money, calls, tokens, limits and who set them, state, family. Example: bursar task show run-17"""
     from app.commands.task import show  # noqa: PLC0415  (each command pays for its own imports)
@@ -28,7 +28,7 @@ def task_show(task: TaskArgument, key: KeyOption = None, as_json: JsonOption = F
     raise typer.Exit(show(task, key, as_json=as_json))
 
 
-@task_commands.command("list", epilog=EXIT_CODES)
+@task_commands.command("list", short_help="List the latest used tasks.", epilog=EXIT_CODES)
 def task_list(
     state: Annotated[str | None, typer.Option(help="Only open, frozen or closed ones.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
@@ -42,7 +42,7 @@ def task_list(
     raise typer.Exit(listed(state, limit, as_json=as_json))
 
 
-@task_commands.command("raise", epilog=EXIT_CODES)
+@task_commands.command("raise", short_help="Set limits of a task.", epilog=EXIT_CODES)
 def task_raise(
     task: TaskArgument,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Dollars in all.")] = None,
@@ -70,7 +70,7 @@ def task_raise(
     raise typer.Exit(amend(task, key, limits=limits))
 
 
-@task_commands.command("freeze", epilog=EXIT_CODES)
+@task_commands.command("freeze", short_help="Refuse further calls of a task.", epilog=EXIT_CODES)
 def task_freeze(task: TaskArgument, key: KeyOption = None) -> None:
     """Refuse further calls of a task until it is thawed; calls under way end by themselves."""
     from app.commands.task import amend  # noqa: PLC0415
@@ -78,7 +78,7 @@ def task_freeze(task: TaskArgument, key: KeyOption = None) -> None:
     raise typer.Exit(amend(task, key, state="frozen"))
 
 
-@task_commands.command("thaw", epilog=EXIT_CODES)
+@task_commands.command("thaw", short_help="Open a frozen or closed task again.", epilog=EXIT_CODES)
 def task_thaw(task: TaskArgument, key: KeyOption = None) -> None:
     """Open a frozen or closed task again."""
     from app.commands.task import amend  # noqa: PLC0415
@@ -86,7 +86,7 @@ def task_thaw(task: TaskArgument, key: KeyOption = None) -> None:
     raise typer.Exit(amend(task, key, state="open"))
 
 
-@task_commands.command("close", epilog=EXIT_CODES)
+@task_commands.command("close", short_help="End a task: no further calls.", epilog=EXIT_CODES)
 def task_close(task: TaskArgument, key: KeyOption = None) -> None:
     """End a task: no further calls. Its own key cannot open it again."""
     from app.commands.task import amend  # noqa: PLC0415

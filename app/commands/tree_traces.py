@@ -9,7 +9,11 @@ import typer
 traces_commands = typer.Typer(no_args_is_help=True, help="Finished calls: query them in SQL, watch them, compact them.")
 
 
-@traces_commands.command("query", epilog="Exit codes: 0 answered; 1 traces cannot be read; 2 the SQL is wrong.")
+@traces_commands.command(
+    "query",
+    short_help="Ask about finished calls in SQL.",
+    epilog="Exit codes: 0 answered; 1 traces cannot be read; 2 the SQL is wrong.",
+)
 def traces_query(
     sql: Annotated[str, typer.Argument(help="One SELECT from `traces` or `runs`, in DuckDB's SQL.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all rows.")] = False,
@@ -30,7 +34,11 @@ def traces_query(
     raise typer.Exit(query(sql, Form.CSV if as_csv else Form.JSON if as_json else Form.TABLE))
 
 
-@traces_commands.command("compact", epilog="Exit codes: 0 done; 1 it could not go on; 2 wrong settings.")
+@traces_commands.command(
+    "compact",
+    short_help="Bring finished calls into Parquet files.",
+    epilog="Exit codes: 0 done; 1 it could not go on; 2 wrong settings.",
+)
 def traces_compact(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing; what goes wrong is logged.")] = False,
 ) -> None:
@@ -46,7 +54,11 @@ def traces_compact(
     raise typer.Exit(compact(quiet=quiet))
 
 
-@traces_commands.command("tail", epilog="Exit codes: 0 done; 1 traces cannot be read; 2 wrong settings.")
+@traces_commands.command(
+    "tail",
+    short_help="Show the last calls, a line each.",
+    epilog="Exit codes: 0 done; 1 traces cannot be read; 2 wrong settings.",
+)
 def traces_tail(
     count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last calls.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones, until Ctrl-C.")] = False,

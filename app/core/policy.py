@@ -15,6 +15,8 @@ from typing import Literal
 from app.core.heard import WRITING_TOOLS
 from app.core.landing import Landing
 from app.core.money import Price
+from app.core.notices import NoticeRules
+from app.core.secret import Secret
 from app.core.stored import StoreRules
 from app.core.windows import CHARS, Window
 
@@ -57,18 +59,6 @@ BILLS_AFTER_CANCEL_BRIDGED: frozenset[str] = frozenset(
      "sambanova", "nebius", "dashscope")
 )  # fmt: skip
 """The same by litellm's names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A value that never prints itself."""
-
-    value: str
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    __str__ = __repr__
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +328,7 @@ class Policy:
     `source` is the path it was read from; `keys` is keyed by the SHA-256 that is looked up for a request, of which a
     key may have two; `writing_tools`: patterns of tools' names whose call is an attempt at a task, in small letters;
     `cache_s`: how long replies are kept for requests that come again, `stored_responses`: how responses are for those
-    that refer to them, None: not at all;
+    that refer to them, `notices`: what people are told of, None: not at all;
     `targets`: where measures of success (MEASURES) should stay below, or above where more is better."""
 
     version: str
@@ -354,6 +344,7 @@ class Policy:
     on_cut: OnCut = "error"
     cache_s: float | None = None
     stored_responses: StoreRules | None = None
+    notices: NoticeRules | None = None
     ledger: LedgerRules = LedgerRules()
     targets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     require_replay: ReplayRules | None = None

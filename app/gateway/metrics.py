@@ -79,6 +79,11 @@ class Metrics:
             "Responses to be stored, by result: stored, too_large, or failed (the store did not answer).",
             ["result"],
         )
+        self.notices = counter(
+            "bursar_notices_total",
+            "Notices of money by what became of them: posted, or failed (tried again).",
+            ["result"],
+        )
         self.errors = counter("bursar_errors_total", "Error replies.", ["label"])
         self.attempts = counter(
             "bursar_upstream_attempts_total", "Attempts by candidate and result.", [*model, "result"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-from app.core.budget import Claim
+from app.core.budget import Balance, Claim
 from app.core.policy import Policy
 from app.core.windows import moment_of
 from app.gateway.limits import scope_word, window_claims
 from app.gateway.services import Services
-from app.stores.budgets import LedgerUnavailable
+from app.stores.budgets import Budgets, LedgerUnavailable
 
 EVERY_S = 15.0
 MOST_SHOWN = 1_000
@@ -41,6 +41,14 @@ def _claims(policy: Policy, moment: str) -> Iterator[tuple[str, tuple[Claim, ...
         yield name, window_claims(f"key:{name}", policy.key_windows(key), moment)
 
 
+async def balances_of(budgets: Budgets, claims: Sequence[Claim]) -> AsyncIterator[tuple[Claim, Balance | None]]:
+    """What the ledger has of each; None: nothing yet. Raises LedgerUnavailable."""
+    for at in range(0, len(claims), ASKED_AT_ONCE):
+        some = claims[at : at + ASKED_AT_ONCE]
+        for claim, balance in zip(some, await budgets.balances([claim.scope for claim in some]), strict=True):
+            yield claim, balance
+
+
 class WindowsUsed:
     """Keeps the gauges of one process. `shown`: what was shown last: where a cap has gone its gauge becomes NaN, for a
     gauge cannot be taken back from other workers."""
@@ -60,12 +68,11 @@ class WindowsUsed:
 
     async def read(self, moment: str) -> dict[Labels, float]:
         """The spent share of each window, those nearest to their caps. Raises LedgerUnavailable."""
-        windows, used = list(capped_windows(self._services.view.policy, moment).items()), {}
-        for at in range(0, len(windows), ASKED_AT_ONCE):
-            some = windows[at : at + ASKED_AT_ONCE]
-            balances = await self._services.ledger.budgets.balances([claim.scope for _, claim in some])
-            for (labels, claim), balance in zip(some, balances, strict=True):
-                used[labels] = balance.spent_nano / claim.limit_nano if balance and claim.limit_nano else 0.0
+        windows, used = capped_windows(self._services.view.policy, moment), {}
+        labelled = {claim.scope: labels for labels, claim in windows.items()}
+        async for claim, balance in balances_of(self._services.ledger.budgets, list(windows.values())):
+            share = balance.spent_nano / claim.limit_nano if balance and claim.limit_nano else 0.0
+            used[labelled[claim.scope]] = share
         return dict(sorted(used.items(), key=lambda one: -one[1])[:MOST_SHOWN])
 
     def show(self, used: Mapping[Labels, float]) -> None:

@@ -26,8 +26,8 @@ from app.core.policy import (
     ModelBudget,
     Policy,
     Provider,
-    Secret,
 )
+from app.core.secret import Secret
 from app.stores.policy_caps import caps_of, keys_of, teams_of
 from app.stores.policy_model import BridgeSpec, BudgetsSpec, DeadlinesSpec, ModelSpec, PolicySpec, ProviderSpec
 from app.stores.policy_model_pricing import PricingSpec, RatesSpec
@@ -116,6 +116,7 @@ def compile_policy(spec: PolicySpec, *, version: str, source: str, catalogue: Ca
         on_cut=spec.on_cut,
         cache_s=None if spec.cache is None else spec.cache.ttl_secs,
         stored_responses=None if spec.stored_responses is None else spec.stored_responses.rules,
+        notices=None if spec.notices is None else spec.notices.rules,
         ledger=LedgerRules(
             on_failure=spec.ledger.on_failure,
             open_allowance_nano=nano_from_usd(spec.ledger.open_allowance_usd),

@@ -7,7 +7,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeGuard
 
 from app.core.money import Rates, usd_text
-from app.core.policy import ANY_TASK, Policy, Provider, Secret
+from app.core.policy import ANY_TASK, Policy, Provider
+from app.core.secret import Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route", "teams": "team"}
 _SETTINGS = (
@@ -20,6 +21,7 @@ _SETTINGS = (
     "on_cut",
     "cache_s",
     "stored_responses",
+    "notices",
     "targets",
     "require_replay",
 )
@@ -109,6 +111,8 @@ def _text(key: str, value: Any) -> str:
         return _rates_text(value)
     if key.endswith("_nano"):
         return f"${usd_text(value)}"
+    if value and isinstance(value, tuple) and all(isinstance(item, float) for item in value):
+        return ", ".join(f"{item:g}" for item in value)
     if isinstance(value, tuple):
         return "; ".join(f"above {item[0]} tokens {_rates_text(item[1])}" for item in value) or "none"
     return str(value)

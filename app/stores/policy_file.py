@@ -55,7 +55,8 @@ _BAD_NAME = "a name starts with a letter or digit and goes on with letters, digi
 
 def load_policy(path: Path, *, env: Mapping[str, str], catalogue: Catalogue) -> Policy:
     """The policy in a file, or in a directory's YAML files taken as one; PolicyError with all problems."""
-    return build_policy(read_sources(path), source=str(path), env=env, catalogue=catalogue)
+    sources = (Source(str(path), path.read_bytes()),) if path.is_fifo() else read_sources(path)
+    return build_policy(sources, source=str(path), env=env, catalogue=catalogue)
 
 
 def build_policy(sources: Sequence[Source], *, source: str, env: Mapping[str, str], catalogue: Catalogue) -> Policy:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import yaml
 
-_SECRET_KEYS = {"api_key"}
+_SECRET_KEYS = {"api_key", "webhook"}
 _SECRET_MAPPINGS = {"headers", "query"}
 _VARIABLES = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|Bearer|Basic|\s")
 _LOOKS_SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|AIza|ghp|hf)[-_][A-Za-z0-9_-]{12,}|\bAIza[A-Za-z0-9_-]{20,}")

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from app.core.policy import MEASURES, ReplayRules
 from app.stores.policy_model_caps import CapsSpec, KeySpec, TeamSpec
-from app.stores.policy_model_kept import CacheSpec, StoredResponsesSpec
+from app.stores.policy_model_kept import CacheSpec, NoticesSpec, StoredResponsesSpec
 from app.stores.policy_model_pricing import Pricing
 from app.stores.policy_model_routes import LandingSpec, RouteSpec
 from app.stores.policy_types import (
@@ -279,6 +279,9 @@ class PolicySpec(Spec):
     stored_responses: StoredResponsesSpec | None = Field(
         default=None,
         description="Store prompts and answers of the Responses API, so that requests can refer to them. Default: no.",
+    )
+    notices: NoticesSpec | None = Field(
+        default=None, description="Tell people of budgets that are nearly spent and tasks that were cut. Default: no."
     )
     ledger: LedgerSpec = Field(default=LedgerSpec(), description="What happens while money cannot be counted.")
     landing: LandingSpec | None = Field(

@@ -1,4 +1,4 @@
-"""What a policy may have kept of what clients ask and models say: nothing, unless it says so."""
+"""What a policy may have kept of what clients ask and models say, and sent to people: nothing, unless it says so."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from app.core.notices import NoticeRules
+from app.core.secret import Secret
 from app.core.stored import StoreRules
-from app.stores.policy_types import NotBool, Spec
+from app.stores.policy_types import NotBool, Spec, Webhook
 
 MB = 1024 * 1024
 
@@ -39,3 +41,25 @@ class StoredResponsesSpec(Spec):
     def rules(self) -> StoreRules:
         """As the policy in force has it."""
         return StoreRules(self.ttl_secs, self.max_mb * MB)
+
+
+class NoticesSpec(Spec):
+    """Budgets that are nearly spent, and tasks that were cut, are told by a webhook."""
+
+    webhook: Webhook = Field(
+        description="Where they are posted as JSON: Slack's, Mattermost's or Discord's webhook, or a program of yours. "
+        "Write it as ${VARIABLE}."
+    )
+    at: list[Annotated[float, Field(gt=0, le=1), NotBool]] = Field(
+        default=[0.8, 1.0],
+        min_length=1,
+        max_length=10,
+        description="The shares of each capped hour, day, month and total at which it is told, once each. 1: it is "
+        "spent, or a call was cut at it.",
+    )
+    tasks: bool = Field(default=True, description="Tell of tasks that were cut at their cap in dollars.")
+
+    @property
+    def rules(self) -> NoticeRules:
+        """As the policy in force has it."""
+        return NoticeRules(Secret(self.webhook), tuple(sorted(set(self.at))), self.tasks)

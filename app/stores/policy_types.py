@@ -61,6 +61,18 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _webhook(url: str) -> str:
+    """An http(s) URL, of which any part may be secret."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() for c in url):
+        raise PydanticCustomError("webhook", "must be an http:// or https:// URL")
+    return url
+
+
 def _sha256(text: str) -> str:
     lowered = text.lower()
     if len(lowered) != 64 or set(lowered) - set("0123456789abcdef"):
@@ -104,6 +116,7 @@ Cap = Annotated[float, Field(ge=0), AfterValidator(_affordable), AfterValidator(
 Rate = Annotated[float, Field(ge=0), AfterValidator(_rate), NotBool]
 Share = Annotated[float, Field(ge=0, le=1), NotBool]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Webhook = Annotated[str, AfterValidator(_webhook)]
 HeaderValue = Annotated[str, AfterValidator(_header_safe)]
 Sha256 = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"pattern": "^[0-9a-fA-F]{64}$"})]
 OnCut = Literal["error", "length"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 SUFFIXES = (".yaml", ".yml")
+NO_FILE = "is not a file, and so cannot be read again after an edit"
 
 MAX_DEPTH = 32
 """How deep values may be nested: a policy needs seven levels."""
@@ -104,11 +106,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def read_sources(path: Path) -> tuple[Source, ...]:
-    """The policy's files: the file itself, or a directory's *.yaml and *.yml in order of name (no hidden ones)."""
+    """The policy's files: the file itself, or a directory's *.yaml and *.yml in order of name (no hidden ones).
+
+    Raises PolicyError; also for a pipe, which would be waited for, perhaps for ever.
+    """
     try:
-        if not path.is_dir():
-            return (Source(str(path), path.read_bytes()),)
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+        for file in files:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise PolicyError([Problem(str(file), 1, 1, "", NO_FILE)])
         sources = tuple(Source(str(file), file.read_bytes()) for file in files)
     except OSError as error:
         reason = error.strerror or type(error).__name__

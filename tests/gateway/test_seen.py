@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.core.policy import Key, Secret
+from app.core.policy import Key
+from app.core.secret import Secret
 from app.gateway.seen import _REFUSAL, salted_by
 from tests.gateway.policy_values import model, policy, provider
 from tests.http.live import SAY, Answer, LiveGateway, contract

@@ -51,6 +51,8 @@ def changes(old: str, new: str, **env: str) -> list[str]:
         ("keys: []", "aliases: {claude-*: auto, gpt-5: large}", "aliases none -> claude-*: auto, gpt-5: large"),
         ("keys: []", "cache: {ttl_secs: 60}", "cache_s none -> 60.0"),
         ("keys: []", "stored_responses: {max_mb: 1}", "stored_responses.ttl_s none -> 2592000.0"),
+        ("keys: []", "notices: {webhook: 'http://h/s'}", "notices.at none -> 0.8, 1"),
+        ("keys: []", "notices: {webhook: 'http://h/s'}", "notices.webhook set"),
         ("keys: []", "unknown_model: auto", "unknown_model none -> auto"),
         ("keys: []", "ledger: {on_failure: open}", "ledger.on_failure closed -> open"),
         ("keys: []", "keys: [{name: ci, sha256: '" + "a" * 64 + "'}]", "key ci: added"),

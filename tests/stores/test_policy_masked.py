@@ -15,6 +15,7 @@ providers:
     api_key: "${B_KEY}"
   c: {base_url: "https://c.example", api_key: "${C_KEY:-default-secret}"}
   d: {base_url: "https://d.example", headers: {authorization: "Bearer ${D_TOKEN}"}, query: {key: query-secret}}
+notices: {webhook: "https://hooks.example/T0/secret", at: [0.5]}
 models: {m: {provider: a}}
 """
 
@@ -23,7 +24,7 @@ def test_no_secret_is_shown_and_none_is_lost() -> None:
     shown, kept = mask(TEXT)
     assert "secret" not in shown.replace("(kept secret", "")
     assert "0123456789abcdef" not in shown
-    assert len(kept) == 6
+    assert len(kept) == 7
     for variable in ("${TEAM}", "${B_KEY}", "Bearer ${D_TOKEN}"):
         assert variable in shown
     assert unmask(shown, kept) == TEXT

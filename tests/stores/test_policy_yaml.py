@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,17 @@ def test_every_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         read_document(folder(tmp_path, a__yaml="a: [", b__yaml="b: 1", c__yaml="c: {"), {})
     assert [Path(problem.file).name for problem in caught.value.problems] == ["a.yaml", "c.yaml"]
+
+
+def test_what_would_be_waited_for_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path, tmp_path / "pipe.yaml"):
+        with pytest.raises(PolicyError, match=r"pipe\.yaml:1:1: is not a file"):
+            read_sources(path)
+    (tmp_path / "pipe.yaml").unlink()
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(PolicyError, match=r"folder\.yaml:1:1: is not a file"):
+        read_sources(tmp_path)
 
 
 def test_what_is_not_there_or_empty_is_a_problem(tmp_path: Path) -> None:

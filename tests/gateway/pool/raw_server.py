@@ -9,7 +9,8 @@ import struct
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, cast
 
-from app.core.policy import Provider, Secret
+from app.core.policy import Provider
+from app.core.secret import Secret
 
 Answer = Callable[["Peer"], Coroutine[Any, Any, None]]
 

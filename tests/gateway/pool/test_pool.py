@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from app.core.policy import Secret
+from app.core.secret import Secret
 from app.gateway import pool as pool_module
 from app.gateway.pool import PooledUpstreams
 from app.gateway.upstream import READ_BUFFER_BYTES

@@ -1,0 +1,150 @@
+"""Tells people of money by a webhook: budgets that are nearly spent, tasks that were cut. Read from the ledger now and
+then, aside of all calls, and only where the policy asks for it; each notice is posted by one process."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from app.core.notices import DAY_S, Due, NoticeRules, of_task, of_window
+from app.core.windows import moment_of
+from app.gateway.limits import ANONYMOUS, MODEL_PART
+from app.gateway.services import Services
+from app.gateway.windows_used import balances_of, capped_windows
+from app.stores.budgets import LedgerUnavailable
+from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
+
+log = structlog.get_logger()
+
+EVERY_S = 15.0
+TASKS_LOOKED_AT = 500
+"""The latest used; their models' scopes stand among them."""
+LINES = 20
+"""Of more notices at a time the message has these in words, and all as data."""
+POST_WITHIN_S = 10.0
+BEGUN, BEGUN_KEPT_S = "begun", 3_650 * DAY_S
+FINGERPRINT = hashlib.sha256(b"notice").digest()
+GIVEN = Kept(200, [], b"")
+
+Post = Callable[[str, bytes], Awaitable[str | None]]
+"""Posts JSON to a URL; what went wrong, or None."""
+
+
+class Notices:
+    """Gives the notices of one process. `given`: those known to be given, so that nobody is asked again."""
+
+    def __init__(self, services: Services, given: SharedReplays, post: Post | None = None) -> None:
+        self._services, self._store, self._post = services, given, post or post_json
+        self.given: set[str] = set()
+        self._failing = False
+
+    async def keep(self, *, every_s: float = EVERY_S) -> None:
+        """Look every so often, for ever; close the store at the end."""
+        try:
+            while True:
+                rules = self._services.view.policy.notices
+                if rules is not None:
+                    await self._try(rules)
+                await asyncio.sleep(every_s)
+        finally:
+            await self._store.close()
+
+    async def _try(self, rules: NoticeRules) -> None:
+        try:
+            await self.look(rules, moment_of(dt.datetime.now(dt.UTC)))
+        except LedgerUnavailable as error:
+            self._services.ledger.is_down(error)
+        except ReplaysUnavailable as error:
+            log.warning("it cannot be told which notices were given, so none are", reason=str(error))
+
+    async def look(self, rules: NoticeRules, moment: str) -> None:
+        """Post what is due at a moment (core/windows) and was not posted yet. Raises LedgerUnavailable or
+        ReplaysUnavailable."""
+        due = [*await self._windows(rules, moment), *(await self._tasks() if rules.tasks else ())]
+        self.given &= {BEGUN, *(one.once for one in due)}
+        mine = [one for one in due if await self._claimed(one.once)]
+        if not mine:
+            return
+        problem = await self._post(rules.webhook.value, message(mine))
+        for one in mine:
+            self._end(one, given=problem is None)
+        self._services.metrics.notices.labels("failed" if problem else "posted").inc(len(mine))
+        if problem and not self._failing:
+            log.warning("notices cannot be posted; they are tried again", reason=problem, every_s=EVERY_S)
+        self._failing = problem is not None
+
+    async def _windows(self, rules: NoticeRules, moment: str) -> list[Due]:
+        claims = list(capped_windows(self._services.view.policy, moment).values())
+        found: list[Due] = []
+        async for claim, balance in balances_of(self._services.ledger.budgets, claims):
+            if balance is not None and claim.limit_nano is not None:
+                due = of_window(claim.scope, balance, claim.limit_nano, rules.at)
+                found += [] if due is None else [due]
+        return found
+
+    async def _tasks(self) -> list[Due]:
+        """Cut tasks. Those of before the first look of all are not told: they are no news."""
+        scopes = await self._services.ledger.budgets.scopes("task:", TASKS_LOOKED_AT)
+        cut = []
+        for name, balance in scopes:
+            _, key, task_id = name.split(":", 2)
+            if MODEL_PART not in name:
+                cut.append(of_task(None if key == ANONYMOUS else key, task_id, balance))
+        due = [one for one in cut if one is not None]
+        if await self._claimed(BEGUN):
+            for one in due:
+                if await self._claimed(one.once):
+                    self._end(one, given=True)
+            self._store.keep(BEGUN, GIVEN, BEGUN_KEPT_S)
+            self.given.add(BEGUN)
+        return due
+
+    async def _claimed(self, name: str) -> bool:
+        """Whether this notice is this process's to give now."""
+        if name in self.given:
+            return False
+        found = await self._store.claim(name, FINGERPRINT)
+        if isinstance(found, Kept):
+            self.given.add(name)
+        return found is Claim.MINE
+
+    def _end(self, due: Due, *, given: bool) -> None:
+        """`given`: it is remembered; else it is free to be tried again."""
+        if given:
+            self._store.keep(due.once, GIVEN, due.kept_s)
+            self.given.add(due.once)
+        else:
+            self._store.keep(due.once, None)
+
+
+def message(due: Sequence[Due]) -> bytes:
+    """The body of a post: its words as `text` (Slack, Mattermost) and `content` (Discord), and the notices as data."""
+    lines = [one.notice.text for one in due[:LINES]]
+    if len(due) > LINES:
+        lines.append(f"And {len(due) - LINES} more.")
+    text = "\n".join(lines)
+    body: dict[str, Any] = {"text": text, "content": text, "notices": [one.notice for one in due]}
+    return msgspec.json.encode(body)
+
+
+async def post_json(url: str, body: bytes) -> str | None:
+    """Post to a webhook; what went wrong, without the URL, which is a secret."""
+    import aiohttp  # noqa: PLC0415  (12 MB, for those who ask for notices)
+
+    timeout = aiohttp.ClientTimeout(total=POST_WITHIN_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.post(
+                url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+            ) as response,
+        ):
+            return None if response.status // 100 == 2 else f"the webhook answered {response.status}"
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        return type(error).__name__
