@@ -22,6 +22,7 @@ from app.stores.traces_segments import Segment
 from tests.conftest import ROOT
 from tests.http.live import environment
 from tests.learner.calls import BASE, call_id, record, word
+from tests.upstream import PATIENCE_S
 
 
 def bursar(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +112,7 @@ def test_a_learner_that_is_told_to_stop_saves_and_leaves(folder: Path) -> None:
         if "published" in line:
             break
     learner.send_signal(signal.SIGTERM)
-    assert learner.wait(20) == 0
+    assert learner.wait(PATIENCE_S) == 0
     learner.stderr.close()
     assert "0 calls and 0 words read" in bursar(folder, "learn", "--once").stdout
     listed = json.loads(bursar(folder, "router", "list", "--json").stdout)

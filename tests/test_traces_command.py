@@ -29,7 +29,7 @@ from tests.conftest import Served
 from tests.redis_server import RedisServer, shared_server
 from tests.stores.policy_texts import CONTRACT
 from tests.stores.traces_records import NOON_S, closed_segment, line, record, request_id
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Script, words
 
 
@@ -191,7 +191,7 @@ class TestTail:
         assert await tail.latest(2) == []
         for number in range(3):
             store.append(f"req_{number}", partial(dict, request_id=f"req_{number}"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             found: list[bytes] = []
             while len(found) < 3:
                 found += await tail.new()
@@ -248,7 +248,7 @@ class TestAside:
     async def test_a_gateway_compacts_what_is_complete(self, folder: Path, tmp_path: Path) -> None:
         closed_segment(folder, record(1))
         store = FileTraces(folder)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             task = group.create_task(keep_compacting(Settings(data_dir=tmp_path), store, every_s=0.01))
             while not list(folder.glob("*.done")):
                 await asyncio.sleep(0.05)
@@ -279,7 +279,7 @@ class TestAside:
             return processes[0]
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             task = group.create_task(compact_aside(Settings(data_dir=tmp_path)))
             await started.wait()
             task.cancel()

@@ -19,6 +19,7 @@ from app.stores.budgets import OWNER_LEASE_S, Budgets, LedgerUnavailable
 from app.stores.budgets_redis import RedisBudgets
 from app.stores.budgets_sqlite import SqliteBudgets
 from tests.stores.ledger_tools import SHORT_LEASE_S, beat_until_expired
+from tests.upstream import PATIENCE_S
 
 TODAY = dt.date(2026, 11, 29)
 SCOPE = f"explore:auto:day:{TODAY}"
@@ -111,7 +112,7 @@ async def test_it_asks_beside_the_calls(opened: Open) -> None:
     async with opened() as store, asyncio.TaskGroup() as group:
         budget = budget_of(store)
         keeping = group.create_task(budget.keep())
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE_S):
             while not budget.allows("auto", DAY, 1_000, TODAY):
                 await asyncio.sleep(0.01)
         keeping.cancel()

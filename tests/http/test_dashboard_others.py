@@ -18,7 +18,7 @@ from tests.conftest import Served
 from tests.http import live
 from tests.http.live import SAY, LiveGateway, Streaming, contract
 from tests.redis_server import shared_server
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Gate, Script, Wait, text
 
 
@@ -53,7 +53,7 @@ async def test_nothing_is_told_while_nobody_watches() -> None:
     store = Store(watched=False)
     made = []
     task = asyncio.get_running_loop().create_task(Others(store, lambda: made.append(1) or WORD).run())  # type: ignore[func-returns-value]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not store.asked:
             await asyncio.sleep(0)
     task.cancel()
@@ -64,7 +64,7 @@ async def test_who_is_watched_tells_and_what_cannot_be_read_is_left_out() -> Non
     store = Store(msgspec.json.encode(WORD), b"{broken", b'{"count": 3, "calls": []}')
     others = Others(store, lambda: WORD)
     task = asyncio.get_running_loop().create_task(others.run())
-    assert msgspec.json.decode(await asyncio.wait_for(store.told.get(), 10), type=Told) == WORD
+    assert msgspec.json.decode(await asyncio.wait_for(store.told.get(), PATIENCE_S), type=Told) == WORD
     task.cancel()
     assert await others.heard() == [WORD]
     await others.close()
@@ -143,7 +143,7 @@ def test_a_page_shows_the_calls_of_all_workers(tmp_path: Path) -> None:
             for stream in streams:
                 stream.close()
             served.process.terminate()
-            served.process.wait(20)
+            served.process.wait(PATIENCE_S)
 
 
 def test_a_page_shows_the_calls_of_all_gateways_that_share_redis(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from app.http import wire
 from tests.agents.stage import PATHS
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Live, policy, read, until
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Gate, Script, text, tool, words
 
 ROUTES = {
@@ -205,7 +205,7 @@ async def test_a_body_that_does_not_arrive(
 ) -> None:
     async with Live(tmp_path, policy({"m": upstream}), settings={"body_idle_s": 0.2}) as live:
         async with raw(live, ROUTES[dialect], sent) as reader:
-            head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+            head, _, body = (await asyncio.wait_for(reader.read(), PATIENCE_S)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in head.lower()
         name, value = LATE[dialect]
@@ -219,7 +219,7 @@ async def test_a_body_that_does_not_arrive_at_the_api(
 ) -> None:
     async with Live(tmp_path, policy({"m": upstream}), settings={"body_idle_s": 0.2}) as live:
         async with raw(live, path, sent, method) as reader:
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"request_timeout"' in answer
 
@@ -242,7 +242,7 @@ async def test_a_head_that_stops_arriving(live: Live, monkeypatch: pytest.Monkey
     host, port = live.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: loc")
-    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+    assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).startswith(b"HTTP/1.1 408 ")
     writer.close()
 
 
@@ -255,7 +255,7 @@ async def test_a_head_in_two_pieces_is_served(live: Live, upstream: ScriptedUpst
     writer.write(head[:40])
     await writer.drain()
     writer.write(head[40:] + body)
-    assert b"200 OK" in await asyncio.wait_for(reader.read(100), 10)
+    assert b"200 OK" in await asyncio.wait_for(reader.read(100), PATIENCE_S)
     writer.close()
 
 
@@ -269,7 +269,7 @@ async def test_a_client_that_closed_its_side(live: Live, upstream: ScriptedUpstr
     head = f"POST {ROUTES['openai_chat']} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     gate.release(2)
-    assert b"200 OK" in await asyncio.wait_for(reader.read(100), 5)
+    assert b"200 OK" in await asyncio.wait_for(reader.read(100), PATIENCE_S)
     writer.write_eof()
     await upstream.until(lambda u: u.requests[0].client_gone)
     await live.idle()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.http.live import SAY, LiveGateway, Served, until
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
 
 SAID = "one two three four five"
@@ -72,7 +72,7 @@ def test_streams_finish_and_the_ledger_is_settled(upstream: ScriptedUpstream, tm
         answer = stream.rest()
         assert (answer.text, answer.events[-1]) == (SAID, "[DONE]")
         kept.close()
-        assert served.process.wait(10) == 0
+        assert served.process.wait(PATIENCE_S) == 0
     assert settled(served) == (5_000_000, 0, 0)
 
 
@@ -86,7 +86,7 @@ def test_what_does_not_finish_in_time_is_ended_honestly(upstream: ScriptedUpstre
         answer = stream.rest()
         assert "[DONE]" not in answer.events
         assert answer.events[-1]["error"]["message"] == "The gateway is shutting down."
-        assert served.process.wait(10) == 0
+        assert served.process.wait(PATIENCE_S) == 0
     upstream.wait_for_disconnect(0)
     assert settled(served) == (2_000_000, 0, 0)
 
@@ -133,7 +133,7 @@ def test_readiness_fails_first_while_it_serves_on(upstream: ScriptedUpstream, tm
         assert served.stream("m", TASK).rest().text == SAID
         for _ in range(2):  # Ctrl-C, and once more: it need not wait
             served.process.send_signal(signal.SIGINT)
-        served.process.wait(10)
+        served.process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("finishes", [True, False], ids=["in time", "too late"])
@@ -152,7 +152,7 @@ def test_workers_drain_too(upstream: ScriptedUpstream, tmp_path: Path, finishes:
             for gate in gates:
                 gate.open()
         answers = [stream.rest() for stream in streams]
-        assert served.process.wait(10) == 0
+        assert served.process.wait(PATIENCE_S) == 0
     if finishes:
         assert [(answer.text, answer.events[-1]) for answer in answers] == [(SAID, "[DONE]")] * 2
         assert settled(served) == (10_000_000, 0, 0)

@@ -29,6 +29,7 @@ from tests.stores.ledger_tools import (
     granted,
     reserve,
 )
+from tests.upstream import PATIENCE_S
 
 serial = itertools.count()
 
@@ -259,7 +260,7 @@ async def test_the_script_touches_no_key_that_it_was_not_given(server: RedisServ
     server.command("ECHO", "the end")
     seen = 0
     keys: set[str] = set()
-    while "the end" not in (line := (await asyncio.wait_for(reader.readline(), 5)).decode()):
+    while "the end" not in (line := (await asyncio.wait_for(reader.readline(), PATIENCE_S)).decode()):
         words = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
         if " lua]" in line and words[0].upper() != "TIME":
             seen += 1
@@ -346,7 +347,7 @@ async def test_a_crash_amid_calls_loses_and_doubles_nothing(own_server: RedisSer
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(running), 0.1)
         await asyncio.to_thread(own_server.start)
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, PATIENCE_S)
         assert failures > 0
     async with opened(own_server.url) as later:
         assert await balance(later, "task:t") == Balance(calls * 5 * cost, 0, calls * 5, 10**9)

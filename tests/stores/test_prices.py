@@ -20,6 +20,7 @@ from app.core.money import Rates, Usage, cost_nano
 from app.core.policy import Provider
 from app.stores import prices
 from app.stores.prices import Catalogue, CatalogueError, PriceBook, check_plausible, load_bundled, refresh
+from tests.upstream import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -307,9 +308,9 @@ async def test_the_book_refreshes_in_the_background_until_stopped() -> None:
         book = PriceBook(url, interval_s=0.01, catalogue=Catalogue(encoded(many())), on_change=on_change)
         before = book.version
         running = asyncio.ensure_future(book.run(stop))
-        await asyncio.wait_for(changed.wait(), 5)
+        await asyncio.wait_for(changed.wait(), PATIENCE_S)
         stop.set()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, PATIENCE_S)
     assert book.version != before
     assert book.last_error is None
     assert rounds >= 2

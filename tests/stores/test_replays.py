@@ -19,6 +19,7 @@ from app.stores.replays import Claim, Kept, Origin, ReplaysUnavailable, SharedRe
 from app.stores.replays_redis import RedisReplays
 from app.stores.replays_sqlite import SqliteReplays
 from tests.redis_server import RedisServer, shared_server
+from tests.upstream import PATIENCE_S
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 REPLY = Kept(200, [(b"content-type", b"text/event-stream"), (b"x-odd", b"\xff\x00")], b"data: \xf0\x9f\x98\x80\n\n")
@@ -48,7 +49,7 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 async def settled(store: SharedReplays, name: str) -> Claim | Kept:
     """What the key is once its owner's word has arrived."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (found := await store.claim(name, ONE)) is Claim.BUSY:
             await asyncio.sleep(0.01)
     return found
@@ -87,7 +88,7 @@ async def test_a_dead_owners_claim_runs_out_and_a_living_ones_does_not(
     alive, dead, other = make(), make(), make()
     assert await alive.claim("a", ONE) is Claim.MINE
     assert await dead.claim("d", ONE) is Claim.MINE
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await other.claim("d", ONE) is not Claim.MINE:
             await alive.renew()
             await asyncio.sleep(0.02)
@@ -103,7 +104,7 @@ async def test_replies_are_forgotten_each_in_its_time(make: Make) -> None:
     for name, keep_s in (("k", 0.05), ("long", 3600)):
         assert await a.claim(name, ONE) is Claim.MINE
         a.keep(name, REPLY, keep_s)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await a.claim("k", OTHER) is not Claim.MINE:
             await asyncio.sleep(0.02)
     assert await settled(a, "long") == REPLY

@@ -20,6 +20,7 @@ from app.stores.responses_redis import RedisResponses
 from app.stores.responses_sqlite import SqliteResponses
 from tests.gateway.live import until
 from tests.redis_server import RedisServer, shared_server
+from tests.upstream import PATIENCE_S
 
 RULES = StoreRules(3600.0, 64 * 1024 * 1024)
 MOST = 1_000_000
@@ -115,7 +116,7 @@ async def test_each_is_forgotten_in_its_time_and_lives_as_long_as_what_was_made_
     for name in ("gone", "kept"):
         assert await a.put("k", response(name), [f"m-{name}"], [], brief)
     assert await a.put("k", response("next", "kept"), [], ["kept"], RULES)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await a.get("k", "gone") is not None:
             await asyncio.sleep(0.02)
     assert await ids_in(a, "gone") == []

@@ -17,6 +17,7 @@ from app.stores.task_memory import MemoryUnavailable, TaskMemory
 from app.stores.task_memory_redis import RedisTaskMemory
 from app.stores.task_memory_sqlite import SqliteTaskMemory
 from tests.redis_server import RedisServer, shared_server
+from tests.upstream import PATIENCE_S
 
 Make = Callable[[], TaskMemory]
 steps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([b"a", b"b", b"\x00\xff"])), max_size=25)
@@ -96,11 +97,11 @@ async def test_of_several_names_the_first_that_is_known_counts(make: Make) -> No
 async def test_what_is_old_is_forgotten(make: Make) -> None:
     memory = make()
     await memory.note(b"loop", "m", 0.001)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await memory.word(b"loop") is not None:
             await asyncio.sleep(0.002)
     assert await memory.count(b"x", 0.001) == 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await memory.count(b"x", 0.001) != 1:
             await asyncio.sleep(0.002)
 

@@ -20,6 +20,7 @@ from app.stores.traces import Traces
 from app.stores.traces_files import FileTraces
 from app.stores.traces_redis import RedisTraces
 from tests.redis_server import shared_server
+from tests.upstream import PATIENCE_S
 
 
 def name(number: int, *, at_s: float | None = None) -> str:
@@ -52,7 +53,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, lost: list[int])
 async def flushed(store: Traces) -> None:
     """Wait until nothing waits to be written."""
     assert isinstance(store, FileTraces | RedisTraces)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(store._waiting):
             await asyncio.sleep(0.01)
 
@@ -146,7 +147,7 @@ class TestFiles:
 
         def meanwhile(*asked: Any) -> Any:
             found = read(*asked)
-            asyncio.run_coroutine_threadsafe(flushed(store), loop).result(20)
+            asyncio.run_coroutine_threadsafe(flushed(store), loop).result(PATIENCE_S)
             return found
 
         monkeypatch.setattr(store, "_read_task", meanwhile)
@@ -191,7 +192,7 @@ class TestFiles:
         with structlog.testing.capture_logs() as logs:
             for number in (1, 3):
                 store.append(name(number), partial(record, number))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE_S):
                     while sum(lost) < number // 2 + 1:
                         await asyncio.sleep(0.01)
             monkeypatch.setattr(os, "write", real)

@@ -28,6 +28,7 @@ from app.stores.traces_schema import COLUMNS, SCHEMA, SHAPE, since_sql
 from app.stores.traces_segments import Segment, any_complete, waiting
 from tests.conftest import ROOT
 from tests.stores.traces_records import NOON_S, closed_segment, record, request_id
+from tests.upstream import PATIENCE_S
 
 DAY_S = 86_400.0
 
@@ -306,7 +307,7 @@ async def test_a_quiet_gateways_records_are_compacted_too(
     store = FileTraces(tmp_path)
     await store.start()
     store.append(request_id(1), partial(record, 1, time.time()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await store.due():
             await asyncio.sleep(0.02)
     await asyncio.to_thread(compact_segments, tmp_path, parquet, 0)

@@ -13,6 +13,7 @@ from app.stores.budgets import LedgerUnavailable
 from app.stores.traces import KEEP_DAYS
 from app.stores.traces_redis import BATCH, RedisTraces
 from tests.redis_server import RedisServer, shared_server
+from tests.upstream import PATIENCE_S
 
 
 def record(number: int) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def record(number: int) -> dict[str, Any]:
 
 
 async def until_written(store: RedisTraces) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(store._waiting):
             await asyncio.sleep(0.01)
 
@@ -72,7 +73,7 @@ async def test_while_redis_is_away_records_are_made_all_the_same(monkeypatch: py
         server.kill()
         for number in range(3 * BATCH):
             store.append(f"req_{number}", partial(record, number))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(store._waiting.lines) < 3 * BATCH:
                 await asyncio.sleep(0.01)
         await store.close()

@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 from tests.redis_server import shared_server
 from tests.stores.test_traces_compact import in_parquet
 from tests.stores.traces_records import record
+from tests.upstream import PATIENCE_S
 
 _names = (f"stream-{time.time_ns()}-{number}" for number in itertools.count())
 
@@ -59,7 +60,7 @@ async def written(store: RedisTraces, *numbers: int) -> list[str]:
     given = [record(number, time.time()) for number in numbers]
     for one in given:
         store.append(one["request_id"], one.copy)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(store._waiting):
             await asyncio.sleep(0.005)
     return [one["request_id"] for one in given]

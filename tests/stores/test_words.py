@@ -19,6 +19,7 @@ from app.stores.opening import make_words
 from app.stores.words import FileWords, Words
 from app.stores.words_redis import RedisWords
 from tests.redis_server import RedisServer, shared_server
+from tests.upstream import PATIENCE_S
 
 Make = Callable[[], Words]
 
@@ -87,7 +88,7 @@ async def test_old_words_and_viewers_are_forgotten(monkeypatch: pytest.MonkeyPat
     a, b = (RedisWords(shared_server().url, namespace=namespace) for _ in range(2))
     try:
         await a.tell(b"of a")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while await b.heard():
                 await asyncio.sleep(0.005)
             while await a.watched():
@@ -117,7 +118,7 @@ async def test_a_stale_word_goes_while_fresh_ones_stay() -> None:
     a, b, c = (RedisWords(shared_server().url, namespace=namespace) for _ in range(3))
     try:
         await a.tell(b"of a")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(words_redis, "_FRESH_MS", 200)
                 while b"of a" in await c.heard():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.core.policy import Provider
 from app.gateway.pool import PooledUpstreams
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 PATH = "/chat/completions"
 STREAM = b'{"model":"m","stream":true,"messages":[]}'
@@ -46,6 +46,6 @@ async def exchange(pool: PooledUpstreams, provider: Provider, body: bytes = WHOL
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait, in the running loop, for what has no event of its own."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.001)

@@ -15,6 +15,7 @@ from app.gateway.upstream import ConnectionBroken, NotConnected
 from app.gateway.upstream_aiohttp import AiohttpUpstreams
 from tests.gateway.pool.exchanges import OK, PATH, WHOLE, exchange, serving, until
 from tests.gateway.pool.raw_server import Peer, RawServer, saying
+from tests.upstream import PATIENCE_S
 
 
 async def test_connecting_fails(pool: PooledUpstreams) -> None:
@@ -122,7 +123,7 @@ async def test_close_stops_the_provider_at_once_under_tls(pool: PooledUpstreams)
         reply = await pool.open(server.provider(), PATH, WHOLE)
         assert await reply.read() == b"some"
         reply.close()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)
 
 
 async def test_certificates_are_verified(pool: PooledUpstreams) -> None:
