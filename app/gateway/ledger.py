@@ -40,10 +40,10 @@ MAX_FAMILIES = 10_000
 FIRST_WAIT_S, LAST_WAIT_S = 0.02, 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Owed:
-    """A settlement that the store did not take. `unheld`: the call ran without a hold in the store, so its cost
-    is charged from nothing. `lent_nano`: how much of the open allowance it has used up until it is written."""
+    """A settlement that the store did not take. `unheld`: the call ran without a hold in the store, which has to be
+    made first. `lent_nano`: how much of the open allowance it has used up until it is written."""
 
     reserve: Reserve
     settle: Settle
@@ -211,16 +211,18 @@ class Ledger:
             while self._owed:
                 owed = self._owed[0]
                 if owed.unheld:
-                    await self._charge_from_nothing(owed)
-                else:
-                    await self.budgets.apply(owed.settle)
+                    await self._hold_for(owed.reserve)
+                    owed.unheld = False  # the hold is there: nothing but its end may be asked for twice
+                await self.budgets.apply(owed.settle)
                 self._alive.ended(owed.settle)
                 self._owed.popleft()
                 self._owed_lent_nano -= owed.lent_nano
                 self._metrics.ledger_owed.set(len(self._owed))
             while self._unsure:
                 # A refused call, whose reservation may have been made before the store fell silent.
-                await self.budgets.apply(Settle(self._unsure[0], 0))
+                refused = Settle(self._unsure[0], 0)
+                await self.budgets.apply(refused)
+                self._alive.ended(refused)
                 self._unsure.popleft()
         except LedgerUnavailable as error:
             self.is_down(error)
@@ -246,9 +248,9 @@ class Ledger:
         """The calls whose holds will be settled: under way, owed, or unsure."""
         return {*self._alive.calls, *(owed.settle.call_id for owed in self._owed), *self._unsure}
 
-    async def _charge_from_nothing(self, owed: Owed) -> None:
-        """A call without a hold gets one of nothing, and is settled: no limit may refuse what is spent already."""
-        reserve, claims = owed.reserve, owed.reserve.claims
+    async def _hold_for(self, reserve: Reserve) -> None:
+        """A call without a hold gets one of nothing: no limit may refuse what is spent already."""
+        claims = reserve.claims
         tasks = [claim.scope for claim in claims if is_task_scope(claim.scope)]
         for scope, balance in zip(tasks, await self.budgets.balances(tasks), strict=True):
             if balance is not None and balance.terms is not None:
@@ -263,10 +265,7 @@ class Ledger:
             share=1,
             forced=True,
         )
-        written = [self.budgets.apply(forced), self.budgets.apply(owed.settle)]
-        for outcome in await asyncio.gather(*written, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await self.budgets.apply(forced)
 
     def _without_store(self, op: Reserve, rules: LedgerRules, error: LedgerUnavailable) -> Granted:
         self.is_down(error)

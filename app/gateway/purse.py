@@ -370,8 +370,8 @@ class Purse:
         found = (scope,) if is_task_scope(scope) else ()
         try:
             (balance,) = await self._ledger.budgets.balances([scope])
-        except LedgerUnavailable:
-            return found
+        except LedgerUnavailable:  # its last word has to do
+            return () if self._grant.contended else found
         limit = balance.effective_limit_nano if balance is not None else None
         if balance is None or limit is None:
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.budget import Balance, Book, Claim, Op, Reserve, Result, Settle
+from app.core.errors import LedgerDown
 from app.core.money import nano_from_usd
 from app.core.policy import LedgerRules
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
-from app.stores.budgets import Expired
+from app.stores.budgets import Expired, LedgerUnavailable
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, until, usd
 from tests.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
@@ -205,3 +207,49 @@ async def test_whatever_is_forgotten_no_hold_outlives_its_call_and_none_is_charg
     assert balance.spent_nano == before + sum(costs[call_id] for call_id in restored) <= sum(costs.values())
     assert balance.held_nano == sum(hold.held_nano for hold in store.book.holds.values())
     assert balance.running == len(store.book.holds)
+
+
+class Faltering(Forgetful):
+    """One whose answers get lost: of verbs that it has carried out, and of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next: list[str] = []
+
+    def apply(self, op: Op) -> asyncio.Future[Result]:
+        what = self.next.pop() if self.next else "answers"
+        if what == "answers":
+            return super().apply(op)
+        if what == "carries out":
+            super().apply(op)
+        lost: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        lost.set_exception(LedgerUnavailable("the answer is lost"))
+        return lost
+
+
+ANSWERS = st.lists(st.sampled_from(["answers", "answers", "carries out", "hears nothing"]), max_size=6)
+OPEN = LedgerRules(on_failure="open", open_allowance_nano=10**6)
+CLOSED = LedgerRules()
+
+
+@given(st.lists(st.tuples(ANSWERS, st.integers(0, 150), ANSWERS, st.booleans()), max_size=6), st.lists(ANSWERS))
+async def test_whichever_answers_are_lost_each_call_is_charged_once(calls: list[Any], later: list[list[str]]) -> None:
+    store = Faltering()
+    ledger, spent_nano = Ledger(store, Metrics()), 0
+    for number, (first, cost_nano, second, opens) in enumerate(calls):
+        op = Reserve(f"call {number}", store.owner, (Claim("s"),), 100, 100, 50)
+        store.next = first
+        try:
+            await ledger.reserve(op, OPEN if opens else CLOSED, wait=False, stopped=lambda: False)
+        except LedgerDown:
+            continue
+        spent_nano += cost_nano
+        store.next = second
+        await ledger.settle(op, Settle(op.call_id, cost_nano))
+    for store.next in (*later, [], []):
+        await ledger.pay_owed()
+        with contextlib.suppress(LedgerUnavailable):
+            await ledger.end_ghosts()
+    balance = store.book.balances.get("s", Balance())
+    assert (balance.spent_nano, balance.held_nano, balance.running) == (spent_nano, 0, 0)
+    assert not store.book.holds

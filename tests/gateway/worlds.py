@@ -1,5 +1,6 @@
 """Random worlds for a gateway: providers that fail, hang, lie and break off, clients of all dialects that leave, caps;
-some with a model at both providers, some with a cache of replies.
+some with a model at both providers, some with a cache of replies, with dearer long contexts, several candidates, SDKs
+that send a failed request again.
 
 Everything follows from a seed. What is said of a world is in `test_worlds.py`.
 """
@@ -34,6 +35,9 @@ from tests.upstream_script import (
 DIALECTS = ("chat", "messages", "responses", "gemini")
 PRICES = {"a": ListPrice("0.001", "0.002", "0"), "b": ListPrice("0.004", "0.009", "0")}
 """No rate for cached input is declared: then it is not priced."""
+LONG_TOKENS = 60
+LONG = {"a": ListPrice("0.002", "0.004", "0"), "b": ListPrice("0.008", "0.018", "0")}
+"""What a call costs in worlds with tiers whose input is longer than LONG_TOKENS."""
 SILENCE_S = 0.3
 """How long a provider is waited for."""
 TEAM = "lab"
@@ -83,6 +87,11 @@ class World:
     policy: dict[str, Any] = field(default_factory=dict)
     answered: dict[str, list[tuple[str, Received, Script]]] = field(default_factory=dict)
 
+    def price(self, model: str, input_tokens: int) -> ListPrice:
+        """What a call with so much input costs."""
+        tiered = "tiers" in self.policy["models"][model]["pricing"]
+        return (LONG if tiered and input_tokens > LONG_TOKENS else PRICES)[model]
+
     def answer(self, provider: str, request: Received) -> Script:
         """What this provider says to that."""
         said = request.raw.decode()
@@ -118,6 +127,11 @@ def make(seed: int) -> World:
         world.policy["cache"] = {"ttl_secs": 3600}
         world.asks += [_again(more, ask) for ask in world.asks for _ in range(2) if more.random() < 0.6]
     _bound_at_a_time(random.Random(f"at a time in {seed}"), world.policy)
+    _give_tiers(random.Random(f"tiers in {seed}"), world.policy)
+    _ask_for_several(random.Random(f"several in {seed}"), world.asks)
+    tries = random.Random(f"tries in {seed}")
+    if tries.random() < 0.3:
+        world.asks += [_sent_again(tries, ask) for ask in world.asks if tries.random() < 0.4]
     return world
 
 
@@ -174,6 +188,27 @@ def _bound_at_a_time(rng: random.Random, rules: dict[str, Any]) -> None:
     for owner, share in (("task", 0.25), ("key", 0.25), ("global", 0.3)):
         if rng.random() < share:
             rules["caps"].setdefault(owner, {})["max_parallel_requests"] = rng.randint(1, 3)
+
+
+def _give_tiers(rng: random.Random, rules: dict[str, Any]) -> None:
+    """Some models cost twice as much where the input is long."""
+    for name, price in LONG.items():
+        if rng.random() < 0.3:
+            rates = {"input_per_1k": float(price.input_per_1k), "output_per_1k": float(price.output_per_1k)}
+            rules["models"][name]["pricing"]["tiers"] = [{"above_tokens": LONG_TOKENS, **rates}]
+
+
+def _ask_for_several(rng: random.Random, asks: list[Ask]) -> None:
+    """Some of Gemini's clients want two candidates."""
+    for ask in asks:
+        if ask.dialect == "gemini" and rng.random() < 0.2:
+            ask.body.setdefault("generationConfig", {})["candidateCount"] = 2
+
+
+def _sent_again(rng: random.Random, ask: Ask) -> Ask:
+    """The same request as an SDK sends it again by itself, whatever became of the first."""
+    headers = {**ask.headers, "x-stainless-retry-count": "1"}
+    return replace(ask, headers=headers, delay_s=rng.choice([0.2, 0.4]), leave_bytes=None)
 
 
 def _again(rng: random.Random, ask: Ask) -> Ask:
