@@ -13,6 +13,7 @@ import structlog
 from app.commands.ending import Refused
 from app.commands.policy import read_settings
 from app.commands.terminal import complain, say
+from app.commands.weights import read_weights
 from app.learner.worker import Done, Rules, Worker
 from app.logs import configure_logging
 from app.settings import Settings
@@ -20,7 +21,7 @@ from app.stores.budgets import LedgerUnavailable
 from app.stores.opening import make_outcomes, make_snapshots, make_tail
 from app.stores.outcomes import OutcomesUnavailable
 from app.stores.snapshots import SnapshotsUnavailable
-from routers.learned import LearnedRouter, load
+from routers.learned import LearnedRouter
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ def learn(*, once: bool, every_s: float | None, quiet: bool) -> int:
     try:
         settings = read_settings()
         configure_logging(settings)
-        base = _base(settings)
+        base = read_weights(settings)
         return asyncio.run(_once(settings, base, quiet) if once else _always(settings, base, every_s))
     except Refused as problem:
         complain(str(problem))
@@ -47,13 +48,6 @@ def learn(*, once: bool, every_s: float | None, quiet: bool) -> int:
         return 1
     except KeyboardInterrupt:
         return 0
-
-
-def _base(settings: Settings) -> LearnedRouter:
-    try:
-        return load(settings.router_weights)
-    except (OSError, ValueError) as error:
-        raise Refused(f"the learned router's weights cannot be used: {error}") from None
 
 
 @contextlib.asynccontextmanager

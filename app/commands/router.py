@@ -9,16 +9,17 @@ from typing import Any
 
 import msgspec
 
-from app.commands.ending import Refused, ending
+from app.commands.ending import ending
 from app.commands.policy import read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
+from app.commands.weights import read_weights
 from app.learner.pack import Unreadable, unpack_belief
 from app.settings import Settings
 from app.stores.opening import make_snapshots
 from app.stores.snapshots import Head, NoSnapshot, Snapshot, Snapshots, SnapshotsUnavailable
 from routers.belief import Belief
 from routers.kinds import TYPES
-from routers.learned import LearnedRouter, load
+from routers.learned import LearnedRouter
 from routers.live import LiveRouter
 
 COLUMNS = ("snapshot", "made (UTC)", "status", "labels", "models", "held out", "loss", "before", "weights", "why")
@@ -79,7 +80,7 @@ def _row(one: Snapshot, head: Head) -> list[str]:
 
 async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as_json: bool) -> int:
     number = (await snapshots.head()).current if number is None else number
-    base = _base(settings)
+    base = read_weights(settings)
     belief = unpack_belief(await snapshots.body(number), base)
     models = [_model(base, belief, name) for name in sorted(belief.own)]
     if as_json:
@@ -93,13 +94,6 @@ async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as
     ]
     table(("model", "labels", *(kind.value for kind in TYPES)), rows, right={"labels"})
     return 0
-
-
-def _base(settings: Settings) -> LearnedRouter:
-    try:
-        return load(settings.router_weights)
-    except (OSError, ValueError) as error:
-        raise Refused(f"the learned router's weights cannot be used: {error}") from None
 
 
 async def _usable(snapshots: Snapshots, base: LearnedRouter, before: int) -> int:
@@ -129,7 +123,7 @@ def _model(base: LearnedRouter, belief: Belief, name: str) -> dict[str, Any]:
 
 async def _rollback(settings: Settings, snapshots: Snapshots, number: int | None) -> int:
     """To one that gateways can take into force: of another version, or of other weights, none would be."""
-    base = None if number == 0 else _base(settings)
+    base = None if number == 0 else read_weights(settings)
     if number:
         assert base is not None
         unpack_belief(await snapshots.body(number), base)
