@@ -27,8 +27,9 @@ import httptools
 from tests.upstream_reply import Received, Reply, State
 from tests.upstream_script import Act, ListPrice, Script
 
-PATIENCE_S = 60.0
-"""How long tests wait for what must come: only a defect makes one wait that long, and no busy machine fails one."""
+PATIENCE_S = 300.0
+"""How long tests wait for what must come: only a defect makes one wait that long, and no busy machine fails one. A
+virtual one has stood still for more than two minutes."""
 Source = Script | Callable[[Received], Script] | Sequence["Source"] | Mapping[str, "Source"]
 """A script, a function of the request, one source per request in order (the last repeats), or one per model."""
 

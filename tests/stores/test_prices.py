@@ -210,6 +210,11 @@ def test_every_price_is_exact(usd: Decimal) -> None:
 # Refreshing
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "FETCH_DEADLINE_S", PATIENCE_S)
+
+
 @asynccontextmanager
 async def served(answer: Callable[[], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
     async def handle(_: web.Request) -> web.StreamResponse:
