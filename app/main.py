@@ -53,6 +53,7 @@ from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
 from app.replaying import ReplayCheck
+from app.salt import keep_asking, know_salt
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -83,7 +84,6 @@ if TYPE_CHECKING:  # numpy costs 100 ms to import
 log = structlog.get_logger()
 
 FIRST_LOOK_S = 1.0
-
 NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
 
 
@@ -257,6 +257,7 @@ class Gateway:
         upstreams, memory = BridgedUpstreams(make_upstreams(os.environ)), make_memory(settings)
         responses = make_responses(settings)
         services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory, responses)
+        await know_salt(services, snapshots)
         self.history.note(self.policies.current.version, (), time.time())
         aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)
@@ -286,6 +287,7 @@ class Gateway:
                     dashboard.live.run,
                     dashboard.others.run,
                     circuits.keep,
+                    lambda: keep_asking(services, snapshots),
                 ]
                 if follower is not None:
                     loops.append(follower.follow)

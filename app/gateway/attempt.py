@@ -116,8 +116,8 @@ class Attempt:
             if not self.purse.closed:
                 await self.settle_stopped()
             if self.record.outcome is Outcome.COMPLETED:
-                session = self.session
-                self.record.seen = seen_of(session.request, self.exchange.heard, self.candidate, session.view)
+                of, salt = self.session, self.session.services.salt
+                self.record.seen = seen_of(of.request, self.exchange.heard, self.candidate, of.view, salt)
 
     async def _carry(self) -> Verdict | None:
         reply: Reply | None = None

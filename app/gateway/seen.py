@@ -46,9 +46,10 @@ def heard_for(request: ChatRequest, writing: tuple[str, ...]) -> Heard:
     return Heard(MOST_CHARS if prompt.wants_json else OPENING_CHARS, MOST_CHARS if prompt.tools else 0, writing)
 
 
-def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View) -> Seen:
-    """What showed in an answer that is complete."""
-    salted = view.once(("salted", ""), lambda: salted_by(view.policy))
+def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View, salt: bytes | None) -> Seen:
+    """What showed in an answer that is complete. `salt`: the house's own; without it hashes are salted by the policy's
+    secrets, and are the same while these are."""
+    salted = view.once(("salted", salt), lambda: salted_by(view.policy) if salt is None else _salted(salt))
     prompt, price = request.prompt, candidate.price
     began = _digest(salted, f"{_ends(prompt.first_user)}\0{_ends(prompt.system)}\0{prompt.tools}")
     later = "" if prompt.last_user is prompt.first_user else _ends(prompt.last_user)
@@ -69,9 +70,9 @@ def seen_of(request: ChatRequest, heard: Heard, candidate: Candidate, view: View
 
 
 def salted_by(policy: Policy) -> hashlib.blake2b:
-    """A hash that goes on from a salt: the same for all gateways of one policy, and not to be known from outside, for
-    it is made of its secrets. Of providers' secrets, where there are any: clients' keys come and go, and what is asked
-    again is to be known again."""
+    """A hash that goes on from a policy: the same for all its gateways, and not to be known from outside, for it is
+    made of its secrets. Of providers' secrets, where there are any: clients' keys come and go, and what is asked again
+    is to be known again."""
     made = hashlib.blake2b(digest_size=16)
     secrets = [
         provider.encode() + b"\0" + secret.value.encode()
@@ -80,7 +81,11 @@ def salted_by(policy: Policy) -> hashlib.blake2b:
     ]
     for said in secrets or [key.encode() for key in sorted(policy.keys)]:
         made.update(said)
-    return hashlib.blake2b(key=made.digest(), digest_size=8)
+    return _salted(made.digest())
+
+
+def _salted(salt: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(key=salt, digest_size=8)
 
 
 def _digest(salted: hashlib.blake2b, said: str) -> str:

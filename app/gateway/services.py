@@ -40,7 +40,8 @@ FOLD_EVERY_S = 0.25
 
 @dataclass(slots=True)
 class Services:
-    """One per process. `view` is replaced whole when policy, prices or router change."""
+    """One per process. `view` is replaced whole when policy, prices or router change. `salt`: what hashes of requests
+    are salted with, None while the store that has it has not answered."""
 
     view: View
     ledger: Ledger
@@ -49,6 +50,7 @@ class Services:
     metrics: Metrics
     memory: TaskMemory
     responses: StoredResponses
+    salt: bytes | None = None
     tally: Tally = field(init=False)
     calls: Calls = field(default_factory=Calls)
     health: Health = field(default_factory=Health)

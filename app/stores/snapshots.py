@@ -19,6 +19,7 @@ KEEP_TOLD = 200
 LONGEST_LEASE_S = 600.0
 """A lease that ends later than this from now was taken before the clock was set back, and is none."""
 
+SALT_BYTES = 32
 KEEP_ASIDE = 3
 """States that a learner could not read."""
 
@@ -127,6 +128,10 @@ class Snapshots(Protocol):
 
     async def aside(self) -> list[bytes]:
         """What was set aside, the latest first."""
+
+    async def salt(self) -> bytes:
+        """What hashes of requests are salted with: SALT_BYTES by chance, made once, the same for all who share this
+        store."""
 
     async def lead(self, owner: str, seconds: float) -> bool:
         """True where `owner` is the one to learn, for so long from now; it asks again before that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.stores.redis_link import Arg, Desk, Script, open_server
 from app.stores.snapshots import (
     KEEP_ASIDE,
     KEEP_TOLD,
+    SALT_BYTES,
     Head,
     NoSnapshot,
     Overtaken,
@@ -25,7 +27,7 @@ DEADLINE_S = 5.0
 _SCRIPT = Script(
     """
     local verb, head, told, bodies, state, leader = ARGV[1], KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-    local aside = KEYS[6]
+    local aside, salt = KEYS[6], KEYS[7]
 
     local function now()
         local found = redis.call('HMGET', head, 'current', 'moves', 'rollbacks', 'epoch')
@@ -97,6 +99,11 @@ _SCRIPT = Script(
 
     if verb == 'aside' then return redis.call('LRANGE', aside, 0, -1) end
 
+    if verb == 'salt' then
+        redis.call('SETNX', salt, ARGV[2])
+        return redis.call('GET', salt)
+    end
+
     if verb == 'lead' then
         local leads = redis.call('GET', leader)
         if leads and leads ~= ARGV[2] then return 0 end
@@ -111,7 +118,7 @@ _SCRIPT = Script(
 )
 
 
-_KEYS = ("head", "told", "bodies", "state", "leader", "aside")
+_KEYS = ("head", "told", "bodies", "state", "leader", "aside", "salt")
 
 
 class RedisSnapshots:
@@ -174,6 +181,9 @@ class RedisSnapshots:
 
     async def aside(self) -> list[bytes]:
         return [bytes(state) for state in await self._call("aside")]
+
+    async def salt(self) -> bytes:
+        return bytes(await self._call("salt", secrets.token_bytes(SALT_BYTES)))
 
     async def lead(self, owner: str, seconds: float) -> bool:
         return bool(await self._call("lead", owner, int(seconds * 1000)))

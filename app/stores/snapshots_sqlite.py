@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from app.stores.snapshots import (
     KEEP_ASIDE,
     KEEP_TOLD,
     LONGEST_LEASE_S,
+    SALT_BYTES,
     Head,
     NoSnapshot,
     Overtaken,
@@ -37,7 +39,8 @@ INSERT INTO head VALUES (1, 0, 0, 0, 0, NULL, NULL, 0)
 _SAVE = "UPDATE head SET state = ?, epoch = epoch + 1"
 _HEAD = "SELECT current, moves, rollbacks, epoch FROM head"
 _ASIDE = "CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY AUTOINCREMENT, state BLOB NOT NULL UNIQUE)"
-"""Made when it is needed: versions before have none."""
+_SALT = "CREATE TABLE IF NOT EXISTS salt (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL)"
+"""Made when they are needed: versions before have none."""
 
 T = TypeVar("T")
 
@@ -135,6 +138,14 @@ class SqliteSnapshots:
             return [bytes(row[0]) for row in db.execute("SELECT state FROM aside ORDER BY number DESC")]
 
         return await self._change(read)
+
+    async def salt(self) -> bytes:
+        def made(db: sqlite3.Connection) -> bytes:
+            db.execute(_SALT)
+            db.execute("INSERT OR IGNORE INTO salt VALUES (1, ?)", (secrets.token_bytes(SALT_BYTES),))
+            return bytes(db.execute("SELECT salt FROM salt").fetchone()[0])
+
+        return await self._change(made)
 
     async def lead(self, owner: str, seconds: float) -> bool:
         def take(db: sqlite3.Connection) -> bool:

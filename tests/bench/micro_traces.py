@@ -58,7 +58,7 @@ async def _each_us(of: Exploring, calls: int, *, sampling: bool) -> float:
                 record.decision = of.sampled(record.request_id) if sampling else of.decision
                 heard = heard_for(of.request, ())
                 heard.say(ANSWER)
-                attempt.seen = seen_of(of.request, heard, attempt.candidate, of.view)
+                attempt.seen = seen_of(of.request, heard, attempt.candidate, of.view, None)
                 traces.append(record.request_id, partial(record.as_trace, [attempt]))
             await traces.close()
             took.append((time.process_time_ns() - before_ns) / calls / 1000)

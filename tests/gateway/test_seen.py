@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from app.core.policy import Key
 from app.core.secret import Secret
 from app.gateway.seen import _REFUSAL, salted_by
+from app.salt import keep_asking, know_salt
+from app.stores.snapshots import SnapshotsUnavailable
 from tests.gateway.policy_values import model, policy, provider
 from tests.http.live import SAY, Answer, LiveGateway, contract
 from tests.upstream import ScriptedUpstream
@@ -158,6 +162,42 @@ def test_what_a_call_that_did_not_complete_showed_is_nobodys(gateway: LiveGatewa
     answer = gateway.chat()
     assert answer.status >= 500
     assert gateway.decision(answer)["seen"] is None
+
+
+def test_a_request_is_known_again_when_providers_and_their_secrets_have_changed(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.source = Script.of(words("Yes."))
+    rules = contract(upstream)
+    other = rules.replace("providers:", 'providers:\n  more: {base_url: "http://127.0.0.1:9", api_key: "sk-new"}', 1)
+    assert other != rules
+    found = []
+    for each in (rules, other):
+        with LiveGateway(each, tmp_path) as live:
+            found.append(seen(live, live.chat()))
+    assert found[0]["asked"] == found[1]["asked"]
+    assert found[0]["began"] == found[1]["began"]
+
+
+async def test_while_the_store_of_the_salt_does_not_answer_the_policys_secrets_stand_in() -> None:
+    class Store:
+        asked = 0
+
+        async def salt(self) -> bytes:
+            self.asked += 1
+            if self.asked < 3:
+                raise SnapshotsUnavailable("away")
+            return b"s" * 32
+
+    class Holder:
+        salt: bytes | None = None
+
+    store, services = Store(), Holder()
+    await know_salt(services, store)  # type: ignore[arg-type]
+    assert services.salt is None
+    with patch("app.salt.AGAIN_S", 0.0):
+        await keep_asking(services, store)  # type: ignore[arg-type]
+    assert (services.salt, store.asked) == (b"s" * 32, 3)
 
 
 def test_a_new_key_changes_no_hash_and_a_new_secret_changes_all() -> None:

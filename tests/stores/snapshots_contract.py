@@ -137,6 +137,11 @@ class SnapshotsContract:
         assert await store.aside() == [b"4", b"2", b"3"]
         assert await store.load() == (Head(), None)
 
+    async def test_the_salt_is_made_once(self, store: Snapshots) -> None:
+        salt = await store.salt()
+        assert (len(salt), await store.salt()) == (32, salt)
+        assert await store.head() == Head()
+
     async def test_one_leads_until_its_time_is_over(self, store: Snapshots) -> None:
         assert await store.lead("one", 0.15)
         assert not await store.lead("other", 0.15)

@@ -33,6 +33,7 @@ async def test_learners_share_snapshots_and_namespaces_do_not() -> None:
     assert await one.lead("one", 60)
     assert not await other.lead("other", 60)
     assert await stranger.lead("stranger", 60)
+    assert await one.salt() == await other.salt() != await stranger.salt()
     for store in (one, other, stranger):
         await store.close()
 
