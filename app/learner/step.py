@@ -127,7 +127,8 @@ class Learner:
         """Whether the full window waits for its calls' signs, and nobody speaks of this one, nor will of its task."""
         if lesson.task is not None or lesson.call.request_id in self.words:
             return False
-        return lesson.call.ended_s < next(iter(self.lessons.values())).call.ended_s + SETTLED_S
+        # Where it ended long before the oldest, a clock was ahead: what that one waits for is not to come soon.
+        return abs(lesson.call.ended_s - next(iter(self.lessons.values())).call.ended_s) < SETTLED_S
 
     def _keep(self, lesson: Lesson) -> None:
         """Take in one call."""

@@ -20,12 +20,17 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
+from app.stores.file_lock import lock_for_readers, try_lock
 from app.stores.traces_schema import SHAPE
 
 SUFFIX = ".parquet"
 MAKING = ".making"
 """A folder, on the same disk, for files that are not complete; readers of Parquet pass over names with a dot."""
 STALE_S = 6 * 3600.0
+_LOCK = ".reading.lock"
+_MAGIC = b"PAR1"
+_END = b"size" + _MAGIC
+"""https://parquet.apache.org/docs/file-format/: how a file begins, and how it ends."""
 _PART = re.compile(r"day=(\d{4}-\d\d-\d\d)/part-([\w-]+)(?:\.([0-9a-f]{8}))?\.parquet")
 _WHOLE_PUTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
 """File systems on which a file that is put becomes visible whole, or not at all."""
@@ -59,6 +64,7 @@ class ParquetFolder:
             raise TracesError(f"BURSAR_TRACES_URL cannot be used ({type(error).__name__})") from None
         self.root = str(root).rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
+        self._locks = self.local and os.name != "nt"  # there a file that is open cannot be removed
 
     @contextlib.contextmanager
     def making(self) -> Iterator[Path]:
@@ -95,6 +101,33 @@ class ParquetFolder:
             if part is not None and part.name == name and part.shape != SHAPE:
                 self.fs.rm(part.path)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Meanwhile no part of a local folder goes for its age: parts are opened when a question comes to them."""
+        file = None
+        if self._locks:
+            with contextlib.suppress(OSError):  # not there yet, or not ours to write
+                file = os.open(Path(self.root, _LOCK), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if file is not None:
+                lock_for_readers(file)
+            yield
+        finally:
+            if file is not None:
+                os.close(file)
+
+    def is_whole(self, part: Part) -> bool:
+        """Whether a part begins and ends as Parquet does; of one that is not here it is taken to be so."""
+        if not self.local:
+            return True
+        try:
+            with open(part.path, "rb") as file:
+                begins = file.read(len(_MAGIC))
+                file.seek(-len(_END), os.SEEK_END)
+                return begins == _MAGIC and file.read().endswith(_MAGIC)
+        except OSError:
+            return False
+
     def parts(self) -> list[Part]:
         """All parts, oldest day first. Raises TracesError."""
         with told("listed"):
@@ -108,8 +141,15 @@ class ParquetFolder:
         return None if found is None else Part(path, dt.date.fromisoformat(found[1]), found[2], found[3] or "")
 
     def expire(self, before: dt.date) -> int:
-        """Remove the parts of earlier days; how many. Raises TracesError."""
+        """Remove the parts of earlier days; how many. While questions are being answered from a local folder it is left
+        to the next time. Raises TracesError."""
         old = [part for part in self.parts() if part.day < before]
+        if not old or not self._locks:
+            return self._remove(old)
+        with told("removed"), open(Path(self.root, _LOCK), "ab") as file:
+            return self._remove(old) if try_lock(file.fileno()) else 0
+
+    def _remove(self, old: list[Part]) -> int:
         with told("removed"):
             for part in old:
                 self.fs.rm(part.path)

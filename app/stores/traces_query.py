@@ -60,7 +60,7 @@ def open_files(folder: Path, parquet: ParquetFolder, *, small: bool = False) -> 
     A segment that is being compacted is read itself, and what there may be of its parts already is not.
     """
     open_now = waiting_segments(folder)
-    with database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with parquet.reading(), database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
         whole = [_readable(path, Path(copies)) for path in open_now]
         hidden = {path.stem for path in open_now}
         make_view(db, parquet, [part for part in parquet.parts() if part.name not in hidden], whole)
@@ -72,10 +72,10 @@ async def open_stream(
     stream: TraceStream, parquet: ParquetFolder, *, small: bool = False
 ) -> AsyncIterator[duckdb.DuckDBPyConnection]:
     """The view over the shared store. Raises TracesError; LedgerUnavailable where Redis does not answer."""
-    waiting, parts = await _standing_still(stream, parquet)
-    if not waiting.all:
-        log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
-    with database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+    with parquet.reading(), database(small=small) as db, tempfile.TemporaryDirectory(prefix="bursar-") as copies:
+        waiting, parts = await _standing_still(stream, parquet)
+        if not waiting.all:
+            log.warning("many traces are not compacted yet, and the latest are left out: bursar traces compact")
         lines = write_lines(Path(copies), await stream.bodies(waiting.request_ids))
         make_view(db, parquet, [part for part in parts if part.name not in waiting.batches], lines)
         yield db
@@ -99,8 +99,10 @@ def make_view(
     """Define `traces` over these parts and these files of records as JSON lines, and `steps`. Raises TracesError.
 
     Parts of one shape are opened as they are read, those of days that a question leaves out not at all; but the first,
-    here the latest, tells the columns of all. Parts whose shape is not known are all asked first.
+    here the latest, tells the columns of all. Parts whose shape is not known are all asked first. One that is not whole
+    (a copy that was broken off) is left out, and said.
     """
+    parts = [part for part in parts if parquet.is_whole(part) or _left_out(part)]
     rows = rows_sql(lines_sql([str(path) for path in lines]))
     if parts and not parquet.local:
         db.register_filesystem(parquet.fs)
@@ -113,6 +115,11 @@ def make_view(
         db.execute(f"CREATE VIEW steps AS {STEPS}")
     except duckdb.Error as error:
         raise TracesError(f"traces could not be read: {error}") from error
+
+
+def _left_out(part: Part) -> bool:
+    log.warning("a file of traces is not whole, and is left out", file=part.path)
+    return False
 
 
 def _shape(part: Part) -> str:

@@ -65,6 +65,17 @@ def test_signs_of_a_busy_house_of_tasks_are_heard_before_its_calls_leave() -> No
     assert {one.request_id for one in made.step(2_001.0)} == {call_id(n) for n in range(142 * 7, 1_000)}
 
 
+def test_a_clock_that_was_ahead_for_a_while_makes_nobody_deaf() -> None:
+    """What it called tomorrow fills the window, and would have its signs tomorrow."""
+    made = Learner(BASE)
+    made.saw(call(n, at_s=1_000.0 + 86_400.0 + n) for n in range(WINDOW))
+    found = []
+    for first in range(0, 1_000, 20):
+        made.saw(call(first + n, at_s=1_000.0 + first + n) for n in range(20))
+        found += made.step(1_000.0 + first + 20)
+    assert len({one.request_id for one in found}) > WINDOW
+
+
 def test_calls_that_are_passed_over_are_counted() -> None:
     made = Learner(BASE)
     made.saw(call(n) for n in range(WINDOW + 30))

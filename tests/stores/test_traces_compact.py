@@ -18,6 +18,7 @@ import fsspec  # type: ignore[import-untyped]
 import msgspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from structlog.testing import capture_logs
 
 from app.stores import traces_segments
 from app.stores.traces_compact import compact_segments
@@ -238,11 +239,41 @@ def test_what_a_killed_pass_of_another_version_left_is_replaced(tmp_path: Path, 
     assert len(parquet.parts()) == len(ids(tmp_path, parquet)) == 2
 
 
+@pytest.mark.parametrize("half", [b"", b"PAR1", b"PAR1" + b"\0" * 500, b"not parquet at all, but long enough for it"])
+def test_a_part_that_is_not_whole_hides_no_other(tmp_path: Path, parquet: ParquetFolder, half: bytes) -> None:
+    """A copy that was broken off, or is under way: it is said, and the others are read."""
+    closed_segment(tmp_path, record(1), record(2, NOON_S + 86_400))
+    compact_segments(tmp_path, parquet, 0)
+    (first, _) = parquet.parts()
+    for day in (first.day, first.day + dt.timedelta(days=1), first.day + dt.timedelta(days=2)):
+        folder = Path(parquet.root, f"day={day}")
+        folder.mkdir(exist_ok=True)
+        (folder / f"part-copied.{SHAPE}.parquet").write_bytes(half)
+    with capture_logs() as logs, open_files(tmp_path, parquet) as db:
+        assert db.execute("SELECT count(*) FROM traces").fetchall() == [(2,)]
+    assert len([one for one in logs if one["log_level"] == "warning" and "part-copied" in one["file"]]) == 3
+
+
+def test_old_days_wait_for_questions_that_are_being_answered(tmp_path: Path, parquet: ParquetFolder) -> None:
+    """DuckDB opens a part when it comes to it: one that goes meanwhile would end the answer with an error."""
+    for day in range(3):
+        closed_segment(tmp_path, record(day, NOON_S - day * 86_400))
+    compact_segments(tmp_path, parquet, 0)
+    with open_files(tmp_path, parquet) as db:
+        asked = db.execute("SELECT created_s FROM traces ORDER BY created_s")
+        assert compact_segments(tmp_path, parquet, 1).expired == 0
+        assert len(asked.fetchall()) == 3
+        with open_files(tmp_path, parquet) as other:
+            assert other.execute("SELECT count(*) FROM traces").fetchall() == [(3,)]
+    assert compact_segments(tmp_path, parquet, 1).expired == 3
+    assert parquet.parts() == []
+
+
 def test_of_days_that_are_not_asked_for_nothing_is_opened(tmp_path: Path, parquet: ParquetFolder) -> None:
     closed_segment(tmp_path, record(1), record(2, NOON_S + DAY_S))
     compact_segments(tmp_path, parquet, 0)
     earlier = next(part for part in parquet.parts() if part.day.day == 20)
-    Path(earlier.path).write_bytes(b"damaged")
+    Path(earlier.path).write_bytes(b"PAR1 damaged PAR1")
     asked = f"SELECT cost_usd FROM traces WHERE {since_sql(NOON_S + DAY_S / 2)}"
     assert rows(tmp_path, parquet, asked) == [(0.002,)]
     with pytest.raises(QueryError, match="part-"):
