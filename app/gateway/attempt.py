@@ -63,6 +63,10 @@ class Session(Protocol):
     def key_name(self) -> str:
         """Whose call it is."""
 
+    @property
+    def salt(self) -> bytes | None:
+        """What hashes of its request are salted with, where that is known."""
+
     def headers(self, attempt: AttemptRecord, purse: Purse, content_type: bytes) -> list[tuple[bytes, bytes]]:
         """The reply's headers."""
 
@@ -116,8 +120,8 @@ class Attempt:
             if not self.purse.closed:
                 await self.settle_stopped()
             if self.record.outcome is Outcome.COMPLETED:
-                of, salt = self.session, self.session.services.salt
-                self.record.seen = seen_of(of.request, self.exchange.heard, self.candidate, of.view, salt)
+                of = self.session
+                self.record.seen = seen_of(of.request, self.exchange.heard, self.candidate, of.view, of.salt)
 
     async def _carry(self) -> Verdict | None:
         reply: Reply | None = None

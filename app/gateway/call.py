@@ -87,6 +87,11 @@ class ChatCall(OwnedCall):
         return self.record.key_name
 
     @property
+    def salt(self) -> bytes | None:
+        """What hashes of its request are salted with, where that is known."""
+        return self.services.salt
+
+    @property
     def _name(self) -> bytes:
         return name_of(self._as_sent, self.record.key_name, self.record.task_id)
 
