@@ -53,7 +53,7 @@ from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
 from app.replaying import ReplayCheck
-from app.salt import keep_asking, know_salt
+from app.salt import keep_asking, salt_of
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -252,12 +252,11 @@ class Gateway:
         await budgets.start()
         await traces.start()
         await outcomes.start()
-        follower = await self._follower(snapshots := make_snapshots(settings))
+        follower, salt = await self._follower(snapshots := make_snapshots(settings)), await salt_of(snapshots)
         view, ledger = View(self.policies.current, self.routers, self.book.current), Ledger(budgets, self.metrics)
         upstreams, memory = BridgedUpstreams(make_upstreams(os.environ)), make_memory(settings)
         responses = make_responses(settings)
-        services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory, responses)
-        await know_salt(services, snapshots)
+        services = self.services = Services(view, ledger, upstreams, traces, self.metrics, memory, responses, salt)
         self.history.note(self.policies.current.version, (), time.time())
         aside, figures = Aside(settings), Figures(settings)
         dashboard = self.dashboard = self._dashboard(services, figures)

@@ -15,15 +15,16 @@ LONGEST_S: Final = 1.0
 AGAIN_S: Final = 5.0
 
 
-async def know_salt(services: Services, snapshots: Snapshots) -> None:
-    """Ask for it once; while it is not known hashes are salted by the policy's secrets."""
+async def salt_of(snapshots: Snapshots) -> bytes | None:
+    """It, or None where the store does not answer soon."""
     with contextlib.suppress(SnapshotsUnavailable, TimeoutError):
         async with asyncio.timeout(LONGEST_S):
-            services.salt = await snapshots.salt()
+            return await snapshots.salt()
+    return None
 
 
 async def keep_asking(services: Services, snapshots: Snapshots) -> None:
-    """Until it is known."""
+    """Ask for it until it is known; meanwhile hashes are salted by the policy's secrets."""
     while services.salt is None:
         await asyncio.sleep(AGAIN_S)
-        await know_salt(services, snapshots)
+        services.salt = await salt_of(snapshots)

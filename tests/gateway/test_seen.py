@@ -13,7 +13,7 @@ import pytest
 from app.core.policy import Key
 from app.core.secret import Secret
 from app.gateway.seen import _REFUSAL, salted_by
-from app.salt import keep_asking, know_salt
+from app.salt import keep_asking
 from app.stores.snapshots import SnapshotsUnavailable
 from tests.gateway.policy_values import model, policy, provider
 from tests.http.live import SAY, Answer, LiveGateway, contract
@@ -194,8 +194,6 @@ async def test_while_the_store_of_the_salt_does_not_answer_the_policys_secrets_s
 
     store: Any = Store()
     services: Any = Holder()
-    await know_salt(services, store)
-    assert not services.salt
     with patch("app.salt.AGAIN_S", 0.0):
         await keep_asking(services, store)
     assert (services.salt, store.asked) == (b"s" * 32, 3)
