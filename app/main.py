@@ -53,7 +53,7 @@ from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
 from app.replaying import ReplayCheck
-from app.salt import keep_asking, salt_of
+from app.salt import FIRST_LOOK_S, keep_asking, salt_of
 from app.settings import Settings, installed_version
 from app.stores.budgets import HEARTBEAT_S, Budgets, LedgerUnavailable
 from app.stores.budgets_sqlite import SqliteBudgets
@@ -83,7 +83,6 @@ if TYPE_CHECKING:  # numpy costs 100 ms to import
 
 log = structlog.get_logger()
 
-FIRST_LOOK_S = 1.0
 NO_KEYS = "the policy sets no keys, so the gateway would let anyone spend: serve on loopback only, or add keys"
 
 
@@ -283,8 +282,7 @@ class Gateway:
                     lambda: Measuring(services, aside).keep(settings.data_dir),
                     WindowsUsed(services).keep,
                     lambda: Notices(services, make_replays(settings, "notices")).keep(),
-                    dashboard.live.run,
-                    dashboard.others.run,
+                    *dashboard.loops,
                     circuits.keep,
                     lambda: keep_asking(services, snapshots),
                 ]

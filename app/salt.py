@@ -10,15 +10,15 @@ from typing import Final
 from app.gateway.services import Services
 from app.stores.snapshots import Snapshots, SnapshotsUnavailable
 
-LONGEST_S: Final = 1.0
-"""A gateway that begins waits no longer for it."""
+FIRST_LOOK_S: Final = 1.0
+"""A gateway that begins waits no longer for what it can be told later."""
 AGAIN_S: Final = 5.0
 
 
 async def salt_of(snapshots: Snapshots) -> bytes | None:
     """It, or None where the store does not answer soon."""
     with contextlib.suppress(SnapshotsUnavailable, TimeoutError):
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(FIRST_LOOK_S):
             return await snapshots.salt()
     return None
 

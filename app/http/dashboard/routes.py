@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -54,6 +54,11 @@ class Dashboard:
         self.gate = Gate(self.services)
         self.others = Others(self.words, lambda: own_word(self.services, self.whose))
         self.live = Broadcast(lambda: moment(self.services, self.policies, self.others, self.whose))
+
+    @property
+    def loops(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What runs for it while the gateway does."""
+        return self.live.run, self.others.run
 
 
 def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
