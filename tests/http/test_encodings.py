@@ -15,6 +15,7 @@ from tests.upstream import ScriptedUpstream
 
 BODY = json.dumps({"model": "small", "messages": SAY}).encode()
 ZIPPED = gzip.compress(BODY, mtime=0)
+NOTHING = gzip.compress(b"", mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_what_python_reads_is_read(
         ("gzip", ZIPPED[:-9], BadRequest),
         ("gzip", b"", BadRequest),
         ("gzip", ZIPPED + b"more", BadRequest),
+        ("gzip", ZIPPED + bytes(9) + b"more", BadRequest),
         ("gzip", ZIPPED + ZIPPED[:-9], BadRequest),
         ("gzip", gzip.compress(b"a" * 900, mtime=0) * 2, TooLarge),
         ("gzip", gzip.compress(b"a" * 10**6, mtime=0), TooLarge),
@@ -63,3 +65,16 @@ def test_what_cannot_be_read_says_so(
     if error is not TooLarge:
         answer = gateway.ask("POST", "/v1/chat/completions", sent, {"content-encoding": encoding})
         assert (answer.status, answer.error["code"]) == (error.status, error.code)
+
+
+def test_members_without_end_are_refused() -> None:
+    """Read one by one from the whole body they would keep all others waiting for half an hour."""
+    with pytest.raises(BadRequest):
+        decoded("gzip", NOTHING * 200_000, 1000)
+
+
+def test_many_members_are_read() -> None:
+    body = bytes(range(256)) * 1_000
+    members = b"".join(gzip.compress(body[at : at + 1_000], mtime=0) for at in range(0, len(body), 1_000))
+    assert decoded("gzip", members, len(body)) == body
+    assert decoded("gzip", gzip.compress(body, 0, mtime=0) + NOTHING, len(body)) == body
