@@ -16,6 +16,8 @@ _KEPT_S = {"hour": DAY_S, "day": 3 * DAY_S, "month": 40 * DAY_S, "total": 400 * 
 _TASK_KEPT_S = 40 * DAY_S
 _CENTS = NANO_PER_USD // 100
 _FINE = 1_000
+_STEERING = str.maketrans(dict.fromkeys("<>@[]", "_"))
+"""By what a text calls all of a channel's people in Slack, Mattermost or Discord, or hides where a link leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ def of_window(scope: str, balance: Balance, limit_nano: int, at: tuple[float, ..
     """What is to be said of a window (by its name in the ledger), for the highest share that it has reached. A share of
     1 is reached also where a call was cut at the limit. A limit that is changed is a new one."""
     used = balance.spent_nano / limit_nano if limit_nano else 0.0
-    reached = [share for share in at if used >= share or (share == 1 and balance.exhausted)]
+    # By the limit that the policy has now: the ledger's own is that of the last call.
+    cut = balance.killed_at_nano is not None and limit_nano <= (balance.killed_limit_nano or 0)
+    reached = [share for share in at if used >= share or (share == 1 and cut)]
     if not reached:
         return None
     who, owner, window, moment = _parts(scope)
@@ -82,7 +86,7 @@ def of_task(key: str | None, task_id: str, balance: Balance) -> Due | None:
     if not balance.exhausted or limit is None:
         return None
     whose = f" of key {key}" if key else ""
-    text = f"Task {task_id}{whose} was cut at its cap: {_usd(balance.spent_nano)} of {_usd(limit)} spent."
+    text = f"Task {_shown(task_id)}{whose} was cut at its cap: {_usd(balance.spent_nano)} of {_usd(limit)} spent."
     share = round(balance.spent_nano / limit, 4) if limit else 1.0
     spent, most = usd_float(balance.spent_nano), usd_float(limit)
     notice = Notice("task", "task", key, None, task_id, spent, most, share, text)
@@ -95,6 +99,11 @@ def _parts(scope: str) -> tuple[str, str | None, str, str | None]:
     owner = rest.pop(0) if who != "global" else None
     window, _, moment = ":".join(rest).partition(":")
     return who, owner, window, moment or None
+
+
+def _shown(task_id: str) -> str:
+    """A task's name, which a client chose, in words for people: `notices` of the message has it as it is."""
+    return task_id.translate(_STEERING)
 
 
 def _usd(nano: int) -> str:

@@ -26,7 +26,9 @@ EVERY_S = 15.0
 TASKS_LOOKED_AT = 500
 """The latest used; their models' scopes stand among them."""
 LINES = 20
-"""Of more notices at a time the message has these in words, and all as data."""
+MOST_CHARS = 1_900
+"""Of more notices at a time, or longer ones, the message has these in words, and all as data: Discord refuses a message
+of more than 2,000 characters (https://discord.com/developers/docs/resources/webhook#execute-webhook)."""
 POST_WITHIN_S = 10.0
 BEGUN, BEGUN_KEPT_S = "begun", 3_650 * DAY_S
 FINGERPRINT = hashlib.sha256(b"notice").digest()
@@ -89,7 +91,8 @@ class Notices:
         return found
 
     async def _tasks(self) -> list[Due]:
-        """Cut tasks. Those of before the first look of all are not told: they are no news."""
+        """Cut tasks. Those of before the first look of all are not told: they are no news. None while another process
+        is at that look."""
         scopes = await self._services.ledger.budgets.scopes("task:", TASKS_LOOKED_AT)
         cut = []
         for name, balance in scopes:
@@ -103,7 +106,7 @@ class Notices:
                     self._end(one, given=True)
             self._store.keep(BEGUN, GIVEN, BEGUN_KEPT_S)
             self.given.add(BEGUN)
-        return due
+        return due if BEGUN in self.given else []
 
     async def _claimed(self, name: str) -> bool:
         """Whether this notice is this process's to give now."""
@@ -125,9 +128,15 @@ class Notices:
 
 def message(due: Sequence[Due]) -> bytes:
     """The body of a post: its words as `text` (Slack, Mattermost) and `content` (Discord), and the notices as data."""
-    lines = [one.notice.text for one in due[:LINES]]
-    if len(due) > LINES:
-        lines.append(f"And {len(due) - LINES} more.")
+    lines: list[str] = []
+    chars = 0
+    for one in due[:LINES]:
+        chars += len(one.notice.text) + 1
+        if lines and chars > MOST_CHARS:
+            break
+        lines.append(one.notice.text)
+    if len(due) > len(lines):
+        lines.append(f"And {len(due) - len(lines)} more.")
     text = "\n".join(lines)
     body: dict[str, Any] = {"text": text, "content": text, "notices": [one.notice for one in due]}
     return msgspec.json.encode(body)

@@ -68,6 +68,23 @@ def test_a_cut_at_the_limit_spends_it_and_another_limit_is_another_notice() -> N
     assert len({cut.once, raised.once, below.once}) == 3
 
 
+def test_a_cap_that_was_raised_is_not_spent_though_no_call_has_come_since() -> None:
+    """The ledger has the limit of the last call; what is told by mistake would be remembered, and not told when due."""
+    cut = Balance(19 * USD, limit_nano=20 * USD, killed_at_nano=19 * USD, killed_limit_nano=20 * USD)
+    assert of_window("key:k:day:2026-12-01", cut, 40 * USD, AT) is None
+    lowered = of_window("key:k:day:2026-12-01", cut, 20 * USD, AT)
+    assert lowered is not None
+    assert lowered.once.split()[1] == "1"
+
+
+@pytest.mark.parametrize("name", ["<!channel>", "@everyone", "[bill](https://evil.example)"])
+def test_the_name_of_a_task_calls_nobody(name: str) -> None:
+    found = of_task("ci", name, Balance(5, limit_nano=5, killed_at_nano=5, killed_limit_nano=5))
+    assert found is not None
+    assert found.notice.task_id == name
+    assert not set("<>@[]") & set(found.notice.text)
+
+
 def test_a_task_is_told_when_it_was_cut_and_again_at_a_higher_cap() -> None:
     open_ = Balance(spent_nano=500_000, limit_nano=USD)
     assert of_task("ci", "run:1", open_) is None

@@ -18,7 +18,7 @@ import app.main
 from app.core.budget import Balance
 from app.core.notices import Due, of_task
 from app.core.windows import moment_of
-from app.gateway.notices import LINES, Notices, message
+from app.gateway.notices import BEGUN, LINES, Notices, message
 from app.stores.opening import make_replays
 from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
 from tests.http.live import LiveGateway, sha256
@@ -172,6 +172,30 @@ def test_a_task_that_was_cut_is_told_but_not_one_of_before(gateway: LiveGateway,
     assert receiver.texts()[0].startswith("Task new of key alice was cut at its cap: $0.0")
 
 
+def test_at_the_first_look_of_several_processes_no_task_of_before_is_told(
+    gateway: LiveGateway, receiver: Receiver
+) -> None:
+    headers = {**ALICE, "X-Bursar-Task-Id": "old", "X-Bursar-Task-Max-Cost-Usd": "0.003"}
+    assert gateway.chat(headers, stream=True).status == 200
+
+    async def both() -> None:
+        first, second = notices(gateway), notices(gateway)
+        claim = first._store.claim
+
+        async def while_second_looks(name: str, fingerprint: bytes) -> Claim | Kept:
+            found = await claim(name, fingerprint)
+            if name == BEGUN:
+                await look(second)
+            return found
+
+        first._store.claim = while_second_looks  # type: ignore[method-assign]
+        await look(first)
+        await look(notices(gateway))
+
+    gateway.run(both())
+    assert receiver.posts == []
+
+
 def test_a_webhook_that_is_not_there_is_told_in_the_log_without_its_address(
     gateway: LiveGateway, upstream: ScriptedUpstream, receiver: Receiver
 ) -> None:
@@ -230,3 +254,13 @@ def test_a_crowd_is_one_message() -> None:
     said = json.loads(message(due))
     assert len(said["notices"]) == LINES + 7
     assert said["text"].split("\n")[LINES:] == ["And 7 more."]
+
+
+def test_words_are_no_longer_than_a_message_may_be() -> None:
+    cut = Balance(spent_nano=5, limit_nano=5, killed_at_nano=5, killed_limit_nano=5)
+    due = [found for found in (of_task("k", f"{at:0200}", cut) for at in range(LINES)) if isinstance(found, Due)]
+    said = json.loads(message(due))
+    assert len(said["content"]) <= 2_000
+    lines = said["text"].split("\n")
+    assert lines[-1] == f"And {LINES - len(lines) + 1} more."
+    assert len(said["notices"]) == LINES
