@@ -80,4 +80,12 @@ class SharedReplays(Protocol):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Kept).decode
+_decode = msgspec.msgpack.Decoder(Kept).decode
+
+
+def decode(reply: bytes) -> Kept:
+    """A reply as it was stored. Raises ReplaysUnavailable where another version stored it: then it is made anew."""
+    try:
+        return _decode(reply)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ReplaysUnavailable(f"a reply that this version cannot read: {error}") from None

@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -116,6 +116,14 @@ async def test_whose_reply_it_was_is_kept_with_it(make: Make) -> None:
     assert await a.claim("k", ONE) is Claim.MINE
     a.keep("k", told)
     assert await settled(b, "k") == told
+
+
+async def test_what_another_version_kept_is_served_anew(make: Make) -> None:
+    a, b = make(), make()
+    assert await a.claim("k", ONE) is Claim.MINE
+    a.keep("k", msgspec.structs.replace(REPLY, origin=cast(Any, 5)))
+    with pytest.raises(ReplaysUnavailable, match="this version cannot read"):
+        await settled(b, "k")
 
 
 async def test_a_file_of_replies_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
