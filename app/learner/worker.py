@@ -210,7 +210,7 @@ class Worker:
             if (head.epoch, head.rollbacks) == (self._head.epoch, self._head.rollbacks):
                 return self.learner
         self._head, saved = await self._snapshots.load()
-        kept, learner, self.watching = await self._restored(saved)
+        kept, learner, self.watching, back = await self._restored(saved)
         self._tail, self._words = self._make_tail(kept.traces), kept.words
         self._tried_s, self._tried, self._short, self._unsaved = kept.tried_s, kept.tried, kept.short, False
         self._aftermath = kept.aftermath
@@ -219,7 +219,9 @@ class Worker:
         if self._aftermath.number == self._head.current and self._head.current:
             parent = self._aftermath.parent
             self._before = (await self._belief(parent))[0] if parent else learner.prior.begin()
-        if kept.rollbacks != self._head.rollbacks:
+        # Rollbacks while it was set aside may all have been of another's snapshots.
+        others = back and (self._in_force is None or self._head.current == learner.term)
+        if kept.rollbacks != self._head.rollbacks and not others:
             in_force = self._in_force or learner.prior.begin()
             learner.rolled_back(in_force, self._head.current)
             self._tried, self._short, self._unsaved = 0, 0, True
@@ -227,24 +229,23 @@ class Worker:
         self.learner = learner
         return learner
 
-    async def _restored(self, saved: bytes | None) -> tuple[Checkpoint, Learner, Watching]:
+    async def _restored(self, saved: bytes | None) -> tuple[Checkpoint, Learner, Watching, bool]:
         """The learner that was saved. One that cannot be read here (of another version, or of other weights) is set
-        aside for whoever can, and an earlier one that was set aside and can be read is taken up again."""
+        aside for whoever can, and an earlier one that was set aside and can be read is taken up again (True)."""
         if saved is not None:
             try:
-                return self._read(saved)
+                return *self._read(saved), False
             except Unreadable as error:
                 await self._snapshots.set_aside(saved)
                 reason = str(error)
             for other in await self._snapshots.aside():
                 with contextlib.suppress(Unreadable):
-                    kept, learner, watching = self._read(other)
+                    found = self._read(other)
                     log.warning("the learner's state is set aside: one set aside before is taken up", reason=reason)
-                    kept.rollbacks = self._head.rollbacks  # they were of the other's snapshots
-                    return kept, learner, watching
+                    return *found, True
             log.warning("the learner's state cannot be used: it is set aside, and all begins anew", reason=reason)
         # Nothing was learned yet, so no rollback concerns it.
-        return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base), Watching()
+        return Checkpoint(b"", rollbacks=self._head.rollbacks), Learner(self._base), Watching(), False
 
     def _read(self, saved: bytes) -> tuple[Checkpoint, Learner, Watching]:
         kept, watching = checkpoint_of(saved)

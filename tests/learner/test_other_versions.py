@@ -58,6 +58,29 @@ async def test_what_was_set_aside_is_taken_up_by_who_can_read_it(house: House) -
     assert await house.snapshots.aside() == [others, mine]
 
 
+@pytest.mark.parametrize("back_to", [1, 2])
+async def test_a_rollback_of_its_own_snapshots_is_heeded_by_one_that_was_set_aside(house: House, back_to: int) -> None:
+    """Who goes back has what was learned since forgotten, whoever learned meanwhile."""
+    one = house.worker(every_s=1e9)
+    for first in (0, 25):
+        await house.calls(first, first + 25)
+        await all_of(one)
+    head, mine = await house.snapshots.load()
+    assert (head.current, mine is not None) == (2, True)
+    assert mine is not None
+    await house.snapshots.set_aside(mine)
+    head = await house.snapshots.save(changed(mine, newer), head=head)
+    others = Snapshot(0, house.now_s, "0123456789ab")
+    await house.snapshots.publish(others, good_body(), head=head, keep=3)
+    await house.snapshots.rollback(back_to)
+    again = house.worker(every_s=1e9)
+    again.owner = one.owner
+    await all_of(again)
+    assert again.learner is not None
+    known = [lesson for lesson in again.learner.lessons.values() if lesson.sites]
+    assert bool(len(known) > 30) is (back_to == 2)
+
+
 @pytest.mark.parametrize("how", BODIES)
 def test_nobody_is_let_back_in_a_snapshot_that_cannot_be_read(how: str) -> None:
     """What a newer version says beside would be lost; of other weights nothing is."""
