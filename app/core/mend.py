@@ -17,10 +17,13 @@ from app.core.raw import BOM
 _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(rb"\\(?:\\(?:\\\\)*+|%b\\%b|(%b|%b))" % (_HIGH, _LOW, _HIGH, _LOW))
 """Backslashes that are escaped, a whole character, or half of one, in a group; read from left to right."""
-_NUMBER = rb"-?\b\d++(?:\.\d++)?(?:[eE][+-]?\d++)?+"
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?\bInfinity\b|\bNaN\b|%b' % _NUMBER, re.DOTALL)
-"""A string, up to the end where nothing closes it: what is cut off must not be looked through again from each quote;
-or a number."""
+_LARGE = rb"(?<![\w.+-])-?(?:\d++(?:\.\d++)?[eE]\+?\d{3}\d*+|\d{200}\d*+(?:\.\d++)?(?:[eE][+-]?\d++)?+)"
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"?|(?=[-IN\d])(?:-?\bInfinity\b|\bNaN\b|%b)' % _LARGE,
+    re.DOTALL,
+)
+"""A string, up to the end where nothing closes it: what is cut off must not be looked through again from each quote; or
+a number that may be too large. All others are passed over: a reply may hold millions, while everybody waits."""
 
 
 def in_utf8(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.mend import in_utf8, readable, well_formed
+from app.core.mend import _TOKEN, in_utf8, readable, well_formed
 
 PIECES = ["\ud83d", "\ude00", "\\ ", "u", "d83d", '"', "\n", "\U0001f600", "NaN", "-Infinity", "\ufffd"]
 ESCAPES = [b"\\", b"u", rb"\ud83d", rb"\ude00", b"ude00"]
@@ -53,6 +53,29 @@ def test_numbers_that_nobody_can_hold_are_null() -> None:
     given = b'{"a":1e400,"b":[-1E+999,1e308,-12.5e-400,"1e400"],"c":%b,"d":0.1}' % (b"9" * 400)
     assert readable(given) == b'{"a":null,"b":[null,1e308,-12.5e-400,"1e400"],"c":null,"d":0.1}'
     assert readable(b'{"a":1.,"b":1e,"c":-}') is None
+
+
+DIGITS = st.one_of(st.integers(1, 4), st.integers(195, 320)).flatmap(
+    lambda many: st.sampled_from("019").map(lambda digit: digit * many)
+)
+NUMBERS = st.tuples(
+    st.sampled_from(["", "-"]),
+    DIGITS,
+    st.one_of(st.just(""), DIGITS.map(lambda digits: f".{digits}")),
+    st.one_of(st.just(""), st.tuples(st.sampled_from(["e", "E+", "e-"]), DIGITS).map("".join)),
+).map("".join)
+
+
+@given(st.lists(NUMBERS, max_size=4))
+def test_just_the_numbers_that_nobody_can_hold_are_null(numbers: list[str]) -> None:
+    held = [number if math.isfinite(float(number)) else "null" for number in numbers]
+    given = f"[NaN,{','.join(numbers)}]".encode()
+    assert readable(given) == f"[null,{','.join(held)}]".encode()
+
+
+def test_numbers_of_every_day_are_passed_over() -> None:
+    """Each of millions of log probabilities was looked at by itself: for seconds, in which nobody else is served."""
+    assert list(_TOKEN.finditer(b"[0,-1.25,3e8,-9.5E-300,1e99,12345678901234567890]")) == []
 
 
 def test_what_is_cut_off_is_looked_through_once() -> None:
