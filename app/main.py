@@ -377,7 +377,7 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _tend_ledger(services: Services) -> None:
-    """Keep this process's lease, end the holds of dead ones, write what is owed; and show circuits."""
+    """Keep this process's lease, end the holds of dead ones and of no call, write what is owed; and show circuits."""
     ledger = services.ledger
     while True:
         services.show_circuits()
@@ -385,8 +385,7 @@ async def _tend_ledger(services: Services) -> None:
             for expired in await ledger.budgets.beat():
                 services.metrics.reservations_expired.inc()
                 log.warning("a dead process's reservation was charged and ended", call_id=expired.call_id)
-            await ledger.pay_owed()
-            await ledger.end_ghosts()
+            await ledger.catch_up()
         except LedgerUnavailable as error:
             ledger.is_down(error)
         await asyncio.sleep(HEARTBEAT_S)

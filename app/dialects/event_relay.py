@@ -274,7 +274,7 @@ class EventRelay:
 
     def _emit(self, item: _Item, out: list[bytes]) -> None:
         # What other choices say passes by an end that is not the last.
-        if item.ends or (self._held and (not item.pieces or any(held.last for held in self._held))):
+        if item.ends or (self._held and (not item.events or any(held.last for held in self._held))):
             self._hold(item, out)
             return
         if not self.opened:

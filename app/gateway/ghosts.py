@@ -6,10 +6,16 @@ their holds are there again, and would stay for as long as this process lives.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 
-from app.core.budget import Settle
+import structlog
+
+from app.core.budget import Lost, Settle
+from app.stores.budgets import Budgets
+
+log = structlog.get_logger()
 
 REMEMBERED = 10_000
 """Settlements that are remembered (2 MB): those of ten seconds at a thousand calls a second, of minutes as a rule. The
@@ -30,7 +36,21 @@ class Alive:
         self.calls.discard(op.call_id)
         self._settled.append(op)
 
-    def settlements(self, call_ids: Iterable[str]) -> dict[str, Settle]:
-        """How these calls were settled, of those that are remembered."""
-        wanted = set(call_ids)
-        return {op.call_id: op for op in self._settled if op.call_id in wanted}
+    async def end_others(self, budgets: Budgets, known: Callable[[], set[str]]) -> int:
+        """End this process's holds of other calls than those that are `known` then: each as its call was settled, or as
+        a dead process's where that is not remembered. How many there were. Raises LedgerUnavailable."""
+        before = known()
+        held = await budgets.held()  # a call may begin or end meanwhile
+        ghosts = {call_id for call_id in held if call_id not in before}
+        if not ghosts or not (ghosts := ghosts - known()):
+            return 0
+        settlements = {op.call_id: op for op in self._settled if op.call_id in ghosts}
+        answers = await asyncio.gather(*[budgets.apply(op) for op in settlements.values()])
+        # As a rule of calls that came and went since this began: a name was read, and there is no hold.
+        lost = {answer.call_id for answer in answers if isinstance(answer, Lost)}
+        remembered = settlements.keys() - lost
+        unknown = list(ghosts - remembered)
+        ended = len(remembered) + (len(await budgets.abandon(unknown)) if unknown else 0)
+        if ended:
+            log.warning("the ledger had forgotten settlements", holds=ended, remembered=len(remembered))
+        return ended

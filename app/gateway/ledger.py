@@ -205,6 +205,14 @@ class Ledger:
         assert isinstance(result, Settled)
         return result
 
+    async def catch_up(self) -> None:
+        """Make again what the store has forgotten, then write what is owed: the settlements of an outage would take
+        the places of those before it in what is remembered. Raises LedgerUnavailable."""
+        try:
+            await self.end_ghosts()
+        finally:
+            await self.pay_owed()
+
     async def pay_owed(self) -> None:
         """Write what is owed, oldest first, until the store fails again."""
         try:
@@ -230,19 +238,11 @@ class Ledger:
         self._is_up()
 
     async def end_ghosts(self) -> int:
-        """End the holds in this process's name that none of its calls has (`ghosts.py`): each as its call was settled,
-        or as a dead process's where that is not remembered. How many. Raises LedgerUnavailable."""
-        known = self._known()
-        held = await self.budgets.held()  # a call may begin or end meanwhile
-        ghosts = [call_id for call_id in held if call_id not in known]
-        if not ghosts or not (ghosts := [call_id for call_id in ghosts if call_id not in self._known()]):
-            return 0
-        settlements = self._alive.settlements(ghosts)
-        log.warning("the ledger had forgotten settlements", holds=len(ghosts), remembered=len(settlements))
-        await asyncio.gather(*[self.budgets.apply(op) for op in settlements.values()])
-        await self.budgets.abandon([call_id for call_id in ghosts if call_id not in settlements])
-        self._metrics.settlements_forgotten.inc(len(ghosts))
-        return len(ghosts)
+        """End the holds in this process's name that none of its calls has, and tell how many (`ghosts.py`). Raises
+        LedgerUnavailable."""
+        ended = await self._alive.end_others(self.budgets, self._known)
+        self._metrics.settlements_forgotten.inc(ended)
+        return ended
 
     def _known(self) -> set[str]:
         """The calls whose holds will be settled: under way, owed, or unsure."""

@@ -76,7 +76,8 @@ class StoredBook:
 
     def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
         """End these holds of this owner, each charged as a dead one's."""
-        return self._transact(lambda: self._end([call_id for call_id in self.held() if call_id in call_ids]))
+        wanted = set(call_ids)
+        return self._transact(lambda: self._end([call_id for call_id in self.held() if call_id in wanted]))
 
     def close(self) -> None:
         """Give up the lease and close; holds that are still there are anyone's to expire."""

@@ -84,6 +84,18 @@ async def test_whole_replies_are_as_they_came(tmp_path: Path) -> None:
         assert (await live.balance("task:t1")).spent_nano == 10 * INPUT_NANO + 5 * OUTPUT_NANO
 
 
+async def test_a_picture_stays_where_it_was_though_another_candidate_has_ended(tmp_path: Path) -> None:
+    picture = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
+    candidate = {"index": 1, "content": {"role": "model", "parts": [picture]}}
+    shown = b"data: " + json.dumps({"candidates": [candidate]}).encode() + b"\r\n\r\n"
+    came = [frame(" a", finish="STOP"), frame(" b", 1), shown, frame(" c", 1), frame(" d", 1, "STOP", output=4)]
+    async with spoken(*came) as url, Live(tmp_path, rules(url, 10 * CAP_NANO)) as live:
+        got = await ask(live, candidateCount=2)
+        told = [c for line in got.splitlines() if line.startswith("data: ") for c in json.loads(line[6:])["candidates"]]
+        parts = [part for c in told if c["index"] == 1 for part in c["content"]["parts"]]
+        assert parts == [{"text": " b"}, picture, {"text": " c"}, {"text": " d"}]
+
+
 async def test_text_that_comes_with_the_clamp_s_end_is_shown(tmp_path: Path) -> None:
     limit = 40
     cap_nano = 18 * INPUT_NANO + limit * OUTPUT_NANO

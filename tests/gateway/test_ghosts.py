@@ -158,9 +158,70 @@ class Forgetful:
         return [hold.call_id for hold in self.book.holds.values() if hold.owner == self.owner]
 
     async def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
-        return [Expired(call_id, self.owner, (), self.book.expire(call_id) or 0) for call_id in call_ids]
+        held = [call_id for call_id in call_ids if call_id in self.book.holds]
+        return [Expired(call_id, self.owner, (), self.book.expire(call_id) or 0) for call_id in held]
 
     async def close(self) -> None: ...
+
+
+async def test_a_call_that_comes_and_goes_while_the_ledger_is_asked_is_no_ghost() -> None:
+    store, metrics = Forgetful(), Metrics()
+    ledger, op = Ledger(store, metrics), Reserve("quick", "me", (Claim("s"),), 100, 100, 50)
+
+    async def held() -> list[str]:
+        await ledger.reserve(op, LedgerRules(), wait=False, stopped=lambda: False)
+        found = await Forgetful.held(store)
+        await ledger.settle(op, Settle("quick", 7))
+        return found
+
+    store.held = held  # type: ignore[method-assign]
+    assert await ledger.end_ghosts() == 0
+    assert metrics.registry.get_sample_value(FORGOTTEN) == 0, "nothing was forgotten, and nobody is told so"
+    assert store.book.balances["s"].spent_nano == 7
+
+
+async def test_a_name_without_a_hold_is_forgotten(
+    tmp_path: Path, upstream: ScriptedUpstream, server: RedisServer
+) -> None:
+    """As a server leaves it that has thrown out what it had no room for: else it is looked into for ever."""
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream}), server.url) as live:
+        assert (await live.chat(stream=True)).done
+        await live.idle()
+        budgets = live.services.ledger.budgets
+        (settled,) = live.services.ledger._alive._settled
+        names = f"{{{live.namespace}}}:o:{budgets.owner}"
+        assert server.command("SADD", names, settled.call_id) == b":1\r\n"
+        await until(lambda: server.command("SCARD", names) == b":0\r\n")
+        assert await live.client.metric(FORGOTTEN) == 0
+
+
+async def test_what_is_owed_does_not_push_out_what_is_remembered(
+    tmp_path: Path, upstream: ScriptedUpstream, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage leaves many settlements owed: what was settled before it is made again first."""
+    monkeypatch.setattr("app.gateway.ghosts.REMEMBERED", 1)
+    gate, other = Gate(), Gate()
+    scripts = iter([Script.of(words("One two three."), gate=gate), Script.of(words("Four five."), gate=other)])
+    upstream.source = lambda _: next(scripts)
+    async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 0.01}}), server.url) as live:
+        asked = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
+        await until(lambda: len(upstream.requests) == 1)
+        to_be_owed = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
+        await until(lambda: len(upstream.requests) == 2)
+        assert server.command("SAVE") == b"+OK\r\n"
+        gate.open()
+        assert (await asked).done
+        server.kill()
+        other.open()
+        assert (await to_be_owed).done
+        assert len(live.services.ledger._owed) == 1
+        server.start()
+        await ghosts_ended(live, 1)
+        await until(lambda: not live.services.ledger._owed)
+        told_nano = sum(nano_from_usd(str(a.usage["cost"])) for a in (await asked, await to_be_owed) if a.usage)
+        balance = await live.balance("task:t1")
+        assert (balance.spent_nano, balance.held_nano) == (told_nano, 0)
 
 
 STEPS = st.lists(
