@@ -18,7 +18,7 @@ from app.gateway.limits import ANONYMOUS, MODEL_PART
 from app.gateway.services import Services
 from app.gateway.windows_used import balances_of, capped_windows
 from app.stores.budgets import LedgerUnavailable
-from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
+from app.stores.replays import LEASE_S, Claim, Kept, ReplaysUnavailable, SharedReplays
 
 log = structlog.get_logger()
 
@@ -74,11 +74,12 @@ class Notices:
         if not mine:
             return
         problem = await self._post(rules.webhook.value, message(mine))
-        for one in mine:
-            self._end(one, given=problem is None)
+        if problem is None:
+            for one in mine:
+                self._give(one)
         self._services.metrics.notices.labels("failed" if problem else "posted").inc(len(mine))
         if problem and not self._failing:
-            log.warning("notices cannot be posted; they are tried again", reason=problem, every_s=EVERY_S)
+            log.warning("notices cannot be posted; they are tried again", reason=problem, after_s=LEASE_S)
         self._failing = problem is not None
 
     async def _windows(self, rules: NoticeRules, moment: str) -> list[Due]:
@@ -103,7 +104,7 @@ class Notices:
         if await self._claimed(BEGUN):
             for one in due:
                 if await self._claimed(one.once):
-                    self._end(one, given=True)
+                    self._give(one)
             self._store.keep(BEGUN, GIVEN, BEGUN_KEPT_S)
             self.given.add(BEGUN)
         return due if BEGUN in self.given else []
@@ -117,13 +118,11 @@ class Notices:
             self.given.add(name)
         return found is Claim.MINE
 
-    def _end(self, due: Due, *, given: bool) -> None:
-        """`given`: it is remembered; else it is free to be tried again."""
-        if given:
-            self._store.keep(due.once, GIVEN, due.kept_s)
-            self.given.add(due.once)
-        else:
-            self._store.keep(due.once, None)
+    def _give(self, due: Due) -> None:
+        """It is given, which is remembered. What is not stays claimed for a while, which nobody renews: a receiver in
+        trouble hears of it twice a minute at most, however many processes there are."""
+        self._store.keep(due.once, GIVEN, due.kept_s)
+        self.given.add(due.once)
 
 
 def message(due: Sequence[Due]) -> bytes:

@@ -19,6 +19,7 @@ from app.core.budget import Balance
 from app.core.notices import Due, of_task
 from app.core.windows import moment_of
 from app.gateway.notices import BEGUN, LINES, Notices, message
+from app.stores import replays_redis, replays_sqlite
 from app.stores.opening import make_replays
 from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
 from tests.http.live import LiveGateway, sha256
@@ -137,21 +138,37 @@ def test_a_budget_is_told_once_by_one_of_several_processes(
     assert len(receiver.posts) == 2
 
 
-def test_what_could_not_be_posted_is_posted_later(
+def test_a_receiver_in_trouble_is_let_alone_for_a_while_by_all_processes(
     gateway: LiveGateway, upstream: ScriptedUpstream, receiver: Receiver
 ) -> None:
     cost = gateway.decision(gateway.chat(ALICE), ALICE)["cost_usd"]
     edit(gateway, policy(upstream, receiver, day_usd=cost / 0.9))
+    receiver.status = 429
+    for _ in range(3):
+        gateway.run(look(notices(gateway)))
+    assert len(receiver.posts) == 1
+
+
+def test_what_could_not_be_posted_is_posted_later(
+    gateway: LiveGateway, upstream: ScriptedUpstream, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = gateway.decision(gateway.chat(ALICE), ALICE)["cost_usd"]
+    edit(gateway, policy(upstream, receiver, day_usd=cost / 0.9))
     receiver.status = 500
-    with structlog.testing.capture_logs() as logged:
-        giving = notices(gateway)
-        gateway.run(look(giving))
+    with structlog.testing.capture_logs() as logged, monkeypatch.context() as soon:
+        for kind in (replays_redis, replays_sqlite):
+            soon.setattr(kind, "LEASE_S", 0.05)
+        gateway.run(look(notices(gateway)))
     assert [entry["reason"] for entry in logged if "reason" in entry] == ["the webhook answered 500"]
     assert "s3cret" not in str(logged)
     receiver.status = 204
-    gateway.run(look(notices(gateway)))
-    gateway.run(look(notices(gateway)))
-    assert len(receiver.posts) == 2
+
+    def posted() -> bool:
+        gateway.run(look(notices(gateway)))
+        return len(receiver.posts) == 2
+
+    gateway.until(posted)
+    assert posted()
     page = gateway.metrics()
     assert 'bursar_notices_total{result="failed"} 1.0' in page
     assert 'bursar_notices_total{result="posted"} 1.0' in page
