@@ -348,7 +348,7 @@ class EventRelay:
         """A dead upstream: an honest error, in the provider's words where it has said some."""
         if self.failed is not None:
             error = UpstreamError(self.failed.message)
-        return self._opening() + self._writer.broken(error)
+        return self._opening() + self._said_with_ends() + self._writer.broken(error)
 
     def folded(self, cost_nano: int | None, cut: bytes | None) -> bytes:
         """The whole reply, for a call that was streamed upstream only so that it could be metered."""

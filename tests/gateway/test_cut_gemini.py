@@ -84,6 +84,14 @@ async def test_whole_replies_are_as_they_came(tmp_path: Path) -> None:
         assert (await live.balance("task:t1")).spent_nano == 10 * INPUT_NANO + 5 * OUTPUT_NANO
 
 
+async def test_text_that_came_with_an_end_is_shown_before_a_break(tmp_path: Path) -> None:
+    came = [frame(" a"), frame(" b", 1), frame(" c", finish="STOP"), frame(" d", 1)]  # and the second never ends
+    async with spoken(*came) as url, Live(tmp_path, rules(url, 10 * CAP_NANO)) as live:
+        got = await ask(live, candidateCount=2)
+        assert "broke off" in got
+        assert re.findall(r'"text": ?" (\w)"', got) == ["a", "b", "d", "c"], "all of it is charged"
+
+
 async def test_a_picture_stays_where_it_was_though_another_candidate_has_ended(tmp_path: Path) -> None:
     picture = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
     candidate = {"index": 1, "content": {"role": "model", "parts": [picture]}}
