@@ -126,13 +126,21 @@ def static_weights(table: Table, fold: Fold) -> Floats:
     The two are neighbours on the hull of (cost, quality) of single models on training and validation rows; each of
     these models alone is a setting too.
     """
+    return static_weights_at(table, fold, with_corners(table, fold, spends_of(table)))
+
+
+def with_corners(table: Table, fold: Fold, spends: Floats) -> Floats:
+    """Some spends, and what each model of the static mix spends alone: between all of these it is a straight line."""
+    _, costs = static_corners(table, fold)
+    alone = [costs[min(j, len(costs) - 1)] for j in range(MAX_CORNERS)] if costs else [0.0] * MAX_CORNERS
+    return np.concatenate([spends, alone])
+
+
+def static_weights_at(table: Table, fold: Fold, spends: Floats) -> Floats:
+    """The same at these mean dollars a call, its nearest end where it cannot spend so much: (spends, models)."""
     corner, costs = static_corners(table, fold)
-    weights = np.zeros((MIX_SETTINGS + MAX_CORNERS, len(table.models)))
-    if not corner:
-        return weights
-    alone = [costs[min(j, len(costs) - 1)] for j in range(MAX_CORNERS)]
-    spends = np.concatenate([spends_of(table), alone])
-    for k, spend in enumerate(spends):
+    weights = np.zeros((len(spends), len(table.models)))
+    for k, spend in enumerate(spends if corner else ()):
         upper = min(int(np.searchsorted(costs, spend)), len(corner) - 1)
         lower = max(upper - 1, 0)
         gap = costs[upper] - costs[lower]
@@ -184,11 +192,13 @@ def _mixing(table: Table, weights: Callable[[Table, Fold], Floats], fold: Fold) 
 
 def _mixed(table: Table, fold: Fold, weights: Floats) -> Trial:
     """The expected score and cost of calling models at random with these weights, whatever the prompt."""
-    validation, test = (_mixture(table, rows, weights) for rows in (fold.validation, fold.test))
+    validation, test = (mixture(table, rows, weights) for rows in (fold.validation, fold.test))
     return Trial(validation, test)
 
 
-def _mixture(table: Table, rows: Indices, weights: Floats) -> Part:
+def mixture(table: Table, rows: Indices, weights: Floats) -> Part:
+    """The expected score and cost on some rows of calling models at random with these weights; NaN for a row that none
+    of them was asked."""
     usable = table.usable[rows]
     share = usable @ weights.T
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -42,13 +42,15 @@ class UnknownRouter(ValueError):
 
 @dataclass(frozen=True)
 class Contender:
-    """A router under test. `calibrated`: what it says is a probability of success of each model."""
+    """A router under test. `calibrated`: what it says is a probability of success of each model. `prudent`: it is also
+    tested with the static mix in its place until outcomes speak for it."""
 
     name: str
     version: str
     ask: Asked
     calibrated: bool = True
     note: str = ""
+    prudent: bool = False
 
 
 class Readings:

@@ -102,8 +102,10 @@ def contenders(learning_for: Callable[[int], Learning], version: str, readings: 
         )
 
     return [
-        Contender(Learning.name, version, plain, note="knows names, prices and its training"),
-        Contender(TOLD, version, told, note="knows names, prices and the outcomes that the mix is chosen by"),
+        Contender(Learning.name, version, plain, note="knows names, prices and its training", prudent=True),
+        Contender(
+            TOLD, version, told, note="knows names, prices and the outcomes that the mix is chosen by", prudent=True
+        ),
     ]
 
 

@@ -23,6 +23,7 @@ from routers.eval_contenders import (
 )
 from routers.eval_learned import shipped, trained
 from routers.eval_measure import Ground, Measured, find, ground_of, measure
+from routers.eval_prudent import prudent
 from routers.eval_runs import Run, Trial, forecast_trial, run
 from routers.eval_split import Cv, Fold, Plan, plans
 from routers.eval_table import Prices, Table, tables
@@ -31,6 +32,8 @@ from routers.rows import Row
 BUILT_IN = ("learned", "heuristic")
 COLD: Final = "learned: the shipped weights as they are, cold; rows that they were trained on flatter them"
 AS_THE_MIX: Final = "learned, told: after the same outcomes, of other rows, that the static mix is chosen by"
+OR_THE_MIX: Final = ", or the mix"
+PRUDENT: Final = "the static mix, unless validation rows show the router to be surely better"
 
 
 @dataclass(frozen=True)
@@ -136,22 +139,30 @@ def _source(
     runs = []
     for contender in contenders:
         say(f"  {contender.name}")
-        runs.append(_run(contender, table, folds, ground.pair))
+        runs.extend(_runs(contender, table, folds, ground.pair))
     say("  intervals")
     left_out = sum(len(fold.test) for fold in folds) - len(ground.rows)
     note = f"left out, a model of the static mix was not asked: {left_out} rows"
     return _source_report(ground, runs, beside, [note] if left_out else [])
 
 
-def _run(contender: Contender, table: Table, folds: list[Fold], pair: tuple[int, int] | None) -> Run:
+def _runs(contender: Contender, table: Table, folds: list[Fold], pair: tuple[int, int] | None) -> list[Run]:
+    """A contender's run; and, where it has one, that with the static mix in its place until outcomes speak for it."""
+    trials: dict[int, Trial] = {}
+
     def attempt(fold: Fold) -> Trial:
-        validation, test = contender.ask(table, fold, pair)
-        return forecast_trial(table, fold, validation, test, adequacy=contender.calibrated)
+        trials[int(fold.test[0])] = made = forecast_trial(
+            table, fold, *contender.ask(table, fold, pair), adequacy=contender.calibrated
+        )
+        return made
 
     done = run(contender.name, table, folds, attempt, note=contender.note)
     if not contender.calibrated:
         done.p = None
-    return done
+    if not contender.prudent or not table.dollars.any():
+        return [done]
+    name = f"{contender.name}{OR_THE_MIX}"
+    return [done, run(name, table, folds, lambda fold: prudent(table, fold, trials[int(fold.test[0])]), note=PRUDENT)]
 
 
 def _source_report(ground: Ground, runs: list[Run], beside: list[Run], notes: list[str]) -> SourceReport:
