@@ -15,7 +15,7 @@ from routers.eval_learned import TOLD, Learning, _as_priced
 from routers.eval_policies import Forecast
 from routers.eval_split import Fold
 from routers.eval_table import ASSUMED_OUTPUT_TOKENS, Table, tables
-from routers.evaluate import Options, evaluate
+from routers.evaluate import OR_THE_MIX, Options, evaluate
 from routers.live import LiveRouter
 from routers.rows import Outcome, Row, question_key
 from tests.routers.outcomes import rows, weights
@@ -41,7 +41,7 @@ def test_training_sees_nothing_of_the_tested_fold(monkeypatch: pytest.MonkeyPatc
     data = rows(120)
     found = evaluate(data, Options(routers=("learned",), cv="family", resamples=3, fitted=False), price)
     names = [[m.name for m in source.routers] for source in found.sources]
-    assert names == [["learned", TOLD]] * 2
+    assert names == [["learned", f"learned{OR_THE_MIX}", TOLD, f"{TOLD}{OR_THE_MIX}"]] * 2
     families = {family: {question_key(r.prompt) for r in data if r.family == family} for family in ("sums", "places")}
     assert len(trained) == 2
     for prompts in trained:

@@ -55,7 +55,7 @@ def test_rows_of_one_draw_count_as_one() -> None:
 def test_a_router_that_knows_stays_and_one_that_guesses_gives_way() -> None:
     table = table_of(400)
     knows, rng = table.score, np.random.default_rng(0)
-    guesses = rng.random(table.score.shape)
+    guesses: Floats = rng.uniform(size=(400, 3))
     for fold in halves(table):
         kept = trial_by(table, fold, knows)
         stays = prudent(table, fold, kept).test.quality
@@ -67,7 +67,7 @@ def test_a_router_that_knows_stays_and_one_that_guesses_gives_way() -> None:
 
 def test_what_gave_way_is_level_with_the_mix_at_every_spend() -> None:
     table = table_of(300)
-    guesses = np.random.default_rng(2).random(table.score.shape)
+    guesses: Floats = np.random.default_rng(2).uniform(size=(300, 3))
     folds = halves(table)
     static = next(done for done in baselines(table, folds, 0, fitted=False) if done.name == STATIC)
     ground = ground_of(table, [fold.test for fold in folds], 50, 0)
