@@ -11,9 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CONFTEST = "from tests import worker_deaths\n\ndef pytest_configure(config):\n    worker_deaths.register(config)\n"
 TESTS = """
-import ctypes, os, signal
+import os, pathlib, signal
 
 def test_before(): pass
+
+def test_once():
+    if not pathlib.Path("died").exists():
+        pathlib.Path("died").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 def test_abort(): os.abort()
 
@@ -52,6 +57,13 @@ def test_the_signal_or_exit_code_is_told_with_the_test(said: str) -> None:
         told = after.partition("crashed while running")[0]
         assert how in told, said
         assert "its peak of memory was" in told
+
+
+def test_the_first_death_is_told_and_its_test_run_again(said: str) -> None:
+    _, _, told = said.partition("a worker died, and its test was run again")
+    assert "crashed while running 'test_dying.py::test_once'" in told
+    assert "killed by SIGTERM" in told.partition("had run, last")[0]
+    assert "3 failed, 2 passed, 1 run again" in said
 
 
 def test_what_it_had_run_is_told(said: str) -> None:

@@ -2,6 +2,10 @@
 
 A worker writes the stacks of a fatal signal to a file of its own. The main process takes the exit status and the peak
 of memory from the kernel, and asks it whether it has killed something for want of memory meanwhile.
+
+The test that the first worker of a run died in is run once more, for its death may be the doing of the machine, a
+library or the interpreter; all that is known of it is told at the end. Whatever tests do to their worker comes again: a
+second death is a failure.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ class Deaths:
         self._began_with = killed_for_memory()
         self._last: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LAST))
         self._told: dict[str, str] = {}
+        self._forgiven = ""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -63,9 +68,19 @@ class Deaths:
             self._told[name] = "\n".join([f"{name}: {error}: {how}", memory, last, self._stacks(name)])
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, report: Any) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
         """The test that it died in is about to be reported as failed."""
         report.longrepr = f"{report.longrepr}\n{self._told.get(report.node.gateway.id, '')}"
+        if not self._forgiven:
+            self._forgiven = report.longrepr
+            report.outcome = "run again"
+            sched.mark_test_pending(crashitem)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """All has run."""
+        if self._forgiven:
+            terminalreporter.section("a worker died, and its test was run again", red=True)
+            terminalreporter.write_line(self._forgiven)
 
     def pytest_unconfigure(self) -> None:
         """All is over."""
