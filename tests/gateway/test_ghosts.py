@@ -20,7 +20,7 @@ from app.core.policy import LedgerRules
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Expired, LedgerUnavailable
-from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Live, policy, until, usd
+from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Answer, Live, policy, until, usd
 from tests.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, words
@@ -54,17 +54,29 @@ async def ghosts_ended(live: Live, times: int) -> None:
     await until(ended)
 
 
-async def test_a_forgotten_settlement_is_made_again(
-    tmp_path: Path, upstream: ScriptedUpstream, server: RedisServer
-) -> None:
+def two_gated(upstream: ScriptedUpstream) -> tuple[Gate, Gate]:
+    """Two replies to come, each behind a gate of its own."""
     gate, other = Gate(), Gate()
     scripts = iter([Script.of(words("One two three."), gate=gate), Script.of(words("Four five."), gate=other)])
     upstream.source = lambda _: next(scripts)
+    return gate, other
+
+
+async def two_asked(live: Live, upstream: ScriptedUpstream) -> tuple[asyncio.Task[Answer], asyncio.Task[Answer]]:
+    """Two streams of one task, both under way."""
+    first = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
+    await until(lambda: len(upstream.requests) == 1)
+    second = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
+    await until(lambda: len(upstream.requests) == 2)
+    return first, second
+
+
+async def test_a_forgotten_settlement_is_made_again(
+    tmp_path: Path, upstream: ScriptedUpstream, server: RedisServer
+) -> None:
+    gate, other = two_gated(upstream)
     async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 0.01}}), server.url) as live:
-        asked = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
-        await until(lambda: len(upstream.requests) == 1)
-        under_way = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
-        await until(lambda: len(upstream.requests) == 2)
+        asked, under_way = await two_asked(live, upstream)
         assert server.command("SAVE") == b"+OK\r\n"
         gate.open()
         first = await asked
@@ -201,14 +213,9 @@ async def test_what_is_owed_does_not_push_out_what_is_remembered(
 ) -> None:
     """An outage leaves many settlements owed: what was settled before it is made again first."""
     monkeypatch.setattr("app.gateway.ghosts.REMEMBERED", 1)
-    gate, other = Gate(), Gate()
-    scripts = iter([Script.of(words("One two three."), gate=gate), Script.of(words("Four five."), gate=other)])
-    upstream.source = lambda _: next(scripts)
+    gate, other = two_gated(upstream)
     async with Live(tmp_path, policy({"a": upstream}, caps={"task": {"max_cost_usd": 0.01}}), server.url) as live:
-        asked = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
-        await until(lambda: len(upstream.requests) == 1)
-        to_be_owed = asyncio.create_task(live.chat(task="t1", stream=True, **USAGE))
-        await until(lambda: len(upstream.requests) == 2)
+        asked, to_be_owed = await two_asked(live, upstream)
         assert server.command("SAVE") == b"+OK\r\n"
         gate.open()
         assert (await asked).done
