@@ -120,8 +120,8 @@ class Attempt:
             if not self.purse.closed:
                 await self.settle_stopped()
             if self.record.outcome is Outcome.COMPLETED:
-                of = self.session
-                self.record.seen = seen_of(of.request, self.exchange.heard, self.candidate, of.view, of.salt)
+                session, heard = self.session, self.exchange.heard
+                self.record.seen = seen_of(session.request, heard, self.candidate, session.view, session.salt)
 
     async def _carry(self) -> Verdict | None:
         reply: Reply | None = None
