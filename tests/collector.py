@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import gc
 
-from fastapi.dependencies import models as dependencies
-
-FORGET = [found.cache_clear for found in vars(dependencies).values() if hasattr(found, "cache_clear")]
 ALL_AFTER = 48
 """After so many gateways all is walked again: some were kept, for they still ran, or something still held them."""
 _freeze = gc.freeze
@@ -40,11 +37,9 @@ def keep() -> None:
 
 
 def gateway_ended() -> None:
-    """It may go: FastAPI remembers each endpoint that it has looked at."""
+    """It may go."""
     global _ended  # noqa: PLW0603
     _ended += 1
-    for forget in FORGET:
-        forget()
 
 
 def _left_to_us() -> None:

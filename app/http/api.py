@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import FastAPI
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import (
     BursarError,
@@ -23,6 +28,7 @@ from app.http.efficiency import Commands, serve_efficiency
 from app.http.feedback import serve_feedback
 from app.http.keys import serve_keys
 from app.http.models import serve_models
+from app.http.routes import Routes
 from app.http.speaking import spoken_at
 from app.http.stored_responses import serve_stored_responses
 from app.http.success_metrics import serve_success_metrics
@@ -30,6 +36,8 @@ from app.http.tasks import caps_now, serve_tasks
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes
 from app.stores.responses import ResponsesUnavailable
+
+Handlers = dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
 
 _MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, ", "/v1/responses/": "DELETE, "}
 
@@ -42,8 +50,7 @@ def error_response(error: BursarError, request: Request) -> Response:
 
 def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard: Dashboard) -> FastAPI:
     """The app; the raw ASGI front gives it what is not a hot route, and every answer its id."""
-    api = FastAPI(title="Bursar", openapi_url=None)
-    _errors(api, services.metrics)
+    api = Routes()
     serve_models(api, services)
     serve_stored_responses(api, services)
     serve_tasks(api, services, outcomes)
@@ -55,50 +62,46 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
     serve_dashboard(api, dashboard)
 
     @api.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    async def healthz(_: Request) -> Response:
+        return as_json({"status": "ok"})
 
     @api.get("/readyz")
-    async def readyz() -> dict[str, str]:
+    async def readyz(_: Request) -> Response:
         if services.calls.leaving:
             raise Draining("The gateway is shutting down.")
         if not services.ledger.up:
             raise LedgerDown("The ledger does not answer.")
-        return {"status": "ready"}
+        return as_json({"status": "ready"})
 
     @api.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(_: Request) -> Response:
         return Response(await services.shown_metrics(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/decisions/{request_id}")
-    async def decision(request_id: str, request: Request) -> Response:
+    async def decision(request: Request, request_id: str) -> Response:
         key = caller(services, request)
         record = await services.traces.get(request_id)
         if record is None or not may_see(key, record["key"]):
             raise NotFound("No such request is on record.")
         return as_json({**record, "caps_now": await caps_now(services, record["caps"])})
 
-    return api
+    return FastAPI(openapi_url=None, routes=api.added, exception_handlers=_errors(services.metrics))
 
 
-def _errors(api: FastAPI, metrics: Metrics) -> None:
+def _errors(metrics: Metrics) -> Handlers:
     def reply(error: BursarError, request: Request) -> Response:
         metrics.errors.labels(error.label).inc()
         return error_response(error, request)
 
-    @api.exception_handler(BursarError)
     async def ours(request: Request, error: BursarError) -> Response:
         return reply(error, request)
 
-    @api.exception_handler(LedgerUnavailable)
     async def ledger(request: Request, _: LedgerUnavailable) -> Response:
         return reply(LedgerDown("The ledger does not answer."), request)
 
-    @api.exception_handler(ResponsesUnavailable)
     async def responses(request: Request, _: ResponsesUnavailable) -> Response:
         return reply(ResponsesDown("The store of responses does not answer."), request)
 
-    @api.exception_handler(HTTPException)
     async def starlettes(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             more = next((verb for path, verb in _MORE_VERBS.items() if request.url.path.startswith(path)), "")
@@ -108,7 +111,14 @@ def _errors(api: FastAPI, metrics: Metrics) -> None:
             return reply(MethodNotAllowed("This path does not take that method.", headers=allowed), request)
         return reply(NotFound("There is nothing at this path."), request)
 
-    @api.exception_handler(Exception)
     async def unexpected(request: Request, _: Exception) -> Response:
         # The server logs it: the exception goes on after this answer.
         return reply(BursarError("The gateway failed to serve the request."), request)
+
+    return {
+        BursarError: ours,
+        LedgerUnavailable: ledger,
+        ResponsesUnavailable: responses,
+        HTTPException: starlettes,
+        Exception: unexpected,
+    }

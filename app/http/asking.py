@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import BadRequest, Forbidden
 from app.core.policy import Key

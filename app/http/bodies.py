@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
-from fastapi import Request
+from starlette.requests import Request
 
 from app.core.errors import BadRequest, TooLarge
 from app.core.raw import UNREADABLE

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI, Request
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.budget import Balance, Claim
 from app.core.errors import NotFound
@@ -14,16 +15,17 @@ from app.core.policy import Key, Policy
 from app.core.windows import moment_of, refills_at, window_of
 from app.gateway.limits import ANONYMOUS, scope_word, window_claims
 from app.gateway.services import Services
-from app.http.asking import caller, is_operator, may_see
+from app.http.asking import as_json, caller, is_operator, may_see
 from app.http.hot import key_name
+from app.http.routes import Routes
 from app.http.task_json import window_json
 
 
-def serve_budgets(api: FastAPI, services: Services) -> None:
+def serve_budgets(api: Routes, services: Services) -> None:
     """Add the route."""
 
     @api.get("/v1/budgets")
-    async def budgets(request: Request) -> dict[str, Any]:
+    async def budgets(request: Request) -> Response:
         policy, now = services.view.policy, dt.datetime.now(dt.UTC)
         asking = caller(services, request)
         name = request.query_params.get("key", key_name(asking))
@@ -33,7 +35,7 @@ def serve_budgets(api: FastAPI, services: Services) -> None:
         windows = list(_windows(policy, of, moment_of(now), everybody=is_operator(asking)))
         balances = await services.ledger.budgets.balances([claim.scope for _, claim in windows])
         rows = [_row(whose, claim, balance, now) for (whose, claim), balance in zip(windows, balances, strict=True)]
-        return {"object": "list", "data": [row for row in rows if row is not None]}
+        return as_json({"object": "list", "data": [row for row in rows if row is not None]})
 
 
 def _windows(policy: Policy, key: Key | None, moment: str, *, everybody: bool) -> Iterator[tuple[str | None, Claim]]:

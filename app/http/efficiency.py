@@ -6,13 +6,15 @@ import time
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.efficiency import GROUPS
 from app.core.errors import BadRequest
 from app.core.since import since_s
 from app.gateway.services import Services
 from app.http.asking import asked_owner, caller
+from app.http.routes import Routes
 
 SINCE = "7d"
 ROUND_S = 5
@@ -27,7 +29,7 @@ class Commands(Protocol):
         """What `bursar ARGUMENTS` prints. Raises TracesDown."""
 
 
-def serve_efficiency(api: FastAPI, services: Services, aside: Commands) -> None:
+def serve_efficiency(api: Routes, services: Services, aside: Commands) -> None:
     """Add the route."""
 
     @api.get("/v1/efficiency")

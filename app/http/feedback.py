@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import BadRequest, FeedbackDown, Forbidden, NotFound, SaidTooOften
 from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
@@ -25,6 +26,7 @@ from app.http.asking import as_json, caller, is_operator, may_see
 from app.http.bodies import bounded_body, read_json
 from app.http.hot import key_name
 from app.http.replays import MAX_KEY_CHARS
+from app.http.routes import Routes
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import OtherWord, Outcomes, OutcomesUnavailable, Put
 from app.stores.traces import arrived_ms
@@ -64,7 +66,7 @@ class Pace:
         return 0.0 if left >= 1.0 else (1.0 - left) / PER_S
 
 
-def serve_feedback(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
+def serve_feedback(api: Routes, services: Services, outcomes: Outcomes) -> None:
     """Add the routes of feedback."""
     pace = Pace()
 

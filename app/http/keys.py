@@ -10,13 +10,15 @@ from typing import Any
 
 import msgspec
 import structlog
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from app.core.policy import Key
 from app.gateway.services import Services
 from app.http.asking import caller, is_operator
 from app.http.bodies import bounded_body, read_json
+from app.http.routes import Routes
 from app.stores.keys import new_key
 from app.stores.policies import Policies, StaleEdit
 from app.stores.policy_keys import FILE, NotOurs, keys_in, text_of, with_key, without_key
@@ -47,7 +49,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 _new_key = msgspec.json.Decoder(NewKey)
 
 
-def serve_keys(api: FastAPI, services: Services, policies: Policies, *, editable: bool) -> None:
+def serve_keys(api: Routes, services: Services, policies: Policies, *, editable: bool) -> None:
     """Add the routes."""
 
     def admin(request: Request) -> Key:
@@ -91,7 +93,7 @@ def serve_keys(api: FastAPI, services: Services, policies: Policies, *, editable
         return _unkept({**made, "key": secret}, 201)
 
     @api.delete("/v1/keys/{name}")
-    async def delete(name: str, request: Request) -> Response:
+    async def delete(request: Request, name: str) -> Response:
         asking, file = admin(request), ours()
 
         def removed(data: bytes) -> bytes:

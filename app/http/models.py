@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import ModelNotFound
 from app.core.money import usd_float
@@ -16,12 +17,13 @@ from app.gateway.services import Services
 from app.gateway.target import of_tier
 from app.http.asking import as_json
 from app.http.auth import KeyRing
+from app.http.routes import Routes
 
 EPOCH = "1970-01-01T00:00:00Z"
 """The policy does not know when a model was made."""
 
 
-def serve_models(api: FastAPI, services: Services) -> None:
+def serve_models(api: Routes, services: Services) -> None:
     """Add the routes of the lists."""
 
     def caller(request: Request) -> Key | None:
@@ -56,7 +58,7 @@ def serve_models(api: FastAPI, services: Services) -> None:
         return as_json({"object": "list", "data": found})
 
     @api.get("/v1/models/{name:path}")
-    async def model(name: str, request: Request) -> Response:
+    async def model(request: Request, name: str) -> Response:
         found = one(name, request)
         return as_json(_for_messages(found) if _speaks_messages(request) else found)
 
@@ -65,11 +67,11 @@ def serve_models(api: FastAPI, services: Services) -> None:
         return Response(models_list(_facts(model) for model in listed(request)), media_type="application/json")
 
     @api.get("/v1beta/models/{name:path}")
-    async def gemini_model(name: str, request: Request) -> Response:
+    async def gemini_model(request: Request, name: str) -> Response:
         return Response(one_model(_facts(one(name, request))), media_type="application/json")
 
     @api.get("/api/hello")
-    async def hello() -> Response:
+    async def hello(_: Request) -> Response:
         # Claude Code asks this before anything else, to see whether somebody is there.
         return as_json({"status": "ok"})
 

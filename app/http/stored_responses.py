@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import BadRequest, NotFound
 from app.dialects.openai_responses.stored import Listed, items_in, named, said_in
 from app.gateway.services import Services
 from app.http.asking import as_json, asked_limit, caller
 from app.http.hot import key_name
+from app.http.routes import Routes
 from app.stores.responses import StoredResponse, TooMuch
 
 LISTED, MOST_LISTED = 20, 100
@@ -22,7 +24,7 @@ MOST_READ_BYTES = 32 * 1024 * 1024
 ORDERS = ("asc", "desc")
 
 
-def serve_stored_responses(api: FastAPI, services: Services) -> None:
+def serve_stored_responses(api: Routes, services: Services) -> None:
     """Add the routes."""
     store = services.responses
 
@@ -33,7 +35,7 @@ def serve_stored_responses(api: FastAPI, services: Services) -> None:
         return key_name(key)
 
     @api.get("/v1/responses/{response_id}")
-    async def one(response_id: str, request: Request) -> Response:
+    async def one(request: Request, response_id: str) -> Response:
         owner = owner_of(request)
         if request.query_params.get("stream", "false") != "false":
             raise BadRequest("A stored response is not streamed again.", param="stream")
@@ -44,25 +46,25 @@ def serve_stored_responses(api: FastAPI, services: Services) -> None:
 
     @api.post("/v1/responses/compact")
     @api.post("/v1/responses/input_tokens")
-    async def nothing() -> Response:
+    async def nothing(_: Request) -> Response:
         raise NotFound("There is nothing at this path.")  # nor a response of that name, which takes other methods
 
-    @api.api_route("/v1/conversations", methods=["GET", "POST"])
-    @api.api_route("/v1/conversations/{rest:path}", methods=["GET", "POST", "DELETE"])
-    async def conversations() -> Response:
+    @api.of("/v1/conversations", "GET", "POST")
+    @api.of("/v1/conversations/{rest:path}", "GET", "POST", "DELETE")
+    async def conversations(_: Request, rest: str = "") -> Response:
         raise NotFound(
             "Conversations are not kept here: go on from a response with previous_response_id, or send the whole"
             " conversation as input."
         )
 
     @api.delete("/v1/responses/{response_id}")
-    async def delete(response_id: str, request: Request) -> Response:
+    async def delete(request: Request, response_id: str) -> Response:
         if not await store.delete(owner_of(request), response_id):
             raise _not_found()
         return as_json({"id": response_id, "object": "response", "deleted": True})
 
     @api.get("/v1/responses/{response_id}/input_items")
-    async def input_items(response_id: str, request: Request) -> Response:
+    async def input_items(request: Request, response_id: str) -> Response:
         owner = owner_of(request)
         limit, order = asked_limit(request, LISTED, MOST_LISTED), request.query_params.get("order", "desc")
         if order not in ORDERS:

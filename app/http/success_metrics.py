@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.efficiency import GROUPS
 from app.core.errors import BadRequest
@@ -10,9 +11,10 @@ from app.core.policy import Policy
 from app.gateway.services import Services
 from app.http.asking import asked_owner, caller
 from app.http.efficiency import Commands, asked_since
+from app.http.routes import Routes
 
 
-def serve_success_metrics(api: FastAPI, services: Services, aside: Commands) -> None:
+def serve_success_metrics(api: Routes, services: Services, aside: Commands) -> None:
     """Add the route. A key sees its own runs, an admin's all of them."""
 
     @api.get("/v1/success-metrics")

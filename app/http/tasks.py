@@ -7,7 +7,8 @@ import secrets
 from typing import Any, get_args
 
 import msgspec
-from fastapi import FastAPI, Request
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.amend import Amend, Amended
 from app.core.budget import Balance
@@ -20,10 +21,11 @@ from app.core.terms import State, TaskCaps
 from app.dialects.openai_chat.parse import checked_task_id
 from app.gateway.limits import MODEL_PART, ClientCaps, in_ms, task_caps, task_scope
 from app.gateway.services import Services
-from app.http.asking import asked_limit, caller, is_operator, may_see, named_owner
+from app.http.asking import as_json, asked_limit, caller, is_operator, may_see, named_owner
 from app.http.bodies import bounded_body, read_json
 from app.http.caps import MAX_COUNT, MAX_PARALLEL, MAX_SECONDS
 from app.http.hot import key_name
+from app.http.routes import Routes
 from app.http.task_json import balance_json, lone_call_json, speed_json, task_json
 from app.stores.budgets import LedgerUnavailable
 from app.stores.outcomes import Outcomes, OutcomesUnavailable
@@ -60,7 +62,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _change = msgspec.json.Decoder(Change)
 
 
-def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
+def serve_tasks(api: Routes, services: Services, outcomes: Outcomes) -> None:
     """Add the routes."""
 
     def asked(request: Request, task_id: str) -> tuple[Key | None, str]:
@@ -73,7 +75,7 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
         return key, task_scope(owner, task_id)
 
     @api.get("/v1/tasks")
-    async def tasks(request: Request) -> dict[str, Any]:
+    async def tasks(request: Request) -> Response:
         key = caller(services, request)
         owner = named_owner(request, key)
         if owner is not None and not may_see(key, owner):
@@ -83,19 +85,19 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
         if state not in (None, "open", "frozen", "closed"):
             raise BadRequest("state must be open, frozen or closed.", param="state")
         prefix = "task:" if owner is None else f"task:{owner}:"
-        return {"object": "list", "data": await recent(services, prefix, limit, state)}
+        return as_json({"object": "list", "data": await recent(services, prefix, limit, state)})
 
     @api.get("/v1/tasks/{task_id:path}")
-    async def task(task_id: str, request: Request) -> dict[str, Any]:
+    async def task(request: Request, task_id: str) -> Response:
         _, scope = asked(request, task_id)
         found = await shown(services, scope)
         if _flag(request, "speed", default=True):
             began_s = dt.datetime.fromisoformat(found["began_at"]).timestamp() if found["began_at"] else 0.0
             found["speed"] = await speed(services, outcomes, found["key"], task_id, began_s)
-        return found
+        return as_json(found)
 
     @api.patch("/v1/tasks/{task_id:path}")
-    async def amend(task_id: str, request: Request) -> dict[str, Any]:
+    async def amend(request: Request, task_id: str) -> Response:
         key, scope = asked(request, task_id)
         body = await bounded_body(request, MAX_BODY_BYTES)
         op = amendment(scope, body, services.view.policy, by_client=not is_operator(key))
@@ -105,7 +107,7 @@ def serve_tasks(api: FastAPI, services: Services, outcomes: Outcomes) -> None:
             raise Forbidden(REFUSED[result.refused])
         if result.refused is not None:
             raise BadRequest(REFUSED[result.refused], param="parent")
-        return await shown(services, scope)
+        return as_json(await shown(services, scope))
 
 
 def amendment(scope: str, body: bytes, policy: Policy, *, by_client: bool) -> Amend:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import Forbidden
 from app.core.policy import Key
 from app.gateway.services import Services
 from app.http.asking import caller, is_operator
 from app.http.dashboard.assets import GUARDED, MOUNT
+from app.http.routes import Routes
 
 API = f"{MOUNT}/api"
 
@@ -31,13 +33,9 @@ class Gate:
             raise Forbidden("The dashboard needs an admin key.")
         return key
 
-    def router(self) -> APIRouter:
+    def routes(self) -> Routes:
         """Routes below API that answer operators only."""
-
-        async def operators(request: Request) -> None:
-            self.operator(request)
-
-        return APIRouter(prefix=API, dependencies=[Depends(operators)])
+        return Routes(API, check=self.operator)
 
 
 def as_json(value: object) -> Response:

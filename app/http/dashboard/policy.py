@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app.core.errors import BadRequest, Conflict, Forbidden, TracesDown
 from app.core.raw import UNREADABLE
@@ -16,6 +17,7 @@ from app.http.bodies import bounded_body
 from app.http.dashboard.ask import FiguresUnavailable, Replay
 from app.http.dashboard.gate import Gate, as_json, raw_json
 from app.http.hot import key_name
+from app.http.routes import Routes
 from app.stores.policies import Policies, StaleEdit
 from app.stores.policy_diff import diff_policies
 from app.stores.policy_history import PolicyHistory
@@ -40,7 +42,7 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def serve_policy(
-    guarded: APIRouter, gate: Gate, policies: Policies, history: PolicyHistory, replay: Replay, *, editable: bool
+    guarded: Routes, gate: Gate, policies: Policies, history: PolicyHistory, replay: Replay, *, editable: bool
 ) -> None:
     """Add the routes to those for operators."""
 
@@ -57,7 +59,7 @@ def serve_policy(
             raise TracesDown(str(error), headers={"retry-after": "10"}) from None
 
     @guarded.get("/policy")
-    async def policy() -> Response:
+    async def policy(_: Request) -> Response:
         return as_json({**await asyncio.to_thread(shown, policies, history), "editable": editable})
 
     @guarded.post("/policy/check")

@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app.core.errors import BadRequest, BursarError, NotFound, TooManyWatch
 from app.gateway.services import Services
@@ -24,6 +24,7 @@ from app.http.dashboard.now import Whose, moment, own_word
 from app.http.dashboard.others import Others
 from app.http.dashboard.policy import serve_policy
 from app.http.hot import key_name
+from app.http.routes import Routes
 from app.stores.policies import Policies
 from app.stores.policy_history import PolicyHistory
 from app.stores.words import Words
@@ -61,18 +62,18 @@ class Dashboard:
         return self.live.run, self.others.run
 
 
-def serve_dashboard(api: FastAPI, dashboard: Dashboard) -> None:
+def serve_dashboard(api: Routes, dashboard: Dashboard) -> None:
     """Add the routes."""
     _serve_page(api)
-    guarded = dashboard.gate.router()
+    guarded = dashboard.gate.routes()
     _serve_live(guarded, dashboard)
     _serve_figures(guarded, dashboard)
     of = dashboard
     serve_policy(guarded, of.gate, of.policies, of.history, of.replay, editable=of.editable)
-    api.include_router(guarded)
+    api.added += guarded.added
 
 
-def _serve_page(api: FastAPI) -> None:
+def _serve_page(api: Routes) -> None:
     @api.get("/")
     async def front_door(request: Request) -> Response:
         """People with a browser are shown the way; programs are told what they always are."""
@@ -90,7 +91,7 @@ def _serve_page(api: FastAPI) -> None:
         return _file(request, index(), headers)
 
     @api.get(f"{MOUNT}/assets/{{of}}/{{path:path}}")
-    async def asset(of: str, path: str, request: Request) -> Response:
+    async def asset(request: Request, of: str, path: str) -> Response:
         found = assets().get(path) if of == version() else None
         if found is None:
             raise NotFound("There is no such file of the dashboard.")
@@ -104,7 +105,7 @@ def _file(request: Request, found: Asset, headers: dict[str, str]) -> Response:
     return Response(found.data, headers=headers, media_type=found.kind)
 
 
-def _serve_live(guarded: APIRouter, dashboard: Dashboard) -> None:
+def _serve_live(guarded: Routes, dashboard: Dashboard) -> None:
     @guarded.get("/session")
     async def session(request: Request) -> Response:
         key = dashboard.gate.operator(request)
@@ -133,11 +134,11 @@ def _serve_live(guarded: APIRouter, dashboard: Dashboard) -> None:
         return StreamingResponse(while_allowed(frames, request), headers=headers, media_type="text/event-stream")
 
     @guarded.get("/budgets")
-    async def budgets() -> Response:
+    async def budgets(_: Request) -> Response:
         return as_json(await budgets_json(dashboard.services, dashboard.answer))
 
 
-def _serve_figures(guarded: APIRouter, dashboard: Dashboard) -> None:
+def _serve_figures(guarded: Routes, dashboard: Dashboard) -> None:
     @guarded.get("/overview")
     async def overview(request: Request) -> Response:
         return raw_json(await dashboard.answer(Overview(_since(request))))
@@ -158,7 +159,7 @@ def _serve_figures(guarded: APIRouter, dashboard: Dashboard) -> None:
         return raw_json(await dashboard.answer(Find(_since(request), limit, **words)))
 
     @guarded.get("/record/{request_id}")
-    async def record(request_id: str) -> Response:
+    async def record(_: Request, request_id: str) -> Response:
         found = await explained(dashboard.services, dashboard.answer, _text(request_id, "request_id") or "")
         if found is None:
             raise NotFound("No such request is on record.")
