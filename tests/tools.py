@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import fsspec  # type: ignore[import-untyped]
+
 from app.stores.file_lock import lock_for_writer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +80,26 @@ def alertmanager() -> tuple[str, ...] | None:
     except (subprocess.SubprocessError, OSError):
         return None
     return command
+
+
+@cache
+def s3fs() -> Path | None:
+    """A folder for PYTHONPATH with fsspec's S3 and what it needs, of the versions that go with each other; None where
+    pip cannot get it. Apart from ours, because its botocore is another."""
+    version = fsspec.__version__
+    folder = TOOLS / f"s3fs-{version}-{sys.version_info.major}.{sys.version_info.minor}"
+    with alone():
+        if not folder.exists():
+            work = TOOLS / ".s3fs"
+            shutil.rmtree(work, ignore_errors=True)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--target", str(work)]
+            try:
+                _run([*pip, f"s3fs=={version}"], TOOLS)
+                work.rename(folder)
+            except (subprocess.SubprocessError, OSError):
+                shutil.rmtree(work, ignore_errors=True)
+                return None
+    return folder
 
 
 def environment_of(program: Path) -> dict[str, str]:
@@ -152,6 +174,8 @@ def main() -> None:
             print(f"No {name}: its tests are skipped.")
     if alertmanager() is None:
         print("Alertmanager cannot be started: its tests are skipped.")
+    if s3fs() is None:
+        print("No s3fs: traces on S3 are not tested.")
     if chromium() is None:
         print("No Chromium: THE DASHBOARD IS NOT TESTED.")
 
