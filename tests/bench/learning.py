@@ -1,12 +1,14 @@
 """The whole loop on a live gateway: as it learns, spend falls and success holds. Synthetic, and said to be.
 
-    python -m tests.bench.learning --out FOLDER [--calls 4000] [--seed 0]
+    python -m tests.bench.learning --out FOLDER [--calls 2500] [--seeds 3] [--per-second 25]
 
 `bursar serve` as its users run it, embedded, learner included; scripted upstreams behind it. Of each model and kind of
 work there is a hidden success rate (`RATES`, made up). Whether an answer succeeded is drawn from it, by call and model,
 so that two runs meet the same luck; a part of the outcomes is told through `POST /v1/feedback`, some of it wrong. The
-same traffic runs three times: with the learner off, with it on, and with it on and exploring. Writes `learning.json`
-and `learning.png` and prints a table. Bounds are Wilson's 95 % intervals.
+same traffic runs three times: with the learner off, with it on, and with it on and exploring; that for each seed. Calls
+come at a steady pace, slow enough for the learner, as a house's own do: what a snapshot holds then depends little on
+the machine. Writes `learning.json` and `learning.png` and prints a table. Bounds are Wilson's 95 % intervals over the
+calls of all seeds.
 """
 
 from __future__ import annotations
@@ -94,12 +96,11 @@ keys: []
 
 @dataclass
 class Run:
-    """What came of one run, call by call."""
+    """What came of one run, call by call; or of several that belong together, one after the other."""
 
     name: str
     cost: list[float] = field(default_factory=list)
     success: list[bool] = field(default_factory=list)
-    best: list[float] = field(default_factory=list)
     routers: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
 
@@ -121,7 +122,7 @@ def succeeds(seed: int, number: int, model: str, kind: str) -> bool:
     return drawn < RATES[model][KINDS.index(kind)]
 
 
-def run(name: str, calls: int, seed: int, *, learn: bool, explore: str) -> Run:
+def run(name: str, calls: int, seed: int, per_s: float, *, learn: bool, explore: str) -> Run:
     """The traffic through a gateway of its own."""
     done = Run(name)
     with tempfile.TemporaryDirectory() as folder, ScriptedUpstream(Script.of(words("word " * 120))) as upstream:
@@ -141,17 +142,19 @@ def run(name: str, calls: int, seed: int, *, learn: bool, explore: str) -> Run:
         command = [sys.executable, "-m", "app.cli", "serve", "--policy", str(policy), "--port", str(port)]
         gateway = subprocess.Popen(command, env=env, cwd=ROOT)
         try:
-            _drive(done, port, calls, seed)
+            _drive(done, port, calls, seed, per_s)
         finally:
             gateway.terminate()
             gateway.wait(30)
     return done
 
 
-def _drive(done: Run, port: int, calls: int, seed: int) -> None:
+def _drive(done: Run, port: int, calls: int, seed: int, per_s: float) -> None:
     client = _Client(port)
     dice = random.Random(seed + 1)
+    began_s = time.monotonic()
     for number, (kind, text) in enumerate(requests(calls, seed)):
+        time.sleep(max(began_s + number / per_s - time.monotonic(), 0.0))
         asked = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 150}
         headers, reply = client.ask("POST", "/v1/chat/completions", asked)
         model = headers["x-bursar-model"]
@@ -199,22 +202,36 @@ class _Client:
         return {name.lower(): value for name, value in response.getheaders()}, json.loads(raw)
 
 
-def oracle(runs: list[Run], calls: int, seed: int) -> dict[str, float]:
+def together(runs: list[Run], calls: int) -> Run:
+    """Runs of different seeds as one in which each bin holds their calls."""
+    whole = Run(runs[0].name)
+    for start in range(0, calls, BIN):
+        for one in runs:
+            part = slice(start, start + BIN)
+            whole.cost += one.cost[part]
+            whole.success += one.success[part]
+            whole.models += one.models[part]
+    whole.routers = [one.routers[-1] for one in runs]
+    return whole
+
+
+def oracle(runs: list[Run], calls: int, seeds: range) -> dict[str, float]:
     """Success, and dollars per 1,000 calls at what each model cost on the average, of the cheapest model that is
     adequate by its hidden rate, and of the dearest for everything."""
-    asked = requests(calls, seed)
     paid = {model: [c for r in runs for c, m in zip(r.cost, r.models, strict=True) if m == model] for model in MODELS}
     mean = {model: 1000 * sum(cost) / max(len(cost), 1) for model, cost in paid.items()}
     best = dear = 0
     spent = 0.0
-    for number, (kind, _) in enumerate(asked):
-        at = KINDS.index(kind)
-        model = next((m for m in MODELS if RATES[m][at] >= ADEQUACY), "house-large")
-        spent += mean[model]
-        best += succeeds(seed, number, model, kind)
-        dear += succeeds(seed, number, "house-large", kind)
+    for seed in seeds:
+        for number, (kind, _) in enumerate(requests(calls, seed)):
+            at = KINDS.index(kind)
+            model = next((m for m in MODELS if RATES[m][at] >= ADEQUACY), "house-large")
+            spent += mean[model]
+            best += succeeds(seed, number, model, kind)
+            dear += succeeds(seed, number, "house-large", kind)
+    of = calls * len(seeds)
     return {
-        "success": best / calls, "usd_per_1000": spent / calls, "dearest_success": dear / calls,
+        "success": best / of, "usd_per_1000": spent / of, "dearest_success": dear / of,
         "dearest_usd_per_1000": mean["house-large"],
     }  # fmt: skip
 
@@ -226,29 +243,29 @@ def wilson(good: int, of: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
 
 
-def bins(done: Run) -> list[dict[str, Any]]:
-    """BIN calls each: dollars per 1,000 calls, success with its interval."""
+def bins(done: Run, seeds: int) -> list[dict[str, Any]]:
+    """BIN calls of each seed: dollars per 1,000 calls, success with its interval."""
     found = []
-    for start in range(0, len(done.cost), BIN):
-        cost, good = done.cost[start : start + BIN], done.success[start : start + BIN]
+    for start in range(0, len(done.cost), BIN * seeds):
+        cost, good = done.cost[start : start + BIN * seeds], done.success[start : start + BIN * seeds]
         low, high = wilson(sum(good), len(good))
         found.append(
             {
-                "calls": start + len(cost), "usd_per_1000": 1000 * sum(cost) / len(cost),
+                "calls": (start + len(cost)) // seeds, "usd_per_1000": 1000 * sum(cost) / len(cost),
                 "success": sum(good) / len(good), "low": low, "high": high,
             }
         )  # fmt: skip
     return found
 
 
-def plot(runs: list[Run], best: dict[str, float], path: Path) -> None:
+def plot(runs: list[Run], best: dict[str, float], seeds: int, path: Path) -> None:
     """Spend and success over calls."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="tight")
     spend, success = figure.subplots(1, 2)
     for done in runs:
-        found = bins(done)
+        found = bins(done, seeds)
         x = [b["calls"] for b in found]
         (line,) = spend.plot(x, [b["usd_per_1000"] for b in found], marker=".", label=done.name)
         success.plot(x, [b["success"] for b in found], marker=".", color=line.get_color(), label=done.name)
@@ -268,30 +285,33 @@ def plot(runs: list[Run], best: dict[str, float], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--calls", type=int, default=4000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calls", type=int, default=2500, help=f"of each run, a multiple of {BIN}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--per-second", type=float, default=25.0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     explore = ", explore: {share: 0.1, max_usd_per_day: 5}"
-    runs = [
-        run("not learning", given.calls, given.seed, learn=False, explore=""),
-        run("learning", given.calls, given.seed, learn=True, explore=""),
-        run("learning and exploring", given.calls, given.seed, learn=True, explore=explore),
-    ]
-    best = oracle(runs, given.calls, given.seed)
-    told = {done.name: bins(done) for done in runs}
-    told["routers"] = {done.name: done.routers for done in runs}  # type: ignore[assignment]
+    kinds = (("not learning", False, ""), ("learning", True, ""), ("learning and exploring", True, explore))
+    seeds, calls, runs = range(given.seeds), given.calls, []
+    for name, learn, exploring in kinds:
+        of_seeds = [run(name, calls, seed, given.per_second, learn=learn, explore=exploring) for seed in seeds]
+        runs.append(together(of_seeds, calls))
+    best = oracle(runs, calls, seeds)
+    told: dict[str, Any] = {done.name: bins(done, len(seeds)) for done in runs}
+    told["routers"] = {done.name: done.routers for done in runs}
     (given.out / "learning.json").write_text(json.dumps({**told, "known": best}, indent=1))
-    plot(runs, best, given.out / "learning.png")
-    print(f"SYNTHETIC success rates; seed {given.seed}; load {os.getloadavg()[0]:.1f}")
+    plot(runs, best, len(seeds), given.out / "learning.png")
+    print(f"SYNTHETIC success rates; {len(seeds)} seeds; load {os.getloadavg()[0]:.1f}")
     for done in runs:
-        first, last = bins(done)[0], bins(done)[-4:]
-        good = sum(done.success[-4 * BIN :])
-        low, high = wilson(good, 4 * BIN)
-        cost = sum(b["usd_per_1000"] for b in last) / len(last)
+        found = bins(done, len(seeds))
+        first, lowest = found[0], min(found, key=lambda b: float(b["success"]))
+        last = min(4 * BIN, calls) * len(seeds)
+        good, cost = sum(done.success[-last:]), 1000 * sum(done.cost[-last:]) / last
+        low, high = wilson(good, last)
         print(
             f"{done.name:24} first {BIN}: ${first['usd_per_1000']:.3f}/1000, {first['success']:.3f}; "
-            f"last {4 * BIN}: ${cost:.3f}/1000, {good / (4 * BIN):.3f} [{low:.3f}, {high:.3f}]  {done.routers[-1]}"
+            f"last {last // len(seeds)}: ${cost:.3f}/1000, {good / last:.3f} [{low:.3f}, {high:.3f}]; "
+            f"lowest {lowest['success']:.3f} to call {lowest['calls']}; {', '.join(done.routers)}"
         )
     print(
         f"rates known: ${best['usd_per_1000']:.3f}/1000, {best['success']:.3f}; "
