@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionError("who sent it died on the way: nothing of it counts")
         return _unchunked(raw) if "aws-chunked" in self.headers.get("content-encoding", "") else raw
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name in the standard library)
+    def log_message(self, format: str, *args: object) -> None:
         """Requests are in `asked`."""
 
 

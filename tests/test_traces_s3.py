@@ -135,11 +135,12 @@ def test_a_pass_that_is_killed_while_it_writes_loses_and_doubles_nothing(
 ) -> None:
     """Killed at the first or second file, which is then there, or is not."""
     known = filled(house, NOON_S, NOON_S + 1.0, NOON_S + DAY_S)
+    running: list[subprocess.Popen[str]] = []
     with house.s3 as s3:
-        s3.broken = _kill_at(at, lambda: process.kill(), stored=stored)
-        process = house.start("compact")
-        process.communicate(timeout=60)
-        assert process.returncode == -9
+        s3.broken = _kill_at(at, lambda: running[0].kill(), stored=stored)
+        running.append(house.start("compact"))
+        running[0].communicate(timeout=60)
+        assert running[0].returncode == -9
         s3.broken = lambda _: False
         assert len(s3.objects) == at - 1 + stored
         assert len(list(waiting(house.folder / "traces"))) == 1

@@ -93,7 +93,8 @@ def serve_feedback(api: Routes, services: Services, outcomes: Outcomes) -> None:
         except OutcomesUnavailable:
             raise _down() from None
         services.metrics.feedback.labels(word.source, word.outcome).inc(put is not Put.REPEATED)
-        return as_json({"object": "feedback", "status": put.value, **shown(word)})
+        told = {"object": "feedback", "status": put.value, **shown(word)}
+        return as_json(told if word.matched else {**told, "note": _unmatched(word)})
 
     @api.get("/v1/feedback")
     async def said(request: Request) -> Response:
@@ -225,6 +226,16 @@ def shown(word: Feedback) -> dict[str, Any]:
         "matched": word.matched,
         **{name: value for name, value in given.items() if value is not None},
     }
+
+
+def _unmatched(word: Feedback) -> str:
+    """What to make of a word on what is not on record."""
+    if not word.thing.startswith("task:"):
+        return "No such request is on record now; this counts if its record comes, for the key that made it."
+    return (
+        f"No call of a task of this name is on record for the key {word.key}; this counts if one comes. A key speaks "
+        "of its own tasks; an admin key of another's with ?key=NAME."
+    )
 
 
 def _down() -> FeedbackDown:

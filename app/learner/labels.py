@@ -8,25 +8,25 @@ would pull all models towards 0.5.
 
 Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it.
 A task's outcome is credited to its completed calls, the last one most: each earlier one CREDIT times the next, and all
-together no more than TASK_CREDIT clear words. A failure says less of each call the more there were: 1 / sqrt(calls).
-A call of which the same speaker has said something itself takes nothing from its task.
+together one label. What is divided is its weight and not its evidence: weakened evidence would explain failures away,
+the more the longer tasks are, and P(success) is to be that of the tasks which a model is given. Where several models
+made a task's calls less is believed of each (SHARED). A call of which the same speaker has said something itself takes
+nothing from its task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import Any, Final
 
 from app.core.feedback import Correction, Feedback, Turned, task_thing
 from app.core.seen import Seen
 from app.core.types import Outcome
-from app.learner.sources import MAX_LOG_ODDS, TASK, Sources, Told, logit, strongest
+from app.learner.sources import MAX_LOG_ODDS, SHARED, TASK, Sources, Told, logit, strongest
 from routers.abilities import logistic
 
 CREDIT: Final = 0.9
-TASK_CREDIT: Final = 4.0
 CHEAPER_STRENGTH: Final = 0.25
 """What "a stronger model was not needed" says of the next cheaper candidate, which nobody has seen try."""
 EXPECTED: Final = (0.05, 0.95)
@@ -79,8 +79,8 @@ class Label:
 
     `high`, `low`: log odds that the call was good, if the graded words among what was said are taken as good, and as
     bad; `share`: how good they say it was. Where nothing was graded both are the same. `source`: the strongest that
-    spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `scale` in [0, 1] is what the guard left,
-    `room` what it would have left, had it no doubt in who spoke.
+    spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `part` in [0, 1]: the share of a whole label
+    that it is. `scale` in [0, 1] is what the guard left, `room` what it would have left, had it no doubt in who spoke.
     """
 
     request_id: str
@@ -95,6 +95,7 @@ class Label:
     said_s: float
     scale: float = 1.0
     room: float = 1.0
+    part: float = 1.0
 
     @property
     def outcome(self) -> float:
@@ -124,7 +125,7 @@ class Label:
             else:
                 fall -= share * change / p
         weight = rise + fall
-        return (rise / weight if weight else p), weight * self.scale
+        return (rise / weight if weight else p), weight * self.scale * self.part
 
 
 def call_of(record: Mapping[str, Any]) -> Call:
@@ -174,12 +175,10 @@ def told_of(word: Feedback) -> Told:
     return Told(str(word.source), good, word.by, strength)
 
 
-def credits_of(n: int, good: float) -> list[float]:
-    """The strength with which each of a task's n calls is credited, in order; see the module's rule."""
+def credits_of(n: int) -> list[float]:
+    """The parts of one label that each of a task's n calls gets, in order; see the module's rule."""
     shares = [CREDIT ** (n - 1 - place) for place in range(n)]
-    scale = min(1.0, TASK_CREDIT / sum(shares)) if shares else 0.0
-    blame = good + (1.0 - good) / sqrt(n) if n else 0.0
-    return [share * scale * blame for share in shares]
+    return [share / sum(shares) for share in shares]
 
 
 def may_speak(word: Feedback, call: Call) -> bool:
@@ -207,10 +206,10 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
             of_tasks.append(word)
     for word in of_tasks:
         told, steps = told_of(word), tasks[word.thing]
-        for call, credit in zip(steps, credits_of(len(steps), told.good), strict=True):
+        of_whom = SHARED if len({call.model for call in steps}) > 1 else TASK if len(steps) > 1 else ""
+        for call, credit in zip(steps, credits_of(len(steps)), strict=True):
             if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
-                part = replace(told, source=TASK + told.source, strength=told.strength * credit)
-                found.setdefault(call.request_id, []).append(part)
+                found.setdefault(call.request_id, []).append(replace(told, source=of_whom + told.source, part=credit))
     return found
 
 
@@ -236,7 +235,18 @@ def label_of(call: Call, told: Sequence[Told], sources: Sources, said_s: float) 
         share=share,
         expected=call.expected,
         said_s=said_s,
+        part=_part(told, sources),
     )
+
+
+def _part(told: Sequence[Told], sources: Sources) -> float:
+    """How much of a label they make together: each counts by what it says."""
+    says = [max(abs(sources.log_odds(word, good)) for good in _sides(word)) for word in told]
+    return sum(much * word.part for much, word in zip(says, told, strict=True)) / sum(says) if any(says) else 1.0
+
+
+def _sides(word: Told) -> tuple[bool, ...]:
+    return (word.good == 1.0,) if word.good in (0.0, 1.0) else (True, False)
 
 
 def hint_of(call: Call, word: Feedback, sources: Sources) -> Label | None:

@@ -18,7 +18,9 @@ from routers.abilities import logistic
 
 HUMAN, VERIFIER, PROGRAM, USER = "human", "verifier", "program", "user"
 TASK: Final = "task_"
-"""Before a speaker's name: what it said of a whole task, credited to a call of it."""
+SHARED: Final = "shared_task_"
+"""Before a speaker's name: what it said of a whole task of several calls, credited to a call of it. SHARED: the calls
+were of more than one model, and any of them may be why."""
 REFUSAL, EMPTY, TRUNCATED = "refusal", "empty", "truncated"
 WRONG_SHAPE, WRONG_ARGUMENTS = "wrong_shape", "wrong_arguments"
 ASKED_AGAIN, MOVED_UP, TOOL_LOOP = "asked_again", "moved_up", "tool_loop"
@@ -29,10 +31,14 @@ _PRIORS: Final = {
     VERIFIER: (0.95, 0.95, 100.0),
     PROGRAM: (0.90, 0.85, 40.0),
     USER: (0.90, 0.80, 30.0),
-    TASK + HUMAN: (0.85, 0.70, 40.0),
-    TASK + VERIFIER: (0.85, 0.70, 40.0),
-    TASK + PROGRAM: (0.80, 0.65, 30.0),
-    TASK + USER: (0.80, 0.60, 30.0),
+    TASK + HUMAN: (0.95, 0.95, 40.0),
+    TASK + VERIFIER: (0.94, 0.94, 40.0),
+    TASK + PROGRAM: (0.89, 0.84, 30.0),
+    TASK + USER: (0.89, 0.79, 30.0),
+    SHARED + HUMAN: (0.85, 0.70, 40.0),
+    SHARED + VERIFIER: (0.85, 0.70, 40.0),
+    SHARED + PROGRAM: (0.80, 0.65, 30.0),
+    SHARED + USER: (0.80, 0.60, 30.0),
     WRONG_SHAPE: (0.990, 0.30, 30.0),
     WRONG_ARGUMENTS: (0.990, 0.25, 30.0),
     REFUSAL: (0.990, 0.10, 30.0),
@@ -58,12 +64,14 @@ EVEN: Final = (0.2, 0.8)
 @dataclass(frozen=True, slots=True)
 class Told:
     """One source's word on one call. `good` in [0, 1]: 1 adequate, 0 not, between for a graded word. `strength` in
-    [0, 1]: the share of its evidence that counts. `key`: who said it, or whose traffic showed it."""
+    [0, 1]: the share of its evidence that counts. `key`: who said it, or whose traffic showed it. `part` in [0, 1]: the
+    share of one label that it makes; a word on a task is one label for all of its calls."""
 
     source: str
     good: float
     key: str
     strength: float = 1.0
+    part: float = 1.0
 
 
 @dataclass(slots=True)
@@ -145,7 +153,7 @@ class Sources:
                 continue
             odds = logit(min(max(expected, EVEN[0]), EVEN[1])) + sum(self._said(other) for other in better)
             was_good = logistic(odds)
-            weight = (2.0 * was_good - 1.0) ** 2 * word.strength
+            weight = (2.0 * was_good - 1.0) ** 2 * word.strength * word.part
             self._learn_one(word, was_good, weight)
 
     def _said(self, word: Told) -> float:
@@ -192,7 +200,7 @@ def logit(p: float) -> float:
 
 def _outranks(one: str, other: str) -> bool:
     # What was said of a whole task is no judge of anybody: it was said of other calls too.
-    return not one.startswith(TASK) and one not in SIGNS and prior_of(one).informed > prior_of(other).informed
+    return not one.startswith((TASK, SHARED)) and one not in SIGNS and prior_of(one).informed > prior_of(other).informed
 
 
 def _inside(p: float) -> float:

@@ -248,7 +248,7 @@ class Learner:
                 mates = [self.lessons[name].call for name in self._tasks[task]]
                 things = [*(mate.request_id for mate in mates), task]
                 of_tasks[task] = spoken(mates, [w for name in things for w in self.words.get(name, {}).values()])
-            found = [word for word in of_tasks[task].get(call.request_id, []) if word.strength >= FAINT]
+            found = [word for word in of_tasks[task].get(call.request_id, []) if word.part >= FAINT]
         # Signs that may still change wait, unless somebody has spoken: they are evidence on him, too.
         signs = lesson.signs if lesson.settled or found else ()
         return (*found, *signs), own

@@ -76,7 +76,7 @@ class Watching:
             requests, request = self.requests.setdefault(name, Requests()), name_of(lesson.call, label)
             past = requests.past(request)
             if past.history != NEW and (before.fallen is None or knows(before.cell, past.history)):
-                outcome, weight = label.said, label.scale
+                outcome, weight = label.said, label.scale * label.part
             else:
                 outcome, weight = label.told(expectation(before.cell, expected))
             after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s, past)

@@ -82,6 +82,17 @@ def test_feedback_on_what_is_not_on_record_is_kept(gateway: LiveGateway) -> None
     assert said(gateway, f"request_id={UNKNOWN}", key="bob") == []
 
 
+def test_who_speaks_of_another_keys_task_by_mistake_is_told_how(gateway: LiveGateway, call: str) -> None:
+    """A 200 that nothing will ever come of: the task is alice's, and bob's of the same name is another."""
+    answer = say(gateway, key="bob", task_id="job")
+    assert (answer.status, answer.json["matched"]) == (200, False)
+    assert "for the key bob" in answer.json["note"]
+    assert "?key=" in answer.json["note"]
+    assert "note" in say(gateway, request_id=UNKNOWN).json
+    assert "note" not in say(gateway, request_id=call).json
+    assert all("note" not in word for word in said(gateway, "task_id=job", key="bob"))
+
+
 def test_a_key_speaks_of_its_own_calls_and_an_admin_of_all(gateway: LiveGateway, call: str) -> None:
     refused = say(gateway, key="bob", request_id=call)
     assert (refused.status, refused.error["code"]) == (404, "not_found")

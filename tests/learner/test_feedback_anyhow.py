@@ -54,11 +54,11 @@ def drawn(rng: random.Random) -> Feedback:
     )
 
 
-def told_of(learner: Learner) -> dict[str, list[tuple[str, str, float, float]]]:
+def told_of(learner: Learner) -> dict[str, list[tuple[str, str, float, float, float]]]:
     """What is known of each call, in no order."""
 
-    def fact(told: Told) -> tuple[str, str, float, float]:
-        return told.source, told.key, round(told.good, 9), round(told.strength, 9)
+    def fact(told: Told) -> tuple[str, str, float, float, float]:
+        return told.source, told.key, round(told.good, 9), round(told.strength, 9), round(told.part, 9)
 
     return {name: sorted(map(fact, lesson.told)) for name, lesson in learner.lessons.items()}
 
@@ -111,7 +111,7 @@ async def test_only_the_last_word_of_each_speaker_counts(store: Outcomes, seed: 
     straight.said(last.values())
     straight.step(NOW_S)
     assert told_of(learner) == told_of(straight)
-    spoken = {key for told in told_of(learner).values() for _, key, _, _ in told}
+    spoken = {key for told in told_of(learner).values() for _, key, *_ in told}
     assert "mallory" not in spoken
     assert {"alice", "boss"} <= spoken
     assert all(call_of(call).completed for call in calls)

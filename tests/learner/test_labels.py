@@ -14,7 +14,6 @@ from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
 from app.core.types import Outcome
 from app.learner.labels import (
     EXPECTED,
-    TASK_CREDIT,
     Call,
     Label,
     call_of,
@@ -24,7 +23,7 @@ from app.learner.labels import (
     spoken,
     told_of,
 )
-from app.learner.sources import SIGNS, TASK, USER, VERIFIER, Sources, Told, prior_of
+from app.learner.sources import SHARED, SIGNS, TASK, USER, VERIFIER, Sources, Told, prior_of
 from routers.abilities import Ability
 from tests.routers.one_model import predict, update
 
@@ -119,23 +118,20 @@ def steps(n: int) -> list[Call]:
     return [replace(CALL, request_id=f"req_{place}", created_s=float(place)) for place in range(n)]
 
 
-@given(st.integers(1, 60), chance)
-def test_a_tasks_credit_grows_towards_its_end_and_is_bounded(n: int, good: float) -> None:
-    shares = credits_of(n, good)
+@given(st.integers(1, 60))
+def test_a_tasks_credit_grows_towards_its_end_and_is_one_label(n: int) -> None:
+    shares = credits_of(n)
     assert shares == sorted(shares)
-    assert 0 < sum(shares) <= TASK_CREDIT + 1e-9
-    assert max(shares) <= 1.0
-    assert sum(credits_of(n, 0.0)) <= sum(shares) + 1e-9
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_a_tasks_word_goes_to_its_completed_calls_in_order() -> None:
-    calls = [*steps(3), replace(CALL, request_id="req_x", completed=False, created_s=9.0)]
+    calls = [*steps(3), replace(CALL, request_id="req_x", model="other", completed=False, created_s=9.0)]
     word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
     found = spoken(list(reversed(calls)), [word])
     assert set(found) == {"req_0", "req_1", "req_2"}
-    strengths = [found[f"req_{place}"][0].strength for place in range(3)]
-    assert strengths == pytest.approx(credits_of(3, 0.0))
-    assert {told.source for (told,) in found.values()} == {TASK + USER}
+    assert [found[f"req_{place}"][0].part for place in range(3)] == credits_of(3)
+    assert {(told.source, told.strength) for (told,) in found.values()} == {(TASK + USER, 1.0)}
 
 
 def test_all_calls_of_a_long_task_share_its_word() -> None:
@@ -143,7 +139,32 @@ def test_all_calls_of_a_long_task_share_its_word() -> None:
     word = replace(WORD, thing=task_thing("alice", "job"))
     found = spoken(steps(200), [word])
     assert len(found) == 200
-    assert sum(told.strength for (told,) in found.values()) == pytest.approx(TASK_CREDIT)
+    assert sum(told.part for (told,) in found.values()) == pytest.approx(1.0)
+
+
+def test_what_is_said_of_a_task_of_one_call_is_said_of_that_call() -> None:
+    word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
+    assert spoken(steps(1), [word])["req_0"] == [told_of(word)]
+
+
+def test_where_several_models_made_a_task_less_is_believed_of_each() -> None:
+    first, last = steps(2)
+    word = replace(WORD, thing=task_thing("alice", "job"))
+    ((shared,), _) = spoken([replace(first, model="other"), last], [word]).values()
+    assert shared.source == SHARED + USER
+    assert prior_of(SHARED + USER).informed < prior_of(TASK + USER).informed
+
+
+def test_a_label_is_as_much_of_one_as_what_it_rests_on() -> None:
+    sources, own = Sources(), Told(USER, 1.0, "alice")
+    part = Told(TASK + USER, 0.0, "alice", part=0.25)
+    whole, quarter, both = (label_of(CALL, told, sources, 1.0) for told in ([own], [part], [own, part]))
+    assert whole is not None
+    assert quarter is not None
+    assert both is not None
+    assert (whole.part, quarter.part) == (1.0, 0.25)
+    assert 0.25 < both.part < 1.0
+    assert quarter.weight == pytest.approx(0.25 * replace(quarter, part=1.0).weight)
 
 
 def test_another_keys_task_of_the_same_name_is_another_task() -> None:
@@ -156,6 +177,7 @@ def test_a_call_that_was_spoken_of_takes_nothing_from_its_task() -> None:
     found = spoken(steps(2), words)
     assert [told.source for told in found["req_1"]] == [USER]
     assert [told.source for told in found["req_0"]] == [TASK + USER]
+    assert found["req_0"][0].part < 0.5
     other = replace(words[1], source=Speaker.VERIFIER)
     assert [told.source for told in spoken(steps(2), [WORD, other])["req_1"]] == [USER, TASK + VERIFIER]
 
