@@ -137,7 +137,7 @@ def test_a_pass_that_is_killed_while_it_writes_loses_and_doubles_nothing(
     known = filled(house, NOON_S, NOON_S + 1.0, NOON_S + DAY_S)
     running: list[subprocess.Popen[str]] = []
     with house.s3 as s3:
-        s3.broken = _kill_at(at, lambda: running[0].kill(), stored=stored)
+        s3.broken = _kill_at(at, running, stored=stored)
         running.append(house.start("compact"))
         running[0].communicate(timeout=60)
         assert running[0].returncode == -9
@@ -149,14 +149,15 @@ def test_a_pass_that_is_killed_while_it_writes_loses_and_doubles_nothing(
         assert house.stored(tmp_path / "all") == house.asked() == known
 
 
-def _kill_at(put: int, kill: Callable[[], object], *, stored: bool) -> Callable[[str], bool]:
+def _kill_at(put: int, running: list[subprocess.Popen[str]], *, stored: bool) -> Callable[[str], bool]:
+    """Kills the first of them when so many files have come, and lets that one be stored or not."""
     puts = 0
 
     def broken(asked: str) -> bool:
         nonlocal puts
         puts += asked.startswith("PUT")
         if puts == put and asked.startswith("PUT"):
-            kill()
+            running[0].kill()
             return not stored
         return False
 
