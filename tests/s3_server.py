@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -64,11 +64,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     s3: S3Server
 
-    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)
         for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        if "Content_Length" not in headers:
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -130,25 +130,26 @@ class _Handler(BaseHTTPRequestHandler):
         objects = self.s3.objects
         if self.command == "PUT":
             objects[name] = body
-            return self._answer(200, ETag=_tag(body))
+            return self._answer(200, headers={"ETag": _tag(body)})
         if self.command == "DELETE":
             objects.pop(name, None)
             return self._answer(204)
         if name not in objects:
             return self._fails(404, "NoSuchKey")
         of = objects[name]
-        more = {"ETag": _tag(of), "Last_Modified": "Fri, 20 Nov 2026 12:00:00 GMT", "Accept_Ranges": "bytes"}
+        more = {"ETag": _tag(of), "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT", "Accept-Ranges": "bytes"}
         if self.command == "HEAD":
-            return self._answer(200, Content_Length=str(len(of)), **more)
+            return self._answer(200, headers={**more, "Content-Length": str(len(of))})
         wanted = self.headers.get("range", "").removeprefix("bytes=")
         if not wanted:
-            return self._answer(200, of, **more)
+            return self._answer(200, of, more)
         first, _, last = wanted.partition("-")
         start = int(first) if first else max(len(of) - int(last), 0)
         end = min(int(last), len(of) - 1) if first and last else len(of) - 1
         if start > end:
             return self._fails(416, "InvalidRange")
-        return self._answer(206, of[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(of)}", **more)
+        whole = {**more, "Content-Range": f"bytes {start}-{end}/{len(of)}"}
+        return self._answer(206, of[start : end + 1], whole)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
