@@ -139,11 +139,8 @@ class HeuristicRouter:
         confidence = demand.confidence
         visible = visible_tokens(features)
         hidden = hidden_tokens(features, demand.level)
-        tokens = features.input_tokens
-        return [
-            Score(p_success(demand.level, arm, tokens), confidence, _output(features, arm, visible, hidden))
-            for arm in arms
-        ]
+        level, tokens, limit = demand.level, features.input_tokens, features.max_output_tokens
+        return [Score(p_success(level, arm, tokens), confidence, _output(arm, limit, visible, hidden)) for arm in arms]
 
     def surest(self, features: Features) -> float:
         return 1.0
@@ -185,12 +182,14 @@ def hidden_tokens(features: Features, level: float) -> float:
     return HIDDEN_TOKENS[effort] * (0.25 + 0.375 * level)
 
 
-def _output(features: Features, arm: Arm, visible: float, hidden: float) -> float:
-    expected = visible * VERBOSITY.get(arm.family, 1.0) + (hidden if arm.reasoning else 0.0)
-    for most in (arm.max_output_tokens, features.max_output_tokens):
-        if most is not None and expected > most:
-            expected = most
-    return float(expected)
+def _output(arm: Arm, limit: int | None, visible: float, hidden: float) -> float:
+    expected = visible * VERBOSITY.get(arm.family, 1.0)
+    if arm.reasoning:
+        expected += hidden
+    most = arm.max_output_tokens
+    if limit is not None and (most is None or limit < most):
+        most = limit
+    return expected if most is None or expected <= most else float(most)
 
 
 def _simplicity(f: Features, code: float) -> float:

@@ -61,10 +61,10 @@ class Breaker:
 
     def available(self, now_s: float) -> bool:
         """True when a request may be sent: closed, or half-open with no probe under way."""
-        state = self.state(now_s)
-        return state is Circuit.CLOSED or (
-            state is Circuit.HALF_OPEN and now_s >= self.probe_until_s and now_s >= self.hold_until_s
-        )
+        if not self.opened and self.failures < FAILURES_TO_OPEN:
+            return True  # closed, as nearly all are: seen without a call
+        half_open = self.state(now_s) is Circuit.HALF_OPEN
+        return half_open and now_s >= self.probe_until_s and now_s >= self.hold_until_s
 
     def wait_s(self, now_s: float) -> float:
         """How long it stays open, as far as that is known: a probe under way may end at any moment."""

@@ -125,7 +125,8 @@ def decide(
     task_type = _task_type(view, target, features)
     target = target.of_task(task_type)
     tokens = [input_tokens(candidate) for candidate in target.every]
-    verdicts = [_verdict(request, c, n, available, capped) for c, n in zip(target.every, tokens, strict=True)]
+    asks = _asks(request)
+    verdicts = [_verdict(request, c, n, available, capped, asks) for c, n in zip(target.every, tokens, strict=True)]
     serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts, request)
@@ -269,12 +270,17 @@ class _Scoring:
     def _ask(self, router: Router) -> Opinion:
         target = self._target
         scores = router.score(self._features, target.arms)
-        considered = tuple(
-            [
-                Considered(candidate, score, _expected(self._request, candidate, n, score.output_tokens), verdict)
-                for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True)
-            ]
-        )
+        request, found = self._request, []
+        choices, searches = request.choices, request.prompt.searches
+        for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True):
+            # Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced.
+            price, cost_nano = candidate.price, None
+            if price is not None:
+                cost_nano = expected_nano(price, n, int(score.output_tokens * choices))
+                if searches or candidate.capabilities.searches:
+                    cost_nano += tools_cost(price, sure_tools(request, candidate))
+            found.append(Considered(candidate, score, cost_nano, verdict))
+        considered = tuple(found)
         usable = self._usable(considered)
         if target.rules is None:
             chosen, reason = usable[0], target.fixed
@@ -293,26 +299,50 @@ class _Scoring:
         return tuple([seen for seen in considered if seen.verdict == self._serviceable])
 
 
-def _expected(request: ChatRequest, candidate: Candidate, input_tokens: int, output_tokens: float) -> int | None:
-    """Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced."""
-    if candidate.price is None:
-        return None
-    tokens_nano = expected_nano(candidate.price, input_tokens, int(output_tokens * request.choices))
-    if not (request.prompt.searches or candidate.capabilities.searches):
-        return tokens_nano
-    return tokens_nano + tools_cost(candidate.price, sure_tools(request, candidate))
-
-
 def _verdict(
     request: ChatRequest,
     candidate: Candidate,
     input_tokens: int,
     available: Callable[[str], bool],
     capped: Callable[[Candidate], bool],
+    asks: bool,
 ) -> str:
-    can, prompt = candidate.capabilities, request.prompt
+    can = candidate.capabilities
     if can.embeddings:
         return "not a chat model"
+    if asks and (lacking := _lacking(request, candidate, input_tokens)) is not None:
+        return lacking
+    context = can.context_tokens
+    if context is not None and input_tokens * SURE_PERMILLE // 1000 >= context:
+        return "context too small"
+    if candidate.price is None and capped(candidate):
+        return "unpriced under a cap"
+    bills_tools = can.searches or (asks and (request.prompt.server_tools or request.prompt.service_tier))
+    if bills_tools and (tools := unpriced_tools(request, candidate)) and capped(candidate):
+        return UNPRICED_TOOL + " and ".join(tools)
+    copies = candidate.copies
+    if not (any(available(copy.circuit) for copy in copies) if copies else available(candidate.name)):
+        return "circuit open"
+    return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
+
+
+def _asks(request: ChatRequest) -> bool:
+    """Whether a request asks for something that a model may not have, beyond text for text."""
+    prompt = request.prompt
+    return bool(
+        prompt.tools
+        or prompt.images
+        or prompt.wants_schema
+        or prompt.server_tools
+        or prompt.service_tier
+        or prompt.placement is not None
+        or request.dialect == COMPLETIONS
+    )
+
+
+def _lacking(request: ChatRequest, candidate: Candidate, input_tokens: int) -> str | None:
+    """What this candidate does not have of it."""
+    can, prompt = candidate.capabilities, request.prompt
     if request.dialect == COMPLETIONS and COMPLETIONS not in candidate.provider.also:
         return "its provider has no text completions"
     if prompt.tools and can.tools is False:
@@ -321,23 +351,7 @@ def _verdict(
         return "no vision"
     if prompt.wants_schema and can.json_schema is False:
         return "no json schema"
-    if prompt.placement is not None and (why := misplaced(request, candidate, input_tokens)) is not None:
-        return why
-    context = can.context_tokens
-    if context is not None and input_tokens * SURE_PERMILLE // 1000 >= context:
-        return "context too small"
-    if candidate.price is None and capped(candidate):
-        return "unpriced under a cap"
-    if (
-        (prompt.server_tools or can.searches or prompt.service_tier)
-        and (tools := unpriced_tools(request, candidate))
-        and capped(candidate)
-    ):
-        return UNPRICED_TOOL + " and ".join(tools)
-    copies = candidate.copies
-    if not (any(available(copy.circuit) for copy in copies) if copies else available(candidate.name)):
-        return "circuit open"
-    return _TIGHT if context is not None and input_tokens >= context else _CAPABLE
+    return None if prompt.placement is None else misplaced(request, candidate, input_tokens)
 
 
 def _nothing_usable(verdicts: Sequence[str], request: ChatRequest) -> BursarError:

@@ -16,13 +16,16 @@ CHALLENGE = {"www-authenticate": "Bearer"}
 MAX_SITE_CHARS = 1024
 """Longer than any two host names; answers for shorter ones are remembered."""
 _HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+MAX_KNOWN = 4096
+"""Header values that named a key and are remembered, so that they are not hashed for every request."""
 
 
 class KeyRing:
-    """The keys of one policy, by hash."""
+    """The keys of one policy, by hash; those that have come, by what their header said."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self._known: dict[str, Key] = {}
 
     def authenticate(self, headers: Mapping[str, str]) -> Key | None:
         """The key of this request; None where the policy sets no keys. Raises Unauthorized or Forbidden."""
@@ -31,14 +34,20 @@ class KeyRing:
             return None
         for name in _HEADERS:
             value = headers.get(name)
-            if value:
-                secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
-                key = self.policy.keys.get(hashlib.sha256(secret.encode()).hexdigest())
-                if key is not None:
-                    if key.expires_s is not None and time.time() >= key.expires_s:
-                        raise Unauthorized("This key has expired.", headers=CHALLENGE)
-                    return key
+            if value and (key := self._known.get(value) or self._find(value)) is not None:
+                if key.expires_s is not None and time.time() >= key.expires_s:
+                    raise Unauthorized("This key has expired.", headers=CHALLENGE)
+                return key
         raise Unauthorized("The API key is missing, or this gateway does not know it.", headers=CHALLENGE)
+
+    def _find(self, value: str) -> Key | None:
+        secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
+        key = self.policy.keys.get(hashlib.sha256(secret.encode()).hexdigest())
+        if key is not None:
+            if len(self._known) >= MAX_KNOWN:  # one key can be written with any number of spaces
+                self._known.clear()
+            self._known[value] = key
+        return key
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ _SESSIONS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-
 """Claude Code; codex; pi on Responses; opencode."""
 _PARENTS = ("x-parent-session-id",)
 """opencode gives a sub-agent an id of its own and names its parent's; the others keep one id."""
+_SENT_UNASKED = frozenset(_SESSIONS + _PARENTS)
 _HARNESSES = (
     ("claude-cli", "claude-code"),
     ("claude-code", "claude-code"),
@@ -89,6 +90,8 @@ def _harness(originator: str, agent: str) -> str:
 
 
 def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    if _SENT_UNASKED.isdisjoint(headers):
+        return None  # nearly all
     for name in names:
         if name in headers and (found := _usable(headers[name])) is not None:
             return found

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import structlog
 
+from app.core.errors import Unauthorized
 from app.core.policy import Policy
+from app.http import auth
 from app.http.auth import KeyRing, is_loopback
 from tests.http.live import SAY, LiveGateway, sha256
 from tests.upstream import ScriptedUpstream
@@ -248,3 +250,24 @@ def test_a_ring_belongs_to_one_policy(gateway: LiveGateway) -> None:
     key = KeyRing(current).authenticate({"x-api-key": "sk-bursar-admin-0123456789"})
     assert key is not None
     assert (key.name, key.admin) == ("admin", True)
+
+
+def test_what_is_remembered_of_keys_has_a_bound(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key can be written with any number of spaces, so that clients choose how many spellings there are."""
+    monkeypatch.setattr(auth, "MAX_KNOWN", 8)
+    ring = KeyRing(gateway.gateway.policies.current)
+    for spaces in range(1, 30):
+        key = ring.authenticate({"authorization": f"Bearer{' ' * spaces}sk-bursar-alice-0123456789"})
+        assert key is not None
+        assert key.name == "alice"
+        with pytest.raises(Unauthorized):
+            ring.authenticate({"authorization": f"Bearer{' ' * spaces}sk-bursar-alice-012345678"})
+    assert 0 < len(ring._known) <= 8
+
+
+def test_a_key_that_was_seen_expires_all_the_same(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing(gateway.gateway.policies.current)
+    assert ring.authenticate(TEMPORARY) is not None
+    monkeypatch.setattr("app.http.auth.time.time", lambda: EXPIRY_S + 1)
+    with pytest.raises(Unauthorized):
+        ring.authenticate(TEMPORARY)
