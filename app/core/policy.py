@@ -202,10 +202,12 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Explore:
-    """How much may be tried to learn: the share of calls, and what each gateway process may spend so in a day (UTC)."""
+    """How much may be tried to learn: the share of calls, and what may be spent so in a day (UTC), by all who share a
+    ledger; and the task types of which nothing is."""
 
     share: float
     day_nano: int
+    never_for: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,8 @@ class ChatCall(OwnedCall):
             wait_s = services.health.wait_s(circuits, now_s)
             error.headers["retry-after"] = str(max(math.ceil(wait_s), 1))
             raise
-        if decision.rules is not None and decision.rules.explore is not None and record.approach is None:
+        rules, risky = decision.rules, record.approach is not None or self._tries > 0
+        if rules is not None and rules.explore is not None and not risky:
             decision = self._explored(decision, target.arms)
         record.decision = decision
         return decision

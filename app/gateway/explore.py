@@ -2,9 +2,10 @@
 
 What is explored is a task's (or, without one, a call's) by its name, so that a task stays with its model while beliefs
 last, and the same calls are explored after a restart. Not explored are: what the policy pins or the client named;
-routes that split their traffic (a test compares routers, not draws); answers to open tool loops; calls for which only
-fallbacks are left; calls near a cap, of their own or of a scope that they share; and nothing once the day's budget,
-which all workers and gateways share (`gateway/explore_budget.py`), is spent.
+routes that split their traffic (a test compares routers, not draws); kinds of work that the policy names; answers to
+open tool loops; what an SDK sends again because it failed; calls for which only fallbacks are left; calls near a cap,
+of their own or of a scope that they share; and nothing once the day's budget, which all workers and gateways share
+(`gateway/explore_budget.py`), is spent.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def explored(
     routers' view of what was considered, candidates first."""
     rules = decision.rules
     if rules is None or rules.explore is None or in_tool_loop or rules.split:
+        return decision
+    if decision.task_type in rules.explore.never_for:
         return decision
     if decision.propensity < 1.0:  # a model is in quarantine: its probes are exploration enough
         return decision

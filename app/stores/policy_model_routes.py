@@ -33,7 +33,8 @@ Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=known_
 
 class ExploreSpec(Spec):
     """Calls whose model Thompson sampling chooses, so that the learned router learns about every candidate. Never where
-    a model is pinned, in a tool loop, near a cap, or where only fallbacks are left."""
+    a model is pinned, in a tool loop, near a cap, where only fallbacks are left, or where an SDK sends a request
+    again."""
 
     share: Annotated[float, Field(gt=0, le=0.5), NotBool] = Field(
         default=0.05, description="The share of tasks (of calls, where there are none) that explore."
@@ -43,6 +44,11 @@ class ExploreSpec(Spec):
             "What these calls may cost in a day (UTC), all workers and gateways together. Beyond it nothing is "
             "explored."
         )
+    )
+    never_for: list[str] = Field(
+        default_factory=list,
+        description="Task types of which nothing is explored: those where a failure is dear.",
+        json_schema_extra={"items": {"type": "string", "enum": [task.value for task in TaskType]}},
     )
 
 

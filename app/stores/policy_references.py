@@ -47,6 +47,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
         yield from _pin_problems(document, ("routes", name, "pin"), mapping(route).get("pin"), models)
         yield from _objective_problems(document, ("routes", name), mapping(route))
         yield from _split_problems(document, ("routes", name), mapping(route))
+        yield from _explore_problems(document, ("routes", name), mapping(route))
     for pattern, meant in section_of(document, "aliases").items():
         if not (isinstance(meant, str) and meant.startswith("tier:")):
             yield from _unknown(document, ("aliases", pattern), meant, "route or model", [*routes, *models])
@@ -110,6 +111,12 @@ def _objective_problems(document: Document, path: KeyPath, route: Mapping[str, A
             yield document.problem((*path, "objective"), f"{wanted} needs {field} beside it")
         elif objective != wanted and field in route:
             yield document.problem((*path, field), f"only `objective: {wanted}` uses this", at_key=True)
+
+
+def _explore_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:
+    left_out = mapping(route.get("explore")).get("never_for")
+    types = [task.value for task in TaskType]
+    yield from _name_list(document, (*path, "explore", "never_for"), left_out, "task type", types)
 
 
 def _split_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:

@@ -49,4 +49,6 @@ def landing_of(given: LandingSpec | None) -> Landing | None:
 
 
 def _explore(given: ExploreSpec | None) -> Explore | None:
-    return None if given is None else Explore(given.share, nano_from_usd(given.max_usd_per_day))
+    if given is None:
+        return None
+    return Explore(given.share, nano_from_usd(given.max_usd_per_day), frozenset(given.never_for))

@@ -138,6 +138,7 @@ def poor(scope: str) -> Explorer:
         {"limits": SHARED, "explorer": poor("task:k:t")},
         {"open_": ("cheap", "mid")},
         {"rules": replace(RULES, explore=Explore(0.3, 0))},
+        {"rules": replace(RULES, explore=Explore(0.3, 10**12, frozenset({"chat", "question"})))},
         {"on": view_on(RULES, FixedRouter(SCORES, "learned"))},
         {"rules": replace(RULES, candidates=("cheap",), fallback=("mid", "dear")), "open_": ("cheap",)},
         {"rules": QUALITY, "limits": ROOM_FOR_TWO},

@@ -46,6 +46,8 @@ def test_what_is_said_is_read() -> None:
     assert route_of("adequacy: 0.8").explore is None
     assert route_of("explore: {max_usd_per_day: 2}").explore == Explore(0.05, 2 * 10**9)
     assert route_of("explore: {share: 0.2, max_usd_per_day: 0.5}").explore == Explore(0.2, 5 * 10**8)
+    careful = route_of("explore: {max_usd_per_day: 2, never_for: [code, math]}").explore
+    assert careful == Explore(0.05, 2 * 10**9, frozenset({"code", "math"}))
     assert route_of("pin: {code: l, tool_call: m}").pin == {"code": "l", "tool_call": "m"}
     assert route_of("router: heuristic").router == "heuristic"
     assert route_of("split: {learned: 0.9, heuristic: 0.1}").split == {"learned": 0.9, "heuristic": 0.1}
@@ -114,6 +116,10 @@ def test_shares_and_pins_may_come_from_the_environment() -> None:
         (
             "explore: {share: 0.9, max_usd_per_day: 1}",
             ["9:22: routes.auto.explore.share: must be less than or equal to 0.5"],
+        ),
+        (
+            "explore: {max_usd_per_day: 1, never_for: [maths]}",
+            ["9:47: routes.auto.explore.never_for.0: there is no task type 'maths'; did you mean 'math'?"],
         ),
         (
             "split: {learned: 0.9, heuristic: 0.1}, router: learned",
