@@ -103,6 +103,10 @@ class Dialect(Protocol):
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         """A client's request; `path` holds what the URL says (`model`, `stream`). Raises BadRequest."""
 
+    def end_user(self, members: Mapping[str, msgspec.Raw]) -> str | None:
+        """For which user of its application a request is, by the field that this dialect has for that; None: it does
+        not say. Raises BadRequest."""
+
     def conversation(self, request: ChatRequest) -> Conversation:
         """The whole of a request of this dialect. Raises BadRequest for what cannot be carried elsewhere."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import Event
@@ -15,6 +17,7 @@ from app.dialects.anthropic.patch import patch_messages
 from app.dialects.anthropic.read import MessagesReader
 from app.dialects.anthropic.render import render_messages
 from app.dialects.anthropic.talk import conversation_of
+from app.dialects.anthropic.user_id import person_of, user_id_in
 from app.dialects.anthropic.whole import whole_message, with_cost
 from app.dialects.anthropic.write import MessagesWriter
 from app.dialects.base import Counts, Dialect, Reader, UpstreamRequest, Writer
@@ -27,6 +30,10 @@ class AnthropicDialect:
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_messages(body, headers)
+
+    def end_user(self, members: Mapping[str, msgspec.Raw]) -> str | None:
+        user_id = user_id_in(members)
+        return None if user_id is None else person_of(user_id)
 
     def conversation(self, request: ChatRequest) -> Conversation:
         return conversation_of(request)

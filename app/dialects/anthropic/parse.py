@@ -6,19 +6,19 @@ Source: https://platform.claude.com/docs/en/api/messages/create and .../messages
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from app.core.errors import BadRequest
-from app.core.raw import ABSENT, UNREADABLE
+from app.core.raw import ABSENT
 from app.core.types import DEFAULT_FALLBACKS, ChatRequest, Prompt
 from app.dialects.anthropic.effort import effort_of_budget
 from app.dialects.anthropic.proof import ORIGIN
+from app.dialects.anthropic.user_id import session_of
 from app.dialects.openai_chat.fields import check_model, field_of
-from app.dialects.openai_chat.parse import MAX_LIMIT, MAX_TASK_ID_CHARS, checked_task_id, max_cost_of, members_of
+from app.dialects.openai_chat.parse import MAX_LIMIT, checked_task_id, max_cost_of, members_of
 from app.dialects.server_tools import MAX_USES, MESSAGES, billed_tools, messages_tier, service_tier
 
 VERSION = "2023-06-01"
@@ -72,16 +72,6 @@ _string = msgspec.json.Decoder(str)
 _optional_string = msgspec.json.Decoder(str | None)
 _flag = msgspec.json.Decoder(bool | None)
 _integer = msgspec.json.Decoder(int)
-
-_OLD_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
-"""Claude Code before 2026: `user_HASH_account_UUID_session_UUID`, the account's part empty with a key."""
-
-
-class _UserId(msgspec.Struct):
-    session_id: str | None = None
-
-
-_user_id = msgspec.json.Decoder(_UserId)
 
 
 def parse_messages(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
@@ -163,21 +153,6 @@ def _task_and_session(members: dict[str, msgspec.Raw]) -> tuple[str | None, str 
         None if task_id is None else checked_task_id(task_id, "metadata.task_id"),
         None if user_id is None else session_of(user_id),
     )
-
-
-def session_of(user_id: str) -> str | None:
-    """The session that Claude Code puts into `metadata.user_id`: in a JSON string, or at the end of a plain one."""
-    if user_id.startswith("{"):
-        try:
-            found = _user_id.decode(user_id).session_id
-        except UNREADABLE:
-            return None
-    else:
-        match = _OLD_SESSION.search(user_id)
-        found = match[1] if match else None
-    if not found or len(found) > MAX_TASK_ID_CHARS or not found.isprintable() or "|" in found:
-        return None
-    return found
 
 
 def _prompt(members: dict[str, msgspec.Raw], messages: list[_Message]) -> Prompt:

@@ -15,8 +15,8 @@ from app.core.raw import ABSENT
 from app.core.types import ChatRequest
 from app.dialects.anthropic.blocks import Block, BlockReader
 from app.dialects.anthropic.models import BETWEEN_TOOLS, DISABLED
-from app.dialects.anthropic.parse import session_of
 from app.dialects.anthropic.table import CARRIED_MEMBERS, DROPPED_TOOLS, REFUSED_MEMBERS
+from app.dialects.anthropic.user_id import session_of
 from app.dialects.openai_chat.fields import field_of
 
 _Members = dict[str, msgspec.Raw]

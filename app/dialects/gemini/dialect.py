@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import Event
@@ -28,6 +30,9 @@ class GeminiDialect:
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_generate(body, path)
+
+    def end_user(self, members: Mapping[str, msgspec.Raw]) -> str | None:
+        return None
 
     def conversation(self, request: ChatRequest) -> Conversation:
         return conversation_of(request)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from app.core.conversation import Conversation
 from app.core.errors import BursarError, UpstreamRejected
 from app.core.events import Event
 from app.core.policy import ChatHabits
 from app.core.types import ChatRequest
 from app.dialects.base import Counts, Dialect, UpstreamRequest
+from app.dialects.openai_chat.end_user import end_user
 from app.dialects.openai_chat.errors import error_body, error_words, upstream_error_object
 from app.dialects.openai_chat.parse import parse_chat
 from app.dialects.openai_chat.read import ChatReader
@@ -35,6 +38,9 @@ class ChatDialect:
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_chat(body)
+
+    def end_user(self, members: Mapping[str, msgspec.Raw]) -> str | None:
+        return end_user(members)
 
     def conversation(self, request: ChatRequest) -> Conversation:
         return conversation(request)

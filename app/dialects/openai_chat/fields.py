@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,9 @@ from app.core.errors import BadRequest, ModelNotFound
 MAX_MODEL_CHARS = 256
 
 
-def field_of(decoder: msgspec.json.Decoder[Any], members: dict[str, msgspec.Raw], name: str, prefix: str = "") -> Any:
+def field_of(
+    decoder: msgspec.json.Decoder[Any], members: Mapping[str, msgspec.Raw], name: str, prefix: str = ""
+) -> Any:
     """A member's value in the decoder's type; BadRequest naming the place in it that is wrong."""
     try:
         return decoder.decode(members[name])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from app.core.conversation import Conversation
 from app.core.errors import BursarError
 from app.core.events import Event
 from app.core.types import ChatRequest
 from app.dialects.base import Counts, Dialect, Reader, UpstreamRequest, Writer
+from app.dialects.openai_chat.end_user import end_user
 from app.dialects.openai_responses import errors
 from app.dialects.openai_responses.parse import NAME, parse_responses
 from app.dialects.openai_responses.patch import patched
@@ -27,6 +30,9 @@ class ResponsesDialect:
 
     def parse(self, body: bytes, headers: Mapping[str, str], path: Mapping[str, str]) -> ChatRequest:
         return parse_responses(body, headers)
+
+    def end_user(self, members: Mapping[str, msgspec.Raw]) -> str | None:
+        return end_user(members)
 
     def conversation(self, request: ChatRequest) -> Conversation:
         return conversation_of(request)

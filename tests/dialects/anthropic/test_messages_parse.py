@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import BadRequest, ModelNotFound
 from app.dialects.anthropic.dialect import DIALECT
-from app.dialects.anthropic.parse import parse_count, session_of
+from app.dialects.anthropic.parse import parse_count
+from app.dialects.anthropic.user_id import session_of
 from tests.dialects.anthropic.texts import USER, body, parsed
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 4000}}
