@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from app.commands.ending import Refused
 from app.commands.terminal import complain, heading, say, say_json, table
+from app.core.caps import Windows
 from app.core.money import usd_text
-from app.core.policy import Candidate, Policy, Windows
+from app.core.policy import Candidate, Policy
 from app.settings import Settings
 from app.stores.policy_file import load_policy
 from app.stores.policy_model import json_schema
@@ -116,15 +117,18 @@ def _expiry(expires_s: float | None) -> str:
 def _caps(policy: Policy) -> list[str]:
     caps = policy.caps
     own = [("request", caps.request_nano), ("task", caps.task_nano)]
-    limits = [*own, *_windows("key", caps.key), *_windows("team", caps.team), *_windows("global", caps.everyone)]
+    owners = [("key", caps.key), ("team", caps.team), ("global", caps.everyone)]
+    owners += [] if caps.user is None else [("user", caps.user.windows)]
+    limits = [*own, *(limit for owner, windows in owners for limit in _windows(owner, windows))]
     shown = [f"{name} ${usd_text(nano)}" for name, nano in limits if nano is not None]
     counts = [("calls", caps.task_calls), ("tokens", caps.task_tokens), ("seconds", caps.task_s)]
     counts += [("times the same request", caps.task_repeats), ("requests at a time", caps.task_parallel)]
     shown += [f"task {most:g} {what}" for what, most in counts if most is not None]
-    for owner, windows in (("key", caps.key), ("team", caps.team), ("global", caps.everyone)):
+    for owner, windows in owners:
         rates = (("calls", windows.minute_calls), ("tokens", windows.minute_tokens))
         shown += [f"{owner} {most} {what} a minute" for what, most in rates if most is not None]
         shown += [] if windows.parallel is None else [f"{owner} {windows.parallel} requests at a time"]
+    shown += ["requests must name their user"] if caps.user is not None and caps.user.required else []
     return [f"caps: {', '.join(shown) or 'none'}"]
 
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal
 
+from app.core.caps import Caps, Users, Windows
 from app.core.heard import WRITING_TOOLS
 from app.core.landing import Landing
 from app.core.money import Price
@@ -239,45 +240,6 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
-    """Limits per window of the clock and the calendar (UTC): in nano-dollars, for the minute in calls and tokens.
-    `parallel`: calls at a time."""
-
-    day_nano: int | None = None
-    month_nano: int | None = None
-    total_nano: int | None = None
-    hour_nano: int | None = None
-    minute_calls: int | None = None
-    minute_tokens: int | None = None
-    parallel: int | None = None
-
-    @property
-    def finest(self) -> Window:
-        """The shortest window that has to be told from the next."""
-        if self.minute_calls is not None or self.minute_tokens is not None:
-            return "minute"
-        return "day" if self.hour_nano is None else "hour"
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """The policy's caps: the tightest of all that apply wins. A task's clock runs from its first call; the same request
-    is served `task_repeats` times; untouched for `task_idle_days` it is forgotten."""
-
-    request_nano: int | None = None
-    task_nano: int | None = None
-    task_calls: int | None = None
-    task_tokens: int | None = None
-    task_s: float | None = None
-    task_repeats: int | None = None
-    task_parallel: int | None = None
-    task_idle_days: float = 30.0
-    key: Windows = Windows()
-    team: Windows = Windows()
-    everyone: Windows = Windows()
-
-
-@dataclass(frozen=True, slots=True)
 class Team:
     """Keys that share windows of their own, beside each key's and everybody's."""
 
@@ -289,7 +251,8 @@ class Team:
 @dataclass(frozen=True, slots=True)
 class Key:
     """A client's key, known by its SHA-256 only. `former_sha256`: of the secret it had before, where that is still
-    good. `routes`: its own, else its team's; None: all. `expires_s`: Unix time from which it is refused."""
+    good. `routes`: its own, else its team's; None: all. `expires_s`: Unix time from which it is refused. `users`: how
+    its end users are bound, where not as all keys' are."""
 
     name: str
     sha256: str
@@ -299,6 +262,7 @@ class Key:
     team: str | None = None
     former_sha256: str | None = None
     expires_s: float | None = None
+    users: Users | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +345,20 @@ class Policy:
         """The shortest window of all caps."""
         own = [*(key.caps for key in self.keys.values()), *(team.caps for team in self.teams.values())]
         caps = [self.caps.key, self.caps.team, self.caps.everyone, *(windows for windows in own if windows is not None)]
+        caps += [users.windows for users in self._users()]
         return max((windows.finest for windows in caps), key=CHARS.__getitem__)
+
+    def _users(self) -> list[Users]:
+        every = (self.caps.user, *(key.users for key in self.keys.values()))
+        return [users for users in every if users is not None]
+
+    def counts_users(self) -> bool:
+        """Whether any key's end users are told apart."""
+        return bool(self._users())
+
+    def users_of(self, key: Key | None) -> Users | None:
+        """How this key's end users are bound: by its own rules, else the policy's; None: they are not told apart."""
+        return self.caps.user if key is None or key.users is None else key.users
 
     def key_windows(self, key: Key | None) -> Windows:
         """The windows that bind this key: its own, else the policy's for every key."""

@@ -37,12 +37,12 @@ def _moment_in(minute: int) -> str:
 
 
 def scope_in(owner: str, window: Window, moment: str) -> str:
-    """The ledger's name of an owner's (`global`, `team:NAME`, `key:NAME`) window at a moment."""
+    """The ledger's name of an owner's (`global`, `team:NAME`, `key:NAME`, `user:KEY:HASH`) window at a moment."""
     return f"{owner}:total" if window == "total" else f"{owner}:{window}:{moment[: CHARS[window]]}"
 
 
 def window_of(scope: str) -> Window | None:
-    """Which window a scope of a key, a team or everybody is; None for the rest. A task may have any name."""
+    """Which window a scope of a user, a key, a team or everybody is; None for the rest. A task may have any name."""
     found = None if scope.startswith("task:") else _SCOPE.search(scope)
     return None if found is None else found[found.lastindex or 0]  # type: ignore[return-value]
 

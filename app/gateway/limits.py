@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from app.core.budget import Claim
+from app.core.caps import Windows
 from app.core.money import usd_float
-from app.core.policy import Candidate, Key, Policy, Windows
+from app.core.policy import Candidate, Key, Policy
 from app.core.terms import TaskCaps, tighter
 from app.core.types import Outcome
 from app.core.windows import CHARS, scope_in, window_of
@@ -149,10 +150,10 @@ def limits_for(
     caps: ClientCaps,
     moment: str,
     used: Used = NOTHING_USED,
+    user: str | None = None,
 ) -> Limits:
-    """Every cap that binds this call's next attempt, at this candidate; `moment` as in core/windows.
-    What attempts have used
-    of shared caps the ledger knows; of the call's own it is `used`."""
+    """Every cap that binds this call's next attempt, at this candidate; `moment` as in core/windows, `user` as in
+    core/users. What attempts have used of shared caps the ledger knows; of the call's own it is `used`."""
     tokens: int | None = None
     ms: int | None = None
     other = task_caps(policy, caps)
@@ -172,6 +173,8 @@ def limits_for(
         scope = task_scope(name, task_id)
         claims.append(Claim(scope, policy.caps.task_nano, caps.task_nano, other))
         claims.append(Claim(f"{scope}{MODEL_PART}{candidate.name}", model_nano))
+    if user is not None and (users := policy.users_of(key)) is not None:
+        claims += user_claims(name, user, users.windows, moment)
     if key is not None:
         claims += window_claims(f"key:{name}", policy.key_windows(key), moment)
         if key.team is not None:
@@ -198,9 +201,17 @@ def window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...
     return _window_claims(owner, windows, moment[: CHARS[windows.finest]])
 
 
-@functools.lru_cache(maxsize=1024)
-def _window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
-    """They are the same for all calls of a key in one window, so they are made once."""
+def user_claims(key_name: str, user: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
+    """The same of an end user (`core/users`) of a key: two keys' users are never the same."""
+    return _user_claims(user_owner(key_name, user), windows, moment[: CHARS[windows.finest]])
+
+
+def user_owner(key_name: str, user: str) -> str:
+    """What the scopes of this user's windows begin with."""
+    return f"user:{key_name}:{user}"
+
+
+def _claims_in(owner: str, windows: Windows, moment: str) -> tuple[Claim, ...]:
     at_a_time = None if windows.parallel is None else TaskCaps(parallel=windows.parallel)
     claims = [
         Claim(scope_in(owner, "day", moment), windows.day_nano),
@@ -215,8 +226,14 @@ def _window_claims(owner: str, windows: Windows, moment: str) -> tuple[Claim, ..
     return tuple(claims)
 
 
+_window_claims = functools.lru_cache(maxsize=1024)(_claims_in)
+"""They are the same for all calls of a key in one window, so they are made once."""
+_user_claims = functools.lru_cache(maxsize=1024)(_claims_in)
+"""Apart, for users may be many, and would take the places of keys."""
+
+
 def scope_kind(scope: str) -> str:
-    """request, task, model, key, team or global: the low-cardinality word for metrics, headers and messages."""
+    """request, task, model, user, key, team or global: the low-cardinality word for metrics, headers and messages."""
     if scope.startswith("task:"):
         return "model" if MODEL_PART in scope else "task"
     return scope.partition(":")[0]

@@ -31,6 +31,7 @@ class View:
         self.policy = policy
         self.moment_chars = CHARS[policy.finest_window()]
         """How much of a moment (core/windows) tells this policy's windows apart."""
+        self.counts_users = policy.counts_users()
         self.circuits = policy.circuits()
         self.routers = routers
         self.catalogue = catalogue

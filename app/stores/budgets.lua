@@ -27,6 +27,7 @@ local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
 local OWNERS, TASKS, WINDOWS, TOTALS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FIRST_KEY = 5
 local TASK_S, WINDOW_S, SHORT_S, RENEW_S = tonumber(ARGV[5]), 400 * 86400, 2 * 3600, 3600
+local USER_S = 40 * 86400 -- a user's days and months: until they are over
 local CALL_S = 86400 -- the longest call: what it holds must not be forgotten before it ends
 local MAX_DEPTH, MAX_BELOW = 8, 50
 
@@ -38,11 +39,17 @@ local function owner_key(owner) return prefix .. 'o:' .. owner end
 local function scope_key(scope) return prefix .. 's:' .. scope end
 
 -- The index that lists a scope (nil: none), and for how many seconds an idle scope is kept (nil: for good). Tasks come
--- first: clients choose their names, and none may make itself immortal by ending in ':total'.
+-- first: clients choose their names, and none may make itself immortal by ending in ':total'. Users are without number:
+-- none is listed, and each is forgotten one day.
 local function retention(scope)
   if string.sub(scope, 1, 5) == 'task:' then return TASKS, TASK_S end
-  if string.sub(scope, -6) == ':total' then return TOTALS, nil end
-  if string.find(scope, ':minute:%d') or string.find(scope, ':hour:%d') then return nil, SHORT_S end
+  local short = string.find(scope, ':minute:%d') or string.find(scope, ':hour:%d')
+  local total = string.sub(scope, -6) == ':total'
+  if string.sub(scope, 1, 5) == 'user:' then
+    return nil, short and SHORT_S or total and WINDOW_S or USER_S
+  end
+  if total then return TOTALS, nil end
+  if short then return nil, SHORT_S end
   return WINDOWS, WINDOW_S
 end
 

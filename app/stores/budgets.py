@@ -62,7 +62,8 @@ class Budgets(Protocol):
         """The balances of these scopes, in order; None where a scope has never been used."""
 
     async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
-        """Up to `limit` scopes whose name begins with `prefix`, the most recently used first."""
+        """Up to `limit` scopes whose name begins with `prefix`, the most recently used first. Minutes, hours and end
+        users (`user:`) are in no list."""
 
     async def beat(self) -> list[Expired]:
         """Renew this process's lease and end the holds of owners whose lease has run out."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.core.caps import Caps, Users, Windows
 from app.core.money import nano_from_usd
-from app.core.policy import Caps, Key, Route, Team, Windows
+from app.core.policy import Key, Route, Team
 from app.stores.policy_model import PolicySpec
-from app.stores.policy_model_caps import CapSpec, CapsSpec, KeySpec, TaskCapSpec, WindowsSpec
+from app.stores.policy_model_caps import CapSpec, CapsSpec, KeySpec, TaskCapSpec, UserSpec, WindowsSpec
 from app.stores.policy_routes import usd_nano
 from app.stores.policy_types import epoch_s
 
@@ -27,6 +28,7 @@ def caps_of(given: CapsSpec) -> Caps:
         key=_windows(given.key),
         team=_windows(given.team),
         everyone=_windows(given.everyone),
+        user=_users(given.user),
     )
 
 
@@ -45,6 +47,10 @@ def _windows(given: WindowsSpec) -> Windows:
         minute_tokens=None if rate is None else rate.max_tokens,
         parallel=given.max_parallel_requests,
     )
+
+
+def _users(given: UserSpec | None) -> Users | None:
+    return None if given is None else Users(_windows(given), given.require)
 
 
 def teams_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Team]:
@@ -67,6 +73,7 @@ def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
             team=given.team,
             former_sha256=given.former_sha256,
             expires_s=None if given.expires is None else epoch_s(given.expires),
+            users=_users(given.user_caps),
         )
         for given in spec.keys
     ]

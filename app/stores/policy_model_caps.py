@@ -76,6 +76,15 @@ class WindowsSpec(Spec):
     total: CapSpec | None = Field(default=None, description="Never refills.")
 
 
+class UserSpec(WindowsSpec):
+    """Caps of each end user of a key: of the application's own customers, whom requests name. Windows as a key's."""
+
+    require: bool = Field(
+        default=False,
+        description="Refuse requests that name no user. Default: the other caps alone bind them.",
+    )
+
+
 class CapsSpec(Spec):
     """The tightest of all caps that apply wins."""
 
@@ -86,6 +95,10 @@ class CapsSpec(Spec):
     key: WindowsSpec = Field(default=WindowsSpec(), description="For each key that sets no caps of its own.")
     team: WindowsSpec = Field(default=WindowsSpec(), description="For each team that sets no caps of its own.")
     everyone: WindowsSpec = Field(default=WindowsSpec(), alias="global", description="For all keys together.")
+    user: UserSpec | None = Field(
+        default=None,
+        description="For each end user of each key, as requests name them. Default: users are not told apart.",
+    )
 
 
 class TeamSpec(Spec):
@@ -109,5 +122,6 @@ class KeySpec(Spec):
     )
     admin: bool = Field(default=False, description="May see everybody's calls and spending, and use the dashboard.")
     caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")
+    user_caps: UserSpec | None = Field(default=None, description="For each of its users. Default: `caps.user`.")
     team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")
     routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: its team's, or all.")

@@ -36,7 +36,9 @@ RESTART_PAGES = 16_384
 PASSES = 2
 """Passes of `checkpoint` beside the writers: the second has only what was logged during the first."""
 WINDOW_RETENTION_S = 400 * 86_400
-"""Days and months stay for a year and a month of reports; totals stay for good."""
+"""Days and months stay for a year and a month of reports; totals stay for good. Of users, who are without number, days
+and months stay until they are over, and totals this long after the last call."""
+USER_RETENTION_S = 40 * 86_400
 SHORT_RETENTION_S = 2 * 3600
 """Of minutes and hours, once they are over."""
 PRUNE_ROWS = 500
@@ -85,6 +87,9 @@ a transaction's instructions."""
 BALANCE_ROW = f"(?, ?, ?, ?, {', '.join([f'NULLIF(?, {NONE})'] * 4)}, ?, ?, ?, NULLIF(?, {NONE}), ?)"
 HOLD_ROW, NAME_ROW = "(?, ?, ?, ?, ?, ?)", "?"
 PRUNABLE = (
+    ("user:*:day:[0-9]*", USER_RETENTION_S),
+    ("user:*:month:[0-9]*", USER_RETENTION_S),
+    ("user:*:total", WINDOW_RETENTION_S),
     ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
     ("[^t]*:minute:[0-9]*", SHORT_RETENTION_S),
@@ -92,7 +97,10 @@ PRUNABLE = (
     ("[^t]*:hour:[0-9]*", SHORT_RETENTION_S),
     ("team:*:hour:[0-9]*", SHORT_RETENTION_S),
 )
-NOT_SHORT = "NOT ((name GLOB '*:minute:[0-9]*' OR name GLOB '*:hour:[0-9]*') AND name NOT GLOB 'task:*')"
+LISTED = (
+    "NOT ((name GLOB '*:minute:[0-9]*' OR name GLOB '*:hour:[0-9]*') AND name NOT GLOB 'task:*')"
+    " AND name NOT GLOB 'user:*'"
+)
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows a statement is prepared for. Lists are filled up to one of these by repeating their last row,
@@ -252,9 +260,9 @@ def delete_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> None:
 
 
 def list_scopes(db: sqlite3.Connection, prefix: str, limit: int) -> list[tuple[str, Balance]]:
-    """Up to `limit` scopes beginning with `prefix`, the latest used first. Minutes and hours are not among them."""
+    """Up to `limit` scopes beginning with `prefix`, the latest used first, no minutes, hours or users among them."""
     rows = db.execute(
-        f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? AND {NOT_SHORT}"
+        f"SELECT name, {BALANCE} FROM scopes WHERE name >= ? AND name < ? AND {LISTED}"
         " ORDER BY updated_ms DESC, name LIMIT ?",
         (prefix, prefix + "\U0010ffff", limit),  # the range, unlike LIKE, has no special characters
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 6
+SCHEMA = 7
 """Written into every file, as `bursar_schema` among its key-value metadata."""
 
 _MOMENT = "make_timestamp(CAST(t.created_s * 1e6 AS BIGINT))"
@@ -68,6 +68,7 @@ COLUMNS = (
     Column("created_at", "TIMESTAMP", "the same, UTC", sql=_MOMENT),
     _of("key", "key", _TEXT, "whose key"),
     _of("team", "team", _TEXT, "the team that key was in; NULL: in none"),
+    _of("user", "user", _TEXT, "for which end user of that key, as a hash; NULL: not told, or not counted"),
     _of("task_id", "task_id", _TEXT, "its task, where the client names one"),
     _of(
         "task_step", "task_step", _WHOLE, "the place of its first request to a provider among those of its task, from 1"

@@ -13,7 +13,7 @@ from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Balance, Book, Claim, Denied, Granted, Hold, Lost, Reserve, Settle, Settled
 from app.core.terms import State, TaskCaps, Terms
 
-SCOPES = ("task:k:1", "task:k:1|model:m", "key:k:day:2026-11-20", "global:total")
+SCOPES = ("task:k:1", "task:k:1|model:m", "user:k:0f:day:2026-11-20", "key:k:day:2026-11-20", "global:total")
 
 amounts = st.integers(0, 100)
 limits = st.none() | amounts
@@ -23,7 +23,7 @@ picks = st.integers(0, 50)
 few = st.none() | st.integers(0, 9)
 caps = st.none() | st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans(), few, few)
 claims = st.lists(
-    st.builds(Claim, st.sampled_from(SCOPES), limits, limits, caps), min_size=1, max_size=4, unique_by=lambda c: c.scope
+    st.builds(Claim, st.sampled_from(SCOPES), limits, limits, caps), min_size=1, max_size=5, unique_by=lambda c: c.scope
 ).map(tuple)
 
 

@@ -19,7 +19,7 @@ from app.dialects.openai_chat.errors import (
     upstream_error_object,
 )
 
-SCOPES = ("request", "task", "model", "key", "team", "global")
+SCOPES = ("request", "task", "model", "user", "key", "team", "global")
 RETRIED = re.compile(
     r"\d|rate.?limit|overload|server.?error|try again|later|too many|timeout|timed out|unavailable|internal|terminated"
     r"|connection|network|token|exceeds the|context|quota exceeded|capacity|temporar|throttl|busy|retry",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.core.caps import Caps
 from app.core.money import Price, Rates
 from app.core.policy import (
     HEURISTIC,
     LEARNED,
     Candidate,
     Capabilities,
-    Caps,
     ModelBudget,
     Policy,
     Provider,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.budget import Balance, Claim, Denied
-from app.core.policy import Caps, Key, Team, Windows
+from app.core.caps import Caps, Users, Windows
+from app.core.policy import Key, Team
 from app.core.terms import Reason, TaskCaps
 from app.core.windows import refills_at, window_of
 from app.gateway.ledger import denial, denial_headers
@@ -21,6 +22,7 @@ from app.gateway.limits import (
     is_task_scope,
     limits_for,
     scope_kind,
+    scope_word,
     task_scope,
 )
 from tests.gateway.policy_values import model, policy
@@ -143,6 +145,39 @@ def test_a_teams_windows_bind_beside_its_keys_own() -> None:
         Claim("team:t:month:2026-11", None),
         Claim("team:t:total", 1),
     )
+
+
+def test_a_users_windows_bind_beside_its_keys() -> None:
+    candidate, caps = model("m"), Caps(key=Windows(1, 2, 3), user=Users(Windows(day_nano=7, hour_nano=5)))
+
+    def claims(key: Key | None, user: str | None) -> tuple[Claim, ...]:
+        of = policy([candidate], caps=caps)
+        return limits_for(of, candidate, key, None, ClientCaps(), MOMENT, user=user).claims
+
+    assert claims(KEY, "ann")[:4] == (
+        Claim("user:k:ann:day:2026-11-20", 7),
+        Claim("user:k:ann:month:2026-11"),
+        Claim("user:k:ann:total"),
+        Claim("user:k:ann:hour:2026-11-20T10", 5),
+    )
+    assert claims(KEY, "ann")[4:] == claims(KEY, None)
+    assert claims(None, "ann")[0] == Claim("user:-:ann:day:2026-11-20", 7), "where the gateway is open"
+    own = Key("own", "", users=Users(Windows(month_nano=9)))
+    assert claims(own, "ann")[:2] == (Claim("user:own:ann:day:2026-11-20"), Claim("user:own:ann:month:2026-11", 9))
+    with_task = limits_for(policy([candidate], caps=caps), candidate, KEY, "t", ClientCaps(), MOMENT, user="ann")
+    assert with_task.claims[0].scope == "task:k:t", "calls are numbered by the task"
+    assert [(scope_kind(c.scope), scope_word(c.scope)) for c in claims(KEY, "ann")[:3]] == [
+        ("user", "user_day"),
+        ("user", "user_month"),
+        ("user", "user_total"),
+    ]
+
+
+def test_users_are_told_apart_only_where_the_policy_wants_it() -> None:
+    candidate = model("m")
+    for caps in (Caps(), Caps(key=Windows(1, 2, 3))):
+        limits = limits_for(policy([candidate], caps=caps), candidate, KEY, None, ClientCaps(), MOMENT, user="ann")
+        assert not [claim for claim in limits.claims if claim.scope.startswith("user:")]
 
 
 def test_hours_and_minutes_are_claimed_only_where_they_are_limited() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from app.core.budget import Balance
-from app.core.policy import Caps, Key, Team, Windows
+from app.core.caps import Caps, Windows
+from app.core.policy import Key, Team
 from app.http.dashboard.budgets import ASKED_AT_ONCE, budgets_of, paces_of
 from tests.gateway.policy_values import model, policy
 

@@ -53,9 +53,10 @@ from tests.stores.ledger_tools import (
     watch,
 )
 from tests.stores.task_contract import TaskContract
+from tests.stores.user_contract import UserContract
 
 
-class LedgerContract(TaskContract):
+class LedgerContract(TaskContract, UserContract):
     """The suite. Every test opens its stores through `make_store` alone."""
 
     async def test_a_grant_is_held_and_settling_refunds_the_rest(self, make_store: MakeStore) -> None:

@@ -289,6 +289,17 @@ async def test_idle_scopes_are_forgotten_and_totals_are_not(server: RedisServer)
         assert [name for name, _ in await store.scopes("", 10)] == ["task:sly:total", "key:k:total"]
 
 
+async def test_a_users_windows_are_forgotten_when_they_are_over_and_the_user_after_a_year(server: RedisServer) -> None:
+    user, windows = f"user:k:{'0' * 32}:", ("minute:2026-01-02T03:04", "day:2026-01-02", "month:2026-01", "total")
+    async with opened(server.url) as store:
+        await granted(store, reserve(store, "c", *(Claim(user + window) for window in windows), need=1))
+        ttl_s = [int(server.command("TTL", f"{{bursar}}:s:{user}{window}")[1:]) for window in windows]
+        spare = 1 + 1 / 24
+        assert [s / 86400 for s in ttl_s] == pytest.approx([2 / 24 + spare, *[40 + spare] * 2, 400 + spare], abs=0.01)
+        listed = server.command("KEYS", "*").decode()
+        assert not [index for index in ("tasks", "windows", "totals") if f"{{bursar}}:{index}" in listed]
+
+
 async def test_scopes_are_found_behind_pages_of_others(server: RedisServer) -> None:
     async with opened(server.url) as store:
         await granted(store, reserve(store, "old", Claim("task:old", 5), Claim("global:day:1"), need=1))

@@ -348,9 +348,11 @@ class TestUpkeep:
             "team:a:hour:2026-11-20T10",
         ]
         idle.append("task:k:x:minute:2026-11-20T10:30")
+        of_user = [f"user:a:{'0' * 32}:{window}" for window in ("day:2026-11-20", "month:2026-11", "total")]
+        short.append(f"user:a:{'0' * 32}:hour:2026-11-20T10")
         kept = ["key:a:total", "global:total", "key:day:2026-11-20:total", "task:k:held"]
         async with opened(path) as store:
-            for name in [*idle, *windows, *short, *kept]:
+            for name in [*idle, *windows, *short, *kept, *of_user]:
                 await granted(store, reserve(store, name, Claim(name, 100)))
                 if not name.endswith("held"):
                     await store.apply(Settle(name, 8))
@@ -361,8 +363,10 @@ class TestUpkeep:
                 assert tables.prune(db, now + 29 * DAY_MS) == 0
                 assert tables.prune(db, now + 29 * DAY_MS, 30 * 86_400) == 0
                 assert tables.prune(db, now + 31 * DAY_MS) == len(idle)
+                assert tables.prune(db, now + 39 * DAY_MS) == 0, "a user's month is not over"
+                assert tables.prune(db, now + 41 * DAY_MS) == 2
                 assert tables.prune(db, now + 399 * DAY_MS) == 0
-                assert tables.prune(db, now + 401 * DAY_MS) == len(windows)
+                assert tables.prune(db, now + 401 * DAY_MS) == len(windows) + 1
             assert {name for name, _ in await store.scopes("", 100)} == set(kept)
             again = await granted(store, reserve(store, "again", Claim(idle[0], 100), need=100))
             assert again.held_nano == 100  # the pruned task is new, in the store's memory too

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from app.core.caps import Windows
 from app.core.money import FREE, Price, Rates
 from app.core.policy import (
     Candidate,
@@ -16,7 +17,6 @@ from app.core.policy import (
     Policy,
     Provider,
     Retries,
-    Windows,
 )
 from app.stores.policy_compile import tier_of, unlisted_candidate
 from app.stores.prices import Catalogue, load_bundled

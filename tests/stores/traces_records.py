@@ -48,6 +48,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "created_s": at_s,
         "key": "ci",
         "team": "lab",
+        "user": "0f" * 16,
         "task_id": "run-1",
         "task_step": 3,
         "parent_id": "agent-0",

@@ -17,6 +17,7 @@ _SCOPE_WORDS = {
     "request": ("Request", "this request"),
     "task": ("Task", "this task"),
     "model": ("Task", "this task on this model"),
+    "user": ("User", "this user"),
     "key": ("Key", "this key"),
     "team": ("Team", "this team"),
     "global": ("Gateway", "this gateway"),

@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from app.core.budget import Balance
+from app.core.caps import Windows
 from app.core.errors import TracesDown
 from app.core.forecast import Forecast, forecast
 from app.core.money import nano_from_usd, usd_float
-from app.core.policy import Policy, Windows
+from app.core.policy import Policy
 from app.core.windows import Window, began_at, moment_of, refills_at, scope_in
 from app.gateway.limits import ANONYMOUS, MODEL_PART
 from app.gateway.services import Services
