@@ -163,6 +163,7 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
         "bursar.model": name,
         "bursar.key": record["key"],
         "bursar.team": record["team"],
+        "enduser.pseudo.id": record.get("user"),
         "bursar.harness": record["harness"] or None,
         "bursar.stream": record["stream"],
         "bursar.outcome": str(record["outcome"]),

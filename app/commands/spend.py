@@ -15,13 +15,16 @@ from app.commands.policy import read_settings
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.core.budget import Balance
 from app.core.money import usd_text
+from app.core.users import user_hash
 from app.core.windows import moment_of, scope_in
-from app.gateway.limits import ANONYMOUS, MODEL_PART, task_scope
+from app.gateway.limits import ANONYMOUS, MODEL_PART, task_scope, user_owner
 from app.http.dashboard.budgets import Reading, known_owners
 from app.http.task_json import balance_json
 from app.settings import Settings
 from app.stores import sqlite_tables
 from app.stores.budgets import Budgets, LedgerUnavailable
+from app.stores.opening import make_snapshots
+from app.stores.snapshots import SnapshotsUnavailable
 
 LATEST_TASKS = 20
 MODELS_OF_TASK = 100
@@ -47,9 +50,9 @@ class _SqliteReading:
 
 
 @of_the_ledger
-def spend(*, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:
-    """Print the money of a task, of a key, of a team, or of everybody; the exit code."""
-    return asyncio.run(_spend(read_settings(), task, key, team, as_json))
+def spend(*, task: str | None, key: str | None, team: str | None, user: str | None, as_json: bool) -> int:
+    """Print the money of a task, of a key, of a team, of an end user, or of everybody; the exit code."""
+    return asyncio.run(_spend(read_settings(), task, key, team, user, as_json))
 
 
 @contextlib.asynccontextmanager
@@ -76,8 +79,12 @@ def embedded_ledger(settings: Settings) -> Path:
     return path
 
 
-async def _spend(settings: Settings, task: str | None, key: str | None, team: str | None, as_json: bool) -> int:
+async def _spend(
+    settings: Settings, task: str | None, key: str | None, team: str | None, user: str | None, as_json: bool
+) -> int:
     async with open_reading(settings) as ledger:
+        if user is not None:
+            return await _show_user(ledger, await _salt(settings), user, key, as_json)
         if task is not None:
             return await _show_task(ledger, task, key, as_json)
         if key is not None:
@@ -133,6 +140,37 @@ async def _show_team(ledger: Reading, team: str, as_json: bool) -> int:
         return 0
     heading(f"Team {team}, windows in UTC")
     _table("window", windows)
+    return 0
+
+
+async def _salt(settings: Settings) -> bytes | None:
+    """What users' names are hashed with; None where no gateway has made it yet. Raises LedgerUnavailable."""
+    if settings.redis_url is None and not (settings.data_dir / "snapshots.sqlite").is_file():
+        return None
+    snapshots = make_snapshots(settings)
+    try:
+        return await snapshots.salt()
+    except SnapshotsUnavailable as error:
+        raise LedgerUnavailable(str(error)) from None
+    finally:
+        await snapshots.close()
+
+
+async def _show_user(ledger: Reading, salt: bytes | None, user: str, key: str | None, as_json: bool) -> int:
+    keys = [key] if key is not None else await key_names(ledger)
+    named = None if salt is None else user_hash(user, salt)
+    of_keys = {name: await _windows(ledger, user_owner(name, named)) for name in keys} if named is not None else {}
+    found = {name: windows for name, windows in of_keys.items() if windows}
+    if not found:
+        complain(f"nothing is on record for the user '{user}'; users are told apart where the policy has caps.user")
+        return 1
+    if as_json:
+        whose = {name: None if name == ANONYMOUS else name for name in found}
+        say_json([{"user": user, "key": whose[name], "windows": _windows_json(rows)} for name, rows in found.items()])
+        return 0
+    for name, windows in found.items():
+        heading(f"User {user}{'' if name == ANONYMOUS else f' of {name}'}, windows in UTC")
+        _table("window", windows)
     return 0
 
 

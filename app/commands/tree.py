@@ -160,22 +160,27 @@ def spend(
     task: Annotated[str | None, typer.Option(help="Show this task, model by model.")] = None,
     key: Annotated[str | None, typer.Option(help="Show this key's windows and tasks; with --task, whose task.")] = None,
     team: Annotated[str | None, typer.Option(help="Show this team's windows.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Show this end user's windows, under each key that has one; with --key, whose.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what was spent, what is set aside and what the limits are, straight from the ledger.
 
     The ledger is the one of BURSAR_DATA_DIR (default .bursar here), or of BURSAR_REDIS_URL.
 
-    Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json ; bursar spend --team research
+    Examples: bursar spend ; bursar spend --task run-17 ; bursar spend --key ci --json ; bursar spend --user ann
     """
     from app.commands.spend import spend as show  # noqa: PLC0415
 
-    if team is not None and (task, key) != (None, None):
+    if team is not None and (task, key, user) != (None, None, None):
         raise typer.BadParameter(
-            "a team has no tasks and no keys of its own here: ask for it alone", param_hint="--team"
+            "a team has no tasks, keys or users of its own here: ask for it alone", param_hint="--team"
         )
+    if user is not None and task is not None:
+        raise typer.BadParameter("tasks are not counted by user: ask for one of them", param_hint="--user")
 
-    raise typer.Exit(show(task=task, key=key, team=team, as_json=as_json))
+    raise typer.Exit(show(task=task, key=key, team=team, user=user, as_json=as_json))
 
 
 @cli.command(

@@ -108,15 +108,15 @@ class OwnedCall(ABC):
 
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call's next attempt, at this candidate."""
-        task_id, view, caps = self.record.task_id, self.view, self.caps
-        usual = task_id is None and caps is NO_CAPS and not self.attempts and not self.before
+        task_id, user, view, caps = self.record.task_id, self.record.user, self.view, self.caps
+        usual = task_id is None and user is None and caps is NO_CAPS and not self.attempts and not self.before
         if self.attempts:  # it may have gone on into the next window, which is the one that a further attempt is of
             self.moment = self._moment()
         moment = self.moment
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
             what = ("limits", candidate.circuit, self.record.key_name, moment)
             return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, moment))
-        limits = limits_for(view.policy, candidate, self.key, task_id, caps, moment, self._used(candidate))
+        limits = limits_for(view.policy, candidate, self.key, task_id, caps, moment, self._used(candidate), user)
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
             return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
         return limits

@@ -39,7 +39,8 @@ _SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"exp
 
 class CallRecord(msgspec.Struct):
     """What a call knows of itself when it ends; `as_trace` turns it into the stored form. `denied_at_usd`: what its
-    task had spent where the task's budget was used up before this call; `slow`: which expected times it has passed."""
+    task had spent where the task's budget was used up before this call; `slow`: which expected times it has passed;
+    `user`: for which end user it is (`core/users`), where the policy tells them apart."""
 
     request_id: str
     created_s: float
@@ -65,12 +66,13 @@ class CallRecord(msgspec.Struct):
     retry_count: str | None = None
     team: str | None = None
     traceparent: str | None = None
+    user: str | None = None
 
     def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
         """The stored record, JSON-ready; dollars as numbers, unknown cost as null."""
         last = attempts[-1] if attempts else None
         decision, policy = self.decision, self.view.policy
-        return {
+        found: dict[str, Any] = {
             "request_id": self.request_id,
             "created_s": self.created_s,
             "key": self.key_name,
@@ -117,6 +119,9 @@ class CallRecord(msgspec.Struct):
                 "traceparent": self.traceparent,
             },
         }
+        if self.user is not None:
+            found["user"] = self.user
+        return found
 
 
 def first_step(attempts: list[AttemptRecord]) -> int | None:

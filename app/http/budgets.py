@@ -1,4 +1,6 @@
-"""`GET /v1/budgets`: what a key may still spend, by its own caps and its team's; for operators everybody's, too."""
+"""`GET /v1/budgets`: what a key may still spend, by its own caps and its team's; for operators everybody's, too; and
+what one of its end users may, who is named in the query or, as in calls, by the header.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from app.core.budget import Balance, Claim
 from app.core.errors import NotFound
 from app.core.policy import Key, Policy
 from app.core.windows import moment_of, refills_at, window_of
-from app.gateway.limits import ANONYMOUS, scope_word, window_claims
+from app.gateway.limits import ANONYMOUS, scope_word, user_claims, window_claims
 from app.gateway.services import Services
 from app.http.asking import as_json, caller, is_operator, may_see
+from app.http.end_users import hash_of, named_in
 from app.http.hot import key_name
 from app.http.routes import Routes
 from app.http.task_json import window_json
@@ -33,6 +36,10 @@ def serve_budgets(api: Routes, services: Services) -> None:
         if not may_see(asking, name) or (of is None and name != ANONYMOUS):
             raise NotFound("No such key is on record.")
         windows = list(_windows(policy, of, moment_of(now), everybody=is_operator(asking)))
+        user, users = request.query_params.get("user") or named_in(request.headers), policy.users_of(of)
+        if user is not None and users is not None:
+            hashed = hash_of(user, services.salt)
+            windows += [(user, claim) for claim in user_claims(name, hashed, users.windows, moment_of(now))]
         balances = await services.ledger.budgets.balances([claim.scope for _, claim in windows])
         rows = [_row(whose, claim, balance, now) for (whose, claim), balance in zip(windows, balances, strict=True)]
         return as_json({"object": "list", "data": [row for row in rows if row is not None]})

@@ -18,7 +18,7 @@ _CAPPING = frozenset(
      "x-bursar-task-max-seconds", "x-bursar-task-max-parallel-requests")
 )  # fmt: skip
 _OURS = "x-bursar-"
-_KNOWN = _CAPPING | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut"}
+_KNOWN = _CAPPING | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", "x-bursar-user"}
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:

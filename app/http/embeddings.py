@@ -16,11 +16,14 @@ class EmbeddingsRoute(HotRoute):
     async def serve(self, incoming: Incoming) -> OwnedCall:
         request = parse_embeddings(incoming.body)
         whose = task_of(incoming.headers, None, incoming.path_task)
+        record = self.new_record(incoming, whose, model=request.model, stream=False)
+        if record.view.counts_users:
+            self.note_user(record, incoming, request.members)
         return EmbeddingsCall(
             self.services,
             request,
             incoming.downstream,
             key=incoming.key,
             caps=client_caps(incoming.headers, request.max_cost_nano),
-            record=self.new_record(incoming, whose, model=request.model, stream=False),
+            record=record,
         )

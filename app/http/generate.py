@@ -40,6 +40,9 @@ class GenerateRoute(HotRoute):
     def _call(self, incoming: Incoming, request: ChatRequest) -> OwnedCall:
         headers = incoming.headers
         whose = task_of(headers, request, incoming.path_task)
+        record = self.new_record(incoming, whose, model=request.model, stream=request.stream)
+        if record.view.counts_users:
+            self.note_user(record, incoming, request.members)
         return ChatCall(
             self.services,
             request,
@@ -47,7 +50,7 @@ class GenerateRoute(HotRoute):
             key=incoming.key,
             caps=client_caps(headers, request.max_cost_nano),
             soft_cut=softness_of(headers),
-            record=self.new_record(incoming, whose, model=request.model, stream=request.stream),
+            record=record,
         )
 
     def _parse(self, incoming: Incoming) -> ChatRequest:

@@ -20,7 +20,7 @@ from app.core.types import Outcome
 from app.dialects.base import Dialect
 from app.dialects.gemini.paths import wants_array
 from app.dialects.openai_chat.fields import MAX_MODEL_CHARS
-from app.dialects.openai_chat.parse import asking_for
+from app.dialects.openai_chat.parse import asking_for, members_of
 from app.dialects.registry import CHAT, dialect_named
 from app.gateway.cached import cached_trace, origin_of
 from app.gateway.calls import Stop
@@ -32,6 +32,7 @@ from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Rece
 from app.http.auth import KeyRing
 from app.http.caps import join_repeated
 from app.http.encodings import decoded
+from app.http.end_users import user_of
 from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
 from app.http.reply_cache import CACHED, FROM, ReplyCache
 from app.http.whose import Whose, task_of
@@ -196,6 +197,8 @@ class HotRoute(ABC):
             return
         whose = self.whose(incoming)
         record = self.new_record(incoming, whose, model=origin.requested_model, stream=reply.is_stream)
+        if record.view.counts_users:
+            self.note_user(record, incoming, members_of(incoming.body))
         record.created_s -= time.monotonic() - reply.began_s
         request_id = record.request_id.encode()
         ids = [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id), (FROM, origin.request_id.encode())]
@@ -237,6 +240,13 @@ class HotRoute(ABC):
         if self._keys.policy is not policy:
             self._keys = KeyRing(policy)
         return self._keys.authenticate(headers)
+
+    def note_user(self, record: CallRecord, incoming: Incoming, members: Mapping[str, msgspec.Raw]) -> None:
+        """Note for which end user a call is, where the policy tells those of its key apart. Raises BadRequest or
+        LedgerDown."""
+        users = record.view.policy.users_of(incoming.key)
+        if users is not None:
+            record.user = user_of(incoming.headers, members, self.dialect, users, self.services.salt)
 
     def new_record(self, incoming: Incoming, whose: Whose, *, model: str, stream: bool) -> CallRecord:
         """The record of a call that begins now, on the view in force."""

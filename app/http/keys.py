@@ -43,6 +43,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     team: str | None = None
     routes: list[str] | None = None
     caps: dict[str, Any] | None = None
+    user_caps: dict[str, Any] | None = None
     expires: str | None = None
 
 

@@ -37,9 +37,14 @@ CAPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"headers": {"authorization": f"Bearer {SECRET}"}},
         "team",
     ),
+    "user's month": (
+        {"caps": {"user": {"month": {"max_cost_usd": usd(CAP_NANO)}}}},
+        {"headers": {"x-bursar-user": "ann"}},
+        "user",
+    ),
     "global month": ({"caps": {"global": {"month": {"max_cost_usd": usd(CAP_NANO)}}}}, {}, "global"),
 }
-CLOSES_TASK = {"task", "model", "key", "team", "global"}
+CLOSES_TASK = {"task", "model", "user", "key", "team", "global"}
 
 
 def assert_cut(answer: Answer) -> None:

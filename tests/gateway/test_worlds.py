@@ -178,7 +178,8 @@ def check_money(world: World, ask: Ask, record: Record) -> None:
 
 
 async def check_ledger(live: Live, world: World, records: list[Record]) -> None:
-    """The ledger and the records tell the same of everybody, each team, key and task; a team's cap binds."""
+    """The ledger and the records tell the same of everybody, each team, key, user and task; a team's and a user's cap
+    binds."""
     balances = await live.balances()
     by_scope = {"global:total": records}
     for key in ("-", *TEAMS):
@@ -186,16 +187,26 @@ async def check_ledger(live: Live, world: World, records: list[Record]) -> None:
         by_scope |= {f"task:{key}:{task}": [r for r in of_key if r["task_id"] == task] for task in TASKS}
         if key in TEAMS:
             by_scope[f"key:{key}:total"] = of_key
+    users: dict[str, list[Record]] = {}
+    for record in records:
+        if "user" in record:
+            users.setdefault(f"user:{record['key']}:{record['user']}:total", []).append(record)
+    by_scope |= users
+    found = await live.services.ledger.budgets.balances([*users])
+    balances |= {scope: balance for scope, balance in zip(users, found, strict=True) if balance is not None}
     of_team = by_scope[f"team:{TEAM}:total"] = [r for r in records if r["team"] == TEAM]
     assert of_team == [r for r in records if TEAMS.get(r["key"]) == TEAM]
     assert not [scope for scope, balance in balances.items() if balance.running], "none is left"
     for scope, told in by_scope.items():
         charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
         assert charged == (balances[scope].spent_nano if scope in balances else 0), scope
-    for cap in world.policy.get("teams", {}).get(TEAM, {}).get("caps", {}).values():
-        if all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
-            late_nano = LATE_TOKENS * DEAREST_NANO * len(of_team)
-            spent_nano = sum(nano_from_usd(record["cost_usd"]) for record in of_team)
+    if all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
+        of_lab = world.policy.get("teams", {}).get(TEAM, {}).get("caps", {})
+        bound = [(cap, of_team) for cap in of_lab.values()]
+        bound += [(cap, of_user) for cap in world.policy["caps"].get("user", {}).values() for of_user in users.values()]
+        for cap, told in bound:
+            late_nano = LATE_TOKENS * DEAREST_NANO * len(told)
+            spent_nano = sum(nano_from_usd(record["cost_usd"]) for record in told)
             assert spent_nano <= nano_from_usd(cap["max_cost_usd"]) + late_nano
 
 

@@ -43,6 +43,7 @@ SILENCE_S = 0.3
 TEAM = "lab"
 TEAMS = {"ann": TEAM, "bob": TEAM, "eve": None}
 """The keys of a world that has keys, each its own secret."""
+USERS = ("u1", "u2")
 ATTEMPTS = 4
 """Scripts for one request, the last of which repeats."""
 
@@ -127,6 +128,7 @@ def make(seed: int) -> World:
         world.policy["cache"] = {"ttl_secs": 3600}
         world.asks += [_again(more, ask) for ask in world.asks for _ in range(2) if more.random() < 0.6]
     _bound_at_a_time(random.Random(f"at a time in {seed}"), world.policy)
+    _name_users(random.Random(f"users in {seed}"), world)
     _give_tiers(random.Random(f"tiers in {seed}"), world.policy)
     _ask_for_several(random.Random(f"several in {seed}"), world.asks)
     tries = random.Random(f"tries in {seed}")
@@ -188,6 +190,23 @@ def _bound_at_a_time(rng: random.Random, rules: dict[str, Any]) -> None:
     for owner, share in (("task", 0.25), ("key", 0.25), ("global", 0.3)):
         if rng.random() < share:
             rules["caps"].setdefault(owner, {})["max_parallel_requests"] = rng.randint(1, 3)
+
+
+def _name_users(rng: random.Random, world: World) -> None:
+    """Some worlds tell end users apart, whom requests name in their dialect's way, by the header, or not at all."""
+    if rng.random() < 0.5:
+        window, cap = rng.choice(["hour", "day", "month", "total"]), rng.choice([0.0003, 0.001, 0.005])
+        world.policy["caps"]["user"] = rng.choice([{}, {window: {"max_cost_usd": cap}}])
+    for ask in world.asks:
+        name = rng.choice([None, *USERS])
+        if name is None:
+            continue
+        if ask.dialect == "gemini" or rng.random() < 0.3:
+            ask.headers["x-bursar-user"] = name
+        elif ask.dialect == "messages":
+            ask.body["metadata"] = {"user_id": name}
+        else:
+            ask.body[rng.choice(["user", "safety_identifier"])] = name
 
 
 def _give_tiers(rng: random.Random, rules: dict[str, Any]) -> None:

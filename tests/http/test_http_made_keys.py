@@ -94,6 +94,7 @@ def test_only_an_admin_may(gateway: LiveGateway) -> None:
         ({"name": "x", "admin": True}, 400, "admin"), ({"name": "x", "team": "none"}, 400, "team"),
         ({"name": "x", "routes": ["nowhere"]}, 400, "routes.0"),
         ({"name": "x", "caps": {"week": {}}}, 400, "caps.week"),
+        ({"name": "x", "user_caps": {"day": {"max_cost_usd": "much"}}}, 400, "user_caps.day.max_cost_usd"),
         ({"name": "x", "caps": {"day": {"max_cost_usd": -1}}}, 400, "caps.day.max_cost_usd"),
         ({"name": "x", "expires": "soon"}, 400, "expires"), ({"name": "${HOME}"}, 400, None),
     ],

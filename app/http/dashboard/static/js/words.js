@@ -36,6 +36,7 @@ export function scopeName(scope) {
   }
   const [owner, ...rest] = scope.split(":");
   if (owner === "key" || owner === "team") return `${owner} ${rest[0]}, ${rest[1]}`;
+  if (owner === "user") return `user ${rest[1].slice(0, 8)} of ${rest[0]}, ${rest[2]}`;
   if (owner === "global") return `everybody, ${rest[0]}`;
   return `the ${scope}'s own cap`;
 }
@@ -46,5 +47,6 @@ export function scopeKind(scope) {
   if (scope.startsWith("task:")) return scope.includes("|model:") ? "model" : "task";
   const [owner, ...rest] = scope.split(":");
   if (owner === "key" || owner === "team") return `${owner}'s ${rest[1]}`;
+  if (owner === "user") return `user's ${rest[2]}`;
   return owner === "global" ? `everybody's ${rest[0]}` : scope;
 }
