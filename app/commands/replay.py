@@ -18,6 +18,7 @@ from app.commands.policy import read_catalogue, read_policy
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
 from app.core.policy import HEURISTIC, LEARNED
+from app.core.quarantined import kept_from
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
 from app.learner.replay import Group, Replay, replay
@@ -97,7 +98,7 @@ async def routers_of(settings: Settings, name: str | None, routers: dict[str, Ro
         return routers
     if name is not None and not name.isdecimal():
         raise Refused(f"--router: {name!r} must be a snapshot's number, {WEIGHTS} or {HEURISTIC}")
-    from app.learner.pack import Unreadable, unpack_belief  # noqa: PLC0415
+    from app.learner.pack import Unreadable, unpack_belief, unpack_down  # noqa: PLC0415
     from routers.live import LiveRouter  # noqa: PLC0415
 
     async with _snapshots(settings) as snapshots:
@@ -109,10 +110,11 @@ async def routers_of(settings: Settings, name: str | None, routers: dict[str, Ro
         if not number:
             return routers
         try:
-            belief = unpack_belief(await snapshots.body(number), base)
+            body = await snapshots.body(number)
+            belief, down = unpack_belief(body, base), unpack_down(body)
         except (NoSnapshot, Unreadable) as error:
             raise Refused(f"snapshot {number} cannot be used: {error}") from None
-    return {**routers, LEARNED: LiveRouter(base, belief, str(number))}
+    return {**routers, LEARNED: LiveRouter(base, belief, str(number), down=kept_from(down))}
 
 
 @asynccontextmanager
