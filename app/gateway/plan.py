@@ -23,7 +23,12 @@ BLIND_TOKENS = 65_536
 answer, and less than all that a scope has left."""
 SHARE = 8
 """A metered stream holds at most this part of what a scope has left, beyond its need, and asks for more as
-it goes: many calls fit under one cap, and the whole `max_tokens` is not held for the whole stream."""
+it goes: many calls fit under one cap, and the whole `max_tokens` is not held for the whole stream. A reply that
+could be streamed is asked for whole only where all holds together, its own worst case included, are no larger part of
+what is not spent: else one call would keep from all others, for as long as it takes, what it does not use."""
+
+PLENTY = 1024
+"""A stream sets a whole step aside where that is at most this part of what a scope has left."""
 
 
 class Mode(StrEnum):
@@ -66,6 +71,17 @@ class Plan(msgspec.Struct, frozen=True):
     def folds(self) -> bool:
         """Whether it may still be streamed upstream, so that it can be cut."""
         return self.mode is Mode.PLAIN and not self.whole
+
+    @property
+    def start_share(self) -> int:
+        """How the ledger is asked to divide what is left when the call begins."""
+        return 1 if self.strict else PLENTY
+
+    @property
+    def held_share(self) -> int:
+        """How the ledger is asked to keep room for others (0: not at all): only what would hold less as a stream."""
+        shows = not (self.blind or self.unseen_nano) and (self.output_rate or self.uses)
+        return SHARE if self.folds and shows else 0
 
     @property
     def unbounded(self) -> bool:

@@ -21,14 +21,12 @@ from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
 from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
 from app.gateway.limits import Limits, below, is_task_scope
-from app.gateway.plan import STEP_TOKENS, Plan, clamps, folded, landing_clamp, token_clamp
+from app.gateway.plan import PLENTY, STEP_TOKENS, Plan, clamps, folded, landing_clamp, token_clamp
 from app.stores.budgets import LedgerUnavailable
 
 START_TOKENS = 32
 """What a metered stream needs for each choice to begin: little, so that many calls fit under one cap. A stream
 that uses more than half of its window before the next one comes is given a larger one."""
-PLENTY = 1024
-"""A stream sets a whole step aside where that is at most this part of what a scope has left."""
 STEP_AHEAD_TOKENS = 16
 """What a renewed hold must at least allow; where less is left, that is taken."""
 
@@ -126,12 +124,12 @@ class Purse:
             raise
 
     async def _hold(self, *, wait: bool, stopped: Callable[[], bool]) -> None:
-        plan, owner = self.plan, self._ledger.budgets.owner
-        ledger, least = self._ledger, plan.need_nano
+        plan, ledger, least = self.plan, self._ledger, self.plan.need_nano
         need, want = (least, plan.want_nano) if plan.strict else map(plan.begun_nano, (START_TOKENS, STEP_TOKENS))
-        share = 1 if plan.strict else PLENTY
-        now_ms, tokens = time.time_ns() // 1_000_000, plan.input_tokens + plan.least_tokens
-        op = Reserve(self.call_id, owner, self.limits.claims, need, want, plan.risk_nano, share, now_ms, tokens)
+        op = Reserve(
+            self.call_id, ledger.budgets.owner, self.limits.claims, need, want, plan.risk_nano, plan.start_share,
+            time.time_ns() // 1_000_000, plan.input_tokens + plan.least_tokens, held_share=plan.held_share,
+        )  # fmt: skip
         while True:
             try:
                 self._grant = await ledger.reserve(op, self._rules, wait=wait, stopped=stopped)
@@ -315,7 +313,7 @@ class Purse:
 
     def overruns(self, running_nano: int) -> bool:
         """Called after each read: True when this call is out of tokens, or no more money is to be had and another read
-        like this one would pass the allowance, where no clamp keeps it within. A busy gateway reads more at a time."""
+        like this one would pass the allowance, where no limit keeps it within. A busy gateway reads more at a time."""
         read_nano, self._read_nano = running_nano - self._read_nano, running_nano
         if self.tokens_left is not None and self.out_of_tokens:
             return True
@@ -324,8 +322,9 @@ class Purse:
         if running_nano + read_nano <= self.allowance_nano:
             return False
         plan = self.plan
-        worst_nano = plan.input_nano + tokens_cost((self.clamp_tokens or 0) * plan.choices, plan.output_rate)
-        return self.clamp_tokens is None or plan.uses is not None or worst_nano > self.allowance_nano
+        worst = plan.worst_tokens if self.clamp_tokens is None else self.clamp_tokens * plan.choices
+        short = worst is None or plan.input_nano + tokens_cost(worst, plan.output_rate) > self.allowance_nano
+        return short or plan.uses is not None
 
     def _borrow(self, running: int) -> None:
         """Go on without the ledger, where the policy allows it and its allowance lasts. Raises LedgerDown."""

@@ -1,4 +1,4 @@
--- The shared ledger: app/core/budget.py's Book, line for line, run where the balances are.
+-- The shared ledger: app/core/book.py, line for line, run where the balances are.
 --
 -- One call carries all verbs of one event-loop tick of one gateway. It reads every balance it needs
 -- once, carries out the verbs in order on tables in memory, and writes at the end: an error before that
@@ -157,6 +157,9 @@ local function effective_limit(b)
   return math.min(b.limit, b.own)
 end
 
+-- Floor of a / b for a >= 0, b >= 1. fmod is exact; a / b is rounded and may reach the next integer.
+local function share_of(a, b) return (a - math.fmod(a, b)) / b end
+
 ---- A task's terms, as in core/terms.py and core/amend.py: a table without the fields that are none --------------
 
 local KINDS = {'calls', 'tokens', 'ms', 'parallel'}
@@ -234,6 +237,16 @@ local function full_of(scopes)
   return nil
 end
 
+-- The first scope in which all holds, with the need of this verb, would be more than their share; nil where none is.
+local function crowded_of(scopes, op)
+  for _, scope in ipairs(scopes) do
+    local b = balance(scope)
+    local limit = effective_limit(b)
+    if limit and b.held + op.need_nano > share_of(math.max(limit - b.spent, 0), op.held_share) then return scope end
+  end
+  return nil
+end
+
 local function claims_on_all(scopes, claimed)
   for _, scope in ipairs(scopes) do
     if not claimed[scope] then return false end
@@ -252,9 +265,6 @@ local function exhausted(b)
   local limit = effective_limit(b)
   return b.killed_at ~= nil and limit ~= nil and limit <= (b.killed_limit or 0)
 end
-
--- Floor of a / b for a >= 0, b >= 1. fmod is exact; a / b is rounded and may reach the next integer.
-local function share_of(a, b) return (a - math.fmod(a, b)) / b end
 
 local function tightest_of(scopes)
   local tightest, least = nil, nil
@@ -349,6 +359,10 @@ function verbs.reserve(op)
   local tightest, room = tightest_of(scopes)
   if room and room < op.need_nano and not forced then
     return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
+  end
+  if op.held_share and not forced then
+    local crowded = crowded_of(scopes, op)
+    if crowded then return denied(crowded, balance(crowded).held > 0, false) end
   end
   if not forced then
     local full, most = full_of(scopes)

@@ -1,6 +1,6 @@
 """The shared ledger on Redis: any number of gateways, one purse.
 
-`budgets.lua` keeps the rules (a mirror of core/budget.py's Book); this module carries verbs to it. The
+`budgets.lua` keeps the rules (a mirror of core/book.py); this module carries verbs to it. The
 verbs of one event-loop tick travel in one call of the script. A few *lanes* do the carrying: a lane sleeps
 until a verb is applied, wakes at the end of that tick, takes everything that has gathered, and waits for
 the answer, while another lane serves the ticks that follow. Verbs of one call are never under way in two

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.core.amend import Amend
-from app.core.budget import Balance, Book, Op, Reserve, Result
+from app.core.book import Book
+from app.core.budget import Balance, Op, Reserve, Result
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import Expired
 

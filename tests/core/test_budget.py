@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.core.amend import Amend, Amended
-from app.core.budget import Advance, Balance, Book, Claim, Denied, Granted, Hold, Lost, Reserve, Settle, Settled
+from app.core.book import Book
+from app.core.budget import Advance, Balance, Claim, Denied, Granted, Hold, Lost, Reserve, Settle, Settled
 from app.core.terms import State, TaskCaps, Terms
 
 SCOPES = ("task:k:1", "task:k:1|model:m", "user:k:0f:day:2026-11-20", "key:k:day:2026-11-20", "global:total")
@@ -42,21 +43,34 @@ class Purse(RuleBasedStateMachine):
         self.begun: dict[str, int] = {}
         self.now_ms = 1
 
-    @rule(claims=claims, wish=wishes, passed_ms=st.integers(0, 4), need_tokens=st.integers(0, 4))
+    @rule(
+        claims=claims,
+        wish=wishes,
+        passed_ms=st.integers(0, 4),
+        need_tokens=st.integers(0, 4),
+        held_share=st.sampled_from([0, 0, 1, 3]),
+    )
     def reserve(
-        self, claims: tuple[Claim, ...], wish: tuple[int, int, int, int], passed_ms: int, need_tokens: int
+        self,
+        claims: tuple[Claim, ...],
+        wish: tuple[int, int, int, int],
+        passed_ms: int,
+        need_tokens: int,
+        held_share: int,
     ) -> None:
         self.serial += 1
         self.now_ms += passed_ms
         need, more, risk, share = wish
         call_id, before = f"c{self.serial}", copy.deepcopy(self.book)
-        op = Reserve(call_id, "me", claims, need, need + more, risk, share, self.now_ms, need_tokens)
+        op = Reserve(call_id, "me", claims, need, need + more, risk, share, self.now_ms, need_tokens, False, held_share)
         result = self.book.apply(op)
         if isinstance(result, Denied):
             assert call_id not in self.book.holds
-            self.check_denial(result, claims, need, before)
+            self.check_denial(result, op, before)
             return
         assert isinstance(result, Granted)
+        if held_share:
+            assert not self.crowded(op, before)
         assert need <= result.held_nano <= need + more
         self.begun[call_id] = need_tokens
         for claim in claims:
@@ -89,7 +103,18 @@ class Purse(RuleBasedStateMachine):
             assert result.ms_left is not None
             assert 0 < result.ms_left <= terms.max_ms - (self.now_ms - balance.began_ms)
 
-    def check_denial(self, result: Denied, claims: tuple[Claim, ...], need: int, before: Book) -> None:
+    def crowded(self, op: Reserve, before: Book) -> set[str]:
+        """The scopes in which all holds and this need would be more than their share of what is not spent."""
+        held = {name: before.balances.get(name, Balance()).held_nano + op.need_nano for name in SCOPES}
+        limits = {claim.scope: self.book.balances[claim.scope].effective_limit_nano for claim in op.claims}
+        spent = {name: self.book.balances[name].spent_nano for name in limits}
+        return {
+            name
+            for name, limit in limits.items()
+            if limit is not None and held[name] * op.held_share > max(limit - spent[name], 0)
+        }
+
+    def check_denial(self, result: Denied, op: Reserve, before: Book) -> None:
         """A denial changes no money, and has a reason in the scope it names."""
         for name in SCOPES:
             old, new = before.balances.get(name, Balance()), self.book.balances.get(name, Balance())
@@ -98,7 +123,7 @@ class Purse(RuleBasedStateMachine):
         denier = self.book.balances[result.scope]
         assert result.limit_nano == (denier.effective_limit_nano or 0)
         assert (result.spent_nano, result.held_nano) == (denier.spent_nano, denier.held_nano)
-        rooms = [self.book.balances[claim.scope].room_nano for claim in claims]
+        need, rooms = op.need_nano, [self.book.balances[claim.scope].room_nano for claim in op.claims]
         if result.reason != "budget":
             assert denier.terms is not None
             assert result.contended == (result.reason == "parallel")
@@ -111,7 +136,11 @@ class Purse(RuleBasedStateMachine):
             assert denier.exhausted
             assert not result.contended
         else:
-            assert denier.room_nano == min(room for room in rooms if room is not None) < need
+            least = min(room for room in rooms if room is not None)
+            if op.held_share and least >= need:
+                assert result.scope in self.crowded(op, before)
+            else:
+                assert denier.room_nano == least < need
             if result.contended:
                 assert denier.held_nano > 0
 

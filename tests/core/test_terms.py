@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.core.amend import Amend, Amended
-from app.core.budget import Book, Claim, Denied, Granted, Moved, Reserve, Settle
+from app.core.book import Book
+from app.core.budget import Claim, Denied, Granted, Moved, Reserve, Settle
 from app.core.terms import MAX_DEPTH, PLAIN, TaskCaps, claimed
 
 TASKS = tuple(f"task:k:{number}" for number in range(12))

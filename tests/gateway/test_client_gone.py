@@ -128,9 +128,9 @@ async def test_while_it_waits_for_money(tmp_path: Path, upstream: ScriptedUpstre
     """The second call waits for what the first one holds; it has asked nobody yet, so it costs nothing."""
     gate = Gate()
     upstream.source = Script.of(STORY, gate=gate)
-    caps = {"task": {"max_cost_usd": usd(300_000)}}
-    async with Live(tmp_path, policy({"a": upstream}, caps=caps), ledger_url) as live:
-        first = asyncio.ensure_future(live.chat(task="t1", max_tokens=100))
+    caps, hidden_costs = {"task": {"max_cost_usd": usd(300_000)}}, {"a": {"hidden_reasoning": True}}
+    async with Live(tmp_path, policy({"a": upstream}, caps=caps, models=hidden_costs), ledger_url) as live:
+        first = asyncio.ensure_future(live.chat(task="t1", max_tokens=135))
         await until(lambda: upstream.requests)
         settlements = Settlements(live)
         await leave_unasked(live)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Balance, Book, Claim, Op, Reserve, Result, Settle
+from app.core.book import Book
+from app.core.budget import Balance, Claim, Op, Reserve, Result, Settle
 from app.core.errors import LedgerDown
 from app.core.money import nano_from_usd
 from app.core.policy import LedgerRules

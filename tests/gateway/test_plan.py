@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.core.budget import Book, Claim, Granted, Reserve
+from app.core.book import Book
+from app.core.budget import Claim, Granted, Reserve
 from app.core.money import MAX_NANO, Price, Rates, tokens_cost
 from app.core.policy import Candidate, Capabilities, ModelBudget, Provider
 from app.core.types import ChatRequest

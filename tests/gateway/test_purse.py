@@ -69,3 +69,16 @@ def test_the_input_is_none_of_a_read() -> None:
     assert not of.overruns(meter.running_nano)
     meter.add(30)
     assert of.overruns(meter.running_nano)
+
+
+@pytest.mark.parametrize(("most", "cut"), [(60, False), (61, True)])
+def test_a_limit_that_the_rest_pays_for_is_no_overrun(most: int, cut: bool) -> None:
+    """The client's own: a busy gateway reads half of the answer at a time, and the other half still fits."""
+    meter = Meter(PRICE, 10, 1000)
+    input_nano, left_nano = meter.running_nano, tokens_cost(60, RATE)
+    plan = Plan(Mode.STREAM, False, 10, input_nano, RATE, most, input_nano, input_nano + STEP, STEP)
+    of = Purse(cast(Any, None), LedgerRules(), plan, Limits((), None, "request"), meter, "call")
+    of._allow(0, Granted(input_nano + left_nano, 0, "task:t"), input_nano + STEP)
+    of._dry = True
+    meter.add(40)
+    assert of.overruns(meter.running_nano) == cut

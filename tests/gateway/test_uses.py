@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Book, Claim, Granted, Reserve
+from app.core.book import Book
+from app.core.budget import Claim, Granted, Reserve
 from app.core.meter import RESULT_TOKENS, Meter
 from app.core.money import Price, Rates, tokens_cost
 from app.core.policy import Candidate, Provider

@@ -20,17 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.budget import (
-    Balance,
-    Book,
-    Claim,
-    Denied,
-    Granted,
-    Lost,
-    Op,
-    Settle,
-    Settled,
-)
+from app.core.book import Book
+from app.core.budget import Balance, Claim, Denied, Granted, Lost, Op, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import Expired, LedgerUnavailable
 from tests.stores.ledger_tools import (

@@ -13,19 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from app.core.amend import Amend, Amended
-from app.core.budget import (
-    Advance,
-    Balance,
-    Book,
-    Claim,
-    Denied,
-    Granted,
-    Op,
-    Reserve,
-    Result,
-    Settle,
-    Settled,
-)
+from app.core.book import Book
+from app.core.budget import Advance, Balance, Claim, Denied, Granted, Op, Reserve, Result, Settle, Settled
 from app.core.terms import TaskCaps
 from app.stores.budgets import OWNER_LEASE_S, Budgets, Expired
 
@@ -207,7 +196,8 @@ def ops(draw: st.DrawFn) -> Op:
         return Advance(call_id, draw(amounts), need, want, risk, share)
     claimed = tuple(draw(st.lists(claims, min_size=1, unique_by=lambda claim: claim.scope)))
     now_ms, need_tokens, forced = draw(st.integers(0, 9)), draw(st.integers(0, 3)), draw(st.integers(0, 9)) == 0
-    return Reserve(call_id, "", claimed, need, want, risk, share, now_ms, need_tokens, forced)
+    held_share = draw(st.sampled_from([0, 0, 1, 3]))
+    return Reserve(call_id, "", claimed, need, want, risk, share, now_ms, need_tokens, forced, held_share)
 
 
 def placed(op: Op, prefix: str, owner: str) -> Op:

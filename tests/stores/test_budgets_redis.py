@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Advance, Balance, Book, Claim, Granted, Lost, Op, Reserve, Result, Settle, Settled
+from app.core.book import Book
+from app.core.budget import Advance, Balance, Claim, Granted, Lost, Op, Reserve, Result, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import OWNER_LEASE_S, Expired, LedgerUnavailable
 from app.stores.budgets_redis import MAX_BATCH, RedisBudgets

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.budget import Balance, Book, Claim, Granted, Hold, Lost, Op, Settle, Settled
+from app.core.book import Book
+from app.core.budget import Balance, Claim, Granted, Hold, Lost, Op, Settle, Settled
 from app.core.terms import Terms
 from app.stores import sqlite_book
 from app.stores import sqlite_tables as tables

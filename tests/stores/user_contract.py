@@ -8,7 +8,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Balance, Book, Claim, Denied, Granted, Op, Result, Settle
+from app.core.book import Book
+from app.core.budget import Balance, Claim, Denied, Granted, Op, Result, Settle
 from app.core.caps import Windows
 from app.gateway.limits import user_claims, window_claims
 from app.stores.budgets import Budgets
