@@ -95,6 +95,13 @@ class PreviousNotFound(BadRequest):
     code, label = "previous_response_not_found", "previous_not_found"
 
 
+class ThreadsNotHeld(BadRequest):
+    """The request goes on from turns that its provider would hold (Messages' `thread`): caps and routing need all of
+    them. Clients of threads send the whole conversation then."""
+
+    code, label = "thread_unsupported_request", "thread_unsupported"
+
+
 class NoCandidate(BadRequest):
     """Every candidate lacks a capability that the request needs."""
 

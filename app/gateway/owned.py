@@ -16,7 +16,7 @@ from app.core.policy import Candidate, Key
 from app.core.types import Outcome
 from app.core.windows import moment_at
 from app.dialects.base import Dialect
-from app.dialects.registry import CHAT, dialect_named
+from app.dialects.registry import CHAT, MESSAGES, dialect_named
 from app.gateway.approach import landing_headers
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.calls import Downstream, Stop, Stopped, Waits
@@ -224,7 +224,7 @@ class OwnedCall(ABC):
             if left[1]:
                 found.append((b"x-bursar-scope", scope_word(left[1]).encode()))
         if self.record.task_id is not None:
-            found.append((b"x-bursar-task-id", self.record.task_id.encode("latin-1", "replace")))
+            found.append((b"x-bursar-task-id", self.record.task_id.encode()))
         if self.record.approach is not None:
             found += landing_headers(self.record.approach)
         return found
@@ -273,8 +273,7 @@ class OwnedCall(ABC):
         ]
 
     def _id_headers(self) -> list[tuple[bytes, bytes]]:
-        request_id = self.record.request_id.encode()
-        return [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id)]
+        return id_headers(self.record.request_id, self.dialect)
 
     def _finish(self) -> None:
         """Count and record; the money is settled by now."""
@@ -286,6 +285,15 @@ class OwnedCall(ABC):
             record.outcome = Outcome.CLIENT_GONE
         self.services.count(record, attempts)
         self.services.traces.append(record.request_id, partial(record.as_trace, attempts))
+
+
+def id_headers(request_id: str, dialect: Dialect) -> list[tuple[bytes, bytes]]:
+    """A request's id as its answer carries it: by the name that OpenAI's SDKs look for, and Anthropic's by theirs."""
+    value = request_id.encode()
+    found = [(b"x-request-id", value), (b"x-bursar-request-id", value)]
+    if dialect.name == MESSAGES:
+        found.append((b"request-id", value))
+    return found
 
 
 def outcome_of(error: BursarError) -> Outcome:

@@ -25,7 +25,7 @@ from app.gateway.limits import task_scope
 from app.gateway.services import Services
 from app.gateway.target import resolve
 from app.gateway.upstream import ConnectionBroken, NotConnected
-from app.http.hot import HotRoute, Incoming, id_headers, key_name
+from app.http.hot import HotRoute, Incoming, key_name, new_id_headers
 from app.http.whose import Whose, task_of
 from app.stores.budgets import LedgerUnavailable
 
@@ -82,7 +82,7 @@ class CountRoute(HotRoute):
             reply = await self._asked(request, at, key, whose)
         if reply is None:
             reply = self._counting.reply(self._estimate(request, candidate))
-        await incoming.downstream.reply(200, [JSON, *id_headers()], reply)
+        await incoming.downstream.reply(200, [JSON, *new_id_headers(self.dialect)], reply)
 
     def _estimate(self, request: ChatRequest, candidate: Candidate | None) -> int:
         prompt = request.prompt

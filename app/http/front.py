@@ -12,7 +12,7 @@ from app.dialects.openai_chat.parse import checked_task_id
 from app.dialects.registry import GEMINI, dialect_named
 from app.gateway.metrics import Metrics
 from app.http.asgi import PATIENT, AsgiDownstream, Message, Patience, Receive, Scope, Send, in_time
-from app.http.hot import DEPLOYMENT, NO_PATH, HotRoute, id_headers, refuse
+from app.http.hot import DEPLOYMENT, NO_PATH, HotRoute, new_id_headers, refuse
 from app.http.speaking import spoken_at
 
 ALLOW = b"POST, OPTIONS"
@@ -64,7 +64,7 @@ class Front:
         if scope["method"] == "POST":
             return hot(scope, receive, send, task, said)
         if scope["method"] == "OPTIONS":
-            return self._allow(send)
+            return self._allow(send, hot.dialect)
         wrong = MethodNotAllowed("This path does not take that method.", headers={"allow": ALLOW.decode()})
         return self._refuse(send, wrong, hot.dialect)
 
@@ -99,8 +99,9 @@ class Front:
         found = self._hot.items()
         return next(((known, route) for known, route in found if asked.endswith(known) or "/v1" + asked == known), None)
 
-    async def _allow(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": [*id_headers(), (b"allow", ALLOW)]})
+    async def _allow(self, send: Send, dialect: Dialect) -> None:
+        headers = [*new_id_headers(dialect), (b"allow", ALLOW)]
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
     async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +109,8 @@ class Front:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *id_headers()]
+                names = [name.decode("latin-1") for name, _ in scope["headers"]]
+                message["headers"] = [*message["headers"], *new_id_headers(spoken_at(scope["path"], names))]
             await send(message)
 
         if scope["method"] == "HEAD":

@@ -25,7 +25,7 @@ from app.dialects.registry import CHAT, dialect_named
 from app.gateway.cached import cached_trace, origin_of
 from app.gateway.calls import Stop
 from app.gateway.limits import ANONYMOUS
-from app.gateway.owned import OwnedCall
+from app.gateway.owned import OwnedCall, id_headers
 from app.gateway.record import CallRecord
 from app.gateway.services import Services
 from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Receive, Scope, Send, next_piece
@@ -69,10 +69,9 @@ def new_request_id() -> str:
     return f"req_{time.time_ns() // 1_000_000:011x}{_ids.getrandbits(64):016x}"
 
 
-def id_headers() -> Head:
+def new_id_headers(dialect: Dialect) -> Head:
     """A new request's id, as every answer carries it."""
-    request_id = new_request_id().encode()
-    return [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id)]
+    return id_headers(new_request_id(), dialect)
 
 
 _ids = random.Random()  # noqa: S311  (seeded by the system; an id is no secret: records are guarded by keys)
@@ -193,15 +192,14 @@ class HotRoute(ABC):
         """Answer with a reply of the cache. It is a call of its own, and has its record. Raises BadRequest."""
         origin, downstream = reply.origin, incoming.downstream
         if origin is None:  # tokens were counted: that is no call
-            await replay(reply, downstream, [*id_headers(), *CACHED])
+            await replay(reply, downstream, [*new_id_headers(self.dialect), *CACHED])
             return
         whose = self.whose(incoming)
         record = self.new_record(incoming, whose, model=origin.requested_model, stream=reply.is_stream)
         if record.view.counts_users:
             self.note_user(record, incoming, members_of(incoming.body))
         record.created_s -= time.monotonic() - reply.began_s
-        request_id = record.request_id.encode()
-        ids = [(b"x-request-id", request_id), (b"x-bursar-request-id", request_id), (FROM, origin.request_id.encode())]
+        ids = [*id_headers(record.request_id, self.dialect), (FROM, origin.request_id.encode())]
         await replay(reply, downstream, [*ids, *CACHED])
         record.outcome, record.duration_s = Outcome.COMPLETED, time.monotonic() - reply.began_s
         self.services.traces.append(record.request_id, partial(cached_trace, record, origin))
@@ -330,7 +328,7 @@ async def refuse(
 ) -> None:
     """An error reply for a request that never became a call; `path` is what its URL says."""
     status, body = dialect.error_reply(error, array=wants_array(path))
-    headers = [(b"content-type", b"application/json"), *id_headers()]
+    headers = [(b"content-type", b"application/json"), *new_id_headers(dialect)]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     await downstream.reply(status, headers, body)
 

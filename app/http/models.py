@@ -12,12 +12,14 @@ from app.core.errors import ModelNotFound
 from app.core.money import usd_float
 from app.core.policy import Candidate, Key, Policy
 from app.dialects.gemini.models import ModelFacts, models_list, one_model
+from app.dialects.registry import GEMINI, MESSAGES
 from app.gateway.record import price_json
 from app.gateway.services import Services
 from app.gateway.target import of_tier
 from app.http.asking import as_json
 from app.http.auth import KeyRing
 from app.http.routes import Routes
+from app.http.speaking import spoken_at
 
 EPOCH = "1970-01-01T00:00:00Z"
 """The policy does not know when a model was made."""
@@ -48,27 +50,25 @@ def serve_models(api: Routes, services: Services) -> None:
             )
         return (known if known is not None else _model(candidate)) | {"id": name}  # type: ignore[arg-type]
 
+    @api.get("/v1beta/models")
     @api.get("/v1/models")
     async def models(request: Request) -> Response:
-        found = listed(request)
-        if _speaks_messages(request):
+        found, dialect = listed(request), _spoken(request)
+        if dialect == GEMINI:
+            return Response(models_list(map(_facts, found)), media_type="application/json")
+        if dialect == MESSAGES:
             ids = [model["id"] for model in found]
             ends = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": False}
             return as_json({"data": [_for_messages(model) for model in found], **ends})
         return as_json({"object": "list", "data": found})
 
+    @api.get("/v1beta/models/{name:path}")
     @api.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        found = one(name, request)
-        return as_json(_for_messages(found) if _speaks_messages(request) else found)
-
-    @api.get("/v1beta/models")
-    async def gemini_models(request: Request) -> Response:
-        return Response(models_list(_facts(model) for model in listed(request)), media_type="application/json")
-
-    @api.get("/v1beta/models/{name:path}")
-    async def gemini_model(request: Request, name: str) -> Response:
-        return Response(one_model(_facts(one(name, request))), media_type="application/json")
+        found, dialect = one(name, request), _spoken(request)
+        if dialect == GEMINI:
+            return Response(one_model(_facts(found)), media_type="application/json")
+        return as_json(_for_messages(found) if dialect == MESSAGES else found)
 
     @api.get("/api/hello")
     async def hello(_: Request) -> Response:
@@ -76,8 +76,8 @@ def serve_models(api: Routes, services: Services) -> None:
         return as_json({"status": "ok"})
 
 
-def _speaks_messages(request: Request) -> bool:
-    return "anthropic-version" in request.headers
+def _spoken(request: Request) -> str:
+    return spoken_at(request.url.path, _with_query_key(request)).name
 
 
 def _with_query_key(request: Request) -> dict[str, str]:

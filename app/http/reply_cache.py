@@ -29,6 +29,7 @@ _SPEAKING = frozenset(("anthropic-beta", "anthropic-version", "openai-beta"))
 _WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id"))
 _PASSING = (
     b"x-request-id",
+    b"request-id",
     b"x-bursar-request-id",
     b"x-bursar-task-id",
     b"x-bursar-remaining-usd",

@@ -41,6 +41,15 @@ def test_a_wrong_id_is_an_error_only_where_it_was_meant() -> None:
     assert task_of({"session-id": "a|b"}, request(session="x" * 300), None).task_id is None
 
 
+@pytest.mark.parametrize("sent", ["Bärn ☃".encode(), "Bärn".encode(), "Bärn".encode("latin-1")])
+@pytest.mark.parametrize("header", ["x-bursar-task-id", "session-id"])
+def test_a_name_that_is_not_ascii_is_the_one_that_paths_and_bodies_name(sent: bytes, header: str) -> None:
+    """Go and curl send UTF-8, Node Latin-1."""
+    assert task_of({header: sent.decode("latin-1")}, request(), None).task_id in ("Bärn", "Bärn ☃")
+    parent = {"x-bursar-task-id": "child", "x-bursar-parent-task-id": sent.decode("latin-1")}
+    assert task_of(parent, request(), None).parent_id in ("Bärn", "Bärn ☃")
+
+
 def test_a_child_names_its_parent() -> None:
     assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), None).parent_id == "root"
     assert task_of({"x-session-id": "me", "x-parent-session-id": "me"}, request(), None).parent_id is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import BursarError, ContextTooLong, Unpriced, UpstreamRejected, UpstreamTooLong
+from app.core.errors import BursarError, ContextTooLong, ThreadsNotHeld, Unpriced, UpstreamRejected, UpstreamTooLong
 from app.core.raw import UNREADABLE
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
@@ -49,19 +49,25 @@ def _status(error: BursarError) -> int:
 
 
 def error_body(error: BursarError) -> bytes:
-    """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it."""
+    """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it; `details` beside the
+    message where clients decide by it (https://platform.claude.com/docs/en/build-with-claude/message-threads)."""
     status, message = _status(error), error.message
+    details: object = None
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     if isinstance(error, UpstreamRejected):
         kind = _TYPES.get(error.upstream_status, "invalid_request_error")
         told = error_object(error.body) or _inner(error.body)
         if told is not None:
             message, kind = told[0], told[1] if told[1] in _KNOWN_TYPES else kind
+            details = _details(error.body)
         if isinstance(error, UpstreamTooLong) and _KNOWN_AS_TOO_LONG.search(message) is None:
             message = f"{TOO_LONG}: {message}"
     elif isinstance(error, ContextTooLong):
         message = f"{TOO_LONG}: {message}"
-    return _encode({"type": "error", "error": {"type": kind, "message": message}})
+    elif isinstance(error, ThreadsNotHeld):
+        details = {"error_code": error.code}
+    said = {"type": kind, "message": message}
+    return _encode({"type": "error", "error": said if details is None else {**said, "details": details}})
 
 
 def error_object(body: bytes) -> tuple[str, str] | None:
@@ -73,6 +79,14 @@ def error_object(body: bytes) -> tuple[str, str] | None:
 def _inner(body: bytes) -> tuple[str, str] | None:
     """The same of an error object without its frame, of whatever dialect."""
     return _message_and_kind(_object(body))
+
+
+def _details(body: bytes) -> dict[str, Any] | None:
+    """What Anthropic says for programs."""
+    found = _object(body)
+    told = found.get("error", found)
+    details = told.get("details") if isinstance(told, dict) else None
+    return details if isinstance(details, dict) else None
 
 
 def _object(body: bytes) -> dict[str, Any]:

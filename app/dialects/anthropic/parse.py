@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, ThreadsNotHeld
 from app.core.raw import ABSENT
 from app.core.types import DEFAULT_FALLBACKS, ChatRequest, Prompt
 from app.dialects.anthropic.effort import effort_of_budget
@@ -77,6 +77,9 @@ _integer = msgspec.json.Decoder(int)
 def parse_messages(body: bytes, headers: Mapping[str, str]) -> ChatRequest:
     """A request to create a message. Raises BadRequest naming the parameter at fault."""
     members = members_of(body)
+    if "thread" in members and bytes(members["thread"]) != b"null":
+        # Of the turns that Anthropic holds neither price nor size would be known here, and no other could answer.
+        raise ThreadsNotHeld("Threads are not held here: send the whole conversation without thread.", param="thread")
     request = _parsed(members, headers)
     if "max_tokens" not in members:
         raise BadRequest("The parameter max_tokens is required.", param="max_tokens")

@@ -34,7 +34,6 @@ CARRIED_MEMBERS: Final = frozenset(
 REFUSED_MEMBERS: Final = {
     "container": "its files and skills are at the provider",
     "mcp_servers": "the provider would call these servers itself",
-    "thread": "its turns are at the provider",
     "inference_geo": "only this dialect's provider can promise a place",
 }
 """Members that another dialect's upstream cannot honour: a 400 that names them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from app.core.errors import (
     Forbidden,
     MethodNotAllowed,
     ModelNotFound,
+    ThreadsNotHeld,
     TooLarge,
     Unauthorized,
     UpstreamBusy,
@@ -74,6 +76,31 @@ def test_what_a_provider_rejects_is_told_in_its_words(body: bytes, kind: str, me
     status, told = DIALECT.error_reply(UpstreamRejected("ours", upstream_status=422, body=body))
     assert status == 422
     assert json.loads(told) == {"type": "error", "error": {"type": kind, "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("details", "kept"),
+    [
+        ({"error_code": "credit_balance"}, True),
+        ("text", False),
+        (None, False),
+    ],
+)
+def test_what_a_provider_says_for_programs_is_kept(details: Any, kept: bool) -> None:
+    said = {"type": "invalid_request_error", "message": "no", "details": details}
+    body = json.dumps({"type": "error", "error": said, "request_id": "req_1"}).encode()
+    _, told = DIALECT.error_reply(UpstreamRejected("ours", upstream_status=400, body=body))
+    assert json.loads(told)["error"] == (said if kept else {"type": said["type"], "message": "no"})
+
+
+def test_a_thread_is_refused_as_its_clients_know_it() -> None:
+    status, told = DIALECT.error_reply(ThreadsNotHeld("Send it whole.", param="thread"))
+    assert status == 400
+    assert json.loads(told)["error"] == {
+        "type": "invalid_request_error",
+        "message": "Send it whole.",
+        "details": {"error_code": "thread_unsupported_request"},
+    }
 
 
 @pytest.mark.parametrize(

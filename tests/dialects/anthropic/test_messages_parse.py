@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import BadRequest, ModelNotFound
+from app.core.errors import BadRequest, ModelNotFound, ThreadsNotHeld
 from app.dialects.anthropic.dialect import DIALECT
 from app.dialects.anthropic.parse import parse_count
 from app.dialects.anthropic.user_id import session_of
@@ -53,6 +53,14 @@ def test_bad_input_names_its_parameter(members: dict[str, Any], param: str) -> N
         parsed(**members)
     assert caught.value.param == param
     assert param in caught.value.message
+
+
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "m"}, 5])
+def test_turns_that_a_provider_holds_are_refused(thread: Any) -> None:
+    with pytest.raises(ThreadsNotHeld):
+        parsed(thread=thread, messages=[])
+    assert parsed(thread=None).model
+    assert parse_count(body(thread=thread), {}).model, "a count has nothing to send again"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"5", b'{"messages": "\xff"}', b"[" * 100_000])
