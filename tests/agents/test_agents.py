@@ -204,3 +204,18 @@ async def test_each_by_bursar_run(name: str, upstream: ScriptedUpstream, tmp_pat
         denied = await run_by_command(name, live.url, tmp_path / "poor", PROMPT, task="poor", cap_usd=0.000001)
         assert OUT_OF_BUDGET in denied.shown.lower(), denied.shown
         assert not (denied.folder / "made.txt").exists()
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "openai_chat"])
+async def test_claude_code_gives_up_its_threads(upstream: ScriptedUpstream, tmp_path: Path, dialect: str) -> None:
+    """Its maker switches them on for some accounts and models: then it sends only what is new of a conversation."""
+    upstream.source = scene.works("claude")
+    upstream.requests.clear()
+    tape = Tape()
+    async with scene.gateways(upstream, dialect, tmp_path, tape.before) as live:
+        ran = await run("claude", f"{live.url}/t/job", tmp_path, PROMPT, more={"CLAUDE_CODE_TETHER_LIVE": "true"})
+        assert ran.code == 0, ran.shown
+        assert (ran.folder / "made.txt").read_text().strip() == "hello", ran.shown
+        asked = [json.loads(one.body) for one in tape.exchanges if one.path.endswith("/messages")]
+        assert [body["thread"] for body in asked if "thread" in body], "it would have used one"
+        assert (await live.client.task("job"))["calls"] == len(upstream.requests) >= 2
