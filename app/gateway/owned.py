@@ -63,6 +63,7 @@ class OwnedCall(ABC):
         self.key = key
         self.caps = caps
         self.record = record
+        self._plain = caps is NO_CAPS and record.task_id is None and record.user is None  # its limits are its key's
         self.attempts: list[AttemptRecord] = []
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
@@ -108,15 +109,16 @@ class OwnedCall(ABC):
 
     def limits(self, candidate: Candidate) -> Limits:
         """Every cap that binds this call's next attempt, at this candidate."""
-        task_id, user, view, caps = self.record.task_id, self.record.user, self.view, self.caps
-        usual = task_id is None and user is None and caps is NO_CAPS and not self.attempts and not self.before
-        if self.attempts:  # it may have gone on into the next window, which is the one that a further attempt is of
+        view, attempts = self.view, self.attempts
+        usual = self._plain and not attempts and not self.before
+        if attempts:  # it may have gone on into the next window, which is the one that a further attempt is of
             self.moment = self._moment()
         moment = self.moment
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
             what = ("limits", candidate.circuit, self.record.key_name, moment)
-            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, caps, moment))
-        limits = limits_for(view.policy, candidate, self.key, task_id, caps, moment, self._used(candidate), user)
+            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, NO_CAPS, moment))
+        task_id, user = self.record.task_id, self.record.user
+        limits = limits_for(view.policy, candidate, self.key, task_id, self.caps, moment, self._used(candidate), user)
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):
             return msgspec.structs.replace(limits, claims=below(limits.claims, limits.claims[0].scope, above))
         return limits
