@@ -17,14 +17,13 @@ from app.core.windows import moment_of
 from app.gateway.limits import ANONYMOUS, MODEL_PART
 from app.gateway.services import Services
 from app.gateway.windows_used import balances_of, capped_windows
-from app.stores.budgets import LedgerUnavailable
+from app.stores.budgets import Cut, LedgerUnavailable
 from app.stores.replays import LEASE_S, Claim, Kept, ReplaysUnavailable, SharedReplays
 
 log = structlog.get_logger()
 
 EVERY_S = 15.0
-TASKS_LOOKED_AT = 500
-"""The latest used; their models' scopes stand among them."""
+CUTS_AT_ONCE = 500
 LINES = 20
 MOST_CHARS = 1_900
 """Of more notices at a time, or longer ones, the message has these in words, and all as data: Discord refuses a message
@@ -68,11 +67,15 @@ class Notices:
     async def look(self, rules: NoticeRules, moment: str) -> None:
         """Post what is due at a moment (core/windows) and was not posted yet. Raises LedgerUnavailable or
         ReplaysUnavailable."""
-        due = [*await self._windows(rules, moment), *(await self._tasks() if rules.tasks else ())]
+        cuts = await self._cuts() if rules.tasks else []
+        due = [*await self._windows(rules, moment), *(one for one, _ in cuts)]
         self.given &= {BEGUN, *(one.once for one in due)}
         mine = [one for one in due if await self._claimed(one.once)]
-        if not mine:
-            return
+        if mine:
+            await self._tell(rules, mine)
+        await self._services.ledger.budgets.note_cuts([cut for one, cut in cuts if one.once in self.given])
+
+    async def _tell(self, rules: NoticeRules, mine: Sequence[Due]) -> None:
         problem = await self._post(rules.webhook.value, message(mine))
         if problem is None:
             for one in mine:
@@ -91,23 +94,31 @@ class Notices:
                 found += [] if due is None else [due]
         return found
 
-    async def _tasks(self) -> list[Due]:
-        """Cut tasks. Those of before the first look of all are not told: they are no news. None while another process
-        is at that look."""
-        scopes = await self._services.ledger.budgets.scopes("task:", TASKS_LOOKED_AT)
-        cut = []
-        for name, balance in scopes:
-            _, key, task_id = name.split(":", 2)
-            if MODEL_PART not in name:
-                cut.append(of_task(None if key == ANONYMOUS else key, task_id, balance))
-        due = [one for one in cut if one is not None]
+    async def _cuts(self) -> list[tuple[Due, Cut]]:
+        """Cut tasks that nobody was told of, the earliest first. Those of before the first look of all are not told:
+        they are no news. None while another process is at that look."""
+        budgets = self._services.ledger.budgets
         if await self._claimed(BEGUN):
-            for one in due:
-                if await self._claimed(one.once):
-                    self._give(one)
+            more = True
+            while more:
+                before = await budgets.cuts(CUTS_AT_ONCE)
+                await budgets.note_cuts(before)
+                more = len(before) == CUTS_AT_ONCE
             self._store.keep(BEGUN, GIVEN, BEGUN_KEPT_S)
             self.given.add(BEGUN)
-        return due if BEGUN in self.given else []
+        if BEGUN not in self.given:
+            return []
+        cuts = [(self._due(cut), cut) for cut in await budgets.cuts(CUTS_AT_ONCE)]
+        await budgets.note_cuts([cut for due, cut in cuts if due is None])
+        return [(due, cut) for due, cut in cuts if due is not None]
+
+    @staticmethod
+    def _due(cut: Cut) -> Due | None:
+        """What is to be said of it: of a task's spending on one model, nothing."""
+        if MODEL_PART in cut.scope or cut.balance is None:
+            return None
+        _, key, task_id = cut.scope.split(":", 2)
+        return of_task(None if key == ANONYMOUS else key, task_id, cut.balance)
 
     async def _claimed(self, name: str) -> bool:
         """Whether this notice is this process's to give now."""

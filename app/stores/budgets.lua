@@ -21,6 +21,7 @@
 --               none; terms: as core/terms.py has them, msgpack), kept: when its expiry was set
 --   h:CALL      hash: owner scopes (msgpack) spent held risk
 --   o:OWNER     set of the calls that have a hold of this owner
+--   cut         zset: task that was cut -> when, until somebody has taken note of it
 
 local mode, prefix, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local payload = ARGV[4] and ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}
@@ -63,6 +64,7 @@ end
 local declared = {}
 local balances, scopes_used = {}, {}
 local holds, calls_used, ended = {}, {}, {}
+local cut = {}
 
 local function balance(scope)
   local b = balances[scope]
@@ -124,6 +126,13 @@ local function write_scopes(reserved)
   for index, list in pairs(recent) do
     if #list > 0 then redis.call('ZADD', index, unpack(list)) end
   end
+end
+
+local function write_cuts()
+  if #cut == 0 then return end
+  local key = prefix .. 'cut'
+  for order, scope in ipairs(cut) do redis.call('ZADD', key, now + order, scope) end
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - TASK_S * 1000000)
 end
 
 local function write_holds()
@@ -417,6 +426,7 @@ local function end_hold(hold, cost, killed_scopes, tokens, begun_tokens)
     if b.terms and b.terms.at_entry then b.tokens = math.max(b.tokens - begun_tokens, 0) end
     if killed[scope] then
       b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
+      cut[#cut + 1] = scope
     end
   end
   holds[hold.call_id] = false
@@ -531,6 +541,7 @@ function modes.apply()
   if #missing > 0 then return packed_list(missing) end
   for i, op in ipairs(payload) do results[i] = verbs[op.type](op) end
   write_holds()
+  write_cuts()
   write_scopes(reserved)
   return packed_list(results)
 end
@@ -548,6 +559,20 @@ end
 -- A page of one index, the most recently used first: scope, time, scope, time ...
 function modes.recent()
   return redis.call('ZREVRANGE', KEYS[payload.index], payload.start, payload.stop, 'WITHSCORES')
+end
+
+-- The tasks that were cut, the earliest first: scope, time, scope, time ...
+function modes.cut()
+  return redis.call('ZRANGE', KEYS[FIRST_KEY], 0, payload.most - 1, 'WITHSCORES')
+end
+
+-- Forgets those, unless they were cut again since.
+function modes.noted()
+  for _, one in ipairs(payload.cuts) do
+    local at = redis.call('ZSCORE', KEYS[FIRST_KEY], one[1])
+    if at and tonumber(at) == one[2] then redis.call('ZREM', KEYS[FIRST_KEY], one[1]) end
+  end
+  return 0
 end
 
 -- Renews the lease of an owner, forgets idle scopes -> whether the lease had run out, and whose else has.

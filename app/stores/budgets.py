@@ -37,6 +37,16 @@ class Expired:
     charged_nano: int
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A task, or its spending on one model, that was cut: when (by the store's own count), and how it stands; None: it
+    is forgotten."""
+
+    scope: str
+    at: int
+    balance: Balance | None
+
+
 def new_owner() -> str:
     """A name for this process that no other process, now or later, will have: host:pid:random."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -64,6 +74,12 @@ class Budgets(Protocol):
     async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
         """Up to `limit` scopes whose name begins with `prefix`, the most recently used first. Minutes, hours and end
         users (`user:`) are in no list."""
+
+    async def cuts(self, most: int) -> list[Cut]:
+        """What was cut (`Settle.killed_scopes`) and is not noted yet, the earliest first."""
+
+    async def note_cuts(self, cuts: Sequence[Cut]) -> None:
+        """These are noted: they are in the list no more, unless they were cut again since."""
 
     async def beat(self) -> list[Expired]:
         """Renew this process's lease and end the holds of owners whose lease has run out."""

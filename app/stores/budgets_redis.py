@@ -24,7 +24,7 @@ from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Balance, Denied, Granted, Lost, Moved, Op, Reserve, Result, Settle, Settled
 from app.core.money import MAX_NANO
 from app.core.terms import Terms
-from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Expired, LedgerUnavailable, new_owner
+from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Cut, Expired, LedgerUnavailable, new_owner
 from app.stores.redis_link import Arg, Desk, Link, Script, open_server, unavailable
 
 LANES = 2
@@ -110,6 +110,7 @@ class RedisBudgets:
         self._lease_us = int(lease_s * MICROS)
         self._prefix = f"{{{namespace}}}:"
         self._head = [self._prefix + name for name in ("owners", "tasks", "windows", "totals")]
+        self._cut = self._prefix + "cut"
         self._lane_count = lanes
         self._lanes: list[asyncio.Task[None]] = []
         self._sleepers: list[asyncio.Future[None]] = []
@@ -139,6 +140,10 @@ class RedisBudgets:
         wire = _encode(op)
         if type(op) is Reserve:
             self._learn(op.call_id, op.owner, [claim.scope for claim in op.claims])
+        elif type(op) is Settle:
+            if op.killed_scopes:
+                known = self._places.get(op.call_id) or (self._prefix + "h:" + op.call_id,)
+                self._places[op.call_id] = (*known, self._cut)
         elif type(op) is Amend:
             self._learn(op.call_id, self.owner, [op.scope] if op.parent is None else [op.scope, op.parent])
         return cast("asyncio.Future[Result]", self._submit(op.call_id, wire))
@@ -156,6 +161,18 @@ class RedisBudgets:
         names = sorted(found, key=found.__getitem__, reverse=True)[:limit]
         balances = await self.balances(names)
         return [(name, balance) for name, balance in zip(names, balances, strict=True) if balance is not None]
+
+    async def cuts(self, most: int) -> list[Cut]:
+        """What was cut and is not noted yet, the earliest first."""
+        found = await self._ask("cut", [self._cut], {"most": most})
+        names = [name.decode() for name in found[::2]]
+        balances = await self.balances(names) if names else []
+        return [Cut(name, int(at), now) for name, at, now in zip(names, found[1::2], balances, strict=True)]
+
+    async def note_cuts(self, cuts: Sequence[Cut]) -> None:
+        """These are in the list no more, unless they were cut again since."""
+        if cuts:
+            await self._ask("noted", [self._cut], {"cuts": [(cut.scope, cut.at) for cut in cuts]})
 
     async def beat(self) -> list[Expired]:
         """Renew the lease and end the holds of lapsed owners; each is reported once, by the gateway that ended it.

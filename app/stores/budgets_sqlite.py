@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from app.core.budget import Balance, Op, Result
 from app.stores import sqlite_tables as tables
-from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Expired, LedgerUnavailable, new_owner
+from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Cut, Expired, LedgerUnavailable, new_owner
 from app.stores.sqlite_book import StoredBook
 
 PRUNE_EVERY_S = 3600.0
@@ -89,6 +89,15 @@ class SqliteBudgets:
     async def scopes(self, prefix: str, limit: int) -> list[tuple[str, Balance]]:
         """Up to `limit` scopes whose name begins with `prefix`, the most recently used first."""
         return await self._beside(lambda db: tables.list_scopes(db, prefix, limit))
+
+    async def cuts(self, most: int) -> list[Cut]:
+        """What was cut and is not noted yet, the earliest first."""
+        return await self._beside(lambda db: tables.list_cuts(db, most))
+
+    async def note_cuts(self, cuts: Sequence[Cut]) -> None:
+        """These are in the list no more, unless they were cut again since."""
+        if cuts:
+            await self._beside(lambda db: tables.note_cuts(db, cuts))
 
     async def beat(self) -> list[Expired]:
         """Renew this process's lease, end the holds of owners whose lease has run out, write the log back.

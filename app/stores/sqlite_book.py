@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from app.core.amend import Amend
 from app.core.book import Book
-from app.core.budget import Balance, Op, Reserve, Result
+from app.core.budget import Balance, Op, Reserve, Result, Settle
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import Expired
 
@@ -140,12 +140,17 @@ class StoredBook:
         results: list[Result] = []
         calls: dict[str, None] = {}
         scopes: dict[str, None] = {}
+        cut: list[str] = []
         for op, names in zip(ops, claimed, strict=True):
             hold = book.holds.get(op.call_id)
             results.append(book.apply(op))
+            if type(op) is Settle and op.killed_scopes and hold is not None:
+                cut += [scope for scope in hold.scopes if scope in op.killed_scopes]
             calls[op.call_id] = None
             scopes.update(dict.fromkeys(names if hold is None else hold.scopes))
         self._save(calls, scopes)
+        if cut:
+            tables.add_cuts(self._db, cut)
         return results
 
     def _load(self, call_ids: Iterable[str], scopes: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ import msgspec
 
 from app.core.budget import Balance, Hold
 from app.core.terms import Terms
-from app.stores.budgets import TASK_RETENTION_S, LedgerUnavailable
+from app.stores.budgets import TASK_RETENTION_S, Cut, LedgerUnavailable
 from app.stores.sqlite_file import make_private, patiently
 
 SCHEMA_VERSION = 3
@@ -77,6 +77,8 @@ ALTER TABLE scopes ADD COLUMN running INTEGER NOT NULL DEFAULT 0;
 UPDATE scopes SET running =
     (SELECT count(*) FROM holds, json_each(CAST(holds.scopes AS TEXT)) AS one WHERE one.value = scopes.name)
 """
+CUTS = "CREATE TABLE IF NOT EXISTS cuts (name TEXT PRIMARY KEY, at_ns INTEGER NOT NULL) WITHOUT ROWID"
+"""Tasks that were cut and nobody has taken note of. Made when the first is: versions before have none."""
 BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
  tokens, began_ms, running, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
@@ -269,6 +271,32 @@ def list_scopes(db: sqlite3.Connection, prefix: str, limit: int) -> list[tuple[s
     return [(row[0], _balance(row)) for row in rows]
 
 
+def add_cuts(db: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Put these among what was cut, until somebody takes note of it."""
+    db.execute(CUTS)
+    db.executemany("REPLACE INTO cuts VALUES (?, ?)", ((name, time.time_ns()) for name in names))
+
+
+def list_cuts(db: sqlite3.Connection, most: int) -> list[Cut]:
+    """What was cut and is not noted yet, the earliest first."""
+    if not _has_cuts(db):
+        return []
+    found = db.execute("SELECT name, at_ns FROM cuts ORDER BY at_ns, name LIMIT ?", (most,)).fetchall()
+    balances = load_balances(db, [name for name, _ in found])
+    return [Cut(name, at_ns, balances.get(name)) for name, at_ns in found]
+
+
+def note_cuts(db: sqlite3.Connection, cuts: Sequence[Cut]) -> None:
+    """Take these out, but for those that were cut again since."""
+    db.execute("BEGIN IMMEDIATE")
+    db.executemany("DELETE FROM cuts WHERE name = ? AND at_ns = ?", [(cut.scope, cut.at) for cut in cuts])
+    db.execute("COMMIT")
+
+
+def _has_cuts(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cuts'").fetchone() is not None
+
+
 def checkpoint(db: sqlite3.Connection) -> None:
     """Write the log back into the file, and sync it, while verbs go on beside it."""
     for _ in range(PASSES):
@@ -282,6 +310,8 @@ def checkpoint(db: sqlite3.Connection) -> None:
 def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S) -> int:
     """Delete tasks that nobody has touched for `tasks_s`, and windows for their retention; how many."""
     deleted = 0
+    if _has_cuts(db):
+        db.execute("DELETE FROM cuts WHERE at_ns < ?", ((at_ms - int(tasks_s * 1000)) * 1_000_000,))
     for pattern, retention_s in (("task:*", tasks_s), *PRUNABLE):
         idle = (pattern, at_ms - int(retention_s * 1000))
         names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]

@@ -20,7 +20,7 @@ from app.core.money import nano_from_usd
 from app.core.policy import LedgerRules
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
-from app.stores.budgets import Expired, LedgerUnavailable
+from app.stores.budgets import Cut, Expired, LedgerUnavailable
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Answer, Live, policy, until, usd
 from tests.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
@@ -169,6 +169,12 @@ class Forgetful:
 
     async def held(self) -> list[str]:
         return [hold.call_id for hold in self.book.holds.values() if hold.owner == self.owner]
+
+    async def cuts(self, most: int) -> list[Cut]:
+        return []
+
+    async def note_cuts(self, cuts: Sequence[Cut]) -> None:
+        assert not cuts
 
     async def abandon(self, call_ids: Sequence[str]) -> list[Expired]:
         held = [call_id for call_id in call_ids if call_id in self.book.holds]

@@ -15,10 +15,12 @@ import pytest
 import structlog
 
 import app.main
-from app.core.budget import Balance
+from app.core import budget
+from app.core.budget import Balance, Reserve, Settle
 from app.core.notices import Due, of_task
 from app.core.windows import moment_of
-from app.gateway.notices import BEGUN, LINES, Notices, message
+from app.gateway.limits import MODEL_PART
+from app.gateway.notices import BEGUN, CUTS_AT_ONCE, LINES, Notices, message
 from app.stores import replays_redis, replays_sqlite
 from app.stores.opening import make_replays
 from app.stores.replays import Claim, Kept, ReplaysUnavailable, SharedReplays
@@ -187,6 +189,45 @@ def test_a_task_that_was_cut_is_told_but_not_one_of_before(gateway: LiveGateway,
     gateway.run(look(notices(gateway)))
     assert [post["notices"][0]["task_id"] for post in receiver.posts] == ["new"]
     assert receiver.texts()[0].startswith("Task new of key alice was cut at its cap: $0.0")
+
+
+def test_every_cut_task_is_told_however_many_there_are(gateway: LiveGateway, receiver: Receiver) -> None:
+    """None is lost behind the tasks that were used since, and a model's part of a task is none."""
+
+    async def used_up(name: str, cut: bool) -> None:
+        budgets = gateway.gateway.services.ledger.budgets  # type: ignore[union-attr]
+        claims = budget.Claim(f"task:alice:{name}", 10), budget.Claim(f"task:alice:{name}{MODEL_PART}small", 10)
+        op = Reserve(name, budgets.owner, claims, 1, 1, 0)
+        await budgets.apply(op)
+        await budgets.apply(Settle(name, 1, tuple(claim.scope for claim in claims) if cut else ()))
+
+    async def many() -> None:
+        await used_up("first", cut=True)
+        await asyncio.gather(*(used_up(f"fine {number}", cut=False) for number in range(CUTS_AT_ONCE)))
+        await asyncio.gather(*(used_up(f"cut {number}", cut=True) for number in range(CUTS_AT_ONCE)))
+
+    async def left() -> int:
+        return len(await gateway.gateway.services.ledger.budgets.cuts(1))  # type: ignore[union-attr]
+
+    gateway.run(look(notices(gateway)))
+    gateway.run(many())
+    for _ in range(10):
+        if gateway.run(left()):
+            gateway.run(look(notices(gateway)))
+    told = [notice["task_id"] for post in receiver.posts for notice in post["notices"]]
+    assert len(told) == len(set(told)) == CUTS_AT_ONCE + 1
+    assert set(told) == {"first", *(f"cut {number}" for number in range(CUTS_AT_ONCE))}
+    assert gateway.run(left()) == 0
+
+
+def test_a_cap_that_was_raised_before_anybody_looked_is_not_told(gateway: LiveGateway, receiver: Receiver) -> None:
+    gateway.run(look(notices(gateway)))
+    headers = {**ALICE, "X-Bursar-Task-Id": "t", "X-Bursar-Task-Max-Cost-Usd": "0.003"}
+    assert gateway.chat(headers, stream=True).status == 200
+    raised = gateway.chat({**headers, "X-Bursar-Task-Max-Cost-Usd": "1"}, stream=True)
+    assert raised.status == 200
+    gateway.run(look(notices(gateway)))
+    assert receiver.posts == []
 
 
 def test_at_the_first_look_of_several_processes_no_task_of_before_is_told(

@@ -24,6 +24,7 @@ from app.core.book import Book
 from app.core.budget import Balance, Claim, Denied, Granted, Lost, Op, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import Expired, LedgerUnavailable
+from tests.stores.cut_contract import CutContract
 from tests.stores.ledger_tools import (
     ODD_NAMES,
     SHORT_LEASE_S,
@@ -47,7 +48,7 @@ from tests.stores.task_contract import TaskContract
 from tests.stores.user_contract import UserContract
 
 
-class LedgerContract(TaskContract, UserContract):
+class LedgerContract(TaskContract, UserContract, CutContract):
     """The suite. Every test opens its stores through `make_store` alone."""
 
     async def test_a_grant_is_held_and_settling_refunds_the_rest(self, make_store: MakeStore) -> None:

@@ -357,8 +357,12 @@ class TestUpkeep:
                 await granted(store, reserve(store, name, Claim(name, 100)))
                 if not name.endswith("held"):
                     await store.apply(Settle(name, 8))
+            await granted(store, reserve(store, "cut", Claim("task:k:cut", 100)))
+            await store.apply(Settle("cut", 8, ("task:k:cut",)))
+            idle.append("task:k:cut")
             with closing(tables.connect(path)) as db:
                 now = tables.now_ms()
+                assert [cut.scope for cut in tables.list_cuts(db, 10)] == ["task:k:cut"]
                 assert tables.prune(db, now + 1_800_000) == 0
                 assert tables.prune(db, now + 3 * 3_600_000) == len(short)
                 assert tables.prune(db, now + 29 * DAY_MS) == 0
@@ -366,6 +370,7 @@ class TestUpkeep:
                 assert tables.prune(db, now + 31 * DAY_MS) == len(idle)
                 assert tables.prune(db, now + 39 * DAY_MS) == 0, "a user's month is not over"
                 assert tables.prune(db, now + 41 * DAY_MS) == 2
+                assert tables.list_cuts(db, 10) == []
                 assert tables.prune(db, now + 399 * DAY_MS) == 0
                 assert tables.prune(db, now + 401 * DAY_MS) == len(windows) + 1
             assert {name for name, _ in await store.scopes("", 100)} == set(kept)
