@@ -1,4 +1,4 @@
-"""A span of every call, as OpenTelemetry's conventions for generative AI name things; `pip install bursar[otel]`.
+"""A span of every call, as OpenTelemetry's conventions for generative AI name things; the extra `otel`.
 
 Spans are made from the records that traces are made of, in a thread of their own, so that a gateway without them does
 nothing for them and one with them does no more on its event loop than to pass a record on. Prompts are not in them.

@@ -6,14 +6,18 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.commands.terminal import plain_table, visible
+from app.commands.train import train
 from tests.conftest import ROOT
 
 EVIL = "gpt\x1b[2J\x1b]0;owned\x07\r\n2026 completed\u202egnp"
@@ -88,3 +92,11 @@ def test_numbers_stay_in_one_piece_on_a_narrow_terminal(columns: int) -> None:
 def test_tables_are_aligned_and_end_without_spaces() -> None:
     lines = plain_table(("name", "n", ""), [("a", "1", ""), ("longer", "22", "x")], right=("n",))
     assert lines == ["name     n", "a        1", "longer  22  x"]
+
+
+def test_what_is_lacking_is_installed_by_this_python(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A name given to whatever `pip` is on the path would be looked up on an index, where it is none of ours."""
+    monkeypatch.setitem(sys.modules, "routers.train", None)
+    assert train(Path("rows"), None, seed=1) == 1
+    command = capsys.readouterr().err.partition("scikit-learn: ")[2].partition(" (")[0]
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "bursar[train]"]

@@ -12,7 +12,7 @@ import yaml
 
 from app.commands.ending import Refused
 from app.commands.policy import read_catalogue
-from app.commands.terminal import complain, heading, say, say_json, table
+from app.commands.terminal import complain, heading, install_with, say, say_json, table
 from app.core.money import NANO_PER_USD
 from app.settings import installed_version
 from app.stores.prices import Catalogue
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from routers.evaluate import Options
     from routers.rows import Row
 
-NEEDS_EXTRA = "`bursar eval` needs scikit-learn and matplotlib: pip install 'bursar[train]'"
+NEEDS_EXTRA = f"`bursar eval` needs scikit-learn and matplotlib: {install_with('train')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from app.commands.ending import Refused, ending
 from app.commands.greeting import greet_when_ready
 from app.commands.policy import read_catalogue, read_policy, read_settings
 from app.commands.server import allow_many_files, bound_socket, missing_parts, run
-from app.commands.terminal import complain
+from app.commands.terminal import complain, install_with
 from app.core.policy import Policy
 from app.http.auth import is_loopback
 from app.logs import configure_logging
@@ -41,7 +41,7 @@ def serve(*, policy: Path | None, host: str | None, port: int | None, workers: i
     if missing := missing_parts():
         raise Refused(f"{', '.join(missing)} is not installed, and without it the gateway would be far slower")
     if settings.otel and find_spec("opentelemetry.exporter") is None:
-        raise Refused("BURSAR_OTEL is set, and OpenTelemetry is not installed: pip install 'bursar[otel]'")
+        raise Refused(f"BURSAR_OTEL is set, and OpenTelemetry is not installed: {install_with('otel')}")
     if not os.environ.get(LOCAL_PORT):
         os.environ[LOCAL_PORT] = str(free_port())
     checked = _servable(read_policy(settings.policy, read_catalogue()), settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -22,6 +23,12 @@ def say(text: str = "") -> None:
 def complain(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def install_with(extra: str) -> str:
+    """The command that adds an extra to this installation. Another Python would look for a package of this name, and
+    there is none of ours."""
+    return f"{shlex.quote(sys.executable)} -m pip install 'bursar[{extra}]'"
 
 
 def say_json(value: Any) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import routers
-from app.commands.terminal import complain, say
+from app.commands.terminal import complain, install_with, say
 
 SHIPPED = Path(routers.__path__[0]) / "weights"
-NEEDS_EXTRA = "`bursar train` needs scikit-learn: pip install 'bursar[train]'"
+NEEDS_EXTRA = f"`bursar train` needs scikit-learn: {install_with('train')}"
 
 
 def train(data: Path, out: Path | None, *, seed: int, own: bool = False) -> int:
