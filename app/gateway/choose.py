@@ -83,6 +83,16 @@ def passed_over(rules: Route | None, option: Considered) -> str:
     return "adequate, dearer" if option.score.p_success >= rules.adequacy else "below adequacy"
 
 
+def name_verdicts(
+    rules: Route | None, usable: Sequence[Considered], chosen: Considered, backups: Sequence[Candidate]
+) -> None:
+    """Say of every usable candidate what became of it; the rest keep what ruled them out."""
+    names = {backup.name for backup in backups}
+    for seen in usable:
+        seen.verdict = "fallback" if seen.candidate.name in names else passed_over(rules, seen)
+    chosen.verdict = "chosen"
+
+
 def cost_key(option: Considered) -> tuple[bool, int, int]:
     """Order by expected cost, unpriced last."""
     return option.expected_nano is None, option.expected_nano or 0, option.candidate.tier

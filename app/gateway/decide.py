@@ -12,14 +12,15 @@ from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest, Placement
 from app.dialects.registry import COMPLETIONS
-from app.gateway.choose import Considered, choose, cost_key, passed_over
+from app.gateway.choose import Considered, choose, cost_key, name_verdicts
 from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
 from app.gateway.placement import misplaced
+from app.gateway.sobered import sobered
 from app.gateway.spare import NOBODY, Spares
 from app.gateway.split import assign
 from app.gateway.target import Target
 from app.gateway.view import View
-from routers.base import RequestView, Router
+from routers.base import RequestView, Score
 from routers.features import Features, extract
 from routers.tasks import classify
 
@@ -33,6 +34,7 @@ UNPRICED_TOOL = "unpriced under a cap: "
 """Of a candidate whose own tools, named behind this, have no declared fee."""
 _CAPABLE, _TIGHT = "capable", "context may be too small"
 _DEFERRED = "; the heuristic decided, for the router's confidence in its own choice was below min_confidence"
+_BELIEVED = "the router was believed, for it is sure, on "
 _UNASKED = "; the heuristic decided, for the router cannot be as sure of such a request as min_confidence asks"
 
 
@@ -135,7 +137,7 @@ def decide(
     chosen = opinion.chosen
     usable = opinion.usable
     backups = _backups(target, usable, chosen)
-    _name_verdicts(target.rules, usable, chosen, backups)
+    name_verdicts(target.rules, usable, chosen, backups)
     scoring.name_spares(usable, chosen)
     deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
     return Decision(
@@ -249,7 +251,17 @@ class _Scoring:
         if self._view.routers[router].surest(self._features) < rules.min_confidence:
             return self.opinion(HEURISTIC)
         own = self.opinion(router)
-        return own if own.chosen.score.confidence >= rules.min_confidence else self.opinion(HEURISTIC)
+        return own if own.chosen.score.confidence >= rules.min_confidence else self._left_by(own, rules.min_confidence)
+
+    def _left_by(self, other: Opinion, least: float) -> Opinion:
+        """The heuristic's opinion where another router left the decision to it, and is believed where it is sure."""
+        plain = self.opinion(HEURISTIC)
+        found = sobered(plain.considered, other.considered, least)
+        name = f"{plain.router}&{other.router}"
+        if found is not None and name not in self.opinions:
+            made = self._made_of(name, found[0])
+            self.opinions[name] = msgspec.structs.replace(made, reason=f"{made.reason}; {_BELIEVED}{found[1]}")
+        return plain if found is None else self.opinions[name]
 
     def name_spares(self, usable: Sequence[Considered], chosen: Considered) -> None:
         """Say of those in quarantine that they are."""
@@ -264,13 +276,14 @@ class _Scoring:
         """What one router makes of the candidates."""
         found = self.opinions.get(router)
         if found is None:
-            found = self.opinions[router] = self._ask(self._view.routers[router])
+            asked = self._view.routers[router]
+            scores = asked.score(self._features, self._target.arms)
+            found = self.opinions[router] = self._made_of(f"{asked.name}@{asked.version}", scores)
         return found
 
-    def _ask(self, router: Router) -> Opinion:
-        target = self._target
-        scores = router.score(self._features, target.arms)
-        request, found = self._request, []
+    def _made_of(self, name: str, scores: Sequence[Score]) -> Opinion:
+        """The opinion of the router of this name that gives these scores."""
+        target, request, found = self._target, self._request, []
         choices, searches = request.choices, request.prompt.searches
         for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True):
             # Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced.
@@ -288,9 +301,8 @@ class _Scoring:
             primary = self._usable(considered[: len(target.candidates)])  # they stand first in `every`
             chosen, reason = choose(target.rules, primary or usable)
             if self.spares:
-                name = f"{router.name}@{router.version}"
                 chosen, reason = self.spares.choose(name, target.rules, primary or usable, chosen, reason)
-        return Opinion(f"{router.name}@{router.version}", considered, usable, chosen, reason)
+        return Opinion(name, considered, usable, chosen, reason)
 
     def _usable(self, considered: tuple[Considered, ...]) -> tuple[Considered, ...]:
         """Those of them that could serve: as a rule all."""
@@ -366,16 +378,6 @@ def _nothing_usable(verdicts: Sequence[str], request: ChatRequest) -> BursarErro
     why = ", ".join(sorted(set(verdicts)))
     param = None if request.prompt.placement is None else "provider"
     return NoCandidate(f"No candidate of this route can take such a request: {why}.", param=param)
-
-
-def _name_verdicts(
-    rules: Route | None, usable: Sequence[Considered], chosen: Considered, backups: Sequence[Candidate]
-) -> None:
-    """Say of every usable candidate what became of it; the rest keep what ruled them out."""
-    names = {backup.name for backup in backups}
-    for seen in usable:
-        seen.verdict = "fallback" if seen.candidate.name in names else passed_over(rules, seen)
-    chosen.verdict = "chosen"
 
 
 def view_of(request: ChatRequest) -> RequestView:

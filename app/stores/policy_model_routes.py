@@ -94,7 +94,11 @@ class RouteSpec(Spec):
         default=None, description="For objective utility: what an answer that succeeds is worth."
     )
     min_confidence: Share = Field(
-        default=0.7, description="If the learned router is less sure of its choice, the heuristic decides."
+        default=0.7,
+        description=(
+            "If the learned router is less sure of its choice, the heuristic decides; of a candidate of which the "
+            "learned router is so sure, it believes no more than that."
+        ),
     )
     pin: Pin | None = Field(
         default=None,

@@ -70,3 +70,39 @@ def snapshot(gateway: LiveGateway) -> int:
     """The number of the snapshot in force."""
     (line,) = [line for line in gateway.metrics().splitlines() if line.startswith("bursar_router_snapshot ")]
     return int(float(line.split()[1]))
+
+
+STEPS, TASKS = 6, 25
+OF_TASKS = {"house-small": 0.5, "house-mid": 0.96, "house-large": 0.97}
+
+
+def test_a_model_that_fails_at_every_second_task_of_many_calls_is_left(tmp_path: Path) -> None:
+    """An agent's feedback comes for whole tasks: each of its calls completed, and yet every second task failed. Of the
+    models that it did not choose the router knows nothing, so that it would leave the choice to the heuristic."""
+    dice, number = random.Random(0), 0
+    with ScriptedUpstream(Script.of(words("word " * 60))) as upstream:
+        options = {"router_weights": SHIPPED_WEIGHTS, "learn_every_s": 0.1, "snapshot_labels": 20}
+        # Their tiers say that the cheap ones are adequate.
+        trusting = policy(upstream).replace("tier: 2", "tier: 3").replace("tier: 1", "tier: 3")
+        with LiveGateway(trusting, tmp_path, **options) as gateway:
+            first = last = [task(gateway, number + n, dice) for n in range(TASKS)]
+            while last.count("house-small") >= TASKS // 4 and number < 10 * TASKS:
+                number, before = number + TASKS, head(gateway).moves
+                last = [task(gateway, number + n, dice) for n in range(TASKS)]
+                gateway.until(partial(is_past, gateway, before))
+    assert first.count("house-small") > TASKS // 2
+    assert last.count("house-small") < TASKS // 4
+
+
+def task(gateway: LiveGateway, number: int, dice: random.Random) -> str:
+    """One task of chat, and a verifier's word on it; the model that began it."""
+    headers, models = {"x-bursar-task-id": f"task-{number}"}, []
+    messages = [{"role": "user", "content": f"Hi! How are you today, number {number}?"}]
+    for _ in range(STEPS):
+        answer = gateway.chat(headers, model="auto", messages=messages, max_tokens=150)
+        models.append(answer.headers["x-bursar-model"])
+        messages += [{"role": "assistant", "content": "Fine."}, {"role": "user", "content": "And how is the weather?"}]
+    outcome = "success" if dice.random() < OF_TASKS[models[0]] else "failure"
+    word = {"task_id": f"task-{number}", "outcome": outcome, "source": "verifier"}
+    assert gateway.ask("POST", "/v1/feedback", word).status == 200
+    return models[0]
