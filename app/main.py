@@ -48,7 +48,7 @@ from app.http.generate import GenerateRoute
 from app.http.hot import HotRoute
 from app.http.replays import Replays, tend
 from app.http.reply_cache import ReplyCache
-from app.http.responses import ResponsesRoute, forget
+from app.http.responses import ResponsesCount, ResponsesRoute, forget
 from app.learning import Follower, keep_learning
 from app.logs import configure_logging
 from app.measuring import Measuring
@@ -184,6 +184,7 @@ def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
         "/v1/chat/completions": route(CHAT),
         "/v1/completions": route(COMPLETIONS),
         "/v1/responses": ResponsesRoute(services, max_body_bytes=max_body_bytes),
+        "/v1/responses/input_tokens": ResponsesCount(services, max_body_bytes=max_body_bytes),
         "/v1/messages": route(MESSAGES),
         "/v1/messages/count_tokens": count(messages),
         ":countTokens": count(contents),

@@ -67,8 +67,8 @@ class CountRoute(HotRoute):
 
     async def serve(self, incoming: Incoming) -> None:
         """Answer at once, or as soon as the provider has."""
+        request = await self.read(incoming)
         headers, key = incoming.headers, incoming.key
-        request = self._counting.parse(incoming.body, headers, incoming.path)
         whose = task_of(headers, request, incoming.path_task)
         try:
             candidate = resolve(self.services.view, request.model, key).every[0]
@@ -83,6 +83,10 @@ class CountRoute(HotRoute):
         if reply is None:
             reply = self._counting.reply(self._estimate(request, candidate))
         await incoming.downstream.reply(200, [JSON, *new_id_headers(self.dialect)], reply)
+
+    async def read(self, incoming: Incoming) -> ChatRequest:
+        """What is to be counted. Raises BursarError."""
+        return self._counting.parse(incoming.body, incoming.headers, incoming.path)
 
     def _estimate(self, request: ChatRequest, candidate: Candidate | None) -> int:
         prompt = request.prompt

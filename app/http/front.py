@@ -20,7 +20,8 @@ TASK_PREFIX = b"/t/"
 _GEMINI = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/(?P<model>.+):(?P<verb>[A-Za-z]+)")
 """https://ai.google.dev/api/generate-content: the method is part of the last segment."""
 _AZURE = re.compile(
-    r"/(?:openai|v1)(?:/deployments/(?P<deployment>.+?))?(?P<rest>/(?:chat/completions|completions|embeddings|responses))"
+    r"/(?:openai|v1)(?:/deployments/(?P<deployment>.+?))?"
+    r"(?P<rest>/(?:chat/completions|completions|embeddings|responses(?:/input_tokens)?))"
 )
 """How Azure's own clients ask, below whatever URL they are given; a deployment is asked for like a model:
 https://learn.microsoft.com/azure/ai-foundry/openai/reference"""

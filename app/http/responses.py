@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from app.core.errors import BadRequest, ContextTooLong, NotFound, PreviousNotFou
 from app.core.stored import Stored
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import members_of
+from app.dialects.openai_responses.count import count_reply, counted, patch_count
 from app.dialects.openai_responses.parse import parse_members
 from app.dialects.openai_responses.stored import (
     OURS,
@@ -37,6 +38,7 @@ from app.dialects.registry import RESPONSES
 from app.gateway.calls import Waits
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
+from app.http.count import Counting, CountRoute
 from app.http.generate import GenerateRoute
 from app.http.hot import Incoming, key_name, new_request_id
 from app.stores.responses import FORGET_S, ResponsesUnavailable, StoredResponse, StoredResponses, TooMuch
@@ -72,9 +74,7 @@ class ResponsesRoute(GenerateRoute):
         headers, members = incoming.headers, members_of(incoming.body)
         request = parse_members(members, headers)  # what is wrong is told of what the client has sent
         owner, asked = key_name(incoming.key), Asked(members)
-        if len(asked.references) > MOST_REFERENCES:
-            raise BadRequest(f"The parameter input names more than {MOST_REFERENCES} items.", param="input")
-        found = await self._found(owner, asked)
+        found = await _found(self.services, owner, asked, self._max_body_bytes)
         own = own_items(members, found.items, found.before or ())
         keeps = found.all_here and wants_stored(members)
         reply_id = REPLY_ID + new_request_id().removeprefix("req_") if keeps else None
@@ -90,41 +90,71 @@ class ResponsesRoute(GenerateRoute):
             incoming.downstream.before_end = _Keeper(self.services, owner, request, own, found.of, call.waits).keep
         return call
 
-    async def _found(self, owner: str, asked: Asked) -> _Found:
-        """Raises PreviousNotFound or NotFound for what can only be here and is not, ContextTooLong, ResponsesDown."""
-        previous, names = asked.previous_id, asked.references
-        store = self.services.responses
-        chain: list[StoredResponse] = []
-        holders: list[StoredResponse] = []
-        try:
-            if previous is not None and previous.startswith(REPLY_ID):
-                chain = await store.chain(owner, previous, self._max_body_bytes)
-                if not chain:
-                    raise PreviousNotFound(
-                        "The previous response was not found: no such response of this key is stored, or a part of the"
-                        " conversation is not any more.",
-                        param="previous_response_id",
-                    )
-            if names:
-                holders = await store.holding(owner, names, self._max_body_bytes)
-        except TooMuch:
-            raise ContextTooLong("The conversation, as it is stored, is larger than this gateway accepts.") from None
-        except ResponsesUnavailable as error:
-            log.warning("a stored conversation could not be read", error=str(error))
-            raise ResponsesDown("The store of responses does not answer.", headers={"retry-after": "1"}) from None
-        said = by_id(item for holder in holders for item in said_in(holder.body))
-        items = {name: said[name] for name in names if name in said}
-        missing = [name for name in names if name not in items]
-        if any(f"_{OURS}" in name for name in missing):
-            raise NotFound(
-                "An item that the parameter input names was not found: no such item of this key is stored, or not any"
-                " more.",
-                param="input",
-            )
-        before = [item for one in chain for item in (*items_in(one.input), *gone_on_from(one.body))]
-        of = list(dict.fromkeys(one.id for one in (*chain, *holders)))
-        all_here = not missing and not asked.elsewhere and (previous is None or bool(chain))
-        return _Found(before if chain else None, items, of, all_here)
+
+class ResponsesCount(CountRoute):
+    """Counts a request's input, with all that it goes on from."""
+
+    def __init__(self, services: Services, *, max_body_bytes: int) -> None:
+        counting = Counting(RESPONSES, _parsed, patch_count, counted, count_reply)
+        super().__init__(services, counting, max_body_bytes=max_body_bytes)
+
+    async def read(self, incoming: Incoming) -> ChatRequest:
+        """The whole conversation, where its beginning is stored here."""
+        view = self.services.view
+        request = await super().read(incoming)
+        if view.policy.stored_responses is None:
+            return request
+        asked = Asked(request.members)
+        found = await _found(self.services, key_name(incoming.key), asked, self._max_body_bytes)
+        if self.services.view is not view:
+            incoming.key = self._gate(incoming.headers)
+        if not found.of:
+            return request
+        own = own_items(request.members, found.items, found.before or ())
+        return parse_members(going_on(request.members, found.before, own), incoming.headers)
+
+
+def _parsed(body: bytes, headers: Mapping[str, str], _: Mapping[str, str]) -> ChatRequest:
+    return parse_members(members_of(body), headers)
+
+
+async def _found(services: Services, owner: str, asked: Asked, max_bytes: int) -> _Found:
+    """Raises PreviousNotFound or NotFound for what can only be here and is not, ContextTooLong, ResponsesDown."""
+    previous, names = asked.previous_id, asked.references
+    if len(names) > MOST_REFERENCES:
+        raise BadRequest(f"The parameter input names more than {MOST_REFERENCES} items.", param="input")
+    store = services.responses
+    chain: list[StoredResponse] = []
+    holders: list[StoredResponse] = []
+    try:
+        if previous is not None and previous.startswith(REPLY_ID):
+            chain = await store.chain(owner, previous, max_bytes)
+            if not chain:
+                raise PreviousNotFound(
+                    "The previous response was not found: no such response of this key is stored, or a part of the"
+                    " conversation is not any more.",
+                    param="previous_response_id",
+                )
+        if names:
+            holders = await store.holding(owner, names, max_bytes)
+    except TooMuch:
+        raise ContextTooLong("The conversation, as it is stored, is larger than this gateway accepts.") from None
+    except ResponsesUnavailable as error:
+        log.warning("a stored conversation could not be read", error=str(error))
+        raise ResponsesDown("The store of responses does not answer.", headers={"retry-after": "1"}) from None
+    said = by_id(item for holder in holders for item in said_in(holder.body))
+    items = {name: said[name] for name in names if name in said}
+    missing = [name for name in names if name not in items]
+    if any(f"_{OURS}" in name for name in missing):
+        raise NotFound(
+            "An item that the parameter input names was not found: no such item of this key is stored, or not any"
+            " more.",
+            param="input",
+        )
+    before = [item for one in chain for item in (*items_in(one.input), *gone_on_from(one.body))]
+    of = list(dict.fromkeys(one.id for one in (*chain, *holders)))
+    all_here = not missing and not asked.elsewhere and (previous is None or bool(chain))
+    return _Found(before if chain else None, items, of, all_here)
 
 
 class _Keeper:

@@ -45,7 +45,6 @@ def serve_stored_responses(api: Routes, services: Services) -> None:
         return Response(found.body, media_type="application/json")
 
     @api.post("/v1/responses/compact")
-    @api.post("/v1/responses/input_tokens")
     async def nothing(_: Request) -> Response:
         raise NotFound("There is nothing at this path.")  # nor a response of that name, which takes other methods
 

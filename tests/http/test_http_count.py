@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 from google import genai
 from google.genai import types as gemini_types
@@ -19,14 +20,17 @@ from tests.upstream_script import HANG, Script, words
 JSON = {"content-type": "application/json"}
 MESSAGES = Script(body=b'{"input_tokens": 4711}', headers=JSON)
 CONTENTS = Script(body=b'{"totalTokens": 4711, "cachedContentTokenCount": 1}', headers=JSON)
+INPUT = Script(body=b'{"object": "response.input_tokens", "input_tokens": 4711}', headers=JSON)
 TOO_DEEP = Script(body=b'{"x": %b, "input_tokens": 4711}' % (b"[" * 100_000 + b"]" * 100_000), headers=JSON)
+LOOK: Any = {"type": "function", "name": "look", "strict": False, "parameters": {"type": "object", "properties": {}}}
 SAY: Any = [{"role": "user", "content": "How long is this?"}]
 
 
 @pytest.fixture
 async def live(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Live]:
-    both = policy({"chat": upstream, "anthropic": upstream, "gemini": upstream})
-    for name in ("anthropic", "gemini"):
+    names = ("chat", "openai_responses", "anthropic", "gemini")
+    both = policy(dict.fromkeys(names, upstream), stored_responses={"ttl_secs": 3600})
+    for name in names[1:]:
         both["providers"][name]["dialect"] = name
     async with Live(tmp_path, both) as running:
         yield running
@@ -42,12 +46,24 @@ async def contents(live: Live, model: str) -> int | None:
     return (await sdk.models.count_tokens(model=model, contents="How long is this?")).total_tokens
 
 
+async def responses(live: Live, model: str, **asked: Any) -> int:
+    async with openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="x", max_retries=0) as sdk:
+        told = await sdk.responses.input_tokens.count(model=model, **{"input": "How long is this?", **asked})
+    assert told.object == "response.input_tokens"
+    return told.input_tokens
+
+
 async def test_the_providers_own(live: Live, upstream: ScriptedUpstream) -> None:
     upstream.source = MESSAGES
     assert await messages(live, "anthropic") == 4711
     upstream.source = CONTENTS
     assert await contents(live, "gemini") == 4711
-    first, second = upstream.requests
+    upstream.source = INPUT
+    other = {"metadata": {"task_id": "t"}, "max_output_tokens": 5, "models": ["chat"], "max_cost_usd": 1}
+    assert await responses(live, "openai_responses", tools=[LOOK], extra_body=other) == 4711
+    first, second, third = upstream.requests
+    assert third.path == "/v1/responses/input_tokens"
+    assert third.body == {"model": "m", "input": "How long is this?", "tools": [LOOK]}
     assert (first.path, first.body) == ("/v1/messages/count_tokens", {"model": "m", "messages": SAY})
     assert first.headers["anthropic-version"]
     assert second.path == "/v1/models/m:countTokens"
@@ -59,7 +75,25 @@ async def test_an_estimate_where_the_provider_speaks_something_else(live: Live, 
     assert 5 <= await messages(live, "chat") <= 30
     assert await messages(live, "never-heard-of") > 0
     assert 5 <= (await contents(live, "chat") or 0) <= 30
+    assert 5 <= await responses(live, "chat") <= 30
     assert not upstream.requests
+
+
+async def test_a_conversation_that_is_stored_is_counted_whole(live: Live, upstream: ScriptedUpstream) -> None:
+    upstream.source = Script.of(words("Six words of an answer, stored."))
+    async with openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="x", max_retries=0) as sdk:
+        first = await sdk.responses.create(model="chat", input="word " * 1000)
+        with pytest.raises(openai.BadRequestError) as lost:
+            await sdk.responses.input_tokens.count(model="chat", previous_response_id="resp_bursar_none")
+        assert lost.value.code == "previous_response_not_found"
+    assert await responses(live, "chat") < 30
+    assert await responses(live, "chat", previous_response_id=first.id) > 900
+    upstream.source = INPUT
+    upstream.requests.clear()
+    assert await responses(live, "openai_responses", previous_response_id=first.id) == 4711
+    (asked,) = upstream.requests
+    assert "previous_response_id" not in asked.body
+    assert [item["role"] for item in asked.body["input"]] == ["user", "assistant", "user"]
 
 
 async def test_who_has_no_such_method_is_not_asked_again(live: Live, upstream: ScriptedUpstream) -> None:

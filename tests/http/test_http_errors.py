@@ -178,7 +178,7 @@ def test_clients_of_gemini_read_errors_of_their_own_everywhere(
     assert answer.json["error"]["status"] in ("NOT_FOUND", "INVALID_ARGUMENT")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses/compact", "/v1/responses/input_tokens", "/v1/responses/x/cancel"])
+@pytest.mark.parametrize("path", ["/v1/responses/compact", "/v1/responses/x/cancel"])
 def test_what_is_not_offered_of_responses_is_not_there(gateway: LiveGateway, path: str) -> None:
     answer = gateway.ask("POST", path, {"model": "small"})
     assert (answer.status, answer.error["code"]) == (404, "not_found")
