@@ -50,6 +50,9 @@ test: $(TESTED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist worksteal)
 
+# Programs and images are too large for memory, where tests keep their files otherwise.
+test-agents test-image: export TMPDIR ?= /var/tmp
+
 test-agents: $(TESTED)
 	$(BIN)/python -m pytest --override-ini "norecursedirs=" tests/agents $(ARGS)
 

@@ -27,12 +27,18 @@ def works() -> None:
 
 
 def keep() -> None:
-    """What lives by now stays: called before a gateway is made, and after each module."""
+    """What lives by now stays: called after each module."""
+    gc.collect()
+    _freeze()
+
+
+def before_gateway() -> None:
+    """What lives by now stays, but is walked now and then."""
     global _ended  # noqa: PLW0603
     if _ended >= ALL_AFTER:
         gc.unfreeze()
+        gc.collect()
         _ended = 0
-    gc.collect()
     _freeze()
 
 

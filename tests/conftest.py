@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from app.commands.serve import free_port as find_free_port
 from app.stores import prices
-from tests import certificates, collector, worker_deaths
+from tests import certificates, collector, temporary, worker_deaths
 
 ROOT = Path(__file__).resolve().parent.parent
 STEERING = ("BURSAR_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_MULTIPROC_DIR")
@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """No test may spend the operator's money, nor find the operator's settings where it expects the defaults."""
     for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
         del os.environ[name]
+    temporary.in_memory()
     worker_deaths.register(config)
     certificates.read_once()
     collector.rests()

@@ -29,6 +29,7 @@ from typing import Any, Self
 import aiohttp
 import uvicorn
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S
@@ -282,6 +283,17 @@ class PromptServer(uvicorn.Server):
         self._told.set()
 
 
+class GivenSettings(Settings):
+    """Settings that are given whole: to look each up in the environment, too, takes longer than to open the ledger."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: object, **__: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, alone."""
+        return (init_settings,)
+
+
 @dataclass
 class Live:
     """A gateway in this event loop. `namespace` and `data_dir` decide who shares its ledger."""
@@ -299,7 +311,7 @@ class Live:
     async def __aenter__(self) -> Self:
         self._unretrieved: list[str] = []
         asyncio.get_running_loop().set_exception_handler(self._note)
-        collector.keep()
+        collector.before_gateway()
         self.gateway = Gateway(make_settings(self.folder, self.policy, self.redis_url, self.namespace, self.settings))
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -406,7 +418,7 @@ def make_settings(
     folder: Path, policy: Mapping[str, Any], redis_url: str | None, namespace: str, more: Mapping[str, Any]
 ) -> Settings:
     """Settings with this policy on disk and the heuristic to decide; the ledger is in `folder`, or on Redis."""
-    return Settings(
+    return GivenSettings(
         policy=write_policy(folder, policy),
         data_dir=folder / "data",
         redis_url=None if redis_url is None else SecretStr(redis_url),

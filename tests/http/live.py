@@ -29,8 +29,8 @@ import uvicorn
 from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S, DrainingServer
 from app.main import Gateway
-from app.settings import Settings
 from tests import collector
+from tests.gateway.live import GivenSettings
 from tests.stores.policy_texts import CONTRACT
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 
@@ -123,8 +123,8 @@ class LiveGateway:
         self.data_dir = folder / "data"
         # Without weights the heuristic decides: what these tests see does not change with the next training.
         fixed = {"drain_s": 1.0, "router_weights": folder / "no-weights"}
-        collector.keep()
-        self.gateway = Gateway(Settings(policy=self._policy(), data_dir=self.data_dir, **{**fixed, **settings}))
+        collector.before_gateway()
+        self.gateway = Gateway(GivenSettings(policy=self._policy(), data_dir=self.data_dir, **{**fixed, **settings}))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
