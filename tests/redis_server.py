@@ -32,6 +32,8 @@ class RedisServer:
         self.options = options
         self.sentinel = sentinel
         self.port = 0
+        self.bus_port = 0
+        """Where the other nodes of a cluster find it; by default port + 10,000, which any connection may have taken."""
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
 
@@ -44,9 +46,10 @@ class RedisServer:
         """Start it, on the port it had before if any, and wait until it has loaded its data."""
         for attempts_left in (2, 1, 0):  # another process may take the port between its choice and its use
             port = self.port or free_port()
-            self._process = self._spawn(port)
+            bus_port = self.bus_port or free_port()
+            self._process = self._spawn(port, bus_port)
             if self._ready(port):
-                self.port = port
+                self.port, self.bus_port = port, bus_port
                 return
             self.kill()
             if not attempts_left:
@@ -103,10 +106,10 @@ class RedisServer:
     ) -> None:
         self.close()
 
-    def _spawn(self, port: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, port: int, bus_port: int) -> subprocess.Popen[bytes]:
         lines = [("bind", "127.0.0.1"), ("port", str(port)), ("dir", str(self.directory))]
         if not self.sentinel:
-            lines += [("save", '""')]
+            lines += [("save", '""'), ("cluster-port", str(bus_port))]
         config = self.directory / "server.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in (*lines, *self.options)))
         command = [str(get_binary_path()), str(config), *(["--sentinel"] if self.sentinel else [])]

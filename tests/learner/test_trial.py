@@ -45,7 +45,8 @@ def test_a_label_that_was_learned_is_foreseen_as_if_it_had_not_been(good: list[b
     for site in lesson.sites:
         without = without.told(site, back=True)
     mine, theirs, weight, _ = compared(whole, without, others.belief, lesson)
-    assert mine / weight == pytest.approx(theirs / weight, abs=0.07)  # each was taken in against another expectation
+    # Each was taken in against another expectation: 6 % where the first is the one that 24 others contradict.
+    assert mine / weight == pytest.approx(theirs / weight, rel=0.065)
     assert mine > compared(whole, whole.belief, without, lesson).loss
     assert tried(whole, untaught(whole)).labels == len(good)
 

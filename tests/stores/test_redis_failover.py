@@ -67,8 +67,9 @@ async def cluster() -> AsyncIterator[Cluster]:
             first, last = -(-number * SLOTS // 3), -(-(number + 1) * SLOTS // 3) - 1
             assert master.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(last)) == b"+OK\r\n"
             master.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        first_at = ("127.0.0.1", str(masters[0].port), str(masters[0].bus_port))
         for server in (*masters[1:], replica):
-            server.command("CLUSTER", "MEET", "127.0.0.1", str(masters[0].port))
+            server.command("CLUSTER", "MEET", *first_at)
         await eventually(lambda: all(cluster_state(m, b"cluster_state:ok") for m in masters))
         await eventually(lambda: all(cluster_state(s, b"cluster_known_nodes:4") for s in (*masters, replica)))
         name = found.owner("{bursar}").command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
