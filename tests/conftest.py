@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """No test may spend the operator's money, nor find the operator's settings where it expects the defaults."""
     for name in [name for name in os.environ if name.startswith(STEERING) or name.endswith("_API_KEY")]:
         del os.environ[name]
+    # On small matrices BLAS's threads wait for one another more than they work: twice the CPU beside other workers.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     temporary.in_memory()
     worker_deaths.register(config)
     certificates.read_once()
