@@ -83,6 +83,13 @@ def test_how_many_may_run_at_a_time_is_shown(policy: Path) -> None:
     assert "caps: task $1, task 8 requests at a time, key 4 requests at a time" in done.stdout
 
 
+def test_what_each_end_user_may_spend_is_shown(policy: Path) -> None:
+    more = "task: {max_cost_usd: 1.00}\n  user: {day: {max_cost_usd: 0.5}, minute: {max_calls: 9}, require: true}"
+    policy.write_text(CONTRACT.replace("task: {max_cost_usd: 1.00}", more))
+    done = bursar("policy", "check", str(policy))
+    assert "caps: task $1, user a day $0.5, user 9 calls a minute, requests must name their user" in done.stdout
+
+
 def test_every_problem_of_a_bad_policy_is_a_line_with_file_line_and_column(policy: Path) -> None:
     policy.write_text(CONTRACT.replace("provider: a,", "provider: c,").replace("tier: 4", "tier: high"))
     done = bursar("policy", "check", str(policy))

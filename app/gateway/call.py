@@ -93,7 +93,9 @@ class ChatCall(OwnedCall):
 
     @property
     def _name(self) -> bytes:
-        return name_of(self._as_sent, self.record.key_name, self.record.task_id)
+        record = self.record
+        owner = record.key_name if record.user is None else f"{record.key_name}:{record.user}"
+        return name_of(self._as_sent, owner, record.task_id)
 
     @property
     def dialect(self) -> Dialect:

@@ -93,9 +93,9 @@ def tries_of(retry_count: str) -> int:
     return min(count, MAX_TRIES)
 
 
-def name_of(request: ChatRequest, key_name: str, task_id: str | None) -> bytes:
-    """The same, in every process, for the same request of the same key in the same task."""
-    hashed = hashlib.blake2b(repr((key_name, task_id, request.dialect, request.model)).encode(), digest_size=16)
+def name_of(request: ChatRequest, owner: str, task_id: str | None) -> bytes:
+    """The same, in every process, for the same request of the same owner (a key, or one of its users) and task."""
+    hashed = hashlib.blake2b(repr((owner, task_id, request.dialect, request.model)).encode(), digest_size=16)
     for member, value in request.members.items():
         raw = memoryview(value)
         hashed.update(b"%b %d " % (member.encode("utf-8", "replace"), len(raw)))

@@ -48,6 +48,20 @@ async def test_openais_sdk_stops_where_its_tries_have_used_up_the_cap(
         assert (await live.balance("global:total")).spent_nano == CAP_NANO
 
 
+async def test_another_users_same_request_is_another_request(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.source = [Script.of(HANG), Script.of(words("One two three."))]
+    async with Live(tmp_path, {**silent(upstream), "caps": {"user": {}}}) as live:
+
+        async def ask(user: str, tries: str) -> int:
+            headers = {"x-bursar-user": user, "x-stainless-retry-count": tries}
+            asked = await live.chat(stream=True, headers=headers, max_cost_usd=usd(CAP_NANO), max_tokens=40)
+            return asked.status
+
+        assert await ask("ann", "0") == 504
+        assert await ask("ann", "1") == 402
+        assert await ask("bob", "1") == 200
+
+
 async def test_what_is_left_is_there_for_another_try(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     upstream.source = [Script.of(HANG), Script.of(words("One two three."))]
     async with (
