@@ -164,6 +164,7 @@ def attributes_of(record: Record, policy: Policy) -> dict[str, Any]:
         "bursar.key": record["key"],
         "bursar.team": record["team"],
         "enduser.pseudo.id": record.get("user"),
+        "bursar.tags": record.get("tags"),
         "bursar.harness": record["harness"] or None,
         "bursar.stream": record["stream"],
         "bursar.outcome": str(record["outcome"]),

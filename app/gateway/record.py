@@ -67,6 +67,7 @@ class CallRecord(msgspec.Struct):
     team: str | None = None
     traceparent: str | None = None
     user: str | None = None
+    tags: tuple[str, ...] = ()
 
     def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
         """The stored record, JSON-ready; dollars as numbers, unknown cost as null."""
@@ -121,6 +122,8 @@ class CallRecord(msgspec.Struct):
         }
         if self.user is not None:
             found["user"] = self.user
+        if self.tags:
+            found["tags"] = self.tags
         return found
 
 

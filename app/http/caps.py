@@ -18,7 +18,8 @@ _CAPPING = frozenset(
      "x-bursar-task-max-seconds", "x-bursar-task-max-parallel-requests")
 )  # fmt: skip
 _OURS = "x-bursar-"
-_KNOWN = _CAPPING | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", "x-bursar-user"}
+_LISTED = _CAPPING | {"x-bursar-tags"}
+_KNOWN = _LISTED | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", "x-bursar-user"}
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:
@@ -47,9 +48,9 @@ def _refuse_unknown(headers: Iterable[str]) -> None:
 
 
 def join_repeated(headers: dict[str, str], listed: Iterable[tuple[bytes, bytes]]) -> None:
-    """Make caps that came more than once (a proxy adds its own to the client's) the one list that they are
-    (RFC 9110, 5.3); the tightest of a list binds."""
-    for name in _CAPPING.intersection(headers):
+    """Make caps and tags that came more than once (a proxy adds its own to the client's) the one list that they are
+    (RFC 9110, 5.3); the tightest of a list of caps binds."""
+    for name in _LISTED.intersection(headers):
         headers[name] = ", ".join(value.decode("latin-1") for key, value in listed if key == name.encode())
 
 

@@ -35,6 +35,8 @@ from app.http.encodings import decoded
 from app.http.end_users import user_of
 from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
 from app.http.reply_cache import CACHED, FROM, ReplyCache
+from app.http.tags import HEADER as TAGS
+from app.http.tags import tags_of
 from app.http.whose import Whose, task_of
 from app.http.wire import WIRE, Cycle, WireDownstream
 
@@ -247,7 +249,7 @@ class HotRoute(ABC):
             record.user = user_of(incoming.headers, members, self.dialect, users, self.services.salt)
 
     def new_record(self, incoming: Incoming, whose: Whose, *, model: str, stream: bool) -> CallRecord:
-        """The record of a call that begins now, on the view in force."""
+        """The record of a call that begins now, on the view in force. Raises BadRequest."""
         headers, key = incoming.headers, incoming.key
         return CallRecord(
             request_id=new_request_id(),
@@ -263,6 +265,7 @@ class HotRoute(ABC):
             retry_count=headers.get("x-stainless-retry-count", "")[:10] or None,
             team=None if key is None else key.team,
             traceparent=headers.get("traceparent", "")[:TRACEPARENT_CHARS] or None,
+            tags=tags_of(headers[TAGS]) if TAGS in headers else (),
         )
 
 

@@ -26,7 +26,7 @@ CACHED: Head = [(b"x-bursar-cache", b"hit"), (b"x-bursar-cost-usd", b"0")]
 FROM: Final = b"x-bursar-cache-from"
 """Names the call that made the reply."""
 _SPEAKING = frozenset(("anthropic-beta", "anthropic-version", "openai-beta"))
-_WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id"))
+_WHOSE = frozenset(("x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-tags"))
 _PASSING = (
     b"x-request-id",
     b"request-id",

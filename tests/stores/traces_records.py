@@ -49,6 +49,7 @@ def record(number: int, at_s: float = NOON_S, **more: Any) -> dict[str, Any]:
         "key": "ci",
         "team": "lab",
         "user": "0f" * 16,
+        "tags": ["checkout", "env:prod"],
         "task_id": "run-1",
         "task_step": 3,
         "parent_id": "agent-0",
