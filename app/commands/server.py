@@ -127,11 +127,15 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Fail readiness while serving on, stop accepting, drain, close. A second Ctrl-C goes on to closing at once."""
+        """Fail readiness while serving on, stop accepting, drain, close. A second Ctrl-C ends calls at once, by a word
+        to each client, and settles them; a third closes over everything."""
         await self._unless_forced(self._give_notice())
         for listener in (*self.servers, *(sockets or ())):  # workers listen on a copy of theirs
             listener.close()
         await self._unless_forced(self._drain())
+        if self.force_exit:
+            self.force_exit = False
+            await self._unless_forced(self._drain(0))
         await super().shutdown(sockets)
 
     async def _unless_forced(self, step: Coroutine[Any, Any, None]) -> None:
@@ -148,10 +152,14 @@ class DrainingServer(uvicorn.Server):
             gateway.services.calls.leaving = True
             await asyncio.sleep(gateway.settings.drain_notice_s)
 
-    async def _drain(self) -> None:
+    async def _drain(self, limit_s: float | None = None) -> None:
         gateway = self._gateway()
-        if gateway is not None and gateway.services is not None:
-            await gateway.services.calls.drain(gateway.settings.drain_s)
+        if gateway is None or gateway.services is None:
+            return
+        calls, most_s = gateway.services.calls, gateway.settings.drain_s if limit_s is None else limit_s
+        if most_s and len(calls) and signal.SIGINT in self._captured_signals:
+            complain(f"Calls under way: {len(calls)}. They may finish for {most_s:g} s; Ctrl-C again ends them now.")
+        await calls.drain(most_s)
 
     def _gateway(self) -> Gateway | None:
         from app.main import Gateway  # noqa: PLC0415  (loaded by now; the parent of workers never loads it)

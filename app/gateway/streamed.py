@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from app.core.errors import LedgerDown, UpstreamError
+from app.core.errors import Draining, LedgerDown, UpstreamError
 from app.core.money import usd_text
 from app.core.sse import Frame, SseOverflow, SseParser
 from app.core.types import Outcome
@@ -263,7 +263,7 @@ class Streamed:
         waits.clear_late()
         waits.stopped = None
         waits.deadline_s = self._now_s() + DRAIN_S
-        error = UpstreamError("The provider took too long." if late else "The gateway is shutting down.")
+        error = UpstreamError("The provider took too long.") if late else Draining("The gateway is shutting down.")
         try:
             await self._end(self._relay.end_broken(error))
         except Stopped:

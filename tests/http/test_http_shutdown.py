@@ -85,8 +85,26 @@ def test_what_does_not_finish_in_time_is_ended_honestly(upstream: ScriptedUpstre
         served.process.send_signal(signal.SIGTERM)
         answer = stream.rest()
         assert "[DONE]" not in answer.events
-        assert answer.events[-1]["error"]["message"] == "The gateway is shutting down."
+        error = answer.events[-1]["error"]
+        assert (error["message"], error["code"]) == ("The gateway is shutting down.", "shutting_down")
         assert served.process.wait(PATIENCE_S) == 0
+    upstream.wait_for_disconnect(0)
+    assert settled(served) == (2_000_000, 0, 0)
+
+
+def test_a_second_ctrl_c_ends_calls_by_a_word_and_settles_them(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.release(2)
+    upstream.source = Script.of(words(SAID), gate=gate)
+    log = tmp_path / "log"
+    with serve(upstream, tmp_path, drain_s=600) as served:
+        stream = served.stream("m", TASK)
+        served.process.send_signal(signal.SIGINT)
+        until(lambda: "Calls under way: 1. They may finish for 600 s; Ctrl-C again ends them now." in log.read_text())
+        served.process.send_signal(signal.SIGINT)
+        assert stream.rest().events[-1]["error"]["code"] == "shutting_down"
+        served.process.wait(PATIENCE_S)
+    assert "Traceback" not in log.read_text()
     upstream.wait_for_disconnect(0)
     assert settled(served) == (2_000_000, 0, 0)
 
