@@ -178,3 +178,43 @@ async def test_one_that_is_as_good_stays(house: House) -> None:
         assert not any(pass_.went_back for pass_ in done)
     assert isinstance(made._aftermath, Aftermath)
     assert made._aftermath.number == (await house.snapshots.head()).current
+
+
+MODELS = {"a-small": "a", "a-large": "a", "b-small": "b", "b-large": "b"}
+"""Of two providers."""
+
+
+async def of_all(house: House, made: Worker, first: int, rounds: int, down: set[str]) -> None:
+    """Rounds of one call of each of MODELS, and a verifier's word; synthetic: those that are down succeed at a half of
+    their calls, the others at nineteen in twenty."""
+    rng, records, words = np.random.default_rng(first), [], []
+    for number in range(first, first + rounds * len(MODELS)):
+        model = list(MODELS)[number % len(MODELS)]
+        made_up = record(number, model)
+        (like, *_) = made_up["decision"]["candidates"]
+        made_up["decision"]["candidates"] = [
+            {**like, "model": name, "stands_for": name, "provider": provider} for name, provider in MODELS.items()
+        ]
+        records.append(made_up)
+        good = rng.random() < (0.5 if model in down else 0.95)
+        words.append(word(call_id(number), "success" if good else "failure", said_s=1_001.0 + number))
+    await house.write(records)
+    await house.say(*words)
+    await all_of(made)
+
+
+@pytest.mark.parametrize(
+    ("down", "cause"),
+    [({"a-small"}, "model"), ({"a-small", "a-large"}, "provider"), (set(MODELS), "traffic")],
+    ids=["one model", "one provider", "everybody"],
+)
+async def test_what_a_fall_is_laid_to_is_published_with_it(house: House, down: set[str], cause: str) -> None:
+    made = house.worker(labels=10_000, every_s=1e9)
+    await of_all(house, made, 0, 250, set())
+    with capture_logs() as logged:
+        await of_all(house, made, 1_000, 60, down)
+        await of_all(house, made, 2_000, 60, down)
+    head = await house.snapshots.head()
+    fallen = {one.model: one.cause for one in unpack_down(await house.snapshots.body(head.current))}
+    assert fallen == dict.fromkeys(down, cause)
+    assert {entry["model"] for entry in logged if "became worse" in entry["event"]} == down
