@@ -18,7 +18,7 @@ from app.learner.lesson import Lesson
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
 from app.learner.step import Learned, Learner
-from app.learner.trial import compared
+from app.learner.trial import Compared, compared, together
 from routers.belief import Belief
 
 MIN_LABELS: Final = 50
@@ -46,7 +46,8 @@ class Aftermath(msgspec.Struct):
     variance: float = 0.0
 
     def hear(self, learner: Learner, learned: Sequence[Learned], now: Belief, before: Belief) -> None:
-        """Take in labels that became known since."""
+        """Take in labels that became known since; what was said of a task is one."""
+        units: dict[str, Compared] = {}
         for one in learned:
             lesson = learner.lessons.get(one.request_id)
             if not one.first or lesson is None or not lesson.labels or _known_s(lesson, one) < self.since_s:
@@ -55,13 +56,14 @@ class Aftermath(msgspec.Struct):
                 continue
             if not learner.is_current(lesson, one.model):
                 continue
-            one_of = compared(learner, now, before, lesson)
-            change = one_of.loss - one_of.before
+            units[lesson.unit] = together(units.get(lesson.unit), compared(learner, now, before, lesson))
+        for unit in units.values():
+            change = unit.loss - unit.before
             self.labels += 1
-            self.weight += one_of.weight
+            self.weight += unit.weight
             self.difference += change
             self.square += change**2
-            self.variance += one_of.variance
+            self.variance += unit.variance
 
     @property
     def worse(self) -> bool:

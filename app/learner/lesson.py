@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -55,6 +56,13 @@ class Lesson:
     def task(self) -> str | None:
         """The name under which words on its task are kept."""
         return None if self.call.task_id is None else task_thing(self.call.key, self.call.task_id)
+
+    @property
+    def unit(self) -> str:
+        """What its labels share their outcome with: its task, where what was said of that is among what they rest on;
+        else it stands for itself."""
+        task = self.task
+        return task if task is not None and any(told.part < 1.0 for told in self.told) else self.call.request_id
 
     def weigh(self, out: Set[str], cleared: Set[str]) -> None:
         """Let what keys that are found out said weigh nothing, what those that are cleared said all that their share
@@ -125,9 +133,12 @@ def lesson_of(record: Mapping[str, Any], base: LearnedRouter) -> Lesson | None:
     return lesson
 
 
-def is_held(request_id: str) -> bool:
-    """Whether a call's labels are held out: by its name, whose last digits are random."""
-    return int(request_id[-6:], 16) % HELD_ONE_IN == 0
+def is_held(unit: str) -> bool:
+    """Whether the labels of a unit are held out: by its name, which is a request's, whose last digits are random, or a
+    task's, whose calls all have one outcome, so that none could judge what was learned of the others."""
+    if unit.startswith("task:"):
+        return hashlib.blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=4).digest()[0] * HELD_ONE_IN < 256
+    return int(unit[-6:], 16) % HELD_ONE_IN == 0
 
 
 def order_of(lesson: Lesson) -> tuple[float, str]:

@@ -65,7 +65,8 @@ class Learned:
 @dataclass
 class Learner:
     """All that is known and kept. `base` gives items and priors; `term` is the snapshot in force; `labels` counts what
-    was learned that it does not hold; `unheard` counts calls that were not kept until all their signs had spoken."""
+    was learned that it does not hold; `unheard` counts calls that were not kept until all their signs had spoken;
+    `tasks` names each one's calls."""
 
     base: LearnedRouter
     belief: Belief = field(init=False)
@@ -81,10 +82,9 @@ class Learner:
     unheard: int = 0
 
     def __post_init__(self) -> None:
-        self.prior = prior_of(self.base)
-        self.belief = self.prior.begin()
+        self.prior, self.belief = (prior := prior_of(self.base)), prior.begin()
         self._after_s = float("-inf") if self.base.house is None else self.base.house.until_s
-        self._tasks: dict[str, list[str]] = {}
+        self.tasks: dict[str, list[str]] = {}
         self._due: dict[str, None] = {}
         self._open: dict[str, None] = {}
         self._strangers: dict[str, None] = {}
@@ -138,7 +138,7 @@ class Learner:
         if call.request_id in self.words:
             self._due[call.request_id] = None
         if (task := lesson.task) is not None and task in self.words:
-            self._due.update(dict.fromkeys(self._tasks[task]))  # they share the word anew
+            self._due.update(dict.fromkeys(self.tasks[task]))  # they share the word anew
 
     def attach(self, lesson: Lesson) -> None:
         """Note a lesson that is in `lessons` under its task, as open where its signs may still change, and what its
@@ -150,7 +150,7 @@ class Learner:
             if name not in self._behind or self._behind[name][0] <= call.created_s:
                 self._behind[name] = call.created_s, arm
         if (task := lesson.task) is not None:
-            self._tasks.setdefault(task, []).append(call.request_id)
+            self.tasks.setdefault(task, []).append(call.request_id)
             self._strangers.pop(task, None)
         if not lesson.settled:
             self._open[call.request_id] = None
@@ -161,7 +161,7 @@ class Learner:
             self.remember(word)
             if word.thing in self.lessons:
                 self._due[word.thing] = None
-            self._due.update(dict.fromkeys(self._tasks.get(word.thing, ())))
+            self._due.update(dict.fromkeys(self.tasks.get(word.thing, ())))
         while len(self._strangers) > MAX_THINGS:
             self.words.pop(name := next(iter(self._strangers)))
             self.late.wanted.pop(name, None)
@@ -169,7 +169,7 @@ class Learner:
 
     def remember(self, word: Feedback) -> None:
         """Keep a word, unless it is too late."""
-        if word.thing not in self.lessons and word.thing not in self._tasks:
+        if word.thing not in self.lessons and word.thing not in self.tasks:
             if not self.late.missed(word):
                 return
             self._strangers[word.thing] = None
@@ -245,7 +245,7 @@ class Learner:
             found = spoken([call], own).get(call.request_id, [])
         else:
             if task not in of_tasks:
-                mates = [self.lessons[name].call for name in self._tasks[task]]
+                mates = [self.lessons[name].call for name in self.tasks[task]]
                 things = [*(mate.request_id for mate in mates), task]
                 of_tasks[task] = spoken(mates, [w for name in things for w in self.words.get(name, {}).values()])
             found = [word for word in of_tasks[task].get(call.request_id, []) if word.part >= FAINT]
@@ -278,7 +278,7 @@ class Learner:
         if not admitted:
             self.held.pop(call.request_id, None)
             return []
-        if call.request_id in self.held or (first and is_held(call.request_id)):
+        if call.request_id in self.held or (first and is_held(lesson.unit)):
             self.held.setdefault(call.request_id, None)
             lesson.term = self.term
             return [self._noted(lesson, label, first=first, held=True) for label in admitted[:1]]
@@ -344,10 +344,10 @@ class Learner:
         arm = lesson.arms.get(name)
         return arm is None or same_model(arm, self._behind[name][1])
 
-    def without(self, lesson: Lesson) -> Belief:
-        """What would be believed, had this lesson not been learned."""
+    def without(self, *lessons: Lesson) -> Belief:
+        """What would be believed, had these lessons not been learned."""
         belief = self.belief
-        for site in reversed(lesson.sites):
+        for lesson, site in [(one, site) for one in lessons for site in reversed(one.sites)]:
             if self.is_current(lesson, site.model):
                 belief = belief.told(site, back=True)
         return belief
@@ -393,8 +393,8 @@ class Learner:
             self._open.pop(request_id, None)
             self.words.pop(request_id, None)
             if (task := lesson.task) is not None:
-                mates = self._tasks[task]
+                mates = self.tasks[task]
                 mates.remove(request_id)
                 if not mates:
-                    del self._tasks[task]
+                    del self.tasks[task]
                     self.words.pop(task, None)

@@ -9,8 +9,8 @@ snapshot needs no more than LEAST. The snapshot in force was told none of these.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from itertools import islice
 from math import log, sqrt
 from typing import Final, NamedTuple
 
@@ -46,8 +46,12 @@ def verdict(trial: Trial) -> tuple[Status, str]:
 
 def tried(learner: Learner, in_force: Belief) -> Trial:
     """The learner's belief against the one in force, on what is held out."""
-    found = [compared(learner, belief, in_force, lesson) for lesson, belief in _held_out(learner)]
-    found = [one for one in found if one.weight]  # the speakers of the others are found out
+    units: dict[str, Compared] = {}
+    for lesson, belief in _held_out(learner):
+        one = compared(learner, belief, in_force, lesson)
+        if one.weight:  # the speakers of the others are found out
+            units[lesson.unit] = together(units.get(lesson.unit), one)
+    found = list(units.values())
     whole = sum(one.weight for one in found)
     if not whole:
         return Trial(len(found))
@@ -59,13 +63,26 @@ def tried(learner: Learner, in_force: Belief) -> Trial:
 
 def _held_out(learner: Learner) -> Iterator[tuple[Lesson, Belief]]:
     """Lessons with a belief that was not told of them, as the one in force was not."""
-    for request_id in learner.held:
-        lesson = learner.lessons.get(request_id)
-        if lesson is not None and _is_judge(learner, lesson):
-            yield lesson, learner.belief
+    known: dict[str, Belief] = {}
+    held = (learner.lessons[name] for name in learner.held if name in learner.lessons)
     learned = (one for one in reversed(learner.lessons.values()) if one.sites and one.since == learner.term)
-    for lesson in islice((one for one in learned if _is_judge(learner, one)), MOST_LEFT_OUT):
-        yield lesson, learner.without(lesson)
+    judges = (one for one in learned if _is_judge(learner, one))
+    for lesson in itertools.chain(held, itertools.islice(judges, MOST_LEFT_OUT)):
+        if not _is_judge(learner, lesson):
+            continue
+        told = _told_with(learner, lesson)
+        if all(mate.since == learner.term for mate in told):
+            if lesson.unit not in known:
+                known[lesson.unit] = learner.without(*told)
+            yield lesson, known[lesson.unit]
+        else:  # the one in force was told of some: then this one may know of them, too
+            yield lesson, learner.without(lesson)
+
+
+def _told_with(learner: Learner, lesson: Lesson) -> list[Lesson]:
+    """The lessons of its unit that are in the belief."""
+    names = learner.tasks[lesson.unit] if lesson.unit == lesson.task else [lesson.call.request_id]
+    return [mate for mate in map(learner.lessons.__getitem__, names) if mate.sites and mate.unit == lesson.unit]
 
 
 def _is_judge(learner: Learner, lesson: Lesson) -> bool:
@@ -81,6 +98,14 @@ class Compared(NamedTuple):
     before: float
     weight: float
     variance: float
+
+
+def together(one: Compared | None, other: Compared) -> Compared:
+    """Two labels of one outcome, as one."""
+    if one is None:
+        return other
+    spread = sqrt(one.variance) + sqrt(other.variance)
+    return Compared(one.loss + other.loss, one.before + other.before, one.weight + other.weight, spread * spread)
 
 
 def compared(learner: Learner, now: Belief, before: Belief, lesson: Lesson) -> Compared:

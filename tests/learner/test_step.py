@@ -174,15 +174,15 @@ def alone(made: Learner, said: Feedback) -> list[step.Learned]:
 
 
 def test_what_was_said_of_a_task_is_shared_and_a_word_on_a_call_goes_before_it() -> None:
-    calls = [record(n, task_id="job") for n in range(6)]
-    made = learner(calls, [of_task("job")])
+    calls = [record(n, task_id="work") for n in range(6)]
+    made = learner(calls, [of_task("work")])
     assert made.labels == 6
     alone = p(made)
     assert alone > p(made, belief=untaught(made))
     made.said([word(call_id(5), "failure")])
     made.step(NOW_S)
     assert p(made) < alone
-    made.saw([record(6, task_id="job")])
+    made.saw([record(6, task_id="work")])
     assert {one.request_id for one in made.step(NOW_S)} >= {call_id(6), call_id(0)}
 
 

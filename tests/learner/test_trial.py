@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.learner.step import Learner
 from app.learner.trial import LEAST, LIKELIER, SIGNIFICANT, compared, tried, verdict
 from app.stores.snapshots import Trial
-from tests.learner.calls import call_id, record, word
+from tests.learner.calls import call_id, of_task, record, word
 from tests.learner.test_aftermath import believing
 from tests.learner.test_step import NOW_S, learner, untaught
 
@@ -118,4 +121,60 @@ def test_what_is_as_good_is_published(seed: int) -> None:
     made.saw(record(n) for n in range(50, 100))
     made.said(word(call_id(n), GOOD[bool(good[n])]) for n in range(50, 100))
     made.step(NOW_S)
+    assert verdict(tried(made, before))[0] == "published"
+
+
+def of_tasks(tasks: int, calls: int, good: Callable[[int], bool], first: int = 0) -> Learner:
+    """A learner that was told how tasks of so many calls went."""
+    numbers = range(first, first + tasks * calls)
+    return learner(
+        [record(n, task_id=f"t{n // calls}") for n in numbers],
+        [of_task(f"t{n // calls}", GOOD[good(n // calls)]) for n in numbers[::calls]],
+    )
+
+
+def test_what_is_said_of_a_task_is_one_label_and_judges_nothing_that_it_taught() -> None:
+    """Ten calls of each of two tasks are two labels; told a task's other calls, a call's outcome would be known."""
+    made = of_tasks(2, 10, bool)
+    assert verdict(tried(made, untaught(made))) == ("postponed", f"too few held out: 2 of {LEAST}")
+    alone = of_tasks(1, 10, lambda _: False)
+    trial = tried(alone, untaught(alone))
+    assert trial.labels == 1
+    assert trial.loss == pytest.approx(trial.before, rel=1e-6)
+
+
+@pytest.mark.parametrize("calls", [1, 8])
+def test_a_gate_for_tasks_is_as_strict_as_one_for_calls(calls: int) -> None:
+    """A belief that chance made worse is refused, however many calls each task has."""
+    made = of_tasks(40, calls, lambda task: task % 10 < 8)
+    sober = tried(made, untaught(made))
+    assert verdict(sober)[0] == "published"
+    made.belief = believing(0.05, 300)
+    spoiled = tried(made, untaught(made))
+    assert (sober.labels, spoiled.labels, verdict(spoiled)[0]) == (40, 40, "refused")
+
+
+def test_whole_tasks_are_held_out() -> None:
+    made = of_tasks(200, 4, lambda _: True)
+    held = {made.lessons[name].call.task_id for name in made.held}
+    assert 0.03 < len(held) / 200 < 0.2
+    for lesson in made.lessons.values():
+        assert (lesson.call.request_id in made.held) is (lesson.call.task_id in held)
+
+
+def test_words_on_tasks_that_come_after_signs_have_spoken_judge_too() -> None:
+    """Each call is learned by its signs first, and a snapshot holds that; then somebody says how its task went."""
+    seen = {"began": "b", "finish": "stop"}
+    calls = [
+        record(n, held=n % 4 == 0, task_id=f"t{n // 4}", seen={**seen, "asked": f"a{n}"}, at_s=1_000.0)
+        for n in range(160)
+    ]
+    made = learner(calls)
+    made.step(1e6)
+    assert made.labels == 120
+    made.published(1, left_out=False)
+    before = made.belief
+    made.said(of_task(f"t{n}", GOOD[n % 10 < 8]) for n in range(40))
+    made.step(1e6)
+    assert tried(made, before).labels == 40
     assert verdict(tried(made, before))[0] == "published"
