@@ -1,7 +1,7 @@
 """The embedded ledger: SQLite on this machine, safe for several processes, with no server to run.
 
-One thread owns the connection. Verbs applied during one tick of the event loop travel to it as one
-batch, become one transaction, and come back with one wake-up of the loop.
+One thread owns the connection. Verbs applied during one turn of the event loop, and the next ones while there
+are ever more, travel to it as one batch, become one transaction, and come back with one wake-up of the loop.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from app.stores.sqlite_book import StoredBook
 PRUNE_EVERY_S = 3600.0
 UNSTORABLE = (ValueError, OverflowError)
 """What SQLite's binding raises for text that is not Unicode and for numbers above 2^63."""
+TURNS = 4
+"""Turns of the event loop for which a batch that still grows is waited for. A transaction costs as much as ten verbs
+beyond its first; a lone verb, or one behind which nothing comes, waits for none."""
 NOT_OPEN = "the ledger is not open"
 
 T = TypeVar("T")
@@ -77,7 +80,7 @@ class SqliteBudgets:
             return refused
         future: asyncio.Future[Result] = self._loop.create_future()
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush, 1, TURNS)
         self._pending.append((op, future))
         return future
 
@@ -180,9 +183,14 @@ class SqliteBudgets:
         self._jobs.put(job)
         return await future
 
-    def _flush(self) -> None:
-        """Hand over, unless a batch is on its way: then `_deliver` does, and the batch has grown meanwhile."""
-        if not self._busy:
+    def _flush(self, seen: int, turns: int) -> None:
+        """Hand over what waits if no more has come since there were `seen` of it, or after so many `turns`. Where a
+        batch is on its way `_deliver` does, and this one has grown meanwhile."""
+        if self._busy:
+            return
+        if turns and len(self._pending) > seen:
+            self._loop.call_soon(self._flush, len(self._pending), turns - 1)
+        else:
             self._hand_over()
 
     def _hand_over(self) -> None:

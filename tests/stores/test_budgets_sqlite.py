@@ -20,12 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.book import Book
-from app.core.budget import Balance, Claim, Granted, Hold, Lost, Op, Settle, Settled
+from app.core.budget import Balance, Claim, Granted, Hold, Lost, Op, Result, Settle, Settled
 from app.core.terms import Terms
 from app.stores import sqlite_book
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import OWNER_LEASE_S, LedgerUnavailable
-from app.stores.budgets_sqlite import SqliteBudgets
+from app.stores.budgets_sqlite import TURNS, SqliteBudgets
+from app.stores.sqlite_book import StoredBook
 from tests.stores import ledger_child
 from tests.stores.ledger_contract import LedgerContract
 from tests.stores.ledger_tools import (
@@ -299,6 +300,32 @@ class TestBatches:
             await asyncio.gather(*(store.apply(Settle(name, 3)) for name in names))
             assert await balance(store, "g") == Balance(3 * len(names), 0, len(names))
             assert await store.balances(names) == [Balance(3, 0, 1, 50)] * len(names)
+
+    async def test_a_batch_that_grows_by_the_turn_is_waited_for_and_no_other(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes: list[int] = []
+        carried = StoredBook.apply
+
+        def counted(book: StoredBook, ops: Sequence[Op]) -> list[Result]:
+            sizes.append(len(ops))
+            return carried(book, ops)
+
+        monkeypatch.setattr(StoredBook, "apply", counted)
+        async with opened(path) as store:
+
+            async def come(turn: int, name: str) -> Result:
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                return await store.apply(reserve(store, name, Claim("s", 10**9)))
+
+            await come(0, "alone")
+            assert sizes == [1]
+            await asyncio.gather(*(come(turn, f"{turn}-{one}") for turn in range(TURNS) for one in range(3)))
+            assert sizes == [1, 3 * TURNS]
+            await asyncio.gather(*(come(turn, f"more {turn}") for turn in range(10 * TURNS)))
+            assert sum(sizes) == 1 + 3 * TURNS + 10 * TURNS
+            assert sizes[2] <= TURNS + 1  # those that go on coming keep nobody waiting for ever
 
     async def test_a_zero_byte_in_a_name_is_part_of_the_name(self, path: Path) -> None:
         async with opened(path) as store:
