@@ -72,7 +72,7 @@ class Book:
             return self._granted(self.holds[op.call_id], now_ms=op.now_ms)
         scopes = [self._claimed(claim) for claim in op.claims]
         names = tuple([claim.scope for claim in op.claims])
-        has_terms = False
+        tightest, room, crowded, has_terms = "", None, None, False
         for scope, balance in zip(names, scopes, strict=True):
             if balance.killed_at_nano is not None and balance.exhausted and not op.forced:
                 return self._denied(scope, balance, contended=False, killed=True)
@@ -81,15 +81,24 @@ class Book:
                 refused = None if op.forced else self._refused(op, names, scope, balance, balance.terms)
                 if refused is not None:
                     return refused
-        tightest, room = self._tightest(names)
+            limit = balance.limit_nano if balance.own_limit_nano is None else balance.effective_limit_nano
+            if limit is not None:
+                unspent_nano, held_nano = limit - balance.spent_nano, balance.held_nano
+                if room is None or unspent_nano - held_nano < room:
+                    tightest, room = scope, unspent_nano - held_nano
+                if (
+                    op.held_share
+                    and crowded is None
+                    and held_nano + op.need_nano > max(unspent_nano, 0) // op.held_share
+                ):
+                    crowded = scope
         if room is not None and room < op.need_nano and not op.forced:
             balance = self.balances[tightest]
             contended = all(_would_fit(op.need_nano, b) for b in scopes)
             return self._denied(tightest, balance, contended=contended, killed=False)
-        if op.held_share and not op.forced:
-            crowded = self._crowded(op, names)
-            if crowded is not None:
-                return crowded
+        if crowded is not None and not op.forced:
+            balance = self.balances[crowded]  # all holds, with this one, would be more than their share of it
+            return self._denied(crowded, balance, contended=balance.held_nano > 0, killed=False)
         if has_terms and not op.forced:
             full = self._full(names)
             if full is not None:
@@ -102,10 +111,11 @@ class Book:
             balance.running += 1
             if not balance.began_ms:
                 balance.began_ms = now_ms
-            if has_terms and balance.terms is not None and balance.terms.at_entry:
-                balance.tokens += op.need_tokens
         hold = self.holds[op.call_id] = Hold(op.call_id, op.owner, names, 0, held, op.risk_nano)
         if has_terms:
+            for balance in scopes:
+                if balance.terms is not None and balance.terms.at_entry:
+                    balance.tokens += op.need_tokens
             return self._granted(hold, now_ms=op.now_ms)
         # Every scope holds the same more, so the tightest is the tightest still.
         step, left = scopes[0].calls if scopes else 0, None if room is None else room - held
@@ -118,15 +128,6 @@ class Book:
             return Moved(scope, terms.above)
         refusal = terms.refusal(balance.calls, balance.tokens, balance.age_ms(op.now_ms), op.need_tokens)
         return None if refusal is None else self._denied(scope, balance, contended=False, killed=False, why=refusal)
-
-    def _crowded(self, op: Reserve, names: tuple[str, ...]) -> Denied | None:
-        """The denial by the first scope in which all holds, with this one, would be more than their share."""
-        for scope in names:
-            balance = self.balances[scope]
-            limit, held_nano = balance.effective_limit_nano, balance.held_nano
-            if limit is not None and held_nano + op.need_nano > max(limit - balance.spent_nano, 0) // op.held_share:
-                return self._denied(scope, balance, contended=held_nano > 0, killed=False)
-        return None
 
     def _full(self, names: tuple[str, ...]) -> Denied | None:
         """The denial by a scope in which as many calls run as may, asked last: it is the one that waiting helps."""
@@ -172,28 +173,26 @@ class Book:
         hold = self.holds.pop(op.call_id, None)
         if hold is None:
             return Lost(op.call_id)
-        charge_nano, held_nano, tokens, killed = (
-            op.cost_nano - hold.spent_nano,
-            hold.held_nano,
-            op.tokens,
-            op.killed_scopes,
-        )
+        charge_nano, held_nano, tightest, room = op.cost_nano - hold.spent_nano, hold.held_nano, None, None
         for scope in hold.scopes:
             balance = self.balances[scope]
-            balance.spent_nano += charge_nano
-            balance.held_nano -= held_nano
-            balance.tokens += tokens
+            balance.spent_nano = spent_nano = balance.spent_nano + charge_nano
+            balance.held_nano = others_nano = balance.held_nano - held_nano
+            balance.tokens += op.tokens
+            if balance.terms is not None and balance.terms.at_entry:
+                balance.tokens = max(balance.tokens - op.begun_tokens, 0)
             if balance.running:  # else its hold was made by a version that did not count
                 balance.running -= 1
-            if op.begun_tokens and balance.terms is not None and balance.terms.at_entry:
-                balance.tokens = max(balance.tokens - op.begun_tokens, 0)
-            if scope in killed:
+            limit = balance.limit_nano if balance.own_limit_nano is None else balance.effective_limit_nano
+            if limit is not None and (room is None or limit - spent_nano - others_nano < room):
+                tightest, room = scope, limit - spent_nano - others_nano
+        for scope in op.killed_scopes:
+            if scope in hold.scopes:
+                balance = self.balances[scope]
                 if balance.killed_at_nano is None:
                     balance.killed_at_nano = balance.spent_nano
                 balance.killed_limit_nano = balance.effective_limit_nano
-        tightest, room = self._tightest(hold.scopes)
-        refunded = max(hold.spent_nano + hold.held_nano - op.cost_nano, 0)
-        return Settled(op.cost_nano, refunded, room, tightest if room is not None else None)
+        return Settled(op.cost_nano, max(held_nano - charge_nano, 0), room, tightest)
 
     def _amend(self, op: Amend) -> Amended:
         if op.caps is not None:
