@@ -87,6 +87,7 @@ class Follower:
         self._snapshots, self._base, self._metrics, self._swap = snapshots, base, metrics, swap
         self._arms = arms
         self._moves = -1
+        self._epoch = -1
         self._number = -1
         self._failing = False
         self._down: dict[tuple[str, str, str], float] = {}
@@ -101,6 +102,9 @@ class Follower:
         """Take what is in force, if it is not already; what serves stays where it cannot be read."""
         try:
             head = await self._snapshots.head()
+            if head.epoch != self._epoch:
+                self._epoch = head.epoch
+                self._metrics.unlearned.saved()
             if head.moves != self._moves:
                 await self._take(head)
             self._failing = False
@@ -108,6 +112,7 @@ class Follower:
             if not self._failing:
                 log.warning("snapshots cannot be read: the one that serves stays", error=str(error))
             self._failing = True
+        self._metrics.unlearned.show()
 
     async def _take(self, head: Head) -> None:
         if head.current != self._number:

@@ -7,6 +7,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from app.core.policy import Candidate
+from app.gateway.unlearned import Unlearned
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and no dashboard reads them
 
@@ -200,6 +201,13 @@ class Metrics:
             "bursar_router_held_out_labels",
             "Held-out labels by which the latest snapshot was tried; with less than 20 it is postponed.",
             mode="livemax",
+        )
+        self.unlearned = Unlearned(
+            gauge(
+                "bursar_feedback_unlearned_seconds",
+                "How long feedback has waited that no learner has taken in; 0: none waits.",
+                mode="livemax",
+            )
         )
         self.quarantined = gauge(
             "bursar_quarantine_drop",
