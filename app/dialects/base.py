@@ -51,6 +51,15 @@ class UpstreamRequest(msgspec.Struct):
     headers: dict[str, str] = {}
 
 
+def in_own_words(error: BursarError, names: Mapping[str, str]) -> tuple[str | None, str]:
+    """The parameter at fault and the message, where `names` has what the client's dialect calls that parameter: a
+    provider's dialect knows it by Chat's name."""
+    own = names.get(error.param or "")
+    if own is None:
+        return error.param, error.message
+    return own, error.message.replace(f"parameter {error.param} ", f"parameter {own} ")
+
+
 class Reader(Protocol):
     """Reads one reply of an upstream. `marks_end`: its dialect marks the end of a stream that has several choices, so
     that without the mark fewer than were asked for are not all."""

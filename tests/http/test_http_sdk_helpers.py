@@ -135,6 +135,11 @@ class TestAnthropic:
         kept = made().messages.create(model="anthropic", max_tokens=9, messages=SAY, extra_body={"thread": None})
         assert kept.content[0].text
 
+    def test_a_parameter_that_a_provider_lacks_is_named_as_the_client_has_it(self, made: Any) -> None:
+        asked: Any = {"model": "openai_responses", "max_tokens": 9, "messages": SAY, "stop_sequences": ["x"]}
+        with pytest.raises(anthropic.BadRequestError, match="The parameter stop_sequences cannot be followed"):
+            made().messages.create(**asked)
+
     def test_a_message_knows_its_request(self, made: Any, upstream: ScriptedUpstream) -> None:
         raw = made().messages.with_raw_response.create(model="gemini", max_tokens=9, messages=SAY)
         assert raw.parse()._request_id == raw.headers["x-bursar-request-id"]
@@ -229,6 +234,15 @@ class TestGemini:
         assert "".join(said).startswith("w w")
         assert chat.get_history(curated=True) == []
         assert len(upstream.requests) == 1
+
+    def test_a_parameter_that_a_provider_lacks_is_named_as_the_client_has_it(self, made: Any) -> None:
+        client = made()
+        for config, name in (({"stop_sequences": ["x"]}, "stopSequences"), ({"candidate_count": 2}, "candidateCount")):
+            with pytest.raises(gemini_errors.ClientError) as refused:
+                client.models.generate_content(model="openai_responses", contents="Tell me.", config=config)
+            (violation,) = refused.value.details["error"]["details"][0]["fieldViolations"]
+            assert violation["field"] == f"generationConfig.{name}"
+            assert f"The parameter generationConfig.{name} cannot be followed" in violation["description"]
 
 
 class TestOpenAI:

@@ -13,6 +13,7 @@ import msgspec
 
 from app.core.errors import BursarError, ContextTooLong, ThreadsNotHeld, Unpriced, UpstreamRejected, UpstreamTooLong
 from app.core.raw import UNREADABLE
+from app.dialects.base import in_own_words
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 _TYPES = {
@@ -31,6 +32,7 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_OWN_NAMES = {"stop": "stop_sequences"}
 _KNOWN_TYPES = frozenset((*_TYPES.values(), "api_error"))
 TOO_LONG = "prompt is too long"
 """By these words Claude Code knows that it has to compact the conversation."""
@@ -51,7 +53,7 @@ def _status(error: BursarError) -> int:
 def error_body(error: BursarError) -> bytes:
     """`{"type": "error", "error": {"type", "message"}}`, the same before a stream and within it; `details` beside the
     message where clients decide by it (https://platform.claude.com/docs/en/build-with-claude/message-threads)."""
-    status, message = _status(error), error.message
+    status, (_, message) = _status(error), in_own_words(error, _OWN_NAMES)
     details: object = None
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     if isinstance(error, UpstreamRejected):

@@ -11,6 +11,7 @@ import msgspec
 
 from app.core.errors import BadRequest, BursarError, UpstreamRejected
 from app.core.raw import UNREADABLE
+from app.dialects.base import in_own_words
 
 _decode, _encode = msgspec.json.decode, msgspec.json.encode
 _STATUSES = {
@@ -27,6 +28,7 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+_OWN_NAMES = {"stop": "generationConfig.stopSequences", "n": "generationConfig.candidateCount"}
 _VIOLATIONS = "type.googleapis.com/google.rpc.BadRequest"
 _INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
@@ -41,7 +43,8 @@ def error_body(error: BursarError) -> bytes:
     a Gemini one's status and details too; a parameter at fault stands where Google puts it."""
     code = status_of(error)
     status = _STATUSES.get(code, "INTERNAL" if code >= 500 else "INVALID_ARGUMENT")
-    shown: dict[str, Any] = {"code": code, "message": error.message, "status": status}
+    param, message = in_own_words(error, _OWN_NAMES)
+    shown: dict[str, Any] = {"code": code, "message": message, "status": status}
     if isinstance(error, UpstreamRejected):
         told = _told(error.body)
         if isinstance(told.get("message"), str):
@@ -50,8 +53,8 @@ def error_body(error: BursarError) -> bytes:
             shown["status"] = told["status"]
         if isinstance(told.get("details"), list):
             shown["details"] = told["details"]
-    elif isinstance(error, BadRequest) and error.param is not None:
-        violation = {"field": error.param, "description": error.message}
+    elif isinstance(error, BadRequest) and param is not None:
+        violation = {"field": param, "description": message}
         shown["details"] = [{"@type": _VIOLATIONS, "fieldViolations": [violation]}]
     return _encode({"error": shown})
 
