@@ -164,7 +164,6 @@ class Policies:
     async def watch(self, stop: asyncio.Event) -> None:
         """Follow the files until `stop` is set: edits, renames over them, symlinks swapped (Kubernetes)."""
         ended = _Ended(stop)
-        await self._look()  # they may have changed since, and are not what it began with
         while not ended.is_set():
             try:
                 await self._watch_folders(ended)
@@ -174,9 +173,9 @@ class Policies:
                     reason=type(error).__name__,
                     looking_every_s=LOOK_EVERY_S,
                 )
+                await self._look()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
-                await self._look()
 
     async def _watch_folders(self, ended: _Ended) -> None:
         """Watch the folders that the files are in now; returns when those have become others."""
@@ -191,11 +190,17 @@ class Policies:
             yield_on_timeout=True,
             recursive=False,
         )
-        async with contextlib.aclosing(changes):
-            async for _ in changes:
-                await self._look()
-                if self._folders() != folders:
-                    return
+        # It begins when awatch first waits, and so watches: nobody would see at once what was edited before that.
+        looked = asyncio.create_task(self._look())
+        try:
+            async with contextlib.aclosing(changes):
+                async for _ in changes:
+                    await looked
+                    await self._look()
+                    if self._folders() != folders:
+                        return
+        finally:
+            looked.cancel()
 
     def _folders(self) -> set[Path]:
         real = self.path.resolve()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+import watchfiles
+from watchfiles.main import FileChange
 
 from app.core.policy import Policy
 from app.stores import policies as module
@@ -385,6 +387,23 @@ async def test_a_defect_in_reading_an_edit_does_not_end_the_watching(
         assert policies.current.version == version
         replace_file(file, DEARER)
         assert (await hooks.swap())[1].version != version
+
+
+async def test_what_is_edited_just_before_watching_begins_is_seen_at_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def awatch(*paths: Path, **options: Any) -> AsyncGenerator[set[FileChange]]:
+        replace_file(file, CHEAPER)
+        return watchfiles.awatch(*paths, **options)
+
+    monkeypatch.setattr(module, "awatch", awatch)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 3_600.0)
+    async with watched(file) as (policies, hooks):
+        await hooks.swap()
+        assert policies.current.caps.task_nano == 5 * 10**8
+        replace_file(file, DEARER)
+        await hooks.swap()
+        assert hooks.swaps.empty()
 
 
 async def test_where_watching_fails_looking_goes_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
