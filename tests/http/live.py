@@ -30,11 +30,13 @@ from app.commands.serve import free_port
 from app.commands.server import KEEP_ALIVE_S, DrainingServer
 from app.main import Gateway
 from tests import collector
-from tests.gateway.live import GivenSettings
+from tests.gateway.live import GivenSettings, PromptServer
 from tests.stores.policy_texts import CONTRACT
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 T = TypeVar("T")
+TURNS = 100
+"""Of the event loop, in which connections close that have nothing to send."""
 SAY = [{"role": "user", "content": "Say hello."}]
 
 
@@ -159,7 +161,7 @@ class LiveGateway:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
+        self._server.end()
         self._thread.join(PATIENCE_S)
         collector.gateway_ended()
         self._socket.close()
@@ -225,7 +227,21 @@ def until(true: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         time.sleep(0.01)
 
 
-class _Server(DrainingServer):
+class _AtOnce(PromptServer):
+    """uvicorn without its pauses, also where it ends, unless something is still being sent then."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        for _ in range(TURNS):
+            if not self.server_state.connections and not self.server_state.tasks:
+                return await super().shutdown(sockets)
+            await asyncio.sleep(0)
+        return await uvicorn.Server.shutdown(self, sockets)
+
+
+class _Server(DrainingServer, _AtOnce):
     """The gateway's own server, that says when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -237,6 +253,12 @@ class _Server(DrainingServer):
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.ready.set()
+
+    def end(self) -> None:
+        """Stop, said by any thread."""
+        self.should_exit = True
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.stop)
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -424,6 +424,7 @@ def test_too_many_at_a_time_is_a_429_in_each_dialect(tmp_path: Path) -> None:
         rules = policy(upstream, "caps: {global: {max_parallel_requests: 1}}")
         rules = rules.replace("ledger: {contention_wait_secs: 0.2}", at_once)
         with LiveGateway(rules, tmp_path) as gateway:
+            gate.release()
             first = gateway.stream(
                 "POST", "/v1/chat/completions", {**ENDPOINTS["/v1/chat/completions"], "stream": True}
             )

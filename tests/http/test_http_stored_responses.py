@@ -344,8 +344,8 @@ def answer_events(answer: Answer) -> list[dict[str, Any]]:
 
 async def test_a_client_that_leaves_has_nothing_stored(live: Live, upstream: ScriptedUpstream) -> None:
     upstream.source = Script.of(words("one two three four five"), gate=(gate := Gate()))
+    gate.release(2)
     async with live.client.open(path=ASK, input="One", stream=True) as response:
-        gate.release(2)
         await response.content.readany()
     gate.open()
     await live.idle()

@@ -115,9 +115,9 @@ def test_workers_share_what_is_stored_and_a_killed_one_leaves_no_half(tmp_path: 
         second = ask(1, input="Two", previous_response_id=first.id)
         assert said(upstream.requests[1])[0] == ("user", "One")
         upstream.source = Script.of(words("one two three four"), gate=(gate := Gate()))
+        gate.release(2)
         with served._alone(0), openai.OpenAI(base_url=base, api_key="x", max_retries=0) as client:
             events = client.responses.create(model="a", input="Three", previous_response_id=second.id, stream=True)
-            gate.release(2)
             for event in events:
                 if event.type == "response.output_text.delta":
                     break

@@ -106,8 +106,8 @@ async def test_what_ends_after_the_policys_word_is_withdrawn_is_not_stored(
     plain = policy({"a": upstream})
     upstream.source = Script.of(words("one two three"), gate=(gate := Gate()))
     async with Live(tmp_path, {**plain, **STORED}) as live:
+        gate.release(2)
         async with live.client.open(path=ASK, input="One", stream=True) as response:
-            gate.release(2)
             await response.content.readany()
             live.gateway.settings.policy.write_text(json.dumps(plain))
             await until(lambda: live.services.view.policy.stored_responses is None)
