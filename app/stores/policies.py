@@ -165,12 +165,15 @@ class Policies:
         """Follow the files until `stop` is set: edits, renames over them, symlinks swapped (Kubernetes)."""
         ended = _Ended(stop)
         while not ended.is_set():
+            failed = ""
             try:
                 await self._watch_folders(ended)
-            except (OSError, RuntimeError) as error:
+            except* (OSError, RuntimeError) as errors:
+                failed = type(errors.exceptions[0]).__name__
+            if failed:
                 log.warning(
                     "the policy's files cannot be watched and are looked at instead",
-                    reason=type(error).__name__,
+                    reason=failed,
                     looking_every_s=LOOK_EVERY_S,
                 )
                 await self._look()
@@ -190,17 +193,14 @@ class Policies:
             yield_on_timeout=True,
             recursive=False,
         )
-        # It begins when awatch first waits, and so watches: nobody would see at once what was edited before that.
-        looked = asyncio.create_task(self._look())
-        try:
-            async with contextlib.aclosing(changes):
-                async for _ in changes:
-                    await looked
-                    await self._look()
-                    if self._folders() != folders:
-                        return
-        finally:
-            looked.cancel()
+        async with contextlib.aclosing(changes), asyncio.TaskGroup() as group:
+            # It begins when awatch first waits, and so watches: nobody would see at once what was edited before that.
+            looked = group.create_task(self._look())
+            async for _ in changes:
+                await looked
+                await self._look()
+                if self._folders() != folders:
+                    return
 
     def _folders(self) -> set[Path]:
         real = self.path.resolve()

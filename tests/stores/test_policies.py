@@ -416,6 +416,13 @@ async def test_where_watching_fails_looking_goes_on(file: Path, monkeypatch: pyt
         replace_file(file, CHEAPER)
         await hooks.swap()
         assert policies.current.caps.task_nano == 5 * 10**8
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 3_600.0)
+    looking = asyncio.create_task(policies.watch(asyncio.Event()))
+    replace_file(file, DEARER)
+    await hooks.swap()
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
 
 
 async def test_cancelling_a_watch_leaves_the_stop_event_of_the_process_alone(
