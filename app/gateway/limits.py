@@ -61,6 +61,11 @@ class Limits(msgspec.Struct, frozen=True, dict=True):
     call_ms: int | None = None
     call_used_nano: int = 0
 
+    def beside(self, claims: tuple[Claim, ...]) -> Limits:
+        """These limits with further claims before their own."""
+        left = self.call_nano, self.call_scope, self.call_tokens, self.call_ms, self.call_used_nano
+        return Limits((*claims, *self.claims), *left)
+
     @property
     def call_cap_nano(self) -> int | None:
         """The whole of that cap."""

@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 import structlog
 
+from app.core.budget import Claim
 from app.core.errors import BadRequest, BudgetContended, BudgetExceeded, BursarError, LedgerDown, TaskStopped
 from app.core.money import usd_text
 from app.core.policy import Candidate, Key
@@ -31,6 +32,7 @@ from app.gateway.limits import (
     limits_for,
     scope_word,
     task_scope,
+    user_claims,
 )
 from app.gateway.purse import Purse
 from app.gateway.record import CallRecord
@@ -63,13 +65,18 @@ class OwnedCall(ABC):
         self.key = key
         self.caps = caps
         self.record = record
-        self._plain = caps is NO_CAPS and record.task_id is None and record.user is None  # its limits are its key's
+        self._plain = caps is NO_CAPS and record.task_id is None  # its limits are its key's, and its user's
         self.attempts: list[AttemptRecord] = []
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
         self.now_s = asyncio.get_running_loop().time
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self.moment = self._moment()
+        self._of_user = None if record.user is None else self._user_claims(record.user)
+
+    def _user_claims(self, user: str) -> tuple[Claim, ...] | None:
+        users = self.view.policy.users_of(self.key)
+        return None if users is None else user_claims(self.record.key_name, user, users.windows, self.moment)
 
     def _moment(self) -> str:
         return moment_at(time.time())[: self.view.moment_chars]
@@ -116,7 +123,8 @@ class OwnedCall(ABC):
         moment = self.moment
         if usual and (self.key is None or self.key is view.policy.keys.get(self.key.sha256)):  # the same all the while
             what = ("limits", candidate.circuit, self.record.key_name, moment)
-            return view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, NO_CAPS, moment))
+            limits = view.once(what, lambda: limits_for(view.policy, candidate, self.key, None, NO_CAPS, moment))
+            return limits if self._of_user is None else limits.beside(self._of_user)
         task_id, user = self.record.task_id, self.record.user
         limits = limits_for(view.policy, candidate, self.key, task_id, self.caps, moment, self._used(candidate), user)
         if task_id is not None and (above := self.services.ledger.above(limits.claims[0].scope)):

@@ -17,6 +17,7 @@ from app.core.windows import refills_at, window_of
 from app.gateway.ledger import denial, denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
+    NO_CAPS,
     ClientCaps,
     Used,
     is_task_scope,
@@ -24,6 +25,7 @@ from app.gateway.limits import (
     scope_kind,
     scope_word,
     task_scope,
+    user_claims,
 )
 from tests.gateway.policy_values import model, policy
 
@@ -171,6 +173,20 @@ def test_a_users_windows_bind_beside_its_keys() -> None:
         ("user", "user_month"),
         ("user", "user_total"),
     ]
+
+
+@given(amounts, amounts, amounts)
+def test_a_keys_limits_beside_its_users_are_the_users(
+    request_nano: int | None, day: int | None, hour: int | None
+) -> None:
+    candidate, users = model("m", cap=9), Users(Windows(day_nano=day, hour_nano=hour))
+    of = policy([candidate], caps=Caps(request_nano=request_nano, key=Windows(1, 2, 3), user=users))
+    plain = limits_for(of, candidate, KEY, None, NO_CAPS, MOMENT)
+    assert plain.told
+    assert plain.capped
+    found = plain.beside(user_claims("k", "ann", users.windows, MOMENT))
+    whole = limits_for(of, candidate, KEY, None, NO_CAPS, MOMENT, user="ann")
+    assert (found, found.capped, found.told) == (whole, whole.capped, whole.told)
 
 
 def test_users_are_told_apart_only_where_the_policy_wants_it() -> None:
