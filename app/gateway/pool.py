@@ -1,10 +1,11 @@
 """A thin HTTP/1.1 client pool that fills the seam of `upstream`: about a tenth of what a general client costs.
 
-A request is written once. RFC 9112, section 9.3.1 lets a client repeat only what is idempotent on its own, and a
-chat call is not: it is billed. So where a reused connection turns out to have been closed, the answer is
-ConnectionBroken (as with aiohttp, urllib3 and Go's net/http, which do not repeat a POST either), and everything is
-done to not get there: a lost connection leaves the pool at once, one idle for longer is checked for a waiting EOF
-before it is used, and none is kept for longer than the provider's `Keep-Alive: timeout` says.
+RFC 9112, section 9.3.1 lets a client repeat on its own only what is idempotent, and what was certainly never applied. A
+chat call is not idempotent: it is billed. So where a connection ends without a byte of a reply, it matters whether the
+provider's machine had acknowledged the request. If not, nobody can have read it: it costs nothing, and where the
+connection was a reused one, the request is written once more, on a new one. If it had, the answer is ConnectionBroken.
+Everything is done to not get there: a lost connection leaves the pool at once, one idle for longer is checked for a
+waiting EOF before it is used, and none is kept for longer than the provider's `Keep-Alive: timeout` says.
 """
 
 from __future__ import annotations
@@ -126,19 +127,26 @@ class PooledUpstreams:
         connection = None
         if origin.idle:
             connection = origin.take(origin.idle[-1].loop.time())
-        if connection is None:
-            connection = await self._connect(origin, provider.deadlines.connect_s)
-        try:
-            connection.send(with_headers(target.head, headers) if headers else target.head, body)
-            connection.waiter = waiter = connection.loop.create_future()
-            await waiter
-        except BaseException:
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = await self._connect(origin, provider.deadlines.connect_s)
+            try:
+                connection.send(with_headers(target.head, headers) if headers else target.head, body)
+                connection.waiter = waiter = connection.loop.create_future()
+                await waiter
+            except BaseException:
+                connection.abort()
+                raise
+            if connection.status:
+                return PooledReply(connection)
             connection.abort()
-            raise
-        if not connection.status:
-            connection.abort()
-            raise ConnectionBroken(connection.error or "the connection was lost")
-        return PooledReply(connection)
+            why = connection.error or "the connection was lost"
+            if not connection.unread:
+                raise ConnectionBroken(why)
+            if not reused:
+                raise NotConnected(why)
+            reused, connection = False, None
 
     def _new_target(self, provider: Provider, path: str) -> Target:
         if len(self._targets) >= MAX_TARGETS:  # old policies' providers

@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-from app.gateway.pool_origin import Origin
+from app.gateway.pool_origin import Origin, has_unacknowledged
 from app.gateway.upstream import READ_BUFFER_BYTES, Take
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -30,7 +30,8 @@ class Connection(asyncio.Protocol):
 
     `parts` is the body that has come and was not taken, of `size` bytes. At most one task waits, on `waiter`, which
     is woken once per read of the socket, and only by news: the head, some of the body, or the end. `error` says why
-    the reply will not be complete. `closed`: not open, or not any more.
+    the reply will not be complete, and `unread` that the provider cannot have read the request. `closed`: not open, or
+    not any more.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         "size",
         "status",
         "transport",
+        "unread",
         "waiter",
     )
 
@@ -68,7 +70,7 @@ class Connection(asyncio.Protocol):
         self.waiter: asyncio.Future[None] | None = None
         self.sink: Take | None = None
         self.closed = True
-        self.asked = False
+        self.asked = self.unread = False
         self.idle_since_s = self.idle_until_s = 0.0
         self._paused = False
         self._begin()
@@ -178,7 +180,8 @@ class Connection(asyncio.Protocol):
         if exc is None and self.status and not framed and self.asked:
             self.asked = False
             self._wake()
-        else:
+        elif self.asked:
+            self.unread = not (self.status or self._silent_bytes) and has_unacknowledged(self.transport)
             self._broken(f"the connection was lost: {exc or 'closed by the provider'}")
 
     def _broken(self, why: str) -> None:

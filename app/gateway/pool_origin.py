@@ -75,6 +75,34 @@ def idle_limit_s(keep_alive: str | None) -> float:
     return IDLE_S if found is None else min(IDLE_S, float(found[1]) - 1.0)
 
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+    def has_unacknowledged(transport: asyncio.Transport) -> bool:
+        """Whether the other side's machine has not acknowledged all that was written: then nobody has read it all.
+
+        What ends a connection in order acknowledges what had come by then; SIOCOUTQ tells what was not, also after a
+        reset (https://man7.org/linux/man-pages/man7/tcp.7.html).
+        """
+        if transport.get_write_buffer_size():
+            return True
+        sock = transport.get_extra_info("socket")
+        if sock is None:  # closed by now: uvloop's TLS tells of a loss only then
+            return False
+        try:
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return False
+        return int.from_bytes(queued, sys.byteorder, signed=True) > 0
+
+else:
+
+    def has_unacknowledged(transport: asyncio.Transport) -> bool:
+        """Whether something was not even sent: what was acknowledged cannot be known here."""
+        return transport.get_write_buffer_size() > 0
+
+
 if sys.platform == "win32":
 
     def _readable(transport: asyncio.Transport) -> bool:

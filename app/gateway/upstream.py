@@ -28,7 +28,8 @@ def key_header(provider: Provider) -> tuple[str, str] | None:
 
 
 class NotConnected(Exception):
-    """No connection was made: the provider has seen nothing. Its text says why, as `stores/causes` does."""
+    """No connection was made, or it was lost before the provider can have read the request. Its text says why, as
+    `stores/causes` does."""
 
 
 class ConnectionBroken(Exception):
