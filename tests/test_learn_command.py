@@ -53,7 +53,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_learning_once_and_looking_at_it(folder: Path) -> None:
-    assert bursar(folder, "router", "list").stdout == "no snapshots yet: the weights alone decide\n"
+    empty = bursar(folder, "router", "list")
+    assert empty.stdout == "no snapshots yet: the weights alone decide\n"
+    assert "note: there are no snapshots at " in empty.stderr
+    assert "BURSAR_DATA_DIR says where to look" in empty.stderr
     learned = bursar(folder, "learn", "--once", BURSAR_SNAPSHOT_LABELS="20")
     assert (learned.returncode, "a snapshot was published" in learned.stderr) == (0, True)
     assert "30 calls and 30 words read, 30 labels learned; snapshot 1 published\n" in learned.stdout

@@ -45,6 +45,9 @@ def in_stores(work: Callable[[Settings, Snapshots], Awaitable[int]]) -> int:
     """Do some work on opened snapshots; the exit code, with what went wrong told."""
 
     async def answered(settings: Settings) -> int:
+        path = (settings.data_dir / "snapshots.sqlite").absolute()
+        if settings.redis_url is None and not path.is_file():
+            complain(f"note: there are no snapshots at {path}; BURSAR_DATA_DIR says where to look")
         snapshots = make_snapshots(settings)
         await snapshots.start()
         try:
