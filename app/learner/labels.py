@@ -6,12 +6,13 @@ that of the likelihood of what was said, given how reliable its sources are: wit
 still go to the true success rate, where "0.8 of a success" for every word of a source that errs in a fifth of cases
 would pull all models towards 0.5.
 
-Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it.
-A task's outcome is credited to its completed calls, the last one most: each earlier one CREDIT times the next, and all
-together one label. What is divided is its weight and not its evidence: weakened evidence would explain failures away,
-the more the longer tasks are, and P(success) is to be that of the tasks which a model is given. Where several models
-made a task's calls less is believed of each (SHARED). A call of which the same speaker has said something itself takes
-nothing from its task.
+Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it. A
+task's outcome is credited to those of its completed calls for which a model was chosen, the last one most: each earlier
+one CREDIT times the next, and all together one label. Calls that only go on with the model of an open tool loop get
+nothing: it is the choice at the loop's beginning that is to be made better. What is divided is its weight and not its
+evidence: weakened evidence would explain failures away, the more the longer tasks are, and P(success) is to be that of
+the tasks which a model is given. Where several models made a task's calls less is believed of each (SHARED). A call of
+which the same speaker has said something itself takes nothing from its task.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Final
 from app.core.feedback import Correction, Feedback, Turned, task_thing
 from app.core.seen import Seen
 from app.core.types import Outcome
+from app.gateway.target import HELD
 from app.learner.sources import MAX_LOG_ODDS, SHARED, TASK, Sources, Told, logit, strongest
 from routers.abilities import logistic
 
@@ -56,7 +58,7 @@ may be on another scale."""
 class Call:
     """What labels need of a trace. `expected`: the router's P(success) of the model that answered, UNKNOWN where it
     said none. `cheaper`: the candidate just below it in expected cost, None where there is none. `by_hand`: the client
-    named a model, and no route."""
+    named a model, and no route. `goes_on`: with the model of an open tool loop, so that nothing was chosen."""
 
     request_id: str
     key: str
@@ -70,6 +72,7 @@ class Call:
     expected: float = UNKNOWN
     cheaper: str | None = None
     by_hand: bool = False
+    goes_on: bool = False
     seen: Seen | None = None
 
 
@@ -150,6 +153,7 @@ def call_of(record: Mapping[str, Any]) -> Call:
         expected=UNKNOWN if chosen is None or not chosen.get("p_success") else float(chosen["p_success"]),
         cheaper=None if chosen is None else _cheaper(chosen, candidates),
         by_hand=decision.get("route") is None,
+        goes_on=decision.get("reason") == HELD,
         seen=None if not seen else Seen.of_json(seen),
     )
 
@@ -205,8 +209,9 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
         elif word.thing in tasks:
             of_tasks.append(word)
     for word in of_tasks:
-        told, steps = told_of(word), tasks[word.thing]
-        of_whom = SHARED if len({call.model for call in steps}) > 1 else TASK if len(steps) > 1 else ""
+        told, every = told_of(word), tasks[word.thing]
+        steps = [call for call in every if not call.goes_on] or every
+        of_whom = SHARED if len({call.model for call in every}) > 1 else TASK if len(steps) > 1 else ""
         for call, credit in zip(steps, credits_of(len(steps)), strict=True):
             if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
                 found.setdefault(call.request_id, []).append(replace(told, source=of_whom + told.source, part=credit))

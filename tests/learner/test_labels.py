@@ -147,6 +147,20 @@ def test_what_is_said_of_a_task_of_one_call_is_said_of_that_call() -> None:
     assert spoken(steps(1), [word])["req_0"] == [told_of(word)]
 
 
+def test_calls_that_go_on_with_an_open_tool_loop_leave_the_credit_to_its_beginning() -> None:
+    first, *going_on, last = steps(5)
+    word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
+    loop = [first, *(replace(call, goes_on=True) for call in (*going_on, last))]
+    assert spoken(loop, [word]) == {"req_0": [told_of(word)]}
+    found = spoken([*loop[:-1], last], [word])
+    assert {name: told.part for name, (told,) in found.items()} == dict(
+        zip(("req_0", "req_4"), credits_of(2), strict=True)
+    )
+    assert set(spoken(loop[1:], [word])) == {"req_1", "req_2", "req_3", "req_4"}  # its beginning is not known any more
+    ((told,),) = spoken([first, *(replace(call, model="other") for call in loop[1:])], [word]).values()
+    assert told.source == SHARED + USER
+
+
 def test_where_several_models_made_a_task_less_is_believed_of_each() -> None:
     first, last = steps(2)
     word = replace(WORD, thing=task_thing("alice", "job"))
