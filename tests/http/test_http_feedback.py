@@ -70,9 +70,9 @@ def test_a_word_is_kept_and_a_later_one_replaces_it(gateway: LiveGateway, call: 
 
 def test_a_tasks_word_shows_with_its_calls(gateway: LiveGateway, call: str) -> None:
     assert say(gateway, task_id="job", correction="stopped_too_early", outcome="failure").json["matched"] is True
-    (word,) = said(gateway, f"request_id={call}")
+    (word,) = [word for word in said(gateway, f"request_id={call}") if word["by"] == "alice"]  # the boss speaks, too
     assert (word["task_id"], word["outcome"], word["correction"]) == ("job", "failure", "stopped_too_early")
-    assert said(gateway, "task_id=job") == [word]
+    assert word in said(gateway, "task_id=job")
 
 
 def test_feedback_on_what_is_not_on_record_is_kept(gateway: LiveGateway) -> None:
