@@ -20,20 +20,16 @@ import structlog
 
 from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Result, Settle, Settled
-from app.core.errors import BudgetContended, BursarError, LedgerDown, RateLimited, TooManyAtOnce
-from app.core.money import usd_text
+from app.core.errors import LedgerDown
 from app.core.policy import LedgerRules
-from app.core.windows import ends_at, window_of
-from app.dialects.openai_chat.errors import budget_error, stopped_error
+from app.gateway.denials import denial
 from app.gateway.ghosts import Alive
-from app.gateway.limits import below, is_task_scope, scope_kind, scope_word
+from app.gateway.limits import below, is_task_scope
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Budgets, LedgerUnavailable
 
 log = structlog.get_logger()
 
-WAIT_HELPS_S = 30.0
-"""A window that refills within this time is worth a Retry-After; a longer wait is a hard cap to a client."""
 MAX_OWED = 100_000
 MAX_FAMILIES = 10_000
 """Tasks whose place below others is remembered by this process."""
@@ -127,23 +123,32 @@ class Ledger:
                     raise denial(result, op.need_nano, dt.datetime.now(dt.UTC))
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
                 pause = min(pause * 2, LAST_WAIT_S)
-        except BaseException:
-            self._alive.calls.discard(op.call_id)
+        except BaseException as error:
+            self._forgo(op.call_id, unsure=isinstance(error, asyncio.CancelledError))
             raise
+
+    def _forgo(self, call_id: str, *, unsure: bool) -> None:
+        """There is no such call after all; `unsure`: its reservation may have been made, or be made later."""
+        self._alive.calls.discard(call_id)
+        if unsure:
+            self._unsure.append(call_id)
 
     async def hold(self, op: Reserve) -> Granted | None:
         """Set money aside for no call, at once or not at all: None where it is refused or the store does not answer."""
         self._alive.calls.add(op.call_id)
-        result: Result | None = None
         try:
             result = await self.budgets.apply(op)
-            self._is_up()
         except LedgerUnavailable as error:
             self.is_down(error)
-            self._unsure.append(op.call_id)
+            self._forgo(op.call_id, unsure=True)
+            return None
+        except asyncio.CancelledError:
+            self._forgo(op.call_id, unsure=True)
+            raise
+        self._is_up()
         if isinstance(result, Granted):
             return result
-        self._alive.calls.discard(op.call_id)
+        self._forgo(op.call_id, unsure=False)
         return None
 
     def advance(self, op: Advance) -> asyncio.Future[Result]:
@@ -186,7 +191,7 @@ class Ledger:
         lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
         if self._unheld.pop(op.call_id, None) is not None:
             self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))
-            self._alive.calls.discard(op.call_id)
+            self._forgo(op.call_id, unsure=True)  # what the store did not answer it may still carry out
             return None
         try:
             result = await self.budgets.apply(op)
@@ -219,8 +224,7 @@ class Ledger:
             while self._owed:
                 owed = self._owed[0]
                 if owed.unheld:
-                    await self._hold_for(owed.reserve)
-                    owed.unheld = False  # the hold is there: nothing but its end may be asked for twice
+                    await self._hold_for(owed)
                 await self.budgets.apply(owed.settle)
                 self._alive.ended(owed.settle)
                 self._owed.popleft()
@@ -248,24 +252,26 @@ class Ledger:
         """The calls whose holds will be settled: under way, owed, or unsure."""
         return {*self._alive.calls, *(owed.settle.call_id for owed in self._owed), *self._unsure}
 
-    async def _hold_for(self, reserve: Reserve) -> None:
-        """A call without a hold gets one of nothing: no limit may refuse what is spent already."""
-        claims = reserve.claims
+    async def _hold_for(self, owed: Owed) -> None:
+        """What was spent without a hold gets one: no limit may refuse it, and all of it is charged should this process
+        not come to settle it. Each try has a name of its own: one that was lost on the way may still be carried out."""
+        reserve, cost_nano = owed.reserve, owed.settle.cost_nano
+        claims, name = reserve.claims, f"{reserve.call_id}+{next(self._serial)}"
         tasks = [claim.scope for claim in claims if is_task_scope(claim.scope)]
         for scope, balance in zip(tasks, await self.budgets.balances(tasks), strict=True):
             if balance is not None and balance.terms is not None:
                 claims = below(claims, scope, balance.terms.above)
         forced = msgspec.structs.replace(
-            reserve,
-            owner=self.budgets.owner,
-            claims=claims,
-            need_nano=0,
-            want_nano=0,
-            risk_nano=0,
-            share=1,
-            forced=True,
-        )
-        await self.budgets.apply(forced)
+            reserve, call_id=name, owner=self.budgets.owner, claims=claims, need_nano=cost_nano, want_nano=cost_nano,
+            risk_nano=cost_nano, share=1, forced=True,
+        )  # fmt: skip
+        self._alive.calls.add(name)
+        try:
+            await self.budgets.apply(forced)
+        except (LedgerUnavailable, asyncio.CancelledError):
+            self._forgo(name, unsure=True)
+            raise
+        owed.settle, owed.unheld = msgspec.structs.replace(owed.settle, call_id=name), False
 
     def _without_store(self, op: Reserve, rules: LedgerRules, error: LedgerUnavailable) -> Granted:
         self.is_down(error)
@@ -299,99 +305,3 @@ class Ledger:
             log.warning("the ledger answers again", owed=len(self._owed))
             self.up = True
             self._metrics.ledger_up.set(1)
-
-
-def denial(denied: Denied, need_nano: int, now: dt.datetime) -> BursarError:
-    """A store's denial of this need as an error: 402 for a hard cap, 429 only where a short wait helps."""
-    kind, reset = scope_kind(denied.scope), ends_at(denied.scope)
-    if denied.reason == "parallel":
-        headers = {"retry-after": "1", **_rate_headers(denied), "x-bursar-scope": kind}
-        return TooManyAtOnce("Too many requests run at a time; one of them has to end first.", headers=headers)
-    if denied.reason != "budget":
-        if reset is not None:
-            return rate_error(denied, reset, now)
-        return stopped_error(denied.reason, stopped_headers(denied))
-    headers = scope_headers(denied.scope, denied.limit_nano, denied.spent_nano, denied.held_nano)
-    if denied.contended and not denied.killed:
-        return BudgetContended(
-            "Other calls hold what is left of this budget at the moment.", headers={**headers, "retry-after": "1"}
-        )
-    wait_s = (reset - now).total_seconds() if reset else None
-    if wait_s is not None and wait_s <= WAIT_HELPS_S:
-        return BudgetContended(
-            "This budget's window is used up; it begins anew shortly.",
-            headers={**headers, "retry-after": _wait(wait_s)},
-        )
-    error = budget_error(kind, headers)
-    error.final = denied.killed and kind == "task"
-    error.lacking_nano = need_nano + denied.spent_nano - denied.limit_nano
-    return error
-
-
-def rate_error(denied: Denied, reset: dt.datetime, now: dt.datetime) -> RateLimited:
-    """The denial by a limit of rate: the window's calls or tokens are used up until it begins anew."""
-    headers = {
-        "retry-after": _wait((reset - now).total_seconds()),
-        **_rate_headers(denied),
-        "x-bursar-reset": _iso(reset),
-    }
-    return RateLimited("The rate limit set for this client is reached; it lifts within a minute.", headers=headers)
-
-
-def _rate_headers(denied: Denied) -> dict[str, str]:
-    return {
-        "x-bursar-reason": denied.reason,
-        "x-bursar-scope": scope_word(denied.scope),
-        "x-bursar-limit": str(denied.limit),
-        "x-bursar-used": str(denied.used),
-    }
-
-
-def _wait(wait_s: float) -> str:
-    """At least a second: the window may be over, for a call is counted in the one in which it began."""
-    return str(max(math.ceil(wait_s), 1))
-
-
-def _iso(time: dt.datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
-
-
-def stopped_headers(denied: Denied) -> dict[str, str]:
-    """The limit of a task that is no money, and what is used of it: calls, tokens or seconds."""
-    if denied.reason in ("frozen", "closed"):
-        return {}
-    unit = 1000 if denied.reason == "time" else 1
-    return {"x-bursar-limit": _number(denied.limit / unit), "x-bursar-used": _number(denied.used / unit)}
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:.3f}"
-
-
-def scope_headers(scope: str, limit_nano: int, spent_nano: int, held_nano: int) -> dict[str, str]:
-    """The amounts of one of the ledger's scopes."""
-    return denial_headers(scope_kind(scope), window_of(scope), limit_nano, spent_nano, held_nano, ends_at(scope))
-
-
-def denial_headers(
-    kind: str, window: str | None, limit_nano: int, spent_nano: int, held_nano: int, reset: dt.datetime | None
-) -> dict[str, str]:
-    """The amounts, in headers, because numbers in a message make agents retry."""
-    headers = {
-        "x-bursar-reason": "budget",
-        "x-bursar-scope": f"{kind}_{window}" if window else kind,
-        "x-bursar-limit-usd": usd_text(limit_nano),
-        "x-bursar-spent-usd": usd_text(spent_nano),
-        "x-bursar-reserved-usd": usd_text(held_nano),
-        "x-bursar-remaining-usd": usd_text(max(limit_nano - spent_nano - held_nano, 0)),
-    }
-    if reset is not None:
-        headers["x-bursar-reset"] = _iso(reset)
-    return headers
-
-
-def call_denial(kind: str, need_nano: int, limit_nano: int, spent_nano: int) -> BursarError:
-    """The denial of this need by a cap that is the call's own."""
-    error = budget_error(kind, denial_headers(kind, None, limit_nano, spent_nano, 0, None))
-    error.lacking_nano = need_nano + spent_nano - limit_nano
-    return error

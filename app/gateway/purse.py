@@ -19,7 +19,8 @@ from app.core.policy import LedgerRules
 from app.core.terms import tighter
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.errors import stopped_error
-from app.gateway.ledger import BelowOthers, Ledger, call_denial, scope_headers
+from app.gateway.denials import call_denial, scope_headers
+from app.gateway.ledger import BelowOthers, Ledger
 from app.gateway.limits import Limits, below, is_task_scope
 from app.gateway.plan import PLENTY, STEP_TOKENS, Plan, clamps, folded, landing_clamp, token_clamp
 from app.stores.budgets import LedgerUnavailable

@@ -14,7 +14,7 @@ from app.core.caps import Caps, Users, Windows
 from app.core.policy import Key, Team
 from app.core.terms import Reason, TaskCaps
 from app.core.windows import refills_at, window_of
-from app.gateway.ledger import denial, denial_headers
+from app.gateway.denials import denial, denial_headers
 from app.gateway.limits import (
     ANONYMOUS,
     NO_CAPS,
