@@ -21,6 +21,7 @@ import structlog
 from app.core.amend import Amend, Amended
 from app.core.budget import Advance, Denied, Granted, Lost, Moved, Reserve, Result, Settle, Settled
 from app.core.errors import LedgerDown
+from app.core.money import MAX_NANO
 from app.core.policy import LedgerRules
 from app.gateway.denials import denial
 from app.gateway.ghosts import Alive
@@ -188,6 +189,9 @@ class Ledger:
 
     async def settle(self, reserve: Reserve, op: Settle) -> Settled | None:
         """End the hold, exactly once. None where the store could not take it: it is owed, and written later."""
+        if op.cost_nano > MAX_NANO:
+            log.error("a charge is beyond what the ledger can hold: it is charged the most", call_id=op.call_id)
+            op = msgspec.structs.replace(op, cost_nano=MAX_NANO)
         lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
         if self._unheld.pop(op.call_id, None) is not None:
             self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))

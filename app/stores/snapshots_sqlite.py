@@ -38,7 +38,7 @@ INSERT INTO head VALUES (1, 0, 0, 0, 0, NULL, NULL, 0)
 """
 _SAVE = "UPDATE head SET state = ?, epoch = epoch + 1"
 _HEAD = "SELECT current, moves, rollbacks, epoch FROM head"
-_ASIDE = "CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY AUTOINCREMENT, state BLOB NOT NULL UNIQUE)"
+_ASIDE = "CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY AUTOINCREMENT, state BLOB NOT NULL)"
 _SALT = "CREATE TABLE IF NOT EXISTS salt (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL)"
 """Made when they are needed: versions before have none."""
 
@@ -126,7 +126,8 @@ class SqliteSnapshots:
     async def set_aside(self, state: bytes) -> None:
         def write(db: sqlite3.Connection) -> None:
             db.execute(_ASIDE)
-            db.execute("INSERT OR REPLACE INTO aside (state) VALUES (?)", (state,))
+            db.execute("DELETE FROM aside WHERE state = ?", (state,))  # few rows: an index would keep each state twice
+            db.execute("INSERT INTO aside (state) VALUES (?)", (state,))
             latest = "SELECT number FROM aside ORDER BY number DESC LIMIT ?"
             db.execute(f"DELETE FROM aside WHERE number NOT IN ({latest})", (KEEP_ASIDE,))  # noqa: S608
 

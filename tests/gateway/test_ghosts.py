@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from app.core.book import Book
 from app.core.budget import Balance, Claim, Op, Reserve, Result, Settle
 from app.core.errors import LedgerDown
-from app.core.money import nano_from_usd
+from app.core.money import MAX_NANO, nano_from_usd
 from app.core.policy import LedgerRules
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Cut, Expired, LedgerUnavailable
+from app.stores.budgets_sqlite import SqliteBudgets
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Answer, Live, policy, until, usd
 from tests.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
@@ -387,3 +389,17 @@ async def test_a_reservation_that_is_cancelled_costs_nothing(verb: str) -> None:
     await ledger.catch_up()
     assert (store.book.balances["s"].spent_nano, store.book.holds) == (0, {})
     assert not ledger._alive.calls
+
+
+async def test_a_charge_beyond_what_a_ledger_can_hold_is_the_most_that_it_can(tmp_path: Path) -> None:
+    store = SqliteBudgets(tmp_path / "ledger.sqlite")
+    await store.start()
+    ledger, op = Ledger(store, Metrics()), Reserve("huge", store.owner, (Claim("s"),), 100, 100, 50)
+    await ledger.reserve(op, CLOSED, wait=False, stopped=lambda: False)
+    with capture_logs() as said:
+        await ledger.settle(op, Settle("huge", 2**70))
+    (balance,) = await store.balances(["s"])
+    assert balance is not None
+    assert (balance.spent_nano, balance.held_nano) == (MAX_NANO, 0)
+    assert [line["call_id"] for line in said if line["log_level"] == "error"] == ["huge"]
+    await store.close()

@@ -436,3 +436,15 @@ async def test_closing_while_the_server_hangs_ends_in_time(own_server: RedisServ
     await asyncio.wait_for(store.close(), 2)
     with pytest.raises(LedgerUnavailable):
         await future
+
+
+async def test_a_scope_that_has_spent_more_than_is_exact_is_read_all_the_same(server: RedisServer) -> None:
+    """More than 2^53 nano-dollars, to the precision of a double."""
+    async with opened(server.url) as store:
+        for n in range(12):
+            await granted(store, reserve(store, f"c{n}", Claim("global:total"), need=0))
+            assert isinstance(await store.apply(Settle(f"c{n}", MAX_NANO)), Settled)
+        (found,) = await store.balances(["global:total"])
+        assert found is not None
+        assert found.spent_nano == pytest.approx(12 * MAX_NANO, rel=1e-15)
+        assert found.held_nano == 0

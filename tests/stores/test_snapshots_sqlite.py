@@ -58,3 +58,14 @@ async def test_a_store_that_is_newer_says_so(tmp_path: Path) -> None:
     newer.close()
     with pytest.raises(SnapshotsUnavailable, match="newer"):
         await SqliteSnapshots(path).start()
+
+
+async def test_a_state_that_is_set_aside_is_kept_once(tmp_path: Path) -> None:
+    path, state = tmp_path / "snapshots.sqlite", bytes(1_000_000)
+    store = SqliteSnapshots(path)
+    await store.start()
+    for _ in range(2):
+        await store.set_aside(state)
+    assert await store.aside() == [state]
+    await store.close()
+    assert path.stat().st_size < 1.5 * len(state)
