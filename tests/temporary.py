@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
-ROOM_BYTES = 4 * 1024**3
+ROOM_BYTES = 1024**3
 """Both there and in the machine's memory; a whole run of the tests takes less than a tenth of it."""
 
 
