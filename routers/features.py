@@ -47,13 +47,14 @@ _TOPIC_OF: Final = _index(TOPICS)
 _INSTRUCTION_OF: Final = _index(INSTRUCTIONS)
 
 
-def _phrase_index(groups: Mapping[str, set[bytes]]) -> dict[bytes, list[tuple[bytes, int]]]:
-    """Phrases by their first word, so that most requests search for none of them."""
-    index: dict[bytes, list[tuple[bytes, int]]] = {}
+def _phrase_index(groups: Mapping[str, set[bytes]]) -> dict[bytes, list[tuple[bytes, bytes, int]]]:
+    """Phrases by their first word, each with its second, so that most requests search for none of them."""
+    index: dict[bytes, list[tuple[bytes, bytes, int]]] = {}
     for place, words in enumerate(groups.values()):
         for word in sorted(words):
             if b"_" in word:
-                index.setdefault(word.split(b"_")[0], []).append((word.replace(b"_", b" "), place))
+                first, second, *_ = word.split(b"_")
+                index.setdefault(first, []).append((b" " + second, word.replace(b"_", b" "), place))
     return index
 
 
@@ -196,13 +197,15 @@ def extract(view: RequestView) -> Features:
     size, lines, digits = len(raw), marks.count(b"\n"), marks.count(b"0")
     questions, powers, ticks = marks.count(b"?"), marks.count(b"^"), marks.count(b"`")
     symbols = len(marks) - lines - digits - questions - powers - ticks  # what `_UNMARKED` leaves beside these
-    words = raw.translate(_WORD_BYTES).split()
+    spaced = raw.translate(_WORD_BYTES)
+    words = spaced.split()
     distinct = set(words)
     asked = words if len(words) <= LEADING_WORDS + TRAILING_WORDS else words[:LEADING_WORDS] + words[-TRAILING_WORDS:]
     if len(view.system) <= SYSTEM_CHARS:
         # A short system prompt states the task of every request under it; a long one is an agent's handbook.
-        asked = system.encode("utf-8", "replace").translate(_WORD_BYTES).split() + asked
-    instructions, asked_words = _instructions(asked)
+        task = b" " + system.encode("utf-8", "replace").translate(_WORD_BYTES)
+        asked, spaced = task.split() + asked, spaced + task
+    instructions, asked_words = _instructions(asked, spaced)
     options, items = _options_and_items(raw, lines)
     non_latin, cjk, symbols_of_math = (0.0, 0.0, 0) if excerpt.isascii() else _scripts(raw, len(excerpt))
     return Features(
@@ -256,14 +259,17 @@ def _topics(words: set[bytes]) -> Topics:
     return Topics(*counts)
 
 
-def _instructions(words: list[bytes]) -> tuple[Instructions, int]:
-    """What is asked in these words, and the length they name, in words."""
+def _instructions(words: list[bytes], spaced: bytes) -> tuple[Instructions, int]:
+    """What is asked in these words, and the length they name, in words. `spaced`: what they stand in, each behind a
+    space."""
     counts = [0] * len(INSTRUCTIONS)
     phrases: list[tuple[bytes, int]] = []
     for word in _ASKING_WORDS.intersection(words):
         if word in _INSTRUCTION_OF:
             counts[_INSTRUCTION_OF[word]] += 1
-        phrases += _PHRASES.get(word, ())
+        for second, phrase, place in _PHRASES.get(word, ()):
+            if spaced.find(second) >= 0:
+                phrases.append((phrase, place))
     if not (phrases or counts[_UNIT]):
         return Instructions(*counts), 0
     sentence = b" " + b" ".join(words)[:SENTENCE_BYTES]
