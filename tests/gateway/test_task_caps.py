@@ -14,6 +14,7 @@ from app.gateway.purse import Purse
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, PRICE, Answer, Live, policy, usd
 from tests.gateway.test_client_gone import has_sent
 from tests.gateway.test_cut import CALL
+from tests.readers import done_reading
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import Gate, Script, text, words
 
@@ -254,6 +255,7 @@ async def test_a_cap_that_is_raised_too_late_for_a_stream_opens_the_task_all_the
         for sent in range(1, len(said)):
             gate.release()
             await upstream.until(partial(has_sent, pieces=sent))
+            await done_reading()
             if call.purse._dry:
                 break
         deaf, flush = call.purse, Purse.flush
