@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+import random
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,16 @@ from app.core.money import nano_from_usd
 from app.core.terms import PLAIN
 from app.stores.budgets import LedgerUnavailable
 from app.stores.traces import Make, Record
-from tests.gateway.live import Answer, Live, policy, read
+from tests.gateway.live import Answer, Client, Killable, Live, policy, read, until
 from tests.gateway.odd_times import odd_times
-from tests.gateway.worlds import TEAM, TEAMS, Ask, World, make
+from tests.gateway.worlds import ATTEMPTS, TEAM, TEAMS, Ask, World, going_on, make
 from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script
 
 SEEDS = range(24)
+KILLS = range(8)
+LEASE_S = 0.6
 LATE_TOKENS = 6
 """What may come from a provider between the last event that fits and the moment when it hears of the cut."""
 STATUSES = {200, 400, 402, 404, 429, 502, 503, 504}
@@ -34,10 +38,10 @@ MOMENT = "2026-11-30T17:44"
 SHUT_DOWN = (None, "the gateway was shut down")
 
 
-async def ask_one(live: Live, ask: Ask) -> Answer | None:
+async def ask_one(client: Client, ask: Ask) -> Answer | None:
     """The reply; None where the client has left before its end."""
     await asyncio.sleep(ask.delay_s)
-    posting = live.client.session.post(live.url + ask.path, json=ask.body, headers=ask.headers)
+    posting = client.session.post(client.url + ask.path, json=ask.body, headers=ask.headers)
     if ask.leave_bytes is None:
         async with posting as response:
             return await read(response)
@@ -243,10 +247,38 @@ def watch_at_a_time(live: Live) -> set[asyncio.Task[None]]:
     return looks
 
 
+def stored_id(ask: Ask, answer: Answer | None) -> str | None:
+    """The id of a whole response that is stored here."""
+    if answer is None or answer.status != 200 or not ask.body.get("store"):
+        return None
+    response = events_of(answer)[-1].get("response", {}) if ask.as_events else answer.json
+    kept = response.get("status") == "completed" and str(response["id"]).startswith("resp_bursar_")
+    return response["id"] if kept else None
+
+
+def keep_records(lives: Sequence[Live]) -> list[Record]:
+    """The records of all calls from now on."""
+    records: list[Record] = []
+
+    def keep_of(live: Live) -> None:
+        append = live.services.traces.append
+
+        def keep(request_id: str, make: Make) -> None:
+            records.append(make())
+            append(request_id, make)
+
+        live.services.traces.append = keep  # type: ignore[method-assign]
+
+    for live in lives:
+        keep_of(live)
+    return records
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("odd", [False, True], ids=["", "odd times"])
+@pytest.mark.parametrize("gateways", [1, 2])
 async def test_a_random_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None, odd: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None, odd: bool, gateways: int
 ) -> None:
     monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     world = make(seed)
@@ -255,27 +287,39 @@ async def test_a_random_world(
         return lambda request: world.answer(provider, request)
 
     with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
-        async with Live(tmp_path, policy({"a": a, "b": b}, **world.policy), ledger_url) as live:
-            records: list[Record] = []
-            append = live.services.traces.append
-
-            def keep(request_id: str, make: Make) -> None:
-                records.append(make())
-                append(request_id, make)
-
-            live.services.traces.append = keep  # type: ignore[method-assign]
-            if odd:
-                odd_times(live, seed)
+        async with contextlib.AsyncExitStack() as stack:
+            rules, shared = policy({"a": a, "b": b}, **world.policy), f"world{secrets.token_hex(6)}"
+            lives = [
+                await stack.enter_async_context(Live(tmp_path, rules, ledger_url, namespace=shared))
+                for _ in range(gateways)
+            ]
+            live, records = lives[0], keep_records(lives)
             bounded = any("max_parallel_requests" in cap for cap in world.policy["caps"].values())
-            looks = watch_at_a_time(live) if bounded else ()
-            answers = await asyncio.gather(*(ask_one(live, ask) for ask in world.asks))
-            await live.idle()
-            await asyncio.gather(*looks)
+            looks = []
+            for number, each in enumerate(lives):
+                if odd:
+                    odd_times(each, seed + number)
+                if bounded:
+                    looks.append(watch_at_a_time(each))
+            answers = await asyncio.gather(
+                *(ask_one(lives[number % gateways].client, ask) for number, ask in enumerate(world.asks))
+            )
+            turns = [
+                going_on(ask, id_) for ask, a in zip(world.asks, answers, strict=True) if (id_ := stored_id(ask, a))
+            ]
+            asks = [*world.asks, *turns]
+            answers += await asyncio.gather(
+                *(ask_one(lives[(number + 1) % gateways].client, ask) for number, ask in enumerate(turns))
+            )
+            assert not [a for a in answers if a is not None and b"previous_response_not_found" in a.body]
+            for each in lives:
+                await each.idle()
+            await asyncio.gather(*(look for of_one in looks for look in of_one))
             await check_ledger(live, world, records)
             await check_rates(live, world, records)
             by_id = {record["request_id"]: record for record in records}
             firsts = {a.headers["x-bursar-request-id"]: a for a in answers if a and "x-bursar-cache" not in a.headers}
-            for ask, answer in zip(world.asks, answers, strict=True):
+            for ask, answer in zip(asks, answers, strict=True):
                 if answer is None:
                     continue
                 record = by_id.get(answer.headers.get("x-bursar-request-id", ""))
@@ -287,3 +331,58 @@ async def test_a_random_world(
                 if record is not None:
                     assert record["outcome"] != "gateway_error" or (odd and record["error"] in SHUT_DOWN)
                     check_money(world, ask, record)
+
+
+@pytest.mark.parametrize("seed", KILLS)
+async def test_a_gateway_is_killed_in_a_random_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None
+) -> None:
+    """Every other call is its own. It leaks no hold, and what it spent is charged: each scope has no less than what
+    the other one's records tell of, and passes no limit by more than what may be under way."""
+    monkeypatch.setattr("app.main.HEARTBEAT_S", LEASE_S / 4)
+    world, rng = make(seed), random.Random(f"kill in {seed}")
+
+    def answering(provider: str) -> Callable[[Received], Script]:
+        return lambda request: world.answer(provider, request)
+
+    async def ask_doomed(client: Client, ask: Ask) -> None:
+        with contextlib.suppress(aiohttp.ClientError):
+            await ask_one(client, ask)
+
+    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+        rules = policy({"a": a, "b": b}, **world.policy)
+        async with Live(tmp_path, rules, ledger_url) as live:
+            doomed = Killable(tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=LEASE_S)
+            async with doomed:
+                records, client = keep_records([live]), Client(doomed.url, live.client.session)
+                asking = [
+                    asyncio.ensure_future(ask_one(live.client, ask) if n % 2 else ask_doomed(client, ask))
+                    for n, ask in enumerate(world.asks)
+                ]
+                await asyncio.sleep(rng.uniform(0.01, 0.5))
+                doomed.kill()
+                await asyncio.gather(*asking)
+                await live.idle()
+                await until(lambda: nothing_held(live))
+            check_survivor(await live.balances(), world, records)
+
+
+async def nothing_held(live: Live) -> bool:
+    """Whether no call has a hold any more."""
+    return not any(balance.held_nano or balance.running for balance in (await live.balances()).values())
+
+
+def check_survivor(balances: dict[str, Balance], world: World, records: list[Record]) -> None:
+    """What the dead gateway has spent is there beside what the living one tells of."""
+    scopes = {"global:total": records}
+    for key in ("-", *TEAMS):
+        for task in TASKS:
+            scopes[f"task:{key}:{task}"] = [r for r in records if (r["key"], r["task_id"]) == (key, task)]
+    for scope, told in scopes.items():
+        charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
+        assert charged <= (balances[scope].spent_nano if scope in balances else 0), scope
+    if all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
+        late_nano = LATE_TOKENS * DEAREST_NANO * ATTEMPTS * len(world.asks)
+        for scope, balance in balances.items():
+            limit = balance.effective_limit_nano
+            assert limit is None or balance.spent_nano <= limit + late_nano, scope

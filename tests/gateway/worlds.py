@@ -1,6 +1,6 @@
 """Random worlds for a gateway: providers that fail, hang, lie and break off, clients of all dialects that leave, caps;
 some with a model at both providers, some with a cache of replies, with dearer long contexts, several candidates, SDKs
-that send a failed request again.
+that send a failed request again, responses that are stored and gone on from.
 
 Everything follows from a seed. What is said of a world is in `test_worlds.py`.
 """
@@ -134,7 +134,23 @@ def make(seed: int) -> World:
     tries = random.Random(f"tries in {seed}")
     if tries.random() < 0.3:
         world.asks += [_sent_again(tries, ask) for ask in world.asks if tries.random() < 0.4]
+    _store_responses(random.Random(f"stored in {seed}"), world)
     return world
+
+
+def _store_responses(rng: random.Random, world: World) -> None:
+    """Some keep responses, for clients that want it."""
+    if rng.random() < 0.5:
+        world.policy["stored_responses"] = {"ttl_secs": 3600, "max_mb": 64}
+        for ask in world.asks:
+            if ask.dialect == "responses":
+                ask.body["store"] = rng.random() < 0.8
+
+
+def going_on(ask: Ask, response_id: str) -> Ask:
+    """The next turn of a conversation whose last response is stored."""
+    body = {**ask.body, "input": f"{ask.mark} and then", "previous_response_id": response_id}
+    return replace(ask, body=body, delay_s=0.0, leave_bytes=None)
 
 
 def _policy(rng: random.Random) -> dict[str, Any]:
