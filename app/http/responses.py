@@ -35,7 +35,7 @@ from app.dialects.openai_responses.stored import (
     wants_stored,
 )
 from app.dialects.registry import RESPONSES
-from app.gateway.calls import Waits
+from app.gateway.calls import Stop, Waits
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
 from app.http.count import Counting, CountRoute
@@ -182,6 +182,13 @@ class _Keeper:
         except ResponsesUnavailable as error:
             result = "failed"
             log.warning("a response could not be stored: nobody can go on from it", error=str(error))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or self._waits.stopped in (None, Stop.CLIENT_GONE):
+                raise
+            task.uncancel()  # a deadline or a shutdown: the answer goes out all the same
+            result = "failed"
+            log.warning("a response could not be stored in time: nobody can go on from it")
         except Exception:
             result = "failed"
             log.exception("a response could not be stored: nobody can go on from it")

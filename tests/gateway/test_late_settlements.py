@@ -131,3 +131,25 @@ async def test_an_embedding_whose_time_ran_out_before_it_was_sent_is_paid_for(
         assert answer.status == 504
         assert len(upstream.requests) == 1
         assert (await live.balance("task:t1")).spent_nano > 0
+
+
+@pytest.mark.parametrize("why", [Stop.LATE, Stop.SHUTDOWN])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_whose_storing_is_stopped_goes_out(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, why: Stop, stream: bool
+) -> None:
+    upstream.source = GOOD
+    kept = {"stored_responses": {"ttl_secs": 3600, "max_mb": 64}}
+    async with Live(tmp_path, policy({"a": upstream}, **kept)) as live:
+        loop = asyncio.get_running_loop()
+
+        async def put(*_: object) -> bool:
+            for call in live.services.calls.under_way():
+                loop.call_soon(call.waits.stop, why)
+            await asyncio.Event().wait()
+            return True
+
+        monkeypatch.setattr(live.services.responses, "put", put)
+        answer = await live.chat(path="/v1/responses", messages=None, input="Hi", stream=stream)
+        assert answer.status == 200
+        assert b"One two three." in answer.body

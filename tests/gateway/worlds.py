@@ -139,12 +139,21 @@ def make(seed: int) -> World:
 
 
 def _store_responses(rng: random.Random, world: World) -> None:
-    """Some keep responses, for clients that want it."""
+    """Some keep responses, for clients that want it; two of these have no cap of their own."""
     if rng.random() < 0.5:
-        world.policy["stored_responses"] = {"ttl_secs": 3600, "max_mb": 64}
-        for ask in world.asks:
-            if ask.dialect == "responses":
-                ask.body["store"] = rng.random() < 0.8
+        return
+    world.policy["stored_responses"] = {"ttl_secs": 3600, "max_mb": 64}
+    for ask in world.asks:
+        if ask.dialect == "responses":
+            ask.body["store"] = rng.random() < 0.8
+    keys = {name: value for name, value in world.asks[0].headers.items() if name == "authorization"}
+    for number, stream in enumerate((True, False)):
+        mark = f"kept-{number}-"
+        path, body = _responses(rng, f"{mark} tell me a story", "auto", None, stream)
+        headers = {**keys, "x-bursar-task-id": rng.choice(["t1", "t2"])}
+        world.asks.append(Ask(mark, "responses", path, {**body, "store": True}, headers, stream, 0.0, None, None))
+        said = Script.of(words("one two three"), delay_s=rng.choice([0, 0.002]))
+        world.scripts[mark] = [said, *(_script(rng) for _ in range(ATTEMPTS - 1))]
 
 
 def going_on(ask: Ask, response_id: str) -> Ask:
