@@ -39,8 +39,6 @@ from app.stores.responses import ResponsesUnavailable
 
 Handlers = dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
 
-_MORE_VERBS = {"/v1/tasks/": "PATCH, ", "/v1/keys/": "DELETE, ", "/v1/keys": "POST, ", "/v1/responses/": "DELETE, "}
-
 
 def error_response(error: BursarError, request: Request) -> Response:
     """An error in the client's dialect, as far as the request tells it."""
@@ -85,10 +83,12 @@ def build_api(services: Services, outcomes: Outcomes, aside: Commands, dashboard
             raise NotFound("No such request is on record.")
         return as_json({**record, "caps_now": await caps_now(services, record["caps"])})
 
-    return FastAPI(openapi_url=None, routes=api.added, exception_handlers=_errors(services.metrics))
+    # No redirects: they would name the client's host with http, whatever is in front, and lose the path's task.
+    errors = _errors(services.metrics, api)
+    return FastAPI(openapi_url=None, routes=[*api.added], exception_handlers=errors, redirect_slashes=False)
 
 
-def _errors(metrics: Metrics) -> Handlers:
+def _errors(metrics: Metrics, api: Routes) -> Handlers:
     def reply(error: BursarError, request: Request) -> Response:
         metrics.errors.labels(error.label).inc()
         return error_response(error, request)
@@ -104,8 +104,7 @@ def _errors(metrics: Metrics) -> Handlers:
 
     async def starlettes(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            more = next((verb for path, verb in _MORE_VERBS.items() if request.url.path.startswith(path)), "")
-            allowed = {"allow": f"GET, HEAD, {more}OPTIONS"}
+            allowed = {"allow": ", ".join([*api.methods_at(request.scope), "OPTIONS"])}
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=allowed)
             return reply(MethodNotAllowed("This path does not take that method.", headers=allowed), request)

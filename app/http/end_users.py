@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
 import msgspec
@@ -11,6 +10,7 @@ from app.core.caps import Users
 from app.core.errors import BadRequest, LedgerDown
 from app.core.users import user_hash
 from app.dialects.base import Dialect
+from app.http.header_text import meant
 
 HEADER = "x-bursar-user"
 MAX_CHARS = 200
@@ -51,8 +51,7 @@ def named_in(headers: Mapping[str, str]) -> str | None:
     value = headers.get(HEADER)
     if value is None:
         return None
-    with contextlib.suppress(UnicodeError):  # then it is Latin-1
-        value = value.encode("latin-1").decode()  # as bodies have it
+    value = meant(value)
     if not value or len(value) > MAX_CHARS or not value.isprintable():
         raise BadRequest("The header X-Bursar-User must be printable, and not too long.", param="X-Bursar-User")
     return value

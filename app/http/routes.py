@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 
 
@@ -22,7 +24,7 @@ class Routes:
     """
 
     def __init__(self, prefix: str = "", check: Callable[[Request], object] | None = None) -> None:
-        self.added: list[BaseRoute] = []
+        self.added: list[Route] = []
         self._prefix = prefix
         self._check = check
 
@@ -54,6 +56,11 @@ class Routes:
             return handler
 
         return add
+
+    def methods_at(self, scope: Scope) -> list[str]:
+        """What all routes together take at the path of this request, each once, in the order of METHODS."""
+        here = [route for route in self.added if route.matches(scope)[0] != Match.NONE]
+        return [method for method in METHODS if any(method in (route.methods or ()) for route in here)]
 
     def _endpoint(self, handler: Callable[..., Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         check = self._check

@@ -13,6 +13,7 @@ import msgspec
 from app.core.errors import BadRequest
 from app.core.types import ChatRequest
 from app.dialects.openai_chat.parse import checked_task_id
+from app.http.header_text import meant
 
 _SESSIONS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-id")
 """Claude Code; codex; pi on Responses; opencode."""
@@ -60,7 +61,7 @@ def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: 
     """
     task = headers.get("x-bursar-task-id")
     if task is not None:
-        task = checked_task_id(_told(task), "X-Bursar-Task-Id")
+        task = checked_task_id(meant(task), "X-Bursar-Task-Id")
     elif request is not None and request.task_id is not None:
         task = request.task_id
     else:
@@ -72,7 +73,7 @@ def task_of(headers: Mapping[str, str], request: ChatRequest | None, path_task: 
     elif task is None:
         raise BadRequest("A parent alone names no task: send X-Bursar-Task-Id, too.", param="X-Bursar-Parent-Task-Id")
     else:
-        parent = checked_task_id(_told(parent), "X-Bursar-Parent-Task-Id")
+        parent = checked_task_id(meant(parent), "X-Bursar-Parent-Task-Id")
     return Whose(task, parent if task is not None and parent != task else None, harness_of(headers))
 
 
@@ -89,17 +90,6 @@ def _harness(originator: str, agent: str) -> str:
     return next((name for sign, name in _HARNESSES if sign in said), "")
 
 
-def _told(value: str) -> str:
-    """A header's text as it was meant: some clients send UTF-8, others Latin-1. One name is one task either way, and
-    the one that a path or a body names."""
-    if value.isascii():
-        return value
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        return value
-
-
 def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     if _SENT_UNASKED.isdisjoint(headers):
         return None  # nearly all
@@ -111,6 +101,6 @@ def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 def _usable(value: str) -> str | None:
     try:
-        return checked_task_id(_told(value), "session")
+        return checked_task_id(meant(value), "session")
     except BadRequest:
         return None

@@ -234,13 +234,36 @@ def test_a_long_path_to_nowhere_is_looked_through_once() -> None:
         assert front._meant("/" + "v1/models/" * 100_000 + end) is None
 
 
-def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway) -> None:
-    assert gateway.ask("GET", CHAT).headers["allow"] == "POST, OPTIONS"
-    assert gateway.ask("POST", "/v1/models").headers["allow"] == "GET, HEAD, OPTIONS"
-    for path, allow in [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")]:
-        answer = gateway.ask("OPTIONS", path)
-        assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        (CHAT, "POST, OPTIONS"),
+        ("/v1/models", "GET, HEAD, OPTIONS"),
+        ("/v1/feedback", "GET, HEAD, POST, OPTIONS"),
+        ("/v1/keys", "GET, HEAD, POST, OPTIONS"),
+        ("/v1/keys/k", "DELETE, OPTIONS"),
+        ("/v1/tasks", "GET, HEAD, OPTIONS"),
+        ("/v1/tasks/a/b", "GET, HEAD, PATCH, OPTIONS"),
+        ("/v1/responses/compact", "GET, HEAD, POST, DELETE, OPTIONS"),
+        ("/dashboard/api/policy", "GET, HEAD, PUT, OPTIONS"),
+        ("/dashboard/api/policy/check", "POST, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(gateway: LiveGateway, path: str, allow: str) -> None:
+    for method, status in (("TRACE", 405), ("OPTIONS", 204)):
+        answer = gateway.ask(method, path)
+        assert (answer.status, answer.headers["allow"]) == (status, allow)
+        assert (answer.body == b"") == (method == "OPTIONS")
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/t/a/v1/budgets/"), ("POST", "/v1/feedback/"), ("GET", "/healthz/")]
+)
+def test_a_slash_too_many_sends_nobody_and_no_key_elsewhere(gateway: LiveGateway, method: str, path: str) -> None:
+    answer = gateway.ask(method, path, headers={"host": "127.0.0.2"})
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+    assert "location" not in answer.headers
 
 
 def test_head_is_get_without_the_body(gateway: LiveGateway) -> None:

@@ -33,6 +33,14 @@ def test_tags_are_kept_with_each_kind_of_call(tmp_path: Path, path: str) -> None
         assert "tags" not in gateway.decision(gateway.ask("POST", path, ENDPOINTS[path]))
 
 
+@pytest.mark.parametrize("sent", ["ő,日本,é".encode().decode("latin-1"), "\xe9"], ids=["UTF-8", "Latin-1"])
+def test_tags_are_kept_as_they_were_meant(tmp_path: Path, sent: str) -> None:
+    with ScriptedUpstream(Script.of(words(FIVE))) as upstream, LiveGateway(policy(upstream), tmp_path) as gateway:
+        answer = gateway.chat({"x-bursar-tags": sent}, model="m", max_tokens=5)
+        assert answer.status == 200
+        assert gateway.decision(answer)["tags"] == (["é"] if len(sent) == 1 else ["ő", "日本", "é"])
+
+
 def test_a_proxys_tags_join_the_clients(tmp_path: Path) -> None:
     with ScriptedUpstream(Script.of(words(FIVE))) as upstream, LiveGateway(policy(upstream), tmp_path) as gateway:
         connection = HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S)

@@ -1,0 +1,13 @@
+"""Text in headers: some clients send UTF-8, others Latin-1, as which servers read all of it."""
+
+from __future__ import annotations
+
+
+def meant(value: str) -> str:
+    """A header's text as its client meant it, so that a name is the same one in a header, a path or a body."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
