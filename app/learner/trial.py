@@ -10,7 +10,7 @@ snapshot needs no more than LEAST. The snapshot in force was told none of these.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import log, sqrt
 from typing import Final, NamedTuple
 
@@ -23,7 +23,9 @@ from routers.belief import Belief
 LEAST: Final = 20
 """Held-out labels that it takes to publish; by fewer any difference is noise."""
 MOST_LEFT_OUT: Final = 400
-"""Labels that were learned and are left out in turn: the latest."""
+"""Calls that were learned of and are left out in turn: the latest."""
+LEFT_OUT: Final = 2 * LEAST
+"""Outcomes that are left out at the least, however many calls share each: long tasks must not starve the trial."""
 SIGNIFICANT: Final = 2.0
 """Standard errors by which the mean loss must be worse."""
 LIKELIER: Final = log(20.0)
@@ -66,10 +68,7 @@ def _held_out(learner: Learner) -> Iterator[tuple[Lesson, Belief]]:
     known: dict[str, Belief] = {}
     held = (learner.lessons[name] for name in learner.held if name in learner.lessons)
     learned = (one for one in reversed(learner.lessons.values()) if one.sites and one.since == learner.term)
-    judges = (one for one in learned if _is_judge(learner, one))
-    for lesson in itertools.chain(held, itertools.islice(judges, MOST_LEFT_OUT)):
-        if not _is_judge(learner, lesson):
-            continue
+    for lesson in itertools.chain(_judges(learner, held), _latest(_judges(learner, learned))):
         told = _told_with(learner, lesson)
         if all(mate.since == learner.term for mate in told):
             if lesson.unit not in known:
@@ -85,9 +84,20 @@ def _told_with(learner: Learner, lesson: Lesson) -> list[Lesson]:
     return [mate for mate in map(learner.lessons.__getitem__, names) if mate.sites and mate.unit == lesson.unit]
 
 
-def _is_judge(learner: Learner, lesson: Lesson) -> bool:
-    model = lesson.call.model
-    return bool(lesson.labels) and model in lesson.arms and learner.is_current(lesson, model)
+def _judges(learner: Learner, lessons: Iterable[Lesson]) -> Iterator[Lesson]:
+    for lesson in lessons:
+        model = lesson.call.model
+        if lesson.labels and model in lesson.arms and learner.is_current(lesson, model):
+            yield lesson
+
+
+def _latest(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
+    units = set[str]()
+    for count, lesson in enumerate(lessons):
+        if count >= MOST_LEFT_OUT and len(units) >= LEFT_OUT:
+            return
+        units.add(lesson.unit)
+        yield lesson
 
 
 class Compared(NamedTuple):

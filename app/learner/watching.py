@@ -35,8 +35,8 @@ class Event:
 @dataclass
 class Watching:
     """The watches on all cells, their requests that may come again, each model's provider, and what it stands for
-    (`behind`). `let_back`: cells that an
-    operator has let back, since when and until when they were down: what they taught meanwhile is to be forgotten."""
+    (`behind`). `let_back`: cells that an operator has let back, since when and until when they were down: what they
+    taught meanwhile is to be forgotten."""
 
     watches: dict[Name, Watch] = field(default_factory=dict)
     requests: dict[Name, Requests] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.learner.step import Learner
-from app.learner.trial import LEAST, LIKELIER, SIGNIFICANT, compared, tried, verdict
+from app.learner.trial import LEAST, LEFT_OUT, LIKELIER, SIGNIFICANT, compared, tried, verdict
 from app.stores.snapshots import Trial
 from tests.learner.calls import call_id, of_task, record, word
 from tests.learner.test_aftermath import believing
@@ -152,6 +152,14 @@ def test_a_gate_for_tasks_is_as_strict_as_one_for_calls(calls: int) -> None:
     made.belief = believing(0.05, 300)
     spoiled = tried(made, untaught(made))
     assert (sober.labels, spoiled.labels, verdict(spoiled)[0]) == (40, 40, "refused")
+
+
+def test_long_tasks_do_not_starve_the_trial() -> None:
+    """Of the latest 400 calls alone, and as many that are held out, 18 tasks of 44 calls would be tried: too few."""
+    made = of_tasks(60, 44, lambda task: task % 10 < 8)
+    trial = tried(made, untaught(made))
+    assert trial.labels >= LEFT_OUT
+    assert verdict(trial)[0] == "published"
 
 
 def test_whole_tasks_are_held_out() -> None:
