@@ -64,7 +64,11 @@ def test_a_user_that_is_no_text_is_refused(dialect: str) -> None:
         (claude_code(device_id=HASH, account_uuid="", session_id=SESSION), HASH),
         (claude_code(session_id=SESSION), None),
         (claude_code(device_id=7, account_uuid=None, session_id=SESSION), None),
-        (f"_session_{SESSION}", None),
+        (f"user_{HASH}_account__session_{SESSION} ", f"user_{HASH}_account__session_{SESSION} "),
+        # An application's own, which end alike: "user" is not their customers' name.
+        ("user_session_8f3a", "user_session_8f3a"),
+        ("acme_session_9", "acme_session_9"),
+        (f"_session_{SESSION}", f"_session_{SESSION}"),
     ],
 )
 def test_messages_name_it_without_the_session(user_id: str | None, user: str | None) -> None:

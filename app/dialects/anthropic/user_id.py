@@ -20,6 +20,7 @@ from app.dialects.openai_chat.fields import field_of
 from app.dialects.openai_chat.parse import MAX_TASK_ID_CHARS
 
 _OLD_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+_OLD = re.compile(r"user_(?P<device>.*?)_account_(?P<account>.*)_session_[0-9A-Za-z-]+", re.DOTALL)
 
 
 class _Session(msgspec.Struct):
@@ -73,8 +74,5 @@ def person_of(user_id: str) -> str | None:
         if found.session_id is None:
             return user_id
         return next((one for one in (found.account_uuid, found.device_id) if isinstance(one, str) and one), None)
-    match = _OLD_SESSION.search(user_id)
-    if match is None:
-        return user_id or None
-    device, _, account = user_id[: match.start()].removeprefix("user_").partition("_account_")
-    return account or device or None
+    match = _OLD.fullmatch(user_id)  # nothing less: an application's own ids may end in a session, too
+    return user_id or None if match is None else match["account"] or match["device"] or None
