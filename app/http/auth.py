@@ -16,8 +16,9 @@ CHALLENGE = {"www-authenticate": "Bearer"}
 MAX_SITE_CHARS = 1024
 """Longer than any two host names; answers for shorter ones are remembered."""
 _HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
-MAX_KNOWN = 4096
-"""Header values that named a key and are remembered, so that they are not hashed for every request."""
+MAX_KNOWN, MAX_KNOWN_CHARS = 4096, 256
+"""Header values that named a key and are remembered, so that they are not hashed for every request: so many, and none
+that is longer."""
 
 
 class KeyRing:
@@ -43,8 +44,8 @@ class KeyRing:
     def _find(self, value: str) -> Key | None:
         secret = value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
         key = self.policy.keys.get(hashlib.sha256(secret.encode()).hexdigest())
-        if key is not None:
-            if len(self._known) >= MAX_KNOWN:  # one key can be written with any number of spaces
+        if key is not None and len(value) <= MAX_KNOWN_CHARS:  # one key can be written with any number of spaces
+            if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[value] = key
         return key

@@ -263,6 +263,9 @@ def test_what_is_remembered_of_keys_has_a_bound(gateway: LiveGateway, monkeypatc
         with pytest.raises(Unauthorized):
             ring.authenticate({"authorization": f"Bearer{' ' * spaces}sk-bursar-alice-012345678"})
     assert 0 < len(ring._known) <= 8
+    known = dict(ring._known)
+    assert ring.authenticate({"authorization": f"Bearer{' ' * 9_999}sk-bursar-alice-0123456789"}) is not None
+    assert ring._known == known, "nor is it remembered at any length"
 
 
 def test_a_key_that_was_seen_expires_all_the_same(gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
