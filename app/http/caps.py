@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.core.errors import BadRequest
 from app.core.money import nano_from_usd
 from app.core.terms import tighter
 from app.gateway.limits import NO_CAPS, ClientCaps
+from app.http.end_users import HEADER as USER
+from app.http.header_text import meant
 
 MAX_COUNT = 10**12
 MAX_SECONDS = 10**9
@@ -18,8 +20,9 @@ _CAPPING = frozenset(
      "x-bursar-task-max-seconds", "x-bursar-task-max-parallel-requests")
 )  # fmt: skip
 _OURS = "x-bursar-"
+_USER = USER.encode()
 _LISTED = _CAPPING | {"x-bursar-tags"}
-_KNOWN = _LISTED | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", "x-bursar-user"}
+_KNOWN = _LISTED | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", USER}
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:
@@ -43,13 +46,16 @@ def _refuse_unknown(headers: Iterable[str]) -> None:
     for name in headers:
         if name.startswith(_OURS) and name not in _KNOWN:
             close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)
-            meant = f"; did you mean {close[0].title()}?" if close else "."
-            raise BadRequest(f"There is no such header{meant}", param=name.title())
+            hint = f"; did you mean {close[0].title()}?" if close else "."
+            raise BadRequest(f"There is no such header{hint}", param=name.title())
 
 
-def join_repeated(headers: dict[str, str], listed: Iterable[tuple[bytes, bytes]]) -> None:
+def join_repeated(headers: dict[str, str], listed: Sequence[tuple[bytes, bytes]]) -> None:
     """Make caps and tags that came more than once (a proxy adds its own to the client's) the one list that they are
-    (RFC 9110, 5.3); the tightest of a list of caps binds."""
+    (RFC 9110, 5.3); the tightest of a list of caps binds. Raises BadRequest where two users are named: only one of them
+    would be charged, and nobody knows which is meant."""
+    if USER in headers and len({meant(value.decode("latin-1")) for key, value in listed if key == _USER}) > 1:
+        raise BadRequest("The header X-Bursar-User came more than once, with different users.", param="X-Bursar-User")
     for name in _LISTED.intersection(headers):
         headers[name] = ", ".join(value.decode("latin-1") for key, value in listed if key == name.encode())
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+WHITE_SPACE = " \t"
+
 
 def meant(value: str) -> str:
-    """A header's text as its client meant it, so that a name is the same one in a header, a path or a body."""
+    """A header's text as its client meant it, so that a name is the same one in a header, a path or a body: without the
+    white space around it, some of which servers leave (https://www.rfc-editor.org/rfc/rfc9110#section-5.5)."""
+    value = value.strip(WHITE_SPACE)
     if value.isascii():
         return value
     try:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from app.gateway.services import Services
 from tests.http.live import SAY, Answer, LiveGateway, environment, sha256
 from tests.http.test_http_caps import ENDPOINTS, FIVE, LATER, SLACK_USD, denied, policy
 from tests.redis_server import shared_server
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 from tests.upstream_script import Script, words
 
 KEYS = f"keys: [{{name: alice, sha256: {sha256('sk-a')}}}, {{name: bob, sha256: {sha256('sk-b')}}}]"
@@ -281,6 +282,39 @@ def test_a_name_in_the_header_is_the_one_in_a_body(tmp_path: Path) -> None:
         for value in ("Zoë".encode(), "Zoë".encode("latin-1")):
             again = gateway.chat({**ALICE, "x-bursar-user": value.decode("latin-1")}, model="m", max_tokens=5)
             denied(again, "user_day", "0.005")
+
+
+def asked_with(gateway: LiveGateway, *users: str) -> int:
+    """The status of a call with these headers X-Bursar-User, each as it is."""
+    body = json.dumps({"model": "m", "messages": SAY, "max_tokens": 5}).encode()
+    connection = HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S)
+    connection.putrequest("POST", "/v1/chat/completions")
+    for name, value in (("content-length", str(len(body))), *ALICE.items(), *(("x-bursar-user", u) for u in users)):
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_white_space_makes_no_other_user(tmp_path: Path) -> None:
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, f"{OF_DAY}\n{KEYS}"), tmp_path) as gateway,
+    ):
+        assert [asked_with(gateway, name) for name in ("ann", "ann ", "  ann\t", "ann \t ")] == [200, 402, 402, 402]
+        assert len(upstream.requests) == 1
+
+
+def test_two_users_are_none(tmp_path: Path) -> None:
+    with (
+        ScriptedUpstream(Script.of(words(FIVE))) as upstream,
+        LiveGateway(policy(upstream, f"{OF_DAY}\n{KEYS}"), tmp_path) as gateway,
+    ):
+        assert asked_with(gateway, "ann", "eve") == 400
+        assert not upstream.requests
+        assert [asked_with(gateway, "ann", "ann ") for _ in range(2)] == [200, 402], "a proxy that says it again"
+        assert asked_with(gateway, "eve") == 200
 
 
 def shown(gateway: LiveGateway, headers: Mapping[str, str], query: str = "") -> dict[str, dict[str, Any]]:

@@ -50,6 +50,15 @@ def test_a_name_that_is_not_ascii_is_the_one_that_paths_and_bodies_name(sent: by
     assert task_of(parent, request(), None).parent_id in ("Bärn", "Bärn ☃")
 
 
+@pytest.mark.parametrize("sent", ["job ", " job", "job\t "])
+def test_white_space_around_a_name_is_none_of_it(sent: str) -> None:
+    """RFC 9110, 5.5; the parser leaves what stands behind. A task under two names would have two caps."""
+    assert task_of({"x-bursar-task-id": sent}, request(), None).task_id == "job"
+    assert task_of({"session-id": sent}, request(), None).task_id == "job"
+    parent = {"x-bursar-task-id": "child", "x-bursar-parent-task-id": sent}
+    assert task_of(parent, request(), None).parent_id == "job"
+
+
 def test_a_child_names_its_parent() -> None:
     assert task_of({"x-session-id": "child", "x-parent-session-id": "root"}, request(), None).parent_id == "root"
     assert task_of({"x-session-id": "me", "x-parent-session-id": "me"}, request(), None).parent_id is None
