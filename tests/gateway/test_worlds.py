@@ -311,7 +311,8 @@ async def test_a_random_world(
             answers += await asyncio.gather(
                 *(ask_one(lives[(number + 1) % gateways].client, ask) for number, ask in enumerate(turns))
             )
-            assert not [a for a in answers if a is not None and b"previous_response_not_found" in a.body]
+            if not odd:  # else storing may have been stopped, too
+                assert not [a for a in answers if a is not None and b"previous_response_not_found" in a.body]
             for each in lives:
                 await each.idle()
             await asyncio.gather(*(look for of_one in looks for look in of_one))
