@@ -47,8 +47,8 @@ class Decided:
 
     @property
     def router(self) -> str:
-        """The one that decided first, without its version."""
-        return self.calls[0].router.partition("@")[0]
+        """The one that decided first, or the two together (`gateway/sobered`), without versions."""
+        return "&".join(name.partition("@")[0] for name in self.calls[0].router.split("&"))
 
     @property
     def predicted(self) -> float | None:

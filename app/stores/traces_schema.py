@@ -90,7 +90,7 @@ COLUMNS = (
     _of("decision.asked.choices", "asked_choices", _WHOLE, "how many answers it asked for"),
     _of("decision.asked.wants_schema", "asked_schema", _BOOL, "whether it asked for JSON of a schema"),
     _of("decision.asked.features", "features", "JSON", "its counts (routers/features.py), without its text"),
-    _of("decision.router", "router", _TEXT, "whose scores decided, name@version"),
+    _of("decision.router", "router", _TEXT, "whose scores decided, name@version; of two, with & between"),
     _of("decision.assigned", "assigned", _TEXT, "whose turn it was"),
     _of("decision.share", "share", _REAL, "that router's share, where traffic is split"),
     _of("decision.deferred", "deferred", _BOOL, "whether it left the choice to the heuristic"),

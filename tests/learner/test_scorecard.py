@@ -54,6 +54,11 @@ def test_a_certain_prediction_is_in_the_last_bin() -> None:
     assert [one["to"] for one in learned["bins"]] == [0.1, 1.0]
 
 
+def test_what_two_routers_predict_together_is_told_of_neither() -> None:
+    runs = [decided("a", router="heuristic@1"), decided("b", router="heuristic@1&learned@w+3"), decided("c")]
+    assert {one["router"] for one in scorecard(runs)["calibration"]} == {"heuristic", "heuristic&learned", "learned"}
+
+
 def test_the_sides_of_a_split() -> None:
     runs = [decided(f"a{n}", share=0.8, passed=n > 0, usd=0.02) for n in range(4)]
     runs += [decided("b", router="heuristic@2", share=0.2, passed=None), decided("c")]
