@@ -163,6 +163,8 @@ class Book:
             held = max(min(op.want_nano, room // op.share), min(op.need_nano, room))
         else:
             held = op.want_nano
+        if op.strict:
+            held = max(held, before - delta)
         hold.held_nano, hold.risk_nano = held, op.risk_nano
         for balance in scopes:
             balance.held_nano += held

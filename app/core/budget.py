@@ -49,7 +49,8 @@ class Reserve(msgspec.Struct, frozen=True, omit_defaults=True, tag="reserve"):
 
 
 class Advance(msgspec.Struct, frozen=True, omit_defaults=True, tag="advance"):
-    """Record the running cost so far (a total, never falling) and renew the hold for what comes next."""
+    """Record the running cost so far (a total, never falling) and renew the hold for what comes next. `strict`: what is
+    held may be spent by now, unseen, so nothing of it is taken back, whatever the limits have become."""
 
     call_id: str
     spent_nano: int
@@ -57,6 +58,7 @@ class Advance(msgspec.Struct, frozen=True, omit_defaults=True, tag="advance"):
     want_nano: int
     risk_nano: int
     share: int = 1
+    strict: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True, omit_defaults=True, tag="settle"):

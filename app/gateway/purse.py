@@ -243,7 +243,7 @@ class Purse:
         kept = max((self.allowance_nano or 0) - running, tokens_cost(STEP_AHEAD_TOKENS, plan.output_rate))
         need = min(kept, ahead)
         risk = ahead if plan.strict else step
-        return Advance(self.call_id, running, need, ahead, risk, plan.share)
+        return Advance(self.call_id, running, need, ahead, risk, plan.share, plan.strict)
 
     def _plenty(self, step_nano: int) -> bool:
         """Whether a whole step is so little of what is left that it stands in nobody's way."""

@@ -408,6 +408,7 @@ function verbs.advance(op)
     room = math.max(room, 0)
     held = math.max(math.min(op.want_nano, share_of(room, op.share or 1)), math.min(op.need_nano, room))
   end
+  if op.strict then held = math.max(held, hold.held - delta) end
   hold.held, hold.risk = held, op.risk_nano
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)

@@ -145,17 +145,20 @@ class Purse(RuleBasedStateMachine):
                 assert denier.held_nano > 0
 
     @precondition(lambda self: self.book.holds)
-    @rule(pick=picks, spend=amounts, wish=wishes)
-    def advance(self, pick: int, spend: int, wish: tuple[int, int, int, int]) -> None:
+    @rule(pick=picks, spend=amounts, wish=wishes, strict=st.booleans())
+    def advance(self, pick: int, spend: int, wish: tuple[int, int, int, int], strict: bool) -> None:
         call_id = self.some_call(pick)
         need, more, risk, share = wish
-        before = self.book.holds[call_id].spent_nano
+        before, held = self.book.holds[call_id].spent_nano, self.book.holds[call_id].held_nano
         spent = max(before + spend - 20, 0)  # a total that fell must change nothing
-        result = self.book.apply(Advance(call_id, spent, need, need + more, risk, share))
+        result = self.book.apply(Advance(call_id, spent, need, need + more, risk, share, strict))
         assert isinstance(result, Granted)
         hold = self.book.holds[call_id]
         assert hold.spent_nano == max(before, spent)
-        assert 0 <= result.held_nano <= need + more
+        kept = max(held - (hold.spent_nano - before), 0) if strict else 0
+        assert kept <= result.held_nano <= max(need + more, kept)
+        if result.held_nano == kept > 0:
+            return  # what was held already is no grant, and may be more than the limits allow by now
         self.check_grant(call_id, result)
         balances = [self.book.balances[scope] for scope in hold.scopes]
         if any(b.exhausted for b in balances):
@@ -357,3 +360,21 @@ def test_spending_past_the_hold_is_recorded_in_full() -> None:
     reserved(book, "1", Claim("s", 20), need=10)
     assert book.apply(Advance("1", 35, 10, 10, 0)) == Granted(0, -15, "s", step=1)
     assert book.apply(Settle("1", 40)) == Settled(40, 0, -20, "s")
+
+
+def test_a_lower_limit_takes_nothing_back_from_a_call_that_spends_unseen() -> None:
+    """Its provider may bill all that it was granted; what others could have of it would pass the cap of them all."""
+    book, team = Book(), Claim("team:t:total", 100)
+    blind = book.apply(Reserve("blind", "o", (Claim("task:k:1", 100), team), 80, 80, 80))
+    assert isinstance(blind, Granted)
+    assert blind.held_nano == 80
+    lower = Reserve("other", "o", (Claim("task:k:1", 100, own_limit_nano=30), team), 1, 1, 1)
+    assert isinstance(book.apply(lower), Denied)
+    renewed = book.apply(Advance("blind", 10, 5, 70, 70, strict=True))
+    assert isinstance(renewed, Granted)
+    assert renewed.held_nano == 70
+    third = book.apply(Reserve("third", "o", (team,), 1, 90, 90))
+    assert isinstance(third, Granted)
+    book.apply(Settle("third", third.held_nano))
+    book.apply(Settle("blind", 80))
+    assert book.balances[team.scope].spent_nano == 100

@@ -193,7 +193,7 @@ def ops(draw: st.DrawFn) -> Op:
         return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)), draw(st.integers(0, 3)))
     need, want, risk, share = draw(wishes())
     if kind == "advance":
-        return Advance(call_id, draw(amounts), need, want, risk, share)
+        return Advance(call_id, draw(amounts), need, want, risk, share, draw(st.booleans()))
     claimed = tuple(draw(st.lists(claims, min_size=1, unique_by=lambda claim: claim.scope)))
     now_ms, need_tokens, forced = draw(st.integers(0, 9)), draw(st.integers(0, 3)), draw(st.integers(0, 9)) == 0
     held_share = draw(st.sampled_from([0, 0, 1, 3]))

@@ -108,7 +108,7 @@ def large_ops(draw: st.DrawFn, call_ids: tuple[str, ...] = ("c1", "c2")) -> Op:
         return Settle(call_id, draw(large))
     need, want, share = draw(large), draw(large), draw(st.sampled_from([1, 2, 3, 7, 1000]))
     if kind == "advance":
-        return Advance(call_id, draw(large), need, max(need, want), draw(large), share)
+        return Advance(call_id, draw(large), need, max(need, want), draw(large), share, draw(st.booleans()))
     limit = draw(st.none() | st.integers(MAX_NANO - 9, MAX_NANO) | large)
     claims = (Claim("task:big", limit), Claim("all:total"))
     return Reserve(call_id, "o", claims, need, max(need, want), draw(large), share)
