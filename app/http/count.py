@@ -32,7 +32,7 @@ from app.stores.budgets import LedgerUnavailable
 Parse = Callable[[bytes, Mapping[str, str], Mapping[str, str]], ChatRequest]
 ASK_S = 5.0
 UNABLE_S = 600.0
-"""How long a provider that had no such method is not asked again."""
+"""How long a provider that had no such method is not asked again for a model: "not found" may mean the model."""
 JSON = (b"content-type", b"application/json")
 
 
@@ -59,7 +59,7 @@ class CountRoute(HotRoute):
     def __init__(self, services: Services, counting: Counting, *, max_body_bytes: int) -> None:
         super().__init__(services, max_body_bytes=max_body_bytes)
         self._counting = counting
-        self._unable_until_s: dict[str, float] = {}
+        self._unable_until_s: dict[tuple[str, str], float] = {}
 
     @property
     def dialect(self) -> Dialect:
@@ -100,7 +100,8 @@ class CountRoute(HotRoute):
         counting, provider = self._counting, candidate.provider
         if provider.speaking_with(counting.dialect) != counting.dialect:
             return None
-        if self._unable_until_s.get(provider.base_url, 0.0) > time.monotonic() or await self._is_over(key, whose):
+        at = provider.base_url, candidate.upstream_model
+        if self._unable_until_s.get(at, 0.0) > time.monotonic() or await self._is_over(key, whose):
             return None
         asked = counting.ask(request, model=candidate.upstream_model)
         try:
@@ -115,7 +116,7 @@ class CountRoute(HotRoute):
         except (TimeoutError, NotConnected, ConnectionBroken):
             return None
         if reply.status in (404, 405, 501):
-            self._unable_until_s[provider.base_url] = time.monotonic() + UNABLE_S
+            self._unable_until_s[at] = time.monotonic() + UNABLE_S
         return body if reply.status == 200 and counting.counted(body) is not None else None
 
     async def _is_over(self, key: Key | None, whose: Whose) -> bool:

@@ -13,7 +13,7 @@ from google import genai
 from google.genai import types as gemini_types
 
 from app.http import count
-from tests.gateway.live import Live, policy
+from tests.gateway.live import Live, model, policy
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Script, words
 
@@ -101,6 +101,20 @@ async def test_who_has_no_such_method_is_not_asked_again(live: Live, upstream: S
     assert 5 <= await messages(live, "anthropic") <= 30
     assert 5 <= await messages(live, "anthropic") <= 30
     assert len(upstream.requests) == 1
+
+
+async def test_a_model_that_its_provider_does_not_know_keeps_no_other_from_being_counted(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    both = policy({"anthropic": upstream}, models={"gone": model("anthropic", upstream_model="gone")})
+    both["providers"]["anthropic"]["dialect"] = "anthropic"
+    async with Live(tmp_path, both) as live:
+        upstream.source = Script.failure(404)
+        assert 5 <= await messages(live, "gone") <= 30
+        upstream.source = MESSAGES
+        assert await messages(live, "anthropic") == 4711
+        assert 5 <= await messages(live, "gone") <= 30
+        assert [request.body["model"] for request in upstream.requests] == ["gone", "m"]
 
 
 @pytest.mark.parametrize(
