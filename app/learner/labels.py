@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.core.feedback import Correction, Feedback, Turned, task_thing
 from app.core.seen import Seen
@@ -76,6 +76,15 @@ class Call:
     seen: Seen | None = None
 
 
+class Evidence(NamedTuple):
+    """What some words say together of a call; each field as in `Label`."""
+
+    high: float
+    low: float
+    share: float
+    part: float
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """What one call teaches of one model. The request's features are those of the trace `request_id`.
@@ -84,6 +93,8 @@ class Label:
     bad; `share`: how good they say it was. Where nothing was graded both are the same. `source`: the strongest that
     spoke; `key`: who spoke it, whose influence `learner/guard.py` bounds. `part` in [0, 1]: the share of a whole label
     that it is. `scale` in [0, 1] is what the guard left, `room` what it would have left, had it no doubt in who spoke.
+    `sides`: what was said of the call itself, and of its task, where both were spoken of; they teach one beside the
+    other, for mixed a task's word would count whole for each of its calls.
     """
 
     request_id: str
@@ -99,6 +110,7 @@ class Label:
     scale: float = 1.0
     room: float = 1.0
     part: float = 1.0
+    sides: tuple[Evidence, ...] = ()
 
     @property
     def outcome(self) -> float:
@@ -117,18 +129,20 @@ class Label:
         return self.share if self.high > 0.0 > self.low else float(self.high > 0.0)
 
     def told(self, expected: float) -> tuple[float, float]:
-        """Outcome in [0, 1] and weight in [0, 1] for one who expects success with this probability: what it changes in
-        that belief, in each direction, as a share of the most that it could."""
+        """Outcome in [0, 1] and weight for one who expects success with this probability: what it changes in that
+        belief, in each direction, as a share of the most that it could. A weight is in [0, 1], and below 2 where the
+        call and its task were spoken of."""
         p = min(max(expected, EXPECTED[0]), EXPECTED[1])
         rise = fall = 0.0
-        for share, odds in ((self.share, self.high), (1.0 - self.share, self.low)):
-            change = logistic(logit(p) + odds) - p
-            if change >= 0.0:
-                rise += share * change / (1.0 - p)
-            else:
-                fall -= share * change / p
+        for high, low, share, part in self.sides or (Evidence(self.high, self.low, self.share, self.part),):
+            for much, odds in ((share, high), (1.0 - share, low)):
+                change = logistic(logit(p) + odds) - p
+                if change >= 0.0:
+                    rise += part * much * change / (1.0 - p)
+                else:
+                    fall -= part * much * change / p
         weight = rise + fall
-        return (rise / weight if weight else p), weight * self.scale * self.part
+        return (rise / weight if weight else p), weight * self.scale
 
 
 def call_of(record: Mapping[str, Any]) -> Call:
@@ -223,35 +237,33 @@ def label_of(call: Call, told: Sequence[Told], sources: Sources, said_s: float) 
     best = strongest(told)
     if best is None or not call.completed:
         return None
-    graded = [word for word in told if 0.0 < word.good < 1.0]
-    sure = sum(sources.log_odds(word, word.good == 1.0) for word in told if word not in graded)
-    high = sure + sum(sources.log_odds(word, True) for word in graded)
-    low = sure + sum(sources.log_odds(word, False) for word in graded)
-    trusts = [sources.reliability(word.source, word.key).informed * word.strength for word in graded]
-    share = sum(t * w.good for t, w in zip(trusts, graded, strict=True)) / sum(trusts) if sum(trusts) else 1.0
+    high, low, share, part = _evidence(told, sources)
+    own, of_task = ([word for word in told if (word.part < 1.0) is shared] for shared in (False, True))
     return Label(
         request_id=call.request_id,
         model=call.model,
         task_type=call.task_type,
         source=best.source,
         key=best.key,
-        high=_bounded(high),
-        low=_bounded(low),
+        high=high,
+        low=low,
         share=share,
         expected=call.expected,
         said_s=said_s,
-        part=_part(told, sources),
+        part=part,
+        sides=(_evidence(own, sources), _evidence(of_task, sources)) if own and of_task else (),
     )
 
 
-def _part(told: Sequence[Told], sources: Sources) -> float:
-    """How much of a label they make together: each counts by what it says."""
-    says = [max(abs(sources.log_odds(word, good)) for good in _sides(word)) for word in told]
-    return sum(much * word.part for much, word in zip(says, told, strict=True)) / sum(says) if any(says) else 1.0
-
-
-def _sides(word: Told) -> tuple[bool, ...]:
-    return (word.good == 1.0,) if word.good in (0.0, 1.0) else (True, False)
+def _evidence(told: Sequence[Told], sources: Sources) -> Evidence:
+    """Some words on one call, taken together: a whole label, where one of them is."""
+    graded = [word for word in told if 0.0 < word.good < 1.0]
+    sure = sum(sources.log_odds(word, word.good == 1.0) for word in told if word not in graded)
+    high = sure + sum(sources.log_odds(word, True) for word in graded)
+    low = sure + sum(sources.log_odds(word, False) for word in graded)
+    trusts = [sources.reliability(word.source, word.key).informed * word.strength for word in graded]
+    share = sum(t * w.good for t, w in zip(trusts, graded, strict=True)) / sum(trusts) if sum(trusts) else 1.0
+    return Evidence(_bounded(high), _bounded(low), share, max(word.part for word in told))
 
 
 def hint_of(call: Call, word: Feedback, sources: Sources) -> Label | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
@@ -177,8 +178,30 @@ def test_a_label_is_as_much_of_one_as_what_it_rests_on() -> None:
     assert quarter is not None
     assert both is not None
     assert (whole.part, quarter.part) == (1.0, 0.25)
-    assert 0.25 < both.part < 1.0
+    assert both.part == 1.0
     assert quarter.weight == pytest.approx(0.25 * replace(quarter, part=1.0).weight)
+
+
+def pull(words: Sequence[Feedback], calls: int, expected: float) -> float:
+    """How far a task's calls together draw a belief: the gradients of their labels."""
+    made = [replace(step, request_id=f"req_{place}") for place, step in enumerate(steps(calls))]
+    told = spoken(made, words)
+    labels = [label_of(call, told.get(call.request_id, []), Sources(), 1.0) for call in made]
+    taught = [one.told(expected) for one in labels if one is not None]
+    return sum(weight * (outcome - expected) for outcome, weight in taught)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 12), st.booleans(), st.booleans(), st.floats(*EXPECTED))
+def test_a_word_on_a_task_is_one_label_beside_words_on_its_calls(
+    calls: int, good: bool, well: bool, expected: float
+) -> None:
+    """It takes nothing from what was said of the calls, whether it agrees or not, and adds what it would alone."""
+    outcome = {True: Turned.SUCCESS, False: Turned.FAILURE}
+    own = [replace(WORD, thing=f"req_{place}", outcome=outcome[good]) for place in range(calls)]
+    of_task = replace(WORD, thing=task_thing("alice", "job"), outcome=outcome[well], source=Speaker.VERIFIER)
+    apart = pull(own, calls, expected) + pull([of_task], calls, expected)
+    assert pull([*own, of_task], calls, expected) == pytest.approx(apart)
 
 
 def test_another_keys_task_of_the_same_name_is_another_task() -> None:
