@@ -55,10 +55,16 @@ def test_a_gateway_tells_that_nobody_learns(gateway: LiveGateway, monkeypatch: p
     answer = gateway.chat(model="auto")
     assert waited_s() == 0.0
     said = {"request_id": answer.headers["x-request-id"], "outcome": "success", "source": "user"}
-    assert gateway.ask("POST", "/v1/feedback", said).status == 200
+    once = {"idempotency-key": "once"}
+    assert gateway.ask("POST", "/v1/feedback", said, once).status == 200
     gateway.until(lambda: waited_s() > 0.05)
     monkeypatch.setenv("BURSAR_DATA_DIR", str(gateway.data_dir))
     monkeypatch.setenv("BURSAR_ROUTER_WEIGHTS", str(SHIPPED_WEIGHTS))
     done = CliRunner().invoke(cli, ["learn", "--once"])
     assert "1 calls and 1 words read" in done.output, done.output
     gateway.until(lambda: waited_s() == 0.0)
+    assert gateway.ask("POST", "/v1/feedback", said, once).json["status"] == "repeated"
+    services = gateway.gateway.services
+    assert services is not None
+    services.metrics.unlearned.show()
+    assert waited_s() == 0.0, "what was learned before waits for nobody"

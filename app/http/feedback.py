@@ -92,8 +92,9 @@ def serve_feedback(api: Routes, services: Services, outcomes: Outcomes) -> None:
             ) from None
         except OutcomesUnavailable:
             raise _down() from None
-        services.metrics.feedback.labels(word.source, word.outcome).inc(put is not Put.REPEATED)
-        services.metrics.unlearned.heard()
+        if put is not Put.REPEATED:  # nothing was stored, and a learner has nothing to take in
+            services.metrics.feedback.labels(word.source, word.outcome).inc()
+            services.metrics.unlearned.heard()
         told = {"object": "feedback", "status": put.value, **shown(word)}
         return as_json(told if word.matched else {**told, "note": _unmatched(word)})
 
