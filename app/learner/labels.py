@@ -124,9 +124,14 @@ class Label:
 
     @property
     def said(self) -> float:
-        """How good the answer was by what was said, in [0, 1], as it stands: for one who compares it with what the same
-        speaker said before, whose errors are then as likely as ever."""
-        return self.share if self.high > 0.0 > self.low else float(self.high > 0.0)
+        """How good the answer was by what was said of it, in [0, 1], as it stands: for one who compares it with what
+        the same speaker said before, whose errors are then as likely as ever."""
+        high, low, share, _ = self._sides[0]
+        return share if high > 0.0 > low else float(high > 0.0)
+
+    @property
+    def _sides(self) -> tuple[Evidence, ...]:
+        return self.sides or (Evidence(self.high, self.low, self.share, self.part),)
 
     def told(self, expected: float) -> tuple[float, float]:
         """Outcome in [0, 1] and weight for one who expects success with this probability: what it changes in that
@@ -134,7 +139,7 @@ class Label:
         call and its task were spoken of."""
         p = min(max(expected, EXPECTED[0]), EXPECTED[1])
         rise = fall = 0.0
-        for high, low, share, part in self.sides or (Evidence(self.high, self.low, self.share, self.part),):
+        for high, low, share, part in self._sides:
             for much, odds in ((share, high), (1.0 - share, low)):
                 change = logistic(logit(p) + odds) - p
                 if change >= 0.0:

@@ -16,6 +16,7 @@ from app.core.types import Outcome
 from app.learner.labels import (
     EXPECTED,
     Call,
+    Evidence,
     Label,
     call_of,
     credits_of,
@@ -45,6 +46,8 @@ def label(**changes: Any) -> Label:
 )
 def test_what_was_said_stands_as_it_is(high: float, low: float, share: float, said: float) -> None:
     assert label(high=high, low=low, share=share).said == said
+    of_task = Evidence(-said or 1.0, -said or 1.0, 1.0, 0.1)
+    assert label(high=0.0, sides=(Evidence(high, low, share, 1.0), of_task)).said == said
 
 
 def test_nobody_is_answerable_for_a_call_that_did_not_complete() -> None:
