@@ -18,9 +18,9 @@ from app.aside import Aside
 from app.compaction import keep_compacting
 from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.dialects.anthropic.count import count_reply as messages_reply
-from app.dialects.anthropic.count import counted as messages_counted
 from app.dialects.anthropic.parse import parse_count as messages_count
 from app.dialects.anthropic.patch import patch_count as messages_ask
+from app.dialects.counted import counted
 from app.dialects.gemini.parse import count_reply as gemini_reply
 from app.dialects.gemini.parse import counted as gemini_counted
 from app.dialects.gemini.parse import parse_count as gemini_count
@@ -169,7 +169,7 @@ def _hot_routes(services: Services, max_body_bytes: int) -> dict[str, HotRoute]:
         MESSAGES,
         lambda body, head, _: messages_count(body, head),
         messages_ask,
-        messages_counted,
+        counted,
         messages_reply,
     )
     contents = Counting(

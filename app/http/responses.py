@@ -17,8 +17,9 @@ import structlog
 from app.core.errors import BadRequest, ContextTooLong, NotFound, PreviousNotFound, ResponsesDown
 from app.core.stored import Stored
 from app.core.types import ChatRequest
+from app.dialects.counted import counted
 from app.dialects.openai_chat.parse import members_of
-from app.dialects.openai_responses.count import count_reply, counted, patch_count
+from app.dialects.openai_responses.count import count_reply, patch_count
 from app.dialects.openai_responses.parse import parse_members
 from app.dialects.openai_responses.stored import (
     OURS,

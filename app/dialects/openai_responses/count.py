@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 
-from app.core.raw import UNREADABLE
 from app.core.types import ChatRequest
 from app.dialects.base import UpstreamRequest
 from app.dialects.openai_chat.render import object_bytes
@@ -19,11 +18,6 @@ _COUNTED: Final = frozenset(
 """Members that this method has; it refuses others, which requests for a response may hold."""
 
 
-class _Counted(msgspec.Struct):
-    input_tokens: int
-
-
-_counted = msgspec.json.Decoder(_Counted)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -37,11 +31,3 @@ def patch_count(request: ChatRequest, *, model: str) -> UpstreamRequest:
 def count_reply(tokens: int) -> bytes:
     """How many input tokens a request has."""
     return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
-
-
-def counted(body: bytes) -> int | None:
-    """What a provider counted; None where its reply says something else."""
-    try:
-        return _counted.decode(body).input_tokens
-    except UNREADABLE:
-        return None

@@ -25,8 +25,9 @@ from app.core.errors import (
     UpstreamRejected,
     UpstreamTimeout,
 )
-from app.dialects.anthropic.count import count_reply, counted
+from app.dialects.anthropic.count import count_reply
 from app.dialects.anthropic.dialect import DIALECT
+from app.dialects.counted import counted
 from app.dialects.openai_chat.errors import budget_error
 
 
