@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.book import Book
-from app.core.budget import Balance, Claim, Denied, Granted, Lost, Op, Settle, Settled
+from app.core.budget import Balance, Claim, Denied, Granted, Lost, Op, Reserve, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import Expired, LedgerUnavailable
 from tests.stores.cut_contract import CutContract
@@ -136,6 +136,27 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             first = await granted(store, reserve(store, "1", Claim(scope, 100), need=5, want=90, share=4))
             second = await granted(store, reserve(store, "2", Claim(scope, 100), need=5, want=90, share=4))
             assert (first.held_nano, second.held_nano) == (25, 18)
+
+    async def test_all_holds_may_be_bound_to_a_share_of_what_is_not_spent(self, make_store: MakeStore) -> None:
+        p = fresh()
+        capped, free = Claim(p + "a", 100), Claim(p + "free")
+        async with make_store() as store:
+
+            def asked(number: int, need: int, *, held_share: int = 4) -> Reserve:
+                return reserve(store, f"{p}{number}", free, capped, need=need, held_share=held_share)
+
+            await granted(store, asked(0, 20))
+            await store.apply(Settle(p + "0", 20))
+            full = await denied(store, asked(1, 21))
+            assert (full.scope, full.contended, full.killed) == (p + "a", False, False), "a quarter of 80 is 20"
+            await granted(store, asked(2, 15))
+            assert (await denied(store, asked(3, 6))).contended, "with what others hold"
+            await granted(store, asked(4, 5))
+            await granted(store, asked(5, 6, held_share=0))
+            short = await denied(store, asked(6, 55))
+            assert (short.scope, short.contended) == (p + "a", True), "a cap is told of before a share"
+            found = await balance(store, p + "a")
+            assert (found.spent_nano, found.held_nano, found.running) == (20, 26, 3)
 
     async def test_a_scope_without_a_limit_only_counts(self, make_store: MakeStore) -> None:
         scope = fresh() + "t"

@@ -63,10 +63,11 @@ def reserve(
     share: int = 1,
     now_ms: int = 0,
     need_tokens: int = 0,
+    held_share: int = 0,
 ) -> Reserve:
     """A Reserve of this store's owner; wants what it needs unless told otherwise."""
     wanted = need if want is None else want
-    return Reserve(call_id, store.owner, claims, need, wanted, risk, share, now_ms, need_tokens)
+    return Reserve(call_id, store.owner, claims, need, wanted, risk, share, now_ms, need_tokens, held_share=held_share)
 
 
 def advance(call_id: str, spent: int, *, need: int = 10, want: int | None = None, risk: int = 0) -> Advance:
