@@ -29,7 +29,7 @@ from app.http.feedback import serve_feedback
 from app.http.keys import serve_keys
 from app.http.models import serve_models
 from app.http.routes import Routes
-from app.http.speaking import spoken_at
+from app.http.speaking import spoken_by
 from app.http.stored_responses import serve_stored_responses
 from app.http.success_metrics import serve_success_metrics
 from app.http.tasks import caps_now, serve_tasks
@@ -42,7 +42,7 @@ Handlers = dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, A
 
 def error_response(error: BursarError, request: Request) -> Response:
     """An error in the client's dialect, as far as the request tells it."""
-    status, body = spoken_at(request.url.path, request.headers.keys()).error_reply(error)
+    status, body = spoken_by(request).error_reply(error)
     return Response(body, status, error.headers, media_type="application/json")
 
 

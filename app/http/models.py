@@ -19,7 +19,7 @@ from app.gateway.target import of_tier
 from app.http.asking import as_json
 from app.http.auth import KeyRing
 from app.http.routes import Routes
-from app.http.speaking import spoken_at
+from app.http.speaking import spoken_by
 
 EPOCH = "1970-01-01T00:00:00Z"
 """The policy does not know when a model was made."""
@@ -53,7 +53,7 @@ def serve_models(api: Routes, services: Services) -> None:
     @api.get("/v1beta/models")
     @api.get("/v1/models")
     async def models(request: Request) -> Response:
-        found, dialect = listed(request), _spoken(request)
+        found, dialect = listed(request), spoken_by(request).name
         if dialect == GEMINI:
             return Response(models_list(map(_facts, found)), media_type="application/json")
         if dialect == MESSAGES:
@@ -65,7 +65,7 @@ def serve_models(api: Routes, services: Services) -> None:
     @api.get("/v1beta/models/{name:path}")
     @api.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        found, dialect = one(name, request), _spoken(request)
+        found, dialect = one(name, request), spoken_by(request).name
         if dialect == GEMINI:
             return Response(one_model(_facts(found)), media_type="application/json")
         return as_json(_for_messages(found) if dialect == MESSAGES else found)
@@ -74,10 +74,6 @@ def serve_models(api: Routes, services: Services) -> None:
     async def hello(_: Request) -> Response:
         # Claude Code asks this before anything else, to see whether somebody is there.
         return as_json({"status": "ok"})
-
-
-def _spoken(request: Request) -> str:
-    return spoken_at(request.url.path, _with_query_key(request)).name
 
 
 def _with_query_key(request: Request) -> dict[str, str]:

@@ -164,6 +164,8 @@ def test_clients_of_messages_read_errors_of_their_own_everywhere(
     [
         ("GET", "/v1beta/models/none", {}, 404),
         ("GET", "/v1/models/none", {"x-goog-api-key": "k"}, 404),
+        ("GET", "/v1/models/none?key=k", {}, 404),
+        ("PUT", "/v1/models?key=k", {}, 405),
         ("POST", "/v1beta/cachedContents", {}, 404),
         ("POST", "/v1beta/models/small:batchEmbedContents", {}, 404),
         ("POST", "/v1/models/small:embedContent", {}, 404),
