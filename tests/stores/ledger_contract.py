@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.book import Book
-from app.core.budget import Balance, Claim, Denied, Granted, Lost, Op, Reserve, Settle, Settled
+from app.core.budget import Advance, Balance, Claim, Denied, Granted, Lost, Op, Reserve, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import Expired, LedgerUnavailable
 from tests.stores.cut_contract import CutContract
@@ -136,6 +136,14 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             first = await granted(store, reserve(store, "1", Claim(scope, 100), need=5, want=90, share=4))
             second = await granted(store, reserve(store, "2", Claim(scope, 100), need=5, want=90, share=4))
             assert (first.held_nano, second.held_nano) == (25, 18)
+
+    async def test_a_call_that_goes_on_gets_what_it_needs_beyond_its_share(self, make_store: MakeStore) -> None:
+        scope = fresh() + "t"
+        async with make_store() as store:
+            await granted(store, reserve(store, "1", Claim(scope, 100)))
+            for spent, need, held in ((10, 20, 22), (20, 40, 40), (50, 60, 50)):
+                found = await granted(store, Advance("1", spent, need, 90, 0, 4))
+                assert found.held_nano == held, "a quarter of what is left, its need, or all of it"
 
     async def test_all_holds_may_be_bound_to_a_share_of_what_is_not_spent(self, make_store: MakeStore) -> None:
         p = fresh()

@@ -19,6 +19,7 @@ from app.core.money import MAX_NANO
 from app.stores.budgets import OWNER_LEASE_S, Expired, LedgerUnavailable
 from app.stores.budgets_redis import MAX_BATCH, RedisBudgets
 from tests.redis_server import RedisServer, shared_server
+from tests.stores.cut_contract import cut
 from tests.stores.ledger_contract import LedgerContract
 from tests.stores.ledger_tools import (
     SHORT_LEASE_S,
@@ -299,6 +300,14 @@ async def test_a_users_windows_are_forgotten_when_they_are_over_and_the_user_aft
         assert [s / 86400 for s in ttl_s] == pytest.approx([2 / 24 + spare, *[40 + spare] * 2, 400 + spare], abs=0.01)
         listed = server.command("KEYS", "*").decode()
         assert not [index for index in ("tasks", "windows", "totals") if f"{{bursar}}:{index}" in listed]
+
+
+async def test_what_was_cut_is_forgotten_with_its_task_where_nobody_takes_note(server: RedisServer) -> None:
+    async with opened(server.url) as store:
+        store.task_retention_s = 0
+        for scope in ("task:k:old", "task:k:new"):
+            await cut(store, scope)
+        assert [one.scope for one in await store.cuts(10)] == ["task:k:new"]
 
 
 async def test_scopes_are_found_behind_pages_of_others(server: RedisServer) -> None:
