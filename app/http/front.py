@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl, unquote
@@ -106,7 +107,7 @@ class Front:
         await send({"type": "http.response.body", "body": b""})
 
     async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The API's answer, with an id like every other; the server leaves the body out for HEAD."""
+        """The API's answer, with an id like every other."""
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -115,10 +116,26 @@ class Front:
             await send(message)
 
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        elif scope["method"] != "GET":
+            return await self._serve_head(scope, send_with_id)
+        if scope["method"] != "GET":
             receive = in_time(receive, self._patience)
         await self._api(scope, receive, send_with_id)
+
+    async def _serve_head(self, scope: Scope, send: Send) -> None:
+        """What GET would say, as far as its head; that ends what would stream for ever."""
+        ended = asyncio.Event()
+
+        async def receive() -> Message:
+            await ended.wait()
+            return {"type": "http.disconnect"}
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                ended.set()
+
+        await self._api({**scope, "method": "GET"}, receive, send_head)
 
     async def _refuse(self, send: Send, error: BursarError, dialect: Dialect) -> None:
         self._metrics.errors.labels(error.label).inc()

@@ -14,11 +14,13 @@ import pytest
 from google.genai import errors as gemini_errors
 
 from app.http import hot
+from app.http.dashboard.live import MAX_VIEWERS
 from app.http.front import Front
 from tests.http.live import SAY, Answer, LiveGateway, contract, sha256
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
+EVENTS = "text/event-stream; charset=utf-8"
 
 
 def test_every_answer_has_an_id_of_its_own(gateway: LiveGateway) -> None:
@@ -273,6 +275,20 @@ def test_head_is_get_without_the_body(gateway: LiveGateway) -> None:
         head, get = gateway.ask("HEAD", path), gateway.ask("GET", path)
         assert (head.status, head.body) == (get.status, b"")
         assert head.headers["content-length"] == str(len(get.body))
+
+
+def test_head_of_a_stream_ends_and_takes_no_viewers_place(gateway: LiveGateway) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S)
+    for _ in range(MAX_VIEWERS + 1):
+        connection.request("HEAD", "/dashboard/api/live")
+        head = connection.getresponse()
+        assert (head.status, head.headers["content-type"], head.read()) == (200, EVENTS, b"")
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    stream = gateway.stream("GET", "/dashboard/api/live")
+    assert (stream.status, stream.headers["content-type"]) == (200, EVENTS)
+    stream.leave()
 
 
 @pytest.mark.parametrize(
