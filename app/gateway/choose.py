@@ -33,6 +33,16 @@ def choose(rules: Route, options: Sequence[Considered]) -> tuple[Considered, str
     return min(options, key=_doubt_key), "none is adequate: likeliest to succeed"
 
 
+def sure_of(rules: Route, chosen: Considered, options: Sequence[Considered]) -> bool:
+    """Whether a router is sure enough of its choice. One that is not adequate is taken for want of a better, so of the
+    others it must be sure, too: else a model that is known to fail would be kept for ever, and none tried in its place.
+    """
+    least, score = rules.min_confidence, chosen.score
+    if rules.objective == "cheapest_adequate" and score.p_success < rules.adequacy:
+        return min(option.score.confidence for option in options) >= least
+    return score.confidence >= least
+
+
 def _best_within(limit_nano: int, options: Sequence[Considered]) -> tuple[Considered, str]:
     """An unpriced model fits no limit: what is not known is not zero."""
     fitting = [o for o in options if o.expected_nano is not None and o.expected_nano <= limit_nano]

@@ -12,7 +12,7 @@ from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest, Placement
 from app.dialects.registry import COMPLETIONS
-from app.gateway.choose import Considered, choose, cost_key, name_verdicts
+from app.gateway.choose import Considered, choose, cost_key, name_verdicts, sure_of
 from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
 from app.gateway.placement import misplaced
 from app.gateway.sobered import sobered
@@ -251,7 +251,7 @@ class _Scoring:
         if self._view.routers[router].surest(self._features) < rules.min_confidence:
             return self.opinion(HEURISTIC)
         own = self.opinion(router)
-        return own if own.chosen.score.confidence >= rules.min_confidence else self._left_by(own, rules.min_confidence)
+        return own if sure_of(rules, own.chosen, own.usable) else self._left_by(own, rules.min_confidence)
 
     def _left_by(self, other: Opinion, least: float) -> Opinion:
         """The heuristic's opinion where another router left the decision to it, and is believed where it is sure."""

@@ -25,7 +25,7 @@ from app.core.feedback import Correction, Feedback, Turned, task_thing
 from app.core.seen import Seen
 from app.core.types import Outcome
 from app.gateway.target import HELD
-from app.learner.sources import MAX_LOG_ODDS, SHARED, TASK, Sources, Told, logit, strongest
+from app.learner.sources import MAX_LOG_ODDS, SHARED, SIGNS, TASK, Sources, Told, logit, strongest
 from routers.abilities import logistic
 
 CREDIT: Final = 0.9
@@ -256,19 +256,26 @@ def label_of(call: Call, told: Sequence[Told], sources: Sources, said_s: float) 
         expected=call.expected,
         said_s=said_s,
         part=part,
-        sides=(_evidence(own, sources), _evidence(of_task, sources)) if own and of_task else (),
+        sides=(_evidence(own, sources), _evidence(of_task, sources)) if of_task and _spoken(own) else (),
     )
 
 
 def _evidence(told: Sequence[Told], sources: Sources) -> Evidence:
-    """Some words on one call, taken together: a whole label, where one of them is."""
+    """Some words on one call, taken together: a whole label, where one that somebody spoke is. What only showed goes
+    with them: as a label of its own, that nothing bad showed in many calls would outweigh what their task came to."""
     graded = [word for word in told if 0.0 < word.good < 1.0]
     sure = sum(sources.log_odds(word, word.good == 1.0) for word in told if word not in graded)
     high = sure + sum(sources.log_odds(word, True) for word in graded)
     low = sure + sum(sources.log_odds(word, False) for word in graded)
     trusts = [sources.reliability(word.source, word.key).informed * word.strength for word in graded]
     share = sum(t * w.good for t, w in zip(trusts, graded, strict=True)) / sum(trusts) if sum(trusts) else 1.0
-    return Evidence(_bounded(high), _bounded(low), share, max(word.part for word in told))
+    part = max((word.part for word in _spoken(told)), default=1.0)
+    return Evidence(_bounded(high), _bounded(low), share, part)
+
+
+def _spoken(told: Iterable[Told]) -> list[Told]:
+    """Those that somebody said: signs only show."""
+    return [word for word in told if word.source not in SIGNS]
 
 
 def hint_of(call: Call, word: Feedback, sources: Sources) -> Label | None:

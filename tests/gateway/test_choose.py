@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.policy import Objective, Route
-from app.gateway.choose import Considered, choose, passed_over
+from app.gateway.choose import Considered, choose, passed_over, sure_of
 from routers.base import Score
 from tests.gateway.policy_values import model
 
@@ -120,3 +120,17 @@ def test_no_other_option_is_better(seen: list[Considered], objective: Objective,
         if objective == "cheapest_adequate" and q >= adequacy:
             assert p >= adequacy
             assert dearer is None or (cost is not None and cost <= dearer)
+
+
+def test_a_choice_for_want_of_a_better_has_to_know_the_others() -> None:
+    def known(p: float, confidence: float) -> Considered:
+        return Considered(model("one"), Score(p, confidence, 100.0), 100, "capable")
+
+    rules = Route("auto", (), adequacy=0.8, min_confidence=0.7)
+    failing, unknown, adequate_one = known(0.4, 0.9), known(0.3, 0.5), known(0.85, 0.9)
+    assert sure_of(rules, adequate_one, [adequate_one, unknown])
+    assert not sure_of(rules, failing, [failing, unknown])
+    assert sure_of(rules, failing, [failing, known(0.3, 0.7)])
+    assert not sure_of(rules, unknown, [unknown])
+    best = Route("auto", (), objective="quality", max_expected_nano=1_000, adequacy=0.8, min_confidence=0.7)
+    assert sure_of(best, failing, [failing, unknown])

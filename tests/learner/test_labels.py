@@ -304,3 +304,23 @@ def test_stronger_not_needed_hints_at_the_next_cheaper() -> None:
     assert 0.0 < hint.weight < 0.4
     assert hint_of(call, WORD, Sources()) is None
     assert hint_of(replace(call, cheaper=None), word, Sources()) is None
+
+
+@pytest.mark.parametrize("calls", [2, 6, 20])
+def test_nothing_bad_in_many_calls_does_not_outweigh_what_their_task_came_to(calls: int) -> None:
+    """That no sign of failure showed is a label of its own only where nobody has spoken: of a task that failed it would
+    be one for each of its calls."""
+    sources = Sources()
+    quiet = [Told(sign, 1.0, "alice") for sign in SIGNS[:3]]
+    credit = credits_of(calls)
+
+    def pulled(good: float, signs: Sequence[Told]) -> float:
+        outcomes = [
+            label_of(CALL, [Told(TASK + VERIFIER, good, "alice", part=part), *signs], sources, 1.0) for part in credit
+        ]
+        told = [found.told(0.5) for found in outcomes if found is not None]
+        return sum(weight * (outcome - 0.5) for outcome, weight in told)
+
+    assert pulled(0.0, quiet) == pytest.approx(pulled(0.0, []), abs=0.05)
+    assert pulled(1.0, quiet) == pytest.approx(pulled(1.0, []), abs=0.05)
+    assert pulled(0.0, quiet) < -0.3
