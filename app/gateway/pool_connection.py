@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
             self.asked = False
             self._wake()
         elif self.asked:
-            self.unread = not (self.status or self._silent_bytes) and has_unacknowledged(self.transport)
+            self.unread = not (self.status or self._silent_bytes) and has_unacknowledged(self.transport, exc)
             self._broken(f"the connection was lost: {exc or 'closed by the provider'}")
 
     def _broken(self, why: str) -> None:

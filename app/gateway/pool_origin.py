@@ -79,14 +79,18 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-    def has_unacknowledged(transport: asyncio.Transport) -> bool:
+    def has_unacknowledged(transport: asyncio.Transport, lost: Exception | None) -> bool:
         """Whether the other side's machine has not acknowledged all that was written: then nobody has read it all.
 
-        What ends a connection in order acknowledges what had come by then; SIOCOUTQ tells what was not, also after a
-        reset (https://man7.org/linux/man-pages/man7/tcp.7.html).
+        What ends a connection in order (`lost` is None, or a broken pipe: a reset behind such an end) acknowledges what
+        had come by then, and SIOCOUTQ tells what was not (https://man7.org/linux/man-pages/man7/tcp.7.html). Any other
+        loss tells nothing: of a reset Linux does not look at what it acknowledges, and what was read right before it,
+        on a connection that was used before, was as a rule not acknowledged either.
         """
         if transport.get_write_buffer_size():
             return True
+        if lost is not None and not isinstance(lost, BrokenPipeError):
+            return False
         sock = transport.get_extra_info("socket")
         if sock is None:  # closed by now: uvloop's TLS tells of a loss only then
             return False
@@ -98,7 +102,7 @@ if sys.platform == "linux":
 
 else:
 
-    def has_unacknowledged(transport: asyncio.Transport) -> bool:
+    def has_unacknowledged(transport: asyncio.Transport, lost: Exception | None) -> bool:
         """Whether something was not even sent: what was acknowledged cannot be known here."""
         return transport.get_write_buffer_size() > 0
 

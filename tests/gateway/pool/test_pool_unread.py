@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 import sys
 from typing import Self
 
@@ -129,6 +130,27 @@ async def test_one_that_was_read_is_not_sent_again(pool: PooledUpstreams) -> Non
         server.close()
         with pytest.raises(ConnectionBroken):
             await opening
+        assert server.connections == 1
+
+
+async def test_one_that_was_read_before_a_reset_is_not_sent_again(pool: PooledUpstreams) -> None:
+    """Between machines that know each other an acknowledgement waits for the answer, and a reset carries none that
+    Linux looks at: the request is not acknowledged, and may be billed all the same."""
+    with Blocking(secure=False) as server:
+        served = asyncio.ensure_future(asyncio.to_thread(server.serve))
+        await exchange(pool, server.provider)
+        await served
+        for _ in range(3):
+            served = asyncio.ensure_future(asyncio.to_thread(server.serve, connect=False))
+            await exchange(pool, server.provider)
+            await served
+        opening = asyncio.ensure_future(pool.open(server.provider, PATH, WHOLE))
+        await asyncio.to_thread(server.read)
+        assert server._peer is not None
+        server._peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()
+        with pytest.raises(ConnectionBroken):
+            await asyncio.wait_for(opening, 30)  # else it was sent again, to a connection that nobody answers
         assert server.connections == 1
 
 
