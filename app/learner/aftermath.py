@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from app.learner.lesson import Lesson
+from app.learner.lesson import Learned, Lesson
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
-from app.learner.step import Learned, Learner
+from app.learner.step import Learner
 from app.learner.trial import Compared, compared, together
 from routers.belief import Belief
 

@@ -73,6 +73,25 @@ class Lesson:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A label as it was taken in. `first`: nothing was learned of this call before. `expected`: P(success) by the
+    belief without it, and, where it is the first, without what else was learned of its unit."""
+
+    request_id: str
+    model: str
+    task_type: str
+    demand: Demand
+    source: str
+    key: str
+    said_s: float
+    expected: float
+    outcome: float
+    weight: float
+    first: bool
+    held: bool
+
+
 class _Candidate(msgspec.Struct):
     model: str
     tier: int | None = None

@@ -22,7 +22,7 @@ from app.core.feedback import Feedback
 from app.learner.guard import Guard
 from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
 from app.learner.late import Late, lessons_late
-from app.learner.lesson import NEVER, Lesson, Malformed, is_held, lesson_of, order_of
+from app.learner.lesson import NEVER, Learned, Lesson, Malformed, is_held, lesson_of, order_of
 from app.learner.signs import SETTLED_S, around, signs_of
 from app.learner.sources import SIGNS, Sources, Told
 from routers.base import Arm
@@ -41,25 +41,6 @@ FAINT: Final = 0.001
 MAX_JUDGED: Final = 3
 """How often the guard hears the words on one call: who changes its word cannot do so without being judged, nor be
 judged good for it for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A label as it was taken in. `expected`: P(success) by the belief without it. `first`: nothing was learned of this
-    call before."""
-
-    request_id: str
-    model: str
-    task_type: str
-    demand: Demand
-    source: str
-    key: str
-    said_s: float
-    expected: float
-    outcome: float
-    weight: float
-    first: bool
-    held: bool
 
 
 @dataclass
@@ -89,6 +70,7 @@ class Learner:
         self._open: dict[str, None] = {}
         self._strangers: dict[str, None] = {}
         self._behind: dict[str, tuple[float, Arm]] = {}
+        self._apart: dict[str, Belief] = {}
 
     def saw(self, records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Take in finished calls, in any order; one that came before, or that the weights were taught by, is not taken
@@ -185,6 +167,7 @@ class Learner:
             self.unheard += not self._is_settled(request_id, now_s)
         due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=order_of)
         self._due.clear()
+        self._apart.clear()
         if due:
             known = (lesson.call for lesson in self.lessons.values())
             signs = signs_of(around([lesson.call for lesson in due], known), now_s)
@@ -352,6 +335,11 @@ class Learner:
                 belief = belief.told(site, back=True)
         return belief
 
+    def told_with(self, lesson: Lesson) -> list[Lesson]:
+        """The lessons of its unit that are in the belief."""
+        names = self.tasks[lesson.unit] if lesson.unit == lesson.task else [lesson.call.request_id]
+        return [mate for mate in map(self.lessons.__getitem__, names) if mate.sites and mate.unit == lesson.unit]
+
     def _unlearn(self, lesson: Lesson) -> None:
         self.belief, lesson.sites = self.without(lesson), ()
 
@@ -366,20 +354,30 @@ class Learner:
     def _noted(self, lesson: Lesson, label: Label, *, first: bool, held: bool) -> Learned:
         expected = self._expected(lesson, label.model)
         outcome, weight = label.told(expected)
+        if first and lesson.unit == lesson.task:
+            expected = self._expected(lesson, label.model, self._without_unit(lesson))
         return Learned(
             label.request_id, label.model, label.task_type, lesson.demand, label.source, label.key, label.said_s,
             expected, outcome, weight, first, held,
         )  # fmt: skip
 
-    def _expected(self, lesson: Lesson, model: str) -> float:
-        """P(success) by the belief, which learns of the model where it did not know it."""
+    def _without_unit(self, lesson: Lesson) -> Belief:
+        """What was believed before anything of a unit was learned in this step, without what was before."""
+        if lesson.unit not in self._apart:
+            self._apart[lesson.unit] = self.without(*self.told_with(lesson))
+        return self._apart[lesson.unit]
+
+    def _expected(self, lesson: Lesson, model: str, belief: Belief | None = None) -> float:
+        """P(success) by the learner's belief, which learns of the model where it did not know it, or by another."""
         arm = lesson.arms.get(model)
         if arm is None or not self.is_current(lesson, model):
             return lesson.call.expected
         there = self.belief.own.get(arm.name)
         if there is None or there.arm != arm:
             self.belief = self.prior.joined(self.belief, arm, self.base.ability(arm))
-        return self.probability(self.belief, model, lesson.demand)
+        if belief is not None:
+            belief = self.prior.joined(belief, arm, self.base.ability(arm))
+        return self.probability(belief or self.belief, model, lesson.demand)
 
     def _forget(self) -> None:
         """Let the oldest calls leave the window; what they taught stays."""

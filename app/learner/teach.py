@@ -14,8 +14,8 @@ from math import log, sqrt
 from typing import Any, Final
 
 from app.core.feedback import Feedback, task_thing
-from app.learner.lesson import Lesson
-from app.learner.step import Learned, Learner
+from app.learner.lesson import Learned, Lesson
+from app.learner.step import Learner
 from app.learner.trial import CERTAIN
 from routers.artifact import Weights
 from routers.house import House
@@ -33,7 +33,8 @@ class TooLittle(ValueError):
 
 @dataclass
 class Cell:
-    """One model at one kind of work: labels, the sum of their weights, and of weighted outcomes."""
+    """One model at one kind of work: labels (what was said of a task is one, in each cell that its calls are of), the
+    sum of their weights, and of weighted outcomes."""
 
     labels: int = 0
     weight: float = 0.0
@@ -42,9 +43,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Taught:
-    """`calls`: read, from `first_s` (Unix time) on; `sources`: labels by who spoke. `before`, `after`: mean log loss in
-    nats of foreseeing each label by the weights as they were, and as taught until then; `gain` between them, with its
-    standard `error`."""
+    """`calls`: read, from `first_s` (Unix time) on; `labels`: what was said of a task is one; `sources`: labels by who
+    spoke. `before`, `after`: mean log loss in nats of foreseeing each label by the weights as they were, and as taught
+    until then; `gain` between them, with its standard `error`."""
 
     house: House
     calls: int
@@ -101,35 +102,67 @@ def _things(batch: Iterable[Mapping[str, Any]]) -> dict[str, None]:
     return found
 
 
+@dataclass(slots=True)
+class _Foreseen:
+    """A call's label: P(success) by the weights as they were, and as taught before anything was learned of its unit;
+    and what it came to when it was heard last."""
+
+    model: str
+    task_type: str
+    source: str
+    untaught: float
+    taught: float
+    unit: str = ""
+    outcome: float = 0.0
+    weight: float = 0.0
+
+
 class _Losses:
-    """How well each first label of a call was foreseen."""
+    """How well each label was foreseen; what was said of a task is one, and shared by its calls."""
 
     def __init__(self, learner: Learner) -> None:
         self._learner, self._untaught = learner, learner.prior.begin()
-        self._pairs: list[tuple[float, float, float]] = []
-        self._sources: Counter[str] = Counter()
-        self._cells: dict[tuple[str, str], Cell] = {}
+        self._calls: dict[str, _Foreseen] = {}
 
     def hear(self, learned: Learned, lesson: Lesson | None) -> None:
         arm = None if lesson is None else lesson.arms.get(learned.model)
-        if not learned.first or arm is None or lesson is None or learned.model != lesson.call.model:
+        if arm is None or lesson is None or not lesson.labels or learned.model != lesson.call.model:
             return
-        learner = self._learner
-        self._untaught = learner.prior.joined(self._untaught, arm, learner.base.ability(arm))
-        untaught = learner.probability(self._untaught, arm.name, learned.demand)
-        outcome, weight = lesson.labels[0].told(0.5)
-        self._pairs.append((_loss(untaught, outcome), _loss(learned.expected, outcome), weight))
-        self._sources[learned.source] += 1
-        cell = self._cells.setdefault((learned.model, learned.task_type), Cell())
-        cell.labels, cell.weight, cell.good = cell.labels + 1, cell.weight + weight, cell.good + weight * outcome
+        call = self._calls.get(learned.request_id)
+        if learned.first:
+            learner = self._learner
+            self._untaught = learner.prior.joined(self._untaught, arm, learner.base.ability(arm))
+            untaught = learner.probability(self._untaught, arm.name, learned.demand)
+            call = _Foreseen(learned.model, learned.task_type, learned.source, untaught, learned.expected)
+            self._calls[learned.request_id] = call
+        if call is not None:
+            call.unit, (call.outcome, call.weight) = lesson.unit, lesson.labels[0].told(0.5)
 
     def taught(self, calls: int, first_s: float, until_s: float) -> Taught:
-        before, after, gain, error = judged(self._pairs, calls)
-        belief = self._learner.belief
+        units: dict[str, list[_Foreseen]] = {}
+        cells: dict[tuple[str, str], Cell] = {}
+        for one in self._calls.values():
+            units.setdefault(one.unit, []).append(one)
+        for unit in units.values():
+            for name in dict.fromkeys((one.model, one.task_type) for one in unit):
+                cells.setdefault(name, Cell()).labels += 1
+            for one in unit:
+                cell = cells[one.model, one.task_type]
+                cell.weight, cell.good = cell.weight + one.weight, cell.good + one.weight * one.outcome
+        sources = Counter(unit[0].source for unit in units.values())
+        before, after, gain, error = judged([_of_unit(unit) for unit in units.values()], calls)
         return Taught(
-            House(belief, float(until_s)), calls, len(self._pairs), dict(sorted(self._sources.items())),
-            dict(sorted(self._cells.items())), before, after, gain, error, first_s,
+            House(self._learner.belief, float(until_s)), calls, len(units), dict(sorted(sources.items())),
+            dict(sorted(cells.items())), before, after, gain, error, first_s,
         )  # fmt: skip
+
+
+def _of_unit(unit: Sequence[_Foreseen]) -> tuple[float, float, float]:
+    """One label's mean losses before and after, and its weight."""
+    weight = sum(one.weight for one in unit)
+    before = sum(one.weight * _loss(one.untaught, one.outcome) for one in unit)
+    after = sum(one.weight * _loss(one.taught, one.outcome) for one in unit)
+    return (before / weight, after / weight, weight) if weight else (0.0, 0.0, 0.0)
 
 
 def judged(pairs: Sequence[tuple[float, float, float]], calls: int) -> tuple[float, float, float, float]:
@@ -139,7 +172,7 @@ def judged(pairs: Sequence[tuple[float, float, float]], calls: int) -> tuple[flo
     if len(pairs) < MIN_LABELS or whole <= 0.0:
         raise TooLittle(
             f"{calls} calls with {len(pairs)} labels: fewer than {MIN_LABELS} teach too little to be told from chance. "
-            "Labels come from POST /v1/feedback and from what clients do after an answer"
+            "What is said of a task is one. Labels come from POST /v1/feedback and from what clients do after an answer"
         )
     before, after = (sum(pair[at] * pair[2] for pair in pairs) / whole for at in (0, 1))
     gain = before - after

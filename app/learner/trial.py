@@ -69,19 +69,13 @@ def _held_out(learner: Learner) -> Iterator[tuple[Lesson, Belief]]:
     held = (learner.lessons[name] for name in learner.held if name in learner.lessons)
     learned = (one for one in reversed(learner.lessons.values()) if one.sites and one.since == learner.term)
     for lesson in itertools.chain(_judges(learner, held), _latest(_judges(learner, learned))):
-        told = _told_with(learner, lesson)
+        told = learner.told_with(lesson)
         if all(mate.since == learner.term for mate in told):
             if lesson.unit not in known:
                 known[lesson.unit] = learner.without(*told)
             yield lesson, known[lesson.unit]
         else:  # the one in force was told of some: then this one may know of them, too
             yield lesson, learner.without(lesson)
-
-
-def _told_with(learner: Learner, lesson: Lesson) -> list[Lesson]:
-    """The lessons of its unit that are in the belief."""
-    names = learner.tasks[lesson.unit] if lesson.unit == lesson.task else [lesson.call.request_id]
-    return [mate for mate in map(learner.lessons.__getitem__, names) if mate.sites and mate.unit == lesson.unit]
 
 
 def _judges(learner: Learner, lessons: Iterable[Lesson]) -> Iterator[Lesson]:

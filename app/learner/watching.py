@@ -14,7 +14,8 @@ from typing import Any, Final
 from app.core.quarantined import Quarantined
 from app.learner.again import IN_ALL, MOST, Requests, name_of
 from app.learner.labels import CORRECTION
-from app.learner.step import Learned, Learner
+from app.learner.lesson import Learned
+from app.learner.step import Learner
 from routers.drift import expectation, knows
 from routers.paired import NEW
 from routers.quarantine import Name, Watch, cause, hear, new_watch, released, state_of, watch_of

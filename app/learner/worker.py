@@ -21,8 +21,9 @@ import structlog
 
 from app.core.quarantined import Quarantined
 from app.learner.aftermath import Aftermath
+from app.learner.lesson import Learned
 from app.learner.pack import DAMAGED, Unreadable, pack_belief, pack_learner, unpack_belief, unpack_down, unpack_learner
-from app.learner.step import Learned, Learner
+from app.learner.step import Learner
 from app.learner.trial import LEAST, tried, verdict
 from app.learner.watching import Event, Watching, differ
 from app.stores.outcomes import Outcomes

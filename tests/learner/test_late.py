@@ -10,10 +10,11 @@ import pytest
 from app.core.seen import Seen
 from app.learner import late, step
 from app.learner.late import LOOK_AFTER_S, Late
+from app.learner.lesson import Learned
 from app.learner.pack import pack_learner, unpack_learner
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS
-from app.learner.step import Learned, Learner
+from app.learner.step import Learner
 from tests.learner.calls import BASE, call_id, of_task, record, word
 
 SEEN = msgspec.to_builtins(Seen("b", "a", empty=True))

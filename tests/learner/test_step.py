@@ -14,7 +14,7 @@ from app.core.feedback import Correction, Feedback
 from app.core.seen import Seen
 from app.learner import step
 from app.learner.labels import Call, spoken
-from app.learner.lesson import is_held
+from app.learner.lesson import Learned, is_held
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
 from app.learner.signs import SETTLED_S
 from app.learner.sources import SIGNS, Told, prior_of
@@ -166,7 +166,7 @@ def test_how_far_a_speaker_is_believed_is_learned_where_a_better_one_spoke_too(r
     assert learned.weight > newcomer.weight if right else learned.weight < newcomer.weight
 
 
-def alone(made: Learner, said: Feedback) -> list[step.Learned]:
+def alone(made: Learner, said: Feedback) -> list[Learned]:
     """What the one word on another call teaches."""
     made.saw([record(50)])
     made.said([said])

@@ -17,7 +17,7 @@ from routers.features import extract
 from routers.house import House
 from routers.learned import LearnedRouter
 from routers.live import LiveRouter, prior_of
-from tests.learner.calls import BASE, call_id, record, word
+from tests.learner.calls import BASE, call_id, of_task, record, word
 
 WEIGHTS = read(SHIPPED_WEIGHTS)
 CHAT = extract(RequestView(last_user="Hi! How are you today?", first_user=""))
@@ -84,6 +84,35 @@ def test_taught_twice_is_as_taught_once_of_all() -> None:
     for a, b in zip((twice.house, once.house), (once.house, twice.house), strict=True):
         assert a.belief.ability("small").mean == pytest.approx(b.belief.ability("small").mean, abs=0.05)
     assert taught(taught(WEIGHTS, old), old, new).version == taught(taught(WEIGHTS, old), new).version
+
+
+def tasks(outcomes: list[bool], calls: int) -> tuple[list[dict[str, Any]], list[Feedback]]:
+    """Tasks of so many calls each of the large model at chat, of which only the task's outcome is said."""
+    records = [
+        record(at * calls + n, "large", task_id=f"t{at}") for at in range(len(outcomes)) for n in range(calls)
+    ]  # fmt: skip
+    return records, [of_task(f"t{at}", "success" if good else "failure") for at, good in enumerate(outcomes)]
+
+
+def test_what_is_said_of_a_task_is_one_label_however_many_calls_it_took() -> None:
+    with pytest.raises(TooLittle, match="60 calls with 6 labels: fewer than 50"):
+        teach(BASE, *tasks([True] * 6, 10))
+    found = teach(BASE, *tasks([True] * 60, 4))
+    assert (found.calls, found.labels, found.sources) == (240, 60, {"task_verifier": 60})
+    alone = teach(BASE, *tasks([True] * 60, 1))
+    cell, whole = (of.cells["large", "chat"] for of in (found, alone))
+    assert cell.labels == 60
+    assert cell.weight == pytest.approx(whole.weight, rel=0.05)
+
+
+def test_no_call_of_a_task_is_foreseen_by_what_the_others_taught() -> None:
+    """Every other task fails, whose 13 calls share that: what is foreseen is no better, nor surer, than of tasks of one
+    call. Batches end within tasks."""
+    outcomes = [True, False] * 60
+    found, alone = teach(BASE, *tasks(outcomes, 13)), teach(BASE, *tasks(outcomes, 1))
+    assert found.labels == alone.labels == 120
+    assert found.after == pytest.approx(alone.after, abs=0.01)
+    assert found.error > 0.9 * alone.error
 
 
 @pytest.mark.parametrize(("calls", "says"), [(0, "0 calls with 0 labels"), (49, "49 labels: fewer than 50")])
