@@ -6,29 +6,23 @@ that of the likelihood of what was said, given how reliable its sources are: wit
 still go to the true success rate, where "0.8 of a success" for every word of a source that errs in a fifth of cases
 would pull all models towards 0.5.
 
-Who is answerable: a call that did not complete (cut, client gone, any error) gets no label, whatever is said of it. A
-task's outcome is credited to those of its completed calls for which a model was chosen, the last one most: each earlier
-one CREDIT times the next, and all together one label. Calls that only go on with the model of an open tool loop get
-nothing: it is the choice at the loop's beginning that is to be made better. What is divided is its weight and not its
-evidence: weakened evidence would explain failures away, the more the longer tasks are, and P(success) is to be that of
-the tasks which a model is given. Where several models made a task's calls less is believed of each (SHARED). A call of
-which the same speaker has said something itself takes nothing from its task.
+A call that did not complete (cut, client gone, any error) gets no label, whatever is said of it; what a task's outcome
+is to its calls, `learner/credit.py` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from app.core.feedback import Correction, Feedback, Turned, task_thing
+from app.core.feedback import Correction, Feedback, Turned
 from app.core.seen import Seen
 from app.core.types import Outcome
 from app.gateway.target import HELD
-from app.learner.sources import MAX_LOG_ODDS, SHARED, SIGNS, TASK, Sources, Told, logit, strongest
+from app.learner.sources import MAX_LOG_ODDS, SIGNS, Sources, Told, logit, strongest
 from routers.abilities import logistic
 
-CREDIT: Final = 0.9
 CHEAPER_STRENGTH: Final = 0.25
 """What "a stronger model was not needed" says of the next cheaper candidate, which nobody has seen try."""
 EXPECTED: Final = (0.05, 0.95)
@@ -58,7 +52,8 @@ may be on another scale."""
 class Call:
     """What labels need of a trace. `expected`: the router's P(success) of the model that answered, UNKNOWN where it
     said none. `cheaper`: the candidate just below it in expected cost, None where there is none. `by_hand`: the client
-    named a model, and no route. `goes_on`: with the model of an open tool loop, so that nothing was chosen."""
+    named a model, and no route. `goes_on`: with the model of an open tool loop, so that nothing was chosen. `stopped`:
+    a cap, a clock, the provider or the gateway ended it, or let it not begin: neither its answer nor its client did."""
 
     request_id: str
     key: str
@@ -73,6 +68,7 @@ class Call:
     cheaper: str | None = None
     by_hand: bool = False
     goes_on: bool = False
+    stopped: bool = False
     seen: Seen | None = None
 
 
@@ -173,6 +169,7 @@ def call_of(record: Mapping[str, Any]) -> Call:
         cheaper=None if chosen is None else _cheaper(chosen, candidates),
         by_hand=decision.get("route") is None,
         goes_on=decision.get("reason") == HELD,
+        stopped=record["outcome"] not in (Outcome.COMPLETED, Outcome.CLIENT_GONE),
         seen=None if not seen else Seen.of_json(seen),
     )
 
@@ -196,45 +193,6 @@ def told_of(word: Feedback) -> Told:
     elif word.correction is Correction.STOPPED_TOO_EARLY:
         good, strength = min(good, 0.5), max(strength, 0.8)
     return Told(str(word.source), good, word.by, strength)
-
-
-def credits_of(n: int) -> list[float]:
-    """The parts of one label that each of a task's n calls gets, in order; see the module's rule."""
-    shares = [CREDIT ** (n - 1 - place) for place in range(n)]
-    return [share / sum(shares) for share in shares]
-
-
-def may_speak(word: Feedback, call: Call) -> bool:
-    """Whether a word counts for a call: its key's own, or an admin's. Unmatched words were not checked when said."""
-    return word.admin or word.by == call.key
-
-
-def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[Told]]:
-    """What was said of each call by its request id: of itself, and as its part of its task. `calls` are all that are
-    known of the tasks in question, in any order."""
-    by_id = {call.request_id: call for call in calls if call.completed}
-    tasks: dict[str, list[Call]] = {}
-    for call in sorted(by_id.values(), key=lambda call: (call.created_s, call.request_id)):
-        if call.task_id is not None:
-            tasks.setdefault(task_thing(call.key, call.task_id), []).append(call)
-    found: dict[str, list[Told]] = {}
-    said: set[tuple[str, str, str]] = set()
-    of_tasks: list[Feedback] = []
-    for word in words:
-        call_said_of = by_id.get(word.thing)
-        if call_said_of is not None and may_speak(word, call_said_of):
-            found.setdefault(word.thing, []).append(told_of(word))
-            said.add((word.thing, word.by, word.source))
-        elif word.thing in tasks:
-            of_tasks.append(word)
-    for word in of_tasks:
-        told, every = told_of(word), tasks[word.thing]
-        steps = [call for call in every if not call.goes_on] or every
-        of_whom = SHARED if len({call.model for call in every}) > 1 else TASK if len(steps) > 1 else ""
-        for call, credit in zip(steps, credits_of(len(steps)), strict=True):
-            if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
-                found.setdefault(call.request_id, []).append(replace(told, source=of_whom + told.source, part=credit))
-    return found
 
 
 def label_of(call: Call, told: Sequence[Told], sources: Sources, said_s: float) -> Label | None:

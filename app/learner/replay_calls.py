@@ -15,7 +15,8 @@ from app.core.feedback import Feedback
 from app.core.money import Price, Rates, Usage, cost_nano, price_from_usd_per_1k, usd_float
 from app.gateway.choose import COULD_SERVE
 from app.gateway.target import HELD
-from app.learner.labels import Call, call_of, spoken
+from app.learner.credit import spoken
+from app.learner.labels import Call, call_of
 from app.learner.sources import strongest
 
 UNAVAILABLE: Final = "circuit open"

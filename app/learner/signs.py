@@ -122,6 +122,21 @@ def _tool_loops(ordered: Sequence[Call]) -> Iterator[tuple[str, bool]]:
         yield from ((stuck.request_id, len(run) >= LOOP) for stuck in run)
 
 
+def circling(calls: Sequence[Call]) -> list[Call]:
+    """The run of LOOP or more answers that get nowhere with which a task's completed calls, in order, end; none where
+    the last is in no such run."""
+    if not calls or calls[-1].seen is None or not calls[-1].seen.began:
+        return []
+    run = [calls[-1]]
+    for call in reversed(calls[:-1]):
+        if call.seen is None or call.seen.began != calls[-1].seen.began:
+            continue
+        if not _goes_in_circles(call, run[-1]):
+            break
+        run.append(call)
+    return run[::-1] if len(run) >= LOOP and run[-1].seen is not None and run[-1].seen.calls else []
+
+
 def _goes_in_circles(before: Call, call: Call) -> bool:
     assert before.seen is not None
     assert call.seen is not None

@@ -19,8 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from app.core.feedback import Feedback
+from app.learner.credit import may_speak, spoken
 from app.learner.guard import Guard
-from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of, may_speak, spoken
+from app.learner.labels import CORRECTION, Call, Label, hint_of, label_of
 from app.learner.late import Late, lessons_late
 from app.learner.lesson import NEVER, Learned, Lesson, Malformed, is_held, lesson_of, order_of
 from app.learner.signs import SETTLED_S, around, signs_of

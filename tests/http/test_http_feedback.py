@@ -11,7 +11,8 @@ import pytest
 from app.core.feedback import Feedback
 from app.http import feedback
 from app.http.feedback import Pace
-from app.learner.labels import call_of, label_of, spoken
+from app.learner.credit import spoken
+from app.learner.labels import call_of, label_of
 from app.learner.signs import signs_of
 from app.learner.sources import Sources
 from app.stores.outcomes_sqlite import SqliteOutcomes

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.learner.labels import call_of, label_of, spoken
+from app.learner.credit import spoken
+from app.learner.labels import call_of, label_of
 from app.learner.signs import LOOP, signs_of
 from app.learner.sources import (
     ASKED_AGAIN,

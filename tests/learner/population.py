@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from app.core.feedback import Feedback, Speaker, Turned
+from app.learner.credit import spoken
 from app.learner.guard import Guard
-from app.learner.labels import Call, Label, label_of, spoken
+from app.learner.labels import Call, Label, label_of
 from app.learner.sources import Sources
 from routers.abilities import Ability, Vector
 from tests.routers.one_model import predict, update

@@ -8,24 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.feedback import Correction, Feedback, Speaker, Turned, task_thing
+from app.core.feedback import Correction, Feedback, Speaker, Turned
 from app.core.types import Outcome
-from app.learner.labels import (
-    EXPECTED,
-    Call,
-    Evidence,
-    Label,
-    call_of,
-    credits_of,
-    hint_of,
-    label_of,
-    spoken,
-    told_of,
-)
-from app.learner.sources import SHARED, SIGNS, TASK, USER, VERIFIER, Sources, Told, prior_of
+from app.learner.credit import credits_of, spoken
+from app.learner.labels import EXPECTED, Call, Evidence, Label, call_of, hint_of, label_of, told_of
+from app.learner.sources import SIGNS, TASK, USER, VERIFIER, Sources, Told, prior_of
 from routers.abilities import Ability
 from tests.routers.one_model import predict, update
 
@@ -112,67 +102,6 @@ def test_every_outcome_moves_what_is_expected_its_own_way(outcome: Turned) -> No
         assert by_blame[0] <= weight / clear.told(0.75)[1] <= by_blame[1]
 
 
-def test_only_who_may_speak_is_heard() -> None:
-    stranger = replace(WORD, by="bob", key="bob", matched=False)
-    assert spoken([CALL], [stranger]) == {}
-    assert set(spoken([CALL], [replace(stranger, admin=True)])) == {"req_1"}
-
-
-def steps(n: int) -> list[Call]:
-    return [replace(CALL, request_id=f"req_{place}", created_s=float(place)) for place in range(n)]
-
-
-@given(st.integers(1, 60))
-def test_a_tasks_credit_grows_towards_its_end_and_is_one_label(n: int) -> None:
-    shares = credits_of(n)
-    assert shares == sorted(shares)
-    assert sum(shares) == pytest.approx(1.0)
-
-
-def test_a_tasks_word_goes_to_its_completed_calls_in_order() -> None:
-    calls = [*steps(3), replace(CALL, request_id="req_x", model="other", completed=False, created_s=9.0)]
-    word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
-    found = spoken(list(reversed(calls)), [word])
-    assert set(found) == {"req_0", "req_1", "req_2"}
-    assert [found[f"req_{place}"][0].part for place in range(3)] == credits_of(3)
-    assert {(told.source, told.strength) for (told,) in found.values()} == {(TASK + USER, 1.0)}
-
-
-def test_all_calls_of_a_long_task_share_its_word() -> None:
-    """The learner leaves out what is next to nothing; a replay asks how the task of each decision went."""
-    word = replace(WORD, thing=task_thing("alice", "job"))
-    found = spoken(steps(200), [word])
-    assert len(found) == 200
-    assert sum(told.part for (told,) in found.values()) == pytest.approx(1.0)
-
-
-def test_what_is_said_of_a_task_of_one_call_is_said_of_that_call() -> None:
-    word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
-    assert spoken(steps(1), [word])["req_0"] == [told_of(word)]
-
-
-def test_calls_that_go_on_with_an_open_tool_loop_leave_the_credit_to_its_beginning() -> None:
-    first, *going_on, last = steps(5)
-    word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
-    loop = [first, *(replace(call, goes_on=True) for call in (*going_on, last))]
-    assert spoken(loop, [word]) == {"req_0": [told_of(word)]}
-    found = spoken([*loop[:-1], last], [word])
-    assert {name: told.part for name, (told,) in found.items()} == dict(
-        zip(("req_0", "req_4"), credits_of(2), strict=True)
-    )
-    assert set(spoken(loop[1:], [word])) == {"req_1", "req_2", "req_3", "req_4"}  # its beginning is not known any more
-    ((told,),) = spoken([first, *(replace(call, model="other") for call in loop[1:])], [word]).values()
-    assert told.source == SHARED + USER
-
-
-def test_where_several_models_made_a_task_less_is_believed_of_each() -> None:
-    first, last = steps(2)
-    word = replace(WORD, thing=task_thing("alice", "job"))
-    ((shared,), _) = spoken([replace(first, model="other"), last], [word]).values()
-    assert shared.source == SHARED + USER
-    assert prior_of(SHARED + USER).informed < prior_of(TASK + USER).informed
-
-
 def test_a_label_is_as_much_of_one_as_what_it_rests_on() -> None:
     sources, own = Sources(), Told(USER, 1.0, "alice")
     part = Told(TASK + USER, 0.0, "alice", part=0.25)
@@ -183,43 +112,6 @@ def test_a_label_is_as_much_of_one_as_what_it_rests_on() -> None:
     assert (whole.part, quarter.part) == (1.0, 0.25)
     assert both.part == 1.0
     assert quarter.weight == pytest.approx(0.25 * replace(quarter, part=1.0).weight)
-
-
-def pull(words: Sequence[Feedback], calls: int, expected: float) -> float:
-    """How far a task's calls together draw a belief: the gradients of their labels."""
-    made = [replace(step, request_id=f"req_{place}") for place, step in enumerate(steps(calls))]
-    told = spoken(made, words)
-    labels = [label_of(call, told.get(call.request_id, []), Sources(), 1.0) for call in made]
-    taught = [one.told(expected) for one in labels if one is not None]
-    return sum(weight * (outcome - expected) for outcome, weight in taught)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 12), st.booleans(), st.booleans(), st.floats(*EXPECTED))
-def test_a_word_on_a_task_is_one_label_beside_words_on_its_calls(
-    calls: int, good: bool, well: bool, expected: float
-) -> None:
-    """It takes nothing from what was said of the calls, whether it agrees or not, and adds what it would alone."""
-    outcome = {True: Turned.SUCCESS, False: Turned.FAILURE}
-    own = [replace(WORD, thing=f"req_{place}", outcome=outcome[good]) for place in range(calls)]
-    of_task = replace(WORD, thing=task_thing("alice", "job"), outcome=outcome[well], source=Speaker.VERIFIER)
-    apart = pull(own, calls, expected) + pull([of_task], calls, expected)
-    assert pull([*own, of_task], calls, expected) == pytest.approx(apart)
-
-
-def test_another_keys_task_of_the_same_name_is_another_task() -> None:
-    word = replace(WORD, thing=task_thing("bob", "job"), by="bob", key="bob")
-    assert spoken(steps(2), [word]) == {}
-
-
-def test_a_call_that_was_spoken_of_takes_nothing_from_its_task() -> None:
-    words = [WORD, replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)]
-    found = spoken(steps(2), words)
-    assert [told.source for told in found["req_1"]] == [USER]
-    assert [told.source for told in found["req_0"]] == [TASK + USER]
-    assert found["req_0"][0].part < 0.5
-    other = replace(words[1], source=Speaker.VERIFIER)
-    assert [told.source for told in spoken(steps(2), [WORD, other])["req_1"]] == [USER, TASK + VERIFIER]
 
 
 def test_sources_add_up_and_a_half_word_is_half_way() -> None:

@@ -13,7 +13,8 @@ import pytest
 from app.core.feedback import Correction, Feedback
 from app.core.seen import Seen
 from app.learner import step
-from app.learner.labels import Call, spoken
+from app.learner.credit import spoken
+from app.learner.labels import Call
 from app.learner.lesson import Learned, is_held
 from app.learner.pack import Unreadable, pack_belief, pack_learner, unpack_belief, unpack_learner
 from app.learner.signs import SETTLED_S
@@ -219,6 +220,23 @@ def test_what_tasks_come_to_is_what_is_believed_however_long_they_are(rate: floa
         alone.step(NOW_S)
     assert p(made) == pytest.approx(p(alone), abs=0.03)
     assert p(made) == pytest.approx(rate, abs=0.12)
+
+
+def test_a_cut_that_is_heard_of_after_the_word_takes_back_what_the_word_taught() -> None:
+    """The gateway that cut the task wrote its trace late; then the cap is raised, and the task goes on."""
+    calls = [record(n, task_id="work") for n in range(40)]
+    made = learner([*calls, record(90)], [word(call_id(90))])
+    quiet = p(made)
+    made.said([of_task("work", "failure")])
+    made.step(NOW_S)
+    blamed = p(made)
+    assert blamed < quiet - 0.01
+    made.saw([record(40, task_id="work", outcome="cost_killed")])
+    made.step(NOW_S)
+    assert p(made) == pytest.approx(quiet, abs=1e-6)
+    made.saw([record(41, task_id="work")])
+    made.step(NOW_S)
+    assert p(made) < quiet - 0.01
 
 
 def test_a_tasks_words_are_gone_through_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
