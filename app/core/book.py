@@ -4,8 +4,9 @@
 one, and a single contract suite runs over both.
 
 Invariants (property-tested): for each scope with a limit, a grant never makes spent + held pass the
-limit; `held` of a scope is the sum of its holds and `running` how many there are; a hold ends exactly once; every
-amount is >= 0.
+limit; `held` of a scope is the sum of its holds and `running` how many there are; a hold ends exactly once; a call
+whose hold has expired, or whose Reserve was not answered, is charged what it is settled for, once; every amount is
+>= 0.
 
 A task has limits besides money (`core/terms.py`). Calls are counted when they are granted. Tokens are counted when a
 call settles, and bounded before that by what was left at its grant: one call passes a task's limit by no more than a
@@ -25,6 +26,7 @@ from app.core.budget import (
     Balance,
     Claim,
     Denied,
+    Ended,
     Granted,
     Hold,
     Lost,
@@ -46,6 +48,7 @@ class Book:
 
     balances: dict[str, Balance] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
 
     def apply(self, op: Op) -> Result:
         """Carry out one verb; never raises for a money reason."""
@@ -65,20 +68,23 @@ class Book:
             return None
         charge = hold.spent_nano + min(hold.held_nano, hold.risk_nano)
         self._settle(Settle(call_id, charge))
+        self.ended[call_id] = Ended(call_id, hold.scopes, charge, settled=False)
         return charge
 
     def _reserve(self, op: Reserve) -> Result:
         if op.call_id in self.holds:
             return self._granted(self.holds[op.call_id], now_ms=op.now_ms)
+        if op.call_id in self.ended:
+            return Lost(op.call_id)
         scopes = [self._claimed(claim) for claim in op.claims]
         names = tuple([claim.scope for claim in op.claims])
         tightest, room, crowded, has_terms = "", None, None, False
         for scope, balance in zip(names, scopes, strict=True):
-            if balance.killed_at_nano is not None and balance.exhausted and not op.forced:
+            if balance.killed_at_nano is not None and balance.exhausted:
                 return self._denied(scope, balance, contended=False, killed=True)
             if balance.terms is not None:
                 has_terms = True
-                refused = None if op.forced else self._refused(op, names, scope, balance, balance.terms)
+                refused = self._refused(op, names, scope, balance, balance.terms)
                 if refused is not None:
                     return refused
             limit = balance.limit_nano if balance.own_limit_nano is None else balance.effective_limit_nano
@@ -92,14 +98,14 @@ class Book:
                     and held_nano + op.need_nano > max(unspent_nano, 0) // op.held_share
                 ):
                     crowded = scope
-        if room is not None and room < op.need_nano and not op.forced:
+        if room is not None and room < op.need_nano:
             balance = self.balances[tightest]
             contended = all(_would_fit(op.need_nano, b) for b in scopes)
             return self._denied(tightest, balance, contended=contended, killed=False)
-        if crowded is not None and not op.forced:
+        if crowded is not None:
             balance = self.balances[crowded]  # all holds, with this one, would be more than their share of it
             return self._denied(crowded, balance, contended=balance.held_nano > 0, killed=False)
-        if has_terms and not op.forced:
+        if has_terms:
             full = self._full(names)
             if full is not None:
                 return full
@@ -124,7 +130,7 @@ class Book:
     def _refused(
         self, op: Reserve, names: tuple[str, ...], scope: str, balance: Balance, terms: Terms
     ) -> Result | None:
-        if terms.above and not set(terms.above).issubset(names):
+        if not set(terms.above).issubset(names):
             return Moved(scope, terms.above)
         refusal = terms.refusal(balance.calls, balance.tokens, balance.age_ms(op.now_ms), op.need_tokens)
         return None if refusal is None else self._denied(scope, balance, contended=False, killed=False, why=refusal)
@@ -174,7 +180,9 @@ class Book:
     def _settle(self, op: Settle) -> Result:
         hold = self.holds.pop(op.call_id, None)
         if hold is None:
-            return Lost(op.call_id)
+            return self._settle_late(op)
+        if op.claims is not None:
+            self.ended[op.call_id] = Ended(op.call_id, hold.scopes, op.cost_nano, settled=True)
         charge_nano, held_nano, tightest, room = op.cost_nano - hold.spent_nano, hold.held_nano, None, None
         for scope in hold.scopes:
             balance = self.balances[scope]
@@ -188,13 +196,47 @@ class Book:
             limit = balance.limit_nano if balance.own_limit_nano is None else balance.effective_limit_nano
             if limit is not None and (room is None or limit - spent_nano - others_nano < room):
                 tightest, room = scope, limit - spent_nano - others_nano
-        for scope in op.killed_scopes:
-            if scope in hold.scopes:
+        if op.killed_scopes:
+            self._kill(op.killed_scopes, hold.scopes)
+        return Settled(op.cost_nano, max(held_nano - charge_nano, 0), room, tightest)
+
+    def _settle_late(self, op: Settle) -> Result:
+        """Of a call without a hold: one that expired is charged right, one that never had any is charged."""
+        ended = self.ended.get(op.call_id)
+        before, lapsed = 0, ended is not None and not ended.settled
+        if ended is None:
+            if op.claims is None:
+                return Lost(op.call_id)
+            names = tuple([claim.scope for claim in op.claims])
+            for claim in op.claims:
+                terms = self._claimed(claim).terms
+                if terms is not None and not set(terms.above).issubset(names):
+                    return Moved(claim.scope, terms.above)
+            for scope in names:
+                balance = self.balances[scope]
+                balance.calls += 1
+                balance.began_ms = balance.began_ms or op.now_ms
+            ended = Ended(op.call_id, names, 0, settled=False)
+        if not ended.settled:
+            before, ended = ended.charged_nano, Ended(op.call_id, ended.scopes, op.cost_nano, settled=True)
+            self.ended[op.call_id] = ended
+            for scope in ended.scopes:
+                balance = self.balances[scope]
+                balance.spent_nano += op.cost_nano - before
+                balance.tokens += op.tokens
+                if lapsed and balance.terms is not None and balance.terms.at_entry:
+                    balance.tokens = max(balance.tokens - op.begun_tokens, 0)
+            self._kill(op.killed_scopes, ended.scopes)
+        scope, room = self._tightest(ended.scopes)
+        return Settled(ended.charged_nano, max(before - ended.charged_nano, 0), room, scope or None, lapsed)
+
+    def _kill(self, killed: tuple[str, ...], scopes: tuple[str, ...]) -> None:
+        for scope in killed:
+            if scope in scopes:
                 balance = self.balances[scope]
                 if balance.killed_at_nano is None:
                     balance.killed_at_nano = balance.spent_nano
                 balance.killed_limit_nano = balance.effective_limit_nano
-        return Settled(op.cost_nano, max(held_nano - charge_nano, 0), room, tightest)
 
     def _amend(self, op: Amend) -> Amended:
         if op.caps is not None:

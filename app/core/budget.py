@@ -31,8 +31,8 @@ class Reserve(msgspec.Struct, frozen=True, omit_defaults=True, tag="reserve"):
     concurrent calls fit under one cap; 1 takes all it wants. `risk_nano` bounds what the call can
     spend before its next verb: it is what an expired hold is charged beyond its recorded spending.
     `now_ms` is the wall clock (0: unknown, no time passes); `need_tokens` what the call uses at the least.
-    `forced`: what is charged was spent already, so nothing refuses it. With `held_share` > 0 it is granted only where
-    the need and all holds together are at most 1/held_share of what a scope has not spent.
+    With `held_share` > 0 it is granted only where the need and all holds together are at most 1/held_share of what a
+    scope has not spent.
     """
 
     call_id: str
@@ -44,7 +44,6 @@ class Reserve(msgspec.Struct, frozen=True, omit_defaults=True, tag="reserve"):
     share: int = 1
     now_ms: int = 0
     need_tokens: int = 0
-    forced: bool = False
     held_share: int = 0
 
 
@@ -64,13 +63,19 @@ class Advance(msgspec.Struct, frozen=True, omit_defaults=True, tag="advance"):
 class Settle(msgspec.Struct, frozen=True, omit_defaults=True, tag="settle"):
     """End the hold: charge `cost_nano` in all, refund the rest, count `tokens` (input and output), of which
     `begun_tokens` were counted at the grant where limits are such of the entry. `killed_scopes` are marked as
-    cost-killed."""
+    cost-killed. A hold that has expired by now is charged this in place of what it was then.
+
+    With `claims` the Reserve of this call, of `now_ms`, was not answered: where there is no hold, nor was one, these
+    are charged, whatever their limits. The store remembers it, so that such a call is charged once, however often this
+    is sent, and holds nothing if its Reserve is carried out afterwards. No claims: the call was refused."""
 
     call_id: str
     cost_nano: int
     killed_scopes: tuple[str, ...] = ()
     tokens: int = 0
     begun_tokens: int = 0
+    claims: tuple[Claim, ...] | None = None
+    now_ms: int = 0
 
 
 Op = Reserve | Advance | Settle | Amend
@@ -108,23 +113,24 @@ class Denied(msgspec.Struct, frozen=True, tag="denied"):
 
 
 class Moved(msgspec.Struct, frozen=True, tag="moved"):
-    """Nothing was set aside: the task `scope` hangs below others, and the call must claim on all of them."""
+    """Nothing was set aside or charged: the task `scope` hangs below others, and the call must claim on all of them."""
 
     scope: str
     above: tuple[str, ...]
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
-    """The hold has ended. `remaining_nano`/`scope` as in Granted, after the refund."""
+    """The hold has ended. `remaining_nano`/`scope` as in Granted, after the refund. `lapsed`: it had expired before."""
 
     charged_nano: int
     refunded_nano: int
     remaining_nano: int | None
     scope: str | None
+    lapsed: bool = False
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost"):
-    """No such hold: it was settled before, or expired and charged its risk."""
+    """No such hold: it was settled before, or expired and charged its risk, which a Settle makes good."""
 
     call_id: str
 
@@ -184,3 +190,14 @@ class Hold:
     spent_nano: int
     held_nano: int
     risk_nano: int
+
+
+@dataclass(slots=True)
+class Ended:
+    """A call that a store remembers for a while after its end: what it was `charged_nano` in each of `scopes`, and
+    whether it was `settled`, or only expired."""
+
+    call_id: str
+    scopes: tuple[str, ...]
+    charged_nano: int
+    settled: bool

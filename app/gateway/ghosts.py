@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from app.core.budget import Lost, Settle
@@ -34,7 +35,7 @@ class Alive:
     def ended(self, op: Settle) -> None:
         """This settlement was acknowledged."""
         self.calls.discard(op.call_id)
-        self._settled.append(op)
+        self._settled.append(op if op.claims is None else msgspec.structs.replace(op, claims=None))
 
     async def end_others(self, budgets: Budgets, known: Callable[[], set[str]]) -> int:
         """End this process's holds of other calls than those that are `known` then: each as its call was settled, or as

@@ -25,7 +25,7 @@ from app.core.money import MAX_NANO
 from app.core.policy import LedgerRules
 from app.gateway.denials import denial
 from app.gateway.ghosts import Alive
-from app.gateway.limits import below, is_task_scope
+from app.gateway.limits import below
 from app.gateway.metrics import Metrics
 from app.stores.budgets import Budgets, LedgerUnavailable
 
@@ -39,12 +39,10 @@ FIRST_WAIT_S, LAST_WAIT_S = 0.02, 0.25
 
 @dataclass(slots=True)
 class Owed:
-    """A settlement that the store did not take. `unheld`: the call ran without a hold in the store, which has to be
-    made first. `lent_nano`: how much of the open allowance it has used up until it is written."""
+    """A settlement that the store did not take. `lent_nano`: how much of the open allowance it has used up until it is
+    written."""
 
-    reserve: Reserve
     settle: Settle
-    unheld: bool
     lent_nano: int = 0
 
 
@@ -194,25 +192,29 @@ class Ledger:
             op = msgspec.structs.replace(op, cost_nano=MAX_NANO)
         lent = min(self._lent.pop(op.call_id, 0), op.cost_nano)
         if self._unheld.pop(op.call_id, None) is not None:
-            self._owe(Owed(reserve, op, unheld=True, lent_nano=op.cost_nano))
-            self._forgo(op.call_id, unsure=True)  # what the store did not answer it may still carry out
+            self._owe(Owed(msgspec.structs.replace(op, claims=reserve.claims, now_ms=reserve.now_ms), op.cost_nano))
+            self._alive.calls.discard(op.call_id)
             return None
         try:
             result = await self.budgets.apply(op)
         except LedgerUnavailable as error:
             self.is_down(error)
-            self._owe(Owed(reserve, op, unheld=False, lent_nano=lent))
+            self._owe(Owed(op, lent))
             self._alive.calls.discard(op.call_id)
             return None
         self._is_up()
         self._alive.ended(op)
-        if isinstance(result, Lost):
-            # The lease ran out while this process was asleep: the hold was charged for what it risked.
+        self._note_gone(result, op.call_id)
+        return result if isinstance(result, Settled) else None
+
+    def _note_gone(self, result: Result, call_id: str) -> None:
+        if isinstance(result, Settled) and result.lapsed:
+            # This process was silent for longer than its lease: what its hold was charged then is made good.
             self._metrics.reservations_lost.inc()
-            log.warning("a reservation had expired before it was settled", call_id=op.call_id)
-            return None
-        assert isinstance(result, Settled)
-        return result
+            log.warning("a reservation had expired before it was settled", call_id=call_id)
+        elif isinstance(result, Lost):
+            self._metrics.reservations_lost.inc()
+            log.warning("the ledger had forgotten a reservation before it was settled", call_id=call_id)
 
     async def catch_up(self) -> None:
         """Make again what the store has forgotten, then write what is owed: the settlements of an outage would take
@@ -227,16 +229,19 @@ class Ledger:
         try:
             while self._owed:
                 owed = self._owed[0]
-                if owed.unheld:
-                    await self._hold_for(owed)
-                await self.budgets.apply(owed.settle)
+                result = await self.budgets.apply(owed.settle)
+                if isinstance(result, Moved):
+                    self._remember(result.scope, result.above)
+                    claims = below(owed.settle.claims or (), result.scope, result.above)
+                    owed.settle = msgspec.structs.replace(owed.settle, claims=claims)
+                    continue
                 self._alive.ended(owed.settle)
                 self._owed.popleft()
                 self._owed_lent_nano -= owed.lent_nano
                 self._metrics.ledger_owed.set(len(self._owed))
             while self._unsure:
                 # A refused call, whose reservation may have been made before the store fell silent.
-                refused = Settle(self._unsure[0], 0)
+                refused = Settle(self._unsure[0], 0, claims=())
                 await self.budgets.apply(refused)
                 self._alive.ended(refused)
                 self._unsure.popleft()
@@ -255,27 +260,6 @@ class Ledger:
     def _known(self) -> set[str]:
         """The calls whose holds will be settled: under way, owed, or unsure."""
         return {*self._alive.calls, *(owed.settle.call_id for owed in self._owed), *self._unsure}
-
-    async def _hold_for(self, owed: Owed) -> None:
-        """What was spent without a hold gets one: no limit may refuse it, and all of it is charged should this process
-        not come to settle it. Each try has a name of its own: one that was lost on the way may still be carried out."""
-        reserve, cost_nano = owed.reserve, owed.settle.cost_nano
-        claims, name = reserve.claims, f"{reserve.call_id}+{next(self._serial)}"
-        tasks = [claim.scope for claim in claims if is_task_scope(claim.scope)]
-        for scope, balance in zip(tasks, await self.budgets.balances(tasks), strict=True):
-            if balance is not None and balance.terms is not None:
-                claims = below(claims, scope, balance.terms.above)
-        forced = msgspec.structs.replace(
-            reserve, call_id=name, owner=self.budgets.owner, claims=claims, need_nano=cost_nano, want_nano=cost_nano,
-            risk_nano=cost_nano, share=1, forced=True,
-        )  # fmt: skip
-        self._alive.calls.add(name)
-        try:
-            await self.budgets.apply(forced)
-        except (LedgerUnavailable, asyncio.CancelledError):
-            self._forgo(name, unsure=True)
-            raise
-        owed.settle, owed.unheld = msgspec.structs.replace(owed.settle, call_id=name), False
 
     def _without_store(self, op: Reserve, rules: LedgerRules, error: LedgerUnavailable) -> Granted:
         self.is_down(error)

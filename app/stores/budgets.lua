@@ -19,7 +19,8 @@
 -- Records under the prefix:
 --   s:SCOPE     hash: spent held calls limit own killed_at killed_limit tokens began running terms ('' or absent for
 --               none; terms: as core/terms.py has them, msgpack), kept: when its expiry was set
---   h:CALL      hash: owner scopes (msgpack) spent held risk
+--   h:CALL      hash: owner scopes (msgpack) spent held risk; of a call that is remembered after its end, for a day:
+--               end (expired or settled) scopes, spent: what it was charged
 --   o:OWNER     set of the calls that have a hold of this owner
 --   cut         zset: task that was cut -> when, until somebody has taken note of it
 
@@ -63,7 +64,7 @@ end
 
 local declared = {}
 local balances, scopes_used = {}, {}
-local holds, calls_used, ended = {}, {}, {}
+local holds, calls_used, ended, remembered = {}, {}, {}, {}
 local cut = {}
 
 local function balance(scope)
@@ -86,11 +87,16 @@ end
 local function find_hold(call_id)
   local hold = holds[call_id]
   if hold ~= nil then return hold end
-  local v = redis.call('HMGET', call_key(call_id), 'owner', 'scopes', 'spent', 'held', 'risk')
+  local v = redis.call('HMGET', call_key(call_id), 'owner', 'scopes', 'spent', 'held', 'risk', 'end')
   hold = v[1] and {
     call_id = call_id, owner = v[1], scopes = cmsgpack.unpack(v[2]), stored = true,
     spent = tonumber(v[3]), held = tonumber(v[4]), risk = tonumber(v[5]),
   }
+  if v[6] then
+    remembered[call_id] = {
+      call_id = call_id, owner = '', scopes = cmsgpack.unpack(v[2]), charged = tonumber(v[3]), settled = v[6] == 'settled',
+    }
+  end
   holds[call_id] = hold
   calls_used[#calls_used + 1] = call_id
   return hold
@@ -133,6 +139,16 @@ local function write_cuts()
   local key = prefix .. 'cut'
   for order, scope in ipairs(cut) do redis.call('ZADD', key, now + order, scope) end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - TASK_S * 1000000)
+end
+
+local function write_remembered()
+  for call_id, past in pairs(remembered) do
+    if past.changed then
+      redis.call('HSET', call_key(call_id), 'end', past.settled and 'settled' or 'expired',
+        'scopes', cmsgpack.pack(past.scopes), 'spent', past.charged)
+      redis.call('EXPIRE', call_key(call_id), CALL_S)
+    end
+  end
 end
 
 local function write_holds()
@@ -333,6 +349,12 @@ local function moved(scope, above)
   return '\131' .. cmsgpack.pack('type', 'moved', 'scope', scope, 'above', above)
 end
 
+local function settled(charged, refunded, scopes, lapsed)
+  local tightest, room = tightest_of(scopes)
+  return '\134' .. cmsgpack.pack('type', 'settled', 'charged_nano', charged, 'refunded_nano', refunded,
+    'remaining_nano', room, 'scope', tightest, 'lapsed', lapsed)
+end
+
 local function lost(call_id)
   return '\130' .. cmsgpack.pack('type', 'lost', 'call_id', call_id)
 end
@@ -349,16 +371,16 @@ function verbs.reserve(op)
   local hold = find_hold(op.call_id)
   local now_ms = op.now_ms or 0
   if hold then return granted(hold, false, now_ms) end
+  if remembered[op.call_id] then return lost(op.call_id) end
   local scopes, claimed = {}, {}
   for i, claim in ipairs(op.claims) do
     local scope = claim_on(claim)
     scopes[i], claimed[scope], reserved[scope] = scope, true, true
   end
-  local forced = op.forced
   for _, scope in ipairs(scopes) do
     local b = balance(scope)
-    if exhausted(b) and not forced then return denied(scope, false, true) end
-    if b.terms and not forced then
+    if exhausted(b) then return denied(scope, false, true) end
+    if b.terms then
       local above = above_of(b.terms)
       if not claims_on_all(above, claimed) then return moved(scope, above) end
       local reason, limit, used = refusal(b, op)
@@ -366,17 +388,15 @@ function verbs.reserve(op)
     end
   end
   local tightest, room = tightest_of(scopes)
-  if room and room < op.need_nano and not forced then
+  if room and room < op.need_nano then
     return denied(tightest, fits_without_holds(scopes, op.need_nano), false)
   end
-  if op.held_share and not forced then
+  if op.held_share then
     local crowded = crowded_of(scopes, op)
     if crowded then return denied(crowded, balance(crowded).held > 0, false) end
   end
-  if not forced then
-    local full, most = full_of(scopes)
-    if full then return denied(full, true, false, 'parallel', most, balance(full).running) end
-  end
+  local full, most = full_of(scopes)
+  if full then return denied(full, true, false, 'parallel', most, balance(full).running) end
   local held = op.want_nano
   if room then held = math.max(op.need_nano, math.min(op.want_nano, share_of(room, op.share or 1))) end
   for _, scope in ipairs(scopes) do
@@ -417,30 +437,71 @@ function verbs.advance(op)
   return granted(hold, held < op.need_nano and not shut and fits_without_holds(hold.scopes, op.need_nano), 0)
 end
 
-local function end_hold(hold, cost, killed_scopes, tokens, begun_tokens)
+local function kill(killed_scopes, scopes)
   local killed = {}
   for _, scope in ipairs(killed_scopes) do killed[scope] = true end
+  for _, scope in ipairs(scopes) do
+    if killed[scope] then
+      local b = balance(scope)
+      b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
+      cut[#cut + 1] = scope
+    end
+  end
+end
+
+local function remember(call_id, scopes, charged, is_settled)
+  remembered[call_id] =
+    {call_id = call_id, owner = '', scopes = scopes, charged = charged, settled = is_settled, changed = true}
+end
+
+local function end_hold(hold, cost, tokens, begun_tokens)
   for _, scope in ipairs(hold.scopes) do
     local b = balance(scope)
     b.spent, b.held, b.tokens = b.spent + cost - hold.spent, b.held - hold.held, b.tokens + tokens
     b.running = math.max(b.running - 1, 0)
     if b.terms and b.terms.at_entry then b.tokens = math.max(b.tokens - begun_tokens, 0) end
-    if killed[scope] then
-      b.killed_at, b.killed_limit = b.killed_at or b.spent, effective_limit(b)
-      cut[#cut + 1] = scope
-    end
   end
   holds[hold.call_id] = false
   if hold.stored then ended[#ended + 1] = hold end
 end
 
+-- A call without a hold: one that expired is charged right, one that never had any is charged.
+local function settle_late(op)
+  local past = remembered[op.call_id]
+  local lapsed = past ~= nil and not past.settled
+  if not past then
+    if not op.claims then return lost(op.call_id) end
+    local scopes, claimed = {}, {}
+    for i, claim in ipairs(op.claims) do scopes[i], claimed[claim[1]], reserved[claim[1]] = claim[1], true, true end
+    for _, claim in ipairs(op.claims) do
+      local above = above_of(balance(claim_on(claim)).terms)
+      if not claims_on_all(above, claimed) then return moved(claim[1], above) end
+    end
+    for _, scope in ipairs(scopes) do
+      local b = balance(scope)
+      b.calls = b.calls + 1
+      if b.began == 0 and op.now_ms then b.began, b.changed = op.now_ms, true end
+    end
+    past = {scopes = scopes, charged = 0, settled = false}
+  end
+  if past.settled then return settled(past.charged, 0, past.scopes, false) end
+  for _, scope in ipairs(past.scopes) do
+    local b = balance(scope)
+    b.spent, b.tokens = b.spent + op.cost_nano - past.charged, b.tokens + (op.tokens or 0)
+    if lapsed and b.terms and b.terms.at_entry then b.tokens = math.max(b.tokens - (op.begun_tokens or 0), 0) end
+  end
+  kill(op.killed_scopes or {}, past.scopes)
+  remember(op.call_id, past.scopes, op.cost_nano, true)
+  return settled(op.cost_nano, math.max(past.charged - op.cost_nano, 0), past.scopes, lapsed)
+end
+
 function verbs.settle(op)
   local hold = find_hold(op.call_id)
-  if not hold then return lost(op.call_id) end
-  end_hold(hold, op.cost_nano, op.killed_scopes or {}, op.tokens or 0, op.begun_tokens or 0)
-  local tightest, room = tightest_of(hold.scopes)
-  return '\133' .. cmsgpack.pack('type', 'settled', 'charged_nano', op.cost_nano,
-    'refunded_nano', math.max(hold.spent + hold.held - op.cost_nano, 0), 'remaining_nano', room, 'scope', tightest)
+  if not hold then return settle_late(op) end
+  end_hold(hold, op.cost_nano, op.tokens or 0, op.begun_tokens or 0)
+  kill(op.killed_scopes or {}, hold.scopes)
+  if op.claims then remember(op.call_id, hold.scopes, op.cost_nano, true) end
+  return settled(op.cost_nano, math.max(hold.spent + hold.held - op.cost_nano, 0), hold.scopes, false)
 end
 
 -- Only for an owner whose lease has run out by this server's clock at this moment, or that asks itself: whoever asks,
@@ -453,7 +514,8 @@ function verbs.expire(op)
   end
   if hold.owner ~= op.owner or not (op.own or lapsed(hold.owner)) then return lost(op.call_id) end
   local charge = hold.spent + math.min(hold.held, hold.risk)
-  end_hold(hold, charge, {}, 0, 0)
+  end_hold(hold, charge, 0, 0)
+  remember(op.call_id, hold.scopes, charge, false)
   return '\133' .. cmsgpack.pack('type', 'expired', 'call_id', op.call_id, 'owner', hold.owner,
     'scopes', hold.scopes, 'charged_nano', charge)
 end
@@ -536,12 +598,13 @@ function modes.apply()
   for i = FIRST_KEY, #KEYS do declared[KEYS[i]] = true end
   local missing, results = {}, {}
   for _, op in ipairs(payload) do
-    local hold = find_hold(op.call_id)
+    local hold = find_hold(op.call_id) or remembered[op.call_id]
     if hold and not covered(hold) then missing[#missing + 1] = undeclared(hold) end
   end
   if #missing > 0 then return packed_list(missing) end
   for i, op in ipairs(payload) do results[i] = verbs[op.type](op) end
   write_holds()
+  write_remembered()
   write_cuts()
   write_scopes(reserved)
   return packed_list(results)

@@ -141,6 +141,8 @@ class RedisBudgets:
         if type(op) is Reserve:
             self._learn(op.call_id, op.owner, [claim.scope for claim in op.claims])
         elif type(op) is Settle:
+            if op.claims:
+                self._learn(op.call_id, self.owner, [claim.scope for claim in op.claims])
             if op.killed_scopes:
                 known = self._places.get(op.call_id) or (self._prefix + "h:" + op.call_id,)
                 self._places[op.call_id] = (*known, self._cut)

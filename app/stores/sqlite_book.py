@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from app.core.amend import Amend
 from app.core.book import Book
-from app.core.budget import Balance, Op, Reserve, Result, Settle
+from app.core.budget import Balance, Ended, Op, Reserve, Result, Settle, Settled
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import Expired
 
@@ -142,12 +142,15 @@ class StoredBook:
         scopes: dict[str, None] = {}
         cut: list[str] = []
         for op, names in zip(ops, claimed, strict=True):
-            hold = book.holds.get(op.call_id)
-            results.append(book.apply(op))
-            if type(op) is Settle and op.killed_scopes and hold is not None:
-                cut += [scope for scope in hold.scopes if scope in op.killed_scopes]
+            hold, past = book.holds.get(op.call_id), book.ended.get(op.call_id)
+            result = book.apply(op)
+            results.append(result)
+            touched = hold.scopes if hold is not None else names if past is None else past.scopes
+            ends = type(result) is Settled and (past is None or not past.settled)
+            if ends and type(op) is Settle and op.killed_scopes:
+                cut += [scope for scope in touched if scope in op.killed_scopes]
             calls[op.call_id] = None
-            scopes.update(dict.fromkeys(names if hold is None else hold.scopes))
+            scopes.update(dict.fromkeys(touched))
         self._save(calls, scopes)
         if cut:
             tables.add_cuts(self._db, cut)
@@ -158,7 +161,11 @@ class StoredBook:
         book = self._book
         unknown = [call_id for call_id in dict.fromkeys(call_ids) if call_id not in book.holds]
         found = tables.load_holds(self._db, unknown)
-        book.holds.update(found)
+        for call_id, hold in found.items():
+            if isinstance(hold, Ended):
+                book.ended[call_id] = hold
+            else:
+                book.holds[call_id] = hold
         wanted = dict.fromkeys(scopes)
         for hold in found.values():
             wanted.update(dict.fromkeys(hold.scopes))
@@ -174,6 +181,9 @@ class StoredBook:
         tables.save_balances(self._db, ((name, book.balances[name]) for name in scopes), tables.now_ms())
         tables.save_holds(self._db, [book.holds[call_id] for call_id in calls if call_id in book.holds])
         tables.delete_holds(self._db, [call_id for call_id in calls if call_id not in book.holds])
+        if book.ended:  # those of these verbs: they are kept in memory for no longer
+            tables.save_ended(self._db, book.ended.values(), tables.now_ms())
+            book.ended = {}
 
     def _beat(self) -> list[Expired]:
         self._renew()
@@ -223,6 +233,8 @@ def _claimed_by(op: Op) -> Sequence[str]:
         return [claim.scope for claim in op.claims]
     if type(op) is Amend:
         return [op.scope] if op.parent is None else [op.scope, op.parent]
+    if type(op) is Settle and op.claims:
+        return [claim.scope for claim in op.claims]
     return ()
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from app.core.budget import Balance, Hold
+from app.core.budget import Balance, Ended, Hold
 from app.core.terms import Terms
 from app.stores.budgets import TASK_RETENTION_S, Cut, LedgerUnavailable
 from app.stores.sqlite_file import make_private, patiently
@@ -41,6 +41,8 @@ and months stay until they are over, and totals this long after the last call.""
 USER_RETENTION_S = 40 * 86_400
 SHORT_RETENTION_S = 2 * 3600
 """Of minutes and hours, once they are over."""
+ENDED_RETENTION_S = 86_400
+"""Of calls that are remembered after their end: no call, and no outage that leaves debts, is as long."""
 PRUNE_ROWS = 500
 """Rows deleted in one transaction: verbs wait for it, so it has to be short."""
 
@@ -82,6 +84,9 @@ CUTS = "CREATE TABLE IF NOT EXISTS cuts (name TEXT PRIMARY KEY, at_ns INTEGER NO
 BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
  tokens, began_ms, running, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
+SETTLED, EXPIRED = "settled", "expired"
+"""In place of the owner (whose name has colons) where a hold has ended and is remembered: its row is found by the
+look-up that every verb makes. What was charged is its spent, and when it ended (ms) in place of the risk."""
 NONE = -(2**63)
 """Bound in place of None, and made NULL by the statement: no amount is that. Python's binding takes integers and text
 as they are; for None and bytes it looks for an adapter, and makes an error each time that it finds none: a seventh of
@@ -223,13 +228,20 @@ def _balance(row: tuple[Any, ...]) -> Balance:
     return balance
 
 
-def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hold]:
-    """The holds of those calls that have one."""
+def load_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Hold | Ended]:
+    """The holds of those calls that have one, and of others what is remembered of their end."""
     return {
-        row[0]: Hold(row[0], row[1], _scopes_of(row[2]), *row[3:])
+        row[0]: _hold(row)
         for piece in _padded(call_ids)
         for row in db.execute(_select_holds(len(piece)), piece).fetchall()
     }
+
+
+def _hold(row: tuple[Any, ...]) -> Hold | Ended:
+    call_id, owner, scopes, spent_nano, held_nano, risk_nano = row
+    if owner in (SETTLED, EXPIRED):
+        return Ended(call_id, _scopes_of(scopes), spent_nano, owner == SETTLED)
+    return Hold(call_id, owner, _scopes_of(scopes), spent_nano, held_nano, risk_nano)
 
 
 def _bound(amount: int | None) -> int:
@@ -253,6 +265,15 @@ def save_holds(db: sqlite3.Connection, holds: Sequence[Hold]) -> None:
     rows = [(h.call_id, h.owner, _encode(h.scopes).decode(), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
     for piece in _padded(rows):
         db.execute(_upsert_holds(len(piece)), list(chain.from_iterable(piece)))
+
+
+def save_ended(db: sqlite3.Connection, ended: Iterable[Ended], ended_ms: int) -> None:
+    """Remember these calls for a while in place of their holds."""
+    rows = [
+        (e.call_id, SETTLED if e.settled else EXPIRED, _encode(e.scopes).decode(), e.charged_nano, 0, ended_ms)
+        for e in ended
+    ]
+    db.executemany(f"REPLACE INTO holds ({HOLD}) VALUES {HOLD_ROW}", rows)
 
 
 def delete_holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> None:
@@ -312,6 +333,10 @@ def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S)
     deleted = 0
     if _has_cuts(db):
         db.execute("DELETE FROM cuts WHERE at_ns < ?", ((at_ms - int(tasks_s * 1000)) * 1_000_000,))
+    db.execute(
+        "DELETE FROM holds WHERE owner IN (?, ?) AND risk_nano < ?",
+        (SETTLED, EXPIRED, at_ms - ENDED_RETENTION_S * 1000),
+    )
     for pattern, retention_s in (("task:*", tasks_s), *PRUNABLE):
         idle = (pattern, at_ms - int(retention_s * 1000))
         names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.budget import Claim, Reserve, Settle
+from app.core.budget import Claim, Settle
 from app.core.feedback import Feedback, Speaker, Turned, task_thing
 from app.core.money import nano_from_usd
 from app.core.quarantined import Quarantined
@@ -234,7 +234,7 @@ def _odd(past: Past, now_s: float) -> None:
     record(30, None, harness="", outcome="client_gone", cost_usd=0.0001)
 
 
-def ledger_ops(past: Past, now_s: float) -> Iterator[Reserve | Settle]:
+def ledger_ops(past: Past, now_s: float) -> Iterator[Settle]:
     """What the ledger would have been told of these calls."""
     month = _day(now_s)[:7]
     for record in past.records:
@@ -248,10 +248,10 @@ def ledger_ops(past: Past, now_s: float) -> Iterator[Reserve | Settle]:
             scopes = [scope for scope in scopes if ":month:" not in scope]
         claims = tuple(Claim(scope, 2 * 10**9 if scope.startswith("task:") else _limit(scope)) for scope in scopes)
         name = record["request_id"]
-        yield Reserve(name, "seed", claims, 0, nano, nano, now_ms=int(record["created_s"] * 1000), forced=True)
         killed = tuple(s for s in scopes if s.startswith("task:")) if record["cut"] else ()
         usage = record["usage"]
-        yield Settle(name, nano, killed, usage.get("input_tokens", 0) + usage.get("output_tokens", 0))
+        tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+        yield Settle(name, nano, killed, tokens, claims=claims, now_ms=int(record["created_s"] * 1000))
 
 
 def _limit(scope: str) -> int | None:

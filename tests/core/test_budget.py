@@ -39,6 +39,8 @@ class Purse(RuleBasedStateMachine):
         self.grants = dict.fromkeys(SCOPES, 0)
         self.killed_at: dict[str, int] = {}
         self.ended: list[str] = []
+        self.lapsed: dict[str, tuple[tuple[str, ...], int]] = {}
+        self.remembered: list[str] = []
         self.tokens = dict.fromkeys(SCOPES, 0)
         self.begun: dict[str, int] = {}
         self.now_ms = 1
@@ -62,7 +64,7 @@ class Purse(RuleBasedStateMachine):
         self.now_ms += passed_ms
         need, more, risk, share = wish
         call_id, before = f"c{self.serial}", copy.deepcopy(self.book)
-        op = Reserve(call_id, "me", claims, need, need + more, risk, share, self.now_ms, need_tokens, False, held_share)
+        op = Reserve(call_id, "me", claims, need, need + more, risk, share, self.now_ms, need_tokens, held_share)
         result = self.book.apply(op)
         if isinstance(result, Denied):
             assert call_id not in self.book.holds
@@ -232,6 +234,66 @@ class Purse(RuleBasedStateMachine):
         assert hold.spent_nano <= charge <= hold.spent_nano + hold.held_nano
         assert charge == hold.spent_nano + min(hold.held_nano, hold.risk_nano)
         self.end(hold, charge)
+        self.ended.remove(call_id)
+        self.lapsed[call_id] = hold.scopes, charge
+
+    @precondition(lambda self: self.lapsed)
+    @rule(pick=picks, cost=amounts, killed=st.lists(st.sampled_from(SCOPES), max_size=2).map(tuple))
+    def settle_after_expiry(self, pick: int, cost: int, killed: tuple[str, ...]) -> None:
+        """What was charged for the owner's silence is made good."""
+        call_id = list(self.lapsed)[pick % len(self.lapsed)]
+        scopes, charge = self.lapsed.pop(call_id)
+        assert self.book.apply(Advance(call_id, 5, 5, 5, 5)) == Lost(call_id)
+        begun = self.begun[call_id]
+        result = self.book.apply(Settle(call_id, cost, killed, cost % 5, begun))
+        assert isinstance(result, Settled)
+        assert (result.charged_nano, result.refunded_nano, result.lapsed) == (cost, max(charge - cost, 0), True)
+        for scope in scopes:
+            self.charged[scope] += cost - charge
+            self.tokens[scope] += cost % 5
+            if self.counts_at_entry(scope):
+                self.tokens[scope] = max(self.tokens[scope] - begun, 0)
+        for scope in set(killed) & set(scopes):
+            self.killed_at.setdefault(scope, self.book.balances[scope].spent_nano)
+        self.remembered.append(call_id)
+
+    @rule(claims=st.just(()) | claims, cost=amounts)
+    def settle_what_was_not_answered(self, claims: tuple[Claim, ...], cost: int) -> None:
+        self.serial += 1
+        call_id = f"c{self.serial}"
+        result = self.book.apply(Settle(call_id, cost, (), cost % 5, 3, claims, self.now_ms))
+        assert isinstance(result, Settled)
+        assert (result.charged_nano, result.refunded_nano, result.lapsed) == (cost, 0, False)
+        for claim in claims:
+            self.grants[claim.scope] += 1
+            self.charged[claim.scope] += cost
+            self.tokens[claim.scope] += cost % 5
+            assert self.book.balances[claim.scope].began_ms > 0
+        self.remembered.append(call_id)
+
+    @precondition(lambda self: self.book.holds)
+    @rule(pick=picks, claims=st.just(()) | claims, cost=amounts)
+    def settle_what_was_carried_out_unanswered(self, pick: int, claims: tuple[Claim, ...], cost: int) -> None:
+        """The hold's own scopes are charged, and nothing else."""
+        call_id = self.some_call(pick)
+        hold, begun = self.book.holds[call_id], self.begun[call_id]
+        assert isinstance(self.book.apply(Settle(call_id, cost, (), 0, begun, claims)), Settled)
+        for scope in hold.scopes:
+            if self.counts_at_entry(scope):
+                self.tokens[scope] = max(self.tokens[scope] - begun, 0)
+        self.end(hold, cost)
+        self.ended.remove(call_id)
+        self.remembered.append(call_id)
+
+    @precondition(lambda self: self.remembered)
+    @rule(pick=picks, claims=st.none() | st.just(()) | claims)
+    def a_remembered_call_changes_nothing_more(self, pick: int, claims: tuple[Claim, ...] | None) -> None:
+        call_id, before = self.remembered[pick % len(self.remembered)], copy.deepcopy(self.book)
+        assert isinstance(self.book.apply(Settle(call_id, 7, SCOPES, 7, 7, claims)), Settled)
+        assert self.book.apply(Advance(call_id, 5, 5, 5, 5)) == Lost(call_id)
+        assert self.book.apply(Reserve(call_id, "me", claims or (), 1, 99, 1)) == Lost(call_id)
+        assert self.book.expire(call_id) is None
+        assert self.book == before
 
     @precondition(lambda self: self.ended)
     @rule(pick=picks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ from structlog.testing import capture_logs
 
 from app.core.book import Book
 from app.core.budget import Balance, Claim, Op, Reserve, Result, Settle
-from app.core.errors import LedgerDown
 from app.core.money import MAX_NANO, nano_from_usd
 from app.core.policy import LedgerRules
 from app.gateway.ledger import Ledger
 from app.gateway.metrics import Metrics
-from app.stores.budgets import Cut, Expired, LedgerUnavailable
+from app.stores.budgets import Cut, Expired
 from app.stores.budgets_sqlite import SqliteBudgets
 from tests.gateway.live import INPUT_NANO, OUTPUT_NANO, Answer, Live, policy, until, usd
 from tests.redis_server import RedisServer
@@ -286,109 +284,7 @@ async def test_whatever_is_forgotten_no_hold_outlives_its_call_and_none_is_charg
     assert balance.running == len(store.book.holds)
 
 
-class Faltering(Forgetful):
-    """One whose answers get lost: of verbs that it has carried out, and of others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.next: list[str] = []
-        self.late: list[Op] = []
-
-    def apply(self, op: Op) -> asyncio.Future[Result]:
-        what = self.next.pop() if self.next else "answers"
-        if what == "answers":
-            return super().apply(op)
-        if what == "carries out":
-            super().apply(op)
-        if what == "carries out later":
-            self.late.append(op)
-        lost: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        lost.set_exception(LedgerUnavailable("the answer is lost"))
-        return lost
-
-
-ANSWERS = st.lists(
-    st.sampled_from(["answers", "answers", "carries out", "carries out later", "hears nothing"]), max_size=6
-)
-OPEN = LedgerRules(on_failure="open", open_allowance_nano=10**6)
 CLOSED = LedgerRules()
-
-
-@given(st.lists(st.tuples(ANSWERS, st.integers(0, 150), ANSWERS, st.booleans()), max_size=6), st.lists(ANSWERS))
-async def test_whichever_answers_are_lost_each_call_is_charged_once(calls: list[Any], later: list[list[str]]) -> None:
-    store = Faltering()
-    ledger, spent_nano = Ledger(store, Metrics()), 0
-    for number, (first, cost_nano, second, opens) in enumerate(calls):
-        op = Reserve(f"call {number}", store.owner, (Claim("s"),), 100, 100, 50)
-        store.next = first
-        try:
-            await ledger.reserve(op, OPEN if opens else CLOSED, wait=False, stopped=lambda: False)
-        except LedgerDown:
-            continue
-        spent_nano += cost_nano
-        store.next = second
-        await ledger.settle(op, Settle(op.call_id, cost_nano))
-    for store.next in (*later, [], [], []):
-        await ledger.pay_owed()
-        with contextlib.suppress(LedgerUnavailable):
-            await ledger.end_ghosts()
-        late, store.late = store.late, []
-        for verb in late:
-            store.book.apply(verb)
-    balance = store.book.balances.get("s", Balance())
-    assert (balance.spent_nano, balance.held_nano, balance.running) == (spent_nano, 0, 0)
-    assert not store.book.holds
-
-
-async def test_a_reservation_that_was_carried_out_too_late_charges_nothing_again() -> None:
-    """Its call ran on the open allowance, and has been paid for by then."""
-    store = Faltering()
-    ledger, op = Ledger(store, Metrics()), Reserve("late", store.owner, (Claim("s"),), 100, 100, 50)
-    store.next = ["carries out later"]
-    await ledger.reserve(op, OPEN, wait=False, stopped=lambda: False)
-    await ledger.settle(op, Settle("late", 70))
-    await ledger.pay_owed()
-    assert store.book.balances["s"].spent_nano == 70
-    store.book.apply(store.late.pop())
-    assert await ledger.end_ghosts() == 1
-    assert (store.book.balances["s"].spent_nano, store.book.holds) == (70, {})
-
-
-async def test_a_debt_outlives_the_lease_between_its_hold_and_its_end() -> None:
-    store = Faltering()
-    ledger, op = Ledger(store, Metrics()), Reserve("owed", store.owner, (Claim("s"),), 100, 100, 50)
-    store.next = ["hears nothing"]
-    await ledger.reserve(op, OPEN, wait=False, stopped=lambda: False)
-    await ledger.settle(op, Settle("owed", 70))
-    store.next = ["hears nothing", "answers"]  # from the last on: the hold is made, and not settled
-    await ledger.pay_owed()
-    (hold,) = store.book.holds
-    assert store.book.expire(hold) == 70
-    await ledger.pay_owed()
-    assert (store.book.balances["s"].spent_nano, store.book.holds) == (70, {})
-
-
-@pytest.mark.parametrize("verb", ["reserve", "hold"])
-async def test_a_reservation_that_is_cancelled_costs_nothing(verb: str) -> None:
-    """The store carries it out all the same: nothing was sent, so nothing was at risk."""
-    store = Forgetful()
-    ledger, op = Ledger(store, Metrics()), Reserve("gone", store.owner, (Claim("s"),), 100, 100, 50)
-    apply, answer = store.apply, asyncio.get_running_loop().create_future()
-
-    def slow(op: Op) -> asyncio.Future[Result]:
-        apply(op)
-        return answer
-
-    store.apply = slow  # type: ignore[method-assign]
-    waiting = ledger.hold(op) if verb == "hold" else ledger.reserve(op, CLOSED, wait=False, stopped=lambda: False)
-    asking = asyncio.ensure_future(waiting)
-    await until(lambda: store.book.holds)
-    asking.cancel()
-    await asyncio.wait([asking])
-    store.apply = apply  # type: ignore[method-assign]
-    await ledger.catch_up()
-    assert (store.book.balances["s"].spent_nano, store.book.holds) == (0, {})
-    assert not ledger._alive.calls
 
 
 async def test_a_charge_beyond_what_a_ledger_can_hold_is_the_most_that_it_can(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.book import Book
-from app.core.budget import Advance, Balance, Claim, Denied, Granted, Lost, Op, Reserve, Settle, Settled
+from app.core.budget import Advance, Balance, Claim, Denied, Granted, Lost, Moved, Op, Reserve, Settle, Settled
 from app.core.money import MAX_NANO
 from app.stores.budgets import Expired, LedgerUnavailable
 from tests.stores.cut_contract import CutContract
@@ -30,6 +30,7 @@ from tests.stores.ledger_tools import (
     SHORT_LEASE_S,
     MakeStore,
     advance,
+    amended,
     assert_same_balances,
     balance,
     beat_until_expired,
@@ -311,7 +312,7 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             assert await survivor.beat() == []
             assert await survivor.balances([t, g]) == [Balance(52, 20, 3, 1000, running=1), Balance(49, 0, 1)]
             assert await silent.apply(advance("risky", 60)) == Lost("risky")
-            assert await silent.apply(Settle("small", 3)) == Lost("small")
+            assert await silent.apply(Settle("small", 3)) == Settled(3, 0, 928, t, lapsed=True)
 
     async def test_an_owner_tells_its_holds_and_ends_those_that_nobody_will_settle(self, make_store: MakeStore) -> None:
         p = fresh()
@@ -329,7 +330,7 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             assert await one.abandon([p + "a"]) == []
             assert (await one.held(), await two.held()) == ([p + "b"], [p + "c"])
             assert await one.balances([t, g]) == [Balance(49, 23, 3, 1000, running=2), Balance(49, 0, 1)]
-            assert await one.apply(Settle(p + "a", 60)) == Lost(p + "a")
+            assert await one.apply(Settle(p + "a", 45)) == Settled(45, 4, 932, t, lapsed=True)
             assert isinstance(await one.apply(Settle(p + "b", 3)), Settled)
             assert isinstance(await two.apply(Settle(p + "c", 3)), Settled)
             assert await one.held() == await two.held() == []
@@ -403,9 +404,39 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             await assert_same_balances(one, book, prefix)
             await assert_same_balances(two, book, prefix)
 
+    async def test_a_call_whose_reservation_was_not_answered_is_charged_once(self, make_store: MakeStore) -> None:
+        p = fresh()
+        claims = (Claim(p + "t", 100), Claim(p + "g"))
+        async with make_store() as one, make_store() as two:
+            for call, cost in ((p + "never made", 30), (p + "made", 20)):
+                if call == p + "made":
+                    await granted(one, reserve(one, call, *claims, need=50))
+                killed = (p + "t",) if cost == 20 else ()
+                debt = Settle(call, cost, killed, 7, claims=claims, now_ms=5)
+                left = 70 if cost == 30 else 50
+                assert await one.apply(debt) == Settled(cost, 30 if cost == 20 else 0, left, p + "t")
+                assert await two.apply(debt) == Settled(cost, 0, left, p + "t"), "sent again, and by anybody"
+                assert await one.apply(reserve(one, call, *claims)) == Lost(call), "made too late"
+            found = await balance(two, p + "t")
+            assert (found.spent_nano, found.held_nano, found.calls, found.running) == (50, 0, 2, 0)
+            assert (found.tokens, found.began_ms, found.killed_at_nano) == (14, 5, 50)
+            assert [cut.scope for cut in await one.cuts(10) if cut.scope.startswith(p)] == [p + "t"]
+            assert await one.apply(Settle(p + "refused", 0, claims=())) == Settled(0, 0, None, None)
+            assert await two.apply(reserve(two, p + "refused", *claims)) == Lost(p + "refused")
+            assert await one.held() == await two.held() == []
+
+    async def test_a_debt_of_a_task_below_others_is_charged_in_all_of_them(self, make_store: MakeStore) -> None:
+        p = fresh()
+        async with make_store() as store:
+            await amended(store, p + "child", parent=p + "root")
+            child, root = Claim(p + "child"), Claim(p + "root")
+            assert await store.apply(Settle(p + "c", 9, claims=(child,))) == Moved(p + "child", (p + "root",))
+            assert isinstance(await store.apply(Settle(p + "c", 9, claims=(child, root))), Settled)
+            assert [b and b.spent_nano for b in await store.balances([p + "child", p + "root"])] == [9, 9]
+
     @settings(examples, max_examples=8)
-    @given(verbs=st.lists(ops(), min_size=1, max_size=25))
-    async def test_expiring_is_the_books(self, make_store: MakeStore, verbs: list[Op]) -> None:
+    @given(verbs=st.lists(ops(), min_size=1, max_size=25), late=st.lists(ops(), max_size=12))
+    async def test_expiring_is_the_books(self, make_store: MakeStore, verbs: list[Op], late: list[Op]) -> None:
         prefix, book = fresh(), Book()
         async with make_store() as survivor:
             async with make_store(lease_s=SHORT_LEASE_S) as dead:
@@ -417,6 +448,9 @@ class LedgerContract(TaskContract, UserContract, CutContract):
                 Expired(call_id, dead.owner, scopes, book.expire(call_id) or 0) for call_id, scopes in abandoned.items()
             ]
             assert sorted(expired, key=by_call) == sorted(wanted, key=by_call)
+            await assert_same_balances(survivor, book, prefix)
+            for op in (placed(op, prefix, survivor.owner) for op in late):
+                assert await survivor.apply(op) == book.apply(op)
             await assert_same_balances(survivor, book, prefix)
 
     async def test_200_calls_never_pass_the_cap_and_use_it(self, make_store: MakeStore) -> None:

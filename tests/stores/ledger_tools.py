@@ -170,6 +170,7 @@ def wishes(draw: st.DrawFn) -> tuple[int, int, int, int]:
 few = st.none() | st.integers(0, 6)
 caps = st.none() | st.builds(TaskCaps, few, few, few, few, few, few, st.booleans(), few, few)
 claims = st.builds(Claim, scope_names, limits, limits, caps)
+claim_lists = st.lists(claims, unique_by=lambda claim: claim.scope).map(tuple)
 states = st.sampled_from([None, None, "open", "frozen", "closed"])
 amendments = st.builds(
     Amend,
@@ -191,14 +192,15 @@ def ops(draw: st.DrawFn) -> Op:
         return draw(amendments)
     if kind == "settle":
         killed = tuple(draw(st.lists(scope_names, max_size=2, unique=True)))
-        return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)), draw(st.integers(0, 3)))
+        unsure = draw(st.none() | st.none() | claim_lists)
+        now_ms = 0 if unsure is None else draw(st.integers(0, 9))
+        return Settle(call_id, draw(amounts), killed, draw(st.integers(0, 5)), draw(st.integers(0, 3)), unsure, now_ms)
     need, want, risk, share = draw(wishes())
     if kind == "advance":
         return Advance(call_id, draw(amounts), need, want, risk, share, draw(st.booleans()))
-    claimed = tuple(draw(st.lists(claims, min_size=1, unique_by=lambda claim: claim.scope)))
-    now_ms, need_tokens, forced = draw(st.integers(0, 9)), draw(st.integers(0, 3)), draw(st.integers(0, 9)) == 0
+    claimed, now_ms, need_tokens = draw(claim_lists.filter(bool)), draw(st.integers(0, 9)), draw(st.integers(0, 3))
     held_share = draw(st.sampled_from([0, 0, 1, 3]))
-    return Reserve(call_id, "", claimed, need, want, risk, share, now_ms, need_tokens, forced, held_share)
+    return Reserve(call_id, "", claimed, need, want, risk, share, now_ms, need_tokens, held_share)
 
 
 def placed(op: Op, prefix: str, owner: str) -> Op:
@@ -211,7 +213,8 @@ def placed(op: Op, prefix: str, owner: str) -> Op:
     if isinstance(op, Reserve):
         return msgspec.structs.replace(op, owner=owner, claims=tuple(map(at, op.claims)))
     if isinstance(op, Settle):
-        return msgspec.structs.replace(op, killed_scopes=tuple(prefix + scope for scope in op.killed_scopes))
+        killed = tuple(prefix + scope for scope in op.killed_scopes)
+        return msgspec.structs.replace(op, killed_scopes=killed, claims=op.claims and tuple(map(at, op.claims)))
     if isinstance(op, Amend):
         return msgspec.structs.replace(op, scope=prefix + op.scope, parent=op.parent and prefix + op.parent)
     return op

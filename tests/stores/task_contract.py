@@ -15,6 +15,7 @@ from app.core.budget import (
     Granted,
     Moved,
     Settle,
+    Settled,
 )
 from app.core.terms import MAX_BELOW, MAX_DEPTH, TaskCaps, Terms
 from app.stores.budgets import Budgets
@@ -65,7 +66,8 @@ class TaskContract:
             await amended(one, p + "t", max_parallel=3, by_client=True)
             await granted(two, reserve(two, "4", task))
             assert (await denied(two, reserve(two, "5", task))).scope == p + "t"
-            await granted(two, msgspec.structs.replace(reserve(two, "5", task, key), forced=True))
+            owed = await two.apply(Settle("5", 3, claims=(task, key)))  # it has run, whatever the limits
+            assert isinstance(owed, Settled)
             await asyncio.gather(*(two.apply(Settle(call, 0)) for call in "2345"))
             assert [b and b.running for b in await one.balances([p + "t", p + "key"])] == [0, 0]
 
@@ -267,8 +269,8 @@ class TaskContract:
         claim = Claim(scope, 100, 5, TaskCaps(calls=0, tokens=0))
         async with make_store() as store:
             await amended(store, scope, state="closed")
-            await granted(store, msgspec.structs.replace(reserve(store, "1", claim, need=0), forced=True))
-            await store.apply(Settle("1", 400, (), 9))
+            assert isinstance(await store.apply(Settle("1", 400, (), 9, 4, (claim,), 7)), Settled)
             found = await balance(store, scope)
             assert (found.spent_nano, found.limit_nano, found.own_limit_nano, found.tokens) == (400, 100, 5, 9)
+            assert (found.calls, found.held_nano, found.running, found.began_ms) == (1, 0, 0, 7)
             assert (await denied(store, reserve(store, "2", claim))).reason == "closed"

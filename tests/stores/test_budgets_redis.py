@@ -302,6 +302,15 @@ async def test_a_users_windows_are_forgotten_when_they_are_over_and_the_user_aft
         assert not [index for index in ("tasks", "windows", "totals") if f"{{bursar}}:{index}" in listed]
 
 
+async def test_how_a_call_ended_is_remembered_for_a_day(server: RedisServer) -> None:
+    async with opened(server.url) as store:
+        await granted(store, reserve(store, "c", Claim("task:t", 100), need=10))
+        await store.apply(Settle("c", 1))
+        assert server.command("EXISTS", "{bursar}:h:c") == b":0\r\n", "as a rule it is not"
+        await store.apply(Settle("owed", 1, claims=(Claim("task:t", 100),)))
+        assert int(server.command("TTL", "{bursar}:h:owed")[1:]) == pytest.approx(86_400, abs=PATIENCE_S)
+
+
 async def test_what_was_cut_is_forgotten_with_its_task_where_nobody_takes_note(server: RedisServer) -> None:
     async with opened(server.url) as store:
         store.task_retention_s = 0
@@ -344,10 +353,11 @@ async def test_a_forgotten_script_is_brought_back(server: RedisServer) -> None:
 
 async def test_a_crash_amid_calls_loses_and_doubles_nothing(own_server: RedisServer) -> None:
     calls, cost = 300, 7
-    failures = 0
+    failures = answered = 0
+    amid = asyncio.Event()
 
     async def one_call(store: RedisBudgets, number: int) -> None:
-        nonlocal failures
+        nonlocal failures, answered
         for step in range(5):
             call_id = f"{number}:{step}"
             ops = (reserve(store, call_id, Claim("task:t", 10**9), need=10), advance(call_id, 3), Settle(call_id, cost))
@@ -359,11 +369,14 @@ async def test_a_crash_amid_calls_loses_and_doubles_nothing(own_server: RedisSer
                     except LedgerUnavailable:
                         failures += 1
                         await asyncio.sleep(0.01)
+                answered += 1
+                if answered == 2 * calls:
+                    amid.set()
                 assert isinstance(result, (Granted, Settled) if type(op) is not Settle else (Settled, Lost))
 
     async with opened(own_server.url) as one, opened(own_server.url) as two:
         running = asyncio.gather(*(one_call((one, two)[i % 2], i) for i in range(calls)))
-        await asyncio.sleep(0.05)
+        await amid.wait()
         own_server.kill()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(running), 0.1)
