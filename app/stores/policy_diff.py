@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeGuard
 
 from app.core.money import Rates, usd_text
-from app.core.policy import ANY_TASK, Policy, Provider
+from app.core.policy import ANY_TASK, Candidate, Policy, Provider
 from app.core.secret import Secret
 
 _SECTIONS = {"providers": "provider", "models": "model", "routes": "route", "teams": "team"}
@@ -56,7 +56,19 @@ def _named(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
 
 
 def _members(value: Any) -> dict[str, Any]:
-    return {member.name: getattr(value, member.name) for member in fields(value)}
+    members = {member.name: getattr(value, member.name) for member in fields(value)}
+    if isinstance(value, Candidate):
+        members |= _places(value, members.pop("copies"))
+    return members
+
+
+def _places(model: Candidate, copies: tuple[Candidate, ...]) -> dict[str, Any]:
+    """Where else a model is, and its price there if that is another one: all else is the model's own."""
+    others = [copy for copy in copies if copy.provider.name != model.provider.name]
+    priced = {
+        f"price at {copy.provider.name}": copy.price and copy.price.base for copy in others if copy.price != model.price
+    }
+    return {"also_at": tuple(copy.provider.name for copy in others), **priced}
 
 
 def _facts(members: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ Everything follows from a seed. What is said of a world is in `test_worlds.py`.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Mapping
@@ -40,10 +41,11 @@ LONG = {"a": ListPrice("0.002", "0.004", "0"), "b": ListPrice("0.008", "0.018", 
 """What a call costs in worlds with tiers whose input is longer than LONG_TOKENS."""
 SILENCE_S = 0.3
 """How long a provider is waited for."""
-TEAM = "lab"
+TEAM, OTHER_TEAM = "lab", "ops"
 TEAMS = {"ann": TEAM, "bob": TEAM, "eve": None}
 """The keys of a world that has keys, each its own secret."""
 USERS = ("u1", "u2")
+WINDOWS = ("hour", "day", "month", "total")
 ATTEMPTS = 4
 """Scripts for one request, the last of which repeats."""
 
@@ -389,3 +391,61 @@ def _gemini(rng: random.Random, prompt: str, model: str, limit: int | None, stre
     if rng.random() < 0.3:
         body["tools"] = [{"functionDeclarations": [_NAMED]}]
     return f"/v1beta/models/{model}:{verb}", body
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """From `at_s` on this is the policy; the other gateway's copy of it is edited `lag_s` later."""
+
+    at_s: float
+    lag_s: float
+    policy: dict[str, Any]
+
+
+def edits(seed: int, world: World) -> list[Edit]:
+    """What an operator changes while the calls of this world are under way, in their order: caps that are lowered,
+    raised, made and lifted; where there are keys, one that moves to another team, and one that is taken away or comes
+    back."""
+    rng, rules, found, at_s = random.Random(f"edits of {seed}"), world.policy, [], 0.0
+    for _ in range(rng.randint(1, 4)):
+        rules = copy.deepcopy(rules)
+        at_s += rng.choice([0.0, 0.02, 0.05, 0.2])
+        for _ in range(rng.randint(1, 3)):
+            _change(rng, rules, world.policy.get("keys"))
+        found.append(Edit(at_s, rng.choice([0.0, 0.0, 0.05, 0.3]), rules))
+    return found
+
+
+def _change(rng: random.Random, rules: dict[str, Any], keys: list[dict[str, Any]] | None) -> None:
+    kinds = ["task", "global", "user", "model", *(["team", "key", "moves", "comes or goes"] if keys else [])]
+    kind = rng.choice(kinds)
+    usd = rng.choice([None, 0.0001, 0.0003, 0.001, 0.005, 0.05])
+    if kind == "task":
+        limits = rules["caps"].setdefault("task", {})
+        limits.pop("max_cost_usd", None)
+        limits |= {} if usd is None else {"max_cost_usd": usd}
+    elif kind in ("global", "user", "key"):
+        _put_cap(rng, rules["caps"].setdefault(kind, {}), usd)
+    elif kind == "model":
+        rules["models"][rng.choice(["a", "b"])]["budgets"] = {"max_cost_usd": usd or 0, "hard_timeout_secs": 2}
+    elif kind == "team":
+        _put_cap(rng, rules["teams"].setdefault(rng.choice([TEAM, OTHER_TEAM]), {}).setdefault("caps", {}), usd)
+    elif kind == "moves":
+        rules["teams"].setdefault(OTHER_TEAM, {})
+        moved = rng.choice(rules["keys"])
+        moved.pop("team", None)
+        if (team := rng.choice([TEAM, OTHER_TEAM, None])) is not None:
+            moved["team"] = team
+    elif len(rules["keys"]) > 2:
+        rules["keys"].remove(rng.choice(rules["keys"]))
+    else:
+        here = {key["name"] for key in rules["keys"]}
+        rules["keys"] += [copy.deepcopy(key) for key in keys or () if key["name"] not in here]
+
+
+def _put_cap(rng: random.Random, windows: dict[str, Any], usd: float | None) -> None:
+    """A cap of one window in place of the one that was, or none."""
+    window = rng.choice([*(name for name in WINDOWS if name in windows), "total"])
+    windows.pop(window, None)
+    if usd is not None:
+        windows[window] = {"max_cost_usd": usd}

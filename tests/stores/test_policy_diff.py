@@ -78,6 +78,24 @@ def test_each_change_is_one_line(before: str, after: str, line: str) -> None:
     assert line in changes(CONTRACT, CONTRACT.replace(before, after, 1))
 
 
+def test_a_model_at_several_providers_is_told_once_and_where_it_costs_something_else() -> None:
+    """Whatever else changes there: its other places were told as tiers of a price, and no such edit was ever taken."""
+    one = CONTRACT.replace("tier: 4, ", "tier: 4, also_at: [a], ")
+    assert changes(CONTRACT, one) == ["model large: also_at +a"]
+    assert changes(one, CONTRACT) == ["model large: also_at -a"]
+    assert changes(one, one.replace("max_cost_usd: 0.30", "max_cost_usd: 0.25")) == [
+        "model large: budget.max_cost $0.3 -> $0.25"
+    ]
+    here = BASE.replace(
+        "models:", "  q: {base_url: 'http://q.test/v1', free: true}\nmodels:\n  gpt-4o-mini: {provider: p}", 1
+    )
+    told = changes(here, here.replace("{provider: p}", "{provider: p, also_at: [q]}", 1))
+    assert told == [
+        "model gpt-4o-mini: also_at +q",
+        "model gpt-4o-mini: price at q none -> input $0, output $0 per million",
+    ]
+
+
 def test_what_is_added_is_removed_the_other_way_round() -> None:
     more = CONTRACT.replace("  auto:", "  best: {candidates: [small]}\n  auto:")
     assert changes(CONTRACT, more) == ["route best: added"]
