@@ -32,6 +32,7 @@ from app.http.asgi import PATIENT, AsgiDownstream, Head, Message, Patience, Rece
 from app.http.auth import KeyRing
 from app.http.caps import join_repeated
 from app.http.encodings import decoded
+from app.http.end_users import HEADER as USER_HEADER
 from app.http.end_users import user_of
 from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
 from app.http.reply_cache import CACHED, FROM, ReplyCache
@@ -180,7 +181,8 @@ class HotRoute(ABC):
         """The reply to the same request before this one, and False; one to be recorded, and True; None where neither is
         wanted. With what marks a reply as given again. Raises BadRequest."""
         if (again := headers.get("idempotency-key")) is not None:
-            return *await self.replays.take(key_name(key), again, path, body), REPLAYED
+            user = headers.get(USER_HEADER, "")
+            return *await self.replays.take(key_name(key), again, path, body, user), REPLAYED
         if self.cache is None or self.services.view.policy.cache_s is None:
             return None
         found = await self.cache.find(key_name(key), headers, path, body)

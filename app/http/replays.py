@@ -160,14 +160,15 @@ class Replays:
         self._replies: dict[tuple[str, str], Reply] = {}
         self._shared = shared
 
-    async def take(self, whose: str, key: str, path: str, body: bytes) -> tuple[Reply, bool]:
+    async def take(self, whose: str, key: str, path: str, body: bytes, user: str = "") -> tuple[Reply, bool]:
         """The reply to an earlier request with this key, and False; or a new one to be recorded and `end`ed, and True.
+        `user`: the end user whom a header names, for what was said to one is no reply to another.
 
         Raises BadRequest for a key that is none, or that another request has used.
         """
         if not key or len(key) > MAX_KEY_CHARS:
             raise BadRequest("The header Idempotency-Key must not be empty or very long.", param="Idempotency-Key")
-        fingerprint = hashlib.sha256(path.encode() + b"\0" + body).digest()
+        fingerprint = hashlib.sha256(f"{path}\0{user}\0".encode() + body).digest()
         while True:
             self._forget(time.monotonic())
             reply = self._replies.get((whose, key))

@@ -41,6 +41,44 @@ async def test_the_first_reply_is_given_again(tmp_path: Path, upstream: Scripted
         assert len(upstream.requests) == 2
 
 
+BY_USER: list[Any] = [
+    ("/v1/chat/completions", {"model": "a", "messages": PROMPT}, lambda user: {"user": user}),
+    ("/v1/responses", {"model": "a", "input": "hi"}, lambda user: {"safety_identifier": user}),
+    ("/v1/messages", {"model": "a", "messages": PROMPT, "max_tokens": 9}, lambda u: {"metadata": {"user_id": u}}),
+    ("/v1beta/models/a:generateContent", {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}, None),
+]
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(("path", "body", "field"), BY_USER)
+async def test_another_end_user_is_another_request(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str, body: dict[str, Any], field: Any, counted: bool
+) -> None:
+    """Nobody is given what was said to somebody else, whether the policy tells users apart or not."""
+    upstream.source = Script.of(words("One two three."))
+    async with Live(tmp_path, policy({"a": upstream}, caps={"user": {}} if counted else {})) as live:
+
+        async def ask(headers: dict[str, str], fields: dict[str, Any]) -> Any:
+            return await live.chat(path=path, **{"model": None, "messages": None, **body, **fields}, headers=headers)
+
+        def named(user: str) -> dict[str, str]:
+            return {**SAME, "X-Bursar-User": user}
+
+        first = await ask(named("ann"), {})
+        assert first.status == 200
+        again = await ask(named("ann"), {})
+        assert (again.body, again.headers["x-bursar-replayed"]) == (first.body, "true")
+        for headers in (named("bob"), SAME):
+            other = await ask(headers, {})
+            assert other.status == 400
+            assert b"Idempotency-Key was used for another request" in other.body
+        if field is not None:
+            of_field = {"Idempotency-Key": "of a field"}
+            assert (await ask(of_field, field("ann"))).status == 200
+            assert (await ask(of_field, field("bob"))).status == 400
+            assert (await ask(of_field, field("ann"))).headers["x-bursar-replayed"] == "true"
+
+
 async def test_one_that_comes_meanwhile_waits(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     gate = Gate()
     upstream.source = Script.of(words("One two three."), gate=gate)
