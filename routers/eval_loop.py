@@ -16,11 +16,14 @@ from routers.eval_loop_drift import (
     ALL_AGAIN,
     MIN_ARMS,
     MIN_ROWS,
+    PROBE_SET,
+    PROBE_SETS,
     QUIET,
     RUNS,
     SYNTHETIC,
     SYNTHETIC_RUNS,
     CellReport,
+    Repeats,
     cell_report,
     cells,
     saved,
@@ -96,13 +99,16 @@ def regret(setting: Setting) -> Experiment:
 def drift(setting: Setting) -> Experiment:
     """Falls found, false alarms, and what quarantine saves."""
     seeds = setting.seeds
-    new, again, synthetic = [], [], []
+    new, again, synthetic, probed = [], [], [], []
     for world, arm, rows in cells(setting):
         setting.say(f"drift: {world.source}")
         new.append(cell_report(world, arm, rows, seeds))
         again.append(cell_report(world, arm, rows, seeds, ALL_AGAIN))
         synthetic += [cell_report(world, arm, rows, seeds, repeats, SYNTHETIC_RUNS) for repeats in SYNTHETIC]
+        probed += [cell_report(world, arm, rows, seeds, repeats, SYNTHETIC_RUNS) for repeats in PROBE_SETS]
     marks = [*_marks_of(new, seeds, "each request new"), *_marks_of(again, seeds, "rows come again as recorded")]
+    for repeats in PROBE_SETS:
+        marks += _marks_of([c for c in probed if c.repeats == repeats], seeds, _of_probes(repeats))
     notes = [
         "the fall is injected into real outcomes drawn with repetition, 2,000 labels after the start; "
         f"share: of {max(RUNS, seeds)} runs; most: what no detector with 5 % false alarms in {QUIET} labels can "
@@ -113,6 +119,9 @@ def drift(setting: Setting) -> Experiment:
         f"synthetic repeats: {SYNTHETIC_RUNS} runs a line; a share of the labels is of so many fixed requests, "
         "the others are new; two answers to a request differ by synthetic chance as often as it says; the injected "
         "fall loses answers by chance, or the same requests' each time",
+        f"a probe set: {PROBE_SET} of the rows (all, where there are fewer), drawn anew for each of {SYNTHETIC_RUNS} "
+        "runs, in rounds of another order each, and nothing else; the command's own test finds a fall with the round "
+        "in which so many labels are reached",
     ]
     savings = []
     for world in setting.worlds():
@@ -128,11 +137,16 @@ def drift(setting: Setting) -> Experiment:
         _falls("Falls of a model, found: each request held to be new", new, seeds),
         _falls("Falls of a model, found: rows of the source come again, as they were recorded", again, seeds),
         _synthetic(synthetic),
+        _probe_sets(probed, seeds),
         Sheet("Saved by quarantine per 1,000 requests of that work, after an injected fall", columns_2, table_2,
               columns_2[3:]),
     ]  # fmt: skip
     return Experiment(
-        "drift", sheets, marks, notes, {"cells": new, "again": again, "synthetic": synthetic, "saved": savings}
+        "drift",
+        sheets,
+        marks,
+        notes,
+        {"cells": new, "again": again, "synthetic": synthetic, "probed": probed, "saved": savings},
     )
 
 
@@ -160,6 +174,28 @@ def _synthetic(found: list[CellReport]) -> Sheet:
     ]  # fmt: skip
     title = "Falls of a model, found: synthetic repeats"
     return Sheet(title, columns, [(*line, *("" for _ in columns[len(line) :])) for line in table], columns[1:])
+
+
+def _probe_sets(found: list[CellReport], seeds: int) -> Sheet:
+    """A set of fixed requests in rounds: what the detector finds, and what the command's own test does."""
+    columns = ("source", "success", "differ by chance", "a fall loses", "false alarms", "of the command",
+               *(f"{points} points{of}" for points in (5, 15) for of in (", found", ", share", ", delay", ", by the "
+                 "command")))  # fmt: skip
+    table = []
+    for c in found:
+        line = [c.source, f"{c.level:.3f}", f"{c.repeats.flips:.0%}", "the same" if c.repeats.same else "by chance"]
+        line += [f"{c.alarms_of_seeds}/{seeds}; {shown(c.alarms)}", shown(c.command_alarms)] if c.command_alarms else []
+        for fall in c.falls[:2]:
+            line += [f"{fall.of_seeds}/{seeds}", shown(fall.share), f"{fall.delay:.0f}"]
+            line += [shown(fall.by_command)] if fall.by_command else []
+        table.append((*line, *("" for _ in columns[len(line) :])))
+    return Sheet(f"Falls of a model, found: a probe set of {PROBE_SET} fixed requests", columns, table, columns[1:])
+
+
+def _of_probes(repeats: Repeats) -> str:
+    chance = f"{repeats.flips:.0%} differ by synthetic chance" if repeats.flips else "as recorded"
+    lost = "the same requests lost each time" if repeats.same else "lost by chance"
+    return f"a probe set of {PROBE_SET}, {chance}, {lost}"
 
 
 def _marks_of(found: list[CellReport], seeds: int, how: str) -> list[Mark]:

@@ -22,6 +22,7 @@ from routers.eval_bootstrap import Estimate
 from routers.eval_loop_contenders import Online, best_of
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
 from routers.eval_table import Bools, Floats
+from routers.mcnemar import p_fallen
 from routers.paired import AFTERWARDS, GOOD, NEW
 from routers.probes import PROBE_SHARE
 from routers.quarantine import MIN_DROP, Fallen, Watch, hear, new_watch
@@ -49,7 +50,8 @@ class FoundIn:
     """Falls of one size in one cell: how many of the mark's runs, the share of all runs, the median delay in labels of
     those found at all within twice the time, and the most that any detector finds (NaN for graded outcomes, which tell
     more than yes or no). `least`: labels within which the best finds all of the mark's runs as likely as not (0 for
-    graded outcomes)."""
+    graded outcomes). `by_command`: the share of runs in which `bursar probe` itself finds it, at the latest with the
+    round of fixed requests in which that many labels are reached; None where they come in no rounds."""
 
     drop: float
     within: int
@@ -58,18 +60,21 @@ class FoundIn:
     delay: float
     most: float
     least: int
+    by_command: Estimate | None = None
 
 
 @dataclass(frozen=True)
 class Repeats:
     """How requests come again in a stream. `share` of the labels are of `probes` fixed requests (0: of all rows there
     are), each of the others is new; of two answers to the same request `flips` differ by chance. `same`: a fall loses
-    the same requests each time, where they come again."""
+    the same requests each time, where they come again. `rounds`: all fixed requests come before any comes again, each
+    time in another order, as `bursar probe` sends them."""
 
     share: float = 1.0
     probes: int = 0
     flips: float = 0.0
     same: bool = False
+    rounds: bool = False
 
 
 ALL_NEW: Final = Repeats(share=0.0)
@@ -82,12 +87,20 @@ SYNTHETIC: Final = (
     Repeats(1.0, 2 * PROBES, 0.02, same=True),
 )
 SYNTHETIC_RUNS: Final = 100
+PROBE_SET: Final = 200
+PROBE_SETS: Final = tuple(
+    Repeats(1.0, PROBE_SET, flips, same, rounds=True) for same in (False, True) for flips in (0.0, 0.02, 0.05)
+)
+"""A set of fixed requests and nothing else, sent in rounds."""
+ALPHA: Final = 0.01
+"""Of the command's own test of each round against the last that was not found worse, its default."""
 
 
 @dataclass(frozen=True)
 class CellReport:
     """One cell: the model's success there, false alarms in quiet runs, falls found. `repeats`: how its requests came
-    again."""
+    again; `command_alarms`: quiet runs in which `bursar probe` itself gives an alarm; None where they come in no
+    rounds."""
 
     source: str
     model: str
@@ -98,6 +111,7 @@ class CellReport:
     alarms: Estimate
     falls: list[FoundIn]
     repeats: Repeats = ALL_NEW
+    command_alarms: Estimate | None = None
 
 
 def cells(setting: Setting) -> list[tuple[World, int, Indices]]:
@@ -123,20 +137,27 @@ def cell_report(
     level += repeats.share * turned * (1.0 - 2.0 * level)
     runs = max(runs, seeds)
 
-    def alarmed(labels: int, drop: float) -> Bools:
-        """(labels / BUCKET, runs): whether an alarm is up."""
+    def alarmed(labels: int, drop: float) -> tuple[Bools, Bools]:
+        """(labels / BUCKET, runs): whether an alarm is up; (rounds, runs): whether the command gives one."""
         made = [
             _streamed(np.random.default_rng([run, 21]), score, labels, drop / level, repeats) for run in range(runs)
         ]
         at, y, history = (np.stack(of, axis=1) for of in zip(*made, strict=True))
-        return _alarms(y, expected[at], history)
+        told = [told_by_rounds(rows, good, size) for rows, good in zip(at.T, y.T, strict=True)] if size else []
+        return _alarms(y, expected[at], history), np.array(told, dtype=bool).T
 
-    quiet = np.any(alarmed(QUIET, 0.0), axis=0)
+    size = min(repeats.probes, len(score)) if repeats.rounds else 0
+    up, told = alarmed(QUIET, 0.0)
+    quiet, quiet_told = np.any(up, axis=0), np.any(told, axis=0)
     falls = []
     for drop, within in DROPS:
         if drop >= level:
             continue
-        up: Bools = alarmed(BEFORE + 2 * within, drop)[BEFORE // BUCKET :]
+        up, told = alarmed(BEFORE + 2 * max(within, size), drop)
+        up, by_command = up[BEFORE // BUCKET :][: 2 * within // BUCKET], None
+        if size:
+            last = -(-(BEFORE + within) // size)
+            by_command = share_found(int(np.any(told[BEFORE // size : last], axis=0).sum()), runs)
         found, ever = np.any(up[: within // BUCKET], axis=0), np.any(up, axis=0)
         delays = (up.argmax(axis=0)[ever] + 1) * BUCKET
         graded = bool(np.any((score > 0.0) & (score < 1.0)))
@@ -153,12 +174,29 @@ def cell_report(
                 float(np.median(delays)) if len(delays) else float("nan"),
                 most,
                 least,
+                by_command,
             )
         )
     alarms = share_found(int(quiet.sum()), runs)
     arm_name, task = world.arms[arm].name, world.tasks[int(world.task[rows[0]])]
     alarmed_of_seeds = int(quiet[:seeds].sum())
-    return CellReport(world.source, arm_name, task, len(rows), level, alarmed_of_seeds, alarms, falls, repeats)
+    by_command = share_found(int(quiet_told.sum()), runs) if size else None
+    return CellReport(
+        world.source, arm_name, task, len(rows), level, alarmed_of_seeds, alarms, falls, repeats, by_command
+    )
+
+
+def told_by_rounds(at: Indices, y: Floats, size: int) -> list[bool]:
+    """Whether `bursar probe` gives an alarm after each whole round of so many fixed requests. Each is compared with the
+    first, or with the last that was found better."""
+    found, base = [], None
+    for end in range(size, len(at) + 1, size):
+        now = (y[end - size : end] >= GOOD)[np.argsort(at[end - size : end])]
+        base = now if base is None else base
+        lost, won = int((base & ~now).sum()), int((now & ~base).sum())
+        found.append(p_fallen(lost, won) <= ALPHA)
+        base = now if p_fallen(won, lost) <= ALPHA else base
+    return found
 
 
 def _turned(flips: float) -> float:
@@ -180,6 +218,9 @@ def _streamed(
         if repeats.probes:
             asked = rng.choice(len(score), min(repeats.probes, len(score)), replace=False)
             at = np.where(again, asked[at % len(asked)], at)
+            if repeats.rounds:
+                laps = [rng.permutation(asked) for _ in range(-(-labels // len(asked)))]
+                at = np.concatenate(laps)[:labels]
             y = score[at]
         turned = again & (rng.random(labels) < _turned(repeats.flips))
         y = np.where(turned, 1.0 - y, y)
