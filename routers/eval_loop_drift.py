@@ -144,7 +144,7 @@ def cell_report(
         ]
         at, y, history = (np.stack(of, axis=1) for of in zip(*made, strict=True))
         told = [told_by_rounds(rows, good, size) for rows, good in zip(at.T, y.T, strict=True)] if size else []
-        return _alarms(y, expected[at], history), np.array(told, dtype=bool).T
+        return _alarms(y, expected[at], history, size), np.array(told, dtype=bool).T
 
     size = min(repeats.probes, len(score)) if repeats.rounds else 0
     up, told = alarmed(QUIET, 0.0)
@@ -236,13 +236,17 @@ def _streamed(
     return at, y, history
 
 
-def _alarms(y: Floats, expected: Floats, history: Indices) -> Bools:
-    cell, found = new_cell(y.shape[1]), []
-    for number, (row, logits, before) in enumerate(zip(y, expected, history, strict=True), 1):
+def _alarms(y: Floats, expected: Floats, history: Indices, first: int) -> Bools:
+    """`first`: labels of a round that is the first of its requests. As live, these are no evidence themselves: a probe
+    set may be harder than users' requests are."""
+    skipped = -(-first // BUCKET)
+    cell, found = new_cell(y.shape[1]), list[Bools]([np.zeros(y.shape[1], dtype=bool)] * skipped)
+    heard_of = (of[skipped * BUCKET :] for of in (y, expected, history))
+    for number, (row, logits, before) in enumerate(zip(*heard_of, strict=True), 1):
         cell = heard(cell, logits, row, 1.0, before)
         if number % BUCKET == 0:
             of = evidence(cell)
-            found.append(((of.root > LIMITS) & (of.drop >= MIN_DROP)).any(axis=-1))
+            found.append(np.any((of.root > LIMITS) & (of.drop >= MIN_DROP), axis=-1))
     return np.array(found)
 
 
