@@ -16,7 +16,7 @@ def p_fallen(lost: int, won: int) -> float:
     """The probability that at least `lost` of `lost + won` requests that differ were right before and are wrong now,
     had nothing changed."""
     differ = lost + won
-    return sum(comb(differ, k) for k in range(lost, differ + 1)) / 2**differ
+    return float(sum(comb(differ, k) for k in range(lost, differ + 1)) / (1 << differ))
 
 
 def rejected(chances: Sequence[float], alpha: float) -> list[bool]:

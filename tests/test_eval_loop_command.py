@@ -91,7 +91,9 @@ def test_the_drift_experiment_counts_what_it_finds(world: World) -> None:
     assert deep.share.low <= deep.share.value <= deep.share.high
 
 
-@pytest.mark.parametrize("repeats", [eval_loop_drift.ALL_AGAIN, *eval_loop_drift.SYNTHETIC])
+@pytest.mark.parametrize(
+    "repeats", [eval_loop_drift.ALL_AGAIN, *eval_loop_drift.SYNTHETIC, *eval_loop_drift.PROBE_SETS]
+)
 def test_requests_come_again_as_the_report_says(repeats: eval_loop_drift.Repeats) -> None:
     score, labels = (np.arange(400) % 10 < 9).astype(np.float64), 4_000
     at, y, history = eval_loop_drift._streamed(np.random.default_rng(0), score, labels, 0.3, repeats)
@@ -105,6 +107,31 @@ def test_requests_come_again_as_the_report_says(repeats: eval_loop_drift.Repeats
     assert y[quiet].mean() - y[~quiet].mean() == pytest.approx(0.27, abs=0.05)
     lost = [y[~quiet & (at == row)] for row in np.flatnonzero(score) if repeats.same]
     assert all(not 0.3 < of.mean() < 0.7 for of in lost if len(of) > 5)
+
+
+def test_a_probe_set_comes_in_rounds_and_the_command_compares_them() -> None:
+    score, size = np.ones(400), eval_loop_drift.PROBE_SET
+    quiet, same = eval_loop_drift.PROBE_SETS[0], eval_loop_drift.PROBE_SETS[3]
+    assert (quiet.flips, quiet.same, same.same) == (0.0, False, True)
+    at, y, _ = eval_loop_drift._streamed(np.random.default_rng(0), score, 4_000, 0.05, same)
+    rounds = at.reshape(-1, size)
+    assert all(set(one) == set(rounds[0]) for one in rounds.tolist())
+    assert any(rounds[0] != rounds[1])
+    told = eval_loop_drift.told_by_rounds(at, y, size)
+    assert told == [number >= eval_loop_drift.BEFORE // size for number in range(4_000 // size)]
+    won = np.concatenate([np.where(np.arange(size) < 180, 1.0, 0.0), np.ones(size), np.arange(size) < 180])
+    assert eval_loop_drift.told_by_rounds(np.tile(np.arange(size), 3), won, size) == [False, False, True]
+
+
+def test_what_a_probe_set_finds_is_reported_with_what_the_command_finds(world: World) -> None:
+    rows = np.arange(len(world.table.rows))
+    report = eval_loop_drift.cell_report(world, world.best, rows, 2, eval_loop_drift.PROBE_SETS[0], runs=4)
+    deep = report.falls[-1]
+    assert deep.by_command is not None
+    assert report.command_alarms is not None
+    assert (deep.by_command.value, report.command_alarms.value) == (1.0, 0.0)
+    alone = eval_loop_drift.cell_report(world, world.best, rows, 2, runs=4)
+    assert (alone.command_alarms, alone.falls[-1].by_command) == (None, None)
 
 
 def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ class Team:
 class Key:
     """A client's key, known by its SHA-256 only. `former_sha256`: of the secret it had before, where that is still
     good. `routes`: its own, else its team's; None: all. `expires_s`: Unix time from which it is refused. `users`: how
-    its end users are bound, where not as all keys' are."""
+    its end users are bound, where not as all keys' are. `probes`: it may send probes, and is believed on them."""
 
     name: str
     sha256: str
@@ -263,6 +263,7 @@ class Key:
     former_sha256: str | None = None
     expires_s: float | None = None
     users: Users | None = None
+    probes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class ChatCall(OwnedCall):
         if self.record.retry_count not in NO_RETRY:
             self._tries = tries_of(self.record.retry_count or "")
             self.before = await self.services.sent_again.spent(self._name, self._tries)
-        if self.view.policy.caps.task_repeats is not None:
+        if self.view.policy.caps.task_repeats is not None and self.record.probe is None:
             await self._refuse_circles(self.view.policy.caps.task_repeats)
         target = await self._target()
         if len(self.services.calls) > 1:
@@ -168,7 +168,9 @@ class ChatCall(OwnedCall):
 
     async def _target(self) -> Target:
         """What may be asked: less where a tool loop is open, and cheaper where the task lands."""
-        target = resolve(self.view, self.request.model, self.key)
+        target, probe = resolve(self.view, self.request.model, self.key), self.record.probe
+        if probe is not None:
+            return target.probed(probe, in_tool_loop=self.request.prompt.in_tool_loop)
         if self.request.others:
             target = followed_by(target, self.view, self.request.others, self.key)
         rules = self.view.policy.landing_on(target.route)

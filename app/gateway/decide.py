@@ -295,7 +295,7 @@ class _Scoring:
             found.append(Considered(candidate, score, cost_nano, verdict))
         considered = tuple(found)
         usable = self._usable(considered)
-        if target.rules is None:
+        if target.rules is None or target.fixed:
             chosen, reason = usable[0], target.fixed
         else:
             primary = self._usable(considered[: len(target.candidates)])  # they stand first in `every`

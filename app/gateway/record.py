@@ -40,7 +40,8 @@ _SCORE = b'"p_success":%.4f,"confidence":%.4f,"expected_output_tokens":%.0f,"exp
 class CallRecord(msgspec.Struct):
     """What a call knows of itself when it ends; `as_trace` turns it into the stored form. `denied_at_usd`: what its
     task had spent where the task's budget was used up before this call; `slow`: which expected times it has passed;
-    `user`: for which end user it is (`core/users`), where the policy tells them apart."""
+    `user`: for which end user it is (`core/users`), where the policy tells them apart; `probe`: the one candidate of
+    its route that it is a probe of."""
 
     request_id: str
     created_s: float
@@ -68,6 +69,7 @@ class CallRecord(msgspec.Struct):
     traceparent: str | None = None
     user: str | None = None
     tags: tuple[str, ...] = ()
+    probe: str | None = None
 
     def as_trace(self, attempts: list[AttemptRecord]) -> dict[str, Any]:
         """The stored record, JSON-ready; dollars as numbers, unknown cost as null."""
@@ -124,6 +126,8 @@ class CallRecord(msgspec.Struct):
             found["user"] = self.user
         if self.tags:
             found["tags"] = self.tags
+        if self.probe is not None:
+            found["probe"] = True
         return found
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import msgspec
 
-from app.core.errors import Forbidden, ModelNotFound
+from app.core.errors import BadRequest, Forbidden, ModelNotFound
 from app.core.policy import ANY_TASK, Candidate, Key, Retries, Route
 from app.gateway.view import View
 from routers.base import Arm
 
 HELD = "the model of the tool loop that is open"
 """Why a call goes where the one before it went: nothing was decided."""
+PROBED = "a probe of this model"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -49,6 +50,26 @@ class Target(msgspec.Struct, frozen=True):
             arms=tuple(arms[c.name] for c in order),
             rules=None,
             fixed=HELD,
+            pinned={},
+        )
+
+    def probed(self, name: str, *, in_tool_loop: bool) -> Target:
+        """The target of a probe: this candidate and no other, sorted into kinds of work as other requests to this
+        target are. Raises BadRequest where it is no candidate."""
+        place = next((index for index, c in enumerate(self.every) if c.name == name), None)
+        if place is None:
+            raise BadRequest("What X-Bursar-Probe names is no candidate of this route.", param="X-Bursar-Probe")
+        # Within a tool loop others are held to a model, and nothing is decided.
+        held = in_tool_loop and len(self.every) > 1 and not (self.rules is not None and self.rules.switch_in_tool_loop)
+        rules = None if held or self.rules is None else replace(self.rules, explore=None, split={})
+        return msgspec.structs.replace(
+            self,
+            candidates=(self.every[place],),
+            fallback=(),
+            every=(self.every[place],),
+            arms=(self.arms[place],),
+            rules=rules,
+            fixed=PROBED,
             pinned={},
         )
 

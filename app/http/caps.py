@@ -22,7 +22,7 @@ _CAPPING = frozenset(
 _OURS = "x-bursar-"
 _USER = USER.encode()
 _LISTED = _CAPPING | {"x-bursar-tags"}
-_KNOWN = _LISTED | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", USER}
+_KNOWN = _LISTED | {"x-bursar-task-id", "x-bursar-parent-task-id", "x-bursar-on-cut", "x-bursar-probe", USER}
 
 
 def client_caps(headers: Mapping[str, str], max_cost_nano: int | None) -> ClientCaps:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, Forbidden
+from app.core.policy import Key
 from app.core.types import ChatRequest
 from app.dialects.base import Dialect
 from app.dialects.openai_chat.parse import parse_chat
@@ -10,6 +11,7 @@ from app.dialects.registry import CHAT, dialect_named
 from app.gateway.call import ChatCall
 from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
+from app.http.asking import is_operator
 from app.http.caps import client_caps
 from app.http.hot import HotRoute, Incoming
 from app.http.whose import Whose, task_of
@@ -43,6 +45,8 @@ class GenerateRoute(HotRoute):
         record = self.new_record(incoming, whose, model=request.model, stream=request.stream)
         if record.view.counts_users:
             self.note_user(record, incoming, request.members)
+        if "x-bursar-probe" in headers:
+            record.probe = probed_model(headers["x-bursar-probe"], incoming.key)
         return ChatCall(
             self.services,
             request,
@@ -57,6 +61,14 @@ class GenerateRoute(HotRoute):
         if self._name == CHAT:
             return parse_chat(incoming.body)
         return self.dialect.parse(incoming.body, incoming.headers, incoming.path)
+
+
+def probed_model(name: str, key: Key | None) -> str:
+    """`X-Bursar-Probe`: the model that a probe is for. Raises Forbidden: what is said of probes can keep a model from
+    its work, and is believed."""
+    if not (is_operator(key) or (key is not None and key.probes)):
+        raise Forbidden("This key may not send probes: the policy has to say so.", param="X-Bursar-Probe")
+    return name
 
 
 def softness_of(headers: dict[str, str]) -> bool | None:

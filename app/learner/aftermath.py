@@ -52,7 +52,7 @@ class Aftermath(msgspec.Struct):
             lesson = learner.lessons.get(one.request_id)
             if not one.first or lesson is None or not lesson.labels or _known_s(lesson, one) < self.since_s:
                 continue
-            if lesson.call.model != one.model or one.model not in lesson.arms:
+            if lesson.call.probe or lesson.call.model != one.model or one.model not in lesson.arms:
                 continue
             if not learner.is_current(lesson, one.model):
                 continue

@@ -53,6 +53,10 @@ class Requests:
         history = self.again.get(name) or self.once.get(name, NEW)
         return Past(history, *self.since.get(name, (0, 0)))
 
+    def meet(self, name: str, outcome: float, most: int, *, fallen: bool) -> None:
+        """Remember one more outcome, `fallen`: in a cell that is in quarantine."""
+        (self.probed if fallen else self.heard)(name, outcome, most)
+
     def heard(self, name: str, outcome: float, most: int) -> None:
         """Remember one more outcome of a request, and no more than `most` requests."""
         if not name:

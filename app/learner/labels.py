@@ -53,7 +53,8 @@ class Call:
     """What labels need of a trace. `expected`: the router's P(success) of the model that answered, UNKNOWN where it
     said none. `cheaper`: the candidate just below it in expected cost, None where there is none. `by_hand`: the client
     named a model, and no route. `goes_on`: with the model of an open tool loop, so that nothing was chosen. `stopped`:
-    a cap, a clock, the provider or the gateway ended it, or let it not begin: neither its answer nor its client did."""
+    a cap, a clock, the provider or the gateway ended it, or let it not begin: neither its answer nor its client did.
+    `probe`: one of a fixed set of requests that comes again and again."""
 
     request_id: str
     key: str
@@ -70,6 +71,7 @@ class Call:
     goes_on: bool = False
     stopped: bool = False
     seen: Seen | None = None
+    probe: bool = False
 
 
 class Evidence(NamedTuple):
@@ -171,6 +173,7 @@ def call_of(record: Mapping[str, Any]) -> Call:
         goes_on=decision.get("reason") == HELD,
         stopped=record["outcome"] not in (Outcome.COMPLETED, Outcome.CLIENT_GONE),
         seen=None if not seen else Seen.of_json(seen),
+        probe=bool(record.get("probe")),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.core.feedback import task_thing
 from app.learner.labels import Call, Label, call_of
+from app.learner.signs import SETTLED_S
 from app.learner.sources import Told
 from routers.base import MAX_TIER, MIN_TIER, Arm, family_of
 from routers.belief import Site
@@ -63,6 +64,10 @@ class Lesson:
         else it stands for itself."""
         task = self.task
         return task if task is not None and any(told.part < 1.0 for told in self.told) else self.call.request_id
+
+    def settles(self, now_s: float) -> bool:
+        """Whether every sign of its call has spoken by now."""
+        return now_s >= self.call.ended_s + SETTLED_S
 
     def weigh(self, out: Set[str], cleared: Set[str]) -> None:
         """Let what keys that are found out said weigh nothing, what those that are cleared said all that their share

@@ -1,8 +1,8 @@
 """From traces and words to recorded decisions: what was decided, with which probability, and what came of it. Pure.
 
 A row is a decision of a route. A call that goes on with the model of an open tool loop decided nothing: what it cost
-belongs to the decision before it in its task. Calls for which the client named the model, and calls of which nobody
-was asked (denied, or refused as they came in), are left out: nothing was decided there, or nothing came of it.
+belongs to the decision before it in its task. Calls for which the client named the model, probes, and calls of which
+nobody was asked (denied, or refused as they came in), are left out: nothing was decided there, or nothing came of it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def recorded(records: Iterable[Mapping[str, Any]], words: Iterable[Feedback]) ->
     latest: dict[str, Recorded] = {}
     for record, call in zip(ordered, calls, strict=True):
         decision = record.get("decision") or {}
-        if decision.get("route") is None or not call.model:
+        if decision.get("route") is None or not call.model or call.probe:
             continue
         unit = f"{call.key}:{call.task_id or call.request_id}"
         before = latest.get(unit)

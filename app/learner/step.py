@@ -39,6 +39,7 @@ MAX_THINGS: Final = 10_000
 MAX_HELD: Final = 400
 FAINT: Final = 0.001
 """Of a task's word, a call is told nothing whose credit is less."""
+OfTasks = dict[str, dict[str, list[Told]]]
 MAX_JUDGED: Final = 3
 """How often the guard hears the words on one call: who changes its word cannot do so without being judged, nor be
 judged good for it for ever."""
@@ -86,7 +87,7 @@ class Learner:
             found.append(record)
             if lesson is not None and self._is_news(lesson.call):
                 self.late.read_until_s = max(self.late.read_until_s, lesson.call.ended_s)
-                if lesson.call.completed:
+                if lesson.call.completed and not lesson.call.probe:
                     self.guard.saw(lesson.call)
                 if len(self.lessons) < WINDOW or not self._is_passed_over(lesson):
                     self._keep(lesson)
@@ -162,26 +163,26 @@ class Learner:
         """Learn what has come; what was learned, in the order of the calls."""
         # In a busy house calls of tasks leave before their signs are final: those that have spoken by then are heard.
         leaving = set(itertools.islice(self.lessons, max(len(self.lessons) - WINDOW, 0)))
-        for request_id in [name for name in self._open if name in leaving or self._is_settled(name, now_s)]:
+        for request_id in [name for name in self._open if name in leaving or self.lessons[name].settles(now_s)]:
             del self._open[request_id]
             self._due[request_id] = None
-            self.unheard += not self._is_settled(request_id, now_s)
+            self.unheard += not self.lessons[request_id].settles(now_s)
         due = sorted((self.lessons[name] for name in self._due if name in self.lessons), key=order_of)
         self._due.clear()
         self._apart.clear()
         if due:
-            known = (lesson.call for lesson in self.lessons.values())
+            known = (lesson.call for lesson in self.lessons.values() if not lesson.call.probe)
             signs = signs_of(around([lesson.call for lesson in due], known), now_s)
             for lesson in due:
                 lesson.signs = tuple(signs.get(lesson.call.request_id, lesson.signs))
                 name = lesson.call.request_id
-                lesson.settled = name in leaving or self._is_settled(name, now_s)
-        of_tasks: dict[str, dict[str, list[Told]]] = {}
+                lesson.settled = name in leaving or self.lessons[name].settles(now_s)
+        of_tasks: OfTasks = {}
         found = [learned for lesson in due for learned in self._hear(lesson, of_tasks)]
         if due:
             self._sort_out()
         while len(self.held) > MAX_HELD:
-            found += self._release(next(iter(self.held)))
+            self._release(next(iter(self.held)))
         self._forget()
         return found
 
@@ -215,12 +216,7 @@ class Learner:
             self.labels = 0
         self.term = number
 
-    def _is_settled(self, request_id: str, now_s: float) -> bool:
-        return now_s >= self.lessons[request_id].call.ended_s + SETTLED_S
-
-    def _told(
-        self, lesson: Lesson, of_tasks: dict[str, dict[str, list[Told]]]
-    ) -> tuple[tuple[Told, ...], list[Feedback]]:
+    def _told(self, lesson: Lesson, of_tasks: OfTasks) -> tuple[tuple[Told, ...], list[Feedback]]:
         """What is said of a call, with its part of what is said of its task; and the words on itself. `of_tasks` keeps,
         for the rest of a step, what is said of each task's calls."""
         call, task = lesson.call, lesson.task
@@ -237,7 +233,7 @@ class Learner:
         signs = lesson.signs if lesson.settled or found else ()
         return (*found, *signs), own
 
-    def _hear(self, lesson: Lesson, of_tasks: dict[str, dict[str, list[Told]]]) -> list[Learned]:
+    def _hear(self, lesson: Lesson, of_tasks: OfTasks) -> list[Learned]:
         """Learn what is now known of a call, in the place of what was."""
         call = lesson.call
         told, own = self._told(lesson, of_tasks)
@@ -249,6 +245,8 @@ class Learner:
         expected = self._expected(lesson, call.model)
         labels = [label_of(call, told, self.sources, said_s), *hints]
         given = [label for label in labels if label is not None and self.is_current(lesson, label.model)]
+        if call.probe:
+            return self._watched(lesson, rests_on, given[:1])
         admitted = self._admitted(lesson, given, own)
         if not lesson.sources_heard and any(word.source not in SIGNS for word in told):
             lesson.sources_heard = True
@@ -268,6 +266,12 @@ class Learner:
             return [self._noted(lesson, label, first=first, held=True) for label in admitted[:1]]
         return self._learn(lesson, first=first)
 
+    def _watched(self, lesson: Lesson, rests_on: tuple[Told, ...], labels: list[Label]) -> list[Learned]:
+        """What a probe teaches: whether its model is still as it was, and nothing else. The set is asked again and
+        again and is not users' work, so it says nothing of how good a model is there, nor who is honest."""
+        first, lesson.told, lesson.labels = not lesson.labels, rests_on, tuple(labels)
+        return [self._noted(lesson, label, first=first, held=True) for label in labels]
+
     def _admitted(self, lesson: Lesson, given: list[Label], own: list[Feedback]) -> list[Label]:
         """The labels with what the guard leaves of them. Its books are changed by what is new."""
         admin = any(word.admin for word in own)
@@ -285,8 +289,7 @@ class Learner:
         return found
 
     def _learn(self, lesson: Lesson, *, first: bool) -> list[Learned]:
-        found = []
-        sites = []
+        found, sites = [], []
         for label in lesson.labels:
             if label.model not in lesson.arms or not self.is_current(lesson, label.model):
                 continue
@@ -295,8 +298,7 @@ class Learner:
             self.belief = self.belief.told(site).counted(label.model, found[-1].weight)
             sites.append(site)
         lesson.sites, lesson.term = tuple(sites), self.term
-        if lesson.since == NEVER:
-            lesson.since = self.term
+        lesson.since = self.term if lesson.since == NEVER else lesson.since
         self.labels += 1
         return found
 
@@ -344,13 +346,12 @@ class Learner:
     def _unlearn(self, lesson: Lesson) -> None:
         self.belief, lesson.sites = self.without(lesson), ()
 
-    def _release(self, request_id: str) -> list[Learned]:
+    def _release(self, request_id: str) -> None:
         """Learn what was held out the longest; it was noted when it came."""
         del self.held[request_id]
         lesson = self.lessons.get(request_id)
         if lesson is not None and not lesson.sites:
             self._learn(lesson, first=False)
-        return []
 
     def _noted(self, lesson: Lesson, label: Label, *, first: bool, held: bool) -> Learned:
         expected = self._expected(lesson, label.model)

@@ -126,7 +126,9 @@ class _Losses:
 
     def hear(self, learned: Learned, lesson: Lesson | None) -> None:
         arm = None if lesson is None else lesson.arms.get(learned.model)
-        if arm is None or lesson is None or not lesson.labels or learned.model != lesson.call.model:
+        if arm is None or lesson is None or not lesson.labels or lesson.call.probe:
+            return
+        if learned.model != lesson.call.model:
             return
         call = self._calls.get(learned.request_id)
         if learned.first:

@@ -76,16 +76,16 @@ class Watching:
             expected = float(one.demand.u @ learner.base.ability(arm).mean)
             requests, request = self.requests.setdefault(name, Requests()), name_of(lesson.call, label)
             past = requests.past(request)
+            if lesson.call.probe and past.history == NEW:
+                # A set may be harder than users' requests are: what it is the first time is all that it is held to.
+                requests.meet(request, label.said, self._most(), fallen=before.fallen is not None)
+                continue
             if past.history != NEW and (before.fallen is None or knows(before.cell, past.history)):
                 outcome, weight = label.said, label.scale * label.part
             else:
                 outcome, weight = label.told(expectation(before.cell, expected))
             after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s, past)
-            most = self._most()
-            if before.fallen is None:
-                requests.heard(request, label.said, most)
-            else:
-                requests.probed(request, label.said, most)
+            requests.meet(request, label.said, self._most(), fallen=before.fallen is not None)
             if after.fallen is None:
                 requests.since.clear()
             if (after.fallen is None) != (before.fallen is None):

@@ -74,6 +74,7 @@ def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
             former_sha256=given.former_sha256,
             expires_s=None if given.expires is None else epoch_s(given.expires),
             users=_users(given.user_caps),
+            probes=given.probes,
         )
         for given in spec.keys
     ]

@@ -121,6 +121,9 @@ class KeySpec(Spec):
         default=None, description="When it stops working: a time, or the beginning of a day (UTC)."
     )
     admin: bool = Field(default=False, description="May see everybody's calls and spending, and use the dashboard.")
+    probes: bool = Field(
+        default=False, description="May send probes (`bursar probe`), as admins may; what it says of them is believed."
+    )
     caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")
     user_caps: UserSpec | None = Field(default=None, description="For each of its users. Default: `caps.user`.")
     team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")

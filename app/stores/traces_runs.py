@@ -61,12 +61,13 @@ PACE = f"""request_id, key, task_id, created_s, coalesce(duration_ms, 0.0), outc
 """What makes a CallPace."""
 _CALLS = """
     SELECT {columns} FROM traces
-    WHERE (? IS NULL OR key = ?) AND CASE WHEN task_id IS NULL
+    WHERE (? IS NULL OR key = ?) AND probe IS NULL AND CASE WHEN task_id IS NULL
         THEN {since} AND ({kinds} OR outcome <> 'completed')
         ELSE (key, task_id) IN (SELECT (key, task_id) FROM traces WHERE task_id IS NOT NULL AND {since}) END
     ORDER BY key, task_id, coalesce(task_id, request_id), created_s
 """
-"""An embedding that belongs to no task is no run: it has no task type, and nothing to be fast at."""
+"""An embedding that belongs to no task is no run: it has no task type, and nothing to be fast at. Nor are probes, for
+who asks the same two hundred questions each day says nothing of how users' work goes."""
 _ASKED = "task_type IS NOT NULL"
 _ASKED_OR_CACHED = "coalesce(task_type, cached.task_type) IS NOT NULL"
 

@@ -429,3 +429,33 @@ def test_beliefs_of_other_weights_or_versions_are_not_read(monkeypatch: pytest.M
     monkeypatch.setattr(BASE, "version", "another")
     with pytest.raises(Unreadable):
         unpack_belief(packed, BASE)
+
+
+def test_probes_teach_nothing_of_how_good_a_model_is_nor_of_who_is_honest() -> None:
+    """They are the same questions each day, and the operator's, not users'."""
+    calls = [record(n, held=n % 10 == 0, probe=True) for n in range(60)]
+    words = [word(call_id(n, n % 10 == 0), "failure", source="program", admin=True) for n in range(60)]
+    made, untold = Learner(BASE), Learner(BASE)
+    made.saw(calls)
+    made.said(words)
+    learned = made.step(NOW_S + 2 * SETTLED_S)
+    assert (len(learned), all(one.first for one in learned)) == (60, True)
+    arm = made.lessons[call_id(1)].arms["small"]
+    expected = p(made, belief=made.prior.joined(untold.belief, arm, BASE.ability(arm)))
+    assert (made.labels, made.held, p(made)) == (0, {}, expected)
+    assert made.guard.state() == untold.guard.state()
+    assert made.sources.state() == untold.sources.state()
+    assert not any(lesson.signs for lesson in made.lessons.values())
+    again = unpack_learner(pack_learner(made), BASE)
+    assert all(lesson.call.probe and lesson.labels for lesson in again.lessons.values())
+    made.said([word(call_id(3), "success", source="program", admin=True, said_s=6_000.0)])
+    assert [(one.first, one.outcome > 0.5) for one in made.step(NOW_S + 2 * SETTLED_S)] == [(False, True)]
+
+
+def test_a_probe_that_asks_the_same_as_a_user_is_no_sign_that_he_was_not_content() -> None:
+    seen = {"began": "b", "asked": "a", "finish": "stop"}
+    one, same = record(1, seen=seen), record(2, seen=seen)
+    for probe in (False, True):
+        made = learner([one, {**same, "probe": probe}], now_s=NOW_S + 2 * SETTLED_S)
+        told = {sign.source: sign.good for sign in made.lessons[call_id(1)].signs}
+        assert told["asked_again"] == (1.0 if probe else 0.0)

@@ -142,6 +142,35 @@ def test_a_few_probe_requests_show_a_small_fall_and_its_end() -> None:
     assert (known.again, known.since) == (before, {})
 
 
+def probed(watching: Watching, learner: Learner, rounds: int, first: int, right: int) -> list[Event]:
+    """Rounds of 60 probes, the same in each, of which so many are right."""
+    events = []
+    for number in range(first, first + 60 * rounds):
+        probe = number * 37 % 60
+        learner.saw([record(number, seen={"began": "b", "asked": f"a{probe}"}, probe=True)])
+        learner.said([word(call_id(number), "success" if probe < right else "failure", source="program", by="alice")])
+        events += watching.hear(learner, learner.step(5_000.0))
+    return events
+
+
+def test_a_set_of_probes_that_is_harder_than_users_requests_is_no_fall() -> None:
+    """What was never asked before is held against nothing; from then on each is held to what it was."""
+    watching = Watching()
+    assert heard(watching, 0.97, 0, 700) == []
+    assert probed(watching, Learner(BASE), 12, 10_020, 30) == []
+    (event,) = probed(watching, Learner(BASE), 4, 20_040, 24)
+    assert (event.fell, event.cell.model) == (True, "small")
+    assert event.cell.paired > 0.9
+    heard_of = watching.watches["small", "chat"].cell.labels
+    new = record(30_000, seen={"began": "b", "asked": "other"}, probe=True)
+    learner = Learner(BASE)
+    learner.saw([new])
+    learner.said([word(call_id(30_000), "success", source="program")])
+    assert watching.hear(learner, learner.step(5_000.0)) == []
+    assert watching.watches["small", "chat"].cell.labels == heard_of
+    assert len(watching.requests["small", "chat"].since) == 61
+
+
 def test_other_speakers_and_signs_are_no_repeats() -> None:
     watching = Watching()
     assert asked(watching, 3, 0) == []
