@@ -129,8 +129,8 @@ unknown_model: aut
          "6:37: models.m.pricing.input_per_1m: unknown field; did you mean 'input_per_1k' (dollars per 1,000 tokens)?"),
         ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
         ("keys: [{name: k, models: [m]}]",
-         "6:18: keys.0.models: unknown field (only admin, caps, expires, former_sha256, name, routes, sha256, team,"
-         " user_caps)"),
+         "6:18: keys.0.models: unknown field (only admin, caps, expires, former_sha256, name, probes, routes, sha256,"
+         " team, user_caps)"),
         ("model_list: []",
          "6:1: model_list: unknown field: this is LiteLLM's; docs/migrate.md says what becomes of it"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),

@@ -57,7 +57,7 @@ def in_parquet(parquet: ParquetFolder) -> list[str]:
 
 
 def test_every_column_says_what_the_record_does(tmp_path: Path, parquet: ParquetFolder) -> None:
-    given = record(3)
+    given = record(3, probe=True)
     closed_segment(tmp_path, given)
     before = rows(tmp_path, parquet, "SELECT * FROM traces")
     done = compact_segments(tmp_path, parquet, 0)
