@@ -122,7 +122,7 @@ class KeySpec(Spec):
     )
     admin: bool = Field(default=False, description="May see everybody's calls and spending, and use the dashboard.")
     probes: bool = Field(
-        default=False, description="May send probes (`bursar probe`), as admins may; what it says of them is believed."
+        default=False, description="May send probes (`X-Bursar-Probe`), as admins may; its words on them are believed."
     )
     caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")
     user_caps: UserSpec | None = Field(default=None, description="For each of its users. Default: `caps.user`.")

@@ -70,7 +70,7 @@ COLUMNS = (
     _of("team", "team", _TEXT, "the team that key was in; NULL: in none"),
     _of("user", "user", _TEXT, "for which end user of that key, as a hash; NULL: not told, or not counted"),
     _of("tags", "tags", [_TEXT], "what the client said that it is for; NULL: nothing"),
-    _of("probe", "probe", _BOOL, "whether it was a probe (`bursar probe`), which runs leave out; NULL: it was none"),
+    _of("probe", "probe", _BOOL, "whether it was a probe (`X-Bursar-Probe`), which runs leave out; NULL: it was none"),
     _of("task_id", "task_id", _TEXT, "its task, where the client names one"),
     _of(
         "task_step", "task_step", _WHOLE, "the place of its first request to a provider among those of its task, from 1"
