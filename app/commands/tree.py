@@ -348,6 +348,9 @@ def keys_new(
     admin: Annotated[
         bool, typer.Option("--admin", help="May see everybody's calls and spending, and use the dashboard.")
     ] = False,
+    judges: Annotated[
+        bool, typer.Option("--judges", help="May give feedback on any key's calls, and nothing else: for a verifier.")
+    ] = False,
     team: Annotated[
         str | None, typer.Option(help="The team, one of the policy's, whose caps it draws on as well.")
     ] = None,
@@ -359,7 +362,7 @@ def keys_new(
     """
     from app.commands.keys import new  # noqa: PLC0415
 
-    raise typer.Exit(new(name, admin=admin, team=team, expires=expires))
+    raise typer.Exit(new(name, admin=admin, judges=judges, team=team, expires=expires))
 
 
 @cli.command()

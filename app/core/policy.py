@@ -251,12 +251,14 @@ class Team:
 @dataclass(frozen=True, slots=True)
 class Key:
     """A client's key, known by its SHA-256 only. `former_sha256`: of the secret it had before, where that is still
-    good. `routes`: its own, else its team's; None: all. `expires_s`: Unix time from which it is refused. `users`: how
-    its end users are bound, where not as all keys' are. `probes`: it may send probes, and is believed on them."""
+    good. `judges`: it gives feedback on any key's calls, and may do nothing else. `routes`: its own, else its team's;
+    None: all. `expires_s`: Unix time from which it is refused. `users`: how its end users are bound, where not as all
+    keys' are. `probes`: it may send probes, and is believed on them."""
 
     name: str
     sha256: str
     admin: bool = False
+    judges: bool = False
     caps: Windows | None = None
     routes: tuple[str, ...] | None = None
     team: str | None = None

@@ -13,9 +13,9 @@ from app.http.auth import KeyRing
 from app.http.hot import key_name
 
 
-def caller(services: Services, request: Request) -> Key | None:
+def caller(services: Services, request: Request, *, judging: bool = False) -> Key | None:
     """Whose key came with the request; None where the policy sets no keys. Raises Unauthorized or Forbidden."""
-    return KeyRing(services.view.policy).authenticate(request.headers)
+    return KeyRing(services.view.policy).authenticate(request.headers, judging=judging)
 
 
 def is_operator(key: Key | None) -> bool:

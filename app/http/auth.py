@@ -28,8 +28,9 @@ class KeyRing:
         self.policy = policy
         self._known: dict[str, Key] = {}
 
-    def authenticate(self, headers: Mapping[str, str]) -> Key | None:
-        """The key of this request; None where the policy sets no keys. Raises Unauthorized or Forbidden."""
+    def authenticate(self, headers: Mapping[str, str], *, judging: bool = False) -> Key | None:
+        """The key of this request; None where the policy sets no keys. Raises Unauthorized; and Forbidden, for a key
+        that judges too, unless it is `judging`."""
         if self.policy.open_access:
             _refuse_other_sites(headers)
             return None
@@ -38,6 +39,8 @@ class KeyRing:
             if value and (key := self._known.get(value) or self._find(value)) is not None:
                 if key.expires_s is not None and time.time() >= key.expires_s:
                     raise Unauthorized("This key has expired.", headers=CHALLENGE)
+                if key.judges and not judging:
+                    raise Forbidden("This key may give feedback (POST /v1/feedback), and nothing else.")
                 return key
         raise Unauthorized("The API key is missing, or this gateway does not know it.", headers=CHALLENGE)
 

@@ -72,7 +72,7 @@ def serve_feedback(api: Routes, services: Services, outcomes: Outcomes) -> None:
 
     @api.post("/v1/feedback")
     async def say(request: Request) -> Response:
-        key = caller(services, request)
+        key = caller(services, request, judging=True)
         wait_s = pace.take(key_name(key), time.monotonic())
         if wait_s:
             raise SaidTooOften(
@@ -140,14 +140,19 @@ def _repeat_key(request: Request) -> str | None:
 
 
 def _asked_owner(request: Request, key: Key | None) -> str:
-    """Whose task is meant: the caller's own, or, for an admin, that of `?key=`."""
+    """Whose task is meant: the caller's own, or, for who may speak of others', that of `?key=`."""
     own = key_name(key)
     owner = request.query_params.get("key", own)
-    if owner != own and not is_operator(key):
+    if owner != own and not _speaks_of_all(key):
         raise Forbidden("This key may give feedback on its own calls only.", param="key")
     if len(owner) > MAX_KEY_NAME_CHARS:
         raise BadRequest("The name of the key is too long.", param="key")
     return owner
+
+
+def _speaks_of_all(key: Key | None) -> bool:
+    """Whether a key may say how any key's calls turned out."""
+    return is_operator(key) or (key is not None and key.judges)
 
 
 async def _word(services: Services, key: Key | None, body: _Body, owner: str) -> Feedback:
@@ -157,7 +162,7 @@ async def _word(services: Services, key: Key | None, body: _Body, owner: str) ->
         thing = body.request_id
         record = await _record(services, thing)
         owner = by if record is None else record["key"]
-        if not may_see(key, owner):
+        if not (_speaks_of_all(key) or may_see(key, owner)):
             raise NotFound("No such request is on record.", param="request_id")
         matched = record is not None
     else:
@@ -170,7 +175,7 @@ async def _word(services: Services, key: Key | None, body: _Body, owner: str) ->
         outcome=body.outcome,
         said_s=time.time(),
         key=owner,
-        admin=key is not None and key.admin,
+        admin=key is not None and _speaks_of_all(key),
         score=body.score,
         correction=body.correction,
         comment=body.comment,
@@ -236,7 +241,7 @@ def _unmatched(word: Feedback) -> str:
         return "No such request is on record now; this counts if its record comes, for the key that made it."
     return (
         f"No call of a task of this name is on record for the key {word.key}; this counts if one comes. A key speaks "
-        "of its own tasks; an admin key of another's with ?key=NAME."
+        "of its own tasks; an admin key, or one that judges, of another's with ?key=NAME."
     )
 
 

@@ -153,6 +153,7 @@ def _shown(key: Key, *, made: bool) -> dict[str, Any]:
         "team": key.team,
         "routes": key.routes,
         "admin": key.admin,
+        "judges": key.judges,
         "expires": expires,
         "over_http": made,
     }

@@ -68,6 +68,7 @@ def keys_of(spec: PolicySpec, routes: Mapping[str, Route]) -> dict[str, Key]:
             name=given.name,
             sha256=given.sha256,
             admin=given.admin,
+            judges=given.judges,
             caps=None if given.caps is None else _windows(given.caps),
             routes=_those_on(_routes_of(given, spec), routes),
             team=given.team,

@@ -49,7 +49,7 @@ _MESSAGES = {
     "string_type": "must be text; a number or true/false needs quotes",
     "too_short": "must not be empty",
 }
-MOST_FIELDS_TOLD = 10
+MOST_FIELDS_TOLD = 11
 _BAD_NAME = "a name starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`, at most {limit}"
 
 

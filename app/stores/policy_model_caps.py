@@ -124,7 +124,18 @@ class KeySpec(Spec):
     probes: bool = Field(
         default=False, description="May send probes (`X-Bursar-Probe`), as admins may; its words on them are believed."
     )
+    judges: bool = Field(
+        default=False,
+        description="May give feedback on any key's calls and tasks, and nothing else: for a verifier.",
+    )
     caps: WindowsSpec | None = Field(default=None, description="Default: those of `caps.key`.")
     user_caps: UserSpec | None = Field(default=None, description="For each of its users. Default: `caps.user`.")
     team: Name | None = Field(default=None, description="The team whose caps it draws on as well, one of `teams`.")
     routes: list[Name] | None = Field(default=None, description="The routes it may use. Default: its team's, or all.")
+
+    @model_validator(mode="after")
+    def _judges_alone(self) -> KeySpec:
+        of_calls = ("admin", "probes", "caps", "user_caps", "team", "routes")
+        if self.judges and (found := [name for name in of_calls if getattr(self, name)]):
+            raise PydanticCustomError("judges", f"a key that judges makes no calls, so that it goes without {found[0]}")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from tests.upstream import ScriptedUpstream
 UNKNOWN = "req_" + "0" * 27
 KEYS = "\n".join(
     f'  - {{name: {name}, sha256: "{sha256(name)}"{more}}}'
-    for name, more in (("alice", ""), ("bob", ""), ("hasty", ""), ("boss", ", admin: true"))
+    for name, more in (
+        ("alice", ""),
+        ("bob", ""),
+        ("hasty", ""),
+        ("boss", ", admin: true"),
+        ("judge", ", judges: true"),
+    )
 )
 
 
@@ -112,6 +119,54 @@ def test_a_key_speaks_of_its_own_calls_and_an_admin_of_all(gateway: LiveGateway,
     )
     assert (by_admin.json["key"], by_admin.json["by"], by_admin.json["matched"]) == ("alice", "boss", True)
     assert gateway.ask("POST", "/v1/feedback", {"task_id": "t"}).status == 401
+
+
+def test_a_key_that_judges_speaks_of_any_keys_calls_and_tasks_as_an_admin_does(gateway: LiveGateway, call: str) -> None:
+    verdict = say(gateway, key="judge", request_id=call, source="verifier", outcome="failure")
+    assert (verdict.status, verdict.json["matched"], verdict.json["by"]) == (200, True, "judge")
+    of_task = {"task_id": "job", "outcome": "failure", "source": "verifier"}
+    answer = gateway.ask("POST", "/v1/feedback?key=alice", of_task, as_key("judge"))
+    assert (answer.status, answer.json["key"], answer.json["matched"]) == (200, "alice", True)
+    assert {("judge", "failure")} <= {(w["by"], w["outcome"]) for w in said(gateway, f"request_id={call}", key="boss")}
+
+    async def heard() -> list[Feedback]:
+        store = SqliteOutcomes(gateway.data_dir / "outcomes.sqlite")
+        await store.start()
+        words = await store.about([call])
+        await store.close()
+        return words
+
+    record = gateway.ask("GET", f"/v1/decisions/{call}", headers=as_key("alice")).json
+    assert "judge" in {told.key for told in spoken([call_of(record)], gateway.run(heard()))[call]}
+
+
+def routes(gateway: LiveGateway) -> list[tuple[str, str]]:
+    """All that the gateway serves, as (method, path)."""
+    front = gateway.gateway.front
+    assert front is not None
+    api: Any = front._api
+    found = [("POST", path) for path in front._hot if path.startswith("/")]
+    found += [("POST", f"/v1beta/models/small{verb}") for verb in front._hot if verb.startswith(":")]
+    for route in api.routes:
+        path = re.sub(r"{[^}]*}", "job", route.path)
+        found += [(method, path) for method in route.methods - {"HEAD"}]
+    return found
+
+
+def test_a_key_that_judges_may_do_nothing_else(gateway: LiveGateway) -> None:
+    """Whatever asks for a key refuses this one; what asks for none knows nothing of anybody."""
+    every = routes(gateway)
+    assert len(every) > 40
+    unkeyed = {path: answer.status for method, path in every if (answer := gateway.ask(method, path, {})).status != 401}
+    served = {path for path, status in unkeyed.items() if status != 404}
+    assert not [path for path in served if path.startswith(("/v1", "/dashboard/api"))]
+    for method, path in every:
+        answer = gateway.ask(method, path, {}, as_key("judge"))
+        if path not in unkeyed and (method, path) != ("POST", "/v1/feedback"):
+            assert answer.status == 403, (method, path)
+            assert "feedback" in answer.body.decode()
+    assert gateway.chat(as_key("judge")).status == 403
+    assert say(gateway, key="judge", task_id="job").json["key"] == "judge", "without ?key= it is a task of its own"
 
 
 def test_what_was_said_becomes_labels(gateway: LiveGateway) -> None:

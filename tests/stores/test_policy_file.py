@@ -128,9 +128,11 @@ unknown_model: aut
         ("models: {m: {provider: p, pricing: {input_per_1m: 1, output_per_1k: 1}}}",
          "6:37: models.m.pricing.input_per_1m: unknown field; did you mean 'input_per_1k' (dollars per 1,000 tokens)?"),
         ("require_replay: {since: 1 week}", "6:25: require_replay.since: must be a span such as 24h or 7d, or all"),
+        (f"keys: [{{name: k, sha256: {'a' * 64}, judges: true, caps: {{}}}}]",
+         "6:8: keys.0: a key that judges makes no calls, so that it goes without caps"),
         ("keys: [{name: k, models: [m]}]",
-         "6:18: keys.0.models: unknown field (only admin, caps, expires, former_sha256, name, probes, routes, sha256,"
-         " team, user_caps)"),
+         "6:18: keys.0.models: unknown field (only admin, caps, expires, former_sha256, judges, name, probes, routes,"
+         " sha256, team, user_caps)"),
         ("model_list: []",
          "6:1: model_list: unknown field: this is LiteLLM's; docs/migrate.md says what becomes of it"),
         ("on_cut: stop", "6:9: on_cut: must be 'error' or 'length'"),
