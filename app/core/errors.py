@@ -78,7 +78,7 @@ class UnsupportedEncoding(BursarError):
 
 
 class BodyTimeout(BursarError):
-    """The request stopped arriving, or took too long to arrive."""
+    """The request stopped arriving, or took too long to arrive; in a stream: its reply was not read."""
 
     status, type, code, blame, label = 408, "invalid_request_error", "request_timeout", "client", "body_timeout"
 
@@ -187,7 +187,7 @@ class UpstreamError(BursarError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """A deadline passed before the upstream answered."""
+    """A deadline passed before the upstream answered, or in a stream before it had ended its answer."""
 
     status, code, label = 504, "upstream_timeout", "timeout"
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from app.core.errors import Draining, LedgerDown, UpstreamError
+from app.core.errors import BodyTimeout, BursarError, Draining, LedgerDown, UpstreamError, UpstreamTimeout
 from app.core.money import usd_text
 from app.core.sse import Frame, SseOverflow, SseParser
 from app.core.types import Outcome
@@ -257,13 +257,19 @@ class Streamed:
         if waits.stopped is Stop.CLIENT_GONE:
             self._record.outcome = Outcome.CLIENT_GONE
             return None
-        late = waits.stopped is Stop.LATE
-        self._record.outcome = Outcome.TIMEOUT if late else Outcome.GATEWAY_ERROR
-        self._record.error = "a deadline passed" if late else "the gateway was shut down"
+        error: BursarError
+        if waits.stopped is not Stop.LATE:
+            self._record.outcome, self._record.error = Outcome.GATEWAY_ERROR, "the gateway was shut down"
+            error = Draining("The gateway is shutting down.")
+        elif self._stalled:  # by its client, for which no provider is to blame
+            self._record.outcome, self._record.error = Outcome.CLIENT_GONE, "the client did not read"
+            error = BodyTimeout("The reply was not read in time.")
+        else:
+            self._record.outcome, self._record.error = Outcome.TIMEOUT, "a deadline passed"
+            error = UpstreamTimeout("The provider took too long.")
         waits.clear_late()
         waits.stopped = None
         waits.deadline_s = self._now_s() + DRAIN_S
-        error = UpstreamError("The provider took too long.") if late else Draining("The gateway is shutting down.")
         try:
             await self._end(self._relay.end_broken(error))
         except Stopped:

@@ -16,6 +16,7 @@ import pytest
 from app.core.budget import Settle
 from app.gateway.calls import Stop
 from tests.gateway.live import OUTPUT_NANO, PRICE, PROMPT, Live, model, policy, until, usd
+from tests.gateway.test_worlds import keep_records
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Gate, Script, Wait, error_event, hidden, text, words
 
@@ -168,7 +169,7 @@ async def test_a_client_that_does_not_read(tmp_path: Path, upstream: ScriptedUps
     deadlines = {"a": {"deadlines": {"write_secs": 600 if not stays else 2}}}
     caps = {"task": {"max_cost_usd": 100}}
     async with Live(tmp_path, policy({"a": upstream}, caps=caps, providers=deadlines)) as live:
-        settlements = Settlements(live)
+        settlements, records = Settlements(live), keep_records([live])
         body = json.dumps({"model": "a", "messages": PROMPT, "stream": True}).encode()
         host, port = live.url.removeprefix("http://").split(":")
         with socket.socket() as client:
@@ -189,6 +190,8 @@ async def test_a_client_that_does_not_read(tmp_path: Path, upstream: ScriptedUps
         await live.idle(STOP_S)
         await upstream.until(lambda u: u.requests[0].state != "open")
         await check(live, upstream, settlements)
+        assert [record["outcome"] for record in records] == ["client_gone"]
+        assert live.services.health.of("a").failures == 0, "it is not its provider's fault"
 
 
 def has_sent(upstream: ScriptedUpstream, pieces: int) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy, until
+from tests.gateway.live import OUTPUT_NANO, PRICE, PROMPT, Live, policy, read, until
 from tests.upstream import ScriptedUpstream
 from tests.upstream_script import HANG, Gate, Pause, Script, words
 
@@ -83,6 +84,52 @@ async def test_a_deadline_in_mid_stream_is_an_error_in_the_stream(
         assert record["outcome"] == "timeout"
         spent = (await live.balance("task:t1")).spent_nano
         assert upstream.bill(PRICE) - 3 * OUTPUT_NANO <= spent
+
+
+GEMINI: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"model": "a", "messages": PROMPT}),
+    "text": ("/v1/completions", {"model": "a", "prompt": "hi"}),
+    "responses": ("/v1/responses", {"model": "a", "input": "hi", "store": False}),
+    "messages": ("/v1/messages", {"model": "a", "messages": PROMPT, "max_tokens": 200_000}),
+    "gemini": ("/v1beta/models/a:generateContent", GEMINI),
+}
+OF_CHAT = {"type": "server_error", "code": "upstream_timeout"}
+OF_GOOGLE = {"code": 504, "status": "DEADLINE_EXCEEDED"}
+TOLD: dict[str, dict[str, Any]] = {
+    "chat": OF_CHAT,
+    "text": OF_CHAT,
+    "responses": OF_CHAT,
+    "messages": {"type": "timeout_error"},
+    "gemini": OF_GOOGLE,
+}
+
+
+@pytest.mark.parametrize("how", ENDLESS)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "folded"])
+@pytest.mark.parametrize("dialect", ASKED)
+async def test_each_dialect_tells_that_a_deadline_passed(
+    tmp_path: Path, upstream: ScriptedUpstream, dialect: str, stream: bool, how: str
+) -> None:
+    upstream.source, more = ENDLESS[how]
+    path, body = ASKED[dialect]
+    if dialect == "gemini":
+        path = path.replace(":generateContent", ":streamGenerateContent?alt=sse") if stream else path
+    else:
+        body = {**body, "stream": stream}
+    async with Live(tmp_path, policy({"a": upstream}, caps=CAPS, **more)) as live:
+        async with asyncio.timeout(SOONER_S), live.client.session.post(live.url + path, json=body) as response:
+            answer = await read(response)
+        assert upstream.requests[0].body["stream"], "a reply that cannot be seen would be waited for as long"
+        assert answer.status == (200 if stream else 504)
+        last = answer.body.decode().rstrip().split("\n\n")[-1].split("data: ")[-1]
+        told = json.loads(last)["error"]
+        assert TOLD[dialect].items() <= told.items()
+        if dialect == "responses" and stream:
+            assert json.loads(last)["response"]["error"] == {"code": "server_error", "message": told["message"]}
+        record = await live.client.decision(answer.headers["x-bursar-request-id"])
+        assert (record["outcome"], [a["outcome"] for a in record["attempts"]]) == ("timeout", ["timeout"])
+        assert await live.client.metric("bursar_errors_total", 'label="timeout"') == (0 if stream else 1)
 
 
 async def test_a_slow_stream_is_no_idle_one(tmp_path: Path, upstream: ScriptedUpstream) -> None:
