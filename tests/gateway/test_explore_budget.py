@@ -52,11 +52,13 @@ def budget_of(store: Budgets) -> SharedBudget:
     return SharedBudget(Ledger(store, Metrics()))
 
 
-async def explore(budget: SharedBudget, nano: int, *, route: str = "auto", day: dt.date = TODAY) -> bool:
+async def explore(
+    budget: SharedBudget, nano: int, *, route: str = "auto", day: dt.date = TODAY, day_nano: int = DAY
+) -> bool:
     """One call that may explore, and is asked a second time where the process had no lease yet."""
-    if not budget.allows(route, DAY, nano, day):
+    if not budget.allows(route, day_nano, nano, day):
         await budget.renew()
-        if not budget.allows(route, DAY, nano, day):
+        if not budget.allows(route, day_nano, nano, day):
             return False
     budget.spend(route, nano)
     return True
@@ -106,6 +108,49 @@ async def test_one_worker_gets_what_another_gave_back(opened: Open) -> None:
         await first.close()
         third = budget_of(other)
         assert await explore(third, 30_000)
+
+
+async def test_a_budget_that_was_raised_is_asked_of_at_once_and_a_lowered_one_binds_at_once(opened: Open) -> None:
+    async with opened() as store:
+        budget = budget_of(store)
+        assert await explore(budget, DAY)
+        assert not await explore(budget, 1)
+        assert await explore(budget, 500, day_nano=2 * DAY)
+        assert not await explore(budget, 500, day_nano=DAY // 2), "not on what was leased under the one before"
+        assert await balance(store) == (DAY + 500, 0)
+        assert await explore(budget, 500, day_nano=2 * DAY)
+
+
+async def test_a_refusal_is_of_its_day_alone(opened: Open) -> None:
+    async with opened() as store:
+        budget, tomorrow = budget_of(store), TODAY + dt.timedelta(days=1)
+        assert await explore(budget, DAY)
+        assert not await explore(budget, 1)
+        assert await explore(budget, 1, day=tomorrow)
+
+
+async def test_what_is_left_is_there_for_smaller_calls_when_a_larger_one_is_refused(opened: Open) -> None:
+    async with opened() as store:
+        budget = budget_of(store)
+        assert await explore(budget, DAY - 3_000)
+        assert not await explore(budget, 5_000)
+        assert [await explore(budget, 1_000) for _ in range(4)] == [True, True, True, False]
+        assert await balance(store) == (DAY, 0)
+
+
+async def test_a_process_that_does_not_explore_gives_its_part_back(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.gateway.explore_budget.IDLE_S", 0.05)
+    async with opened() as one, opened() as other, asyncio.TaskGroup() as group:
+        idle, busy = budget_of(one), budget_of(other)
+        assert await explore(idle, 1_000)
+        keeping = group.create_task(idle.keep())
+        async with asyncio.timeout(PATIENCE_S):
+            while await balance(one) != (1_000, 0):
+                await asyncio.sleep(0.01)
+        assert await explore(busy, DAY - 1_000)
+        keeping.cancel()
 
 
 async def test_it_asks_beside_the_calls(opened: Open) -> None:
