@@ -85,14 +85,15 @@ if sys.platform == "linux":
         What ends a connection in order (`lost` is None, or a broken pipe: a reset behind such an end) acknowledges what
         had come by then, and SIOCOUTQ tells what was not (https://man7.org/linux/man-pages/man7/tcp.7.html). Any other
         loss tells nothing: of a reset Linux does not look at what it acknowledges, and what was read right before it,
-        on a connection that was used before, was as a rule not acknowledged either.
+        on a connection that was used before, was as a rule not acknowledged either. Over TLS this is asked when the
+        other side's close_notify has come, before one's own goes out, which would count as well.
         """
         if transport.get_write_buffer_size():
             return True
         if lost is not None and not isinstance(lost, BrokenPipeError):
             return False
         sock = transport.get_extra_info("socket")
-        if sock is None:  # closed by now: uvloop's TLS tells of a loss only then
+        if sock is None:  # closed by now: uvloop's TLS tells only then of an end without a close_notify
             return False
         try:
             queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
