@@ -29,6 +29,7 @@ from tests.stores.ledger_tools import SHORT_LEASE_S, balance, beat_until_expired
 
 OPEN = LedgerRules(on_failure="open", open_allowance_nano=10**6)
 CLOSED = LedgerRules()
+RISK = 50
 
 
 @pytest.fixture
@@ -170,15 +171,16 @@ ANSWERS = st.lists(
 
 
 @st.composite
-def turns(draw: st.DrawFn) -> tuple[Any, ...]:
-    """What happens next: a call begins or ends, debts are paid, a lease lapses, verbs arrive late."""
-    kind = draw(st.sampled_from(["begin", "begin", "end", "end", "pay", "sweep", "lapse", "arrive"]))
+def turns(draw: st.DrawFn, *more: str) -> tuple[Any, ...]:
+    """What happens next: a call begins or ends, debts are paid, a lease lapses, verbs arrive late; and `more`."""
+    kind = draw(st.sampled_from(["begin", "begin", "end", "end", "pay", "sweep", "lapse", "arrive", *more]))
     return kind, draw(ANSWERS), draw(st.integers(0, 5)), draw(st.integers(0, 150)), draw(st.booleans())
 
 
-@given(st.lists(turns(), max_size=40))
-async def test_whatever_is_lost_comes_late_or_lapses_each_call_is_charged_once(turns: list[Any]) -> None:
-    store, begun_calls = Faltering(), 0
+async def play(turns: list[Any]) -> tuple[Faltering, dict[str, int]]:
+    """Let all of it happen, then end what is under way and give each verb its answer: the store, and what each call
+    has cost (0: it was refused)."""
+    store = Faltering()
     ledger, live, costs = Ledger(store, Metrics()), dict[int, Reserve](), dict[str, int]()
 
     def arrive() -> None:
@@ -188,15 +190,15 @@ async def test_whatever_is_lost_comes_late_or_lapses_each_call_is_charged_once(t
 
     for kind, store.next, which, cost_nano, opens in turns:
         if kind == "begin" and which not in live:
-            begun_calls += 1
-            op = Reserve(f"call {begun_calls}", store.owner, (Claim("s"),), 100, 100, 50)
+            op = Reserve(f"call {len(costs)}", store.owner, (Claim("s"),), 100, 100, RISK)
+            costs[op.call_id] = 0
             with contextlib.suppress(LedgerDown):
                 await begun(ledger, op, OPEN if opens else CLOSED)
                 live[which] = op
         elif kind == "end" and which in live:
             op = live.pop(which)
             costs[op.call_id] = cost_nano
-            await ledger.settle(op, Settle(op.call_id, cost_nano, tokens=1))
+            await ledger.settle(op, Settle(op.call_id, cost_nano))
         elif kind == "pay":
             await ledger.pay_owed()
         elif kind == "sweep":
@@ -206,14 +208,33 @@ async def test_whatever_is_lost_comes_late_or_lapses_each_call_is_charged_once(t
             store.lapse()
         elif kind == "arrive":
             arrive()
+        elif kind == "save":
+            store.save()
+        elif kind == "fail over":
+            store.fail_over()
     store.next = []
     for op in live.values():
         costs[op.call_id] = 7
-        await ledger.settle(op, Settle(op.call_id, 7, tokens=1))
+        await ledger.settle(op, Settle(op.call_id, 7))
     arrive()
     await ledger.catch_up()
+    return store, costs
+
+
+@given(st.lists(turns(), max_size=40))
+async def test_whatever_is_lost_comes_late_or_lapses_each_call_is_charged_once(turns: list[Any]) -> None:
+    store, costs = await play(turns)
     found = store.book.balances.get("s", Balance())
-    assert (found.spent_nano, found.tokens) == (sum(costs.values()), len(costs))
+    assert (found.spent_nano, found.held_nano, found.running) == (sum(costs.values()), 0, 0)
+    assert not store.book.holds
+
+
+@given(st.lists(turns("save", "fail over"), max_size=40))
+async def test_whatever_a_failover_forgets_no_call_is_charged_twice(turns: list[Any]) -> None:
+    """What was forgotten is lost; what is found again costs what the call did, or what it risked."""
+    store, costs = await play(turns)
+    found = store.book.balances.get("s", Balance())
+    assert found.spent_nano <= sum(max(cost_nano, RISK) for cost_nano in costs.values())
     assert (found.held_nano, found.running, store.book.holds) == (0, 0, {})
 
 
