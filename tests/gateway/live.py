@@ -442,9 +442,10 @@ class Killable:
     ) -> None:
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
+        self.policy_path = write_policy(folder, policy)
         environment = {
             **os.environ,
-            "BURSAR_POLICY": str(write_policy(folder, policy)),
+            "BURSAR_POLICY": str(self.policy_path),
             "BURSAR_DATA_DIR": str(folder / "data"),
             "BURSAR_REDIS_NAMESPACE": namespace,
             **({} if redis_url is None else {"BURSAR_REDIS_URL": redis_url}),

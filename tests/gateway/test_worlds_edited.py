@@ -7,29 +7,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from app.core.budget import Balance
 from app.core.money import nano_from_usd
 from app.stores.traces import Record
-from tests.gateway.live import Answer, Live, policy
+from tests.gateway.live import Answer, Client, Killable, Live, policy, until
 from tests.gateway.odd_times import odd_times
 from tests.gateway.test_worlds import (
     DEAREST_NANO,
+    KILLS,
     LATE_TOKENS,
+    LEASE_S,
     MOMENT,
     SHUT_DOWN,
     STATUSES,
+    TASKS,
     ask_one,
     check_money,
     check_reply,
     keep_records,
+    nothing_held,
 )
-from tests.gateway.worlds import OTHER_TEAM, TEAM, TEAMS, WINDOWS, Ask, Edit, World, edits, make
+from tests.gateway.worlds import ATTEMPTS, OTHER_TEAM, TEAM, TEAMS, WINDOWS, Ask, Edit, World, edits, make
 from tests.upstream import ScriptedUpstream
 from tests.upstream_reply import Received
 from tests.upstream_script import Script, words
@@ -112,12 +119,18 @@ async def check_ledger(live: Live, world: World, versions: list[Rules], records:
     for scope in {*scopes, *(name for name in balances if name.endswith(":total"))}:
         charged = sum(nano_from_usd(record["cost_usd"]) for record in scopes.get(scope, ()))
         assert charged == (balances[scope].spent_nano if scope in balances else 0), scope
-    if all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
-        late_nano = LATE_TOKENS * DEAREST_NANO * len(records)
-        for scope, limits in caps_of(versions).items():
-            usual = [limit for limit in limits if limit is not None]
-            if len(usual) == len(limits) and scope in balances:
-                assert balances[scope].spent_nano <= nano_from_usd(max(usual)) + late_nano, scope
+    check_caps(balances, world, versions, len(records))
+
+
+def check_caps(balances: Mapping[str, Balance], world: World, versions: list[Rules], calls: int) -> None:
+    """No cap is passed that every version has, by more than what comes too late."""
+    if not all(script.obeys_limit for asked in world.answered.values() for _, _, script in asked):
+        return
+    late_nano = LATE_TOKENS * DEAREST_NANO * calls
+    for scope, limits in caps_of(versions).items():
+        usual = [limit for limit in limits if limit is not None]
+        if len(usual) == len(limits) and scope in balances:
+            assert balances[scope].spent_nano <= nano_from_usd(max(usual)) + late_nano, scope
 
 
 async def check_the_last_binds(lives: list[Live], world: World, rules: Rules) -> None:
@@ -189,6 +202,54 @@ async def test_a_random_world_under_edits(
             check_replies(world, answers, records, odd=odd)
             if not odd:
                 await check_the_last_binds(lives, world, versions[-1])
+
+
+@pytest.mark.parametrize("seed", KILLS)
+async def test_a_gateway_is_killed_while_the_policy_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, ledger_url: str | None
+) -> None:
+    """Every other call is its own. It leaks no hold, what it spent is charged, and no cap is passed that every version
+    has by more than what may be under way."""
+    monkeypatch.setattr("app.main.HEARTBEAT_S", LEASE_S / 4)
+    world, rng = make(seed), random.Random(f"kill under edits in {seed}")
+
+    def answering(provider: str) -> Callable[[Received], Script]:
+        return lambda request: world.answer(provider, request)
+
+    async def ask_doomed(client: Client, ask: Ask) -> None:
+        with contextlib.suppress(aiohttp.ClientError):
+            await ask_one(client, ask)
+
+    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+        providers = {"a": a, "b": b}
+        rules = policy(providers, **world.policy)
+        planned = [(one, policy(providers, **one.policy)) for one in edits(seed, world)]
+        async with Live(tmp_path, rules, ledger_url) as live:
+            doomed = Killable(tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=LEASE_S)
+
+            async def edit_the_doomed() -> None:
+                for one, edited in planned:
+                    await asyncio.sleep(one.at_s)
+                    doomed.policy_path.write_text(json.dumps(edited))
+
+            async with doomed:
+                records, client = keep_records([live]), Client(doomed.url, live.client.session)
+                asking = [
+                    asyncio.ensure_future(ask_one(live.client, ask) if n % 2 else ask_doomed(client, ask))
+                    for n, ask in enumerate(world.asks)
+                ]
+                editing = [asyncio.ensure_future(edit_all([live], planned)), asyncio.ensure_future(edit_the_doomed())]
+                await asyncio.sleep(rng.uniform(0.01, 0.5))
+                doomed.kill()
+                await asyncio.gather(*asking, *editing)
+                await live.idle()
+                await until(lambda: nothing_held(live))
+            balances, versions = await live.balances(), [rules, *(edited for _, edited in planned)]
+            for scope in {"global:total", *(f"task:{key}:{task}" for key in ("-", *TEAMS) for task in TASKS)}:
+                told = [r for r in records if scope in ("global:total", f"task:{r['key']}:{r['task_id']}")]
+                charged = sum(nano_from_usd(record["cost_usd"]) for record in told)
+                assert charged <= (balances[scope].spent_nano if scope in balances else 0), scope
+            check_caps(balances, world, versions, ATTEMPTS * len(world.asks))
 
 
 def check_replies(world: World, answers: list[Answer | None], records: list[Record], *, odd: bool) -> None:
