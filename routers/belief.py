@@ -70,12 +70,14 @@ SPREAD: Final = Spread()
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Evidence on one model: exp(-precision s^2 / 2 + shift s) in s = z . theta. `model`: the arm's name."""
+    """Evidence on one model: exp(-precision s^2 / 2 + shift s) in s = z . theta. `model`: the arm's name. `weight`: of
+    the label that it comes from."""
 
     model: str
     z: Vector
     precision: float
     shift: float
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Belief:
             slope=mine.slope - np.outer(gain, along * k),
             base=mine.base + gain * surprise,
             cov=mine.cov - np.outer(gain, gain * k),
+            labels=max(mine.labels + (-site.weight if back else site.weight), 0.0),
         )
         return Belief(
             self.mean + common * ((surprise - k * float(along @ self.mean)) / of_g),
@@ -150,23 +153,18 @@ class Belief:
         noise = self.noise(name, demand)
         before = variance + noise
         if weight <= 0.0 or before <= CERTAIN:
-            return Site(name, z, 0.0, 0.0)
+            return Site(name, z, 0.0, 0.0, weight)
         after, left = moments(mean, before, outcome, weight)
         precision = max(1.0 / left - 1.0 / before, 0.0)
         if precision <= 0.0:
-            return Site(name, z, 0.0, 0.0)
+            return Site(name, z, 0.0, 0.0, weight)
         blur = 1.0 + precision * noise
-        return Site(name, z, precision / blur, (after / left - mean / before) / blur)
+        return Site(name, z, precision / blur, (after / left - mean / before) / blur, weight)
 
     def noise(self, name: str, demand: Demand) -> float:
         """Variance of the logit that comes from what is not known of the request."""
         ability, k = self.ability(name), len(demand.u)
         return float(demand.var @ (ability.mean[:k] ** 2 + np.diag(ability.cov)[:k]))
-
-    def counted(self, name: str, weight: float) -> Belief:
-        """With so much more weight of labels noted."""
-        mine = self.own[name]
-        return replace(self, own={**self.own, name: replace(mine, labels=max(mine.labels + weight, 0.0))})
 
 
 class Prior:

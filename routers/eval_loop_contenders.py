@@ -120,7 +120,7 @@ class Online:
     def learn(self, row: int, arm: int, outcome: float) -> None:
         name = self._names[arm]
         site = self.belief.site(name, self.world.demands[row], outcome, 1.0)
-        self.belief = self.belief.told(site).counted(name, 1.0)
+        self.belief = self.belief.told(site)
         self._refresh(arm)
 
     def copy(self) -> Online:

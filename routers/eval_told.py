@@ -44,7 +44,7 @@ class Listener:
     def told(self, belief: Belief, arm: Arm, table: Table, row: int, outcome: float, weight: float = 1.0) -> Belief:
         """After one outcome of a model that has joined."""
         site = belief.site(arm.name, self.demands(table)[row], outcome, weight)
-        return belief.told(site).counted(arm.name, weight)
+        return belief.told(site)
 
     def heard(self, table: Table, models: Sequence[int], rows: Indices) -> Belief:
         """After all outcomes of some models on some rows.

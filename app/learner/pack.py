@@ -21,7 +21,7 @@ from routers.belief import Belief, Own, Site
 from routers.kinds import N_TYPES, TYPES, extended
 from routers.learned import LearnedRouter
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 DAMAGED: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError)
 """What reading bytes raises that are none of ours: ValueError where text is no UTF-8, or sizes do not fit; the rest
 where values that are read without a type are none of theirs."""
@@ -118,7 +118,7 @@ class _Lesson(msgspec.Struct, array_like=True):
     told: list[msgspec.Raw]
     labels: list[msgspec.Raw]
     admitted: list[float]
-    sites: list[tuple[str, float, float]]
+    sites: list[tuple[str, float, float, float]]
     judged: int
     sources_heard: bool
     since: int
@@ -198,7 +198,7 @@ def _packed(lesson: Lesson, arms: dict[Arm, int]) -> _Lesson:
         [_row(_ToldRow, one) for one in lesson.told],
         [_row(_LabelRow, one) for one in lesson.labels],
         list(lesson.admitted),
-        [(site.model, site.precision, site.shift) for site in lesson.sites],
+        [(site.model, site.precision, site.shift, site.weight) for site in lesson.sites],
         lesson.judged,
         lesson.sources_heard,
         lesson.since,
@@ -219,7 +219,7 @@ def _unpacked(packed: _Lesson, arms: list[Arm], base: LearnedRouter) -> Lesson:
         tuple(_of_row(_ToldRow, row, Told) for row in packed.told),
         tuple(_of_row(_LabelRow, row, Label) for row in packed.labels),
         tuple(packed.admitted),
-        tuple(Site(model, z, precision, shift) for model, precision, shift in packed.sites if z is not None),
+        tuple(Site(model, z, *rest) for model, *rest in packed.sites if z is not None),
         packed.judged,
         packed.sources_heard,
         packed.since,

@@ -295,7 +295,7 @@ class Learner:
                 continue
             found.append(self._noted(lesson, label, first=first, held=False))
             site = self.belief.site(label.model, lesson.demand, found[-1].outcome, found[-1].weight)
-            self.belief = self.belief.told(site).counted(label.model, found[-1].weight)
+            self.belief = self.belief.told(site)
             sites.append(site)
         lesson.sites, lesson.term = tuple(sites), self.term
         lesson.since = self.term if lesson.since == NEVER else lesson.since

@@ -52,7 +52,7 @@ def taught(gateway: LiveGateway, model: str) -> Belief:
     belief = PRIOR.joined(PRIOR.start(), arm, BASE.ability(arm))
     demand = BASE.demand_of((), (), 1.0, "chat", plain=True, read=False)
     for _ in range(60):
-        belief = belief.told(belief.site(model, demand, 1.0, 1.0)).counted(model, 1.0)
+        belief = belief.told(belief.site(model, demand, 1.0, 1.0))
     return belief
 
 

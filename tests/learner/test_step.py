@@ -222,6 +222,18 @@ def test_what_tasks_come_to_is_what_is_believed_however_long_they_are(rate: floa
     assert p(made) == pytest.approx(rate, abs=0.12)
 
 
+def test_what_is_learned_anew_is_counted_once() -> None:
+    """A task's word is shared anew with each call that joins, and what a model has taught stays one label."""
+    made = learner()
+    made.said([of_task("work")])
+    for n in range(30):
+        made.saw([record(n, task_id="work")])
+        made.step(NOW_S)
+    at_once = learner([record(n, task_id="work") for n in range(30)], [of_task("work")])
+    assert made.belief.own["small"].labels == pytest.approx(at_once.belief.own["small"].labels, rel=0.02)
+    assert made.without(*made.lessons.values()).own["small"].labels == pytest.approx(0.0, abs=1e-9)
+
+
 def test_a_cut_that_is_heard_of_after_the_word_takes_back_what_the_word_taught() -> None:
     """The gateway that cut the task wrote its trace late; then the cap is raised, and the task goes on."""
     calls = [record(n, task_id="work") for n in range(40)]

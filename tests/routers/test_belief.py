@@ -113,7 +113,7 @@ def test_requests_that_look_alike_are_learned_together() -> None:
     belief = start()
     for _ in range(15):
         for outcome, one in enumerate(read):
-            belief = belief.told(belief.site("m0", one, float(outcome), 1.0)).counted("m0", 1.0)
+            belief = belief.told(belief.site("m0", one, float(outcome), 1.0))
     fresh = Arm("m3", 2, model="claude-3-haiku")
     belief = PRIOR.joined(belief, fresh, BASE.ability(fresh))
     hard, easy = (belief.logit("m3", extended(one))[0] for one in read)
@@ -145,7 +145,7 @@ def test_a_model_that_joins_begins_with_what_is_common_and_with_its_neighbours()
     belief = start()
     for name in NAMES:
         for _ in range(30):
-            belief = belief.told(belief.site(name, demand("writing"), 0.0, 1.0)).counted(name, 1.0)
+            belief = belief.told(belief.site(name, demand("writing"), 0.0, 1.0))
     near, far = Arm("new", 1, model="gpt-4o-mini-2"), Arm("far", 9, model="nothing-like-it")
     z = extended(demand("writing"))
     for arm in (near, far):
@@ -164,7 +164,7 @@ def test_a_model_that_is_renamed_begins_where_it_was() -> None:
     """And a namesake that turns out otherwise is soon known apart."""
     belief, z = start(), extended(demand("writing"))
     for outcome in [1.0] * 38 + [0.0] * 2:
-        belief = belief.told(belief.site("m0", demand("writing"), outcome, 1.0)).counted("m0", 1.0)
+        belief = belief.told(belief.site("m0", demand("writing"), outcome, 1.0))
     named = replace(ARMS[0], name="new", input_rate=7)
     joined = PRIOR.joined(belief, named, BASE.ability(named))
     (mean, variance), (then, least) = joined.logit("new", z), belief.logit("m0", z)
@@ -173,7 +173,7 @@ def test_a_model_that_is_renamed_begins_where_it_was() -> None:
     assert joined.own["new"].labels == 0.0
     assert joined.logit("m0", z) == belief.logit("m0", z)
     for _ in range(30):
-        joined = joined.told(joined.site("new", demand("writing"), 0.0, 1.0)).counted("new", 1.0)
+        joined = joined.told(joined.site("new", demand("writing"), 0.0, 1.0))
     assert joined.logit("new", z)[0] < 0.0 < joined.logit("m0", z)[0]
 
 

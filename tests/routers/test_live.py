@@ -31,7 +31,7 @@ def taught(outcome: float, count: int, features: Features = CHAT, name: str = "s
     belief = PRIOR.joined(belief, arm, BASE.ability(arm))
     for _ in range(count):
         site = belief.site(name, BASE.demand(features), outcome, 1.0)
-        belief = belief.told(site).counted(name, 1.0)
+        belief = belief.told(site)
     return belief
 
 
