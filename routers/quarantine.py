@@ -39,7 +39,8 @@ Name = tuple[str, str]
 class Fallen:
     """A fall that was found. `level`: success expected before; `drop`: of it, what is gone; `recovered`: evidence of
     recovery, in log odds, and `rising_s`, when the first of it came; `probes`: labels since; `paired`: the part of the
-    evidence of the fall that requests gave which had come before."""
+    evidence of the fall that requests gave which had come before; `window`: in how many of the latest labels it was
+    found."""
 
     since_s: float
     level: float
@@ -48,6 +49,7 @@ class Fallen:
     probes: int = 0
     rising_s: float = 0.0
     paired: float = 0.0
+    window: int = 0
 
     @property
     def left(self) -> float:
@@ -105,7 +107,8 @@ def _looked_at(cell: Cell, now_s: float) -> Watch:
     at = int(over.argmax())
     if over[at] <= 0.0:
         return Watch(cell)
-    fallen = Fallen(now_s, float(found.level[at]), float(found.drop[at]), paired=float(found.paired[at]))
+    level, drop, of_pairs = (float(each[at]) for each in (found.level, found.drop, found.paired))
+    fallen = Fallen(now_s, level, drop, paired=of_pairs, window=int(WINDOWS[at]) * BUCKET)
     return Watch(replace(cell, pairs=cell.pairs and paired.settled(cell.pairs, int(WINDOWS[at]))), fallen)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from app.commands.kernels import pin_kernels
 from app.commands.tree_eval import eval_commands
+from app.commands.tree_probe import PROBE_CODES, probe
 from app.commands.tree_router import LEARN_CODES, learn, router_commands
 from app.commands.tree_task import task_commands
 from app.commands.tree_traces import traces_commands
@@ -116,6 +117,7 @@ def run(
 
 
 cli.command("learn", short_help="Learn from traces and feedback.", epilog=LEARN_CODES)(learn)
+cli.command("probe", short_help="Ask models the same as last time: is one worse?", epilog=PROBE_CODES)(probe)
 
 
 @policy_commands.command("check", short_help="Check a policy.", epilog="Exit codes: 0 the policy is good; 1 it is not.")

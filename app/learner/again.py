@@ -10,17 +10,20 @@ remembered however much else is asked between two rounds of it, once it was met 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.learner.labels import Call, Label
 from app.learner.sources import HUMAN, PROGRAM, USER, VERIFIER
+from routers.drift import BUCKET, WINDOWS
 from routers.paired import NEW, then
 from routers.quarantine import UNKNOWN, Past
 
 MOST: Final = 2_000
 """Requests of one cell that are remembered, half of them for having come again."""
+LATEST: Final = int(WINDOWS[-1]) * BUCKET
+"""Labels of one cell that can be taken back."""
 IN_ALL: Final = 100_000
 """Requests of all cells: where there are many cells each remembers fewer."""
 SPEAKERS: Final = frozenset({HUMAN, VERIFIER, PROGRAM, USER})
@@ -40,11 +43,13 @@ def name_of(call: Call, label: Label) -> str:
 @dataclass
 class Requests:
     """The requests of one cell by name, each dict from the one longest unheard of: histories of those that came `once`
-    and `again`; and, while the cell is in quarantine, how many were right of how many outcomes `since` it fell."""
+    and `again`; and, while the cell is in quarantine, how many were right of how many outcomes `since` it fell.
+    `latest`: of the latest outcomes, their places among the cell's labels, and what was known of their requests."""
 
     once: dict[str, int] = field(default_factory=dict)
     again: dict[str, int] = field(default_factory=dict)
     since: dict[str, tuple[int, int]] = field(default_factory=dict)
+    latest: deque[tuple[int, str, int]] = field(default_factory=deque)
 
     def past(self, name: str) -> Past:
         """What is known of a request."""
@@ -53,15 +58,13 @@ class Requests:
         history = self.again.get(name) or self.once.get(name, NEW)
         return Past(history, *self.since.get(name, (0, 0)))
 
-    def meet(self, name: str, outcome: float, most: int, *, fallen: bool) -> None:
-        """Remember one more outcome, `fallen`: in a cell that is in quarantine."""
-        (self.probed if fallen else self.heard)(name, outcome, most)
-
-    def heard(self, name: str, outcome: float, most: int) -> None:
-        """Remember one more outcome of a request, and no more than `most` requests."""
+    def heard(self, name: str, outcome: float, most: int, at: int) -> None:
+        """Remember one more outcome of a request, and no more than `most` requests. `at`: the labels of the cell, with
+        this one."""
         if not name:
             return
         known = self.again.pop(name, None) or self.once.pop(name, None)
+        self.latest.append((at, name, known or NEW))
         history = int(then(known or NEW, outcome))
         if known is None:
             self.once[name] = history
@@ -69,8 +72,20 @@ class Requests:
             self.again[name] = history
         self.bound(most)
 
+    def take_back(self, after: int) -> None:
+        """Forget the outcomes of the cell's labels after so many: those in which it fell. What a request was before is
+        what its outcomes since are held against; else one that fails since would be expected to."""
+        while self.latest and self.latest[-1][0] > after:
+            _, name, known = self.latest.pop()
+            among = self.again if name in self.again else self.once
+            if among.pop(name, None) is not None and known != NEW:
+                (self.once if len(f"{known:b}") == len("10") else self.again)[name] = known
+        self.latest.clear()
+
     def bound(self, most: int) -> None:
         """Forget all but `most` requests, and as many of those since the fall."""
+        while len(self.latest) > min(most, LATEST):
+            self.latest.popleft()
         while len(self.again) > most // 2:
             oldest = next(iter(self.again))
             self.once[oldest] = self.again.pop(oldest)
@@ -87,12 +102,13 @@ class Requests:
         self.since[name] = right + (outcome >= 0.5), since + 1
         self.bound(most)
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> list[Any]:
         """JSON-ready."""
-        return [self.once, self.again, self.since]
+        return [self.once, self.again, self.since, list(self.latest)]
 
     @classmethod
-    def of_state(cls, state: list[Mapping[str, Any]]) -> Requests:
+    def of_state(cls, state: list[Any]) -> Requests:
         """What `state` gave."""
-        once, again, since = state
-        return cls(dict(once), dict(again), {name: (right, all_) for name, (right, all_) in since.items()})
+        once, again, since, latest = state
+        told = {name: (right, all_) for name, (right, all_) in since.items()}
+        return cls(dict(once), dict(again), told, deque((at, name, known) for at, name, known in latest))

@@ -78,21 +78,29 @@ class Watching:
             past = requests.past(request)
             if lesson.call.probe and past.history == NEW:
                 # A set may be harder than users' requests are: what it is the first time is all that it is held to.
-                requests.meet(request, label.said, self._most(), fallen=before.fallen is not None)
+                self._remember(requests, request, label.said, before, before.cell.labels)
                 continue
             if past.history != NEW and (before.fallen is None or knows(before.cell, past.history)):
                 outcome, weight = label.said, label.scale * label.part
             else:
                 outcome, weight = label.told(expectation(before.cell, expected))
             after = self.watches[name] = hear(before, expected, outcome, weight, one.said_s, past)
-            requests.meet(request, label.said, self._most(), fallen=before.fallen is not None)
+            self._remember(requests, request, label.said, before, after.cell.labels)
             if after.fallen is None:
                 requests.since.clear()
+            elif before.fallen is None:
+                requests.take_back(after.cell.labels - after.fallen.window)
             if (after.fallen is None) != (before.fallen is None):
                 rose_s = 0.0 if before.fallen is None else before.fallen.rising_s or one.said_s
                 fell = after.fallen is not None
                 events.append(Event(fell, self._told(name, after if fell else before), rose_s))
         return events
+
+    def _remember(self, requests: Requests, request: str, outcome: float, before: Watch, at: int) -> None:
+        if before.fallen is None:
+            requests.heard(request, outcome, self._most(), at)
+        else:
+            requests.probed(request, outcome, self._most())
 
     def _most(self) -> int:
         """Requests that each cell may remember."""

@@ -171,6 +171,19 @@ def test_a_set_of_probes_that_is_harder_than_users_requests_is_no_fall() -> None
     assert len(watching.requests["small", "chat"].since) == 61
 
 
+def test_who_lost_a_few_requests_for_good_is_not_let_back_by_all_the_others() -> None:
+    """Synthetic: 200 probes in rounds, 180 of them right; from the eleventh on ten more are wrong, each time."""
+    watching, learner, rng, events, number = Watching(), Learner(BASE), np.random.default_rng(5), [], 0
+    for lap in range(20):
+        for probe in rng.permutation(200).tolist():
+            right = probe >= (20 if lap < 10 or lap >= 17 else 30)
+            learner.saw([record(number, seen={"began": "b", "asked": f"a{probe}"}, probe=True)])
+            learner.said([word(call_id(number), "success" if right else "failure", source="program")])
+            events += [(lap, event.fell) for event in watching.hear(learner, learner.step(5_000.0))]
+            number += 1
+    assert events == [(10, True), (17, False)]
+
+
 def test_other_speakers_and_signs_are_no_repeats() -> None:
     watching = Watching()
     assert asked(watching, 3, 0) == []
