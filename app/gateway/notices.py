@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import hashlib
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 import structlog
 
-from app.core.notices import DAY_S, Due, NoticeRules, of_task, of_window
+from app.core.notices import Due, NoticeRules, of_task, of_window
 from app.core.windows import moment_of
 from app.gateway.limits import ANONYMOUS, MODEL_PART
 from app.gateway.services import Services
@@ -29,7 +31,8 @@ MOST_CHARS = 1_900
 """Of more notices at a time, or longer ones, the message has these in words, and all as data: Discord refuses a message
 of more than 2,000 characters (https://discord.com/developers/docs/resources/webhook#execute-webhook)."""
 POST_WITHIN_S = 10.0
-BEGUN, BEGUN_KEPT_S = "begun", 3_650 * DAY_S
+BEGUN, BEGUN_KEPT_S = "begun", 300.0
+"""A look for cut tasks is remembered so long. If there is none, notices were off, and what was cut is no news."""
 FINGERPRINT = hashlib.sha256(b"notice").digest()
 GIVEN = Kept(200, [], b"")
 
@@ -43,6 +46,7 @@ class Notices:
     def __init__(self, services: Services, given: SharedReplays, post: Post | None = None) -> None:
         self._services, self._store, self._post = services, given, post or post_json
         self.given: set[str] = set()
+        self._looked_s = -math.inf
         self._failing = False
 
     async def keep(self, *, every_s: float = EVERY_S) -> None:
@@ -69,7 +73,7 @@ class Notices:
         ReplaysUnavailable."""
         cuts = await self._cuts() if rules.tasks else []
         due = [*await self._windows(rules, moment), *(one for one, _ in cuts)]
-        self.given &= {BEGUN, *(one.once for one in due)}
+        self.given &= {one.once for one in due}
         mine = [one for one in due if await self._claimed(one.once)]
         if mine:
             await self._tell(rules, mine)
@@ -95,19 +99,19 @@ class Notices:
         return found
 
     async def _cuts(self) -> list[tuple[Due, Cut]]:
-        """Cut tasks that nobody was told of, the earliest first. Those of before the first look of all are not told:
-        they are no news. None while another process is at that look."""
-        budgets = self._services.ledger.budgets
-        if await self._claimed(BEGUN):
-            more = True
+        """Cut tasks that nobody was told of, the earliest first. Those of before the first look since notices are on
+        are not told. None while another process is at that look."""
+        budgets, began = self._services.ledger.budgets, await self._store.claim(BEGUN, FINGERPRINT)
+        if began is Claim.MINE:
+            more = time.monotonic() - self._looked_s > BEGUN_KEPT_S  # else it was this process that looked
             while more:
                 before = await budgets.cuts(CUTS_AT_ONCE)
                 await budgets.note_cuts(before)
                 more = len(before) == CUTS_AT_ONCE
             self._store.keep(BEGUN, GIVEN, BEGUN_KEPT_S)
-            self.given.add(BEGUN)
-        if BEGUN not in self.given:
+        elif not isinstance(began, Kept):
             return []
+        self._looked_s = time.monotonic()
         cuts = [(self._due(cut), cut) for cut in await budgets.cuts(CUTS_AT_ONCE)]
         await budgets.note_cuts([cut for due, cut in cuts if due is None])
         return [(due, cut) for due, cut in cuts if due is not None]

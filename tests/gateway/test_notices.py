@@ -6,7 +6,8 @@ import asyncio
 import datetime as dt
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,40 @@ def test_a_task_that_was_cut_is_told_but_not_one_of_before(gateway: LiveGateway,
     gateway.run(look(notices(gateway)))
     assert [post["notices"][0]["task_id"] for post in receiver.posts] == ["new"]
     assert receiver.texts()[0].startswith("Task new of key alice was cut at its cap: $0.0")
+
+
+def test_what_was_cut_while_notices_were_off_is_not_told(
+    gateway: LiveGateway, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has looked for a while: a look is remembered for a thousandth of a second here. A process that has looked
+    itself meanwhile knows better."""
+
+    def used_up(task: str) -> None:
+        headers = {**ALICE, "X-Bursar-Task-Id": task, "X-Bursar-Task-Max-Cost-Usd": "0.003"}
+        assert gateway.chat(headers, stream=True).status == 200
+
+    async def looks(giving: Notices) -> None:
+        rules = giving._services.view.policy.notices
+        assert rules is not None
+        with monkeypatch.context() as soon:
+            soon.setattr(giving._store, "keep", partial(kept_shortly, giving._store.keep))
+            await giving.look(rules, moment_of(dt.datetime.now(dt.UTC)))
+
+    def kept_shortly(keep: Callable[..., None], name: str, kept: Kept | None, keep_s: float) -> None:
+        keep(name, kept, 0.001 if name == BEGUN else keep_s)
+
+    before, after = notices(gateway), notices(gateway)
+    gateway.run(looks(before))
+    used_up("while on")
+    gateway.run(looks(before))
+    used_up("while off")
+    gateway.run(looks(after))
+    used_up("on again")
+    gateway.run(looks(after))
+    for giving in (before, after):
+        gateway.run(giving._store.close())
+    told = [notice["task_id"] for post in receiver.posts for notice in post["notices"]]
+    assert told == ["while on", "on again"]
 
 
 def test_every_cut_task_is_told_however_many_there_are(gateway: LiveGateway, receiver: Receiver) -> None:
