@@ -207,13 +207,11 @@ class Book:
         if ended is None:
             if op.claims is None:
                 return Lost(op.call_id)
-            names = tuple([claim.scope for claim in op.claims])
-            for claim in op.claims:
-                terms = self._claimed(claim).terms
-                if terms is not None and not set(terms.above).issubset(names):
-                    return Moved(claim.scope, terms.above)
-            for scope in names:
-                balance = self.balances[scope]
+            names, balances = tuple([claim.scope for claim in op.claims]), [self._claimed(claim) for claim in op.claims]
+            for scope, balance in zip(names, balances, strict=True):
+                if balance.terms is not None and not set(balance.terms.above).issubset(names):
+                    return Moved(scope, balance.terms.above)
+            for balance in balances:
                 balance.calls += 1
                 balance.began_ms = balance.began_ms or op.now_ms
             ended = Ended(op.call_id, names, 0, settled=False)

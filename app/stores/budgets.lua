@@ -472,10 +472,13 @@ local function settle_late(op)
   if not past then
     if not op.claims then return lost(op.call_id) end
     local scopes, claimed = {}, {}
-    for i, claim in ipairs(op.claims) do scopes[i], claimed[claim[1]], reserved[claim[1]] = claim[1], true, true end
-    for _, claim in ipairs(op.claims) do
-      local above = above_of(balance(claim_on(claim)).terms)
-      if not claims_on_all(above, claimed) then return moved(claim[1], above) end
+    for i, claim in ipairs(op.claims) do
+      local scope = claim_on(claim)
+      scopes[i], claimed[scope], reserved[scope] = scope, true, true
+    end
+    for _, scope in ipairs(scopes) do
+      local above = above_of(balance(scope).terms)
+      if not claims_on_all(above, claimed) then return moved(scope, above) end
     end
     for _, scope in ipairs(scopes) do
       local b = balance(scope)

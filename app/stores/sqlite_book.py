@@ -48,6 +48,7 @@ class StoredBook:
         self._lease_s = lease_s
         self._busy_timeout_s = busy_timeout_s
         self._book = Book()
+        self._lists: set[tuple[str, ...]] = set()
         self._data_version = -1
         self._gone = False
         self._lease_until_ms: int | None = None
@@ -99,7 +100,7 @@ class StoredBook:
                 self._db.execute("ROLLBACK")
             raise
         if len(self._book.balances) > CACHED_SCOPES:
-            self._book = Book()
+            self._book, self._lists = Book(), set()
         return result
 
     def _begin(self) -> None:
@@ -131,6 +132,7 @@ class StoredBook:
 
     def _drop_cache(self) -> None:
         self._book = Book()
+        self._lists = set()
         self._data_version = -1
 
     def _apply(self, ops: Sequence[Op]) -> list[Result]:
@@ -179,10 +181,10 @@ class StoredBook:
         """Write what these verbs may have changed."""
         book = self._book
         tables.save_balances(self._db, ((name, book.balances[name]) for name in scopes), tables.now_ms())
-        tables.save_holds(self._db, [book.holds[call_id] for call_id in calls if call_id in book.holds])
+        tables.save_holds(self._db, [book.holds[call_id] for call_id in calls if call_id in book.holds], self._lists)
         tables.delete_holds(self._db, [call_id for call_id in calls if call_id not in book.holds])
         if book.ended:  # those of these verbs: they are kept in memory for no longer
-            tables.save_ended(self._db, book.ended.values(), tables.now_ms())
+            tables.save_ended(self._db, book.ended.values(), tables.now_ms(), self._lists)
             book.ended = {}
 
     def _beat(self) -> list[Expired]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from app.core.terms import Terms
 from app.stores.budgets import TASK_RETENTION_S, Cut, LedgerUnavailable
 from app.stores.sqlite_file import make_private, patiently
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 2.0
 """How long a verb waits for other processes' transactions, each well under a millisecond in health."""
 PAGE_BYTES = 1024
@@ -43,6 +44,8 @@ SHORT_RETENTION_S = 2 * 3600
 """Of minutes and hours, once they are over."""
 ENDED_RETENTION_S = 86_400
 """Of calls that are remembered after their end: no call, and no outage that leaves debts, is as long."""
+LIST_ID_BYTES = 12
+"""Among a thousand million lists two are the same by chance once in 10^11."""
 PRUNE_ROWS = 500
 """Rows deleted in one transaction: verbs wait for it, so it has to be short."""
 
@@ -61,8 +64,9 @@ CREATE TABLE scopes (
     tokens INTEGER NOT NULL DEFAULT 0, began_ms INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0,
     terms BLOB, updated_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE scope_lists (id TEXT PRIMARY KEY, names TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE holds (
-    call_id TEXT PRIMARY KEY, owner TEXT NOT NULL, scopes BLOB NOT NULL,
+    call_id TEXT PRIMARY KEY, owner TEXT NOT NULL, scopes TEXT NOT NULL,
     spent_nano INTEGER NOT NULL, held_nano INTEGER NOT NULL, risk_nano INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE owners (
@@ -79,11 +83,18 @@ ALTER TABLE scopes ADD COLUMN running INTEGER NOT NULL DEFAULT 0;
 UPDATE scopes SET running =
     (SELECT count(*) FROM holds, json_each(CAST(holds.scopes AS TEXT)) AS one WHERE one.value = scopes.name)
 """
+TO_VERSION_4 = """
+CREATE TABLE scope_lists (id TEXT PRIMARY KEY, names TEXT NOT NULL) WITHOUT ROWID;
+UPDATE holds SET scopes = CAST(scopes AS TEXT);
+INSERT INTO scope_lists SELECT DISTINCT scopes, scopes FROM holds
+"""
 CUTS = "CREATE TABLE IF NOT EXISTS cuts (name TEXT PRIMARY KEY, at_ns INTEGER NOT NULL) WITHOUT ROWID"
 """Tasks that were cut and nobody has taken note of. Made when the first is: versions before have none."""
 BALANCE = "spent_nano, held_nano, calls, limit_nano, own_limit_nano, killed_at_nano, killed_limit_nano,\
  tokens, began_ms, running, terms"
 HOLD = "call_id, owner, scopes, spent_nano, held_nano, risk_nano"
+"""`scopes` names a row of `scope_lists`: they are longer than the rest of a hold, which is written twice and more, and
+calls of one task and model have the same. Naming them takes half off what a call logs."""
 SETTLED, EXPIRED = "settled", "expired"
 """In place of the owner (whose name has colons) where a hold has ended and is remembered: its row is found by the
 look-up that every verb makes. What was charged is its spent, and when it ended (ms) in place of the risk."""
@@ -92,7 +103,7 @@ NONE = -(2**63)
 as they are; for None and bytes it looks for an adapter, and makes an error each time that it finds none: a seventh of
 a transaction's instructions."""
 BALANCE_ROW = f"(?, ?, ?, ?, {', '.join([f'NULLIF(?, {NONE})'] * 4)}, ?, ?, ?, NULLIF(?, {NONE}), ?)"
-HOLD_ROW, NAME_ROW = "(?, ?, ?, ?, ?, ?)", "?"
+HOLD_ROW, LIST_ROW, NAME_ROW = "(?, ?, ?, ?, ?, ?)", "(?, ?)", "?"
 PRUNABLE = (
     ("user:*:day:[0-9]*", USER_RETENTION_S),
     ("user:*:month:[0-9]*", USER_RETENTION_S),
@@ -154,7 +165,8 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
     try:
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        for statement in {0: SCHEMA, 1: TO_VERSION_2 + TO_VERSION_3, 2: TO_VERSION_3}.get(version, "").split(";"):
+        steps = (SCHEMA,) if version == 0 else (TO_VERSION_2, TO_VERSION_3, TO_VERSION_4)[version - 1 :]
+        for statement in ";".join(steps).split(";"):
             db.execute(statement)
         if version < SCHEMA_VERSION:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -196,7 +208,14 @@ def _select_scopes(rows: int) -> str:
 
 @cache
 def _select_holds(rows: int) -> str:
-    return f"SELECT {HOLD} FROM holds WHERE call_id IN ({_times(rows, NAME_ROW)})"
+    columns = "call_id, owner, names, spent_nano, held_nano, risk_nano"
+    joined = "holds JOIN scope_lists ON scope_lists.id = holds.scopes"
+    return f"SELECT {columns} FROM {joined} WHERE call_id IN ({_times(rows, NAME_ROW)})"
+
+
+@cache
+def _insert_lists(rows: int) -> str:
+    return f"INSERT INTO scope_lists VALUES {_times(rows, LIST_ROW)} ON CONFLICT (id) DO NOTHING"
 
 
 def _times(rows: int, row: str) -> str:
@@ -260,18 +279,35 @@ def save_balances(db: sqlite3.Connection, balances: Iterable[tuple[str, Balance]
         db.execute(_upsert_scopes(len(piece)), list(chain.from_iterable(piece)))
 
 
-def save_holds(db: sqlite3.Connection, holds: Sequence[Hold]) -> None:
-    """Write these holds over whatever was there; a hold's owner and scopes never change."""
-    rows = [(h.call_id, h.owner, _encode(h.scopes).decode(), h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
+@lru_cache(maxsize=10_000)
+def _listed(scopes: tuple[str, ...]) -> tuple[str, str]:
+    """The row of a list of scopes. It is named by what it is, so that processes need not agree on numbers."""
+    names = _encode(scopes)
+    return blake2b(names, digest_size=LIST_ID_BYTES).hexdigest(), names.decode()
+
+
+def save_lists(db: sqlite3.Connection, lists: Iterable[tuple[str, ...]], known: set[tuple[str, ...]]) -> None:
+    """Write those lists of scopes that are not `known` to be there, which they are from now on."""
+    missing = set(lists) - known
+    if missing:
+        for piece in _padded([_listed(scopes) for scopes in missing]):
+            db.execute(_insert_lists(len(piece)), list(chain.from_iterable(piece)))
+        known |= missing
+
+
+def save_holds(db: sqlite3.Connection, holds: Sequence[Hold], known: set[tuple[str, ...]]) -> None:
+    """Write these holds over whatever was there; a hold's owner and scopes never change. `known` as in save_lists."""
+    save_lists(db, [h.scopes for h in holds], known)
+    rows = [(h.call_id, h.owner, _listed(h.scopes)[0], h.spent_nano, h.held_nano, h.risk_nano) for h in holds]
     for piece in _padded(rows):
         db.execute(_upsert_holds(len(piece)), list(chain.from_iterable(piece)))
 
 
-def save_ended(db: sqlite3.Connection, ended: Iterable[Ended], ended_ms: int) -> None:
+def save_ended(db: sqlite3.Connection, ended: Collection[Ended], ended_ms: int, known: set[tuple[str, ...]]) -> None:
     """Remember these calls for a while in place of their holds."""
+    save_lists(db, [e.scopes for e in ended], known)
     rows = [
-        (e.call_id, SETTLED if e.settled else EXPIRED, _encode(e.scopes).decode(), e.charged_nano, 0, ended_ms)
-        for e in ended
+        (e.call_id, SETTLED if e.settled else EXPIRED, _listed(e.scopes)[0], e.charged_nano, 0, ended_ms) for e in ended
     ]
     db.executemany(f"REPLACE INTO holds ({HOLD}) VALUES {HOLD_ROW}", rows)
 
@@ -337,6 +373,9 @@ def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S)
         "DELETE FROM holds WHERE owner IN (?, ?) AND risk_nano < ?",
         (SETTLED, EXPIRED, at_ms - ENDED_RETENTION_S * 1000),
     )
+    unused = "SELECT id FROM scope_lists WHERE id NOT IN (SELECT scopes FROM holds) LIMIT ?"
+    while db.execute(f"DELETE FROM scope_lists WHERE id IN ({unused})", (PRUNE_ROWS,)).rowcount == PRUNE_ROWS:
+        pass
     for pattern, retention_s in (("task:*", tasks_s), *PRUNABLE):
         idle = (pattern, at_ms - int(retention_s * 1000))
         names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]

@@ -429,9 +429,10 @@ class LedgerContract(TaskContract, UserContract, CutContract):
         p = fresh()
         async with make_store() as store:
             await amended(store, p + "child", parent=p + "root")
-            child, root = Claim(p + "child"), Claim(p + "root")
-            assert await store.apply(Settle(p + "c", 9, claims=(child,))) == Moved(p + "child", (p + "root",))
-            assert isinstance(await store.apply(Settle(p + "c", 9, claims=(child, root))), Settled)
+            child, root, key = Claim(p + "child"), Claim(p + "root"), Claim(p + "key", 50)
+            assert await store.apply(Settle(p + "c", 9, claims=(child, key))) == Moved(p + "child", (p + "root",))
+            assert await balance(store, p + "key") == Balance(limit_nano=50)
+            assert isinstance(await store.apply(Settle(p + "c", 9, claims=(child, root, key))), Settled)
             assert [b and b.spent_nano for b in await store.balances([p + "child", p + "root"])] == [9, 9]
 
     @settings(examples, max_examples=8)
@@ -452,6 +453,8 @@ class LedgerContract(TaskContract, UserContract, CutContract):
             for op in (placed(op, prefix, survivor.owner) for op in late):
                 assert await survivor.apply(op) == book.apply(op)
             await assert_same_balances(survivor, book, prefix)
+            for call_id in list(book.holds):  # else they expire in the next example
+                assert isinstance(await survivor.apply(Settle(call_id, 0)), Settled)
 
     async def test_200_calls_never_pass_the_cap_and_use_it(self, make_store: MakeStore) -> None:
         scope, cap, chunk = fresh() + "t", 100_000, 70

@@ -46,6 +46,11 @@ from tests.stores.ledger_tools import (
 )
 
 DAY_MS = 86_400_000
+UNLISTED = """
+UPDATE holds SET scopes = CAST((SELECT names FROM scope_lists WHERE id = holds.scopes) AS BLOB);
+DROP TABLE scope_lists
+"""
+"""Back to how holds were in a file of the third version."""
 LEASE_MS = int(OWNER_LEASE_S * 1000)
 
 
@@ -116,7 +121,9 @@ class TestRows:
             for balance in (before, after):
                 tables.save_balances(db, [("s", balance)], 1)
                 assert tables.load_balances(db, ["s", "t"]) == {"s": balance}
-            tables.save_holds(db, [hold])
+            known: set[tuple[str, ...]] = set()
+            tables.save_holds(db, [hold], known)
+            assert known == {hold.scopes}
             assert tables.load_holds(db, ["c", "d"]) == {"c": hold}
 
     def test_only_what_the_binding_takes_as_it_is_is_bound(self) -> None:
@@ -132,17 +139,15 @@ class TestRows:
             tables.save_balances(
                 db, [("s", Balance()), ("t", Balance(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, Terms(calls=1)))], 1
             )
-            tables.save_holds(db, [Hold("c", "o", ("s", "t"), 1, 2, 3)])
+            tables.save_holds(db, [Hold("c", "o", ("s", "t"), 1, 2, 3)], set())
         assert {type(value) for value in bound} == {int, str}  # for others it makes and drops errors
 
     def test_rows_of_before_are_read(self) -> None:
         with closing(sqlite3.connect(":memory:")) as db:
             db.executescript(tables.SCHEMA)
-            db.execute("INSERT INTO holds VALUES ('c', 'o', ?, 1, 2, 3)", (b'["s"]',))
             columns = f"name, {tables.BALANCE}, updated_ms"
             values = "'s', 1, 2, 3, NULL, 5, NULL, NULL, 8, 9, 0, ?, 1"
             db.execute(f"INSERT INTO scopes ({columns}) VALUES ({values})", (b'{"calls":1}',))
-            assert tables.load_holds(db, ["c"]) == {"c": Hold("c", "o", ("s",), 1, 2, 3)}
             assert tables.load_balances(db, ["s"]) == {
                 "s": Balance(1, 2, 3, None, 5, None, None, 8, 9, 0, Terms(calls=1))
             }
@@ -186,9 +191,40 @@ class TestFile:
             await granted(store, reserve(store, "1", Claim("s", 100), Claim("g")))
             await granted(store, reserve(store, "2", Claim("s", 100)))
             with closing(sqlite3.connect(path)) as db:
+                db.executescript(UNLISTED)
                 db.executescript("ALTER TABLE scopes DROP COLUMN running; PRAGMA user_version = 2")
             tables.create(path)
             assert [b and b.running for b in await store.balances(["s", "g"])] == [2, 1]
+
+    async def test_calls_under_way_in_a_file_of_the_third_version_go_on(self, path: Path) -> None:
+        async with opened(path) as store:
+            for call in "123":
+                await granted(store, reserve(store, call, Claim("s", 100), *([Claim("g")] if call == "3" else [])))
+            with closing(sqlite3.connect(path)) as db:
+                db.executescript(f"{UNLISTED}; PRAGMA user_version = 3")
+            tables.create(path)
+            await asyncio.gather(*(store.apply(Settle(call, 4)) for call in "123"))
+            assert [await balance(store, name) for name in "sg"] == [Balance(12, 0, 3, 100), Balance(4, 0, 1)]
+
+    async def test_lists_of_scopes_are_kept_while_a_hold_has_them(self, path: Path) -> None:
+        """Whoever takes the others away, a process that had written one writes it again."""
+        async with opened(path) as store, opened(path) as other:
+
+            def lists() -> list[str]:
+                with closing(tables.connect(path)) as db:
+                    tables.prune(db, tables.now_ms())
+                    return sorted(names for (names,) in db.execute("SELECT names FROM scope_lists"))
+
+            for call, maker in (("1", store), ("2", store), ("3", other)):
+                await granted(maker, reserve(maker, call, Claim("s", 100), Claim("g")))
+            await granted(store, reserve(store, "4", Claim("s", 100)))
+            assert lists() == ['["s","g"]', '["s"]']
+            await asyncio.gather(*(store.apply(Settle(call, 1)) for call in "123"))
+            assert lists() == ['["s"]']
+            await granted(store, reserve(store, "5", Claim("s", 100), Claim("g")))
+            assert lists() == ['["s","g"]', '["s"]']
+            assert isinstance(await other.apply(Settle("5", 1)), Settled)
+            assert (await balance(other, "g")).spent_nano == 4
 
     async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
         async with opened(path):
