@@ -29,7 +29,7 @@ from routers.eval_loop_drift import (
     saved,
 )
 from routers.eval_loop_new import CHECKPOINTS, CONVERGED, FITTED, OURS, Appeared, Joined, appeared, joined
-from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, regrets, summed_up, total
+from routers.eval_loop_regret import HINDSIGHT, RATES, REQUESTS, VARIANTS, regrets, summed_up, total
 from routers.eval_loop_regret import OURS as LEARNER
 from routers.eval_loop_world import Setting
 from routers.eval_report import Sheet, shown
@@ -67,7 +67,7 @@ def regret(setting: Setting) -> Experiment:
             lines.append(summed_up(world, share, every[-1]))
     whole = total(every)
     ours = sum(whole[LEARNER]) / len(seeds)
-    others = {name: sum(v) / len(seeds) for name, v in whole.items() if name not in {LEARNER, *HINDSIGHT}}
+    others = {name: sum(v) / len(seeds) for name, v in whole.items() if name not in {LEARNER, *VARIANTS, *HINDSIGHT}}
     next_best = min(others, key=lambda name: others[name])
     above = summed_up(setting.worlds()[0], 0.0, whole)
     gap = above.above[next_best]
@@ -240,26 +240,37 @@ def family(setting: Setting) -> Experiment:
         found += appeared(world, range(setting.seeds))
     last = CHECKPOINTS[-1]
     columns = ("source", "call worth", "labels", "against the static choice", f"against after {last}",
+               "kept to the static choice, against it", f"against after {last}",
                "hearing all arms, against the static choice", f"against after {last}")  # fmt: skip
     table = [(a.source, f"{a.rate:g}", str(a.labels), shown(a.against_static, 100), shown(a.against_last, 100),
-              shown(a.told, 100), shown(a.told_last, 100)) for a in found]  # fmt: skip
+              shown(a.kept, 100), shown(a.kept_last, 100), shown(a.told, 100), shown(a.told_last, 100))
+             for a in found]  # fmt: skip
     at = [a for a in found if a.labels == CONVERGED]
-    near = [a for a in at if a.against_last.high >= 0.0]
-    told_near = [a for a in at if a.told_last.high >= 0.0]
-    below = [a for a in found if a.against_static.high < 0.0]
-    told_below = [a for a in found if a.told.high < 0.0]
+    near, kept_near, told_near = (
+        sum(estimate.high >= 0.0 for estimate in of)
+        for of in ([a.against_last for a in at], [a.kept_last for a in at], [a.told_last for a in at])
+    )
+    below, kept_below, told_below = (
+        sum(estimate.high < 0.0 for estimate in of)
+        for of in ([a.against_static for a in found], [a.kept for a in found], [a.told for a in found])
+    )
+    converged, never = f"converged within {CONVERGED} labels", "never below the static mix on the way"
     marks = [
         Mark(
-            f"converged within {CONVERGED} labels",
-            f"as good as after {last} within its interval in {len(near)} of {len(at)}, hearing all in {len(told_near)}",
-            len(near) == len(at) > 0,
+            converged,
+            f"as good as after {last} within its interval in {near} of {len(at)}, hearing all in {told_near}",
+            near == len(at) > 0,
         ),
-        Mark("never below the static mix on the way, within its interval",
-             f"below at {len(below)} of {len(found)} checkpoints, hearing all at {len(told_below)}",
+        Mark(f"{never}, within its interval",
+             f"below at {below} of {len(found)} checkpoints, hearing all at {told_below}",
              bool(found) and not below),
+        Mark(f"{converged}; a baseline is kept to", f"{kept_near} of {len(at)}", kept_near == len(at) > 0),
+        Mark(f"{never}; a baseline is kept to", f"below at {kept_below} of {len(found)} checkpoints",
+             bool(found) and not kept_below),
     ]  # fmt: skip
     notes = [
         "points of utility on other requests of the family; the static choice is the best single arm of the others; "
+        "kept to it: a route whose baseline that is, left only for what is better with a probability of .95; "
         "hearing all: one with as many labels, but of all arms on the same requests, that takes one arm for the family"
     ]
     return Experiment("family", [Sheet("A family appears", columns, table, columns[1:])], marks, notes, found)

@@ -5,6 +5,7 @@ All know the same prices, choose one arm for each request in turn, and hear what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Final, Protocol
 
@@ -18,6 +19,7 @@ from routers.eval_told import predicted
 from routers.kinds import extended
 from routers.live import prior_of
 from routers.rows import Indices
+from routers.thompson import most_useful
 
 SHARE: Final = 0.05
 FIRST: Final = 300
@@ -32,6 +34,10 @@ LINUCB_MEMORY: Final = 0.998
 """Share of what was learned that is left after each request, of the order ParetoBandit uses
 (https://pypi.org/project/paretobandit/)."""
 RIDGE: Final = 1.0
+SURE: Final = 0.95
+"""The default of `baseline.sure` in a policy, which was not chosen by any of these experiments."""
+NANO: Final = 1e9
+LEAST_RATE: Final = 1e-9
 
 
 class Chooser(Protocol):
@@ -106,10 +112,14 @@ class Online:
 
     def choose(self, row: int, rate: float) -> int:
         if self._rng.random() >= self._drawn_share():
-            return best_of(self.p(row) - rate * self.world.price, self.world, row)
+            return self.best(row, rate)
         mean, cov = self.logits(row)
         drawn = mean + np.linalg.cholesky(cov + JITTER * np.eye(len(mean))) @ self._rng.normal(size=len(mean))
         return best_of(_blurred(drawn, self._noise(row)) - rate * self.world.price, self.world, row)
+
+    def best(self, row: int, rate: float) -> int:
+        """The arm that is worth the most by the means: the choice where nothing is drawn."""
+        return best_of(self.p(row) - rate * self.world.price, self.world, row)
 
     def _drawn_share(self) -> float:
         if not self._share:
@@ -128,6 +138,40 @@ class Online:
         twin = copy(self)
         twin.believe(self.belief)
         return twin
+
+
+class Kept(Online):
+    """The same on a route with a baseline, an arm that it keeps to: where nothing is drawn another is chosen only if a
+    draw of both arms' logits, independent of each other, puts it above with the probability SURE, as the gateway has
+    it (`gateway/baseline.py`)."""
+
+    def __init__(self, world: World, seed: int, baseline: int) -> None:
+        super().__init__(world, seed)
+        self._baseline = baseline
+        self._costs = [round(price * NANO) for price in world.price.tolist()]
+
+    def best(self, row: int, rate: float) -> int:
+        kept, usable = self._baseline, self.world.usable[row]
+        if not usable[kept]:
+            return super().best(row, rate)
+        mean, cov = self.logits(row)
+        spread = np.sqrt(np.diag(cov))
+        worth = _blurred(mean, spread**2 + self._noise(row)) - rate * self.world.price
+        return surely_best(np.where(usable, worth, -np.inf), mean, spread, self._costs, kept, rate)
+
+
+def surely_best(
+    worth: Floats, mean: Floats, spread: Floats, costs: Sequence[int], kept: int, rate: float, sure: float = SURE
+) -> int:
+    """The arm worth the most of those that are surely worth more than the one that is kept to; else that one. `mean`
+    and `spread` are those of logits, `costs` nano-dollars."""
+    for arm in np.argsort(-worth).tolist():
+        if arm == kept:
+            break
+        pair, paid = [arm, kept], [costs[arm], costs[kept]]
+        if most_useful(mean[pair].tolist(), spread[pair].tolist(), 0, paid, NANO / max(rate, LEAST_RATE)) >= sure:
+            return int(arm)
+    return kept
 
 
 def _blurred(mean: Floats, variance: Floats) -> Floats:

@@ -12,7 +12,7 @@ from routers.abilities import regressed
 from routers.belief import Belief
 from routers.eval_bootstrap import Estimate
 from routers.eval_fits import Texts, fit_single
-from routers.eval_loop_contenders import Online
+from routers.eval_loop_contenders import Kept, Online
 from routers.eval_loop_world import World, over_seeds
 from routers.eval_policies import column_means
 from routers.eval_table import Floats
@@ -104,14 +104,17 @@ def utility(world: World, rows: Indices, p: Floats, rate: float, *, leave_out: i
 class Appeared:
     """Families that nobody had seen, in one source, after so many of their labels. In points of utility on other
     requests of the family, means over seeds: against the static choice, which was made on the earlier families, and
-    against the same learner after the last checkpoint. `told`, `told_last`: the same of one that hears all arms (see
-    `hearing_all`)."""
+    against the same learner after the last checkpoint. `kept`, `kept_last`: the same of a learner that keeps to the
+    static choice from the first request on, as a route's baseline (`Kept`); `told`, `told_last`: of one that hears all
+    arms (see `hearing_all`)."""
 
     source: str
     rate: float
     labels: int
     against_static: Estimate
     against_last: Estimate
+    kept: Estimate
+    kept_last: Estimate
     told: Estimate
     told_last: Estimate
 
@@ -131,27 +134,37 @@ def appeared(world: World, seeds: Sequence[int]) -> list[Appeared]:
         half = min(len(mine) // 2, CHECKPOINTS[-1])
         asked, tested = rng.choice(mine[:half], CHECKPOINTS[-1], replace=half < CHECKPOINTS[-1]), mine[half:][:TESTED]
         for share in RATES:
-            rate = world.rate(share)
-            learner = Online(world, seed)
-            for row in rng.permutation(others)[:EARLIER]:
-                _serve(learner, world, int(row), rate)
+            rate, earlier = world.rate(share), rng.permutation(others)[:EARLIER]
             static = int(np.argmax(column_means(world.score[others] - rate * world.cost[others])))
             fixed = utility(world, tested, _only(world, static), rate)
-            reached = []
-            for number in range(CHECKPOINTS[-1] + 1):
-                if number in CHECKPOINTS:
-                    reached.append(utility(world, tested, learner.everywhere(tested), rate))
-                if number < CHECKPOINTS[-1]:
-                    _serve(learner, world, int(asked[number]), rate)
+            ours = _on_the_way(Online(world, seed), world, earlier, asked, tested, rate)
+            kept = _on_the_way(Kept(world, seed, static), world, earlier, asked, tested, rate)
             told = [
                 utility(world, tested, _only(world, arm), rate)
                 for arm in hearing_all(world, family, asked, static, rate)
             ]
-            for labels, worth, other in zip(CHECKPOINTS, reached, told, strict=True):
-                gains = worth - fixed, worth - reached[-1], other - fixed, other - told[-1]
-                found.setdefault((share, labels), []).append(gains)
+            for labels, *reached in zip(CHECKPOINTS, ours, kept, told, strict=True):
+                gains = [gain for worth, last in zip(reached, (ours[-1], kept[-1], told[-1]), strict=True)
+                         for gain in (worth - fixed, worth - last)]  # fmt: skip
+                found.setdefault((share, labels), []).append(tuple(gains))
     return [Appeared(world.source, share, labels, *(over_seeds(column) for column in zip(*of, strict=True)))
             for (share, labels), of in found.items()]  # fmt: skip
+
+
+def _on_the_way(
+    learner: Online, world: World, earlier: Indices, asked: Indices, tested: Indices, rate: float
+) -> list[float]:
+    """Utility on the tested requests at each checkpoint, of a learner that routed the earlier ones and then these."""
+    for row in earlier.tolist():
+        _serve(learner, world, row, rate)
+    reached, at = [], np.arange(len(tested))
+    for number in range(CHECKPOINTS[-1] + 1):
+        if number in CHECKPOINTS:
+            chosen = [learner.best(row, rate) for row in tested.tolist()]
+            reached.append(float(np.mean(world.score[tested][at, chosen] - rate * world.cost[tested][at, chosen])))
+        if number < CHECKPOINTS[-1]:
+            _serve(learner, world, int(asked[number]), rate)
+    return reached
 
 
 def hearing_all(world: World, family: int, asked: Indices, static: int, rate: float) -> list[int]:

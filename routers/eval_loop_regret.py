@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from routers.eval_bootstrap import Estimate
-from routers.eval_loop_contenders import BetaThompson, Chooser, LinUcb, Online, Static
+from routers.eval_loop_contenders import BetaThompson, Chooser, Kept, LinUcb, Online, Static
 from routers.eval_loop_world import World, over_seeds, stream
 from routers.eval_table import Floats
 from routers.rows import Indices
@@ -20,14 +20,17 @@ RATES: Final = (0.05, 0.2)
 OURS: Final = "learned prior + online"
 CHEAP, DEAR, RANDOM = "always cheapest", "always dearest", "random at equal spend"
 STRONG, FIXED = "best model, known beforehand", "best arm in hindsight"
+KEPT_DEAR, KEPT_FIXED = "ours, kept to the dearest", "ours, kept to the best arm in hindsight"
 LEARNERS: Final[dict[str, Callable[[World, int], Chooser]]] = {
     OURS: Online,
     "static learned": lambda world, _seed: Static(world),
     "Beta Thompson per task type": BetaThompson,
     "LinUCB, forgetting": lambda world, _seed: LinUcb(world),
 }
-HINDSIGHT: Final = (STRONG, FIXED)
+HINDSIGHT: Final = (STRONG, FIXED, KEPT_FIXED)
 """They know outcomes that no contender knows: no part of the mark, as the oracle is none."""
+VARIANTS: Final = (KEPT_DEAR,)
+"""What is ours otherwise is no rival."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ def regrets(world: World, share: float, seeds: Sequence[int]) -> dict[str, list[
         part = (spent - cheap[1]) / (strong[1] - cheap[1]) if strong[1] > cheap[1] else 1.0
         part = min(max(part, 0.0), 1.0)
         found.setdefault(RANDOM, []).append((1.0 - part) * cheap[0] + part * strong[0])
-        found.setdefault(FIXED, []).append(min(lost for lost, _ in alone))
+        best = min(range(len(alone)), key=lambda arm: alone[arm][0])
+        found.setdefault(FIXED, []).append(alone[best][0])
+        for name, arm in ((KEPT_DEAR, int(world.price.argmax())), (KEPT_FIXED, best)):
+            found.setdefault(name, []).append(_run(Kept(world, seed, arm), world, order, rate, top, worth)[0])
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from app.learner import experiment_poisoned
 from app.learner.experiments import EXPERIMENTS
 from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
-from routers.eval_loop_contenders import BetaThompson, LinUcb, Online, Static
+from routers.eval_loop_contenders import BetaThompson, Kept, LinUcb, Online, Static, surely_best
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
 from routers.paired import NEW
 from routers.rows import Outcome
@@ -135,23 +135,40 @@ def test_what_a_probe_set_finds_is_reported_with_what_the_command_finds(world: W
 
 
 def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.learner.experiment_poisoned import ARMS, LEFT, OTHERS
+    from app.learner.experiment_poisoned import ARMS, FROM_IT, KEPT, LEFT, OTHERS
 
     monkeypatch.setattr(experiment_poisoned, "LENGTHS", (100, 400))
     monkeypatch.setattr(experiment_poisoned, "MIN_TYPE", 20)
     found = experiment_poisoned.poisoned(world, [0, 1])
     compared = found.compared
-    assert set(compared) == {(length, name) for length in (100, 400) for name in (*ARMS, OTHERS, LEFT)}
+    names = (*ARMS, OTHERS, LEFT)
+    every = (*names, *(KEPT + name for name in names), FROM_IT)
+    assert set(compared) == {(length, name) for length in (100, 400) for name in every}
     routes = {of.routes for of in compared.values()}
     assert len(routes) == 1
     assert routes.pop() > 0
-    assert compared[400, LEFT].changed == 0, "whoever is found out has nothing left in force"
+    assert compared[400, LEFT].changed == compared[400, KEPT + LEFT].changed == 0, (
+        "whoever is found out has nothing left in force"
+    )
     assert all(0 < since <= 400 and since % experiment_poisoned.EVERY == 0 for since in found.found_out)
     assert (len(found.found_out), found.suspected) == (2, 0)
     for of in compared.values():
         assert of.sure <= of.flipped <= of.changed - of.better
     lost = experiment_poisoned._lost(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.5]]), 0, 1)
     assert lost == pytest.approx((1.0 - 0.5 / 3, 1.0 - 0.5 / 3))
+
+
+def test_who_keeps_to_a_baseline_leaves_it_for_what_surely_pays(world: World) -> None:
+    """The middle arm is all that ever works; without outcomes nothing is left, whatever the weights expect."""
+    rate = world.rate(0.0)
+    for baseline in range(len(world.arms)):
+        learner, rows = Kept(world, 0, baseline), stream(world, 300, 0).tolist()
+        for row in rows:
+            arm = learner.choose(row, rate)
+            learner.learn(row, arm, float(arm == 1))
+        assert {learner.best(row, rate) for row in rows if world.usable[row].all()} == {1}
+    assert surely_best(np.array([0.9, 0.8]), np.array([2.2, 1.4]), np.array([0.2, 0.2]), [1, 1], 1, 1.0) == 0
+    assert surely_best(np.array([0.9, 0.8]), np.array([2.2, 1.4]), np.array([1.0, 1.0]), [1, 1], 1, 1.0) == 1
 
 
 def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:

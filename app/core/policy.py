@@ -212,6 +212,15 @@ class Explore:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """The candidate that a route keeps to, kind of work by kind, until another is better with the probability `sure`
+    by what was learned."""
+
+    model: str
+    sure: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A name that clients put into `model`, the candidates it may choose from, and how it chooses.
 
@@ -236,6 +245,7 @@ class Route:
     split: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     switch_in_tool_loop: bool = False
     explore: Explore | None = None
+    baseline: Baseline | None = None
     landing: Landing | None = None
 
 

@@ -63,10 +63,12 @@ def _most_useful(value_nano: int, options: Sequence[Considered]) -> tuple[Consid
 
 IN_QUARANTINE: Final = "in quarantine for this kind of work"
 PASSED_OVER: Final = "passed over to explore"
+NOT_SURELY_BETTER: Final = "not surely better than the baseline"
 COULD_SERVE: Final = frozenset(
     {
         IN_QUARANTINE,
         PASSED_OVER,
+        NOT_SURELY_BETTER,
         "chosen",
         "fallback",
         "not named",

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.core.errors import BursarError, ContextTooLong, NoCandidate, UpstreamError
-from app.core.money import expected_nano, tools_cost
 from app.core.policy import HEURISTIC, Candidate, Retries, Route
 from app.core.types import ChatRequest, Placement
 from app.dialects.registry import COMPLETIONS
-from app.gateway.choose import Considered, choose, cost_key, name_verdicts, sure_of
-from app.gateway.fees import sure_tools, unpriced_error, unpriced_tools
+from app.gateway.choose import Considered, cost_key, name_verdicts
+from app.gateway.fees import unpriced_error, unpriced_tools
 from app.gateway.placement import misplaced
-from app.gateway.sobered import sobered
-from app.gateway.spare import NOBODY, Spares
+from app.gateway.scoring import Opinion, Scoring
 from app.gateway.split import assign
 from app.gateway.target import Target
 from app.gateway.view import View
-from routers.base import RequestView, Score
+from routers.base import RequestView
 from routers.features import Features, extract
 from routers.tasks import classify
 
@@ -33,19 +31,6 @@ refused for its length only where this part of the estimate does not fit either.
 UNPRICED_TOOL = "unpriced under a cap: "
 """Of a candidate whose own tools, named behind this, have no declared fee."""
 _CAPABLE, _TIGHT = "capable", "context may be too small"
-_DEFERRED = "; the heuristic decided, for the router's confidence in its own choice was below min_confidence"
-_BELIEVED = "the router was believed, for it is sure, on "
-_UNASKED = "; the heuristic decided, for the router cannot be as sure of such a request as min_confidence asks"
-
-
-class Opinion(msgspec.Struct, frozen=True):
-    """What one router (`name@version`) made of the candidates, and what it would choose of those that could serve."""
-
-    router: str
-    considered: tuple[Considered, ...]
-    usable: tuple[Considered, ...]
-    chosen: Considered
-    reason: str
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -132,14 +117,14 @@ def decide(
     serviceable = _CAPABLE if _CAPABLE in verdicts else _TIGHT
     if serviceable not in verdicts:
         raise _nothing_usable(verdicts, request)
-    scoring = _Scoring(request, features, target, view, tokens, verdicts, serviceable, task_type, unit)
+    scoring = Scoring(request, features, target, view, tokens, verdicts, serviceable, task_type, unit)
     opinion, assigned, share, propensity = _turn(view, target.rules, scoring, unit)
     chosen = opinion.chosen
     usable = opinion.usable
     backups = _backups(target, usable, chosen)
     name_verdicts(target.rules, usable, chosen, backups)
-    scoring.name_spares(usable, chosen)
-    deferred = assigned is not None and opinion is not scoring.opinions.get(assigned)
+    scoring.name_left_out(opinion)
+    deferred = assigned is not None and opinion.kept_from is None and opinion is not scoring.opinions.get(assigned)
     return Decision(
         requested=request.model,
         route=target.route,
@@ -155,10 +140,14 @@ def decide(
         assigned=assigned,
         share=share,
         deferred=deferred,
-        others=tuple([other for other in scoring.opinions.values() if other is not opinion]),
+        others=tuple([other for other in scoring.opinions.values() if not _same(other, opinion)]),
         propensity=propensity,
         demand=_demand(view, target.rules, features),
     )
+
+
+def _same(one: Opinion, other: Opinion) -> bool:
+    return one.router == other.router and one.chosen is other.chosen
 
 
 def _asked(request: ChatRequest, features: Features, input_tokens: int) -> Asked:
@@ -176,7 +165,7 @@ def _task_type(view: View, target: Target, features: Features) -> str:
 
 
 def _turn(
-    view: View, rules: Route | None, scoring: _Scoring, unit: str
+    view: View, rules: Route | None, scoring: Scoring, unit: str
 ) -> tuple[Opinion, str | None, float | None, float]:
     """The opinion that decides; whose turn it was, and its share, where traffic is split; the choice's probability."""
     if rules is None:
@@ -184,9 +173,7 @@ def _turn(
     assigned, share = _assigned(view, rules, unit)
     opinion = scoring.decided(assigned)
     propensity = 1.0 if share is None else _propensity(view, rules, scoring, opinion.chosen.candidate)
-    if scoring.spares:
-        propensity *= scoring.spares.share(opinion.router)
-    return opinion, assigned, share, propensity
+    return opinion, assigned, share, propensity * opinion.share
 
 
 def _backups(target: Target, usable: Sequence[Considered], chosen: Considered) -> list[Candidate]:
@@ -210,105 +197,10 @@ def _demand(view: View, rules: Route | None, features: Features) -> Demand | Non
     return view.demand(features)
 
 
-def _propensity(view: View, rules: Route, scoring: _Scoring, chosen: Candidate) -> float:
+def _propensity(view: View, rules: Route, scoring: Scoring, chosen: Candidate) -> float:
     """The shares of all routers whose decision on this request is the same."""
     same = (s for name, s in rules.split.items() if scoring.decided(view.serving(name)).chosen.candidate is chosen)
     return sum(same) / sum(rules.split.values())
-
-
-class _Scoring:
-    """Scores of one request by as many routers as are asked, each asked once."""
-
-    __slots__ = (
-        "_all_serve", "_features", "_request", "_serviceable", "_target", "_tokens", "_verdicts", "_view", "opinions",
-        "spares",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        request: ChatRequest,
-        features: Features,
-        target: Target,
-        view: View,
-        tokens: Sequence[int],
-        verdicts: Sequence[str],
-        serviceable: str,
-        task_type: str,
-        unit: str,
-    ) -> None:
-        down = view.down.get(task_type, NOBODY)
-        self.spares = Spares(down, unit) if down else None
-        self.opinions: dict[str, Opinion] = {}
-        self._request, self._features, self._target, self._view = request, features, target, view
-        self._tokens, self._verdicts, self._serviceable = tokens, verdicts, serviceable
-        self._all_serve = verdicts.count(serviceable) == len(verdicts)
-
-    def decided(self, router: str) -> Opinion:
-        """The opinion that decides where it is a router's turn: its own, or the heuristic's if it does not trust it."""
-        rules = self._target.rules
-        if router == HEURISTIC or rules is None:
-            return self.opinion(router)
-        if self._view.routers[router].surest(self._features) < rules.min_confidence:
-            return self.opinion(HEURISTIC)
-        own = self.opinion(router)
-        return own if sure_of(rules, own.chosen, own.usable) else self._left_by(own, rules.min_confidence)
-
-    def _left_by(self, other: Opinion, least: float) -> Opinion:
-        """The heuristic's opinion where another router left the decision to it, and is believed where it is sure."""
-        plain = self.opinion(HEURISTIC)
-        found = sobered(plain.considered, other.considered, least)
-        name = f"{plain.router}&{other.router}"
-        if found is not None and name not in self.opinions:
-            made = self._made_of(name, found[0])
-            self.opinions[name] = msgspec.structs.replace(made, reason=f"{made.reason}; {_BELIEVED}{found[1]}")
-        return plain if found is None else self.opinions[name]
-
-    def name_spares(self, usable: Sequence[Considered], chosen: Considered) -> None:
-        """Say of those in quarantine that they are."""
-        if self.spares:
-            self.spares.name(usable, chosen)
-
-    def why_deferred(self, router: str | None) -> str:
-        """Why the heuristic decided in this router's turn."""
-        return _DEFERRED if router in self.opinions else _UNASKED
-
-    def opinion(self, router: str) -> Opinion:
-        """What one router makes of the candidates."""
-        found = self.opinions.get(router)
-        if found is None:
-            asked = self._view.routers[router]
-            scores = asked.score(self._features, self._target.arms)
-            found = self.opinions[router] = self._made_of(f"{asked.name}@{asked.version}", scores)
-        return found
-
-    def _made_of(self, name: str, scores: Sequence[Score]) -> Opinion:
-        """The opinion of the router of this name that gives these scores."""
-        target, request, found = self._target, self._request, []
-        choices, searches = request.choices, request.prompt.searches
-        for candidate, score, n, verdict in zip(target.every, scores, self._tokens, self._verdicts, strict=True):
-            # Expected cost: what makes a cheap but wordy model comparable with a dear but terse one. None: unpriced.
-            price, cost_nano = candidate.price, None
-            if price is not None:
-                cost_nano = expected_nano(price, n, int(score.output_tokens * choices))
-                if searches or candidate.capabilities.searches:
-                    cost_nano += tools_cost(price, sure_tools(request, candidate))
-            found.append(Considered(candidate, score, cost_nano, verdict))
-        considered = tuple(found)
-        usable = self._usable(considered)
-        if target.rules is None or target.fixed:
-            chosen, reason = usable[0], target.fixed
-        else:
-            primary = self._usable(considered[: len(target.candidates)])  # they stand first in `every`
-            chosen, reason = choose(target.rules, primary or usable)
-            if self.spares:
-                chosen, reason = self.spares.choose(name, target.rules, primary or usable, chosen, reason)
-        return Opinion(name, considered, usable, chosen, reason)
-
-    def _usable(self, considered: tuple[Considered, ...]) -> tuple[Considered, ...]:
-        """Those of them that could serve: as a rule all."""
-        if self._all_serve:
-            return considered
-        return tuple([seen for seen in considered if seen.verdict == self._serviceable])
 
 
 def _verdict(

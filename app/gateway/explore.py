@@ -25,9 +25,10 @@ from app.gateway.choose import IN_QUARANTINE, PASSED_OVER, Considered, choose, c
 from app.gateway.decide import Decision
 from app.gateway.explore_budget import ExploreBudget
 from app.gateway.limits import Limits
+from app.gateway.odds import chance_of
 from app.gateway.view import View
 from routers.base import Arm, Score
-from routers.thompson import drawn, first_adequate, likeliest, most_useful
+from routers.thompson import drawn
 
 if TYPE_CHECKING:  # numpy costs 100 ms to import, and only the learned router needs it
     from routers.live import LiveRouter
@@ -99,7 +100,7 @@ def explored(
     is_drawn = int.from_bytes(digest[:7], "big") / 2**56 < share
     at = _draw(rules, seen, means, spreads, digest) if is_drawn else _place(seen, greedy)
     chosen = seen[at]
-    propensity = share * _probability(rules, seen, means, spreads, at)
+    propensity = share * chance_of(rules, seen, means, spreads, at)
     if chosen.candidate is greedy:
         propensity += 1.0 - share
         return msgspec.structs.replace(decision, propensity=propensity, explored=is_drawn)
@@ -161,23 +162,6 @@ def _draw(
     ]
     chosen, _ = choose(rules, seen)
     return _place(seen, chosen.candidate)
-
-
-def _probability(
-    rules: Route, options: Sequence[Considered], means: Sequence[float], spreads: Sequence[float], at: int
-) -> float:
-    """The probability that `_draw` gives this one."""
-    if rules.objective == "cheapest_adequate":
-        return first_adequate(means, spreads, at, rules.adequacy)
-    costs = [option.expected_nano or 0 for option in options]
-    if rules.objective == "quality":
-        fitting = [place for place, cost in enumerate(costs) if cost <= (rules.max_expected_nano or 0)]
-        if not fitting:
-            return float(at == 0)
-        if at not in fitting:
-            return 0.0
-        return likeliest([means[j] for j in fitting], [spreads[j] for j in fitting], fitting.index(at))
-    return most_useful(means, spreads, at, costs, rules.success_value_nano or 0)
 
 
 def _instead(decision: Decision, chosen: Considered, propensity: float) -> Decision:

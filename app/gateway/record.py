@@ -15,9 +15,10 @@ from app.core.runs import NOT_MEASURED
 from app.core.types import Outcome, Provenance
 from app.gateway.attempt_record import AttemptRecord, total_nano
 from app.gateway.choose import Considered
-from app.gateway.decide import Asked, Decision, Opinion
+from app.gateway.decide import Asked, Decision
 from app.gateway.limits import Limits
 from app.gateway.purse import Purse
+from app.gateway.scoring import Opinion
 from app.gateway.view import View
 from routers.features import counts
 

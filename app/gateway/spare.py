@@ -22,36 +22,35 @@ ADEQUATE: Final = "cheapest_adequate"
 
 
 class Spares:
-    """The models to spare one request, and for which routers that changed the choice."""
+    """The models to spare one request."""
 
-    __slots__ = ("_down", "_probing", "_swayed")
+    __slots__ = ("_probing", "down")
 
     def __init__(self, down: Mapping[str, Fell], unit: str) -> None:
-        self._down, self._probing = down, probes(unit)
-        self._swayed: set[str] = set()
+        self.down, self._probing = down, probes(unit)
 
     def choose(
-        self, router: str, rules: Route, options: Sequence[Considered], chosen: Considered, reason: str
-    ) -> tuple[Considered, str]:
-        """The choice, and why: another one than `chosen` where that is in quarantine and another will do; or a probe of
-        the one that would be chosen, if it were as it was."""
+        self, rules: Route, options: Sequence[Considered], chosen: Considered, reason: str
+    ) -> tuple[Considered, str, float]:
+        """The choice, why, and the probability that this draw of probes or none makes it: another one than `chosen`
+        where that is in quarantine and another will do; or a probe of the one that would be chosen, if it were as it
+        was."""
         before, told = self._before(rules, options)
-        if before.candidate.name not in self._down:
-            return chosen, reason
+        if before.candidate.name not in self.down:
+            return chosen, reason, 1.0
         other, why = self._instead(rules, options)
         if other is before:
-            return other, why
-        self._swayed.add(router)
+            return other, why, 1.0
         if self._probing:
-            return before, f"{told}; a probe: {before.candidate.name} is {IN_QUARANTINE}"
-        return other, f"{why}; {before.candidate.name} is {IN_QUARANTINE}"
+            return before, f"{told}; a probe: {before.candidate.name} is {IN_QUARANTINE}", PROBE_SHARE
+        return other, f"{why}; {before.candidate.name} is {IN_QUARANTINE}", 1.0 - PROBE_SHARE
 
     def _before(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
         """The choice, and why, if none had fallen."""
         return _chosen(rules, options, [self._at(option, 0, max) for option in options])
 
     def _instead(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
-        kept = [option for option in options if option.candidate.name not in self._down]
+        kept = [option for option in options if option.candidate.name not in self.down]
         if kept and rules.objective == ADEQUATE:
             other, why = choose(rules, kept)
             if other.score.p_success >= rules.adequacy:
@@ -61,23 +60,17 @@ class Spares:
     def _at(self, option: Considered, when: int, bound: Callable[[float, float], float]) -> Considered:
         """An option as if it succeeded as it did before it fell (0), or since (1), or by its score, whichever is more,
         or less."""
-        fell = self._down.get(option.candidate.name)
+        fell = self.down.get(option.candidate.name)
         if fell is None:
             return option
         score = option.score
         other = Score(bound(score.p_success, fell[when]), score.confidence, score.output_tokens)
         return Considered(option.candidate, other, option.expected_nano, option.verdict)
 
-    def share(self, router: str) -> float:
-        """The probability that this draw of probes or none makes this router's choice."""
-        if router not in self._swayed:
-            return 1.0
-        return PROBE_SHARE if self._probing else 1.0 - PROBE_SHARE
-
     def name(self, usable: Sequence[Considered], chosen: Considered) -> None:
         """Say of those that are in quarantine that they are."""
         for seen in usable:
-            if seen.candidate.name in self._down and seen is not chosen and seen.verdict != "fallback":
+            if seen.candidate.name in self.down and seen is not chosen and seen.verdict != "fallback":
                 seen.verdict = IN_QUARANTINE
 
 

@@ -61,7 +61,7 @@ class Target(msgspec.Struct, frozen=True):
             raise BadRequest("What X-Bursar-Probe names is no candidate of this route.", param="X-Bursar-Probe")
         # Within a tool loop others are held to a model, and nothing is decided.
         held = in_tool_loop and len(self.every) > 1 and not (self.rules is not None and self.rules.switch_in_tool_loop)
-        rules = None if held or self.rules is None else replace(self.rules, explore=None, split={})
+        rules = None if held or self.rules is None else replace(self.rules, explore=None, baseline=None, split={})
         return msgspec.structs.replace(
             self,
             candidates=(self.every[place],),
@@ -74,11 +74,13 @@ class Target(msgspec.Struct, frozen=True):
         )
 
     def landing(self, adequacy: float | None) -> Target:
-        """The target for a task near its cap: the cheapest that is adequate, whatever the route's objective."""
+        """The target for a task near its cap: the cheapest that is adequate, whatever the route's objective, and
+        whatever model it keeps to."""
         if self.rules is None:
             return self
         least = self.rules.adequacy if adequacy is None else adequacy
-        return msgspec.structs.replace(self, rules=replace(self.rules, objective="cheapest_adequate", adequacy=least))
+        rules = replace(self.rules, objective="cheapest_adequate", adequacy=least, baseline=None)
+        return msgspec.structs.replace(self, rules=rules)
 
     def of_task(self, task_type: str | None) -> Target:
         """The target for a task type (None: no chat), which may be pinned."""

@@ -23,7 +23,9 @@ from app.learner.guard import CROWD
 from app.learner.step import Learner
 from routers.eval_bootstrap import Estimate
 from routers.eval_loop import Experiment, Mark
+from routers.eval_loop_contenders import NANO, surely_best
 from routers.eval_loop_world import Setting, World, over_seeds
+from routers.eval_policies import column_means
 from routers.eval_report import Sheet, shown
 from routers.eval_table import Floats
 from routers.eval_told import predicted
@@ -60,6 +62,9 @@ LIARS_IN: Final = "a tenth of the keys lies"
 SILENT: Final = "these keys are silent"
 OTHERS: Final = "honest, other calls"
 LEFT: Final = "they lie, against their silence"
+KEPT: Final = "a baseline is kept to: "
+"""Before the names of the same for routes with a baseline."""
+FROM_IT: Final = "the baseline alone, against honest keys' routes that keep to it"
 ARMS: Final = {
     LIARS_IN: Words(lies=True),
     SILENT: Words(silent=True),
@@ -108,16 +113,21 @@ def poisoned(world: World, seeds: Sequence[int]) -> Poisoned:
     """All learners in each seed."""
     found: dict[tuple[int, str], list[list[Route]]] = {}
     found_out, suspected = [], 0
-    controls = [_looked_at(world, seed, Words()).chosen for seed in seeds]
+    controls = [_looked_at(world, seed, Words()) for seed in seeds]
     worth = _worth(world)
     for seed, control, other in zip(seeds, controls, [*controls[1:], *controls[:1]], strict=True):
         looked = {name: _looked_at(world, seed, how) for name, how in ARMS.items()}
-        pairs = {name: (control, one.chosen) for name, one in looked.items()}
+        pairs = {name: (control, one) for name, one in looked.items()}
         pairs[OTHERS] = control, other
-        pairs[LEFT] = looked[SILENT].chosen, looked[LIARS_IN].chosen
+        pairs[LEFT] = looked[SILENT], looked[LIARS_IN]
+        alone = dict.fromkeys(_types(world), _static(world, world.rate(RATE)))
+        for length in LENGTHS:
+            found.setdefault((length, FROM_IT), []).append(_routes(worth, alone, control.kept[length]))
         for name, (before, after) in pairs.items():
-            for length, routes in before.items():
-                found.setdefault((length, name), []).append(_routes(worth, routes, after[length]))
+            for length in LENGTHS:
+                plain, kept = before.chosen[length], before.kept[length]
+                found.setdefault((length, name), []).append(_routes(worth, plain, after.chosen[length]))
+                found.setdefault((length, KEPT + name), []).append(_routes(worth, kept, after.kept[length]))
         suspected += sum(len(one.out - LIARS - {CROWD}) for one in looked.values())
         if (since := looked[LIARS_IN].since) is not None:
             found_out.append(since)
@@ -149,23 +159,24 @@ def _lost(worth: Floats, before: int, after: int) -> tuple[float, float]:
 
 @dataclass
 class _Looked:
-    """`chosen`: each kind of work's arm, by length; `out`: who is found out at the end; `since`: calls after which
-    all liars were from then on."""
+    """`chosen`: each kind of work's arm, by length; `kept`: where a baseline is kept to; `out`: who is found out at the
+    end; `since`: calls after which all liars were from then on."""
 
     chosen: dict[int, dict[int, int]]
+    kept: dict[int, dict[int, int]]
     out: frozenset[str] = frozenset()
     since: int | None = None
 
 
 def _looked_at(world: World, seed: int, how: Words) -> _Looked:
-    found = _Looked({})
+    found = _Looked({}, {})
     for calls, learner in _passes(world, seed, how):
         if not learner.guard.out >= LIARS:
             found.since = None
         elif found.since is None:
             found.since = calls
         if calls in LENGTHS:
-            found.chosen[calls] = _chosen(world, learner)
+            found.chosen[calls], found.kept[calls] = _chosen(world, learner)
             found.out = frozenset(learner.guard.out)
     return found
 
@@ -225,18 +236,33 @@ def _worth(world: World) -> dict[int, Floats]:
     return {task: worth[world.task == task] for task in _types(world)}
 
 
-def _chosen(world: World, learner: Learner) -> dict[int, int]:
-    """The arm that is believed to be worth the most on each task type."""
-    found = {}
+def _chosen(world: World, learner: Learner) -> tuple[dict[int, int], dict[int, int]]:
+    """The arm that is believed to be worth the most on each task type; and the one that most requests of the type are
+    given where the best single arm on the whole is kept to."""
+    rate, found, kept = world.rate(RATE), {}, {}
+    costs, static = [round(price * NANO) for price in world.price.tolist()], _static(world, rate)
     for task in _types(world):
         rows = np.flatnonzero(world.task == task)[:200]
         z = np.array([extended(world.demands[row]) for row in rows])
         var = np.zeros_like(z)
         var[:, : len(world.demands[0].u)] = [world.demands[row].var for row in rows]
-        p = [predicted(learner.belief.ability(arm.name), z, var).mean() if arm.name in learner.belief.own else 0.0
-             for arm in world.arms]  # fmt: skip
-        found[task] = int(np.argmax(np.array(p) - world.rate(RATE) * world.price))
-    return found
+        known = {arm: learner.belief.ability(one.name) for arm, one in enumerate(world.arms)
+                 if one.name in learner.belief.own}  # fmt: skip
+        p, mean, spread = np.zeros((3, len(rows), len(world.arms)))
+        for arm, ability in known.items():
+            p[:, arm], mean[:, arm] = predicted(ability, z, var), z @ ability.mean
+            spread[:, arm] = np.sqrt(np.einsum("ik,kl,il->i", z, ability.cov, z))
+        worth = p - rate * world.price
+        found[task] = int(np.argmax(worth.mean(axis=0)))
+        worth[:, [arm for arm in range(len(world.arms)) if arm not in known]] = -np.inf
+        given = [surely_best(worth[i], mean[i], spread[i], costs, static, rate) for i in range(len(rows))]
+        kept[task] = int(np.bincount(given).argmax())
+    return found, kept
+
+
+def _static(world: World, rate: float) -> int:
+    """The arm that is worth the most on the whole."""
+    return int(np.argmax(column_means(world.score - rate * world.cost)))
 
 
 def experiment(setting: Setting) -> Experiment:
@@ -266,8 +292,11 @@ def experiment(setting: Setting) -> Experiment:
     )  # fmt: skip
     flipped = sum(p.compared[calls, LIARS_IN].flipped for p in found for calls in LENGTHS)
     loss = {(p.source, calls): p.compared[calls, LIARS_IN].loss for p in found for calls in LENGTHS}
+    kept = ", ".join(f"after {calls} calls {flips(calls, KEPT + LIARS_IN)}" for calls in LENGTHS)
+    kept_flipped = sum(p.compared[calls, KEPT + LIARS_IN].flipped for p in found for calls in LENGTHS)
     marks = [
         Mark("no flipped route", text, bool(found) and flipped == 0),
+        Mark("no flipped route; a baseline is kept to", kept, bool(found) and kept_flipped == 0),
         Mark("bounded loss", ", ".join(f"{name} {calls}: {shown(lost, 100)} points"
                                        for (name, calls), lost in loss.items()),
              bool(loss) and all(lost.high <= SMALL for lost in loss.values())),

@@ -338,6 +338,9 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut, catalogue: 
             yield f"model {name}: pricing has no {' and no '.join(rates)}: what it costs is not counted"
         if model.budget.expected_ttft_s > model.budget.hard_timeout_s:
             yield f"model {name}: expected_ttft_secs is longer than hard_timeout_secs"
+    for name, route in policy.routes.items():
+        if route.baseline is not None and route.explore is None:
+            yield f"route {name}: baseline without explore: the other candidates are hardly ever tried"
     caps = policy.caps
     if caps.request_nano and caps.task_nano and caps.request_nano > caps.task_nano:
         yield "caps.request is above caps.task: it never binds within a task"
@@ -361,6 +364,8 @@ def _off(spec: PolicySpec, policy: Policy, dropped: DroppedOut) -> Iterable[str]
         for pinned in dict.fromkeys(pins_of(spec.routes[name]).values()):
             if pinned not in policy.models:
                 yield f"route {name}: the pin to {pinned} is off, for that model is"
+        if spec.routes[name].baseline is not None and policy.routes[name].baseline is None:
+            yield f"route {name}: the baseline is off, for that model is"
     for pattern, meant in spec.aliases.items():
         if meant not in policy.routes and meant not in policy.models and not meant.startswith("tier:"):
             yield f"alias {pattern} is off: {meant} is"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from app.core.policy import ROUTERS, Objective
 from app.stores.policy_types import Budget, ModelName, NotBool, OnCut, Seconds, Share, Spec, Tokens, known_keys
@@ -29,6 +29,23 @@ def _pin_kind(value: Any) -> str:
 PinByTask = Annotated[dict[str, ModelName], Field(min_length=1, json_schema_extra=known_keys(TaskType))]
 Pin = Annotated[Annotated[ModelName, Tag("model")] | Annotated[PinByTask, Tag("task_types")], Discriminator(_pin_kind)]
 Split = Annotated[dict[str, Share], Field(min_length=1, json_schema_extra=known_keys(ROUTERS))]
+
+
+class BaselineSpec(Spec):
+    """The model that a route keeps to until the learned router is sure, from outcomes of this kind of work and of those
+    like it, that its objective prefers another. Beside `explore`, or the others are hardly ever tried."""
+
+    model: ModelName = Field(description="One of the candidates: what you use today.")
+    sure: Annotated[float, Field(ge=0.5, lt=1), NotBool] = Field(
+        default=0.95, description="The probability with which another must be better."
+    )
+
+
+def _named(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+BaselineOf = Annotated[BaselineSpec, BeforeValidator(_named, json_schema_input_type=ModelName | BaselineSpec)]
 
 
 class ExploreSpec(Spec):
@@ -113,6 +130,9 @@ class RouteSpec(Spec):
         default=None, description="An A/B test: the share of tasks that each router decides, together 1."
     )
     explore: ExploreSpec | None = Field(default=None, description="Trying other candidates, to learn. Default: no.")
+    baseline: BaselineOf | None = Field(
+        default=None, description="The model to keep to until another is surely better. Default: none."
+    )
     fallback: list[ModelName] = Field(default_factory=list, description="Asked in this order when the choice fails.")
     switch_in_tool_loop: bool = Field(
         default=False, description="The model may change while the client is answering its tool calls."

@@ -48,6 +48,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
         yield from _objective_problems(document, ("routes", name), mapping(route))
         yield from _split_problems(document, ("routes", name), mapping(route))
         yield from _explore_problems(document, ("routes", name), mapping(route))
+        yield from _baseline_problems(document, ("routes", name), mapping(route), models)
     for pattern, meant in section_of(document, "aliases").items():
         if not (isinstance(meant, str) and meant.startswith("tier:")):
             yield from _unknown(document, ("aliases", pattern), meant, "route or model", [*routes, *models])
@@ -117,6 +118,19 @@ def _explore_problems(document: Document, path: KeyPath, route: Mapping[str, Any
     left_out = mapping(route.get("explore")).get("never_for")
     types = [task.value for task in TaskType]
     yield from _name_list(document, (*path, "explore", "never_for"), left_out, "task type", types)
+
+
+def _baseline_problems(
+    document: Document, path: KeyPath, route: Mapping[str, Any], models: Collection[str]
+) -> Iterator[Problem]:
+    given, path = route.get("baseline"), (*path, "baseline")
+    model = mapping(given).get("model") if isinstance(given, dict) else given
+    at = (*path, "model") if isinstance(given, dict) else path
+    yield from _unknown(document, at, model, "model", models)
+    if isinstance(model, str) and model in models and model not in _list(route.get("candidates")):
+        yield document.problem(at, f"'{model}' is none of this route's candidates")
+    if given is not None and route.get("router") == "heuristic":
+        yield document.problem(path, "is left only by what the learned router knows: leave one out", at_key=True)
 
 
 def _split_problems(document: Document, path: KeyPath, route: Mapping[str, Any]) -> Iterator[Problem]:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from app.core.landing import Landing
 from app.core.money import nano_from_usd
-from app.core.policy import ANY_TASK, Candidate, Explore, Retries, Route
-from app.stores.policy_model_routes import ExploreSpec, LandingSpec, RouteSpec
+from app.core.policy import ANY_TASK, Baseline, Candidate, Explore, Retries, Route
+from app.stores.policy_model_routes import BaselineSpec, ExploreSpec, LandingSpec, RouteSpec
 
 
 def compile_route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) -> Route:
@@ -19,6 +19,7 @@ def compile_route(name: str, given: RouteSpec, models: Mapping[str, Candidate]) 
         adequacy=given.adequacy,
         min_confidence=given.min_confidence,
         explore=_explore(given.explore),
+        baseline=_baseline(given.baseline, models),
         fallback=tuple(model for model in given.fallback if model in models),
         retries=Retries(given.retries.attempts, given.retries.base_secs, given.retries.max_wait_secs),
         on_cut=given.on_cut,
@@ -52,3 +53,7 @@ def _explore(given: ExploreSpec | None) -> Explore | None:
     if given is None:
         return None
     return Explore(given.share, nano_from_usd(given.max_usd_per_day), frozenset(given.never_for))
+
+
+def _baseline(given: BaselineSpec | None, models: Mapping[str, Candidate]) -> Baseline | None:
+    return Baseline(given.model, given.sure) if given is not None and given.model in models else None

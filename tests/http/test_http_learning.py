@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +55,47 @@ def is_past(gateway: LiveGateway, moves: int) -> bool:
     return head(gateway).moves > moves
 
 
-def policy(upstream: ScriptedUpstream) -> str:
+def test_a_route_keeps_to_its_baseline_until_outcomes_show_a_better_one(tmp_path: Path) -> None:
+    texts = iter(requests(10_000, 1))
+    with ScriptedUpstream(Script.of(words("word " * 60))) as upstream:
+        options = {"router_weights": SHIPPED_WEIGHTS, "learn_every_s": 0.1, "snapshot_labels": 20}
+        rules = ", baseline: house-large, explore: {share: 0.5, max_usd_per_day: 100}"
+        with LiveGateway(policy(upstream, rules), tmp_path, **options) as gateway:
+            for _ in range(20):
+                before = head(gateway).moves
+                traffic(gateway, texts)
+                gateway.until(partial(is_past, gateway, before))
+                if any(call["model"] != "house-large" for call in calls_of(gateway) if not call["explored"]):
+                    break
+            every = calls_of(gateway)
+    held, left = (
+        [call for call in every if not call["explored"] and (call["model"] == "house-large") is kept]
+        for kept in (True, False)
+    )
+    assert all(call["reason"].startswith("house-large, the baseline: ") for call in held)
+    assert any(call["reason"].endswith("no other is better with a probability of 0.95") for call in held)
+    assert all(call["model"] == "house-large" for call in every[:20] if not call["explored"])
+    assert left, "never left, in 800 calls"
+    assert all("better than house-large, the baseline, with a probability of 0.95" in call["reason"] for call in left)
+
+
+def calls_of(gateway: LiveGateway) -> list[dict[str, Any]]:
+    """What was decided, in order: model, reason, router, and whether it was drawn."""
+    found = []
+    for path in sorted((gateway.data_dir / "traces").glob("*.jsonl")):
+        whole, _, _ = path.read_text().rpartition("\n")
+        found += [json.loads(line) for line in whole.splitlines()]
+    found.sort(key=lambda record: record["created_s"])
+    asked = ("reason", "router", "explored")
+    return [{"model": one["model"], **{name: one["decision"][name] for name in asked}} for one in found]
+
+
+def policy(upstream: ScriptedUpstream, rules: str = "") -> str:
     models = "\n".join(
         f"  {model}: {{provider: up, tier: {tier}, pricing: {{input_per_1k: {given}, output_per_1k: {out}}}}}"
         for model, (tier, given, out) in MODELS.items()
     )
-    return POLICY.format(url=upstream.url, models=models, names=", ".join(MODELS), adequacy=ADEQUACY, explore="")
+    return POLICY.format(url=upstream.url, models=models, names=", ".join(MODELS), adequacy=ADEQUACY, explore=rules)
 
 
 def traffic(gateway: LiveGateway, texts: Iterator[tuple[str, str]]) -> tuple[float, int]:

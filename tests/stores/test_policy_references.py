@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
-from app.core.policy import ANY_TASK, Explore, Route
+from app.core.policy import ANY_TASK, Baseline, Explore, Route
 from app.stores.policy_model import json_schema
 from tests.stores.policy_texts import BASE, all_problems, build
 
@@ -48,6 +48,9 @@ def test_what_is_said_is_read() -> None:
     assert route_of("explore: {share: 0.2, max_usd_per_day: 0.5}").explore == Explore(0.2, 5 * 10**8)
     careful = route_of("explore: {max_usd_per_day: 2, never_for: [code, math]}").explore
     assert careful == Explore(0.05, 2 * 10**9, frozenset({"code", "math"}))
+    assert route_of("baseline: m").baseline == Baseline("m", 0.95)
+    assert route_of("baseline: {model: m, sure: 0.9}").baseline == Baseline("m", 0.9)
+    assert route_of("adequacy: 0.8").baseline is None
     assert route_of("pin: {code: l, tool_call: m}").pin == {"code": "l", "tool_call": "m"}
     assert route_of("router: heuristic").router == "heuristic"
     assert route_of("split: {learned: 0.9, heuristic: 0.1}").split == {"learned": 0.9, "heuristic": 0.1}
@@ -120,6 +123,15 @@ def test_shares_and_pins_may_come_from_the_environment() -> None:
         (
             "explore: {max_usd_per_day: 1, never_for: [maths]}",
             ["9:47: routes.auto.explore.never_for.0: there is no task type 'maths'; did you mean 'math'?"],
+        ),
+        ("baseline: x", ["9:15: routes.auto.baseline: there is no model 'x'"]),
+        ("baseline: {model: x}", ["9:23: routes.auto.baseline.model: there is no model 'x'"]),
+        ("baseline: l", ["9:15: routes.auto.baseline: 'l' is none of this route's candidates"]),
+        ("baseline: {model: m, sure: 0.3}", ["9:32: routes.auto.baseline.sure: must be greater than or equal to 0.5"]),
+        ("baseline: {sure: 0.9}", ["9:5: routes.auto.baseline.model: is required"]),
+        (
+            "baseline: m, router: heuristic",
+            ["9:5: routes.auto.baseline: is left only by what the learned router knows: leave one out"],
         ),
         (
             "split: {learned: 0.9, heuristic: 0.1}, router: learned",
