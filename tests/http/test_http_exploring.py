@@ -51,17 +51,20 @@ class House:
         return found
 
     def calls(self, count: int, of: str = "") -> list[dict[str, Any]]:
-        """So many calls, in turn; their records. `of`: how their tasks are named, so that each run draws the same."""
+        """So many calls, in turn; their records, and not those of calls before that are written late. `of`: how their
+        tasks are named, so that each run draws the same."""
+        ids = set()
         for number in range(count):
             gateway = self.gateways[number % len(self.gateways)]
             headers = {"x-bursar-task-id": f"{of}-{number}" if of else secrets.token_hex(8)}
-            assert gateway.chat(headers, model="auto").status == 200
-        before = len(self.read)
-        records = self.new()
+            answer = gateway.chat(headers, model="auto")
+            assert answer.status == 200
+            ids.add(answer.headers["x-request-id"])
+        records: list[dict[str, Any]] = []
 
         def all_here() -> bool:
-            records.extend(self.new())
-            return len(self.read) >= before + count
+            records.extend(record for record in self.new() if record["request_id"] in ids)
+            return len(records) == count
 
         self.gateways[0].until(all_here)  # they are written a moment after their calls
         return records
