@@ -135,21 +135,20 @@ def test_what_a_probe_set_finds_is_reported_with_what_the_command_finds(world: W
 
 
 def test_the_poisoned_experiment_has_its_controls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.learner.experiment_poisoned import ARMS, FROM_IT, KEPT, LEFT, OTHERS
+    from app.learner.experiment_poisoned import ALONE, ARMS, BEST, DEAREST, LEFT, OTHERS
 
     monkeypatch.setattr(experiment_poisoned, "LENGTHS", (100, 400))
     monkeypatch.setattr(experiment_poisoned, "MIN_TYPE", 20)
     found = experiment_poisoned.poisoned(world, [0, 1])
     compared = found.compared
     names = (*ARMS, OTHERS, LEFT)
-    every = (*names, *(KEPT + name for name in names), FROM_IT)
+    every = (*names, *(f"{how}: {name}" for how in (BEST, DEAREST) for name in (*names, ALONE)))
     assert set(compared) == {(length, name) for length in (100, 400) for name in every}
     routes = {of.routes for of in compared.values()}
     assert len(routes) == 1
     assert routes.pop() > 0
-    assert compared[400, LEFT].changed == compared[400, KEPT + LEFT].changed == 0, (
-        "whoever is found out has nothing left in force"
-    )
+    left = [compared[400, name].changed for name in (LEFT, f"{BEST}: {LEFT}", f"{DEAREST}: {LEFT}")]
+    assert left == [0, 0, 0], "whoever is found out has nothing left in force"
     assert all(0 < since <= 400 and since % experiment_poisoned.EVERY == 0 for since in found.found_out)
     assert (len(found.found_out), found.suspected) == (2, 0)
     for of in compared.values():

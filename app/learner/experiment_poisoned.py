@@ -5,8 +5,10 @@ control hears the same calls of the same keys, with three words in ten late and 
 it: a tenth of the keys turns every word round (injected); the same keys say nothing, which is what a guard that knew
 them at once would leave; a tenth of all keys' words is turned round (injected), which no guard can tell; all words come
 in order; and another draw of calls, all honest, which is what chance does to routes. The liar is also held against his
-own silence: what is left of his words in force. All are looked at after several lengths of the same stream, for how far
-routes can be known depends on how many calls there were.
+own silence: what is left of his words in force. And all that for routes that keep to a baseline: the best single
+model on the whole, or the dearest; there a kind of work has the model that most of its requests are given. All are
+looked at after several lengths of the same stream, for how far routes can be known depends on how many calls there
+were.
 """
 
 from __future__ import annotations
@@ -62,9 +64,9 @@ LIARS_IN: Final = "a tenth of the keys lies"
 SILENT: Final = "these keys are silent"
 OTHERS: Final = "honest, other calls"
 LEFT: Final = "they lie, against their silence"
-KEPT: Final = "a baseline is kept to: "
-"""Before the names of the same for routes with a baseline."""
-FROM_IT: Final = "the baseline alone, against honest keys' routes that keep to it"
+BEST, DEAREST = "kept to the best", "kept to the dearest"
+ALONE: Final = "the baseline alone, against honest keys' routes"
+"""Before the colon of a name stands what the routes keep to that it is of, where they keep to a baseline."""
 ARMS: Final = {
     LIARS_IN: Words(lies=True),
     SILENT: Words(silent=True),
@@ -114,20 +116,20 @@ def poisoned(world: World, seeds: Sequence[int]) -> Poisoned:
     found: dict[tuple[int, str], list[list[Route]]] = {}
     found_out, suspected = [], 0
     controls = [_looked_at(world, seed, Words()) for seed in seeds]
-    worth = _worth(world)
+    worth, baselines = _worth(world), _baselines(world)
     for seed, control, other in zip(seeds, controls, [*controls[1:], *controls[:1]], strict=True):
         looked = {name: _looked_at(world, seed, how) for name, how in ARMS.items()}
         pairs = {name: (control, one) for name, one in looked.items()}
         pairs[OTHERS] = control, other
         pairs[LEFT] = looked[SILENT], looked[LIARS_IN]
-        alone = dict.fromkeys(_types(world), _static(world, world.rate(RATE)))
         for length in LENGTHS:
-            found.setdefault((length, FROM_IT), []).append(_routes(worth, alone, control.kept[length]))
-        for name, (before, after) in pairs.items():
-            for length in LENGTHS:
-                plain, kept = before.chosen[length], before.kept[length]
-                found.setdefault((length, name), []).append(_routes(worth, plain, after.chosen[length]))
-                found.setdefault((length, KEPT + name), []).append(_routes(worth, kept, after.kept[length]))
+            for how, chosen in control.chosen[length].items():
+                if how:
+                    alone = dict.fromkeys(chosen, baselines[how])
+                    found.setdefault((length, f"{how}: {ALONE}"), []).append(_routes(worth, alone, chosen))
+                for name, (before, after) in pairs.items():
+                    routes = _routes(worth, before.chosen[length][how], after.chosen[length][how])
+                    found.setdefault((length, f"{how}: {name}" if how else name), []).append(routes)
         suspected += sum(len(one.out - LIARS - {CROWD}) for one in looked.values())
         if (since := looked[LIARS_IN].since) is not None:
             found_out.append(since)
@@ -159,24 +161,23 @@ def _lost(worth: Floats, before: int, after: int) -> tuple[float, float]:
 
 @dataclass
 class _Looked:
-    """`chosen`: each kind of work's arm, by length; `kept`: where a baseline is kept to; `out`: who is found out at the
-    end; `since`: calls after which all liars were from then on."""
+    """`chosen`: each kind of work's arm, by length and by what the routes keep to (`""`: nothing); `out`: who is found
+    out at the end; `since`: calls after which all liars were from then on."""
 
-    chosen: dict[int, dict[int, int]]
-    kept: dict[int, dict[int, int]]
+    chosen: dict[int, dict[str, dict[int, int]]]
     out: frozenset[str] = frozenset()
     since: int | None = None
 
 
 def _looked_at(world: World, seed: int, how: Words) -> _Looked:
-    found = _Looked({}, {})
+    found = _Looked({})
     for calls, learner in _passes(world, seed, how):
         if not learner.guard.out >= LIARS:
             found.since = None
         elif found.since is None:
             found.since = calls
         if calls in LENGTHS:
-            found.chosen[calls], found.kept[calls] = _chosen(world, learner)
+            found.chosen[calls] = _chosen(world, learner)
             found.out = frozenset(learner.guard.out)
     return found
 
@@ -236,33 +237,36 @@ def _worth(world: World) -> dict[int, Floats]:
     return {task: worth[world.task == task] for task in _types(world)}
 
 
-def _chosen(world: World, learner: Learner) -> tuple[dict[int, int], dict[int, int]]:
+def _chosen(world: World, learner: Learner) -> dict[str, dict[int, int]]:
     """The arm that is believed to be worth the most on each task type; and the one that most requests of the type are
-    given where the best single arm on the whole is kept to."""
-    rate, found, kept = world.rate(RATE), {}, {}
-    costs, static = [round(price * NANO) for price in world.price.tolist()], _static(world, rate)
+    given where a baseline is kept to."""
+    rate, baselines = world.rate(RATE), _baselines(world)
+    found: dict[str, dict[int, int]] = {how: {} for how in ("", *baselines)}
+    costs = [round(price * NANO) for price in world.price.tolist()]
     for task in _types(world):
         rows = np.flatnonzero(world.task == task)[:200]
         z = np.array([extended(world.demands[row]) for row in rows])
         var = np.zeros_like(z)
         var[:, : len(world.demands[0].u)] = [world.demands[row].var for row in rows]
-        known = {arm: learner.belief.ability(one.name) for arm, one in enumerate(world.arms)
-                 if one.name in learner.belief.own}  # fmt: skip
         p, mean, spread = np.zeros((3, len(rows), len(world.arms)))
-        for arm, ability in known.items():
+        known = [arm for arm, one in enumerate(world.arms) if one.name in learner.belief.own]
+        for arm in known:
+            ability = learner.belief.ability(world.arms[arm].name)
             p[:, arm], mean[:, arm] = predicted(ability, z, var), z @ ability.mean
             spread[:, arm] = np.sqrt(np.einsum("ik,kl,il->i", z, ability.cov, z))
         worth = p - rate * world.price
-        found[task] = int(np.argmax(worth.mean(axis=0)))
-        worth[:, [arm for arm in range(len(world.arms)) if arm not in known]] = -np.inf
-        given = [surely_best(worth[i], mean[i], spread[i], costs, static, rate) for i in range(len(rows))]
-        kept[task] = int(np.bincount(given).argmax())
-    return found, kept
+        found[""][task] = int(np.argmax(worth.mean(axis=0)))
+        worth[:, np.setdiff1d(np.arange(len(world.arms)), known)] = -np.inf
+        for how, kept in baselines.items():
+            each = zip(worth, mean, spread, strict=True)
+            found[how][task] = int(np.bincount([surely_best(w, m, s, costs, kept, rate) for w, m, s in each]).argmax())
+    return found
 
 
-def _static(world: World, rate: float) -> int:
-    """The arm that is worth the most on the whole."""
-    return int(np.argmax(column_means(world.score - rate * world.cost)))
+def _baselines(world: World) -> dict[str, int]:
+    """The arm that is worth the most on the whole, and the dearest."""
+    worth = column_means(world.score - world.rate(RATE) * world.cost)
+    return {BEST: int(np.argmax(worth)), DEAREST: int(np.argmax(world.price))}
 
 
 def experiment(setting: Setting) -> Experiment:
@@ -292,11 +296,12 @@ def experiment(setting: Setting) -> Experiment:
     )  # fmt: skip
     flipped = sum(p.compared[calls, LIARS_IN].flipped for p in found for calls in LENGTHS)
     loss = {(p.source, calls): p.compared[calls, LIARS_IN].loss for p in found for calls in LENGTHS}
-    kept = ", ".join(f"after {calls} calls {flips(calls, KEPT + LIARS_IN)}" for calls in LENGTHS)
-    kept_flipped = sum(p.compared[calls, KEPT + LIARS_IN].flipped for p in found for calls in LENGTHS)
     marks = [
         Mark("no flipped route", text, bool(found) and flipped == 0),
-        Mark("no flipped route; a baseline is kept to", kept, bool(found) and kept_flipped == 0),
+        *(Mark(f"no flipped route; {how}",
+               ", ".join(f"after {calls} calls {flips(calls, f'{how}: {LIARS_IN}')}" for calls in LENGTHS),
+               bool(found) and not any(p.compared[calls, f"{how}: {LIARS_IN}"].flipped for p in found
+                                       for calls in LENGTHS)) for how in (BEST, DEAREST)),
         Mark("bounded loss", ", ".join(f"{name} {calls}: {shown(lost, 100)} points"
                                        for (name, calls), lost in loss.items()),
              bool(loss) and all(lost.high <= SMALL for lost in loss.values())),

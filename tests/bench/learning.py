@@ -5,7 +5,8 @@
 `bursar serve` as its users run it, embedded, learner included; scripted upstreams behind it. Of each model and kind of
 work there is a hidden success rate (`RATES`, made up). Whether an answer succeeded is drawn from it, by call and model,
 so that two runs meet the same luck; a part of the outcomes is told through `POST /v1/feedback`, some of it wrong. The
-same traffic runs three times: with the learner off, with it on, and with it on and exploring; that for each seed. Calls
+same traffic runs four times: with the learner off, with it on, with it on and exploring, and so from a baseline, the
+dearest; that for each seed. Calls
 come at a steady pace, slow enough for the learner, as a house's own do: what a snapshot holds then depends little on
 the machine. Writes `learning.json` and `learning.png` and prints a table. Bounds are Wilson's 95 % intervals over the
 calls of all seeds.
@@ -291,7 +292,12 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     explore = ", explore: {share: 0.1, max_usd_per_day: 5}"
-    kinds = (("not learning", False, ""), ("learning", True, ""), ("learning and exploring", True, explore))
+    kinds = (
+        ("not learning", False, ""),
+        ("learning", True, ""),
+        ("learning and exploring", True, explore),
+        ("exploring from a baseline", True, f", baseline: house-large{explore}"),
+    )
     seeds, calls, runs = range(given.seeds), given.calls, []
     for name, learn, exploring in kinds:
         of_seeds = [run(name, calls, seed, given.per_second, learn=learn, explore=exploring) for seed in seeds]
@@ -309,7 +315,7 @@ def main() -> None:
         good, cost = sum(done.success[-last:]), 1000 * sum(done.cost[-last:]) / last
         low, high = wilson(good, last)
         print(
-            f"{done.name:24} first {BIN}: ${first['usd_per_1000']:.3f}/1000, {first['success']:.3f}; "
+            f"{done.name:26} first {BIN}: ${first['usd_per_1000']:.3f}/1000, {first['success']:.3f}; "
             f"last {last // len(seeds)}: ${cost:.3f}/1000, {good / last:.3f} [{low:.3f}, {high:.3f}]; "
             f"lowest {lowest['success']:.3f} to call {lowest['calls']}; {', '.join(done.routers)}"
         )
