@@ -264,6 +264,20 @@ def test_the_network_lets_through_what_serving_needs_and_no_more() -> None:
     assert "ingress" not in policies["bursar-learner"], "nobody calls the learner"
 
 
+def test_the_services_own_variables_are_not_taken_for_settings() -> None:
+    """Kubernetes gives every pod NAME_PORT=tcp://... of each Service of its namespace, over what the image sets
+    (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables)."""
+    (service,) = objects("Service")
+    given = service["metadata"]["name"].upper().replace("-", "_") + "_PORT"
+    assert given.removeprefix("BURSAR_").lower() in Settings.model_fields
+    jobs = [one for one in yaml.safe_load_all((DEPLOY / "kubernetes" / "probe.yaml").read_text())
+            if one["kind"] == "CronJob"]  # fmt: skip
+    pods = [d["spec"]["template"]["spec"] for d in objects("Deployment")]
+    pods += [job["spec"]["jobTemplate"]["spec"]["template"]["spec"] for job in jobs]
+    assert len(pods) == 3
+    assert all(pod["enableServiceLinks"] is False for pod in pods)
+
+
 def test_no_secret_is_in_what_is_applied() -> None:
     assert not objects("Secret")
     for deployment in objects("Deployment"):
