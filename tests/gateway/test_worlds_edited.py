@@ -255,6 +255,8 @@ async def test_a_gateway_is_killed_while_the_policy_is_edited(
 def check_replies(world: World, answers: list[Answer | None], records: list[Record], *, odd: bool) -> None:
     """What clients get: whatever a policy says by then, a reply of their protocol; a key that is gone is a 401."""
     by_id = {record["request_id"]: record for record in records}
+    for name, spec in world.policy["models"].items():
+        spec["also_at"] = [other for other in world.policy["models"] if other != name]  # at one time or another
 
     def asked_and_told() -> Iterator[tuple[Ask, Answer]]:
         return ((ask, answer) for ask, answer in zip(world.asks, answers, strict=True) if answer is not None)

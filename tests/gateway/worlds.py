@@ -46,6 +46,12 @@ TEAMS = {"ann": TEAM, "bob": TEAM, "eve": None}
 """The keys of a world that has keys, each its own secret."""
 USERS = ("u1", "u2")
 WINDOWS = ("hour", "day", "month", "total")
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cache": ("cache", {"ttl_secs": 3600}),
+    "stored": ("stored_responses", {"ttl_secs": 3600, "max_mb": 64}),
+    "landing": ("landing", {"at": 0.5, "note": True, "min_output_tokens": 16}),
+}
+"""Parts of a policy that may be there or not."""
 ATTEMPTS = 4
 """Scripts for one request, the last of which repeats."""
 
@@ -404,8 +410,8 @@ class Edit:
 
 def edits(seed: int, world: World) -> list[Edit]:
     """What an operator changes while the calls of this world are under way, in their order: caps that are lowered,
-    raised, made and lifted; where there are keys, one that moves to another team, and one that is taken away or comes
-    back."""
+    raised, made and lifted, and what else a policy may have or not; where there are keys, one that moves to another
+    team, and one that is taken away or comes back."""
     rng, rules, found, at_s = random.Random(f"edits of {seed}"), world.policy, [], 0.0
     for _ in range(rng.randint(1, 4)):
         rules = copy.deepcopy(rules)
@@ -417,8 +423,8 @@ def edits(seed: int, world: World) -> list[Edit]:
 
 
 def _change(rng: random.Random, rules: dict[str, Any], keys: list[dict[str, Any]] | None) -> None:
-    kinds = ["task", "global", "user", "model", *(["team", "key", "moves", "comes or goes"] if keys else [])]
-    kind = rng.choice(kinds)
+    kinds = ["task", "global", "user", "model", "parallel", "copies", "cache", "stored", "on_cut", "landing"]
+    kind = rng.choice([*kinds, *(["team", "team", "key", "moves", "moves", "comes or goes", "rate"] if keys else [])])
     usd = rng.choice([None, 0.0001, 0.0003, 0.001, 0.005, 0.05])
     if kind == "task":
         limits = rules["caps"].setdefault("task", {})
@@ -430,6 +436,23 @@ def _change(rng: random.Random, rules: dict[str, Any], keys: list[dict[str, Any]
         rules["models"][rng.choice(["a", "b"])]["budgets"] = {"max_cost_usd": usd or 0, "hard_timeout_secs": 2}
     elif kind == "team":
         _put_cap(rng, rules["teams"].setdefault(rng.choice([TEAM, OTHER_TEAM]), {}).setdefault("caps", {}), usd)
+    elif kind == "parallel":
+        owner = rules["caps"].setdefault(rng.choice(["task", "global"]), {})
+        if owner.pop("max_parallel_requests", None) is None:
+            owner["max_parallel_requests"] = rng.randint(1, 3)
+    elif kind == "rate":
+        if rules["caps"].setdefault("key", {}).pop("minute", None) is None:
+            rules["caps"]["key"]["minute"] = rng.choice([{"max_calls": rng.randint(1, 4)}, {"max_tokens": 40}])
+    elif kind == "copies":
+        name = rng.choice([*PRICES])
+        if rules["models"][name].pop("also_at", None) is None:
+            rules["models"][name]["also_at"] = [other for other in PRICES if other != name]
+    elif kind == "on_cut":
+        rules["on_cut"] = rng.choice(["error", "length"])
+    elif kind in ("cache", "stored", "landing"):
+        name, value = OPTIONS[kind]
+        if rules.pop(name, None) is None:
+            rules[name] = value
     elif kind == "moves":
         rules["teams"].setdefault(OTHER_TEAM, {})
         moved = rng.choice(rules["keys"])
