@@ -59,7 +59,7 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
     done = bursar("loop", "--data", str(folder), "--experiment", "luck")
     assert (done.exit_code, "no experiment is called 'luck'" in done.output) == (2, True)
     assert bursar("loop", "--data", str(folder / "nowhere")).exit_code == 2
-    assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay"}
+    assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay", "tasks"}
 
 
 def test_one_source_alone_is_met_with_the_shipped_weights_and_too_little_meets_no_mark(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _passes(world: World, seed: int, how: Words) -> Iterator[tuple[int, Learner]
         key, late = f"key-{int(rng.integers(KEYS))}", bool(rng.random() < LATE_SHARE)
         delay, turned = int(rng.integers(1, LATEST)), bool(rng.random() < how.scattered)
         delay = delay if late and how.late else 0
-        record = _record(world, number, row, arm, key)
+        record = record_of(world, number, row, arm, key)
         learner.saw([record])
         said = float(world.score[row, arm]) >= 0.5
         outcome = Turned.SUCCESS if said != (turned or (how.lies and key in LIARS)) else Turned.FAILURE
@@ -205,7 +205,8 @@ def _passes(world: World, seed: int, how: Words) -> Iterator[tuple[int, Learner]
             yield number + 1, learner
 
 
-def _record(world: World, number: int, row: int, arm: int, key: str) -> dict[str, Any]:
+def record_of(world: World, number: int, row: int, arm: int, key: str, *, request_id: str = "") -> dict[str, Any]:
+    """The trace of a call of one of a world's arms, at second `number`."""
     demand = world.demands[row]
     candidates = [
         {"model": a.name, "provider": a.family, "tier": a.tier, "stands_for": a.model or a.name,
@@ -220,8 +221,8 @@ def _record(world: World, number: int, row: int, arm: int, key: str) -> dict[str
         "place": demand.place.tolist(),
     }
     return {
-        "request_id": f"req_{number:020x}0000001", "created_s": float(number), "key": key, "task_id": None,
-        "requested_model": "auto", "outcome": "completed", "model": world.arms[arm].name, "seen": None,
+        "request_id": request_id or f"req_{number:020x}0000001", "created_s": float(number), "key": key,
+        "task_id": None, "requested_model": "auto", "outcome": "completed", "model": world.arms[arm].name, "seen": None,
         "decision": {"route": "auto", "task_type": demand.task_type, "item": item, "candidates": candidates},
         "timings": {"duration_ms": 0.0},
     }  # fmt: skip

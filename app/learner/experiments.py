@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from app.learner import experiment_poisoned, experiment_replay
+from app.learner import experiment_poisoned, experiment_replay, experiment_tasks
 from routers import eval_loop
 from routers.eval_loop import Experiment
 from routers.eval_loop_world import Setting
@@ -14,4 +14,5 @@ EXPERIMENTS: Final[Mapping[str, Callable[[Setting], Experiment]]] = {
     **eval_loop.EXPERIMENTS,
     "poisoned": experiment_poisoned.experiment,
     "replay": experiment_replay.experiment,
+    "tasks": experiment_tasks.experiment,
 }
