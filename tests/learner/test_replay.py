@@ -4,13 +4,14 @@ another one is estimated and covered, and what could never be drawn is refused."
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.core.policy import HEURISTIC, LEARNED, Explore, Key
+from app.core.policy import HEURISTIC, LEARNED, Baseline, Explore, Key
 from app.core.types import Placement
 from app.gateway.choose import IN_QUARANTINE
 from app.gateway.decide import decide
@@ -21,8 +22,11 @@ from app.learner.replay import Replay, replay
 from app.learner.replay_calls import UNAVAILABLE, recorded, repriced_usd
 from app.settings import SHIPPED_WEIGHTS
 from app.stores.prices import Catalogue
+from routers.base import Arm
+from routers.features import Features
 from routers.heuristic import HeuristicRouter
 from routers.learned import LearnedRouter, load
+from routers.live import Drawn
 from routers.probes import PROBE_SHARE
 from tests.gateway import test_explore as explore
 from tests.gateway.policy_values import model, policy, provider, request
@@ -126,6 +130,26 @@ def test_a_model_in_quarantine_is_passed_over_but_for_probes(seen: Traffic) -> N
     spared["candidates"] = [{"model": "cheap", "verdict": IN_QUARANTINE}, {"model": "dear", "verdict": "chosen"}]
     (row,) = recorded([{**seen.records[0], "decision": spared, "model": "dear"}], [])
     assert row.possible == {"cheap", "dear"}
+
+
+@pytest.mark.parametrize(("spread", "stays"), [(0.1, False), (1.0, True)], ids=["sure", "not sure"])
+def test_a_route_with_a_baseline_is_replayed_as_it_would_be_served(seen: Traffic, spread: float, stays: bool) -> None:
+    """Below 300 characters as much is expected of `cheap`; how sure that is decides."""
+
+    class Believing(ByLength):
+        def drawn(self, features: Features, arms: Sequence[Arm]) -> Drawn:
+            p = np.array([score.p_success for score in self.score(features, arms)])
+            return Drawn(np.log(p / (1.0 - p)), np.full(len(arms), spread**2))
+
+    rules = replace(alone(LEARNED), baseline=Baseline("dear"))
+    rehearsal, went = Rehearsal(on(rules, learned=Believing(LEARNED, 300)), None), set()
+    for row in recorded(seen.records[:200], []):
+        would = rehearsal.again(row)
+        assert would is not None
+        short = row.decision["asked"]["features"][1] < 300
+        went.add((short, *would.shares))
+        assert set(would.shares.values()) == {1.0}
+    assert went == {(True, "dear" if stays else "cheap"), (False, "dear")}
 
 
 def test_a_model_that_was_left_out_at_all_its_providers_cannot_be_asked_again(seen: Traffic) -> None:
