@@ -401,11 +401,15 @@ def _gemini(rng: random.Random, prompt: str, model: str, limit: int | None, stre
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """From `at_s` on this is the policy; the other gateway's copy of it is edited `lag_s` later."""
+    """From `at_s` on this is the policy; the other gateway's copy of it is edited `lag_s` later. `changes`: of the
+    limits and the state of one task, by whoever has the `key`."""
 
     at_s: float
     lag_s: float
     policy: dict[str, Any]
+    task: str
+    changes: dict[str, Any]
+    key: str
 
 
 def edits(seed: int, world: World) -> list[Edit]:
@@ -418,8 +422,17 @@ def edits(seed: int, world: World) -> list[Edit]:
         at_s += rng.choice([0.0, 0.02, 0.05, 0.2])
         for _ in range(rng.randint(1, 3)):
             _change(rng, rules, world.policy.get("keys"))
-        found.append(Edit(at_s, rng.choice([0.0, 0.0, 0.05, 0.3]), rules))
+        found.append(Edit(at_s, rng.choice([0.0, 0.0, 0.05, 0.3]), rules, *_amendment(rng)))
     return found
+
+
+def _amendment(rng: random.Random) -> tuple[str, dict[str, Any], str]:
+    limits = {"max_cost_usd": rng.choice([0.0001, 0.001, 0.01]), "max_calls": rng.randint(1, 9)}
+    more = {"max_tokens": rng.choice([50, 5000]), "max_parallel_requests": rng.randint(1, 3)}
+    changes: dict[str, Any] = {name: value for name, value in {**limits, **more}.items() if rng.random() < 0.3}
+    if rng.random() < 0.4:
+        changes["state"] = rng.choice(["frozen", "open", "open", "closed"])
+    return rng.choice(["t1", "t2"]), changes, rng.choice([*TEAMS])
 
 
 def _change(rng: random.Random, rules: dict[str, Any], keys: list[dict[str, Any]] | None) -> None:
