@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import erf, exp, pi, sqrt
+from math import erf, erfc, exp, pi, sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from routers.features import Features
 from routers.kinds import Demand, folding
 from routers.learned import CONFIDENT_LOGITS, UNTRIED, LearnedRouter
 from routers.tasks import TaskGuess
+from routers.thompson import logit
 
 MAX_KINDS: Final = 512
 """Sets of arms times kinds of work whose abilities are kept side by side."""
@@ -130,11 +131,21 @@ class LiveRouter:
     def typical(self, name: str, task_type: str) -> tuple[float, float]:
         """P(success) of a model that the belief knows on a plain request of a type whose text was not read, and the
         standard deviation of its logit."""
-        demand = self.base.demand_of((), (), 1.0, task_type, plain=True, read=False)
-        ability, k = self._folded(self.belief.own[name].arm, demand), len(demand.u)
-        ability = Ability(ability.mean[:k], ability.cov[:k, :k])  # of a text that was not read the place is 0
+        demand, ability = self._unread(name, task_type)
         p, _ = AbilityStack([ability]).predict(demand.u, demand.var)
         return float(p[0]), sqrt(float(demand.u @ ability.cov @ demand.u))
+
+    def surely(self, name: str, task_type: str, adequacy: float) -> float:
+        """The probability that a draw from what is believed of such a request puts P(success) at `adequacy` or above:
+        what a route's baseline is left by."""
+        demand, ability = self._unread(name, task_type)
+        spread = sqrt(float(demand.u @ ability.cov @ demand.u))
+        return 0.5 * erfc((logit(adequacy) - float(demand.u @ ability.mean)) / spread / sqrt(2.0))
+
+    def _unread(self, name: str, task_type: str) -> tuple[Demand, Ability]:
+        demand = self.base.demand_of((), (), 1.0, task_type, plain=True, read=False)
+        ability, k = self._folded(self.belief.own[name].arm, demand), len(demand.u)
+        return demand, Ability(ability.mean[:k], ability.cov[:k, :k])  # of a text that was not read the place is 0
 
     def drawn(self, features: Features, arms: tuple[Arm, ...]) -> Drawn:
         """What a sampler draws from; a request that was scored just now is not looked at again."""

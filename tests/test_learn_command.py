@@ -72,6 +72,13 @@ def test_learning_once_and_looking_at_it(folder: Path) -> None:
     assert model["labels"] > 15
     assert model["kinds"]["chat"][0] > model["kinds"]["math"][0]
     assert "small" in bursar(folder, "router", "show", "1").stdout
+    (easy,), (hard,) = (
+        [one["surely_adequate"]["chat"] for one in json.loads(bursar(folder, *asked, level).stdout)["models"]]
+        for asked in [("router", "show", "--json", "--adequacy")]
+        for level in ("0.3", "0.99")
+    )
+    assert 0.0 <= hard < 0.5 < easy <= 1.0
+    assert "(a baseline is left at `sure`, or 0.95)" in bursar(folder, "router", "show", "--adequacy", "0.8").stdout
 
 
 async def test_it_learns_by_the_rules_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

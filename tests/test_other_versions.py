@@ -119,7 +119,7 @@ def test_rolling_back_passes_over_what_gateways_could_not_use(
     assert "snapshot 2 is passed over" in said.err
     assert said.out.startswith("snapshot 1 is in force")
     assert router.rollback(3) == 0
-    assert router.show(2, as_json=False) == 1
+    assert router.show(2, None, as_json=False) == 1
     assert router.listed(9, as_json=False) == 0
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_none_is_told_by_every_command(
         lambda: quarantine.quarantine(as_json=True),
         lambda: router.rollback(None),
         lambda: router.listed(3, as_json=True),
-        lambda: router.show(None, as_json=True),
+        lambda: router.show(None, None, as_json=True),
     )
     for command in commands:
         assert command() == 1

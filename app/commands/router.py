@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -30,9 +30,9 @@ def listed(limit: int, *, as_json: bool) -> int:
     return in_stores(lambda _, snapshots: _list(snapshots, limit, as_json))
 
 
-def show(number: int | None, *, as_json: bool) -> int:
-    """Print what one believes of each model; the exit code."""
-    return in_stores(lambda settings, snapshots: _show(settings, snapshots, number, as_json))
+def show(number: int | None, adequacy: float | None, *, as_json: bool) -> int:
+    """Print what one believes of each model, and how surely it is adequate; the exit code."""
+    return in_stores(lambda settings, snapshots: _show(settings, snapshots, number, adequacy, as_json))
 
 
 def rollback(number: int | None) -> int:
@@ -81,20 +81,21 @@ def _row(one: Snapshot, head: Head) -> list[str]:
     return [str(one.number), made, status, *counts, *losses, one.weights, one.why]
 
 
-async def _show(settings: Settings, snapshots: Snapshots, number: int | None, as_json: bool) -> int:
+async def _show(
+    settings: Settings, snapshots: Snapshots, number: int | None, adequacy: float | None, as_json: bool
+) -> int:
     number = (await snapshots.head()).current if number is None else number
     base = read_weights(settings)
     belief = unpack_belief(await snapshots.body(number), base)
-    models = [_model(base, belief, name) for name in sorted(belief.own)]
+    models = [_model(base, belief, name, adequacy) for name in sorted(belief.own)]
     if as_json:
         say_json({"snapshot": number, "weights": base.version, "models": models})
         return 0
     heading(f"Snapshot {number}, on the weights {base.version}")
     say("P(success) of each model on each kind of work, and the standard deviation of its log odds")
-    rows = [
-        [model["model"], f"{model['labels']:.1f}", *(f"{p:.2f} ±{sd:.1f}" for p, sd in model["kinds"].values())]
-        for model in models
-    ]
+    if adequacy is not None:
+        say(f"In brackets: the probability that it is {adequacy:g} or more (a baseline is left at `sure`, or 0.95)")
+    rows = [[model["model"], f"{model['labels']:.1f}", *_believed(model)] for model in models]
     table(("model", "labels", *(kind.value for kind in TYPES)), rows, right={"labels"})
     return 0
 
@@ -114,14 +115,22 @@ async def _usable(snapshots: Snapshots, base: LearnedRouter, before: int) -> int
     return 0
 
 
-def _model(base: LearnedRouter, belief: Belief, name: str) -> dict[str, Any]:
+def _model(base: LearnedRouter, belief: Belief, name: str, adequacy: float | None) -> dict[str, Any]:
     live = LiveRouter(base, belief, "shown")
+    surely = {kind.value: live.surely(name, kind.value, adequacy) for kind in TYPES if adequacy is not None}
     return {
         "model": name,
         "stands_for": belief.own[name].arm.model,
         "labels": belief.own[name].labels,
         "kinds": {kind.value: live.typical(name, kind.value) for kind in TYPES},
+        **({"surely_adequate": surely} if surely else {}),
     }
+
+
+def _believed(model: dict[str, Any]) -> Iterator[str]:
+    surely = model.get("surely_adequate", {})
+    for kind, (p, sd) in model["kinds"].items():
+        yield f"{p:.2f} ±{sd:.1f}" + (f" ({surely[kind]:.2f})" if kind in surely else "")
 
 
 async def _rollback(settings: Settings, snapshots: Snapshots, number: int | None) -> int:

@@ -49,12 +49,19 @@ def router_list(
 @router_commands.command("show", short_help="Show what a snapshot believes.", epilog=EXIT_CODES)
 def router_show(
     snapshot: Annotated[int | None, typer.Argument(help="Its number. [default: the one in force]")] = None,
+    adequacy: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=0.99, help="Also show how surely each model's P(success) is this or more."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a snapshot believes of each model on each kind of work."""
+    """Show what a snapshot believes of each model on each kind of work.
+
+    Examples: bursar router show ; bursar router show --adequacy 0.8
+    """
     from app.commands.router import show  # noqa: PLC0415
 
-    raise typer.Exit(show(snapshot, as_json=as_json))
+    raise typer.Exit(show(snapshot, adequacy, as_json=as_json))
 
 
 @router_commands.command("rollback", short_help="Go back to an earlier snapshot.", epilog=EXIT_CODES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from app.settings import SHIPPED_WEIGHTS
@@ -55,6 +56,15 @@ def test_outcomes_make_it_sure_of_work_that_training_knows_nothing_of() -> None:
     assert after[0].p_success > 0.85
     assert before[1].confidence < after[1].confidence < after[0].confidence
     assert LiveRouter(BASE, taught(0.0, 40), "1").score(CHAT, ARMS)[0].p_success < 0.2
+
+
+@pytest.mark.parametrize("adequacy", [0.5, 0.8, 0.95])
+def test_how_surely_a_model_is_adequate_is_the_share_of_draws_that_say_so(adequacy: float) -> None:
+    live = LiveRouter(BASE, taught(0.9, 30), "1")
+    mean, variance = live.drawn(CHAT, ARMS)
+    draws = np.random.default_rng(0).normal(mean[0], variance[0] ** 0.5, 20_000)
+    share = float(np.mean(1.0 / (1.0 + np.exp(-draws)) >= adequacy))
+    assert live.surely("small", BASE.demand(CHAT).task_type, adequacy) == pytest.approx(share, abs=0.015)
 
 
 def test_what_a_sampler_draws_from_does_not_depend_on_what_was_scored_before() -> None:
