@@ -153,6 +153,18 @@ async def test_a_process_that_does_not_explore_gives_its_part_back(
         keeping.cancel()
 
 
+async def test_what_a_call_costs_beyond_what_was_expected_counts_when_its_lease_is_gone(opened: Open) -> None:
+    async with opened() as store:
+        budget = budget_of(store)
+        assert await explore(budget, 1_000)
+        await budget.close()
+        budget.spend("auto", 500)
+        budget.spend("auto", -100)
+        assert await explore(budget, 2_000)
+        await budget.close()
+        assert await balance(store) == (3_500, 0)
+
+
 async def test_it_asks_beside_the_calls(opened: Open) -> None:
     async with opened() as store, asyncio.TaskGroup() as group:
         budget = budget_of(store)
