@@ -11,7 +11,7 @@ import pytest
 
 from app.learner import experiment_poisoned
 from app.learner.experiments import EXPERIMENTS
-from routers import eval_loop_drift, eval_loop_new, eval_loop_regret
+from routers import eval_loop_adequate, eval_loop_drift, eval_loop_new, eval_loop_regret
 from routers.eval_loop_contenders import BetaThompson, Kept, LinUcb, Online, Static, surely_best
 from routers.eval_loop_world import Setting, World, over_seeds, share_found, stream
 from routers.paired import NEW
@@ -59,7 +59,7 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
     done = bursar("loop", "--data", str(folder), "--experiment", "luck")
     assert (done.exit_code, "no experiment is called 'luck'" in done.output) == (2, True)
     assert bursar("loop", "--data", str(folder / "nowhere")).exit_code == 2
-    assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "poisoned", "replay", "tasks"}
+    assert set(EXPERIMENTS) == {"regret", "drift", "newcomer", "family", "adequate", "poisoned", "replay", "tasks"}
 
 
 def test_one_source_alone_is_met_with_the_shipped_weights_and_too_little_meets_no_mark(tmp_path: Path) -> None:
@@ -168,6 +168,34 @@ def test_who_keeps_to_a_baseline_leaves_it_for_what_surely_pays(world: World) ->
         assert {learner.best(row, rate) for row in rows if world.usable[row].all()} == {1}
     assert surely_best(np.array([0.9, 0.8]), np.array([2.2, 1.4]), np.array([0.2, 0.2]), [1, 1], 1, 1.0) == 0
     assert surely_best(np.array([0.9, 0.8]), np.array([2.2, 1.4]), np.array([1.0, 1.0]), [1, 1], 1, 1.0) == 1
+
+
+def test_the_cheapest_adequate_is_what_is_asked_for_and_paid_as_little(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the made-up models the cheap one succeeds on 40, the middle one on 60, the dear one on 80 of 100."""
+    monkeypatch.setattr(eval_loop_adequate, "REQUESTS", 600)
+    found = {one.level: one for one in eval_loop_adequate.adequate(world, [0, 1])}
+    assert set(found) == {0.6, 0.7, 0.8} & set(found)
+    assert 0.7 in found
+    for level, one in found.items():
+        assert set(one.success) == set(eval_loop_adequate.OF)
+        assert one.late[eval_loop_adequate.PLAIN].value > level - 0.12
+        for name in eval_loop_adequate.OF:
+            assert one.lowest[name].value <= one.success[name].value
+            assert one.dollars[name].value <= 1.0 + 1e-9
+    kept, plain = found[0.7].dollars[eval_loop_adequate.KEPT], found[0.7].dollars[eval_loop_adequate.PLAIN]
+    assert plain.value <= kept.value
+
+
+def test_without_outcomes_the_baseline_is_kept_and_one_surely_adequate_is_taken(world: World) -> None:
+    dear, cheap = int(np.argmax(world.price)), int(np.argmin(world.price))
+    learner = eval_loop_adequate.Adequate(world, 0, 0.7, dear)
+    row = next(row for row in range(len(world.table.rows)) if world.usable[row].all())
+    assert learner.best(row, 0.0) == dear
+    for again in stream(world, 200, 0).tolist():
+        learner.learn(again, cheap, 1.0)
+    assert learner.best(row, 0.0) == cheap
 
 
 def test_contenders_learn_from_their_own_outcomes_alone(world: World) -> None:
