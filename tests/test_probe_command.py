@@ -459,3 +459,7 @@ def test_a_fall_of_five_points_is_found_by_the_learner_and_the_command(
             return any("quarantine" in c["verdict"] for c in decision["candidates"] if c["model"] == "small")
 
         gateway.until(spared)
+        knowing.lost = {"small-v1": set(range(20))}
+        for _ in range(2):
+            run(0)
+        gateway.until(lambda: not down(), 60)

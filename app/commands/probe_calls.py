@@ -18,6 +18,7 @@ from app.commands.ending import Refused
 from app.commands.probe_checks import TooSlow, is_right
 from app.commands.probe_set import Probe
 from app.commands.probe_state import Answered, Journal, Told
+from app.commands.terminal import visible
 from app.core.money import NANO_PER_USD, usd_text
 from app.core.raw import UNREADABLE
 from app.core.types import Outcome
@@ -32,6 +33,7 @@ WAITS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVA
 RECORD_TRIES, FEW = 40, 4
 RECORD_PAUSE_S: Final = 0.05
 """A call's record is written some milliseconds after its answer."""
+MESSAGE_CHARS: Final = 200
 TAG: Final = "probe"
 NOT_ASKED: Final = "not asked: the budget is used up"
 
@@ -202,8 +204,10 @@ def _said(answer: Any) -> dict[str, Any] | None:
 
 
 def _message(answer: Any) -> str:
+    """What an error says, fit for a terminal: a provider may have written it."""
     error = answer.get("error") if isinstance(answer, dict) else None
-    return str(error.get("message") or error.get("code")) if isinstance(error, dict) else ""
+    said = str(error.get("message") or error.get("code")) if isinstance(error, dict) else ""
+    return visible(said[:MESSAGE_CHARS])
 
 
 def _json(raw: bytes) -> Any:

@@ -1,8 +1,8 @@
 """What `bursar probe` keeps between runs, and of a run that is under way, so that a kill at any moment costs nothing.
 
 The state is one small JSON file, replaced whole. Beside it, while a run lasts, stands its journal: a line for each
-answer before anything is said of it, and one when it was said. A run that was killed goes on from there. No word of a
-request or an answer is in either.
+answer before anything is said of it, and one when it was said. A run that was killed goes on from there. No word of an
+answer is in either.
 """
 
 from __future__ import annotations
