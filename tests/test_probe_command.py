@@ -32,7 +32,7 @@ version: 1
 providers:
   a: {{base_url: "{url}"}}
 models:
-  small: {{provider: a, upstream_model: small-v1, tier: 1, pricing: {{input_per_1k: 0.001, output_per_1k: 0.002}}}}
+  small: {{provider: a, upstream_model: small-v1, tier: 1, pricing: {{input_per_1k: 0, output_per_1k: 0.002}}}}
   large: {{provider: a, upstream_model: large-v1, tier: 4, pricing: {{input_per_1k: 0.01, output_per_1k: 0.02}}}}
 routes:
   auto: {{candidates: [small, large], adequacy: 0.5, fallback: [large]}}
@@ -42,6 +42,7 @@ keys:
   - {{name: boss, sha256: "{boss}", admin: true}}
 """
 COUNT = 40
+"""Of small's input nothing is billed: how much it is can only be estimated before. Output is what a cap can hold."""
 BOSS = {"authorization": "Bearer boss"}
 
 
@@ -91,10 +92,11 @@ def gateway(tmp_path: Path, upstream: ScriptedUpstream) -> Iterator[LiveGateway]
 def sums(folder: Path, count: int) -> Path:
     """A file of so many sums."""
     path = folder / "probes.jsonl"
-    each = [
-        {"id": f"sum-{n}", "prompt": f"Calculate the sum {n} + 1000.", "max_tokens": 20, "check": {"number": n + 1000}}
+    each = [  # all as long, so that the gateway knows after a few how many tokens they are
+        {"id": f"sum-{n}", "prompt": f"Calculate the sum {n:03} + 1000.", "max_tokens": 20,
+         "check": {"number": n + 1000}}
         for n in range(count)
-    ]
+    ]  # fmt: skip
     path.write_text("".join(json.dumps(one) + "\n" for one in each))
     return path
 
@@ -449,7 +451,7 @@ def test_a_fall_of_five_points_is_found_by_the_learner_and_the_command(
         gateway.until(down, 60)
         (fallen,) = down()
         assert (fallen["model"], fallen["cause"], fallen["paired"] > 0.9) == ("small", "model", True)
-        said = {"model": "auto", "messages": [{"role": "user", "content": "Calculate the sum 5 + 1000."}]}
+        said = {"model": "auto", "messages": [{"role": "user", "content": "Calculate the sum 005 + 1000."}]}
         alice = {"authorization": "Bearer alice"}
 
         def spared() -> bool:

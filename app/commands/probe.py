@@ -13,7 +13,7 @@ from urllib.parse import quote
 from app.commands.agents import KEY_VARIABLE
 from app.commands.ending import Refused, ending
 from app.commands.policy import read_settings
-from app.commands.probe_calls import NOT_ASKED, Asking, NoAnswer
+from app.commands.probe_calls import Asking, NoAnswer
 from app.commands.probe_report import COLUMNS, Report, kept_after, report, sorted_otherwise, told_by_name
 from app.commands.probe_set import Probe, digest_of, read_set
 from app.commands.probe_state import Begun, Journal, State, Store, new_run
@@ -145,7 +145,7 @@ def _show(
     for (model, why), count in sorted(found.unjudged.items()):
         complain(f"{model}: {count} not judged: {why}")
     for model, count in found.unasked.items():
-        complain(f"{model}: {count} {NOT_ASKED} ({asking.spent_up.get(model, 'budget')})")
+        complain(f"{model}: {count} not asked: {asking.left.get(model, 'it was broken off')}")
     for model in found.silent:
         complain(f"{model}: nothing is known of it")
     if state.untold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import msgspec
 
 from app.commands.ending import Refused
 from app.commands.probe_checks import TooSlow, is_right
-from app.commands.probe_set import Probe
+from app.commands.probe_set import Probe, digest
 from app.commands.probe_state import Answered, Journal, Told
 from app.commands.terminal import visible
 from app.core.money import NANO_PER_USD, usd_text
@@ -35,7 +36,9 @@ RECORD_PAUSE_S: Final = 0.05
 """A call's record is written some milliseconds after its answer."""
 MESSAGE_CHARS: Final = 200
 TAG: Final = "probe"
-NOT_ASKED: Final = "not asked: the budget is used up"
+
+
+GIVE_UP: Final = 20
 
 
 class NoAnswer(Exception):
@@ -44,15 +47,16 @@ class NoAnswer(Exception):
 
 @dataclass
 class Asking:
-    """One run's way to the gateway. `spent_up`: models of which nothing more can be paid for, and whose cap says so.
-    `mute`: feedback is not taken at the moment."""
+    """One run's way to the gateway. `left`: models that are asked no more, and why; `failed`: how often in a row
+    nothing could be said of one. `mute`: feedback is not taken at the moment."""
 
     base: str
     key: str | None
     journal: Journal
     concurrency: int
     pause: Callable[[float], Any] = asyncio.sleep
-    spent_up: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
     mute: bool = False
 
@@ -60,13 +64,12 @@ class Asking:
         """Say what earlier runs left unsaid, ask all that is not answered yet, in a random order, and report each;
         what could not be said."""
         begun, timeout = self.journal.begun, aiohttp.ClientTimeout(total=CALL_S)
-        answered = self.journal.answers
-        due = [(m, p) for m in begun.models for p in probes if (m, p.name) not in answered]
+        known = {name for name, answer in self.journal.answers.items() if answer.right is not None}
+        due = [(m, p) for m in begun.models for p in probes if (m, p.name) not in known]
         random.SystemRandom().shuffle(due)
-        left = deque(due)
         async with aiohttp.ClientSession(timeout=timeout, headers=self._headers()) as session:
             unsaid = await self._tell_all(session, {**untold, **self.journal.untold})
-            await self._all(session, left)
+            await self._all(session, deque(due))
             self.mute = False
             return await self._tell_all(session, unsaid | self.journal.untold)
 
@@ -74,11 +77,11 @@ class Asking:
         """What of these could not be said."""
         return {call: right for call, right in words.items() if not await self._tell(session, call, right)}
 
-    async def _all(self, session: aiohttp.ClientSession, left: deque[tuple[str, Probe]]) -> None:
+    async def _all(self, session: aiohttp.ClientSession, due: deque[tuple[str, Probe]]) -> None:
         async def work() -> None:
-            while left:
-                model, probe = left.popleft()
-                if model not in self.spent_up:
+            while due:
+                model, probe = due.popleft()
+                if model not in self.left:
                     await self._one(session, model, probe)
 
         try:
@@ -97,12 +100,12 @@ class Asking:
             "x-bursar-task-max-cost-usd": usd_text(begun.most_nano),
             "x-bursar-tags": TAG,
             "cache-control": "no-cache",
-            "idempotency-key": f"{begun.run}:{model}:{probe.name}"[-255:],
+            "idempotency-key": f"{begun.run}:{digest(model, probe.name)}",
         }
         path = "/v1/chat/completions"
-        status, said, answer = await self._ask(session, "POST", path, probe.request(begun.route), headers, probe.id)
+        status, said, answer = await self._ask(session, "POST", path, probe.request(begun.route), headers, TRIES)
         if status == HTTPStatus.PAYMENT_REQUIRED:
-            self.spent_up[model] = said.get("x-bursar-scope") or "budget"
+            self.left[model] = f"the budget is used up ({said.get('x-bursar-scope') or 'unknown'})"
             return
         call = said.get("x-bursar-request-id", "")
         record = await self._record(session, call, RECORD_TRIES if status == HTTPStatus.OK else FEW)
@@ -110,13 +113,16 @@ class Asking:
             raise Refused(f"{probe.id}: the gateway refuses it: {status} {_message(answer)}")
         line = judged(model, probe, status, call, answer, record)
         self.journal.note(line)
+        self.failed[model] = 0 if line.right is not None else self.failed.get(model, 0) + 1
+        if self.failed[model] >= GIVE_UP:
+            self.left[model] = f"nothing could be said of the last {GIVE_UP}"
         if line.right is not None:
             await self._tell(session, call, line.right)
 
     async def _record(self, session: aiohttp.ClientSession, call: str, tries: int) -> Mapping[str, Any]:
         """What the gateway has on record of a call; {} for nothing."""
         for _ in range(tries if call else 0):
-            status, _, found = await self._ask(session, "GET", f"/v1/decisions/{quote(call)}", None, {}, "decision")
+            status, _, found = await self._ask(session, "GET", f"/v1/decisions/{quote(call)}", None, {}, 1)
             if status == HTTPStatus.OK and isinstance(found, dict):
                 return found
             await self.pause(RECORD_PAUSE_S)
@@ -130,7 +136,7 @@ class Asking:
         headers = {"idempotency-key": f"probe:{call}"}
         try:
             body = msgspec.json.encode(word)
-            status, _, answer = await self._ask(session, "POST", "/v1/feedback", body, headers, "feedback")
+            status, _, answer = await self._ask(session, "POST", "/v1/feedback", body, headers, TRIES)
         except NoAnswer as error:
             self.say(f"what came of {call} could not be said: {error}")
             self.mute = True
@@ -146,34 +152,33 @@ class Asking:
 
     async def _ask(
         self, session: aiohttp.ClientSession, method: str, path: str, body: bytes | None, more: Mapping[str, str],
-        what: str,
+        tries: int,
     ) -> tuple[int, Mapping[str, str], Any]:  # fmt: skip
-        """Status, headers and JSON, again after a pause where waiting helps, or nobody answered: a request that is
-        repeated has the same Idempotency-Key, so that it costs nothing twice. Raises NoAnswer."""
-        wait_s, why = PAUSE_S[0], ""
-        for _ in range(TRIES):
+        """Status, headers and JSON, asked for again after a pause where waiting may help: a request that is repeated
+        has the same Idempotency-Key, so that it costs nothing twice. Raises NoAnswer where nobody answers at all."""
+        wait_s, wrong = PAUSE_S[0], 0
+        for number in itertools.count(1):
             asked_s = 0.0
             try:
                 async with session.request(method, self.base + path, data=body, headers=more) as reply:
                     headers = {name.lower(): value for name, value in reply.headers.items()}
                     raw = await reply.read()
-                if reply.status not in WAITS or headers.get("x-should-retry") == "false":
+                if reply.status not in WAITS or headers.get("x-should-retry") == "false" or number >= tries:
                     return reply.status, headers, _json(raw)
-                why, asked_s = f"{reply.status} {_message(_json(raw))}", _seconds(headers.get("retry-after"))
+                asked_s = _seconds(headers.get("retry-after"))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                why = f"{type(error).__name__}: {error}"
+                if (wrong := wrong + 1) >= TRIES:
+                    raise NoAnswer(f"{self.base} does not answer: {type(error).__name__}: {error}") from None
             await self.pause(min(max(asked_s, random.uniform(wait_s / 2, wait_s)), PAUSE_S[1]))  # noqa: S311
             wait_s = min(2 * wait_s, PAUSE_S[1])
-        raise NoAnswer(f"{what}: {why}")
+        raise AssertionError("it counts for ever")
 
     def _headers(self) -> dict[str, str]:
         found = {"content-type": "application/json", "user-agent": "bursar-probe"}
         return found | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
 
-def judged(
-    model: str, probe: Probe, status: int, call: str, answer: Any, record: Mapping[str, Any]
-) -> Answered:  # fmt: skip
+def judged(model: str, probe: Probe, status: int, call: str, answer: Any, record: Mapping[str, Any]) -> Answered:
     """What came of one probe. Only a call that is on record as complete, by this very model, is judged: what the
     gateway, a provider or a cap did to it is not the model's doing."""
     cost = record.get("cost_usd")

