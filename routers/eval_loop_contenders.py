@@ -142,8 +142,8 @@ class Online:
 
 class Kept(Online):
     """The same on a route with a baseline, an arm that it keeps to: where nothing is drawn another is chosen only if a
-    draw of both arms' logits, independent of each other, puts it above with the probability SURE, as the gateway has
-    it (`gateway/baseline.py`)."""
+    draw of both arms' logits, independent of each other, puts it above with the probability SURE, and an outcome of it
+    was heard, as the gateway has it (`gateway/baseline.py`)."""
 
     def __init__(self, world: World, seed: int, baseline: int) -> None:
         super().__init__(world, seed)
@@ -157,7 +157,9 @@ class Kept(Online):
         mean, cov = self.logits(row)
         spread = np.sqrt(np.diag(cov))
         worth = _blurred(mean, spread**2 + self._noise(row)) - rate * self.world.price
-        return surely_best(np.where(usable, worth, -np.inf), mean, spread, self._costs, kept, rate)
+        heard = np.array([self.belief.own[name].labels > 0.0 for name in self._names])
+        heard[kept] = True
+        return surely_best(np.where(usable & heard, worth, -np.inf), mean, spread, self._costs, kept, rate)
 
 
 def surely_best(

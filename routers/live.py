@@ -17,7 +17,7 @@ import numpy as np
 
 from routers.abilities import Ability, AbilityStack, Matrix, Vector
 from routers.base import Arm, Score
-from routers.belief import Belief, Prior
+from routers.belief import Belief, Prior, same_model
 from routers.features import Features
 from routers.kinds import Demand, folding
 from routers.learned import CONFIDENT_LOGITS, UNTRIED, LearnedRouter
@@ -53,11 +53,13 @@ class _Kind:
 
 
 class _Known(NamedTuple):
-    """An arm over extended coordinates, as believed and as it began; and over u, as the weights expect it."""
+    """An arm over extended coordinates, as believed and as it began; and over u, as the weights expect it. `heard`:
+    whether an outcome of this model was learned, be it under another name."""
 
     now: Ability
     began: Ability
     expected: Ability
+    heard: bool
 
 
 class LiveRouter:
@@ -156,6 +158,10 @@ class LiveRouter:
         at = _at(demand)
         return Drawn(kind.means @ at, kind.covs[: len(arms)] @ np.outer(at, at).ravel())
 
+    def heard(self, arms: Sequence[Arm]) -> list[bool]:
+        """Of which arms an outcome was learned, under this name or another, at whatever kind of work."""
+        return [self._about(arm).heard for arm in arms]
+
     def warm(self, arms: Sequence[Arm]) -> None:
         """Work out beforehand what is believed of these, in a thread that no request waits for."""
         for arm in arms:
@@ -203,7 +209,8 @@ class LiveRouter:
                 self._prior.joined(belief, arm, expected).ability(arm.name)
                 for belief in (self.belief, self._prior.start())
             )
-            found = self._known[arm] = _Known(now, began, expected)
+            heard = any(own.labels > 0.0 and same_model(own.arm, arm) for own in self.belief.own.values())
+            found = self._known[arm] = _Known(now, began, expected, heard)
         return found
 
     def _blur(self, expected: Ability, demand: Demand) -> float:

@@ -7,6 +7,7 @@ import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from app.commands.outcomes import feedback_of
 from app.commands.policy import read_catalogue, read_policy
 from app.commands.terminal import complain, heading, say, say_json, table
 from app.commands.traces_open import asking, begin_of, open_traces, settings_for_asking
-from app.core.policy import HEURISTIC, LEARNED
+from app.core.policy import HEURISTIC, LEARNED, Policy
 from app.core.quarantined import kept_from
 from app.gateway.view import View
 from app.learner.rehearsal import Rehearsal
@@ -65,9 +66,15 @@ async def _replay(settings: Settings, path: Path, begin_s: float, router: str | 
     records = await _records(settings, begin_s, most)
     weights = loaded.get(LEARNED)
     base = weights if isinstance(weights, LearnedRouter) else None
-    rehearsal = Rehearsal(View(policy, routers, catalogue), base)
+    rehearsal = Rehearsal(View(by_heuristic(policy) if router == HEURISTIC else policy, routers, catalogue), base)
     prices = {name: candidate.price for name, candidate in policy.models.items()}
     return replay(recorded(records, words), rehearsal, prices), len(records)
+
+
+def by_heuristic(policy: Policy) -> Policy:
+    """The policy with the heuristic's word on every route, and no baseline, which is the learned router's to keep."""
+    routes = {name: replace(route, router=HEURISTIC, split={}, baseline=None) for name, route in policy.routes.items()}
+    return replace(policy, routes=routes)
 
 
 async def _records(settings: Settings, begin_s: float, most: int) -> list[Mapping[str, Any]]:

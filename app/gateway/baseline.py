@@ -1,15 +1,15 @@
 """A route that keeps to the model its operator uses today until another is surely better, kind of work by kind.
 
 Of the route's candidates those are left to choose from of which the learned router believes, with the probability that
-the policy asks for, that the route's objective prefers them to the baseline; and the baseline itself. Weights alone,
-which no live traffic has taught, are sure of nothing. Pure.
+the policy asks for, that the route's objective prefers them to the baseline; and the baseline itself. Of a model of
+which no outcome was heard, weights and outcomes of other models are sure of nothing. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from app.core.policy import Baseline, Route
 from app.core.quarantined import Fell
@@ -26,10 +26,19 @@ SUREST: Final = 0.999
 """The most that a model in quarantine is taken to have succeeded before."""
 
 
-def baseline_of(rules: Route, options: Sequence[Considered], down: Mapping[str, Fell]) -> Considered | None:
-    """The option that the route keeps to; None where there is none: it cannot serve, is in quarantine for this kind of
-    work (`down`), or is nothing that the objective could choose."""
-    if rules.baseline is None or rules.baseline.model in down:
+class Believed(NamedTuple):
+    """The mean and standard deviation of what is believed of a candidate's logit on a request; `heard`: whether any
+    outcome of it was learned here, be it at another kind of work."""
+
+    mean: float
+    spread: float
+    heard: bool = True
+
+
+def baseline_of(rules: Route, options: Sequence[Considered]) -> Considered | None:
+    """The option that the route keeps to; None where there is none: it cannot serve, or is nothing that the objective
+    could choose."""
+    if rules.baseline is None:
         return None
     found = next((one for one in options if one.candidate.name == rules.baseline.model), None)
     return found if found is not None and _eligible(rules, found) else None
@@ -39,12 +48,13 @@ def surely_better(
     rules: Route,
     baseline: Considered,
     options: Sequence[Considered],
-    drawn: Mapping[str, tuple[float, float]] | None,
+    drawn: Mapping[str, Believed] | None,
     down: Mapping[str, Fell],
 ) -> tuple[list[Considered], list[Considered]]:
     """The baseline and those that are surely better, in their order; and those that are better by what is expected, but
-    not surely. `drawn`: the mean and standard deviation of what is believed of each candidate's logit; None: nothing
-    is. One in quarantine counts as it was before it fell: what becomes of it is not decided here."""
+    not surely. `drawn`: what is believed of each; None: nothing is. What was never heard of is not surely better: all
+    that is believed of it comes from other models. One in quarantine counts as it was before it fell: what becomes of
+    it is not decided here."""
     sure = rules.baseline.sure if rules.baseline is not None else 1.0
     left: list[Considered] = []
     unsure: list[Considered] = []
@@ -52,20 +62,23 @@ def surely_better(
         if option is baseline:
             left.append(option)
         elif _eligible(rules, option) and (_preferred(rules, option, baseline) or option.candidate.name in down):
-            surely = drawn is not None and _chance(rules, option, baseline, drawn, down) >= sure
+            name = option.candidate.name
+            surely = drawn is not None and drawn[name].heard and _chance(rules, option, baseline, drawn, down) >= sure
             (left if surely else unsure).append(option)
     return left, unsure
 
 
-def believed(router: Any, features: Features, arms: tuple[Arm, ...]) -> dict[str, tuple[float, float]] | None:
-    """The mean and standard deviation of what a router believes of each arm's logit; None where it has learned from no
-    traffic yet."""
+def believed(router: Any, features: Features, arms: tuple[Arm, ...]) -> dict[str, Believed] | None:
+    """What a router believes of each arm; None where it has learned of none of them yet."""
     if not hasattr(router, "drawn"):
         return None
     live: LiveRouter = router
+    heard = live.heard(arms)
+    if not any(heard):
+        return None
     mean, variance = live.drawn(features, arms)
-    each = zip(arms, mean.tolist(), variance.tolist(), strict=True)
-    return {arm.name: (middle, sqrt(squared)) for arm, middle, squared in each}
+    each = zip(arms, mean.tolist(), variance.tolist(), heard, strict=True)
+    return {arm.name: Believed(middle, sqrt(squared), told) for arm, middle, squared, told in each}
 
 
 def why_kept(baseline: Baseline, *, learned: bool) -> str:
@@ -94,12 +107,14 @@ def _chance(
     rules: Route,
     option: Considered,
     baseline: Considered,
-    drawn: Mapping[str, tuple[float, float]],
+    drawn: Mapping[str, Believed],
     down: Mapping[str, Fell],
 ) -> float:
     """The probability that the objective prefers an option to the baseline."""
     pair = sorted((option, baseline), key=cost_key)
-    at, means = pair.index(option), [drawn[one.candidate.name][0] for one in pair]
-    if fell := down.get(option.candidate.name):
-        means[at] = max(means[at], logit(min(fell[0], SUREST)))
-    return chance_of(rules, pair, means, [drawn[one.candidate.name][1] for one in pair], at)
+    means = [_mean(drawn[one.candidate.name], down.get(one.candidate.name)) for one in pair]
+    return chance_of(rules, pair, means, [drawn[one.candidate.name].spread for one in pair], pair.index(option))
+
+
+def _mean(said: Believed, fell: Fell | None) -> float:
+    return said.mean if fell is None else max(said.mean, logit(min(fell[0], SUREST)))

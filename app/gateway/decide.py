@@ -172,8 +172,9 @@ def _turn(
         return scoring.opinion(HEURISTIC), None, None, 1.0
     assigned, share = _assigned(view, rules, unit)
     opinion = scoring.decided(assigned)
-    propensity = 1.0 if share is None else _propensity(view, rules, scoring, opinion.chosen.candidate)
-    return opinion, assigned, share, propensity * opinion.share
+    if share is not None:
+        return opinion, assigned, share, _propensity(view, rules, scoring, opinion.chosen.candidate)
+    return opinion, assigned, None, scoring.chance(assigned, opinion.chosen.candidate) if scoring.spares else 1.0
 
 
 def _backups(target: Target, usable: Sequence[Considered], chosen: Considered) -> list[Candidate]:
@@ -198,9 +199,9 @@ def _demand(view: View, rules: Route | None, features: Features) -> Demand | Non
 
 
 def _propensity(view: View, rules: Route, scoring: Scoring, chosen: Candidate) -> float:
-    """The shares of all routers whose decision on this request is the same."""
-    same = (s for name, s in rules.split.items() if scoring.decided(view.serving(name)).chosen.candidate is chosen)
-    return sum(same) / sum(rules.split.values())
+    """The probability of a choice over whose turn it is, and whether this is a probe."""
+    found = sum(s * scoring.chance(view.serving(name), chosen) for name, s in rules.split.items())
+    return found / sum(rules.split.values())
 
 
 def _verdict(

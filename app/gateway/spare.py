@@ -24,26 +24,26 @@ ADEQUATE: Final = "cheapest_adequate"
 class Spares:
     """The models to spare one request."""
 
-    __slots__ = ("_probing", "down")
+    __slots__ = ("down", "probing")
 
     def __init__(self, down: Mapping[str, Fell], unit: str) -> None:
-        self.down, self._probing = down, probes(unit)
+        self.down, self.probing = down, probes(unit)
 
     def choose(
         self, rules: Route, options: Sequence[Considered], chosen: Considered, reason: str
-    ) -> tuple[Considered, str, float]:
-        """The choice, why, and the probability that this draw of probes or none makes it: another one than `chosen`
-        where that is in quarantine and another will do; or a probe of the one that would be chosen, if it were as it
-        was."""
+    ) -> tuple[Considered, str, float, Considered | None]:
+        """The choice, why, the probability that this draw of probes or none makes it, and what the other draw makes
+        (None: the same): another one than `chosen` where that is in quarantine and another will do; or a probe of the
+        one that would be chosen, if it were as it was."""
         before, told = self._before(rules, options)
         if before.candidate.name not in self.down:
-            return chosen, reason, 1.0
+            return chosen, reason, 1.0, None
         other, why = self._instead(rules, options)
         if other is before:
-            return other, why, 1.0
-        if self._probing:
-            return before, f"{told}; a probe: {before.candidate.name} is {IN_QUARANTINE}", PROBE_SHARE
-        return other, f"{why}; {before.candidate.name} is {IN_QUARANTINE}", 1.0 - PROBE_SHARE
+            return other, why, 1.0, None
+        if self.probing:
+            return before, f"{told}; {probe_of(before)}", PROBE_SHARE, other
+        return other, f"{why}; {before.candidate.name} is {IN_QUARANTINE}", 1.0 - PROBE_SHARE, before
 
     def _before(self, rules: Route, options: Sequence[Considered]) -> tuple[Considered, str]:
         """The choice, and why, if none had fallen."""
@@ -72,6 +72,11 @@ class Spares:
         for seen in usable:
             if seen.candidate.name in self.down and seen is not chosen and seen.verdict != "fallback":
                 seen.verdict = IN_QUARANTINE
+
+
+def probe_of(option: Considered) -> str:
+    """Why an option in quarantine is asked all the same."""
+    return f"a probe: {option.candidate.name} is {IN_QUARANTINE}"
 
 
 def _chosen(rules: Route, options: Sequence[Considered], seen: Sequence[Considered]) -> tuple[Considered, str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.policy import HEURISTIC, LEARNED, Baseline, Route
-from app.gateway.baseline import baseline_of, surely_better
+from app.gateway.baseline import Believed, baseline_of, surely_better
 from app.gateway.choose import NOT_SURELY_BETTER, Considered, choose
 from app.gateway.decide import Decision, decide
 from app.gateway.explore import Explorer, explored
@@ -36,21 +36,27 @@ DOUBTFUL = {**SURE, "mid": (2.4, 0.9)}
 class Believing(FixedRouter):
     """Believes so of each arm's logit, and is as sure of itself as `confidence` says."""
 
-    def __init__(self, beliefs: dict[str, tuple[float, float]], confidence: float = 0.0) -> None:
-        self.beliefs = beliefs
+    def __init__(
+        self, beliefs: dict[str, tuple[float, float]], confidence: float = 0.0, heard: tuple[str, ...] = ("mid",)
+    ) -> None:
+        self.beliefs, self.of = beliefs, heard
         expected = {name: (float(1 / (1 + np.exp(-mean))), 100.0) for name, (mean, _) in beliefs.items()}
         super().__init__(expected, "learned", confidence)
 
     def drawn(self, features: Features, arms: Sequence[Arm]) -> Drawn:
         return Drawn(*(np.array([self.beliefs[arm.name][of] ** (of + 1) for arm in arms]) for of in (0, 1)))
 
+    def heard(self, arms: Sequence[Arm]) -> list[bool]:
+        return [arm.name in self.of for arm in arms]
+
 
 def decided(
     rules: Route, learned: FixedRouter, *, open_: tuple[str, ...] = (), unit: str = "a", landing: bool = False,
-    down: dict[str, dict[str, tuple[float, float]]] | None = None,
+    down: dict[str, dict[str, tuple[float, float]]] | None = None, loaded: bool = True,
 ) -> Decision:  # fmt: skip
-    heuristic = FixedRouter({"cheap": (0.95, 100.0), "mid": (0.95, 100.0), "dear": (0.95, 100.0)})
-    of = View(policy([CHEAP, MID, DEAR], [rules]), {HEURISTIC: heuristic, LEARNED: learned}, Catalogue(b"{}"))
+    plain = FixedRouter({"cheap": (0.95, 100.0), "mid": (0.95, 100.0), "dear": (0.95, 100.0)})
+    routers = {HEURISTIC: plain, LEARNED: learned} if loaded else {HEURISTIC: plain}
+    of = View(policy([CHEAP, MID, DEAR], [rules]), routers, Catalogue(b"{}"))
     of.down = down or {}
     body = request()
     target = resolve(of, body.model)
@@ -101,9 +107,47 @@ def test_a_task_that_lands_is_not_held_to_it() -> None:
     assert decided(RULES, Believing(DOUBTFUL, confidence=1.0), landing=True).chosen is MID
 
 
-def test_a_baseline_in_quarantine_is_none() -> None:
-    fell = {"question": {"dear": (0.95, 0.6)}, "chat": {"dear": (0.95, 0.6)}}
-    assert decided(RULES, Believing(DOUBTFUL, confidence=1.0), down=fell).chosen is MID
+FELL = {"question": {"dear": (0.95, 0.6)}, "chat": {"dear": (0.95, 0.6)}}
+
+
+def test_a_baseline_in_quarantine_is_none_but_is_probed() -> None:
+    """It would have these calls, were it as it was; without probes nobody would see that it is back."""
+    seen = {}
+    for number in range(200):
+        decision = decided(RULES, Believing(DOUBTFUL, confidence=1.0), down=FELL, unit=f"u{number}")
+        seen[decision.chosen.name] = decision
+    assert {name: round(decision.propensity, 6) for name, decision in seen.items()} == {"dear": 0.05, "mid": 0.95}
+    assert seen["dear"].reason == "dear, the baseline; a probe: dear is in quarantine for this kind of work"
+    assert not any(decision.deferred for decision in seen.values())
+
+
+def test_and_is_not_probed_where_another_was_surely_better_than_it_ever_was() -> None:
+    seen = [decided(RULES, Believing(SURE, 1.0), down=FELL, unit=f"u{number}") for number in range(100)]
+    assert {(decision.chosen.name, decision.propensity) for decision in seen} == {("mid", 1.0)}
+
+
+def test_where_the_heuristic_decides_instead_it_is_probed_too() -> None:
+    seen = {
+        (decision.chosen.name, decision.deferred, round(decision.propensity, 6))
+        for decision in (decided(RULES, Believing(DOUBTFUL), down=FELL, unit=f"u{number}") for number in range(200))
+    }
+    assert seen == {("dear", False, 0.05), ("cheap", True, 0.95)}
+
+
+def test_what_was_never_heard_of_is_not_surely_better() -> None:
+    """All that is believed of it is from outcomes of others, of the baseline's own not least."""
+    assert decided(RULES, Believing(SURE, heard=("dear", "mid"))).chosen is MID
+    decision = decided(replace(RULES, fallback=()), Believing(SURE, heard=("dear", "cheap")))
+    assert (decision.chosen, verdicts(decision)[1]) == (DEAR, NOT_SURELY_BETTER)
+    decision = decided(RULES, Believing(SURE, heard=()))
+    assert decision.reason == "dear, the baseline: nothing was learned from outcomes yet"
+
+
+def test_without_the_learned_router_it_stays() -> None:
+    """The heuristic has its turn then, and knows no outcome."""
+    decision = decided(RULES, Believing(SURE), loaded=False)
+    assert (decision.chosen, decision.deferred, decision.propensity) == (DEAR, False, 1.0)
+    assert decision.reason == "dear, the baseline: nothing was learned from outcomes yet"
 
 
 def test_one_in_quarantine_that_was_surely_better_is_probed() -> None:
@@ -116,7 +160,9 @@ def test_one_in_quarantine_that_was_surely_better_is_probed() -> None:
         seen[decision.chosen.name] = decision
     assert {name: round(decision.propensity, 6) for name, decision in seen.items()} == {"mid": 0.05, "dear": 0.95}
     assert "a probe: mid is in quarantine" in seen["mid"].reason
-    assert "mid is in quarantine" in seen["dear"].reason
+    assert seen["dear"].reason == (
+        "dear, the baseline: no other is better with a probability of 0.95; mid is in quarantine for this kind of work"
+    )
 
 
 def test_what_is_explored_is_explored_from_it() -> None:
@@ -147,6 +193,15 @@ def test_two_routers_in_turn_keep_to_it_in_the_learned_ones() -> None:
     assert seen == {("learned", "dear", 0.9), ("heuristic", "cheap", 0.1)}
 
 
+def test_and_where_one_is_probed_a_choice_has_its_probability_over_both() -> None:
+    """The learned router chooses `mid` in any case, the heuristic unless it probes `cheap`."""
+    rules = replace(RULES, fallback=(), split={"learned": 0.6, "heuristic": 0.4})
+    fell = {"question": {"cheap": (0.92, 0.5)}, "chat": {"cheap": (0.92, 0.5)}}
+    decisions = [decided(rules, Believing(SURE), down=fell, unit=f"u{number}") for number in range(400)]
+    seen = {(decision.assigned, decision.chosen.name, round(decision.propensity, 6)) for decision in decisions}
+    assert seen == {("learned", "mid", 0.98), ("heuristic", "mid", 0.98), ("heuristic", "cheap", 0.02)}
+
+
 chances = st.floats(0.02, 0.98)
 OBJECTIVES = (
     RULES,
@@ -168,8 +223,9 @@ def test_whoever_is_left_for_wins_so_often_when_drawn(
         for candidate, (p, _, cost) in zip((CHEAP, MID, DEAR), believed, strict=False)
     ]
     means = [float(np.log(p / (1 - p))) for p, _, _ in believed]
-    drawn = {one.candidate.name: (mean, s) for one, mean, (_, s, _) in zip(options, means, believed, strict=True)}
-    stays = baseline_of(rules, options, {})
+    spreads = [s for _, s, _ in believed]
+    drawn = {one.candidate.name: Believed(mean, s) for one, mean, s in zip(options, means, spreads, strict=True)}
+    stays = baseline_of(rules, options)
     if stays is None:
         assert rules.objective != "cheapest_adequate"
         return
@@ -178,8 +234,8 @@ def test_whoever_is_left_for_wins_so_often_when_drawn(
     assert not any(one in unsure for one in left)
     rng, count = np.random.default_rng(5), 4_000
     for option in options[1:]:
-        logits = rng.normal([drawn[one.candidate.name][0] for one in (options[0], option)],
-                            [drawn[one.candidate.name][1] for one in (options[0], option)], (count, 2))  # fmt: skip
+        pair = [drawn[one.candidate.name] for one in (options[0], option)]
+        logits = rng.normal([one.mean for one in pair], [one.spread for one in pair], (count, 2))
         chance = 1.0 / (1.0 + np.exp(-logits))
         wins = sum(
             choose(rules, [replace_score(options[0], a), replace_score(option, b)])[0].candidate is option.candidate

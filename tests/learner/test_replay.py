@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.commands.replay import by_heuristic
 from app.core.policy import HEURISTIC, LEARNED, Baseline, Explore, Key
 from app.core.types import Placement
 from app.gateway.choose import IN_QUARANTINE
@@ -141,6 +142,9 @@ def test_a_route_with_a_baseline_is_replayed_as_it_would_be_served(seen: Traffic
             p = np.array([score.p_success for score in self.score(features, arms)])
             return Drawn(np.log(p / (1.0 - p)), np.full(len(arms), spread**2))
 
+        def heard(self, arms: Sequence[Arm]) -> list[bool]:
+            return [True] * len(arms)
+
     rules = replace(alone(LEARNED), baseline=Baseline("dear"))
     rehearsal, went = Rehearsal(on(rules, learned=Believing(LEARNED, 300)), None), set()
     for row in recorded(seen.records[:200], []):
@@ -150,6 +154,22 @@ def test_a_route_with_a_baseline_is_replayed_as_it_would_be_served(seen: Traffic
         went.add((short, *would.shares))
         assert set(would.shares.values()) == {1.0}
     assert went == {(True, "dear" if stays else "cheap"), (False, "dear")}
+
+
+def test_the_heuristic_alone_keeps_to_no_baseline(seen: Traffic) -> None:
+    """Beside a router that is not loaded a live route would; here the heuristic is what was asked for."""
+    rules, rows = replace(alone(LEARNED), baseline=Baseline("dear")), recorded(seen.records[:200], [])
+    row = next(row for row in rows if row.decision["asked"]["features"][1] < 100)
+    view = on(rules)
+    heuristic = {HEURISTIC: view.routers[HEURISTIC]}
+    kept = Rehearsal(View(view.policy, heuristic, Catalogue(b"{}")), None).again(row)
+    without = Rehearsal(View(by_heuristic(view.policy), heuristic, Catalogue(b"{}")), None).again(row)
+    plain = Rehearsal(on(alone(HEURISTIC)), None).again(row)
+    assert kept is not None
+    assert kept.shares == {"dear": 1.0}
+    assert without == plain
+    assert plain is not None
+    assert plain.shares == {"cheap": 1.0}
 
 
 def test_a_model_that_was_left_out_at_all_its_providers_cannot_be_asked_again(seen: Traffic) -> None:

@@ -67,6 +67,13 @@ def test_how_surely_a_model_is_adequate_is_the_share_of_draws_that_say_so(adequa
     assert live.surely("small", BASE.demand(CHAT).task_type, adequacy) == pytest.approx(share, abs=0.015)
 
 
+def test_it_tells_of_which_models_it_heard_an_outcome_under_whatever_name() -> None:
+    renamed = Arm("little", 2, model="gpt-4o-mini")
+    assert LiveRouter(BASE, PRIOR.start(), "0").heard((*ARMS, renamed)) == [False] * 4
+    joined = PRIOR.joined(taught(1.0, 1), ARMS[1], BASE.ability(ARMS[1]))
+    assert LiveRouter(BASE, joined, "1").heard((*ARMS, renamed)) == [True, False, False, True]
+
+
 def test_what_a_sampler_draws_from_does_not_depend_on_what_was_scored_before() -> None:
     of, other = taught(1.0, 40), ARMS[:2]
     live = LiveRouter(BASE, of, "1")
