@@ -1,11 +1,13 @@
 """Credit: which calls answer for what was said of them and of their task.
 
 A task's outcome is credited to those of its completed calls for which a model was chosen, the last one most: each
-earlier one CREDIT times the next, and all together one label. Calls that only go on with the model of an open tool loop
-get nothing: it is the choice at the loop's beginning that is to be made better. What is divided is the label's weight
-and not its evidence: weakened evidence would explain failures away, the more the longer tasks are, and P(success) is to
-be that of the tasks which a model is given. Where several models made a task's calls less is believed of each (SHARED).
-A call of which the same speaker has said something itself takes nothing from its task.
+earlier one CREDIT times the next, and all together one label at most. Calls that only go on with the model of an open
+tool loop get nothing: it is the choice at the loop's beginning that is to be made better. What is divided is the
+label's weight and not its evidence: weakened evidence would explain failures away, the more the longer tasks are, and
+P(success) is to be that of the tasks which a model is given. Where several models made a task's calls the label of each
+call weighs as much less as the task was not its model's; to believe the word less instead would draw P(success) away
+from the middle (of tasks of two models of which 4 in 10 succeed it would be 0.15). A call of which the same speaker has
+said something itself takes nothing from its task.
 
 A task was broken off where its last call before the word was stopped: by a cap, a clock, the provider or the gateway.
 How it would have turned out nobody knows, so that nothing is learned of what is said of it, good or bad: to hear only
@@ -23,7 +25,7 @@ from typing import Final
 from app.core.feedback import Correction, Feedback, task_thing
 from app.learner.labels import Call, told_of
 from app.learner.signs import circling
-from app.learner.sources import SHARED, TASK, Told
+from app.learner.sources import TASK, Told
 
 CREDIT: Final = 0.9
 
@@ -59,23 +61,27 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
             of_tasks.append(word)
     for word in of_tasks:
         told, every = told_of(word), tasks[word.thing]
-        done, steps = _answerable(every, word)
-        of_whom = SHARED if len({call.model for call in done}) > 1 else TASK if len(steps) > 1 else ""
-        for call, credit in zip(steps, credits_of(len(steps)), strict=True):
+        steps = _answerable(every, word)
+        of_whom = TASK if len(steps) > 1 else ""
+        credits, mine = credits_of(len(steps)), dict[str, float]()
+        for call, credit in zip(steps, credits, strict=True):
+            mine[call.model] = mine.get(call.model, 0.0) + credit
+        for call, credit in zip(steps, credits, strict=True):
             if may_speak(word, call) and (call.request_id, word.by, word.source) not in said:
-                found.setdefault(call.request_id, []).append(replace(told, source=of_whom + told.source, part=credit))
+                part = min(credit * mine[call.model], 1.0)
+                found.setdefault(call.request_id, []).append(replace(told, source=of_whom + told.source, part=part))
     return found
 
 
-def _answerable(task: Sequence[Call], word: Feedback) -> tuple[list[Call], list[Call]]:
-    """The completed calls of a task, in order, that a word on it speaks of, and those of them that answer for it."""
+def _answerable(task: Sequence[Call], word: Feedback) -> list[Call]:
+    """The calls of a task, which are in order, that answer for what a word says of it."""
     done = [call for call in task if call.completed]
     stopped = next((call.stopped for call in reversed(task) if call.created_s <= word.said_s), task[-1].stopped)
     if not stopped or word.correction is Correction.SHOULD_HAVE_USED_STRONGER:
-        return done, [call for call in done if not call.goes_on] or done
+        return [call for call in done if not call.goes_on] or done
     loop = circling(done)
     chosen = [call for call in loop if not call.goes_on]
     if loop and not chosen:  # the choice came before the first answer that was given again
         before = [call for call in done if call.created_s < loop[0].created_s and call.model == loop[0].model]
         chosen = [call for call in before if not call.goes_on][-1:] or loop
-    return loop, chosen
+    return chosen

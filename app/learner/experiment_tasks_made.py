@@ -14,7 +14,7 @@ from app.core.feedback import Feedback, Speaker, Turned, task_thing
 from app.gateway.target import HELD
 from app.learner.experiment_poisoned import KEYS, LIARS, record_of
 from app.learner.lesson import Learned
-from app.learner.sources import SHARED, TASK, VERIFIER, prior_of
+from app.learner.sources import TASK, VERIFIER, prior_of
 from app.learner.step import Learner
 from app.learner.watching import Watching
 from routers.belief import Belief
@@ -199,7 +199,7 @@ def _chosen(work: Work, house: House, belief: Belief, rows: Sequence[int], rng: 
 def _calibration(work: Work, house: House, belief: Belief, chosen: Floats) -> tuple[float, float, float]:
     setup, spoiled = house.setup, RULES[house.setup.rule]
     whole, of_tasks = [], setup.way in (BY_TASK, NAIVE) and setup.calls > 1
-    source = ("" if setup.way != BY_TASK or setup.calls == 1 else TASK if setup.held else SHARED) + VERIFIER
+    source = ("" if setup.way != BY_TASK or setup.calls == 1 else TASK) + VERIFIER
     trust = prior_of(source)
     for kind, rate in work.rate.items():
         kept = 1.0 - spoiled * (1.0 - rate)

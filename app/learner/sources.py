@@ -18,9 +18,7 @@ from routers.abilities import logistic
 
 HUMAN, VERIFIER, PROGRAM, USER = "human", "verifier", "program", "user"
 TASK: Final = "task_"
-SHARED: Final = "shared_task_"
-"""Before a speaker's name: what it said of a whole task of several calls, credited to a call of it. SHARED: the calls
-were of more than one model, and any of them may be why."""
+"""Before a speaker's name: what it said of a whole task of several calls, credited to a call of it."""
 REFUSAL, EMPTY, TRUNCATED = "refusal", "empty", "truncated"
 WRONG_SHAPE, WRONG_ARGUMENTS = "wrong_shape", "wrong_arguments"
 ASKED_AGAIN, MOVED_UP, TOOL_LOOP = "asked_again", "moved_up", "tool_loop"
@@ -35,10 +33,6 @@ _PRIORS: Final = {
     TASK + VERIFIER: (0.94, 0.94, 40.0),
     TASK + PROGRAM: (0.89, 0.84, 30.0),
     TASK + USER: (0.89, 0.79, 30.0),
-    SHARED + HUMAN: (0.85, 0.70, 40.0),
-    SHARED + VERIFIER: (0.85, 0.70, 40.0),
-    SHARED + PROGRAM: (0.80, 0.65, 30.0),
-    SHARED + USER: (0.80, 0.60, 30.0),
     WRONG_SHAPE: (0.990, 0.30, 30.0),
     WRONG_ARGUMENTS: (0.990, 0.25, 30.0),
     REFUSAL: (0.990, 0.10, 30.0),
@@ -200,7 +194,7 @@ def logit(p: float) -> float:
 
 def _outranks(one: str, other: str) -> bool:
     # What was said of a whole task is no judge of anybody: it was said of other calls too.
-    return not one.startswith((TASK, SHARED)) and one not in SIGNS and prior_of(one).informed > prior_of(other).informed
+    return not one.startswith(TASK) and one not in SIGNS and prior_of(one).informed > prior_of(other).informed
 
 
 def _inside(p: float) -> float:

@@ -16,7 +16,7 @@ from app.core.types import Outcome
 from app.learner.credit import credits_of, spoken
 from app.learner.labels import EXPECTED, Call, call_of, label_of, told_of
 from app.learner.signs import LOOP
-from app.learner.sources import SHARED, TASK, USER, VERIFIER, Sources, prior_of
+from app.learner.sources import TASK, USER, VERIFIER, Sources
 
 CALL = Call("req_1", "alice", "small", True, 10.0, 11.0, task_id="job", task_type="code", expected=0.7)
 WORD = Feedback("req_1", "alice", Speaker.USER, Turned.SUCCESS, 20.0, "alice")
@@ -73,15 +73,19 @@ def test_calls_that_go_on_with_an_open_tool_loop_leave_the_credit_to_its_beginni
     )
     assert set(spoken(loop[1:], [word])) == {"req_1", "req_2", "req_3", "req_4"}  # its beginning is not known any more
     ((told,),) = spoken([first, *(replace(call, model="other") for call in loop[1:])], [word]).values()
-    assert told.source == SHARED + USER
+    assert (told.source, told.part) == (USER, 1.0)
 
 
-def test_where_several_models_made_a_task_less_is_believed_of_each() -> None:
-    first, last = steps(2)
+def test_a_task_of_several_models_tells_of_each_as_far_as_it_was_its() -> None:
+    """The word is believed as ever, for what tasks come to is asked of each; it weighs less for who did little."""
+    *calls, last = steps(8)
     word = replace(WORD, thing=task_thing("alice", "job"))
-    ((shared,), _) = spoken([replace(first, model="other"), last], [word]).values()
-    assert shared.source == SHARED + USER
-    assert prior_of(SHARED + USER).informed < prior_of(TASK + USER).informed
+    found = spoken([*calls, replace(last, model="other")], [word])
+    share = credits_of(8)[-1]
+    parts = {name: told.part for name, (told,) in found.items()}
+    assert {told.source for (told,) in found.values()} == {TASK + USER}
+    assert parts["req_7"] == pytest.approx(share**2)
+    assert sum(parts.values()) == pytest.approx(share**2 + (1.0 - share) ** 2)
 
 
 def pull(words: Sequence[Feedback], calls: int, expected: float) -> float:

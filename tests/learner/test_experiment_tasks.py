@@ -70,7 +70,7 @@ def test_one_call_of_a_task_that_one_model_serves_is_credited(work: Work) -> Non
     mixed.step()
     parts = [told.part for lesson in mixed.learner.lessons.values() for told in lesson.told]
     assert len(parts) == 4
-    assert sum(parts) == pytest.approx(1.0)
+    assert 0.49 < sum(parts) < 0.51
 
 
 def test_who_hears_of_each_call_loses_less_than_who_hears_nothing(work: Work) -> None:

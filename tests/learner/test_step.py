@@ -222,6 +222,19 @@ def test_what_tasks_come_to_is_what_is_believed_however_long_they_are(rate: floa
     assert p(made) == pytest.approx(rate, abs=0.12)
 
 
+@pytest.mark.parametrize("rate", [0.4, 0.9])
+def test_what_tasks_of_two_models_come_to_is_believed_of_both(rate: float) -> None:
+    """Synthetic. That either may be why makes neither's tasks fail more, nor less, than they do."""
+    rng, made = np.random.default_rng(4), Learner(BASE)
+    for task in range(400):
+        models = ("small", "large") if task % 2 else ("large", "small")
+        made.saw([record(2 * task + n, model, task_id=f"t{task}") for n, model in enumerate(models)])
+        made.said([of_task(f"t{task}", "success" if rng.random() < rate else "failure")])
+        made.step(NOW_S)
+    for model in ("small", "large"):
+        assert p(made, model) == pytest.approx(rate, abs=0.08)
+
+
 def test_what_is_learned_anew_is_counted_once() -> None:
     """A task's word is shared anew with each call that joins, and what a model has taught stays one label."""
     made = learner()
