@@ -341,6 +341,10 @@ def _warnings(spec: PolicySpec, policy: Policy, dropped: DroppedOut, catalogue: 
     for name, route in policy.routes.items():
         if route.baseline is not None and route.explore is None:
             yield f"route {name}: baseline without explore: the other candidates are hardly ever tried"
+        if route.baseline is not None and policy.models[route.baseline.model].price is None:
+            adequate = route.objective == "cheapest_adequate"
+            comes = "nothing is explored from it" if adequate else f"objective {route.objective} does not keep to it"
+            yield f"route {name}: the baseline has no price: {comes}"
     caps = policy.caps
     if caps.request_nano and caps.task_nano and caps.request_nano > caps.task_nano:
         yield "caps.request is above caps.task: it never binds within a task"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from app.core.policy import ROUTERS, Objective
 from app.stores.policy_types import Budget, ModelName, NotBool, OnCut, Seconds, Share, Spec, Tokens, known_keys
@@ -42,6 +43,8 @@ class BaselineSpec(Spec):
 
 
 def _named(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise PydanticCustomError("baseline", "must be one of the candidates, or a mapping with a `model`")
     return {"model": value} if isinstance(value, str) else value
 
 

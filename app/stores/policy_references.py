@@ -129,7 +129,8 @@ def _baseline_problems(
     yield from _unknown(document, at, model, "model", models)
     if isinstance(model, str) and model in models and model not in _list(route.get("candidates")):
         yield document.problem(at, f"'{model}' is none of this route's candidates")
-    if given is not None and route.get("router") == "heuristic":
+    split = mapping(route.get("split"))
+    if given is not None and (route.get("router") == "heuristic" or (split and not split.get("learned"))):
         yield document.problem(path, "is left only by what the learned router knows: leave one out", at_key=True)
 
 

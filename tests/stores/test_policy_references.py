@@ -128,6 +128,11 @@ def test_shares_and_pins_may_come_from_the_environment() -> None:
         ("baseline: {model: x}", ["9:23: routes.auto.baseline.model: there is no model 'x'"]),
         ("baseline: l", ["9:15: routes.auto.baseline: 'l' is none of this route's candidates"]),
         ("baseline: {model: m, sure: 0.3}", ["9:32: routes.auto.baseline.sure: must be greater than or equal to 0.5"]),
+        ("baseline: [m]", ["9:5: routes.auto.baseline: must be one of the candidates, or a mapping with a `model`"]),
+        (
+            "baseline: m, split: {heuristic: 1}",
+            ["9:5: routes.auto.baseline: is left only by what the learned router knows: leave one out"],
+        ),
         ("baseline: {sure: 0.9}", ["9:5: routes.auto.baseline.model: is required"]),
         (
             "baseline: m, router: heuristic",
@@ -155,3 +160,21 @@ def test_a_pin_to_a_model_that_is_off_is_off_and_said_to_be() -> None:
     assert built.routes["auto"].pin == {"chat": "m"}
     assert "route auto: the pin to big is off, for that model is" in built.warnings
     assert len(built.warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("route", "warning"),
+    [
+        ("baseline: m", "baseline without explore: the other candidates are hardly ever tried"),
+        ("baseline: u, explore: {max_usd_per_day: 1}", "the baseline has no price: nothing is explored from it"),
+        (
+            "baseline: u, explore: {max_usd_per_day: 1}, objective: utility, success_value_usd: 1",
+            "the baseline has no price: objective utility does not keep to it",
+        ),
+        ("baseline: m, explore: {max_usd_per_day: 1}", None),
+    ],
+)
+def test_a_baseline_that_nothing_can_be_learned_beside_is_warned_of(route: str, warning: str | None) -> None:
+    text = f"{BASE}  u: {{provider: p}}\nroutes:\n  auto: {{candidates: [m, u], {route}}}\n"
+    told = [said for said in build(text).warnings if said.startswith("route")]
+    assert told == ([] if warning is None else [f"route auto: {warning}"])
