@@ -254,8 +254,24 @@ def test_what_is_not_the_models_doing_is_not_judged(gateway: LiveGateway, knowin
     dead = probe(gateway, probes, "--json")
     assert (dead.exit_code, told(dead)["worse"]) == (1, [])
     assert "small: nothing is known of it" in dead.stderr
+    assert COUNT - 20 - 4 <= told(dead)["unasked"]["small"] <= COUNT - 20  # four are asked at a time
+    assert "not asked: nothing could be said of the last 20" in dead.stderr
     knowing.instead = lambda _model, _number: None
     assert line_of(probe(gateway, probes, "--json"), "small")["last_asked"] == COUNT - 2
+
+
+def test_a_provider_that_only_says_later_ends_no_run(
+    gateway: LiveGateway, upstream: ScriptedUpstream, knowing: Knowing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_calls, "PAUSE_S", (0.001, 0.002))
+    monkeypatch.setattr(probe_calls, "TRIES", 3)
+    knowing.instead = lambda model, _: Script.failure(429) if model == "small-v1" else None
+    done = probe(gateway, sums(tmp_path, 5), "--json")
+    assert done.exit_code == 1
+    assert (line_of(done, "large")["right"], line_of(done, "small")["asked"]) == (5, 0)
+    assert sum(one["calls"] for one in told(done)["unjudged"]) == 5
+    knowing.instead = lambda _model, _number: None
+    assert len(words_of(gateway)) == 5
 
 
 def test_checks_of_tools_and_shapes_and_kinds_of_ones_own(
