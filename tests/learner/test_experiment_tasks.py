@@ -10,7 +10,6 @@ import pytest
 from app.commands.evaluate import prices_of
 from app.learner import experiment_tasks as experiment
 from app.learner import experiment_tasks_made as made
-from app.learner.experiment_tasks import falls, lines, told
 from app.learner.experiment_tasks_made import BY_CALL, BY_ONE, BY_TASK, NAIVE, NOTHING, House, Setup, Work, found
 from routers.eval_loop_world import Setting
 from tests.routers.made_rows import made_rows
@@ -82,10 +81,9 @@ def test_who_hears_of_each_call_loses_less_than_who_hears_nothing(work: Work) ->
     assert 0.0 <= heard.covered <= 1.0
 
 
-def test_the_tables_have_all_that_was_run(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_have_all_that_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "LENGTHS", (1, 8))
-    world = setting.world("here")
-    whole = told(lines(world, range(2)), falls(world, range(2)), 2)
+    whole = experiment.experiment(Setting(made_rows(320, source="here"), prices_of(None), 2))
     regret, fall, lies = (sheet.rows for sheet in whole.sheets)
     assert {(row[1], row[3], row[4]) for row in regret} == {
         (str(setup.calls), "once a task" if setup.held else "for each call", setup.way)
