@@ -78,7 +78,9 @@ def test_learning_once_and_looking_at_it(folder: Path) -> None:
         for level in ("0.3", "0.99")
     )
     assert 0.0 <= hard < 0.5 < easy <= 1.0
-    assert "(a baseline is left at `sure`, or 0.95)" in bursar(folder, "router", "show", "--adequacy", "0.8").stdout
+    shown = bursar(folder, "router", "show", "--adequacy", "0.8").stdout
+    assert "(a baseline is left at `sure`, or 0.95)" in shown
+    assert "no outcome was heard" in shown
 
 
 async def test_it_learns_by_the_rules_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ async def _show(
     say("P(success) of each model on each kind of work, and the standard deviation of its log odds")
     if adequacy is not None:
         say(f"In brackets: the probability that it is {adequacy:g} or more (a baseline is left at `sure`, or 0.95)")
+        say("A baseline is left for no model of which no outcome was heard, however sure that is")
     rows = [[model["model"], f"{model['labels']:.1f}", *_believed(model)] for model in models]
     table(("model", "labels", *(kind.value for kind in TYPES)), rows, right={"labels"})
     return 0
