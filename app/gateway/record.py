@@ -222,13 +222,17 @@ def _demand_form(u: int, place: int) -> bytes:
 
 
 def opinion_json(opinion: Opinion) -> dict[str, Any]:
-    """What a router that was asked, and did not decide, made of the same candidates."""
-    return {
+    """What a router that was asked, and did not decide, made of the same candidates. `decides`: False where it would
+    not in its own turn either, for the route has a baseline."""
+    found: dict[str, Any] = {
         "router": opinion.router,
         "would_choose": opinion.chosen.candidate.name,
         "reason": opinion.reason,
         "candidates": [opined_json(seen) for seen in opinion.considered],
     }
+    if not opinion.decides:
+        found["decides"] = False
+    return found
 
 
 def considered_json(considered: Sequence[Considered], view: View) -> msgspec.Raw:

@@ -31,7 +31,7 @@ class Opinion(msgspec.Struct, frozen=True):
 
     `share`: the probability of that choice, over whether this is a probe of a model in quarantine; `instead`: what the
     other draw chooses (None: the same). `kept_from`: those for which the route's baseline was not left, though more was
-    expected of them; None: it keeps to none."""
+    expected of them; None: it keeps to none. `decides`: False where the baseline decides in this router's turn."""
 
     router: str
     considered: tuple[Considered, ...]
@@ -41,6 +41,7 @@ class Opinion(msgspec.Struct, frozen=True):
     share: float = 1.0
     instead: Considered | None = None
     kept_from: tuple[Considered, ...] | None = None
+    decides: bool = True
 
 
 class Scoring:
@@ -119,6 +120,7 @@ class Scoring:
                 reason = kept if instead is None else f"{kept}; {instead.candidate.name} is {IN_QUARANTINE}"
             else:
                 reason = why_left(baseline, reason)
+            self.opinions[router] = msgspec.structs.replace(own, decides=False)
             self.opinions[name] = Opinion(own.router, *seen, chosen, reason, share, instead, tuple(unsure))
         return self.opinions[name]
 

@@ -101,7 +101,7 @@ def _possible(decision: Mapping[str, Any], propensity: float) -> frozenset[str]:
     `replay_estimates` notices where it was hardly ever."""
     found = {decision["chosen"]}
     if propensity < 1.0:
-        found.update(other["would_choose"] for other in decision.get("others") or ())
+        found.update(one["would_choose"] for one in decision.get("others") or () if one.get("decides", True))
         if decision.get("explored") is not None or decision.get("share") is None:
             found.update(c["model"] for c in decision.get("candidates") or () if c.get("verdict") in COULD_SERVE)
     return frozenset(found)

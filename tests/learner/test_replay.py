@@ -30,8 +30,8 @@ from routers.learned import LearnedRouter, load
 from routers.live import Drawn
 from routers.probes import PROBE_SHARE
 from tests.gateway import test_explore as explore
-from tests.gateway.policy_values import model, policy, provider, request
-from tests.learner.replayed import CHEAP, DEAR, ByLength, Traffic, alone, decided, on, record_of, traffic
+from tests.gateway.policy_values import FixedRouter, model, policy, provider, request
+from tests.learner.replayed import CHEAP, DEAR, SPLIT, ByLength, Traffic, alone, decided, on, record_of, traffic
 
 SEED = 5
 
@@ -154,6 +154,29 @@ def test_a_route_with_a_baseline_is_replayed_as_it_would_be_served(seen: Traffic
         went.add((short, *would.shares))
         assert set(would.shares.values()) == {1.0}
     assert went == {(True, "dear" if stays else "cheap"), (False, "dear")}
+
+
+def test_what_a_baseline_keeps_a_router_from_could_not_have_been_chosen() -> None:
+    """In a split each choice of another router is one that might have been drawn, but what was not left for is none."""
+
+    class Doubtful(FixedRouter):
+        def drawn(self, features: Features, arms: Sequence[Arm]) -> Drawn:
+            return Drawn(np.full(len(arms), 2.4), np.full(len(arms), 1.0))
+
+        def heard(self, arms: Sequence[Arm]) -> list[bool]:
+            return [True] * len(arms)
+
+    learned = Doubtful({"cheap": (0.5, 100.0), "mid": (0.9, 100.0), "dear": (0.95, 100.0)}, LEARNED)
+    heuristic = FixedRouter({"cheap": (0.9, 100.0), "mid": (0.9, 100.0), "dear": (0.95, 100.0)})
+    rules = replace(SPLIT, candidates=("cheap", "mid", "dear"), baseline=Baseline("dear"))
+    models = policy([CHEAP, model("mid", 2 * 10**9), DEAR], [rules])
+    view, chosen = View(models, {LEARNED: learned, HEURISTIC: heuristic}, Catalogue(b"{}")), set()
+    for n in range(20):
+        decision = decided(view, request(), f"u{n}")
+        chosen.add(decision.chosen.name)
+        (row,) = recorded([record_of(view, decision, n)], [])
+        assert row.possible == {"cheap", "dear"}
+    assert chosen == {"cheap", "dear"}
 
 
 def test_the_heuristic_alone_keeps_to_no_baseline(seen: Traffic) -> None:
