@@ -20,7 +20,7 @@ from app.commands.probe_checks import TooSlow, is_right
 from app.commands.probe_set import Probe, digest
 from app.commands.probe_state import Answered, Journal, Told
 from app.commands.terminal import visible
-from app.core.money import NANO_PER_USD, usd_text
+from app.core.money import NANO_PER_USD, nano_from_usd, usd_text
 from app.core.raw import UNREADABLE
 from app.core.types import Outcome
 
@@ -34,6 +34,8 @@ WAITS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVA
 RECORD_TRIES, FEW = 40, 4
 RECORD_PAUSE_S: Final = 0.05
 """A call's record is written some milliseconds after its answer."""
+MARGIN: Final = 4
+"""How many times as dear as the dearest so far a call may be for several at a time to stay clear of a cap."""
 MESSAGE_CHARS: Final = 200
 TAG: Final = "probe"
 
@@ -48,7 +50,8 @@ class NoAnswer(Exception):
 @dataclass
 class Asking:
     """One run's way to the gateway. `left`: models that are asked no more, and why; `failed`: how often in a row
-    nothing could be said of one. `mute`: feedback is not taken at the moment."""
+    nothing could be said of one. `mute`: feedback is not taken at the moment. `running`: calls under way;
+    `dearest_nano`: of those that ended (None: none has); `left_nano`: what the tightest cap leaves (None: not known)."""
 
     base: str
     key: str | None
@@ -59,6 +62,18 @@ class Asking:
     failed: dict[str, int] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
     mute: bool = False
+    running: int = 0
+    dearest_nano: int | None = None
+    left_nano: int | None = None
+    _turn: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def near(self) -> bool:
+        """Whether calls go one by one: several at a time may together exceed a cap by a few tokens, one may not. So it
+        is near the budget, and until it is known what a call costs."""
+        if self.dearest_nano is None:
+            return True
+        return self.left_nano is not None and self.left_nano < MARGIN * self.concurrency * self.dearest_nano
 
     async def run(self, probes: Sequence[Probe], untold: dict[str, bool]) -> dict[str, bool]:
         """Say what earlier runs left unsaid, ask all that is not answered yet, in a random order, and report each;
@@ -81,8 +96,14 @@ class Asking:
         async def work() -> None:
             while due:
                 model, probe = due.popleft()
+                async with self._turn:
+                    await self._turn.wait_for(lambda: not self.running or not self.near)
+                    self.running += 1
                 if model not in self.left:
                     await self._one(session, model, probe)
+                async with self._turn:
+                    self.running -= 1
+                    self._turn.notify_all()
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -113,6 +134,10 @@ class Asking:
             raise Refused(f"{probe.id}: the gateway refuses it: {status} {_message(answer)}")
         line = judged(model, probe, status, call, answer, record)
         self.journal.note(line)
+        if line.cost_nano is not None:
+            self.dearest_nano = max(self.dearest_nano or 0, line.cost_nano)
+        if (remaining := said.get("x-bursar-remaining-usd")) is not None:
+            self.left_nano = 0 if remaining.startswith("-") else nano_from_usd(remaining)
         self.failed[model] = 0 if line.right is not None else self.failed.get(model, 0) + 1
         if self.failed[model] >= GIVE_UP:
             self.left[model] = f"nothing could be said of the last {GIVE_UP}"
