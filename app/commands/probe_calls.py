@@ -51,7 +51,7 @@ class NoAnswer(Exception):
 class Asking:
     """One run's way to the gateway. `left`: models that are asked no more, and why; `failed`: how often in a row
     nothing could be said of one. `mute`: feedback is not taken at the moment. `running`: calls under way;
-    `dearest_nano`: of those that ended (None: none has); `left_nano`: what the tightest cap leaves (None: not known)."""
+    `dearest_nano`: of those that ended (None: none has); `left_nano`: what the tightest cap leaves (None: unknown)."""
 
     base: str
     key: str | None
