@@ -62,7 +62,8 @@ class Adequate(Online):
         for arm in range(len(means)):
             pair = sorted((arm, baseline), key=place.__getitem__)
             drawn = [means[one] for one in pair], [spreads[one] for one in pair]
-            yield arm == baseline or first_adequate(*drawn, pair.index(arm), self._level) >= SURE
+            heard = self.belief.own[self.world.arms[arm].name].labels > 0.0
+            yield arm == baseline or (heard and first_adequate(*drawn, pair.index(arm), self._level) >= SURE)
 
 
 @dataclass(frozen=True)
