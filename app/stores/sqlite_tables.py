@@ -208,8 +208,9 @@ def _select_scopes(rows: int) -> str:
 
 @cache
 def _select_holds(rows: int) -> str:
-    columns = "call_id, owner, names, spent_nano, held_nano, risk_nano"
-    joined = "holds JOIN scope_lists ON scope_lists.id = holds.scopes"
+    # A gateway of the third version that has the file open goes on writing the list itself.
+    columns = "call_id, owner, COALESCE(names, scopes), spent_nano, held_nano, risk_nano"
+    joined = "holds LEFT JOIN scope_lists ON scope_lists.id = holds.scopes"
     return f"SELECT {columns} FROM {joined} WHERE call_id IN ({_times(rows, NAME_ROW)})"
 
 

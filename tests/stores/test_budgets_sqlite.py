@@ -206,6 +206,17 @@ class TestFile:
             await asyncio.gather(*(store.apply(Settle(call, 4)) for call in "123"))
             assert [await balance(store, name) for name in "sg"] == [Balance(12, 0, 3, 100), Balance(4, 0, 1)]
 
+    async def test_holds_that_a_gateway_of_the_third_version_makes_meanwhile_end_too(self, path: Path) -> None:
+        """It had the file open when a newer one updated it, as workers have that are replaced one by one."""
+        async with opened(path, lease_s=SHORT_LEASE_S) as older, opened(path) as newer:
+            await granted(older, reserve(older, "1", Claim("s", 100), Claim("g"), risk=6))
+            with closing(sqlite3.connect(path)) as db, db:
+                db.execute("UPDATE holds SET scopes = (SELECT names FROM scope_lists WHERE id = holds.scopes)")
+                db.execute("DELETE FROM scope_lists")
+            (expired,) = await beat_until_expired(newer, 1)
+            assert (expired.scopes, expired.charged_nano) == (("s", "g"), 6)
+            assert [await balance(newer, name) for name in "sg"] == [Balance(6, 0, 1, 100), Balance(6, 0, 1)]
+
     async def test_lists_of_scopes_are_kept_while_a_hold_has_them(self, path: Path) -> None:
         """Whoever takes the others away, a process that had written one writes it again."""
         async with opened(path) as store, opened(path) as other:
