@@ -47,6 +47,11 @@ class Lease:
     used_s: float
     spent_nano: int = 0
 
+    def pays_for(self, wanted: Wanted) -> bool:
+        """Whether this one need not be asked for: it fits."""
+        same = (self.day_nano, self.day) == (wanted.day_nano, wanted.today)
+        return same and self.spent_nano + wanted.nano <= self.held_nano
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -118,6 +123,9 @@ class SharedBudget:
         self._waiting.clear()
         while self._wanted:
             route, wanted = self._wanted.popitem()
+            lease = self._leases.get(route)
+            if lease is not None and lease.pays_for(wanted):
+                continue  # it was wanted while this lease was asked for
             await self._settle(route)
             until_s = asyncio.get_running_loop().time() + AGAIN_S
             if await self._lease(route, wanted, wanted.nano):

@@ -110,6 +110,25 @@ async def test_one_worker_gets_what_another_gave_back(opened: Open) -> None:
         assert await explore(third, 30_000)
 
 
+async def test_calls_that_come_while_a_lease_is_asked_for_do_not_have_it_given_back(opened: Open) -> None:
+    async with opened() as store:
+        budget = budget_of(store)
+
+        async def calls() -> None:
+            while True:
+                budget.allows("auto", DAY, 1_000, TODAY)
+                await asyncio.sleep(0)
+
+        calling = asyncio.create_task(calls())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(budget.renew(), 10)
+        calling.cancel()
+        assert budget.allows("auto", DAY, 1_000, TODAY)
+        (found,) = await store.balances([SCOPE])
+        assert found is not None
+        assert found.calls == 1
+
+
 async def test_a_budget_that_was_raised_is_asked_of_at_once_and_a_lowered_one_binds_at_once(opened: Open) -> None:
     async with opened() as store:
         budget = budget_of(store)
