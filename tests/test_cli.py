@@ -276,7 +276,7 @@ def test_where_there_is_no_ledger_none_is_made(tmp_path: Path) -> None:
 # Keys, help, looks
 
 
-@pytest.mark.parametrize("options", [(), ("--admin",), ("--judges",), ("--expires", "2031-01-01")])
+@pytest.mark.parametrize("options", [(), ("--admin",), ("--judges",), ("--probes",), ("--expires", "2031-01-01")])
 def test_a_new_key_is_shown_once_with_the_line_that_lets_the_policy_know_it(
     options: Sequence[str], policy: Path
 ) -> None:
@@ -287,7 +287,7 @@ def test_a_new_key_is_shown_once_with_the_line_that_lets_the_policy_know_it(
     policy.write_text(CONTRACT.replace("keys: []", "") + lines)
     (key,) = load_policy(policy, env={}, catalogue=CATALOGUE).keys.values()
     assert (key.name, key.sha256, key.admin) == ("ci", hash_key(secret), "--admin" in options)
-    assert key.judges is ("--judges" in options)
+    assert (key.judges, key.probes) == ("--judges" in options, "--probes" in options)
     assert key.expires_s == (1_924_992_000 if "--expires" in options else None)
     assert ("keys: ci (until 2031-01-01 00:00 UTC)" in bursar("policy", "check", str(policy)).stdout) == (
         "--expires" in options
@@ -301,7 +301,7 @@ def test_a_key_that_has_expired_already_is_not_made(moment: str) -> None:
     assert "sk-bursar-" not in done.stdout
 
 
-@pytest.mark.parametrize("options", [("--admin",), ("--team", "lab")])
+@pytest.mark.parametrize("options", [("--admin",), ("--probes",), ("--team", "lab")])
 def test_a_key_that_judges_is_nothing_else(options: Sequence[str]) -> None:
     done = bursar("keys", "new", "ci", "--judges", *options)
     assert done.exit_code == 2

@@ -119,7 +119,11 @@ def test_an_expression_that_would_take_ages_says_nothing(monkeypatch: pytest.Mon
         ({}, "a check is one of"),
         ({"ignore_case": True}, "a check is one of"),
         ({"matches": "("}, "not a regular expression"),
+        ({"matches": "a{99999999999}"}, "not a regular expression"),
+        ({"matches": "(" * 5_000 + ")" * 5_000}, "not a regular expression"),
         ({"contains": []}, "an empty list"),
+        ({"number": float("nan")}, "no answer is that"),
+        ({"number": {"value": float("inf")}}, "no answer is that"),
         ({"number": {"value": 1, "tolerance": -1}}, "must not be negative"),
     ],
 )

@@ -38,6 +38,7 @@ routes:
   auto: {{candidates: [small, large], adequacy: 0.5, fallback: [large]}}
 keys:
   - {{name: prober, sha256: "{prober}", probes: true}}
+  - {{name: narrow, sha256: "{narrow}", probes: true, routes: [auto]}}
   - {{name: alice, sha256: "{alice}"}}
   - {{name: boss, sha256: "{boss}", admin: true}}
 """
@@ -80,7 +81,7 @@ def no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def policy(upstream: ScriptedUpstream) -> str:
-    return POLICY.format(url=upstream.url, **{name: sha256(name) for name in ("prober", "alice", "boss")})
+    return POLICY.format(url=upstream.url, **{name: sha256(name) for name in ("prober", "narrow", "alice", "boss")})
 
 
 @pytest.fixture
@@ -405,6 +406,9 @@ def test_what_a_run_would_cost(gateway: LiveGateway, upstream: ScriptedUpstream,
     again = told(probe(gateway, probes, "--dry-run", "--json", usd=None))["models"]
     assert sum(model["last_run_usd"] for model in again) == pytest.approx(spent, abs=1e-8)
     assert "last run $" in probe(gateway, probes, "--dry-run", usd=None).stdout
+    own = probe(gateway, probes, "--dry-run", "--json", usd=None, key="narrow")  # it may use the route alone
+    assert [model["at_most_usd"] for model in told(own)["models"]] == [None, None]
+    assert told(own)["models"][0]["last_run_usd"] == again[0]["last_run_usd"]
 
 
 @pytest.mark.parametrize(
@@ -431,12 +435,15 @@ def test_wrong_usage_costs_nothing(
 def test_without_a_gateway(probes: Path, free_port: int) -> None:
     done = CliRunner().invoke(cli, ["probe", str(probes), "--gateway", f"http://127.0.0.1:{free_port}"])
     assert (done.exit_code, "no gateway answers at" in done.stderr) == (2, True)
+    done = CliRunner().invoke(cli, ["probe", str(probes), "--gateway", "elsewhere"])
+    assert (done.exit_code, "--gateway: " in done.stderr) == (2, True)
 
 
 def test_a_model_that_is_no_candidate_says_so(gateway: LiveGateway, probes: Path) -> None:
-    done = probe(gateway, probes, "--model", "none")
+    done = probe(gateway, probes, "--model", "none", "--concurrency", "1")
     assert done.exit_code == 1
     assert "What X-Bursar-Probe names is no candidate of this route" in done.stderr
+    assert "none: 39 not asked: it is no candidate of this route" in done.stderr
 
 
 def test_a_fall_of_five_points_is_found_by_the_learner_and_the_command(

@@ -56,12 +56,21 @@ def test_yaml_is_a_list(tmp_path: Path) -> None:
     path = tmp_path / "probes.yaml"
     path.write_text("- {id: one, prompt: 1 + 1?, max_tokens: 9, check: {number: 2}}\n")
     assert read_set(path) == read_set(written(tmp_path, ONE))
+    path.write_text("- {id: one, messages: [{role: user, content: 2024-01-31}], check: {number: 2}}\n")
+    with pytest.raises(Refused, match=r"entry 1: it cannot be sent as JSON: .*date"):
+        read_set(path)
     path.write_text("probes: []")
     with pytest.raises(Refused, match="a list of probes is wanted"):
         read_set(path)
     path.write_text("- {")
     with pytest.raises(Refused, match="not YAML"):
         read_set(path)
+
+
+def test_what_windows_writes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "windows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(json.dumps(one).encode() + b"\r\n" for one in (ONE, TWO)))
+    assert read_set(path) == read_set(written(tmp_path, ONE, TWO))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,9 @@ def test_yaml_is_a_list(tmp_path: Path) -> None:
         ({**TWO, "stream": True}, ":2: stream cannot be set: answers are asked for whole"),
         ({**TWO, "model": "m"}, ":2: model cannot be set"),
         ({**TWO, "id": "one"}, r":2: it has the id of the one at .*:1"),
+        ("[" * 100_000 + "]" * 100_000, ":2: not JSON"),
+        ('{"id": "x", "prompt": "\\ud800", "check": {"number": 1}}', ":2: it cannot be sent as JSON"),
+        ('{"id": "x", "prompt": "x", "temperature": NaN, "check": {"number": 1}}', ":2: it cannot be sent as JSON"),
         ({**ONE, "id": "other"}, r":2: it looks to the gateway like the one at .*:1"),
     ],
 )

@@ -10,7 +10,7 @@ from app.stores.keys import new_key
 from app.stores.policy_types import NAME_PATTERN, epoch_s
 
 
-def new(name: str, *, admin: bool, judges: bool, team: str | None, expires: str | None) -> int:
+def new(name: str, *, admin: bool, judges: bool, probes: bool, team: str | None, expires: str | None) -> int:
     """Print a fresh key and the policy's line for it; the exit code."""
     for what, given in (("key", name), ("team", team)):
         if given is not None and not re.fullmatch(NAME_PATTERN, given):
@@ -18,8 +18,8 @@ def new(name: str, *, admin: bool, judges: bool, team: str | None, expires: str 
                 f"the name of a {what} starts with a letter or digit and goes on with letters, digits, `.`, `_` or `-`"
             )
             return 2
-    if judges and (admin or team is not None):
-        complain("--judges: such a key makes no calls, so that it goes without --admin and --team")
+    if judges and (admin or probes or team is not None):
+        complain("--judges: such a key makes no calls, so that it goes without --admin, --probes and --team")
         return 2
     try:
         passed = expires is not None and epoch_s(expires) <= time.time()
@@ -41,5 +41,6 @@ def new(name: str, *, admin: bool, judges: bool, team: str | None, expires: str 
         f', {what}: "{given}"' for what, given in (("team", team), ("expires", expires)) if given is not None
     )
     more += ", admin: true" if admin else ", judges: true" if judges else ""
+    more += ", probes: true" if probes else ""
     say(f'  - {{name: "{name}", sha256: "{sha256}"{more}}}')
     return 0

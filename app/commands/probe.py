@@ -76,10 +76,14 @@ def _listed(gateway: Gateway, name: str) -> dict[str, Any]:
         status, found = gateway.ask("GET", f"/v1/models/{quote(name, safe='')}")
     except (OSError, URLError):
         raise Refused(f"no gateway answers at {gateway.url}; is `bursar serve` running?") from None
+    except ValueError as error:
+        raise Refused(f"--gateway: {error}") from None
     if status != 200 or not isinstance(found, dict):
         message = found.get("error", {}).get("message") if isinstance(found, dict) else None
         hint = f" Put your key into {KEY_VARIABLE}." if status == 401 else ""
         raise Refused(f"{name}: {message or status}{hint}")
+    if not isinstance(found.get("bursar"), dict):
+        raise Refused(f"{gateway.url} is no gateway of Bursar's")
     return found
 
 
@@ -92,7 +96,7 @@ def _expected(gateway: Gateway, probes: Sequence[Probe], models: Sequence[str], 
     """Print what a run would cost: by the last one, and at most, by prices and output limits."""
     rows = []
     for model in models:
-        price = _listed(gateway, model)["bursar"].get("price_usd_per_1k")
+        price = _price(gateway, model)
         kept = state.models.get(model)
         last = None
         if kept is not None and kept.last.cost_nano is not None and kept.last.right:
@@ -106,6 +110,16 @@ def _expected(gateway: Gateway, probes: Sequence[Probe], models: Sequence[str], 
         shown = [(m, str(len(probes)), *("unknown" if c is None else usd_text(c) for c in (a, b))) for m, a, b in rows]
         table(EXPECTED_COLUMNS, shown, right=EXPECTED_COLUMNS[1:])
     return 0
+
+
+def _price(gateway: Gateway, model: str) -> dict[str, Any] | None:
+    """None where it has none, or the key may use the route alone, so that it is not told of its models."""
+    try:
+        price: dict[str, Any] | None = _listed(gateway, model)["bursar"].get("price_usd_per_1k")
+    except Refused as error:
+        complain(f"{error} So what it costs at most is not known.")
+        return None
+    return price
 
 
 def _at_most(probes: Sequence[Probe], model: str, price: dict[str, Any] | None) -> int | None:

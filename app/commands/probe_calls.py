@@ -38,6 +38,7 @@ MARGIN: Final = 4
 """How many times as dear as the dearest so far a call may be for several at a time to stay clear of a cap."""
 MESSAGE_CHARS: Final = 200
 TAG: Final = "probe"
+NAMES_MODEL: Final = "X-Bursar-Probe"
 
 
 GIVE_UP: Final = 20
@@ -116,7 +117,7 @@ class Asking:
         """Ask one, and report it. Raises Refused or NoAnswer."""
         begun = self.journal.begun
         headers = {
-            "x-bursar-probe": model,
+            NAMES_MODEL.lower(): model,
             "x-bursar-task-id": begun.run,
             "x-bursar-task-max-cost-usd": usd_text(begun.most_nano),
             "x-bursar-tags": TAG,
@@ -134,6 +135,8 @@ class Asking:
             raise Refused(f"{probe.id}: the gateway refuses it: {status} {_message(answer)}")
         line = judged(model, probe, status, call, answer, record)
         self.journal.note(line)
+        if _refused_member(answer) == NAMES_MODEL:  # it answers the next no better
+            self.left[model] = "it is no candidate of this route"
         if line.cost_nano is not None:
             self.dearest_nano = max(self.dearest_nano or 0, line.cost_nano)
         if (remaining := said.get("x-bursar-remaining-usd")) is not None:
@@ -238,6 +241,12 @@ def _message(answer: Any) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
     said = str(error.get("message") or error.get("code")) if isinstance(error, dict) else ""
     return visible(said[:MESSAGE_CHARS])
+
+
+def _refused_member(answer: Any) -> Any:
+    """What of a request an error names; None for nothing."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error.get("param") if isinstance(error, dict) else None
 
 
 def _json(raw: bytes) -> Any:

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -57,9 +58,12 @@ class Check(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
             return "contains: an empty list is in every answer"
         if isinstance(self.number, Number) and not self.number.tolerance >= 0.0:
             return "number.tolerance must not be negative"
+        number = self.number.value if isinstance(self.number, Number) else self.number
+        if number is not None and not isfinite(number):
+            return "number: no answer is that"
         try:
             re.compile(self.matches or "")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             return f"matches: not a regular expression: {error}"
         return None
 

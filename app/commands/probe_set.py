@@ -73,7 +73,7 @@ def digest_of(probes: list[Probe]) -> str:
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Each with the place where it stands. Raises Refused."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{path} cannot be read: {error}") from None
     if path.suffix in {".yaml", ".yml"}:
@@ -91,7 +91,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
             continue
         try:
             yield f"{path}:{number}", json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"{path}:{number}: not JSON: {error}")
     if problems:
         raise Refused("\n".join(problems))
@@ -113,7 +113,12 @@ def _probe(value: Any) -> Probe:
     asked = {"messages": [{"role": "user", "content": entry.prompt}]} if entry.prompt is not None else {}
     body = {**asked, **rest}
     check = msgspec.json.encode(entry.check).decode()
-    return Probe(entry.id, entry.kind, body, entry.check, f"{entry.id}#{digest(json.dumps(body), check)}")
+    try:
+        asked_for = json.dumps(body, allow_nan=False)
+        json.dumps(body, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # dates of YAML, NaN, half a surrogate pair
+        raise ValueError(f"it cannot be sent as JSON: {error}") from None
+    return Probe(entry.id, entry.kind, body, entry.check, f"{entry.id}#{digest(asked_for, check)}")
 
 
 def _fault(entry: _Entry, value: Mapping[str, Any]) -> str | None:

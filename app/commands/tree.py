@@ -353,6 +353,9 @@ def keys_new(
     judges: Annotated[
         bool, typer.Option("--judges", help="May give feedback on any key's calls, and nothing else: for a verifier.")
     ] = False,
+    probes: Annotated[
+        bool, typer.Option("--probes", help="May send probes (`bursar probe`), and is believed on them.")
+    ] = False,
     team: Annotated[
         str | None, typer.Option(help="The team, one of the policy's, whose caps it draws on as well.")
     ] = None,
@@ -364,7 +367,7 @@ def keys_new(
     """
     from app.commands.keys import new  # noqa: PLC0415
 
-    raise typer.Exit(new(name, admin=admin, judges=judges, team=team, expires=expires))
+    raise typer.Exit(new(name, admin=admin, judges=judges, probes=probes, team=team, expires=expires))
 
 
 @cli.command()

@@ -154,6 +154,7 @@ def _shown(key: Key, *, made: bool) -> dict[str, Any]:
         "routes": key.routes,
         "admin": key.admin,
         "judges": key.judges,
+        "probes": key.probes,
         "expires": expires,
         "over_http": made,
     }

@@ -60,7 +60,7 @@ def test_a_key_is_made_used_shown_and_deleted(gateway: LiveGateway, folder: Path
     told = {name: value for name, value in made.json.items() if name != "key"}
     assert told == {
         "object": "key", "name": "ann", "team": "lab", "routes": ["auto"], "admin": False, "judges": False,
-        "expires": "2999-12-31T00:00:00+00:00", "over_http": True,
+        "probes": False, "expires": "2999-12-31T00:00:00+00:00", "over_http": True,
     }  # fmt: skip
     ann = {"authorization": f"Bearer {secret}"}
     assert gateway.chat(ann, model="auto").status == 200
