@@ -69,6 +69,7 @@ class OwnedCall(ABC):
         self.attempts: list[AttemptRecord] = []
         self.before: Spent = {}  # what the same request was charged before its SDK sent it again
         self.purse: Purse | None = None
+        self._reservations = 0
         self.now_s = asyncio.get_running_loop().time
         self.arrived_s = time.perf_counter()  # uvloop's own clock ticks in whole milliseconds
         self.moment = self._moment()
@@ -201,8 +202,9 @@ class OwnedCall(ABC):
         self.quiet_until_s = float("inf")
 
     def next_call_id(self) -> str:
-        """The ledger's name for the next attempt's reservation."""
-        return f"{self.record.request_id}.{len(self.attempts)}"
+        """The ledger's name for the next reservation; none has another's, for what is owed for one would end both."""
+        self._reservations += 1
+        return f"{self.record.request_id}.{self._reservations}"
 
     def note_overhead(self) -> None:
         """The gateway's own work is done: the upstream is asked now."""

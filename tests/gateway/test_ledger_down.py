@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from app.core.amend import Amend
+from app.core.budget import Op, Result, Settle
+from app.stores.budgets import LedgerUnavailable
 from tests.gateway.live import OUTPUT_NANO, PRICE, Live, policy, until, usd
 from tests.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
@@ -106,6 +109,42 @@ async def test_a_stream_goes_on_with_what_it_holds_and_then_ends_honestly(
         assert balance.spent_nano >= 5 * OUTPUT_NANO
         assert not balance.exhausted
         assert balance.held_nano == 0
+
+
+async def test_what_is_owed_for_a_model_that_was_passed_over_ends_no_other_hold(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the ledger knows that a cap binds: then `a`, which has no price, gives back what it held, and `b` is asked.
+    What `a` gives back is written while `b` answers."""
+    gate = Gate()
+    upstream.source = Script.of(words("One two three."), gate=gate)
+    both = policy({"a": "http://127.0.0.1:1/v1", "b": upstream}, models={"a": {"pricing": None}})
+    async with Live(tmp_path, both) as live:
+        budgets = live.services.ledger.budgets
+        await budgets.apply(Amend("amended", "task:-:t1", max_nano=10**9))
+        apply, unheard = budgets.apply, [Settle]
+
+        def applied(op: Op) -> asyncio.Future[Result]:
+            if type(op) not in unheard:
+                return apply(op)
+            unheard.clear()
+            failed: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            failed.set_exception(LedgerUnavailable("away"))
+            return failed
+
+        monkeypatch.setattr(budgets, "apply", applied)
+        asking = asyncio.ensure_future(live.chat(model="auto", task="t1", max_tokens=10))
+        await upstream.until(lambda u: u.requests)
+        assert not unheard
+
+        async def paid() -> bool:
+            return not await live.client.metric("bursar_ledger_owed_settlements")
+
+        await until(paid)
+        gate.open()
+        assert (await asking).status == 200
+        balance = await live.balance("task:t1")
+        assert (balance.spent_nano, balance.held_nano) == (upstream.bill(PRICE), 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])
