@@ -20,6 +20,7 @@ from app.core.budget import Balance, Op, Result
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import OWNER_LEASE_S, TASK_RETENTION_S, Cut, Expired, LedgerUnavailable, new_owner
 from app.stores.sqlite_book import StoredBook
+from app.stores.sqlite_prune import prune, prune_lists
 
 PRUNE_EVERY_S = 3600.0
 UNSTORABLE = (ValueError, OverflowError)
@@ -146,8 +147,8 @@ class SqliteBudgets:
             raise LedgerUnavailable(NOT_OPEN)
 
     def _tend(self, db: sqlite3.Connection) -> None:
-        if time.monotonic() >= self._prune_at:
-            tables.prune(db, tables.now_ms(), self.task_retention_s)
+        if time.monotonic() >= self._prune_at and prune_lists(db):
+            prune(db, tables.now_ms(), self.task_retention_s)
             self._prune_at = time.monotonic() + PRUNE_EVERY_S
         tables.checkpoint(db)
 

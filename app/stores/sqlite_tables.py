@@ -22,7 +22,7 @@ import msgspec
 
 from app.core.budget import Balance, Ended, Hold
 from app.core.terms import Terms
-from app.stores.budgets import TASK_RETENTION_S, Cut, LedgerUnavailable
+from app.stores.budgets import Cut, LedgerUnavailable
 from app.stores.sqlite_file import make_private, patiently
 
 SCHEMA_VERSION = 4
@@ -36,18 +36,8 @@ RESTART_PAGES = 16_384
 """From 16 MB on, `checkpoint` makes the writers wait a moment, so that the log begins anew."""
 PASSES = 2
 """Passes of `checkpoint` beside the writers: the second has only what was logged during the first."""
-WINDOW_RETENTION_S = 400 * 86_400
-"""Days and months stay for a year and a month of reports; totals stay for good. Of users, who are without number, days
-and months stay until they are over, and totals this long after the last call."""
-USER_RETENTION_S = 40 * 86_400
-SHORT_RETENTION_S = 2 * 3600
-"""Of minutes and hours, once they are over."""
-ENDED_RETENTION_S = 86_400
-"""Of calls that are remembered after their end: no call, and no outage that leaves debts, is as long."""
 LIST_ID_BYTES = 12
 """Among a thousand million lists two are the same by chance once in 10^11."""
-PRUNE_ROWS = 500
-"""Rows deleted in one transaction: verbs wait for it, so it has to be short."""
 
 SETTINGS = (
     f"page_size = {PAGE_BYTES}",
@@ -104,17 +94,6 @@ as they are; for None and bytes it looks for an adapter, and makes an error each
 a transaction's instructions."""
 BALANCE_ROW = f"(?, ?, ?, ?, {', '.join([f'NULLIF(?, {NONE})'] * 4)}, ?, ?, ?, NULLIF(?, {NONE}), ?)"
 HOLD_ROW, LIST_ROW, NAME_ROW = "(?, ?, ?, ?, ?, ?)", "(?, ?)", "?"
-PRUNABLE = (
-    ("user:*:day:[0-9]*", USER_RETENTION_S),
-    ("user:*:month:[0-9]*", USER_RETENTION_S),
-    ("user:*:total", WINDOW_RETENTION_S),
-    ("*:day:[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
-    ("*:month:[0-9][0-9][0-9][0-9]-[0-9][0-9]", WINDOW_RETENTION_S),
-    ("[^t]*:minute:[0-9]*", SHORT_RETENTION_S),
-    ("team:*:minute:[0-9]*", SHORT_RETENTION_S),
-    ("[^t]*:hour:[0-9]*", SHORT_RETENTION_S),
-    ("team:*:hour:[0-9]*", SHORT_RETENTION_S),
-)
 LISTED = (
     "NOT ((name GLOB '*:minute:[0-9]*' OR name GLOB '*:hour:[0-9]*') AND name NOT GLOB 'task:*')"
     " AND name NOT GLOB 'user:*'"
@@ -178,7 +157,7 @@ def create(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> None:
 @cache
 def _upsert_scopes(rows: int) -> str:
     return (
-        f"INSERT INTO scopes (name, {BALANCE}, updated_ms) VALUES {_times(rows, BALANCE_ROW)}"
+        f"INSERT INTO scopes (name, {BALANCE}, updated_ms) VALUES {times(rows, BALANCE_ROW)}"
         " ON CONFLICT (name) DO UPDATE SET spent_nano = excluded.spent_nano, held_nano = excluded.held_nano,"
         " calls = excluded.calls, limit_nano = excluded.limit_nano, own_limit_nano = excluded.own_limit_nano,"
         " killed_at_nano = excluded.killed_at_nano, killed_limit_nano = excluded.killed_limit_nano,"
@@ -190,7 +169,7 @@ def _upsert_scopes(rows: int) -> str:
 @cache
 def _upsert_holds(rows: int) -> str:
     return (
-        f"INSERT INTO holds ({HOLD}) VALUES {_times(rows, HOLD_ROW)}"
+        f"INSERT INTO holds ({HOLD}) VALUES {times(rows, HOLD_ROW)}"
         " ON CONFLICT (call_id) DO UPDATE SET spent_nano = excluded.spent_nano,"
         " held_nano = excluded.held_nano, risk_nano = excluded.risk_nano"
     )
@@ -198,12 +177,12 @@ def _upsert_holds(rows: int) -> str:
 
 @cache
 def _delete_holds(rows: int) -> str:
-    return f"DELETE FROM holds WHERE call_id IN ({_times(rows, NAME_ROW)})"
+    return f"DELETE FROM holds WHERE call_id IN ({times(rows, NAME_ROW)})"
 
 
 @cache
 def _select_scopes(rows: int) -> str:
-    return f"SELECT name, {BALANCE} FROM scopes WHERE name IN ({_times(rows, NAME_ROW)})"
+    return f"SELECT name, {BALANCE} FROM scopes WHERE name IN ({times(rows, NAME_ROW)})"
 
 
 @cache
@@ -211,15 +190,15 @@ def _select_holds(rows: int) -> str:
     # A gateway of the third version that has the file open goes on writing the list itself.
     columns = "call_id, owner, COALESCE(names, scopes), spent_nano, held_nano, risk_nano"
     joined = "holds LEFT JOIN scope_lists ON scope_lists.id = holds.scopes"
-    return f"SELECT {columns} FROM {joined} WHERE call_id IN ({_times(rows, NAME_ROW)})"
+    return f"SELECT {columns} FROM {joined} WHERE call_id IN ({times(rows, NAME_ROW)})"
 
 
 @cache
 def _insert_lists(rows: int) -> str:
-    return f"INSERT INTO scope_lists VALUES {_times(rows, LIST_ROW)} ON CONFLICT (id) DO NOTHING"
+    return f"INSERT INTO scope_lists VALUES {times(rows, LIST_ROW)} ON CONFLICT (id) DO NOTHING"
 
 
-def _times(rows: int, row: str) -> str:
+def times(rows: int, row: str) -> str:
     return ", ".join([row] * rows)
 
 
@@ -337,7 +316,7 @@ def add_cuts(db: sqlite3.Connection, names: Iterable[str]) -> None:
 
 def list_cuts(db: sqlite3.Connection, most: int) -> list[Cut]:
     """What was cut and is not noted yet, the earliest first."""
-    if not _has_cuts(db):
+    if not has_cuts(db):
         return []
     found = db.execute("SELECT name, at_ns FROM cuts ORDER BY at_ns, name LIMIT ?", (most,)).fetchall()
     balances = load_balances(db, [name for name, _ in found])
@@ -351,7 +330,7 @@ def note_cuts(db: sqlite3.Connection, cuts: Sequence[Cut]) -> None:
     db.execute("COMMIT")
 
 
-def _has_cuts(db: sqlite3.Connection) -> bool:
+def has_cuts(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cuts'").fetchone() is not None
 
 
@@ -363,28 +342,3 @@ def checkpoint(db: sqlite3.Connection) -> None:
         # Under constant load the last pages always escape. Taking them with the writers shut out (two small
         # syncs long) lets the log begin anew; otherwise it would grow for as long as the load lasts.
         db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-
-
-def prune(db: sqlite3.Connection, at_ms: int, tasks_s: float = TASK_RETENTION_S) -> int:
-    """Delete tasks that nobody has touched for `tasks_s`, and windows for their retention; how many."""
-    deleted = 0
-    if _has_cuts(db):
-        db.execute("DELETE FROM cuts WHERE at_ns < ?", ((at_ms - int(tasks_s * 1000)) * 1_000_000,))
-    db.execute(
-        "DELETE FROM holds WHERE owner IN (?, ?) AND risk_nano < ?",
-        (SETTLED, EXPIRED, at_ms - ENDED_RETENTION_S * 1000),
-    )
-    unused = "SELECT id FROM scope_lists WHERE id NOT IN (SELECT scopes FROM holds) LIMIT ?"
-    while db.execute(f"DELETE FROM scope_lists WHERE id IN ({unused})", (PRUNE_ROWS,)).rowcount == PRUNE_ROWS:
-        pass
-    for pattern, retention_s in (("task:*", tasks_s), *PRUNABLE):
-        idle = (pattern, at_ms - int(retention_s * 1000))
-        names = [row[0] for row in db.execute("SELECT name FROM scopes WHERE name GLOB ? AND updated_ms < ?", idle)]
-        for start in range(0, len(names), PRUNE_ROWS):
-            piece = names[start : start + PRUNE_ROWS]
-            deleted += db.execute(
-                f"DELETE FROM scopes WHERE name IN ({_times(len(piece), NAME_ROW)})"
-                " AND updated_ms < ? AND held_nano = 0",
-                (*piece, idle[1]),
-            ).rowcount
-    return deleted

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from app.core.book import Book
 from app.core.budget import Balance, Claim, Granted, Hold, Lost, Op, Result, Settle, Settled
 from app.core.terms import Terms
-from app.stores import sqlite_book
+from app.stores import sqlite_book, sqlite_prune
 from app.stores import sqlite_tables as tables
 from app.stores.budgets import OWNER_LEASE_S, LedgerUnavailable
 from app.stores.budgets_sqlite import TURNS, SqliteBudgets
 from app.stores.sqlite_book import StoredBook
+from app.stores.sqlite_prune import prune, prune_lists
 from tests.stores import ledger_child
 from tests.stores.ledger_contract import LedgerContract
 from tests.stores.ledger_tools import (
@@ -223,7 +224,7 @@ class TestFile:
 
             def lists() -> list[str]:
                 with closing(tables.connect(path)) as db:
-                    tables.prune(db, tables.now_ms())
+                    assert prune_lists(db)
                     return sorted(names for (names,) in db.execute("SELECT names FROM scope_lists"))
 
             for call, maker in (("1", store), ("2", store), ("3", other)):
@@ -236,6 +237,32 @@ class TestFile:
             assert lists() == ['["s","g"]', '["s"]']
             assert isinstance(await other.apply(Settle("5", 1)), Settled)
             assert (await balance(other, "g")).spent_nano == 4
+
+    async def test_many_lists_are_forgotten_while_verbs_go_on(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        many = 20 * sqlite_prune.PRUNE_ROWS
+        async with opened(path) as store:
+            await granted(store, reserve(store, "1", Claim("s", 100)))
+
+            def forget() -> bool:
+                with closing(tables.connect(path)) as db:
+                    return prune_lists(db)
+
+            with closing(tables.connect(path)) as db:
+                db.execute("BEGIN")
+                db.executemany("INSERT INTO scope_lists VALUES (?, '[]')", ((f"{n:032x}",) for n in range(many)))
+                db.execute("COMMIT")
+                forgetting, calls = asyncio.ensure_future(asyncio.to_thread(forget)), 0
+                while not forgetting.done():
+                    await granted(store, reserve(store, f"c{calls}", Claim("g")))
+                    calls += 1
+                assert await forgetting
+                assert calls > 5
+                assert db.execute("SELECT count(*) FROM scope_lists").fetchone() == (2,)
+            monkeypatch.setattr(sqlite_prune, "LISTS_S", 0.0)
+            assert not await asyncio.to_thread(forget)
+            assert isinstance(await store.apply(Settle("1", 4)), Settled)
 
     async def test_a_newer_schema_is_refused_and_left_alone(self, path: Path) -> None:
         async with opened(path):
@@ -437,16 +464,16 @@ class TestUpkeep:
             with closing(tables.connect(path)) as db:
                 now = tables.now_ms()
                 assert [cut.scope for cut in tables.list_cuts(db, 10)] == ["task:k:cut"]
-                assert tables.prune(db, now + 1_800_000) == 0
-                assert tables.prune(db, now + 3 * 3_600_000) == len(short)
-                assert tables.prune(db, now + 29 * DAY_MS) == 0
-                assert tables.prune(db, now + 29 * DAY_MS, 30 * 86_400) == 0
-                assert tables.prune(db, now + 31 * DAY_MS) == len(idle)
-                assert tables.prune(db, now + 39 * DAY_MS) == 0, "a user's month is not over"
-                assert tables.prune(db, now + 41 * DAY_MS) == 2
+                assert prune(db, now + 1_800_000) == 0
+                assert prune(db, now + 3 * 3_600_000) == len(short)
+                assert prune(db, now + 29 * DAY_MS) == 0
+                assert prune(db, now + 29 * DAY_MS, 30 * 86_400) == 0
+                assert prune(db, now + 31 * DAY_MS) == len(idle)
+                assert prune(db, now + 39 * DAY_MS) == 0, "a user's month is not over"
+                assert prune(db, now + 41 * DAY_MS) == 2
                 assert tables.list_cuts(db, 10) == []
-                assert tables.prune(db, now + 399 * DAY_MS) == 0
-                assert tables.prune(db, now + 401 * DAY_MS) == len(windows) + 1
+                assert prune(db, now + 399 * DAY_MS) == 0
+                assert prune(db, now + 401 * DAY_MS) == len(windows) + 1
             assert {name for name, _ in await store.scopes("", 100)} == set(kept)
             again = await granted(store, reserve(store, "again", Claim(idle[0], 100), need=100))
             assert again.held_nano == 100  # the pruned task is new, in the store's memory too
@@ -459,7 +486,7 @@ class TestUpkeep:
             await granted(store, reserve(store, "held", Claim("s", 100)))
             with closing(tables.connect(path)) as db:
                 for days, kept in ((0.9, {"owed", "held"}), (1.1, {"held"})):
-                    tables.prune(db, tables.now_ms() + int(days * DAY_MS))
+                    prune(db, tables.now_ms() + int(days * DAY_MS))
                     assert {name for (name,) in db.execute("SELECT call_id FROM holds")} == kept
 
 
