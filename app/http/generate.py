@@ -14,7 +14,7 @@ from app.gateway.services import Services
 from app.http.asking import is_operator
 from app.http.caps import client_caps
 from app.http.header_text import meant
-from app.http.hot import HotRoute, Incoming
+from app.http.hot import PROBED, HotRoute, Incoming
 from app.http.whose import Whose, task_of
 
 
@@ -46,8 +46,8 @@ class GenerateRoute(HotRoute):
         record = self.new_record(incoming, whose, model=request.model, stream=request.stream)
         if record.view.counts_users:
             self.note_user(record, incoming, request.members)
-        if "x-bursar-probe" in headers:
-            record.probe = probed_model(meant(headers["x-bursar-probe"]), incoming.key)
+        if PROBED in headers:
+            record.probe = probed_model(meant(headers[PROBED]), incoming.key)
         return ChatCall(
             self.services,
             request,

@@ -34,6 +34,7 @@ from app.http.caps import join_repeated
 from app.http.encodings import decoded
 from app.http.end_users import HEADER as USER_HEADER
 from app.http.end_users import user_of
+from app.http.header_text import meant
 from app.http.replays import REPLAYED, RecordingDownstream, RecordingWire, Replays, Reply, replay
 from app.http.reply_cache import CACHED, FROM, ReplyCache
 from app.http.tags import HEADER as TAGS
@@ -44,6 +45,7 @@ from app.http.wire import WIRE, Cycle, WireDownstream
 log = structlog.get_logger()
 
 NO_PATH: Mapping[str, str] = {}
+PROBED = "x-bursar-probe"
 DEPLOYMENT = "deployment"
 """What of a path names the model, in the place of the body."""
 TRACEPARENT_CHARS = 55
@@ -202,6 +204,8 @@ class HotRoute(ABC):
         record = self.new_record(incoming, whose, model=origin.requested_model, stream=reply.is_stream)
         if record.view.counts_users:
             self.note_user(record, incoming, members_of(incoming.body))
+        if PROBED in incoming.headers:  # who may send none has no such reply
+            record.probe = meant(incoming.headers[PROBED])
         record.created_s -= time.monotonic() - reply.began_s
         ids = [*id_headers(record.request_id, self.dialect), (FROM, origin.request_id.encode())]
         await replay(reply, downstream, [*ids, *CACHED])

@@ -9,6 +9,9 @@ call weighs as much less as the task was not its model's; to believe the word le
 from the middle (of tasks of two models of which 4 in 10 succeed it would be 0.15). A call of which the same speaker has
 said something itself takes nothing from its task.
 
+A task may go on after a word: a session under one name, one that was cut and resumed. What it does then has no part in
+what was said before, unless nothing had been done by then and the word came ahead of all its calls.
+
 A task was broken off where its last call before the word was stopped: by a cap, a clock, the provider or the gateway.
 How it would have turned out nobody knows, so that nothing is learned of what is said of it, good or bad: to hear only
 successes of such tasks would flatter their models. Two things are the models' all the same. Who was going in circles
@@ -75,9 +78,9 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
 
 def _answerable(task: Sequence[Call], word: Feedback) -> list[Call]:
     """The calls of a task, which are in order, that answer for what a word says of it."""
+    task = [call for call in task if call.created_s <= word.said_s] or task
     done = [call for call in task if call.completed]
-    stopped = next((call.stopped for call in reversed(task) if call.created_s <= word.said_s), task[-1].stopped)
-    if not stopped or word.correction is Correction.SHOULD_HAVE_USED_STRONGER:
+    if not task[-1].stopped or word.correction is Correction.SHOULD_HAVE_USED_STRONGER:
         return [call for call in done if not call.goes_on] or done
     loop = circling(done)
     chosen = [call for call in loop if not call.goes_on]

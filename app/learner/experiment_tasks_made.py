@@ -141,9 +141,9 @@ class House:
             self.learner.saw([record])
             if setup.way in (NAIVE, BY_CALL) or (setup.way == BY_ONE and place == len(arms) - 1):
                 words.append(self._word(record["request_id"], task.key, succeeded if setup.way == NAIVE else good))
+        self._number += len(right)
         if setup.way == BY_TASK:
             words.append(self._word(task_thing(task.key, name), task.key, succeeded))
-        self._number += len(right)
         self.learner.said(words)
 
     def step(self) -> list[Learned]:

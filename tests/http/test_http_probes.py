@@ -161,5 +161,15 @@ def test_probes_count_as_spending_and_not_as_success(gateway: LiveGateway) -> No
     assert "prober" not in json.dumps(speed)
 
 
+def test_a_probe_that_the_cache_answers_is_a_probe_all_the_same(gateway: LiveGateway) -> None:
+    """Who sends one by hand may forget to ask for it anew: it is no user's run for that."""
+    headers = {"authorization": "Bearer prober", "x-bursar-probe": "small"}
+    body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "Once, and once more."}]}
+    first, again = (gateway.chat(headers, **body) for _ in range(2))
+    assert (again.headers["x-bursar-cache"], again.json) == ("hit", first.json)
+    assert gateway.decision(again, headers)["probe"] is True
+    assert "x-bursar-cache" not in gateway.chat({"authorization": "Bearer prober"}, **body).headers
+
+
 def word(record: dict[str, Any], outcome: str = "success") -> dict[str, str]:
     return {"request_id": record["request_id"], "outcome": outcome, "source": "program"}

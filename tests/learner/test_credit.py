@@ -51,10 +51,23 @@ def test_a_tasks_word_goes_to_its_completed_calls_in_order() -> None:
 
 def test_all_calls_of_a_long_task_share_its_word() -> None:
     """The learner leaves out what is next to nothing; a replay asks how the task of each decision went."""
-    word = replace(WORD, thing=task_thing("alice", "job"))
-    found = spoken(steps(200), [word])
+    found = spoken(steps(200), [OF_TASK])
     assert len(found) == 200
     assert sum(told.part for (told,) in found.values()) == pytest.approx(1.0)
+
+
+def test_what_a_task_does_after_a_word_on_it_has_no_part_in_that_word() -> None:
+    """A session goes on under its name; what was said before is said of what was done by then."""
+    calls = [*steps(2), replace(CALL, request_id="req_later", model="large", created_s=2_000.0)]
+    failed = replace(OF_TASK, outcome=Turned.FAILURE)
+    found = spoken(calls, [failed])
+    assert {name: told.part for name, (told,) in found.items()} == dict(
+        zip(("req_0", "req_1"), credits_of(2), strict=True)
+    )
+    cut = replace(calls[-1], completed=False, stopped=True)
+    assert spoken([*calls[:2], cut], [failed]) == found  # nor has what ended it then
+    assert set(spoken(calls, [replace(failed, said_s=3_000.0)])) == {"req_0", "req_1", "req_later"}
+    assert set(spoken(calls[-1:], [failed])) == {"req_later"}  # it was said of what was to come
 
 
 def test_what_is_said_of_a_task_of_one_call_is_said_of_that_call() -> None:
