@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 from app.commands.probe_checks import Check
@@ -59,18 +60,35 @@ def test_seven_lost_of_one_kind_are_enough_alone_and_not_among_many() -> None:
     assert not found.worse
 
 
-def test_each_run_is_compared_with_the_first_until_one_is_better() -> None:
+def test_each_run_is_compared_with_the_first_until_one_after_a_better_one() -> None:
     probes = a_set(40)
     state = after(probes, answers(probes, set(range(10))), State(), "probe-1")
     state = after(probes, answers(probes, set(range(11))), state, "probe-2")
     assert (state.models["m"].base.run, state.models["m"].last.run) == ("probe-1", "probe-2")
     state = after(probes, answers(probes, set()), state, "probe-3")
-    assert state.models["m"].base.run == "probe-3"
-    state = after(probes, answers(probes, set(range(20))), state, "probe-4")
-    assert state.models["m"].base.run == "probe-3"
+    assert state.models["m"].base.run == "probe-1"
+    fallen = after(probes, answers(probes, set(range(20))), state, "probe-4")
+    assert fallen.models["m"].base.run == "probe-1"
+    state = after(probes, answers(probes, {0, 1}), state, "probe-4")
+    assert state.models["m"].base.run == "probe-4"
+    state = after(probes, answers(probes, set(range(20))), state, "probe-5")
+    assert state.models["m"].base.run == "probe-4"
     assert (
-        after(probes, answers(probes, set(range(20))), state, "probe-5", accept=True).models["m"].base.run == "probe-5"
+        after(probes, answers(probes, set(range(20))), state, "probe-6", accept=True).models["m"].base.run == "probe-6"
     )
+
+
+def test_a_model_that_stays_as_it_is_looks_no_worse_the_longer_it_is_watched() -> None:
+    """Of many runs one is lucky. Compared with that one, all later ones would look like a fall."""
+    probes, rng = a_set(40), random.Random(2)
+    alarms = 0
+    for _ in range(200):
+        state = State()
+        for day in range(100):
+            said = answers(probes, {n for n in range(40) if rng.random() < 0.5})
+            alarms += bool(report(probes, ["m"], said, state, ALPHA).worse)
+            state = after(probes, said, state, f"probe-{day}")
+    assert 0 < alarms <= ALPHA * 200 * 100
 
 
 def test_requests_that_are_new_join_and_those_that_are_gone_leave() -> None:

@@ -120,7 +120,9 @@ def kept_after(
     *, accept: bool,
 ) -> State:  # fmt: skip
     """What is to be known of this run. The run that others are compared with stays the first (requests that are new
-    join it), until one is better beyond chance, or is to be taken as it is (`accept`)."""
+    join it), until one is to be taken as it is (`accept`), or one was better beyond chance: then the next is taken that
+    is not below the first. The better one itself may have been lucky, and day after day one is: what is as it ever was
+    would look worse beside the luckiest of many."""
     names = {probe.name for probe in probes}
     models = dict(before.models)
     for model in begun.models:
@@ -131,7 +133,7 @@ def kept_after(
         now, kept = Round(begun.run, begun.at_s, right, total), models.get(model)
         if not right:
             continue
-        if kept is None or accept or _better(kept.base, right, alpha):
+        if kept is None or accept or (_better(kept.base, kept.last.right, alpha) and _better(kept.base, right, 1.0)):
             base = now
         else:
             known = {name: was for name, was in kept.base.right.items() if name in names}
@@ -183,7 +185,7 @@ def _line(model: str, work: str, of: Sequence[Answered], kept: Kept | None, ids:
 def _better(base: Round, right: Mapping[str, bool], alpha: float) -> bool:
     both = [(base.right[name], now) for name, now in right.items() if name in base.right]
     lost, won = (sum(was is x and now is not x for was, now in both) for x in (True, False))
-    return p_fallen(won, lost) <= alpha
+    return won >= lost and p_fallen(won, lost) <= alpha
 
 
 def _marked(line: Line, worse: bool) -> Line:
