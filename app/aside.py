@@ -19,7 +19,8 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
-BURSAR = ("-m", "app.cli")
+BURSAR = ("-P", "-m", "app.cli")
+"""`-P`: or Python would look for modules in the folder in which the gateway was started first, where others may lie."""
 FRESH_S = 5.0
 """An answer serves everybody who asks the same for this long."""
 ASKED_S = 60.0

@@ -20,7 +20,7 @@ from app.stores.policy_yaml import Source
 
 log = structlog.get_logger()
 
-FIGURES = ("-m", "app.commands.figures")
+FIGURES = ("-P", "-m", "app.commands.figures")
 LONGEST_S, REPLAY_S = 30.0, 180.0
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_WAITING = 16

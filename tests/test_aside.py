@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app import aside
-from app.aside import MAX_WAITING, Aside
+from app.aside import BURSAR, MAX_WAITING, Aside, run_aside
 from app.core.errors import TracesDown
+from app.figures import FIGURES
 from app.settings import Settings
+from tests.upstream import PATIENCE_S
 
 
 class Commands:
@@ -62,3 +65,16 @@ async def test_a_failure_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch, e
         await asked.ask("a")
     commands.error = None
     assert await asked.ask("a") == b"a"
+
+
+async def test_a_folder_with_modules_of_those_names_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever serves or runs an agent does it in a project of their own, which may have an `app`, too."""
+    for name in ("app", "msgspec"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(data_dir=tmp_path / "data")
+    assert b"sha256" in await run_aside(settings, (*BURSAR, "keys", "new", "ci"), limit_s=PATIENCE_S, keep=True)
+    await run_aside(settings, FIGURES, limit_s=PATIENCE_S)  # asked nothing, it ends

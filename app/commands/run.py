@@ -22,6 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from app.aside import BURSAR
 from app.commands.agents import KEY_VARIABLE, NO_KEY, Way, outfit_for
 from app.commands.ending import Refused, ending
 from app.commands.policy import read_settings
@@ -125,7 +126,7 @@ def _gateway(url: str | None, key: str | None) -> Iterator[Gateway]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with (settings.data_dir / "run.log").open("ab") as log:
         served = subprocess.Popen(  # noqa: S603  (ourselves)
-            [sys.executable, "-m", "app.cli", "serve", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, *BURSAR, "serve", "--host", "127.0.0.1", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
