@@ -12,6 +12,8 @@ said something itself takes nothing from its task.
 A task may go on after a word: a session under one name, one that was cut and resumed. What it does then has no part in
 what was said before, unless nothing had been done by then and the word came ahead of all its calls.
 
+A probe that names a user's task is no step of it.
+
 A task was broken off where its last call before the word was stopped: by a cap, a clock, the provider or the gateway.
 How it would have turned out nobody knows, so that nothing is learned of what is said of it, good or bad: to hear only
 successes of such tasks would flatter their models. Two things are the models' all the same. Who was going in circles
@@ -78,6 +80,7 @@ def spoken(calls: Sequence[Call], words: Iterable[Feedback]) -> dict[str, list[T
 
 def _answerable(task: Sequence[Call], word: Feedback) -> list[Call]:
     """The calls of a task, which are in order, that answer for what a word says of it."""
+    task = [call for call in task if not call.probe] or task
     task = [call for call in task if call.created_s <= word.said_s] or task
     done = [call for call in task if call.completed]
     if not task[-1].stopped or word.correction is Correction.SHOULD_HAVE_USED_STRONGER:

@@ -70,6 +70,14 @@ def test_what_a_task_does_after_a_word_on_it_has_no_part_in_that_word() -> None:
     assert set(spoken(calls[-1:], [failed])) == {"req_later"}  # it was said of what was to come
 
 
+def test_a_probe_within_a_task_takes_no_part_of_its_word() -> None:
+    first, probe = steps(2)
+    probe = replace(probe, probe=True, model="large")
+    assert spoken([first, probe], [OF_TASK]) == {"req_0": [told_of(OF_TASK)]}
+    assert spoken([first, replace(probe, completed=False, stopped=True)], [OF_TASK]) == spoken([first], [OF_TASK])
+    assert set(spoken([probe], [OF_TASK])) == {"req_1"}
+
+
 def test_what_is_said_of_a_task_of_one_call_is_said_of_that_call() -> None:
     word = replace(WORD, thing=task_thing("alice", "job"), outcome=Turned.FAILURE)
     assert spoken(steps(1), [word])["req_0"] == [told_of(word)]
