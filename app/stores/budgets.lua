@@ -367,16 +367,22 @@ end
 
 local verbs, reserved = {}, {}
 
+-- The scopes of all claims in their order, and as a set; kept for as long as those of a reservation are.
+local function claim_all(claims)
+  local scopes, claimed = {}, {}
+  for i, claim in ipairs(claims) do
+    local scope = claim_on(claim)
+    scopes[i], claimed[scope], reserved[scope] = scope, true, true
+  end
+  return scopes, claimed
+end
+
 function verbs.reserve(op)
   local hold = find_hold(op.call_id)
   local now_ms = op.now_ms or 0
   if hold then return granted(hold, false, now_ms) end
   if remembered[op.call_id] then return lost(op.call_id) end
-  local scopes, claimed = {}, {}
-  for i, claim in ipairs(op.claims) do
-    local scope = claim_on(claim)
-    scopes[i], claimed[scope], reserved[scope] = scope, true, true
-  end
+  local scopes, claimed = claim_all(op.claims)
   for _, scope in ipairs(scopes) do
     local b = balance(scope)
     if exhausted(b) then return denied(scope, false, true) end
@@ -471,11 +477,7 @@ local function settle_late(op)
   local lapsed = past ~= nil and not past.settled
   if not past then
     if not op.claims then return lost(op.call_id) end
-    local scopes, claimed = {}, {}
-    for i, claim in ipairs(op.claims) do
-      local scope = claim_on(claim)
-      scopes[i], claimed[scope], reserved[scope] = scope, true, true
-    end
+    local scopes, claimed = claim_all(op.claims)
     for _, scope in ipairs(scopes) do
       local above = above_of(balance(scope).terms)
       if not claims_on_all(above, claimed) then return moved(scope, above) end
