@@ -8,6 +8,7 @@ import json
 import random
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ from tests.gateway.live import Answer, Client, Killable, Live, policy, read, unt
 from tests.gateway.odd_times import odd_times
 from tests.gateway.worlds import ATTEMPTS, TEAM, TEAMS, Ask, World, going_on, make
 from tests.upstream import ScriptedUpstream
-from tests.upstream_reply import Received
-from tests.upstream_script import Script
 
 SEEDS = range(24)
 KILLS = range(8)
@@ -283,10 +282,7 @@ async def test_a_random_world(
     monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     world = make(seed)
 
-    def answering(provider: str) -> Callable[[Received], Script]:
-        return lambda request: world.answer(provider, request)
-
-    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+    with ScriptedUpstream(partial(world.answer, "a")) as a, ScriptedUpstream(partial(world.answer, "b")) as b:
         async with contextlib.AsyncExitStack() as stack:
             rules, shared = policy({"a": a, "b": b}, **world.policy), f"world{secrets.token_hex(6)}"
             lives = [
@@ -343,14 +339,11 @@ async def test_a_gateway_is_killed_in_a_random_world(
     monkeypatch.setattr("app.main.HEARTBEAT_S", LEASE_S / 4)
     world, rng = make(seed), random.Random(f"kill in {seed}")
 
-    def answering(provider: str) -> Callable[[Received], Script]:
-        return lambda request: world.answer(provider, request)
-
     async def ask_doomed(client: Client, ask: Ask) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             await ask_one(client, ask)
 
-    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+    with ScriptedUpstream(partial(world.answer, "a")) as a, ScriptedUpstream(partial(world.answer, "b")) as b:
         rules = policy({"a": a, "b": b}, **world.policy)
         async with Live(tmp_path, rules, ledger_url) as live:
             doomed = Killable(tmp_path, rules, redis_url=ledger_url, namespace=live.namespace, lease_s=LEASE_S)

@@ -10,7 +10,8 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from tests.gateway.test_worlds import (
 )
 from tests.gateway.worlds import ATTEMPTS, OTHER_TEAM, TEAM, TEAMS, WINDOWS, Ask, Edit, World, edits, make
 from tests.upstream import ScriptedUpstream
-from tests.upstream_reply import Received
 from tests.upstream_script import Script, words
 
 SEEDS = range(12)
@@ -189,10 +189,7 @@ async def test_a_random_world_under_edits(
     monkeypatch.setattr("app.gateway.owned.moment_at", lambda _: MOMENT)
     world = make(seed)
 
-    def answering(provider: str) -> Callable[[Received], Script]:
-        return lambda request: world.answer(provider, request)
-
-    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+    with ScriptedUpstream(partial(world.answer, "a")) as a, ScriptedUpstream(partial(world.answer, "b")) as b:
         async with contextlib.AsyncExitStack() as stack:
             providers, shared = {"a": a, "b": b}, f"world{secrets.token_hex(6)}"
             rules = policy(providers, **world.policy)
@@ -225,14 +222,11 @@ async def test_a_gateway_is_killed_while_the_policy_is_edited(
     monkeypatch.setattr("app.main.HEARTBEAT_S", LEASE_S / 4)
     world, rng = make(seed), random.Random(f"kill under edits in {seed}")
 
-    def answering(provider: str) -> Callable[[Received], Script]:
-        return lambda request: world.answer(provider, request)
-
     async def ask_doomed(client: Client, ask: Ask) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             await ask_one(client, ask)
 
-    with ScriptedUpstream(answering("a")) as a, ScriptedUpstream(answering("b")) as b:
+    with ScriptedUpstream(partial(world.answer, "a")) as a, ScriptedUpstream(partial(world.answer, "b")) as b:
         providers = {"a": a, "b": b}
         rules = policy(providers, **world.policy)
         planned = [(one, policy(providers, **one.policy)) for one in edits(seed, world)]
